@@ -1,0 +1,53 @@
+# Needs Python 3.11 or newer and make, nothing else. The environment lies in .venv and is reused
+# as long as pyproject.toml and the Python version stay the same.
+#   make demo        train on drawn pavement, map a drawn city, score it against the truth
+#   make test        lint, types, import rules and every test that is not slow
+#   make test-all    the same with the slow tests
+#   make venv PYTHON=python3.12    only prepare the environment, with a Python of your choice
+
+VENV := .venv
+BIN := $(VENV)/bin
+VERSION_OF = $(1) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null
+FIRST_FIT = for p in python3 python python3.13 python3.12 python3.11 python3.14; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done
+
+# A Python named by the user decides; else the one of an existing .venv; else the first that fits.
+ifneq ($(PYTHON),)
+WANTED := $(shell $(call VERSION_OF,$(PYTHON)))
+else
+WANTED := $(shell $(call VERSION_OF,$(BIN)/python))
+ifeq ($(WANTED),)
+PYTHON := $(shell $(FIRST_FIT))
+WANTED := $(if $(PYTHON),$(shell $(call VERSION_OF,$(PYTHON))))
+endif
+endif
+STAMP := $(VENV)/.installed-$(WANTED)-$(shell cksum < pyproject.toml | tr ' ' '-')
+
+.PHONY: venv demo test test-all lint clean
+
+venv: $(STAMP)
+
+$(STAMP):
+	@test -n "$(WANTED)" || { echo "error: no Python 3.11 or newer found$(if $(PYTHON), as '$(PYTHON)'); install one or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@test "$$($(call VERSION_OF,$(BIN)/python))" = "$(WANTED)" || { rm -rf $(VENV) && $(PYTHON) -m venv $(VENV); } || { rm -rf $(VENV); echo "error: $(PYTHON) cannot create a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@echo "installing into $(VENV) with Python $(WANTED) (a few minutes, about 5 GB)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@rm -f $(VENV)/.installed-* && touch $@
+
+demo: $(STAMP)
+	@$(BIN)/wpcrack demo --out demo
+
+lint: $(STAMP)
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+test: lint
+	@$(BIN)/python -m pytest -m "not slow"
+
+test-all: lint
+	@$(BIN)/python -m pytest
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,31 @@
+"""Settings that must stand before Ray is imported, and what several test files share."""
+
+from __future__ import annotations
+
+import os
+
+RAY_SETTINGS = {
+    "RAY_AUTH_MODE": "disabled",  # else a local ray.init() writes a token into the home directory
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # report() waits for this poll (default 2 s)
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_DEDUP_LOGS": "0",
+}
+os.environ.update(RAY_SETTINGS)
+os.environ.pop("RAY_ADDRESS", None)  # tests never join a Ray that somebody else started
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # small arrays: more threads only fight for cores
+
+from pathlib import Path  # noqa: E402
+
+import pytest  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real images beside the checkout; tests that use it are marked `data`."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"needs the image collections in {folder}")
+    return folder
