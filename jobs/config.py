@@ -1,0 +1,193 @@
+"""A job's configuration: YAML file + `section.key=value` overrides -> one validated model.
+
+    job = load(InferJob, find_config("configs/infer.yaml"), ["tiles=tiles/", "lattice.window=256"])
+
+Every mistake of the user becomes a ConfigError of one sentence that names the key.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from jobs.config_keys import key_names, leaf_types, section_type
+from jobs.yaml_text import one_line, parse_value, read_yaml
+from wpcrack.errors import ConfigError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+SHOWN_KEYS = 12
+"""An error lists at most this many valid keys."""
+
+
+def load(model_type: type[Model], path: Path | None = None, overrides: Sequence[str] = ()) -> Model:
+    """Builds a job's configuration from its defaults, a file and overrides, in rising priority.
+
+    Args:
+        model_type: A pydantic model; unknown keys are refused.
+        path: A YAML file that holds only what differs from the defaults; None: nothing differs.
+        overrides: `section.key=value`; the value is read as YAML (`1e-3`, `[1, 2]`, `null`).
+
+    Returns:
+        The validated model.
+
+    Raises:
+        ConfigError: Missing or unreadable file, unknown key (the nearest valid one is named),
+            value of a wrong type or out of range, required key without a value.
+    """
+    values = read_yaml(path) if path is not None else {}
+    given = [_parse_override(text) for text in overrides]
+    for override in given:
+        _assign(values, override, model_type)
+    try:
+        return model_type.model_validate(values)
+    except ValidationError as error:
+        source = _Source(path, frozenset(override.key for override in given))
+        raise ConfigError(_explain(error, model_type, source)) from None
+
+
+def find_config(name: str) -> Path:
+    """The file that a CONFIG argument means: a path, or the name of a config that ships with us.
+
+    Raises:
+        ConfigError: There is neither such a file nor such a shipped config.
+    """
+    path = Path(name)
+    if path.exists():
+        return path
+    shipped = {file.stem: file for file in shipped_configs()}
+    if name in shipped:
+        return shipped[name]
+    raise ConfigError(
+        f"config {name} does not exist; give a YAML file, or one of the names "
+        f"{', '.join(sorted(shipped)) or '(none)'} that come with the program"
+    )
+
+
+def shipped_configs() -> list[Path]:
+    """The YAML files of configs/, which lie inside the package, sorted by name."""
+    with resources.as_file(resources.files("jobs") / "configs") as folder:
+        return sorted(folder.glob("*.yaml"))
+
+
+class _Override(NamedTuple):
+    """One `section.key=value` of the command line."""
+
+    key: str
+    text: str
+    value: Any
+
+
+class _Source(NamedTuple):
+    """Where values came from, for the error message."""
+
+    path: Path | None
+    overridden: frozenset[str]
+
+    def as_written(self, key: str) -> str:
+        """The override that made an unknown section, else the key itself."""
+        return next((name for name in self.overridden if name.startswith(f"{key}.")), key)
+
+    def of(self, key: str) -> str:
+        """` in FILE` for a key that the file set, nothing for one of the command line."""
+        return "" if self.path is None or key in self.overridden else f" in {self.path}"
+
+
+def _parse_override(text: str) -> _Override:
+    key, equals, value = text.partition("=")
+    if not equals or not all(key.split(".")):
+        raise ConfigError(f"got {text!r}; an override is written section.key=value")
+    try:
+        return _Override(key, value, parse_value(value))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"the value of {text!r} is not valid YAML: {one_line(error)}") from None
+
+
+def _assign(values: dict[str, Any], override: _Override, model_type: type[BaseModel]) -> None:
+    """Writes an override into nested values; sections that are absent or null are made."""
+    *sections, last = override.key.split(".")
+    section = values
+    for depth, name in enumerate(sections):
+        if section.get(name) is None:
+            section[name] = {}
+        inner = section[name]
+        if not isinstance(inner, dict):
+            dotted = ".".join(sections[: depth + 1])
+            raise ConfigError(f"{override.key}: {dotted} is {inner!r}, not a section with keys")
+        section = inner
+    section[last] = _as_text_if_wanted(override, leaf_types(model_type, override.key))
+
+
+def _as_text_if_wanted(override: _Override, wanted: frozenset[type]) -> Any:
+    """`out=2026` means the text 2026 where the key takes text or paths but no numbers."""
+    value = override.value
+    is_number = isinstance(value, bool | int | float)
+    takes_text = bool({str, Path} & wanted)
+    return override.text if is_number and takes_text and type(value) not in wanted else value
+
+
+def _explain(error: ValidationError, model_type: type[BaseModel], source: _Source) -> str:
+    """One sentence for the most telling key; further wrong keys are only named."""
+    by_key: dict[str, list[ErrorDetails]] = {}
+    for details in error.errors(include_url=False):
+        by_key.setdefault(_dotted(details, model_type), []).append(details)
+    ranked = sorted(by_key, key=lambda key: by_key[key][0]["type"] != "extra_forbidden")
+    first, *others = ranked
+    more = f" (also wrong: {', '.join(others)})" if others else ""
+    return _sentence(first, by_key[first], model_type, source) + more
+
+
+def _dotted(details: ErrorDetails, model_type: type[BaseModel]) -> str:
+    """The key as the user writes it; pydantic's location also names members of unions."""
+    name = ""
+    current: type[BaseModel] | None = model_type
+    for part in details["loc"]:
+        if isinstance(part, int):
+            name += f"[{part}]"
+        elif current is not None:
+            name += f".{part}" if name else part
+            field = current.model_fields.get(part)
+            current = section_type(field.annotation) if field else None
+    return name
+
+
+def _sentence(
+    key: str, problems: list[ErrorDetails], model_type: type[BaseModel], source: _Source
+) -> str:
+    details, where = problems[0], source.of(key)
+    match details["type"]:
+        case "extra_forbidden":
+            key = source.as_written(key)
+            return f"unknown key {key}{where}; {_suggestion(key, model_type)}"
+        case "missing":
+            return f"{key} is required; set it as {key}=VALUE or in the config file"
+        case "value_error":
+            reason = details["msg"].removeprefix("Value error, ")
+            return f"{key}{where}: {reason}" if key else f"{reason}{where}"
+        case "model_type" | "model_attributes_type":
+            return f"{key} is {details['input']!r}{where}, but it is a section with keys of its own"
+    expected = (
+        item["msg"].removeprefix("Input should be ").split(", unable")[0] for item in problems
+    )
+    return (
+        f"{key} is {details['input']!r}{where}, but must be {' or '.join(dict.fromkeys(expected))}"
+    )
+
+
+def _suggestion(key: str, model_type: type[BaseModel]) -> str:
+    names = list(key_names(model_type))
+    same_leaf = [name for name in names if name.rpartition(".")[2] == key.rpartition(".")[2]]
+    near = difflib.get_close_matches(key, names, n=1, cutoff=0.6)
+    if near or same_leaf:
+        return f"did you mean {(near or same_leaf)[0]}?"
+    section = key.rpartition(".")[0]
+    siblings = [name for name in names if name.rpartition(".")[0] == section]
+    dots = ", ..." if len(siblings) > SHOWN_KEYS else ""
+    return f"valid keys are {', '.join(siblings[:SHOWN_KEYS])}{dots}"
