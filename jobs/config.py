@@ -173,12 +173,16 @@ def _sentence(
             return f"{key}{where}: {reason}" if key else f"{reason}{where}"
         case "model_type" | "model_attributes_type":
             return f"{key} is {details['input']!r}{where}, but it is a section with keys of its own"
-    expected = (
-        item["msg"].removeprefix("Input should be ").split(", unable")[0] for item in problems
-    )
-    return (
-        f"{key} is {details['input']!r}{where}, but must be {' or '.join(dict.fromkeys(expected))}"
-    )
+    expected = dict.fromkeys(_expectation(problem) for problem in problems)
+    return f"{key} is {details['input']!r}{where}, but must be {' or '.join(expected)}"
+
+
+def _expectation(problem: ErrorDetails) -> str:
+    """`a valid integer` out of pydantic's `Input should be a valid integer, unable to ...`."""
+    if problem["type"] == "path_type":
+        return "a path"
+    subject, should, rest = problem["msg"].split(", unable")[0].partition(" should be ")
+    return rest if should else f"such that {subject[0].lower()}{subject[1:]}"
 
 
 def _suggestion(key: str, model_type: type[BaseModel]) -> str:

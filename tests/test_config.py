@@ -107,12 +107,9 @@ def test_overrides_are_read_as_yaml() -> None:
     assert (job.steps, job.crs, job.flown) == ((3, 4), None, date(2026, 5, 1))
 
 
-@pytest.mark.parametrize("text", ["2026", "007", "1e5", "true", "a=b", "[a]"])
+@pytest.mark.parametrize("text", ["2026", "007", "1e5", "true", "a=b"])
 def test_a_path_keeps_the_text_that_was_typed(text: str) -> None:
-    if text == "[a]":
-        assert "run_dir" in error_of("run_dir=[a]")
-    else:
-        assert load(Job, overrides=[f"run_dir={text}"]).run_dir == Path(text)
+    assert load(Job, overrides=[f"run_dir={text}"]).run_dir == Path(text)
 
 
 def test_text_or_number_takes_either() -> None:
@@ -152,9 +149,11 @@ def test_an_unknown_key_of_the_file_names_the_file(file: Path) -> None:
         ("optimizer.name=lion", "optimizer.name is 'lion', but must be 'adam' or 'sgd'"),
         ("optimizer=3", "optimizer is 3, but it is a section with keys of its own"),
         ("fallback=3", "fallback is 3, but it is a section with keys of its own"),
+        ("steps=3", "steps is 3, but must be a valid tuple"),
         ("steps=[1, x]", "steps[1] is 'x', but must be a valid integer"),
         ("limit=[1]", "limit is [1], but must be a valid integer or a valid string"),
         ("limit=many", "limit is 'many'; write a number or a percentage like 5%"),
+        ("run_dir=[a]", "run_dir is ['a'], but must be a path"),
         ("run_dir.x=1", "run_dir.x: run_dir is 'r', not a section with keys"),
         ("steps", "got 'steps'; an override is written section.key=value"),
         ("=3", "got '=3'; an override is written section.key=value"),
