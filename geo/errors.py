@@ -1,0 +1,13 @@
+"""Errors that a user can mend: each message names the file, what was found and the remedy."""
+
+
+class GeoError(Exception):
+    """Base of every error that is the input's fault, not the program's."""
+
+
+class InputError(GeoError):
+    """No usable raster, or an input of a kind that is refused."""
+
+
+class OutputError(GeoError):
+    """The output cannot be written where the user asked for it."""

@@ -1,0 +1,193 @@
+"""One GeoParquet file per block: its pieces and what was inspected, written atomically.
+
+Geometries are in mosaic pixel corner coordinates (no CRS): whole numbers, so that pieces of
+neighboring blocks fit together exactly.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import shapely
+from numpy.typing import NDArray
+
+from geo.errors import InputError
+from geo.grid import Grid, Window
+from geo.mosaic import Block, TileProblem
+from geo.polygonize import Piece
+
+Status = Literal["inspected", "partial", "nodata", "failed"]
+
+_INSPECTED_KEY = b"wpcrack:inspected"
+_GEO_KEY = b"geo"
+_GEO = {
+    "version": "1.1.0",
+    "primary_column": "geometry",
+    "columns": {
+        "geometry": {"encoding": "WKB", "geometry_types": ["MultiPolygon"], "crs": None},
+    },
+}
+_SCHEMA = pa.schema(
+    [
+        pa.field("geometry", pa.binary()),
+        pa.field("n_pixels", pa.int64()),
+        pa.field("probability_sum", pa.int64()),
+        pa.field("top", pa.int64()),
+        pa.field("left", pa.int64()),
+        pa.field("seam_pixels", pa.list_(pa.int64())),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class InspectedRow:
+    """What was looked at in one block.
+
+    Attributes:
+        block_id: of the block.
+        window: of the block on the mosaic's grid.
+        status: inspected; partial (a tile failed, the rest was looked at); nodata (no imagery);
+            failed (nothing could be read).
+        reason: why not wholly inspected; "" if it was.
+        tiles_failed: paths of the tiles that failed.
+        valid_pct: share of the block's pixels with imagery, percent.
+        gsd_mm: pixel size.
+        survey_date: ISO date, or None if not configured.
+        seconds: time spent.
+    """
+
+    block_id: str
+    window: Window
+    status: Status
+    reason: str
+    tiles_failed: tuple[str, ...]
+    valid_pct: float
+    gsd_mm: float
+    survey_date: str | None
+    seconds: float
+
+    @classmethod
+    def of(
+        cls,
+        block: Block,
+        valid: NDArray[np.bool_],
+        failures: Sequence[TileProblem],
+        grid: Grid,
+        *,
+        seconds: float,
+        survey_date: str | None = None,
+    ) -> InspectedRow:
+        """Describe a block that was read.
+
+        Args:
+            block: the block.
+            valid: (H, W) bool of the block without halo.
+            failures: tiles that failed on reading it.
+            grid: the mosaic's grid.
+            seconds: time spent on the block.
+            survey_date: ISO date of the survey, if known.
+        """
+        if failures:
+            status: Status = "partial" if valid.any() else "failed"
+        else:
+            status = "inspected" if valid.any() else "nodata"
+        reasons = (f"{os.path.basename(p.path)} {p.reason}" for p in failures)
+        return cls(
+            block_id=block.block_id,
+            window=block.window,
+            status=status,
+            reason="no imagery here" if status == "nodata" else "; ".join(reasons),
+            tiles_failed=tuple(problem.path for problem in failures),
+            valid_pct=100.0 * float(valid.mean()),
+            gsd_mm=1000.0 * grid.gsd_m,
+            survey_date=survey_date,
+            seconds=seconds,
+        )
+
+
+def write_part(path: Path, pieces: Sequence[Piece], inspected: InspectedRow) -> None:
+    """Write a block's pieces and its row; the file appears complete or not at all."""
+    columns: dict[str, Any] = {
+        "geometry": shapely.to_wkb(np.array([p.geometry for p in pieces], dtype=object)),
+        "n_pixels": [p.n_pixels for p in pieces],
+        "probability_sum": [p.probability_sum for p in pieces],
+        "top": [p.top for p in pieces],
+        "left": [p.left for p in pieces],
+        "seam_pixels": [p.seam_pixels.ravel() for p in pieces],
+    }
+    metadata = {
+        _GEO_KEY: json.dumps(_GEO).encode(),
+        _INSPECTED_KEY: json.dumps(asdict(inspected)).encode(),
+    }
+    table = pa.table(columns, schema=_SCHEMA).replace_schema_metadata(metadata)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        pq.write_table(table, temporary, compression="zstd")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A part read back: columns of its pieces (arrays of equal length) and its row."""
+
+    geometry: NDArray[np.object_]
+    n_pixels: NDArray[np.int64]
+    probability_sum: NDArray[np.int64]
+    top: NDArray[np.int64]
+    left: NDArray[np.int64]
+    seam_pixels: tuple[NDArray[np.int64], ...]
+    inspected: InspectedRow
+
+    @property
+    def touches_seam(self) -> NDArray[np.bool_]:
+        """(N,) bool: the pieces that may go on in another block."""
+        return np.array([len(pixels) > 0 for pixels in self.seam_pixels], dtype=bool)
+
+    def piece(self, index: int) -> Piece:
+        """Return one piece of the part."""
+        return Piece(
+            geometry=self.geometry[index],
+            n_pixels=int(self.n_pixels[index]),
+            probability_sum=int(self.probability_sum[index]),
+            top=int(self.top[index]),
+            left=int(self.left[index]),
+            seam_pixels=self.seam_pixels[index],
+        )
+
+
+def read_part(path: Path) -> Part:
+    """Read a part back.
+
+    Raises:
+        InputError: the file is missing, damaged or no part.
+    """
+    try:
+        table = pq.read_table(path)
+        row = json.loads(table.schema.metadata[_INSPECTED_KEY])
+    except (OSError, pa.ArrowException, KeyError, TypeError) as error:
+        raise InputError(f"{path} is not a readable part ({error}); compute it again") from error
+    window, failed = Window(**row.pop("window")), tuple(row.pop("tiles_failed"))
+    seams = table["seam_pixels"].combine_chunks()
+    limits = seams.offsets.to_numpy()[1:-1]
+    flat = seams.flatten().to_numpy()
+    runs = np.split(flat, limits) if len(table) else []
+    return Part(
+        geometry=shapely.from_wkb(table["geometry"].to_numpy()),
+        n_pixels=table["n_pixels"].to_numpy(),
+        probability_sum=table["probability_sum"].to_numpy(),
+        top=table["top"].to_numpy(),
+        left=table["left"].to_numpy(),
+        seam_pixels=tuple(run.reshape(-1, 2) for run in runs),
+        inspected=InspectedRow(window=window, tiles_failed=failed, **row),
+    )

@@ -1,0 +1,91 @@
+"""Pieces of different blocks -> whole cracks.
+
+Pieces belong together if a pixel of one and a pixel of the other are neighbors (side or corner).
+That is decided on pixel indices, never on geometries: cracks that only come close stay apart, and
+what was one 8-connected component before the cut is one again after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from geo.polygonize import Piece, canonical
+
+_NEIGHBORS = ((0, 1), (1, -1), (1, 0), (1, 1))
+"""Half of the eight neighbors (row, col): the other half is seen from the other pixel."""
+
+
+def join(pieces: Sequence[Piece]) -> list[Piece]:
+    """Join the pieces that touch across seams; the others are returned as they are.
+
+    Args:
+        pieces: pieces of any blocks of one mosaic, in any order.
+
+    Returns:
+        Cracks by topmost, then leftmost pixel, without seam pixels; equal whatever the cut.
+    """
+    whole = [piece for piece in pieces if not piece.touches_seam]
+    cut = [piece for piece in pieces if piece.touches_seam]
+    groups: dict[int, list[Piece]] = {}
+    for root, piece in zip(_roots(cut), cut, strict=True):
+        groups.setdefault(root, []).append(piece)
+    whole += [_united(group) for group in groups.values()]
+    return sorted(whole, key=lambda piece: (piece.top, piece.left))
+
+
+def _roots(pieces: list[Piece]) -> list[int]:
+    """Number of the group of each piece."""
+    parent = list(range(len(pieces)))
+
+    def root(item: int) -> int:
+        while parent[item] != item:
+            parent[item] = parent[parent[item]]
+            item = parent[item]
+        return item
+
+    for one, other in _contacts(pieces):
+        parent[root(one)] = root(other)
+    return [root(item) for item in range(len(pieces))]
+
+
+def _contacts(pieces: list[Piece]) -> list[tuple[int, int]]:
+    """Pairs of different pieces with neighboring seam pixels."""
+    if not pieces:
+        return []
+    pixels = np.concatenate([piece.seam_pixels for piece in pieces])
+    owner = np.repeat(np.arange(len(pieces)), [len(piece.seam_pixels) for piece in pieces])
+    stride = int(pixels[:, 1].max()) + 3  # room for a neighbor beyond either end of a row
+    keys = pixels[:, 0] * stride + pixels[:, 1] + 1
+    order = np.argsort(keys)
+    keys, owner = keys[order], owner[order]
+    pairs = np.concatenate([_matches(keys, owner, r * stride + c) for r, c in _NEIGHBORS])
+    return [(int(one), int(other)) for one, other in np.unique(pairs, axis=0)]
+
+
+def _matches(keys: NDArray[np.int64], owner: NDArray[np.int64], step: int) -> NDArray[np.int64]:
+    """(N, 2) owners of the sorted pixel keys that lie ``step`` apart, where they differ."""
+    at = np.searchsorted(keys, keys + step)
+    at[at == len(keys)] = 0
+    hit = (keys[at] == keys + step) & (owner[at] != owner)
+    return np.column_stack((owner[hit], owner[at[hit]]))
+
+
+def _united(group: list[Piece]) -> Piece:
+    geometry = group[0].geometry if len(group) == 1 else _union(group)
+    top, left = min((piece.top, piece.left) for piece in group)
+    return Piece(
+        geometry=geometry,
+        n_pixels=sum(piece.n_pixels for piece in group),
+        probability_sum=sum(piece.probability_sum for piece in group),
+        top=top,
+        left=left,
+        seam_pixels=np.empty((0, 2), np.int64),
+    )
+
+
+def _union(group: list[Piece]) -> shapely.MultiPolygon:
+    return canonical(shapely.union_all([piece.geometry for piece in group]))
