@@ -1,0 +1,197 @@
+"""Image -> 8-bit crack probability: overlapping windows through a network, blended into one map.
+
+The network is any callable on batches of windows, so everything here is tested without one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wpcrack.errors import CheckpointError
+from wpcrack.fill import fill_invalid
+from wpcrack.lattice import Lattice, Span, Window, windows_of
+
+__all__ = [
+    "Lattice",
+    "Source",
+    "Window",
+    "WindowPredictor",
+    "predict_block",
+    "predict_image",
+    "windows_of",
+]
+
+SIDE_MULTIPLE = 32
+"""Networks take sides that are a multiple of this many pixels."""
+
+PHOTO_SIDE = 1024
+"""A photograph's side up to this many pixels is predicted in one piece: no seam, fewest pixels."""
+
+
+class WindowPredictor(Protocol):
+    """A trained detector."""
+
+    def __call__(self, windows: NDArray[np.uint8], /) -> NDArray[np.float32]:
+        """Windows (N, H, W, 3) uint8 RGB -> crack probability (N, H, W) float32 in [0, 1]."""
+
+
+class Source(Protocol):
+    """Pixels of a window, as a reader delivers them."""
+
+    @property
+    def image(self) -> NDArray[np.uint8]:
+        """(H, W, 3) RGB."""
+
+    @property
+    def valid(self) -> NDArray[np.bool_]:
+        """(H, W); False where there is no image."""
+
+
+def predict_block(
+    read: Callable[[Window], Source],
+    predictor: WindowPredictor,
+    block: Window,
+    lattice: Lattice,
+    *,
+    batch: int = 8,
+) -> NDArray[np.uint8]:
+    """Predicts a block of a mosaic; neighboring blocks continue it without a seam.
+
+    Each pixel blends the same windows with the same weights in the same order whatever the block,
+    so cutting an area differently gives the same bits (as far as the network itself does).
+
+    Args:
+        read: Reads a window that may reach beyond the mosaic (invalid there); called once.
+        predictor: The network.
+        block: Where to predict, in the job's pixel grid.
+        lattice: Window size, overlap and blending.
+        batch: Windows per call of the network.
+
+    Returns:
+        Probability * 255, (block.height, block.width), rounded; 0 on invalid pixels.
+
+    Raises:
+        CheckpointError: The network gives values that are not numbers.
+    """
+    rows = lattice.spans(block.row_off, block.row_off + block.height)
+    cols = lattice.spans(block.col_off, block.col_off + block.width)
+    top, left = rows[0].start, cols[0].start
+    source = read(Window(top, left, rows[-1].stop - top, cols[-1].stop - left))
+    here = (
+        slice(block.row_off - top, block.row_off - top + block.height),
+        slice(block.col_off - left, block.col_off - left + block.width),
+    )
+    pixels = _Pixels(source.image, source.valid, _only(source.valid, here))
+    return _blend(pixels, _shift(rows, top), _shift(cols, left), predictor, batch)[here]
+
+
+def predict_image(
+    image: NDArray[np.uint8], predictor: WindowPredictor, lattice: Lattice, *, batch: int = 8
+) -> NDArray[np.uint8]:
+    """Predicts a photograph; beyond its edges it is mirrored.
+
+    A side of up to PHOTO_SIDE pixels is covered by one window, rounded up to a multiple of 32;
+    a longer one by the windows of the lattice.
+
+    Args:
+        image: (H, W, 3) RGB.
+        predictor: The network.
+        lattice: Window size, overlap and blending.
+        batch: Windows per call of the network.
+
+    Returns:
+        Probability * 255, (H, W), rounded.
+
+    Raises:
+        CheckpointError: The network gives values that are not numbers.
+    """
+    height, width = image.shape[:2]
+    rows, cols = _photo_spans(height, lattice), _photo_spans(width, lattice)
+    top, left = rows[0].start, cols[0].start
+    pads = ((-top, rows[-1].stop - height), (-left, cols[-1].stop - width), (0, 0))
+    padded = np.pad(image, pads, mode="reflect")
+    everywhere = np.ones(padded.shape[:2], bool)
+    here = slice(-top, height - top), slice(-left, width - left)
+    pixels = _Pixels(padded, everywhere, everywhere)
+    return _blend(pixels, _shift(rows, top), _shift(cols, left), predictor, batch)[here]
+
+
+@dataclass(frozen=True)
+class _Pixels:
+    """What is known, (H, W[, 3]), and on which pixels a probability is wanted."""
+
+    image: NDArray[np.uint8]
+    valid: NDArray[np.bool_]
+    wanted: NDArray[np.bool_]
+
+
+def _blend(
+    pixels: _Pixels,
+    rows: Sequence[Span],
+    cols: Sequence[Span],
+    predictor: WindowPredictor,
+    batch: int,
+) -> NDArray[np.uint8]:
+    """Sums weighted windows in a fixed order, row by row; unwanted pixels become 0."""
+    places = [(row, col) for row in rows for col in cols if _is_wanted(pixels.wanted, row, col)]
+    total = np.zeros(pixels.valid.shape, np.float32)
+    for first in range(0, len(places), batch):
+        part = places[first : first + batch]
+        windows = np.stack([_window(pixels, row, col) for row, col in part])
+        for (row, col), probability in zip(part, _checked(predictor, windows), strict=True):
+            weighted = probability * row.weights[:, None]
+            weighted *= col.weights
+            total[row.start : row.stop, col.start : col.stop] += weighted
+    return _to_8_bit(total, pixels.wanted)
+
+
+def _to_8_bit(probability: NDArray[np.float32], wanted: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Scales and rounds in place (a block is large); unwanted pixels become 0."""
+    probability *= 255
+    np.rint(probability, out=probability)
+    np.clip(probability, 0, 255, out=probability)
+    scaled = probability.astype(np.uint8)
+    scaled *= wanted
+    return scaled
+
+
+def _is_wanted(wanted: NDArray[np.bool_], row: Span, col: Span) -> bool:
+    """Whether a window has weight on any wanted pixel; if not, it need not be computed."""
+    return bool(wanted[row.support, col.support].any())
+
+
+def _window(pixels: _Pixels, row: Span, col: Span) -> NDArray[np.uint8]:
+    here = slice(row.start, row.stop), slice(col.start, col.stop)
+    return fill_invalid(pixels.image[here], pixels.valid[here])
+
+
+def _checked(predictor: WindowPredictor, windows: NDArray[np.uint8]) -> NDArray[np.float32]:
+    probability = predictor(windows)
+    assert probability.shape == windows.shape[:3], (probability.shape, windows.shape)
+    if not np.isfinite(probability).all():
+        raise CheckpointError(
+            "the model gives values that are not numbers; choose another checkpoint or train again"
+        )
+    return probability.astype(np.float32, copy=False)
+
+
+def _photo_spans(size: int, lattice: Lattice) -> list[Span]:
+    if size > PHOTO_SIDE:
+        return lattice.spans(0, size)
+    side = -(-size // SIDE_MULTIPLE) * SIDE_MULTIPLE
+    return [Span(0, np.ones(side, np.float32))]
+
+
+def _shift(spans: Sequence[Span], origin: int) -> list[Span]:
+    return [Span(span.start - origin, span.weights) for span in spans]
+
+
+def _only(valid: NDArray[np.bool_], here: tuple[slice, slice]) -> NDArray[np.bool_]:
+    wanted = np.zeros_like(valid)
+    wanted[here] = valid[here]
+    return wanted
