@@ -80,7 +80,7 @@ def _character(rng: np.random.Generator, low_m: float, high_m: float) -> _Charac
     width = float(np.exp(rng.uniform(np.log(low_m), np.log(high_m))))
     depth = rng.uniform(0.5, 0.75) + 8.0 * width
     if rng.random() < _FAINT_SHARE:
-        depth *= rng.uniform(0.5, 0.7)
+        depth *= rng.uniform(0.6, 0.8)
     return _Character(width, float(depth), float(rng.uniform(0.5, 1.3)))
 
 
@@ -103,7 +103,7 @@ def _branch(rng: np.random.Generator, chord_m: Float64, character: _Character) -
     taper = np.minimum(1.0, 0.35 + np.minimum(s, length - s) / min(0.25, 0.3 * length))
     width = (character.width_m * np.exp(swing) * taper).clip(MIN_WIDTH_M, MAX_WIDTH_M)
     fade = 1.0 + 0.16 * _kinks(rng, s, 0.5) + 0.12 * _kinks(rng, s, 0.05)
-    depth = (character.depth * fade).clip(0.2, 0.93)
+    depth = (character.depth * fade).clip(0.3, 0.93)
     return Branch(points, width, depth)
 
 

@@ -126,7 +126,7 @@ class Marking:
         """See StreetObject."""
         field = 0.5 * smooth(self.seed, frame, 30.0) + 0.4 * smooth(self.seed + 1, frame, 5.0)
         field += 0.45 * smooth(self.seed + 2, frame, 1.6) + 0.5 * white(self.seed + 3, frame)
-        kept = smooth_step((field + 3.0 * (0.5 - self.wear)) / 1.1 + 0.5)
+        kept = smooth_step(np.float32(0.9) * field + np.float32(1.86 - 2.72 * self.wear))
         cover = (0.92 * quad_cover(self.corners_px, frame, 1.6) * kept)[:, :, None]
         paint = np.float32(self.tone) + 0.18 * (canvas - np.float32(self.ground_tone))
         canvas += cover * (paint - canvas)

@@ -52,9 +52,13 @@ class DrawnWindow:
 
 
 def draw_training_street(
-    rng: np.random.Generator, config: WindowConfig, *, name: str = "street"
+    rng: np.random.Generator, config: WindowConfig, *, name: str | None = None
 ) -> Street:
-    """A random street to cut windows from, along the columns or along the rows."""
+    """A random street to cut windows from, along the columns or along the rows.
+
+    Without a name it is called `street` and eight random hexadecimal digits.
+    """
+    name = name or f"street{int(rng.integers(2**32)):08x}"
     across_px = 0.75 * config.street_width_m / config.gsd_m
     axis = StreetAxis(
         horizontal=bool(rng.random() < 0.5),
