@@ -1,0 +1,180 @@
+"""Where a job's Ray comes from, and how it is left behind.
+
+RAY_ADDRESS decides: if it is set (by a person, or by `ray job submit`), the job joins that
+cluster. Otherwise it starts a Ray of its own on this machine, which nobody else joins and which
+ends with the job, however the job ends. It never attaches to a Ray that merely happens to run here.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+from wpcrack.errors import ConfigError
+
+LOCAL_ENVIRONMENT = {
+    "RAY_AUTH_MODE": "disabled",  # else a local Ray writes a token into the home directory
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # else `uv run` starts every worker anew
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the coming default; the old one warns
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # Ray Data triggers a spurious error line for each actor
+}
+"""Set for a Ray of our own, where the user did not set them; read when ray is imported."""
+
+LOCAL_OBJECT_STORE_BYTES = 512 * 2**20
+"""No pixels travel through the object store; Ray would reserve 30 % of the memory."""
+
+READER_CPUS = 1
+"""Logical CPUs left for Ray Data's own tasks: an actor pool that takes all of them hangs."""
+
+
+def prepare_environment() -> None:
+    """Sets what a local Ray must find in the environment; call before `import ray`."""
+    if os.environ.get("RAY_ADDRESS", "local") in ("", "local"):
+        for name, value in LOCAL_ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+
+
+@contextmanager
+def ray_session(
+    cpus: float, *, gpus: float = 0, dashboard: bool = False, local: bool = False
+) -> Iterator[None]:
+    """Gives a job its Ray: one that is already initialized, RAY_ADDRESS, or one of its own.
+
+    A Ray of our own has at least the asked logical CPUs (they are counters, not cores), so a job
+    that fits its plan never waits for resources that do not exist. What was started or joined here
+    is left at the end, also after an exception; Ctrl-C cannot interrupt that.
+
+    Args:
+        cpus: Logical CPUs of the job's actors together, without READER_CPUS.
+        gpus: GPUs of the job's actors together.
+        dashboard: Whether a Ray of our own runs its dashboard (Ray Train logs without it).
+        local: Never join RAY_ADDRESS (demo).
+
+    Raises:
+        ConfigError: Nobody answers at RAY_ADDRESS, or the cluster is smaller than asked.
+    """
+    prepare_environment()
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    address = "local" if local else os.environ.get("RAY_ADDRESS") or "local"
+    try:
+        with _sigterm_kept():
+            if address == "local":
+                _start(math.ceil(cpus) + READER_CPUS, dashboard)
+            else:
+                _join(address)
+        _require(cpus + READER_CPUS, gpus, address)
+        yield
+    finally:
+        with _undisturbed():
+            ray.shutdown()
+
+
+@contextmanager
+def stop_on_sigterm() -> Iterator[None]:
+    """Makes SIGTERM end a job like Ctrl-C does, with everything that follows from it."""
+
+    def interrupt(_signum: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    with _handlers(interrupt, signal.SIGTERM):
+        yield
+
+
+def _start(cpus: int, dashboard: bool) -> None:
+    import ray
+
+    with _stderr_held_back():
+        ray.init(
+            address="local",
+            num_cpus=max(os.cpu_count() or 1, cpus),
+            include_dashboard=dashboard,
+            object_store_memory=LOCAL_OBJECT_STORE_BYTES,
+            logging_level=logging.WARNING,
+            log_to_driver=False,
+        )
+
+
+def _join(address: str) -> None:
+    import ray
+
+    try:
+        ray.init(logging_level=logging.WARNING, log_to_driver=False)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"no Ray answers at RAY_ADDRESS={address} ({_first_line(error)}); start that cluster, "
+            "or unset RAY_ADDRESS to work on this machine"
+        ) from error
+
+
+def _require(cpus: float, gpus: float, address: str) -> None:
+    import ray
+
+    has = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    for name, wanted in (("CPU", cpus), ("GPU", gpus)):
+        if has.get(name, 0) < wanted:
+            place = "this machine" if address == "local" else f"the cluster at {address}"
+            raise ConfigError(
+                f"the job asks for {wanted:g} {name}, {place} has {has.get(name, 0):g}; "
+                "ask for fewer workers or actors"
+            )
+
+
+@contextmanager
+def _stderr_held_back() -> Iterator[None]:
+    """Keeps what libraries write to stderr to themselves, unless an exception makes it matter."""
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(terminal, held.read())
+            raise
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
+
+
+@contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """Keeps Ray from replacing the job's handler by one that exits at once."""
+    with _handlers(signal.getsignal(signal.SIGTERM), signal.SIGTERM):
+        yield
+
+
+def _undisturbed() -> AbstractContextManager[None]:
+    """Ignores Ctrl-C and SIGTERM for the seconds in which Ray's processes are ended."""
+    return _handlers(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def _handlers(handler: Any, *numbers: signal.Signals) -> Iterator[None]:
+    """Sets signal handlers and restores what was there before, not what came in between."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers; signals of a caller's process are its own
+        return
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, former in before.items():
+            signal.signal(number, former)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
