@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,25 +64,39 @@ def publish(out: Path, crs: CRS, layers: Sequence[LayerData], metadata: Mapping[
 
 
 def _write_layer(path: Path, data: LayerData, crs: CRS, metadata: Mapping[str, str]) -> None:
-    reader = pa.RecordBatchReader.from_batches(data.layer.arrow(), data.batches)
+    source = _Source(data.batches)
     authority = crs.to_authority()
-    options: dict[str, Any] = {} if path.exists() else {"dataset_options": _dataset_options()}
-    pyogrio.write_arrow(
-        reader,
-        path,
-        layer=data.layer.name,
-        driver="GPKG",
-        geometry_name=GEOMETRY,
-        geometry_type=data.layer.geometry,
-        crs=":".join(authority) if authority else crs.to_wkt(),
-        layer_options={"GEOMETRY_NAME": GEOMETRY, "DESCRIPTION": data.layer.meaning},
-        layer_metadata=dict(metadata),
-        **options,
-    )
+    new: dict[str, Any] = {} if path.exists() else {"dataset_options": {"VERSION": GPKG_VERSION}}
+    try:
+        pyogrio.write_arrow(
+            pa.RecordBatchReader.from_batches(data.layer.arrow(), source),
+            path,
+            layer=data.layer.name,
+            driver="GPKG",
+            geometry_name=GEOMETRY,
+            geometry_type=data.layer.geometry,
+            crs=":".join(authority) if authority else crs.to_wkt(),
+            layer_options={"GEOMETRY_NAME": GEOMETRY, "DESCRIPTION": data.layer.meaning},
+            layer_metadata=dict(metadata),
+            **new,
+        )
+    except RuntimeError as error:
+        raise source.error or error from None
 
 
-def _dataset_options() -> dict[str, str]:
-    return {"VERSION": GPKG_VERSION}
+class _Source:
+    """An iterator that keeps its exception, which the Arrow stream would replace by its own."""
+
+    def __init__(self, batches: Iterator[pa.RecordBatch]) -> None:
+        self._batches = batches
+        self.error: Exception | None = None
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        try:
+            yield from self._batches
+        except Exception as error:
+            self.error = error
+            raise
 
 
 def _check(path: Path, counts: Mapping[str, int]) -> None:
@@ -114,4 +128,5 @@ def _sync(path: Path) -> None:
 
 def _remove(path: Path) -> None:
     for suffix in ("", "-journal", "-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
+        with suppress(FileNotFoundError, NotADirectoryError):
+            path.with_name(path.name + suffix).unlink()

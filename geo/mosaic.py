@@ -182,7 +182,16 @@ def _reference(tiles: Sequence[Tile], crs: CRS | None) -> Tile:
         )
     kinds = [(tile.crs.to_wkt(), *(f"{v:.6g}" for v in _pixel(tile))) for tile in candidates]
     common = Counter(kinds).most_common(1)[0][0]
-    return candidates[kinds.index(common)]
+    alike = [tile for tile, kind in zip(candidates, kinds, strict=True) if kind == common]
+    phases = [_phase(tile, alike[0]) for tile in alike]
+    return alike[phases.index(Counter(phases).most_common(1)[0][0])]
+
+
+def _phase(tile: Tile, reference: Tile) -> tuple[int, int]:
+    """Offset of a tile's pixel corners from the reference's, in tolerances, wrapped to a pixel."""
+    steps = round(1 / ALIGNMENT_PX)
+    row, col = _corner(tile, reference)
+    return round(row * steps) % steps, round(col * steps) % steps
 
 
 def _misfit(tile: Tile, reference: Tile) -> str | None:

@@ -191,7 +191,7 @@ def _crack_batches(
 ) -> Iterator[pa.RecordBatch]:
     schema = CRACK.arrow()
     for cracks in finished:
-        outlines = simplified(cracks.geometry, options.simplify_px)
+        outlines = world_outlines(cracks.geometry, grid, options.simplify_px)
         count = len(outlines)
         columns: dict[str, Any] = {
             "crack_id": crack_ids(grid, cracks.top, cracks.left),
@@ -200,18 +200,26 @@ def _crack_batches(
             "gsd_mm": np.full(count, 1000.0 * grid.gsd_m),
             "model": [options.model] * count,
             "run_id": [options.run_id] * count,
-            "geom": shapely.to_wkb(shapely.transform(outlines, grid.to_world)),
+            "geom": shapely.to_wkb(outlines),
         }
         yield pa.record_batch([pa.array(columns[f.name], f.type) for f in schema], schema=schema)
 
 
-def simplified(geometry: NDArray[np.object_], tolerance_px: float) -> NDArray[np.object_]:
-    """Simplify outlines, keeping holes and validity; where that fails the outline stays exact."""
+def world_outlines(
+    geometry: NDArray[np.object_], grid: Grid, tolerance_px: float
+) -> NDArray[np.object_]:
+    """Simplify pixel outlines, keeping their topology, and place them in the world.
+
+    Validity is checked in world coordinates, where rounding can push a vertex that touches a line
+    across it; such an outline stays exact (its rings meet in common vertices only).
+    """
+    exact: NDArray[np.object_] = shapely.transform(geometry, grid.to_world)
     if tolerance_px <= 0 or not len(geometry):
-        return geometry
+        return exact
     lean = shapely.simplify(geometry, tolerance_px, preserve_topology=True)
-    good = shapely.is_valid(lean) & (shapely.get_type_id(lean) == shapely.GeometryType.MULTIPOLYGON)
-    return np.where(good, lean, geometry)
+    placed = shapely.transform(lean, grid.to_world)
+    kind = shapely.get_type_id(placed) == shapely.GeometryType.MULTIPOLYGON
+    return np.where(shapely.is_valid(placed) & kind, placed, exact)
 
 
 def _inspected_batches(

@@ -7,6 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +44,38 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
 )
 
 
+@dataclass(frozen=True, eq=False)
+class OpenRaster:
+    """An open raster and what reading it needs to know, asked once.
+
+    Asking GDAL for a property after a failed read raises that read's error again, so everything
+    is asked before the first read.
+    """
+
+    dataset: Any
+    bands: tuple[int, ...]
+    palette: NDArray[np.uint8] | None
+    all_valid: bool
+    block_shape: tuple[int, int]
+
+    @classmethod
+    def open(cls, path: str, driver: str) -> OpenRaster:
+        """Open a raster with one driver."""
+        dataset = rasterio.open(path, driver=driver, sharing=False)
+        return cls(
+            dataset=dataset,
+            bands=(1, 2, 3) if dataset.count >= 3 else (1,),
+            palette=_palette(dataset),
+            all_valid=all(MaskFlags.all_valid in flags for flags in dataset.mask_flag_enums),
+            block_shape=dataset.block_shapes[0],
+        )
+
+
 class _Handles(threading.local):
-    """Open data sets of one thread (GDAL data sets must not be shared between threads)."""
+    """Open rasters of one thread (GDAL data sets must not be shared between threads)."""
 
     def __init__(self) -> None:
-        self.open: OrderedDict[tuple[str, int, int], Any] = OrderedDict()
+        self.open: OrderedDict[tuple[str, int, int], OpenRaster] = OrderedDict()
 
 
 _handles = _Handles()
@@ -74,30 +102,28 @@ def driver_of(path: Path) -> str | None:
     return next((driver for magic, driver in _MAGIC if head.startswith(magic)), None)
 
 
-def open_raster(path: str, driver: str) -> Any:
-    """Return the open data set of ``path``, kept for the next call; reopened if the file changed.
+def open_raster(path: str, driver: str) -> OpenRaster:
+    """Return the open raster of ``path``, kept for the next call; reopened if the file changed.
 
     Raises:
-        OSError: the file has vanished or is not readable.
-        RasterioIOError: GDAL cannot open it.
+        OSError: the file has vanished or is not readable (RasterioIOError is one).
     """
     stat = os.stat(path)
     key = (path, stat.st_size, stat.st_mtime_ns)
-    kept = _handles.open.pop(key, None)
-    dataset = kept or rasterio.open(path, driver=driver, sharing=False)
-    _handles.open[key] = dataset
+    raster = _handles.open.pop(key, None) or OpenRaster.open(path, driver)
+    _handles.open[key] = raster
     while len(_handles.open) > MAX_OPEN:
-        _handles.open.popitem(last=False)[1].close()
-    return dataset
+        _handles.open.popitem(last=False)[1].dataset.close()
+    return raster
 
 
 def read_window(
-    dataset: Any, window: Window, shape: tuple[int, int] | None = None
+    raster: OpenRaster, window: Window, shape: tuple[int, int] | None = None
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Read a window of an open raster as RGB with its validity.
 
     Args:
-        dataset: an open rasterio data set of 8-bit bands.
+        raster: an open raster of 8-bit bands.
         window: pixels inside the raster.
         shape: (rows, cols) to reduce to by averaging; None reads every pixel.
 
@@ -111,25 +137,23 @@ def read_window(
     """
     area = RasterWindow(window.col_off, window.row_off, window.width, window.height)
     rows, cols = shape or (window.height, window.width)
-    colors = 3 if dataset.count >= 3 else 1
-    palette = dataset.colorinterp[0] == ColorInterp.palette
-    bands = dataset.read(
-        list(range(1, colors + 1)),
+    bands = raster.dataset.read(
+        raster.bands,
         window=area,
-        out_shape=(colors, rows, cols),
-        resampling=Resampling.nearest if palette else Resampling.average,
+        out_shape=(len(raster.bands), rows, cols),
+        resampling=Resampling.average if raster.palette is None else Resampling.nearest,
     )
-    if palette:
-        image = _palette(dataset)[bands[0]]
+    if raster.palette is not None:
+        image = raster.palette[bands[0]]
     else:
         image = np.ascontiguousarray(np.broadcast_to(bands, (3, rows, cols)).transpose(1, 2, 0))
-    if all(MaskFlags.all_valid in flags for flags in dataset.mask_flag_enums):
+    if raster.all_valid:
         return image, np.ones((rows, cols), bool)
-    return image, dataset.dataset_mask(window=area, out_shape=(rows, cols)) > 0
+    return image, raster.dataset.dataset_mask(window=area, out_shape=(rows, cols)) > 0
 
 
 def read_readable(
-    dataset: Any, window: Window
+    raster: OpenRaster, window: Window
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_], str | None]:
     """Read a window like `read_window`, but leave out what the file cannot deliver.
 
@@ -140,21 +164,21 @@ def read_readable(
         image and valid as in `read_window`, and the reason of the first failure or None.
     """
     try:
-        return *read_window(dataset, window), None
+        return *read_window(raster, window), None
     except RasterioIOError as error:
-        reason = str(error)
+        reason = str(error.__cause__ or error)
     image = np.zeros((window.height, window.width, 3), np.uint8)
     valid = np.zeros((window.height, window.width), bool)
-    for block in _file_blocks(dataset, window):
+    for block in _file_blocks(raster, window):
         with suppress(RasterioIOError):  # the reason is already known
             here = block.slices_in(window)
-            image[here], valid[here] = read_window(dataset, block)
+            image[here], valid[here] = read_window(raster, block)
     return image, valid, reason
 
 
-def _file_blocks(dataset: Any, window: Window) -> Iterator[Window]:
+def _file_blocks(raster: OpenRaster, window: Window) -> Iterator[Window]:
     """The parts of a window that the blocks of the file cut out of it."""
-    rows, cols = dataset.block_shapes[0]
+    rows, cols = raster.block_shape
     for row in range(window.row_off // rows * rows, window.row_end, rows):
         for col in range(window.col_off // cols * cols, window.col_end, cols):
             part = Window(row, col, rows, cols).intersection(window)
@@ -162,8 +186,10 @@ def _file_blocks(dataset: Any, window: Window) -> Iterator[Window]:
             yield part
 
 
-def _palette(dataset: Any) -> NDArray[np.uint8]:
-    """The (256, 3) colors of a palette raster."""
+def _palette(dataset: Any) -> NDArray[np.uint8] | None:
+    """The (256, 3) colors of a palette raster, or None for others."""
+    if dataset.colorinterp[0] != ColorInterp.palette:
+        return None
     table = np.zeros((256, 3), np.uint8)
     for index, color in dataset.colormap(1).items():
         table[index] = color[:3]

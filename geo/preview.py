@@ -1,0 +1,155 @@
+"""One picture of a job: the imagery reduced, with the cracks drawn over it."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyogrio
+import shapely
+from affine import Affine
+from numpy.typing import NDArray
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.features import rasterize
+from rasterio.io import MemoryFile
+from scipy.ndimage import binary_dilation
+
+from geo.errors import OutputError
+from geo.grid import Grid, Window
+from geo.mosaic import Mosaic
+from geo.reading import gdal_settings, open_raster, read_window
+from geo.schema import CRACK, GEOMETRY
+
+OVERVIEW_PX = 2000
+"""Longest side of the picture."""
+
+LINE_SHARE = 0.002
+"""Width of a drawn crack as a share of the longest side: seen when the picture fits a screen."""
+
+FEATURES_AT_ONCE = 20_000
+"""Cracks drawn from memory at a time."""
+
+BACKGROUND = (236, 236, 236)
+CRACK_COLOR = (255, 176, 0)
+CASING_COLOR = (0, 0, 0)
+"""Orange in a black casing: told from gray pavement and white paint by every kind of sight."""
+
+
+@dataclass(frozen=True, eq=False)
+class Overview:
+    """A reduced mosaic: image (H, W, 3) uint8, valid (H, W) bool, and its grid."""
+
+    image: NDArray[np.uint8]
+    valid: NDArray[np.bool_]
+    grid: Grid
+
+
+def draw_overview(
+    mosaic: Mosaic, package: Path, out: Path, *, longest_px: int = OVERVIEW_PX
+) -> None:
+    """Write ``overview.png``: reduced imagery with the layer crack of a GeoPackage over it.
+
+    Memory is bounded by the picture's size, not by the mosaic's. A tile that cannot be read
+    stays blank (the layer inspected names it).
+
+    Raises:
+        OutputError: the picture cannot be written.
+    """
+    overview = reduced(mosaic, longest_px)
+    image = np.where(overview.valid[..., None], overview.image, np.array(BACKGROUND, np.uint8))
+    radius = max(1, round(max(image.shape[:2]) * LINE_SHARE / 2))
+    line = _thickened(_burned(package, overview.grid), radius)
+    image[_thickened(line, 1) & ~line] = CASING_COLOR
+    image[line] = CRACK_COLOR
+    _write_png(out, image)
+
+
+def reduced(mosaic: Mosaic, longest_px: int) -> Overview:
+    """Read the whole mosaic, reduced to at most ``longest_px`` on its longer side."""
+    rows, cols = mosaic.grid.shape
+    factor = max(1.0, max(rows, cols) / longest_px)
+    shape = max(1, round(rows / factor)), max(1, round(cols / factor))
+    overview = Overview(
+        np.zeros((*shape, 3), np.uint8),
+        np.zeros(shape, bool),
+        Grid(_stretched(mosaic.grid, shape), mosaic.grid.crs, shape),
+    )
+    with gdal_settings():
+        for tile, place in zip(mosaic.tiles, mosaic.windows, strict=True):
+            small = _reduced_place(place, factor, shape)
+            with suppress(OSError, RasterioError):
+                whole = Window(0, 0, *tile.shape)
+                seen, known = read_window(
+                    open_raster(tile.path, tile.driver), whole, (small.height, small.width)
+                )
+                here = small.slices_in(overview.grid.window)
+                np.copyto(overview.image[here], seen, where=known[..., None])
+                overview.valid[here] |= known
+    return overview
+
+
+def _stretched(grid: Grid, shape: tuple[int, int]) -> Affine:
+    a, b, c, d, e, f = grid.transform[:6]
+    down, right = grid.shape[0] / shape[0], grid.shape[1] / shape[1]
+    return Affine(a * right, b * down, c, d * right, e * down, f)
+
+
+def _reduced_place(place: Window, factor: float, shape: tuple[int, int]) -> Window:
+    """Where a tile lies in the reduced mosaic: neighbors abut, each has at least one pixel."""
+    row = min(round(place.row_off / factor), shape[0] - 1)
+    col = min(round(place.col_off / factor), shape[1] - 1)
+    row_end = min(max(round(place.row_end / factor), row + 1), shape[0])
+    col_end = min(max(round(place.col_end / factor), col + 1), shape[1])
+    return Window(row, col, row_end - row, col_end - col)
+
+
+def _burned(package: Path, grid: Grid) -> NDArray[np.bool_]:
+    """Pixels of the reduced grid that a crack touches."""
+    burned = np.zeros(grid.shape, np.uint8)
+    for outlines in _outlines(package):
+        in_pixels = shapely.transform(outlines, grid.to_pixel)
+        rasterize(((shape, 1) for shape in in_pixels), out=burned, all_touched=True)
+    return burned.astype(bool)
+
+
+def _thickened(marked: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
+    """Mark every pixel within ``radius`` of a marked one."""
+    y, x = np.ogrid[-radius : radius + 1, -radius : radius + 1]
+    return np.asarray(binary_dilation(marked, x * x + y * y <= radius * radius + 1))
+
+
+def _outlines(package: Path) -> Iterator[NDArray[np.object_]]:
+    """Geometries of the layer crack, a bounded number at a time."""
+    with pyogrio.open_arrow(
+        package, layer=CRACK.name, columns=[], batch_size=FEATURES_AT_ONCE, use_pyarrow=True
+    ) as (_, reader):
+        for batch in reader:
+            yield shapely.from_wkb(batch[GEOMETRY].to_numpy(zero_copy_only=False))
+
+
+def _write_png(out: Path, image: NDArray[np.uint8]) -> None:
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(as_png(image))
+        os.replace(temporary, out)
+    except OSError as error:
+        raise OutputError(f"{out} could not be written ({error}); check the folder") from error
+    finally:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            temporary.unlink()
+
+
+def as_png(image: NDArray[np.uint8]) -> bytes:
+    """Encode an (H, W, 3) picture as PNG."""
+    height, width, bands = image.shape
+    profile = {"driver": "PNG", "height": height, "width": width, "count": bands, "dtype": "uint8"}
+    with warnings.catch_warnings(), MemoryFile() as memory:
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a picture, not a map
+        with memory.open(**profile) as png:
+            png.write(image.transpose(2, 0, 1))
+        return bytes(memory.read())

@@ -1,0 +1,73 @@
+"""The overview picture."""
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from rasterio.errors import NotGeoreferencedWarning
+
+from geo.errors import OutputError
+from geo.mosaic import Mosaic, scan
+from geo.package import InspectedRow, assemble, write_part
+from geo.polygonize import pieces
+from geo.preview import CRACK_COLOR, draw_overview, reduced
+
+
+@pytest.fixture
+def street(tmp_path):
+    """Two tiles of 200 x 300 pixels side by side, the second half as high; a crack through both."""
+    folder = tmp_path / "tiles"
+    folder.mkdir()
+    for name, col, height, tone in (("a.tif", 0, 200, 90), ("b.tif", 300, 100, 160)):
+        transform = Affine(0.005, 0, 5e5 + col * 0.005, 0, -0.005, 5.8e6)
+        profile = {"driver": "GTiff", "height": height, "width": 300, "count": 3, "dtype": "uint8"}
+        with rasterio.open(
+            folder / name, "w", crs="EPSG:25832", transform=transform, **profile
+        ) as tiff:
+            tiff.write(np.full((3, height, 300), tone, np.uint8))
+    mosaic = Mosaic.build(scan(str(folder)))
+    mask = np.zeros(mosaic.grid.shape, bool)
+    mask[48:52, 30:570] = True
+    for block in mosaic.blocks(256):
+        here = block.window.slices_in(mosaic.grid.window)
+        found = pieces(mask[here], mask[here] * np.uint8(200), block.window, mosaic.grid)
+        row = InspectedRow.of(block, mask[here], (), mosaic.grid, seconds=0)
+        write_part(tmp_path / f"{block.block_id}.parquet", found, row)
+    assemble(tmp_path.glob("*.parquet"), tmp_path / "out.gpkg", mosaic.grid)
+    return mosaic, tmp_path / "out.gpkg"
+
+
+def read_png(path):
+    with pytest.warns(NotGeoreferencedWarning), rasterio.open(path) as png:
+        return png.read().transpose(1, 2, 0)
+
+
+def test_the_overview_shows_imagery_cracks_and_nothing_elsewhere(street, tmp_path):
+    mosaic, package = street
+    draw_overview(mosaic, package, tmp_path / "overview.png", longest_px=300)
+    picture = read_png(tmp_path / "overview.png")
+    assert picture.shape == (100, 300, 3)
+    cracks = (picture == CRACK_COLOR).all(axis=2)
+    rows, cols = np.nonzero(cracks)
+    assert rows.min() >= 22
+    assert rows.max() <= 28
+    assert (cols.min(), cols.max()) == pytest.approx((15, 284), abs=2)
+    assert set(np.unique(cols)) == set(range(cols.min(), cols.max() + 1))
+    assert (picture[90, :140] == 90).all()
+    assert (picture[10, 160:] == 160).all()
+    assert (picture[90, 160:] == 236).all()
+
+
+def test_reduced_tiles_abut_whatever_the_factor(street):
+    mosaic, _ = street
+    for longest in (600, 599, 431, 100, 7, 1):
+        overview = reduced(mosaic, longest)
+        assert max(overview.image.shape[:2]) == longest
+        assert overview.valid[: len(overview.valid) // 2 or 1].all()
+        assert overview.grid.footprint().equals_exact(mosaic.grid.footprint(), 1e-6)
+
+
+def test_a_picture_that_cannot_be_written_is_said(street, tmp_path):
+    mosaic, package = street
+    with pytest.raises(OutputError, match="absent"):
+        draw_overview(mosaic, package, tmp_path / "absent" / "overview.png")
