@@ -1,0 +1,49 @@
+"""Random changes of a training sample: flips, transposes, brightness, contrast, color.
+
+Each draw comes from the generator that is passed in, so a sample looks the same whatever rank
+or thread prepares it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wpcrack.config import AugmentConfig, EraseConfig
+
+
+def augment(
+    image: NDArray[np.uint8], rng: np.random.Generator, config: AugmentConfig
+) -> NDArray[np.float32]:
+    """(H, W, 3) uint8 -> (3, H, W) float32 in [0, 1], changed at random.
+
+    Square images are also transposed; others only flipped.
+    """
+    flips = rng.random(3) < 0.5
+    if config.flip:
+        image = image[::-1] if flips[0] else image
+        image = image[:, ::-1] if flips[1] else image
+        image = image.transpose(1, 0, 2) if flips[2] and image.shape[0] == image.shape[1] else image
+    x = image.astype(np.float32) / 255
+    gain = 1 + config.contrast * rng.uniform(-1, 1)
+    shift = 1 + config.brightness * rng.uniform(-1, 1)
+    tint = 1 + config.color * rng.uniform(-1, 1, 3).astype(np.float32)
+    mean = float(x.mean())
+    x = ((x - mean) * np.float32(gain) + np.float32(mean * shift)) * tint
+    return np.ascontiguousarray(np.clip(x, 0, 1).transpose(2, 0, 1), dtype=np.float32)
+
+
+def plain(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """(H, W, 3) uint8 -> (3, H, W) float32 in [0, 1], unchanged."""
+    return np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32) / np.float32(255)
+
+
+def erase_grid(
+    shape: tuple[int, int], epoch: int, rng: np.random.Generator, config: EraseConfig
+) -> NDArray[np.float32]:
+    """(1, H, W) with 1 in erased cells: Bernoulli(start + growth x epoch) on a grid, nearest."""
+    share = min(config.limit, config.start + config.growth * epoch)
+    cells = rng.random((config.grid, config.grid)) < share
+    rows = np.arange(shape[0]) * config.grid // shape[0]
+    cols = np.arange(shape[1]) * config.grid // shape[1]
+    return cells[rows[:, None], cols[None]][None].astype(np.float32)

@@ -1,0 +1,202 @@
+"""From an image-level data set to batches: sampling, augmentation, sharding, prefetching.
+
+Which samples a global batch holds, and how each is changed, depends on the seed and the step
+alone; a rank reads its part of it.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from wpcrack.adversarial import Batch
+from wpcrack.augment import augment, erase_grid, plain
+from wpcrack.config import MethodConfig
+from wpcrack.errors import DataError
+from wpcrack.image_level import Item
+from wpcrack.images import read_rgb
+
+SIDE_MULTIPLE = 16
+"""Image sides are padded to a multiple of this: encoder stride 8, decoder stride 2 and a down."""
+SMALLEST_SIDE = 32
+CACHE_BYTES = 2 * 2**30
+"""Decoded images kept in memory, per worker."""
+PREFETCH = 3
+"""Batches prepared ahead."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Which part of each global batch this rank reads."""
+
+    rank: int = 0
+    ranks: int = 1
+
+
+class Images:
+    """Decoded images of one size, by item number; small sets stay in memory."""
+
+    def __init__(self, items: Sequence[Item]) -> None:
+        self.items = tuple(items)
+        sides = [(i.height, i.width) for i in self.items]
+        smallest = min(min(side) for side in sides)
+        if smallest < SMALLEST_SIDE:
+            raise DataError(
+                f"an image is only {smallest} pixels wide, at least {SMALLEST_SIDE} are needed; "
+                "leave it out or cut larger windows"
+            )
+        height, width = (
+            -(-max(side[axis] for side in sides) // SIDE_MULTIPLE) * SIDE_MULTIPLE
+            for axis in (0, 1)
+        )
+        self.size = (height, width)
+        self._kept: dict[int, NDArray[np.uint8]] = {}
+        self._keep = len(self.items) * height * width * 3 <= CACHE_BYTES
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+        """(H, W, 3) uint8; smaller images are continued by reflection."""
+        kept = self._kept.get(index)
+        if kept is not None:
+            return kept
+        image = reflect_to(read_rgb(self.items[index].path), self.size)
+        if self._keep:
+            self._kept[index] = image
+        return image
+
+
+def reflect_to(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Continues an image by reflection at its lower and right edge up to (H, W)."""
+    down, right = size[0] - image.shape[0], size[1] - image.shape[1]
+    if down <= 0 and right <= 0:
+        return image
+    return np.pad(image, ((0, max(down, 0)), (0, max(right, 0)), (0, 0)), mode="reflect")
+
+
+class Sampler:
+    """An endless, seeded stream of balanced global batches."""
+
+    def __init__(self, items: Sequence[Item], batch_size: int, seed: int) -> None:
+        self.seed, self.batch_size = seed, batch_size
+        self.members = [[i for i, x in enumerate(items) if x.has_crack == c] for c in (True, False)]
+
+    def batch(self, step: int) -> list[tuple[int, int]]:
+        """(item number, pass over its class) of global step `step`; crack and road alternate."""
+        share = self.batch_size // 2
+        sides = [
+            [self._draw(side, step * n + k) for k in range(n)]
+            for side, n in ((0, self.batch_size - share), (1, share))
+        ]
+        return [side[k] for k in range(self.batch_size - share) for side in sides if k < len(side)]
+
+    def _draw(self, side: int, position: int) -> tuple[int, int]:
+        members = self.members[side]
+        turn, place = divmod(position, len(members))
+        order = np.random.default_rng([self.seed, turn, side]).permutation(len(members))
+        return members[order[place]], turn
+
+
+class BatchSource:
+    """Batches of this rank, in order, prepared by a thread ahead of the training."""
+
+    def __init__(self, images: Images, config: MethodConfig, shard: Shard) -> None:
+        self.images, self.config, self.shard = images, config, shard
+        self.sampler = Sampler(images.items, config.train.batch_size, config.seed)
+        size = config.train.batch_size
+        if size % shard.ranks:
+            raise DataError(
+                f"train.batch_size is {size}, which {shard.ranks} workers cannot share equally; "
+                f"set a multiple of {shard.ranks}"
+            )
+
+    def load(self, step: int, epoch: int) -> Batch:
+        """The local part of global step `step`; `epoch` sets how much is erased."""
+        drawn = self.sampler.batch(step)
+        cracks = sum(self.images.items[i].has_crack for i, _ in drawn)
+        local = len(drawn) // self.shard.ranks
+        mine = drawn[self.shard.rank * local : (self.shard.rank + 1) * local]
+        samples = [self._sample(index, turn, epoch) for index, turn in mine]
+        return Batch(
+            image=torch.from_numpy(np.stack([s[0] for s in samples])),
+            has_crack=torch.tensor([float(self.images.items[i].has_crack) for i, _ in mine]),
+            erased=torch.from_numpy(np.stack([s[1] for s in samples])),
+            images=torch.tensor(float(local)),
+            cracks=torch.tensor(max(cracks, 1) / self.shard.ranks),
+        )
+
+    def _sample(
+        self, index: int, turn: int, epoch: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        rng = np.random.default_rng(np.random.SeedSequence([self.config.seed, turn, index]))
+        image = augment(self.images[index], rng, self.config.augment)
+        size = (image.shape[1], image.shape[2])
+        return image, erase_grid(size, epoch, rng, self.config.erase)
+
+    def stream(self, first: int, count: int, epoch: int) -> Iterator[Batch]:
+        """Batches of `count` steps from `first` on, read ahead by a thread.
+
+        Raises:
+            DataError: if an image cannot be read.
+        """
+        ahead: queue.Queue[Batch | Exception] = queue.Queue(PREFETCH)
+        stop = threading.Event()
+
+        def put(item: Batch | Exception) -> None:
+            while not stop.is_set():
+                try:
+                    return ahead.put(item, timeout=0.1)
+                except queue.Full:
+                    continue
+
+        def work() -> None:
+            for step in range(first, first + count):
+                if stop.is_set():
+                    return
+                try:
+                    put(self.load(step, epoch))
+                except Exception as error:  # handed to the consumer, who raises it
+                    return put(error)
+
+        thread = threading.Thread(target=work, daemon=True, name="wpcrack-batches")
+        thread.start()
+        try:
+            for _ in range(count):
+                item = ahead.get()
+                if isinstance(item, Exception):
+                    raise item
+                yield item
+        finally:
+            stop.set()
+            thread.join()
+
+
+def validation_part(items: Sequence[Item], limit: int, seed: int, shard: Shard) -> list[Item]:
+    """At most `limit` items, half of each class, seeded; the part of this rank."""
+    rng = np.random.default_rng([seed, len(items)])
+    chosen: list[Item] = []
+    for has_crack in (True, False):
+        members = [i for i in items if i.has_crack == has_crack]
+        order = rng.permutation(len(members))[: limit // 2]
+        chosen += [members[k] for k in sorted(order)]
+    return chosen[shard.rank :: shard.ranks]
+
+
+def validation_batches(
+    images: Images, batch_size: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """(B, 3, H, W) images, unchanged, and (B,) labels."""
+    for start in range(0, len(images), batch_size):
+        part = range(start, min(start + batch_size, len(images)))
+        yield (
+            torch.from_numpy(np.stack([plain(images[i]) for i in part])),
+            torch.tensor([float(images.items[i].has_crack) for i in part]),
+        )

@@ -1,0 +1,89 @@
+"""Data-parallel training without wrappers: explicit averages, counts and checks between ranks.
+
+Without an initialized process group every function is the identity of a single rank.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from wpcrack.errors import TrainingError
+
+
+def world_size() -> int:
+    """Number of ranks."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Number of this rank, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def broadcast_weights(module: nn.Module) -> None:
+    """Gives every rank the parameters and buffers of rank 0."""
+    if world_size() > 1:
+        for tensor in module.state_dict().values():
+            dist.broadcast(tensor, 0)
+
+
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Replaces each gradient by its mean over ranks, in one all_reduce."""
+    if world_size() == 1:
+        return
+    members = [p for p in parameters if p.requires_grad]
+    flat = torch.cat(
+        [(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in members]
+    )
+    dist.all_reduce(flat)
+    flat /= world_size()
+    start = 0
+    for p in members:
+        p.grad = flat[start : start + p.numel()].view_as(p).clone()
+        start += p.numel()
+
+
+def average(values: Sequence[float], device: torch.device) -> list[float]:
+    """Mean over ranks of a few numbers."""
+    tensor = torch.tensor(values, dtype=torch.float64, device=device)
+    if world_size() > 1:
+        dist.all_reduce(tensor)
+        tensor /= world_size()
+    return [float(v) for v in tensor.tolist()]
+
+
+def total(tensor: Tensor) -> Tensor:
+    """Sum over ranks, in place."""
+    if world_size() > 1:
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def assert_equal_weights(module: nn.Module) -> None:
+    """Compares a hash of every tensor across ranks.
+
+    Raises:
+        TrainingError: naming the first tensor that differs.
+    """
+    if world_size() == 1:
+        return
+    mine = {k: digest(v) for k, v in module.state_dict().items()}
+    everyone: list[dict[str, str] | None] = [None] * world_size()
+    dist.all_gather_object(everyone, mine)
+    for name, value in mine.items():
+        if any(other is None or other[name] != value for other in everyone):
+            raise TrainingError(
+                f"tensor {name} differs between workers, so their updates are no longer averaged; "
+                "stop, and continue from the last checkpoint"
+            )
+
+
+def digest(tensor: Tensor) -> str:
+    """Short hash of a tensor's bytes."""
+    data = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+    return hashlib.blake2b(data, digest_size=8).hexdigest()

@@ -1,0 +1,21 @@
+"""Errors that a user can mend: each message says what is wrong, what was found and what to do."""
+
+
+class WpcrackError(Exception):
+    """Base of every error that is the input's fault, not the program's."""
+
+
+class DataError(WpcrackError):
+    """A data set, image, mask or manifest cannot be used as it is."""
+
+
+class ConfigError(WpcrackError):
+    """A configuration value is unknown, of the wrong type or out of range."""
+
+
+class CheckpointError(WpcrackError):
+    """A model folder or weight file is missing, incomplete or of another architecture."""
+
+
+class TrainingError(WpcrackError):
+    """Training cannot go on (a loss that is not finite, ranks that differ)."""

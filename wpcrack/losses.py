@@ -1,0 +1,73 @@
+"""Each term of the adversarial step as a pure function (method section 3).
+
+Sums run over the local images and are divided by the number of images that count over all
+ranks, per rank (`counts`), so that averaging gradients over ranks gives exactly the gradient of
+the global batch, also when a rank has no crack image. Nothing branches on data.
+
+Shape letters: B images, K classes, H W pixels, h w cells.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from wpcrack.cam import enhance_center, min_max_normalize
+from wpcrack.config import CeccmConfig
+from wpcrack.pseudo_label import PseudoLabel
+
+DICE_SMOOTH = 1.0
+
+
+def classification(logits: Tensor, label: Tensor, count: Tensor) -> Tensor:
+    """Mean binary cross-entropy of (B, K) logits against one-hot (B, K) labels."""
+    terms = F.binary_cross_entropy_with_logits(logits, label, reduction="none").mean(1)
+    return terms.sum() / count
+
+
+def masked_l1(a: Tensor, b: Tensor, weight: Tensor, shown: Tensor, count: Tensor) -> Tensor:
+    """L1m(a, b, w) = mean over ALL elements of |a w - b w|, over the images that are shown.
+
+    Args:
+        a, b: (B, 3, H, W).
+        weight: (B, 1, H, W).
+        shown: (B,) 1 for images that count (cracks), else 0.
+        count: scalar, number of images that count (global, per rank); clamped to >= 1 image.
+    """
+    per_image = ((a - b) * weight).abs().mean((1, 2, 3))
+    return (per_image * shown).sum() / count
+
+
+def cam_consistency(
+    cls_cam: Tensor, rec_cam: Tensor, shown: Tensor, count: Tensor, config: CeccmConfig
+) -> Tensor:
+    """CECCM: mean |E(norm M_cls) - E(norm M_rec)| of the crack channel over crack images.
+
+    Args:
+        cls_cam, rec_cam: (B, 1, h, w) crack CAMs; the second is held fixed by the caller.
+    """
+    a, b = min_max_normalize(cls_cam), min_max_normalize(rec_cam)
+    if config.center:
+        a, b = enhance_center(a, config.sigma), enhance_center(b, config.sigma)
+    return ((a - b).abs().mean((1, 2, 3)) * shown).sum() / count
+
+
+def detection(logits: Tensor, label: PseudoLabel, count: Tensor, pos_weight: float) -> Tensor:
+    """BCE with logits over the pixels that count, mean per image, then over images."""
+    weight = torch.as_tensor(pos_weight, dtype=logits.dtype, device=logits.device)
+    terms = F.binary_cross_entropy_with_logits(
+        logits, label.target, reduction="none", pos_weight=weight
+    )
+    per_image = (terms * label.weight).sum((1, 2, 3)) / label.weight.sum((1, 2, 3)).clamp_min(1)
+    return per_image.sum() / count
+
+
+def region(logits: Tensor, label: PseudoLabel, shown: Tensor, count: Tensor) -> Tensor:
+    """Soft Dice loss 1 - (2 |P T| + 1) / (|P| + |T| + 1) per crack image, pixels that count."""
+    probability = torch.sigmoid(logits) * label.weight
+    target = label.target * label.weight
+    overlap = (probability * target).sum((1, 2, 3))
+    total = (probability + target).sum((1, 2, 3))
+    dice = 1 - (2 * overlap + DICE_SMOOTH) / (total + DICE_SMOOTH)
+    return (dice * shown).sum() / count

@@ -1,0 +1,40 @@
+"""The three networks of WP-CrackNet and the model that holds them."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from wpcrack.config import ModelConfig
+from wpcrack.networks.classifier import CRACK, ROAD, Activation, Classifier
+from wpcrack.networks.detector import Detector
+from wpcrack.networks.encoder import Features
+from wpcrack.networks.reconstructor import Encoding, Reconstructor
+
+__all__ = [
+    "CRACK",
+    "ROAD",
+    "Activation",
+    "Classifier",
+    "Detector",
+    "Encoding",
+    "Features",
+    "Networks",
+    "Reconstructor",
+]
+
+
+class Networks(nn.Module):
+    """Classifier, reconstructor and detector; calling it is the inference path."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.classifier = Classifier(config)
+        self.reconstructor = Reconstructor(config)
+        self.detector = Detector(self.classifier.encoder, self.reconstructor.encoder, config)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> (B, 1, H, W) crack logits. No CAM, no label is needed."""
+        return self.detector(
+            self.classifier.encoder(image), self.reconstructor.encoder(image), image.shape[-2:]
+        )

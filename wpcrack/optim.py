@@ -1,0 +1,78 @@
+"""Optimizers of the three networks and the learning-rate schedule of a stage."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from wpcrack.config import OptimConfig
+from wpcrack.networks import Networks
+
+
+@dataclass(frozen=True)
+class Optimizers:
+    """One optimizer per updated set of parameters."""
+
+    classifier: torch.optim.AdamW
+    reconstructor: torch.optim.AdamW
+    detector: torch.optim.AdamW
+    joint: torch.optim.AdamW
+    """Detector and both encoders (joint fine-tuning)."""
+
+    def named(self) -> dict[str, torch.optim.AdamW]:
+        """By name, for checkpoints and schedules."""
+        return {
+            "classifier": self.classifier,
+            "reconstructor": self.reconstructor,
+            "detector": self.detector,
+            "joint": self.joint,
+        }
+
+
+def make_optimizers(nets: Networks, config: OptimConfig) -> Optimizers:
+    """AdamW; pretrained encoders learn at `encoder_lr`, everything new at `head_lr`."""
+    c, r, d = nets.classifier, nets.reconstructor, nets.detector
+    return Optimizers(
+        classifier=adamw([c.encoder], [c.head], config),
+        reconstructor=adamw(
+            [r.encoder], [r.head, r.reduce_shallow, r.reduce_deep, r.decoder], config
+        ),
+        detector=adamw([], [d], config),
+        joint=adamw([c.encoder, r.encoder], [d], config),
+    )
+
+
+def adamw(
+    pretrained: Iterable[nn.Module], new: Iterable[nn.Module], config: OptimConfig
+) -> torch.optim.AdamW:
+    """Two groups with their peak learning rates; biases and norms are not decayed."""
+    groups = []
+    for modules, rate in ((pretrained, config.encoder_lr), (new, config.head_lr)):
+        members = [p for module in modules for p in module.parameters()]
+        matrices = [p for p in members if p.ndim > 1]
+        vectors = [p for p in members if p.ndim <= 1]
+        for parameters, decay in ((matrices, config.weight_decay), (vectors, 0.0)):
+            if parameters:
+                groups.append({"params": parameters, "peak_lr": rate, "weight_decay": decay})
+    return torch.optim.AdamW(groups, lr=config.head_lr)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, share: float) -> None:
+    """Sets each group to `share` of its peak."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak_lr"] * share
+
+
+def one_cycle(progress: float, config: OptimConfig) -> float:
+    """Learning rate as a share of the peak at `progress` in [0, 1] of a stage.
+
+    Rises linearly during `warmup_share`, then falls along a cosine to `final_share`.
+    """
+    if progress < config.warmup_share:
+        return max(progress / config.warmup_share, config.final_share)
+    rest = (progress - config.warmup_share) / max(1 - config.warmup_share, 1e-9)
+    return config.final_share + (1 - config.final_share) * (1 + math.cos(math.pi * rest)) / 2

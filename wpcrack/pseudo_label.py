@@ -1,0 +1,156 @@
+"""Pseudo labels: refined CAMs, two thresholds, an ignored band between them. Pure functions.
+
+A refiner maps (image, crack map) to a sharper crack map in [0, 1]; refiners run in the order of
+the config. Shape letters: B images, H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from wpcrack.config import DarknessConfig, ParConfig, PseudoLabelConfig
+
+Refiner = Callable[[Tensor, Tensor, PseudoLabelConfig], Tensor]
+
+GRAY_LEVEL = 1 / 255
+MIN_DEVIATION = 2 * GRAY_LEVEL
+"""Darkness is not measured in deviations smaller than the camera's noise (two gray levels)."""
+
+
+@dataclass(frozen=True)
+class PseudoLabel:
+    """Target of the detector."""
+
+    target: Tensor
+    """(B, 1, H, W) 1 on crack pixels, else 0."""
+    weight: Tensor
+    """(B, 1, H, W) 1 where the target counts, 0 in the ignored band."""
+
+
+def refine(image: Tensor, crack_map: Tensor, config: PseudoLabelConfig) -> Tensor:
+    """Applies the configured refiners.
+
+    Args:
+        image: (B, 3, H, W) in [0, 1].
+        crack_map: (B, 1, H, W) in [0, 1], the upsampled CAM.
+
+    Returns:
+        (B, 1, H, W) in [0, 1].
+    """
+    for name in config.refiners:
+        crack_map = REFINERS[name](image, crack_map, config)
+    return crack_map
+
+
+def pseudo_label(refined: Tensor, has_crack: Tensor, config: PseudoLabelConfig) -> PseudoLabel:
+    """Two thresholds on the refined map; an image labeled road is road in every pixel.
+
+    Args:
+        refined: (B, 1, H, W) in [0, 1].
+        has_crack: (B,) 0 or 1, the image-level label.
+    """
+    shown = has_crack.view(-1, 1, 1, 1) > 0
+    crack = (refined >= config.cam_crack) & shown
+    road = (refined < config.cam_road) | ~shown
+    return PseudoLabel(crack.to(refined.dtype), (crack | road).to(refined.dtype))
+
+
+def darkness(image: Tensor, config: DarknessConfig) -> Tensor:
+    """(local mean - pixel) / local deviation of the slightly blurred gray image.
+
+    One rule for all surfaces: contrast is measured against the texture around it, so no
+    threshold in gray levels has to be chosen per data set.
+
+    Args:
+        image: (B, 3, H, W) in [0, 1].
+
+    Returns:
+        (B, 1, H, W) in local standard deviations, positive where darker than the surroundings.
+    """
+    gray = gaussian_blur(image.mean(1, keepdim=True), config.blur_px)
+    mean = box_mean(gray, config.surround_px)
+    variance = box_mean(gray.square(), config.surround_px) - mean.square()
+    return (mean - gray) / (variance.clamp_min(0).sqrt() + MIN_DEVIATION)
+
+
+def refine_by_darkness(image: Tensor, crack_map: Tensor, config: PseudoLabelConfig) -> Tensor:
+    """CAM x ramp(darkness): 0 up to `darkness.zero`, 1 from `darkness.one` deviations on."""
+    rule = config.darkness
+    ramp = (darkness(image, rule) - rule.zero) / (rule.one - rule.zero)
+    return crack_map * ramp.clamp(0, 1)
+
+
+def refine_by_pixels(image: Tensor, crack_map: Tensor, config: PseudoLabelConfig) -> Tensor:
+    """Pixel-adaptive refinement (PAR; Ru et al., Learning Affinity from Attention, CVPR 2022).
+
+    affinity = softmax(-(|dI| / (0.3 std))^2) + 0.01 softmax(position term) over the 8 neighbors
+    at each dilation; the map is replaced by its affinity-weighted mean, `iterations` times.
+    """
+    rule: ParConfig = config.par
+    around = neighbors(image, rule.dilations)  # (B, 3, N, H, W)
+    difference = (around - image[:, :, None]).abs()
+    deviation = around.std(2, keepdim=True) + 1e-8
+    color = -((difference / deviation / rule.color_weight) ** 2).mean(1, keepdim=True)
+    distance = offsets(rule.dilations, image)
+    position = -((distance / (distance.std() + 1e-8) / rule.color_weight) ** 2)
+    affinity = color.softmax(2) + rule.position_weight * position.softmax(0).view(1, 1, -1, 1, 1)
+    affinity = affinity / affinity.sum(2, keepdim=True)
+    for _ in range(rule.iterations):
+        crack_map = (neighbors(crack_map, rule.dilations) * affinity).sum(2)
+    return crack_map.clamp(0, 1)
+
+
+REFINERS: Mapping[str, Refiner] = {"darkness": refine_by_darkness, "par": refine_by_pixels}
+
+
+def neighbors(x: Tensor, dilations: tuple[int, ...]) -> Tensor:
+    """The 8 neighbors at each dilation, edges replicated: (B, C, H, W) -> (B, C, 8 D, H, W)."""
+    h, w = x.shape[-2:]
+    reach = max(dilations)
+    padded = F.pad(x, (reach,) * 4, mode="replicate")
+    return torch.stack(
+        [
+            padded[..., reach + dy : reach + dy + h, reach + dx : reach + dx + w]
+            for dy, dx in shifts(dilations)
+        ],
+        2,
+    )
+
+
+def shifts(dilations: tuple[int, ...]) -> list[tuple[int, int]]:
+    """(dy, dx) of the 8 neighbors at each dilation, in pixels."""
+    ring = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0)]
+    return [(d * dy, d * dx) for d in dilations for dy, dx in ring]
+
+
+def offsets(dilations: tuple[int, ...], like: Tensor) -> Tensor:
+    """(8 D,) distance in pixels of each neighbor, on the device of `like`."""
+    return torch.tensor(shifts(dilations), dtype=like.dtype, device=like.device).norm(dim=1)
+
+
+def box_mean(x: Tensor, side: int) -> Tensor:
+    """Mean over a square of `side` pixels (odd; at most the image), image reflected at edges."""
+    for axis in (2, 3):
+        radius = min(side // 2, x.shape[axis] - 1)
+        pad = (0, 0, radius, radius) if axis == 2 else (radius, radius, 0, 0)
+        sums = F.pad(x, pad, mode="reflect").double().cumsum(axis)
+        sums = F.pad(sums, (0, 0, 1, 0) if axis == 2 else (1, 0, 0, 0))
+        width = 2 * radius + 1
+        count = x.shape[axis]
+        x = (sums.narrow(axis, width, count) - sums.narrow(axis, 0, count)).to(x.dtype) / width
+    return x
+
+
+def gaussian_blur(x: Tensor, side: int) -> Tensor:
+    """Separable Gaussian of `side` pixels (odd), sigma = side / 5; (B, 1, H, W)."""
+    radius = side // 2
+    grid = torch.arange(-radius, radius + 1, dtype=x.dtype, device=x.device)
+    kernel = torch.exp(-(grid**2) / (2 * (side / 5) ** 2))
+    kernel = kernel / kernel.sum()
+    x = F.conv2d(F.pad(x, (radius, radius, 0, 0), mode="reflect"), kernel.view(1, 1, 1, -1))
+    return F.conv2d(F.pad(x, (0, 0, radius, radius), mode="reflect"), kernel.view(1, 1, -1, 1))

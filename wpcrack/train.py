@@ -1,0 +1,359 @@
+"""Training: stages, epochs, validation and model selection. Yields metrics, does no I/O.
+
+Stages (lengths in `train.steps`): warmup trains the classifier alone; adversarial runs the three
+phases of the paper; detector trains the detector and the encoders below it with labels of the
+averaged classifier, which then is fixed.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from wpcrack import distributed, losses
+from wpcrack.adversarial import (
+    Batch,
+    Terms,
+    classifier_terms,
+    crack_map,
+    descend,
+    detector_terms,
+    frozen,
+    label_batch,
+    reconstructor_terms,
+)
+from wpcrack.batches import BatchSource, Images, Shard, validation_batches, validation_part
+from wpcrack.config import MethodConfig
+from wpcrack.image_level import ImageLevelSet
+from wpcrack.networks import CRACK, Activation, Classifier, Encoding, Features, Networks
+from wpcrack.optim import make_optimizers, one_cycle, set_learning_rate
+from wpcrack.pseudo_label import refine
+from wpcrack.selection import THRESHOLD, Agreement, AgreementCounter
+
+STAGES = ("warmup", "adversarial", "detector")
+
+
+@dataclass
+class Position:
+    """Where a run stands; part of every checkpoint."""
+
+    epoch: int = 0
+    step: int = 0
+    """Global steps done over all stages."""
+    stage: int = 0
+    stage_step: int = 0
+    stage_seconds: float = 0.0
+    best_score: float = -math.inf
+    best_epoch: int = -1
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """What one epoch gave."""
+
+    epoch: int
+    stage: str
+    step: int
+    metrics: Mapping[str, float]
+    is_best: bool
+    """The label-free score is the highest so far."""
+
+
+@dataclass
+class Meter:
+    """Means of loss terms and of time over an epoch."""
+
+    sums: dict[str, float] = field(default_factory=dict)
+    steps: int = 0
+
+    def add(self, terms: Mapping[str, float]) -> None:
+        """Adds the terms of one step."""
+        self.steps += 1
+        for name, value in terms.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+
+    def means(self, device: torch.device) -> dict[str, float]:
+        """Mean per step over all ranks."""
+        names = sorted(self.sums)
+        values = distributed.average([self.sums[n] / self.steps for n in names], device)
+        return {f"train/{n}": v for n, v in zip(names, values, strict=True)}
+
+
+class Trainer:
+    """Networks, optimizers and position of one run on this rank."""
+
+    def __init__(
+        self,
+        config: MethodConfig,
+        data: ImageLevelSet,
+        *,
+        shard: Shard | None = None,
+        device: torch.device | None = None,
+    ) -> None:
+        shard = shard or Shard()
+        self.config, self.device = config, device or torch.device("cpu")
+        torch.manual_seed(config.seed)
+        self.nets = Networks(config.model).to(self.device, memory_format=torch.channels_last)
+        distributed.broadcast_weights(self.nets)
+        self.teacher: Classifier = copy.deepcopy(self.nets.classifier)
+        self.teacher.requires_grad_(False).eval()
+        self.optimizers = make_optimizers(self.nets, config.optim)
+        self.source = BatchSource(Images(data.train), config, shard)
+        held_out = validation_part(data.val, config.train.val_items, config.seed, shard)
+        self.val_images = Images(held_out)
+        self.position = Position()
+
+    # -- the run -----------------------------------------------------------------------------
+
+    def epochs(self) -> Iterator[EpochReport]:
+        """Trains from the current position to the end, an epoch at a time."""
+        while self.position.stage < len(STAGES):
+            if self._stage_done():
+                self._next_stage()
+                continue
+            yield self._epoch()
+
+    def _epoch(self) -> EpochReport:
+        at, stage = self.position, STAGES[self.position.stage]
+        started, meter, waited = time.perf_counter(), Meter(), 0.0
+        count = min(self.config.train.epoch_steps, self._stage_steps() - at.stage_step)
+        batches = self.source.stream(at.step, count, at.epoch)
+        self._train_mode()
+        for _ in range(count):
+            tick = time.perf_counter()
+            batch = self._to_device(next(batches))
+            waited += time.perf_counter() - tick
+            terms = getattr(self, f"_{stage}_step")(batch, self._progress())
+            meter.add({name: float(value.detach()) for name, value in terms.items()})
+            at.step, at.stage_step = at.step + 1, at.stage_step + 1
+            at.stage_seconds += self._agreed_seconds(time.perf_counter() - tick)
+            if self._stage_done():
+                break
+        batches.close()
+        seconds = time.perf_counter() - started
+        distributed.assert_equal_weights(self.nets)
+        agreement = self.validate()
+        metrics = {
+            **meter.means(self.device),
+            **agreement.named(),
+            "train/images_per_s": meter.steps * self.config.train.batch_size / seconds,
+            "train/data_wait": waited / seconds,
+            "train/lr_share": one_cycle(self._progress(), self.config.optim),
+            "train/progress": self.progress(),
+        }
+        return self._report(stage, metrics, agreement)
+
+    def _report(
+        self, stage: str, metrics: Mapping[str, float], agreement: Agreement
+    ) -> EpochReport:
+        at = self.position
+        is_best = stage != "warmup" and agreement.score > at.best_score
+        if is_best:
+            at.best_score, at.best_epoch = agreement.score, at.epoch
+        report = EpochReport(at.epoch, stage, at.step, metrics, is_best)
+        at.epoch += 1
+        return report
+
+    # -- one step of each stage --------------------------------------------------------------
+
+    def _warmup_step(self, batch: Batch, progress: float) -> Terms:
+        """The classifier learns the image-level labels."""
+        self._learning_rate(progress, "classifier")
+        logits = self.nets.classifier(batch.image).logits.float()
+        terms = {"cls_bce": losses.classification(logits, batch.label, batch.images)}
+        descend(terms, self.optimizers.classifier, self.config.optim.clip_norm)
+        self._average_teacher()
+        return terms
+
+    def _adversarial_step(self, batch: Batch, progress: float) -> Terms:
+        """The three phases; each updates its own network only."""
+        nets, weights, clip = self.nets, self.config.losses, self.config.optim.clip_norm
+        self._learning_rate(progress, "classifier", "reconstructor", "detector")
+        fresh = self.config.train.schedule == "fresh"
+        size = (batch.image.shape[-2], batch.image.shape[-1])
+
+        activation = nets.classifier(batch.image)
+        encoding = nets.reconstructor.encode(batch.image)
+        with frozen(nets.classifier):
+            seen = crack_map(activation.cam.detach(), size, nets.config.cam_norm)
+            rec = reconstructor_terms(nets, batch, seen, encoding, weights)
+            descend(rec, self.optimizers.reconstructor, clip)
+        with frozen(nets.reconstructor):
+            if fresh:
+                encoding = nets.reconstructor.encode(batch.image)
+            cls = classifier_terms(nets, batch, activation, encoding, weights)
+            descend(cls, self.optimizers.classifier, clip)
+        self._average_teacher()
+        with frozen(nets.classifier, nets.reconstructor):
+            if fresh:
+                activation = nets.classifier(batch.image)
+            features = detached(activation), detached(encoding.activation)
+            label = self._label(batch)
+            det = detector_terms(nets, batch, features, label, weights)
+            descend(det, self.optimizers.detector, clip)
+        return {**rec, **cls, **det}
+
+    def _detector_step(self, batch: Batch, progress: float) -> Terms:
+        """The detector, and with `joint` the encoders below it, learn the pseudo label."""
+        nets, joint = self.nets, self.config.train.joint
+        optimizer = self.optimizers.joint if joint else self.optimizers.detector
+        self._learning_rate(progress, "joint" if joint else "detector")
+        with torch.set_grad_enabled(joint):
+            features = (
+                nets.classifier.encoder(batch.image),
+                nets.reconstructor.encoder(batch.image),
+            )
+        label = self._label(batch)
+        terms = detector_terms(nets, batch, features, label, self.config.losses)
+        descend(terms, optimizer, self.config.optim.clip_norm)
+        return terms
+
+    def _label(self, batch: Batch) -> Any:
+        return label_batch(
+            self.teacher, batch, self.config.pseudo_label, self.config.model.cam_norm
+        )
+
+    @torch.no_grad()
+    def _average_teacher(self) -> None:
+        keep = min(
+            self.config.train.ema_decay, (1 + self.position.step) / (10 + self.position.step)
+        )
+        for slow, fast in zip(
+            self.teacher.state_dict().values(),
+            self.nets.classifier.state_dict().values(),
+            strict=True,
+        ):
+            if slow.dtype.is_floating_point:
+                slow.lerp_(fast, 1 - keep)
+            else:
+                slow.copy_(fast)
+
+    # -- validation --------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def validate(self) -> Agreement:
+        """Label-free figures on the held-out windows (see `wpcrack.selection`)."""
+        counter = AgreementCounter(self.config.train)
+        self.nets.eval()
+        rule = self.config.pseudo_label
+        for image, has_crack in validation_batches(self.val_images, self.config.train.batch_size):
+            image = image.to(self.device, memory_format=torch.channels_last)
+            activation = self.teacher(image)
+            size = (image.shape[-2], image.shape[-1])
+            refined = refine(
+                image, crack_map(activation.cam, size, self.config.model.cam_norm), rule
+            )
+            detected = torch.sigmoid(self.nets(image)) >= THRESHOLD
+            counter.add(
+                detected.cpu(),
+                (refined >= rule.cam_crack).cpu(),
+                (activation.logits[:, CRACK] > 0).cpu(),
+                has_crack > 0,
+            )
+        return counter.result()
+
+    # -- position ----------------------------------------------------------------------------
+
+    def _stage_steps(self) -> int:
+        return int(getattr(self.config.train.steps, STAGES[self.position.stage]))
+
+    def _stage_done(self) -> bool:
+        return self._progress() >= 1
+
+    def _progress(self) -> float:
+        """How far the current stage is, by steps or by its share of `max_minutes`."""
+        steps = self._stage_steps()
+        if steps == 0:
+            return 1.0
+        done = self.position.stage_step / steps
+        seconds = self.stage_seconds(STAGES[self.position.stage])
+        return min(1.0, max(done, self.position.stage_seconds / seconds if seconds else 0.0))
+
+    def progress(self) -> float:
+        """How far the run is, in [0, 1], by the relative cost of the stages."""
+        costs = [self._cost(stage) for stage in STAGES]
+        at = self.position.stage
+        if at >= len(STAGES):
+            return 1.0
+        return (sum(costs[:at]) + costs[at] * self._progress()) / max(sum(costs), 1e-9)
+
+    def stage_seconds(self, stage: str) -> float | None:
+        """Time share of a stage under `max_minutes`; None without a cap."""
+        cap = self.config.train.max_minutes
+        if cap is None:
+            return None
+        return 60 * cap * self._cost(stage) / sum(self._cost(s) for s in STAGES)
+
+    def _cost(self, stage: str) -> float:
+        train = self.config.train
+        return float(getattr(train.steps, stage) * getattr(train.cost, stage))
+
+    def _agreed_seconds(self, seconds: float) -> float:
+        """The same time on every rank, so that all leave a stage together."""
+        if self.config.train.max_minutes is None:
+            return seconds
+        return distributed.average([seconds], self.device)[0]
+
+    def _next_stage(self) -> None:
+        at = self.position
+        at.stage, at.stage_step, at.stage_seconds = at.stage + 1, 0, 0.0
+        if at.stage == STAGES.index("adversarial"):
+            self._start_reconstructor()
+
+    def _start_reconstructor(self) -> None:
+        """The reconstructor's encoder starts from the classifier's: same architecture, same task."""
+        nets = self.nets
+        nets.reconstructor.encoder.load_state_dict(nets.classifier.encoder.state_dict())
+        nets.reconstructor.head.load_state_dict(nets.classifier.head.state_dict())
+
+    def _learning_rate(self, progress: float, *names: str) -> None:
+        for name in names:
+            set_learning_rate(self.optimizers.named()[name], one_cycle(progress, self.config.optim))
+
+    def _train_mode(self) -> None:
+        self.nets.train()
+        if self.config.train.freeze_batchnorm:
+            for module in self.nets.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+
+    def _to_device(self, batch: Batch) -> Batch:
+        return Batch(
+            batch.image.to(self.device, memory_format=torch.channels_last),
+            batch.has_crack.to(self.device),
+            batch.erased.to(self.device),
+            batch.images.to(self.device),
+            batch.cracks.to(self.device),
+        )
+
+    # -- state -------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that continues the run exactly; sampling needs only the position."""
+        return {
+            "nets": self.nets.state_dict(),
+            "teacher": self.teacher.state_dict(),
+            "optimizers": {k: v.state_dict() for k, v in self.optimizers.named().items()},
+            "position": vars(self.position).copy(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continues from `state_dict`."""
+        self.nets.load_state_dict(state["nets"])
+        self.teacher.load_state_dict(state["teacher"])
+        for name, optimizer in self.optimizers.named().items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        self.position = Position(**state["position"])
+
+
+def detached(activation: Activation) -> Features:
+    """Features without their graph."""
+    f = activation.features
+    return Features(f.stride2.detach(), f.stride4.detach(), f.stride8.detach(), f.deep.detach())
