@@ -138,6 +138,10 @@ def run_predict(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"cannot make {out} ({error.strerror}); choose another folder") from error
+    if not os.access(out, os.W_OK):
+        raise DataError(
+            f"{out} may not be written; choose another folder or change its permissions"
+        )
     predictor = predictor or _load(model)
     written: list[Path] = []
     failures: list[DataError] = []
