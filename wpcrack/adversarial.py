@@ -9,22 +9,18 @@ Shape letters: B images, C of them with a crack, H W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from wpcrack import distributed, losses
-from wpcrack.cam import max_normalize, upsample
-from wpcrack.config import LossConfig, PseudoLabelConfig
-from wpcrack.errors import TrainingError
+from wpcrack import losses
+from wpcrack.cam import crack_map, upsample
+from wpcrack.config import LossConfig, MethodConfig, PseudoLabelConfig
 from wpcrack.networks import CRACK, Activation, Encoding, Features, Networks
+from wpcrack.optim import Optimizers, Terms, descend, frozen
 from wpcrack.pseudo_label import PseudoLabel, pseudo_label, refine
-
-Terms = Mapping[str, Tensor]
-"""Weighted loss terms by name; their sum is what a phase descends."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +37,11 @@ class Batch:
     """Images of the global batch per rank (scalar): divisor of sums over images."""
     cracks: Tensor
     """Crack images of the global batch per rank (scalar, >= 1 / ranks)."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) in pixels."""
+        return self.image.shape[-2], self.image.shape[-1]
 
     @property
     def label(self) -> Tensor:
@@ -69,14 +70,47 @@ class CrackPart:
         return cls(index, batch.has_crack[index])
 
 
-def crack_map(cam: Tensor, size: tuple[int, int], how: str) -> Tensor:
-    """The crack channel of (B, 2, h, w) CAM logits as (B, 1, H, W) in [0, 1]."""
-    crack = cam[:, CRACK : CRACK + 1].float()
-    return (
-        torch.sigmoid(upsample(crack, size))
-        if how == "sigmoid"
-        else upsample(max_normalize(crack), size)
-    )
+def adversarial_step(
+    nets: Networks, batch: Batch, optimizers: Optimizers, config: MethodConfig
+) -> tuple[Terms, Activation, Encoding]:
+    """Phases A and B; each updates its own network only.
+
+    With `train.schedule` = shared both phases use one forward pass of each encoder, so phase B
+    sees the reconstructor's features from before its update; fresh encodes again, as released.
+
+    Returns:
+        The terms, and the forward passes for the detector.
+    """
+    weights, clip = config.losses, config.optim.clip_norm
+    activation = nets.classifier(batch.image)
+    encoding = nets.reconstructor.encode(batch.image)
+    with frozen(nets.classifier):
+        seen = crack_map(activation.cam.detach(), batch.size, nets.config.cam_norm)
+        rec = reconstructor_terms(nets, batch, seen, encoding, weights)
+        descend(rec, optimizers.reconstructor, clip)
+    with frozen(nets.reconstructor):
+        if config.train.schedule == "fresh":
+            encoding = nets.reconstructor.encode(batch.image)
+        cls = classifier_terms(nets, batch, activation, encoding, weights)
+        descend(cls, optimizers.classifier, clip)
+    return {**rec, **cls}, activation, encoding
+
+
+def detector_step(
+    nets: Networks,
+    batch: Batch,
+    features: tuple[Features, Features],
+    label: PseudoLabel,
+    optimizer: torch.optim.Optimizer,
+    config: MethodConfig,
+) -> Terms:
+    """Phase C: the detector agrees with the refined CAM.
+
+    What is updated is what `optimizer` holds: the detector, or with it the encoders below.
+    """
+    terms = detector_terms(nets, batch, features, label, config.losses)
+    descend(terms, optimizer, config.optim.clip_norm)
+    return terms
 
 
 def reconstructor_terms(
@@ -128,7 +162,7 @@ def classifier_terms(
     """
     part = CrackPart.of(batch)
     image = nets.reconstructor.encoder.normalize(batch.image[part.index])
-    size = (image.shape[-2], image.shape[-1])
+    size = batch.size
     cam = activation.cam[part.index]
     m = crack_map(cam, size, nets.config.cam_norm)
     z = encoding.feature[part.index].detach()
@@ -192,48 +226,10 @@ def detector_terms(
 
 
 def label_batch(
-    teacher: nn.Module, batch: Batch, config: PseudoLabelConfig, cam_norm: str
+    teacher: nn.Module, batch: Batch, config: PseudoLabelConfig, cam_norm: Literal["sigmoid", "max"]
 ) -> PseudoLabel:
     """Pseudo label from the averaged classifier, in eval mode and without gradient."""
     with torch.no_grad():
         cam = teacher(batch.image).cam
-        size = (batch.image.shape[-2], batch.image.shape[-1])
-        refined = refine(batch.image, crack_map(cam, size, cam_norm), config)
+        refined = refine(batch.image, crack_map(cam, batch.size, cam_norm), config)
         return pseudo_label(refined, batch.has_crack, config)
-
-
-def descend(terms: Terms, optimizer: torch.optim.Optimizer, clip_norm: float) -> None:
-    """One update: backward, mean gradient over ranks, clipping, step.
-
-    Raises:
-        TrainingError: if a term is not finite; names it. Nothing has been updated then.
-    """
-    broken = [name for name, value in terms.items() if not torch.isfinite(value)]
-    if broken:
-        values = ", ".join(f"{name}={value.item():.4g}" for name, value in terms.items())
-        raise TrainingError(
-            f"loss term {broken[0]} is not finite ({values}); the last checkpoint is kept: "
-            "lower optim.encoder_lr / optim.head_lr and start again"
-        )
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    optimizer.zero_grad(set_to_none=True)
-    torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
-    distributed.average_gradients(parameters)
-    nn.utils.clip_grad_norm_(parameters, clip_norm)
-    optimizer.step()
-
-
-@contextmanager
-def frozen(*networks: nn.Module) -> Iterator[None]:
-    """No parameter of these networks collects a gradient; gradients still flow through them.
-
-    Every flag is restored afterwards, also after an exception.
-    """
-    flags = [(p, p.requires_grad) for network in networks for p in network.parameters()]
-    try:
-        for p, _ in flags:
-            p.requires_grad_(False)
-        yield
-    finally:
-        for p, flag in flags:
-            p.requires_grad_(flag)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -141,7 +141,7 @@ class BatchSource:
         size = (image.shape[1], image.shape[2])
         return image, erase_grid(size, epoch, rng, self.config.erase)
 
-    def stream(self, first: int, count: int, epoch: int) -> Iterator[Batch]:
+    def stream(self, first: int, count: int, epoch: int) -> Generator[Batch, None, None]:
         """Batches of `count` steps from `first` on, read ahead by a thread.
 
         Raises:

@@ -5,8 +5,10 @@ Shape letters: B images, K classes, H W pixels, h w cells.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor
 
 MAXNORM_EPSILON = 1e-5
@@ -31,6 +33,23 @@ def max_normalize(cam: Tensor) -> Tensor:
 def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Bilinear to (H, W), align_corners False (method section 2)."""
     return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
+
+
+def crack_map(cam: Tensor, size: tuple[int, int], how: Literal["sigmoid", "max"]) -> Tensor:
+    """The crack channel of CAM logits as a map of the image.
+
+    Args:
+        cam: (B, 2, h, w) CAM logits, road and crack.
+        size: (H, W) of the image.
+        how: "sigmoid" gives each cell its own probability; "max" is the paper's maxnorm.
+
+    Returns:
+        (B, 1, H, W) in [0, 1].
+    """
+    crack = cam[:, 1:2].float()
+    if how == "sigmoid":
+        return torch.sigmoid(upsample(crack, size))
+    return upsample(max_normalize(crack), size)
 
 
 def min_max_normalize(maps: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ Shape letters: B images, K classes, H W pixels, h w cells.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor
 
 from wpcrack.cam import enhance_center, min_max_normalize
@@ -30,7 +30,8 @@ def masked_l1(a: Tensor, b: Tensor, weight: Tensor, shown: Tensor, count: Tensor
     """L1m(a, b, w) = mean over ALL elements of |a w - b w|, over the images that are shown.
 
     Args:
-        a, b: (B, 3, H, W).
+        a: (B, 3, H, W).
+        b: (B, 3, H, W).
         weight: (B, 1, H, W).
         shown: (B,) 1 for images that count (cracks), else 0.
         count: scalar, number of images that count (global, per rank); clamped to >= 1 image.
@@ -45,7 +46,11 @@ def cam_consistency(
     """CECCM: mean |E(norm M_cls) - E(norm M_rec)| of the crack channel over crack images.
 
     Args:
-        cls_cam, rec_cam: (B, 1, h, w) crack CAMs; the second is held fixed by the caller.
+        cls_cam: (B, 1, h, w) crack CAM of the classifier.
+        rec_cam: (B, 1, h, w) crack CAM of the reconstructor, held fixed by the caller.
+        shown: (B,) 1 for images that count (cracks), else 0.
+        count: scalar, number of images that count (global, per rank).
+        config: Width of the center, or no center.
     """
     a, b = min_max_normalize(cls_cam), min_max_normalize(rec_cam)
     if config.center:

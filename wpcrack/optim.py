@@ -1,16 +1,22 @@
-"""Optimizers of the three networks and the learning-rate schedule of a stage."""
+"""Optimizers of the three networks, the update of one phase, the learning-rate schedule."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from wpcrack import distributed
 from wpcrack.config import OptimConfig
+from wpcrack.errors import TrainingError
 from wpcrack.networks import Networks
+
+Terms = Mapping[str, Tensor]
+"""Weighted loss terms by name; their sum is what a phase descends."""
 
 
 @dataclass(frozen=True)
@@ -76,3 +82,40 @@ def one_cycle(progress: float, config: OptimConfig) -> float:
         return max(progress / config.warmup_share, config.final_share)
     rest = (progress - config.warmup_share) / max(1 - config.warmup_share, 1e-9)
     return config.final_share + (1 - config.final_share) * (1 + math.cos(math.pi * rest)) / 2
+
+
+def descend(terms: Terms, optimizer: torch.optim.Optimizer, clip_norm: float) -> None:
+    """One update: backward, mean gradient over ranks, clipping, step.
+
+    Raises:
+        TrainingError: if a term is not finite; names it. Nothing has been updated then.
+    """
+    broken = [name for name, value in terms.items() if not torch.isfinite(value)]
+    if broken:
+        values = ", ".join(f"{name}={value.item():.4g}" for name, value in terms.items())
+        raise TrainingError(
+            f"loss term {broken[0]} is not finite ({values}); the last checkpoint is kept: "
+            "lower optim.encoder_lr / optim.head_lr and start again"
+        )
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    optimizer.zero_grad(set_to_none=True)
+    torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
+    distributed.average_gradients(parameters)
+    nn.utils.clip_grad_norm_(parameters, clip_norm)
+    optimizer.step()
+
+
+@contextmanager
+def frozen(*networks: nn.Module) -> Iterator[None]:
+    """No parameter of these networks collects a gradient; gradients still flow through them.
+
+    Every flag is restored afterwards, also after an exception.
+    """
+    flags = [(p, p.requires_grad) for network in networks for p in network.parameters()]
+    try:
+        for p, _ in flags:
+            p.requires_grad_(False)
+        yield
+    finally:
+        for p, flag in flags:
+            p.requires_grad_(flag)

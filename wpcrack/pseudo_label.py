@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor
 
 from wpcrack.config import DarknessConfig, ParConfig, PseudoLabelConfig
@@ -38,6 +38,7 @@ def refine(image: Tensor, crack_map: Tensor, config: PseudoLabelConfig) -> Tenso
     Args:
         image: (B, 3, H, W) in [0, 1].
         crack_map: (B, 1, H, W) in [0, 1], the upsampled CAM.
+        config: Which refiners, in which order.
 
     Returns:
         (B, 1, H, W) in [0, 1].
@@ -53,6 +54,7 @@ def pseudo_label(refined: Tensor, has_crack: Tensor, config: PseudoLabelConfig) 
     Args:
         refined: (B, 1, H, W) in [0, 1].
         has_crack: (B,) 0 or 1, the image-level label.
+        config: The two thresholds.
     """
     shown = has_crack.view(-1, 1, 1, 1) > 0
     crack = (refined >= config.cam_crack) & shown
@@ -68,6 +70,7 @@ def darkness(image: Tensor, config: DarknessConfig) -> Tensor:
 
     Args:
         image: (B, 3, H, W) in [0, 1].
+        config: Sides of the blur and of the surroundings, in pixels.
 
     Returns:
         (B, 1, H, W) in local standard deviations, positive where darker than the surroundings.
@@ -130,7 +133,8 @@ def shifts(dilations: tuple[int, ...]) -> list[tuple[int, int]]:
 
 def offsets(dilations: tuple[int, ...], like: Tensor) -> Tensor:
     """(8 D,) distance in pixels of each neighbor, on the device of `like`."""
-    return torch.tensor(shifts(dilations), dtype=like.dtype, device=like.device).norm(dim=1)
+    steps = torch.tensor(shifts(dilations), dtype=like.dtype, device=like.device)
+    return steps.square().sum(1).sqrt()
 
 
 def box_mean(x: Tensor, side: int) -> Tensor:

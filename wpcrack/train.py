@@ -7,7 +7,6 @@ averaged classifier, which then is fixed.
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Iterator, Mapping
@@ -17,27 +16,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from wpcrack import distributed, losses
-from wpcrack.adversarial import (
-    Batch,
-    Terms,
-    classifier_terms,
-    crack_map,
-    descend,
-    detector_terms,
-    frozen,
-    label_batch,
-    reconstructor_terms,
-)
+from wpcrack import distributed
+from wpcrack.adversarial import Batch
 from wpcrack.batches import BatchSource, Images, Shard, validation_batches, validation_part
+from wpcrack.cam import crack_map
 from wpcrack.config import MethodConfig
 from wpcrack.image_level import ImageLevelSet
-from wpcrack.networks import CRACK, Activation, Classifier, Encoding, Features, Networks
-from wpcrack.optim import make_optimizers, one_cycle, set_learning_rate
+from wpcrack.networks import CRACK
+from wpcrack.optim import one_cycle
 from wpcrack.pseudo_label import refine
 from wpcrack.selection import THRESHOLD, Agreement, AgreementCounter
-
-STAGES = ("warmup", "adversarial", "detector")
+from wpcrack.stages import STAGES, Learner
 
 
 @dataclass
@@ -99,12 +88,8 @@ class Trainer:
     ) -> None:
         shard = shard or Shard()
         self.config, self.device = config, device or torch.device("cpu")
-        torch.manual_seed(config.seed)
-        self.nets = Networks(config.model).to(self.device, memory_format=torch.channels_last)
-        distributed.broadcast_weights(self.nets)
-        self.teacher: Classifier = copy.deepcopy(self.nets.classifier)
-        self.teacher.requires_grad_(False).eval()
-        self.optimizers = make_optimizers(self.nets, config.optim)
+        self.learner = Learner(config, self.device)
+        self.nets = self.learner.nets
         self.source = BatchSource(Images(data.train), config, shard)
         held_out = validation_part(data.val, config.train.val_items, config.seed, shard)
         self.val_images = Images(held_out)
@@ -130,7 +115,7 @@ class Trainer:
             tick = time.perf_counter()
             batch = self._to_device(next(batches))
             waited += time.perf_counter() - tick
-            terms = getattr(self, f"_{stage}_step")(batch, self._progress())
+            terms = self.learner.step(stage, batch, self._progress(), at.step)
             meter.add({name: float(value.detach()) for name, value in terms.items()})
             at.step, at.stage_step = at.step + 1, at.stage_step + 1
             at.stage_seconds += self._agreed_seconds(time.perf_counter() - tick)
@@ -161,80 +146,6 @@ class Trainer:
         at.epoch += 1
         return report
 
-    # -- one step of each stage --------------------------------------------------------------
-
-    def _warmup_step(self, batch: Batch, progress: float) -> Terms:
-        """The classifier learns the image-level labels."""
-        self._learning_rate(progress, "classifier")
-        logits = self.nets.classifier(batch.image).logits.float()
-        terms = {"cls_bce": losses.classification(logits, batch.label, batch.images)}
-        descend(terms, self.optimizers.classifier, self.config.optim.clip_norm)
-        self._average_teacher()
-        return terms
-
-    def _adversarial_step(self, batch: Batch, progress: float) -> Terms:
-        """The three phases; each updates its own network only."""
-        nets, weights, clip = self.nets, self.config.losses, self.config.optim.clip_norm
-        self._learning_rate(progress, "classifier", "reconstructor", "detector")
-        fresh = self.config.train.schedule == "fresh"
-        size = (batch.image.shape[-2], batch.image.shape[-1])
-
-        activation = nets.classifier(batch.image)
-        encoding = nets.reconstructor.encode(batch.image)
-        with frozen(nets.classifier):
-            seen = crack_map(activation.cam.detach(), size, nets.config.cam_norm)
-            rec = reconstructor_terms(nets, batch, seen, encoding, weights)
-            descend(rec, self.optimizers.reconstructor, clip)
-        with frozen(nets.reconstructor):
-            if fresh:
-                encoding = nets.reconstructor.encode(batch.image)
-            cls = classifier_terms(nets, batch, activation, encoding, weights)
-            descend(cls, self.optimizers.classifier, clip)
-        self._average_teacher()
-        with frozen(nets.classifier, nets.reconstructor):
-            if fresh:
-                activation = nets.classifier(batch.image)
-            features = detached(activation), detached(encoding.activation)
-            label = self._label(batch)
-            det = detector_terms(nets, batch, features, label, weights)
-            descend(det, self.optimizers.detector, clip)
-        return {**rec, **cls, **det}
-
-    def _detector_step(self, batch: Batch, progress: float) -> Terms:
-        """The detector, and with `joint` the encoders below it, learn the pseudo label."""
-        nets, joint = self.nets, self.config.train.joint
-        optimizer = self.optimizers.joint if joint else self.optimizers.detector
-        self._learning_rate(progress, "joint" if joint else "detector")
-        with torch.set_grad_enabled(joint):
-            features = (
-                nets.classifier.encoder(batch.image),
-                nets.reconstructor.encoder(batch.image),
-            )
-        label = self._label(batch)
-        terms = detector_terms(nets, batch, features, label, self.config.losses)
-        descend(terms, optimizer, self.config.optim.clip_norm)
-        return terms
-
-    def _label(self, batch: Batch) -> Any:
-        return label_batch(
-            self.teacher, batch, self.config.pseudo_label, self.config.model.cam_norm
-        )
-
-    @torch.no_grad()
-    def _average_teacher(self) -> None:
-        keep = min(
-            self.config.train.ema_decay, (1 + self.position.step) / (10 + self.position.step)
-        )
-        for slow, fast in zip(
-            self.teacher.state_dict().values(),
-            self.nets.classifier.state_dict().values(),
-            strict=True,
-        ):
-            if slow.dtype.is_floating_point:
-                slow.lerp_(fast, 1 - keep)
-            else:
-                slow.copy_(fast)
-
     # -- validation --------------------------------------------------------------------------
 
     @torch.no_grad()
@@ -245,7 +156,7 @@ class Trainer:
         rule = self.config.pseudo_label
         for image, has_crack in validation_batches(self.val_images, self.config.train.batch_size):
             image = image.to(self.device, memory_format=torch.channels_last)
-            activation = self.teacher(image)
+            activation = self.learner.teacher(image)
             size = (image.shape[-2], image.shape[-1])
             refined = refine(
                 image, crack_map(activation.cam, size, self.config.model.cam_norm), rule
@@ -304,18 +215,8 @@ class Trainer:
     def _next_stage(self) -> None:
         at = self.position
         at.stage, at.stage_step, at.stage_seconds = at.stage + 1, 0, 0.0
-        if at.stage == STAGES.index("adversarial"):
-            self._start_reconstructor()
-
-    def _start_reconstructor(self) -> None:
-        """The reconstructor's encoder starts from the classifier's: same architecture, same task."""
-        nets = self.nets
-        nets.reconstructor.encoder.load_state_dict(nets.classifier.encoder.state_dict())
-        nets.reconstructor.head.load_state_dict(nets.classifier.head.state_dict())
-
-    def _learning_rate(self, progress: float, *names: str) -> None:
-        for name in names:
-            set_learning_rate(self.optimizers.named()[name], one_cycle(progress, self.config.optim))
+        if at.stage < len(STAGES):
+            self.learner.enter(STAGES[at.stage])
 
     def _train_mode(self) -> None:
         self.nets.train()
@@ -339,21 +240,15 @@ class Trainer:
         """Everything that continues the run exactly; sampling needs only the position."""
         return {
             "nets": self.nets.state_dict(),
-            "teacher": self.teacher.state_dict(),
-            "optimizers": {k: v.state_dict() for k, v in self.optimizers.named().items()},
+            "teacher": self.learner.teacher.state_dict(),
+            "optimizers": {k: v.state_dict() for k, v in self.learner.optimizers.named().items()},
             "position": vars(self.position).copy(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continues from `state_dict`."""
         self.nets.load_state_dict(state["nets"])
-        self.teacher.load_state_dict(state["teacher"])
-        for name, optimizer in self.optimizers.named().items():
+        self.learner.teacher.load_state_dict(state["teacher"])
+        for name, optimizer in self.learner.optimizers.named().items():
             optimizer.load_state_dict(state["optimizers"][name])
         self.position = Position(**state["position"])
-
-
-def detached(activation: Activation) -> Features:
-    """Features without their graph."""
-    f = activation.features
-    return Features(f.stride2.detach(), f.stride4.detach(), f.stride8.detach(), f.deep.detach())

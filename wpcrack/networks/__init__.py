@@ -35,6 +35,7 @@ class Networks(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> (B, 1, H, W) crack logits. No CAM, no label is needed."""
-        return self.detector(
+        logits: Tensor = self.detector(
             self.classifier.encoder(image), self.reconstructor.encoder(image), image.shape[-2:]
         )
+        return logits

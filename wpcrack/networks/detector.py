@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wpcrack.config import ModelConfig
@@ -57,6 +57,7 @@ class Detector(nn.Module):
         self.path = nn.ModuleList(PathAttention(width, config.paam) for _ in self.low_levels)
         self.smooth = nn.ModuleList(Mix(width, width) for _ in self.low_levels)
         self.logit = nn.Conv2d(width, 1, 3, padding=1)
+        assert self.logit.bias is not None
         nn.init.constant_(self.logit.bias, -3.0)  # cracks are rare: start at 5 %
 
     def forward(self, classifier: Features, reconstructor: Features, size: Sequence[int]) -> Tensor:

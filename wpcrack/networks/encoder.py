@@ -13,6 +13,7 @@ from typing import Literal
 
 import timm
 import torch
+from timm.models import FeatureInfo
 from torch import Tensor, nn
 
 from wpcrack.errors import CheckpointError, ConfigError
@@ -61,13 +62,15 @@ class Encoder(nn.Module):
                 f"model.encoder: timm cannot build {name!r} at output_stride=8 ({error}); "
                 "choose a convolutional timm encoder such as tf_efficientnet_lite0"
             ) from error
-        if self.body.feature_info.reduction() != [2, 4, 8, 8]:
+        info = self.body.feature_info
+        assert isinstance(info, FeatureInfo)
+        if info.reduction() != [2, 4, 8, 8]:
             raise ConfigError(
-                f"model.encoder: {name!r} has strides {self.body.feature_info.reduction()} at "
+                f"model.encoder: {name!r} has strides {info.reduction()} at "
                 "output_stride=8, needed are [2, 4, 8, 8]; choose another encoder"
             )
         self.channels: dict[int | str, int] = dict(
-            zip((2, 4, 8, "deep"), self.body.feature_info.channels(), strict=True)
+            zip((2, 4, 8, "deep"), info.channels(), strict=True)
         )
         cfg = timm.get_pretrained_cfg(name)
         mean, std = (cfg.mean, cfg.std) if cfg is not None else ((0.5,) * 3, (0.5,) * 3)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wpcrack.config import ModelConfig
@@ -114,4 +114,5 @@ class Reconstructor(nn.Module):
             size = feature.shape[-2:]
             feature = feature * F.interpolate(keep, size=size, mode="area")
         sides = feature.shape[-2] * self.decoder_stride, feature.shape[-1] * self.decoder_stride
-        return self.decoder(feature, sides)
+        image: Tensor = self.decoder(feature, sides)
+        return image
