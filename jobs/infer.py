@@ -1,0 +1,208 @@
+"""Tiles -> GeoPackage of cracks: plan, predict blocks on Ray Data, assemble.
+
+    wpcrack infer configs/infer.yaml tiles=tiles/ model=runs/city out=maps/cracks.gpkg
+    python -m jobs.infer configs/infer.yaml tiles=tiles/ model=runs/city out=maps/cracks.gpkg
+
+Rows that describe blocks go through Ray; pixels do not. An actor reads its block with a halo,
+predicts, vectorizes and stores the pieces as one file; only a small row comes back. The same
+command continues an interrupted job.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import time
+from collections.abc import Collection
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from geo.errors import InputError
+from geo.mosaic import Mosaic
+from geo.package import AssembleOptions, AssembleReport, assemble
+from geo.preview import draw_overview
+from geo.tiles import scan, summary
+from jobs.infer_fingerprint import Fingerprint
+from jobs.infer_job import InferJob
+from jobs.infer_model import ModelFiles, load_model, model_files
+from jobs.infer_progress import Progress
+from jobs.infer_ray import compute
+from jobs.infer_report import Failures, InferReport
+from jobs.infer_state import WorkFolder, open_work
+from jobs.infer_worker import BlockResult, Plan, PredictorFactory
+from jobs.ray_session import stop_on_sigterm
+
+__all__ = ["InferJob", "InferReport", "run_inference"]
+
+
+def run_inference(
+    job: InferJob, predictor_factory: PredictorFactory | None = None, *, local: bool = False
+) -> InferReport:
+    """Maps the cracks on a set of tiles.
+
+    Args:
+        job: What to do.
+        predictor_factory: Makes the network in each actor; None: the model of the job. For tests.
+        local: Use a Ray of our own even if RAY_ADDRESS names another.
+
+    Raises:
+        WpcrackError, GeoError: Nothing usable, wrong settings, unusable model, too many failures.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; finished blocks are kept and the user is told so.
+    """
+    with stop_on_sigterm():
+        model = model_files(job.model) if predictor_factory is None else ModelFiles.stand_in()
+        _refuse_output_among_inputs(job)
+        mosaic = _open_mosaic(job)
+        plan = _plan(job, mosaic)
+        fingerprint = Fingerprint.of(job, mosaic, model.sha256)
+        factory = predictor_factory or functools.partial(
+            load_model, model.folder, job.cpus_per_actor
+        )
+        with open_work(job, plan, fingerprint) as work:
+            try:
+                return _run(
+                    _Context(job, plan, work, factory, model.label, fingerprint.run_id, local)
+                )
+            except KeyboardInterrupt:
+                _tell_how_to_continue(work)
+                raise
+
+
+@dataclass(frozen=True)
+class _Context:
+    """What the steps of a run share."""
+
+    job: InferJob
+    plan: Plan
+    work: WorkFolder
+    factory: PredictorFactory
+    model: str
+    run_id: str
+    local: bool
+
+
+def _run(context: _Context) -> InferReport:
+    job, plan, mosaic = context.job, context.plan, context.plan.mosaic
+    failures = Failures(job, mosaic)
+    start = time.monotonic()
+    results = _compute_missing(context, failures)
+    computed = time.monotonic()
+    _say("joining the blocks")
+    assembled = _assemble(context)
+    draw_overview(mosaic, job.out, job.overview)
+    return InferReport(
+        package=job.out,
+        overview=job.overview,
+        run_id=context.run_id,
+        n_cracks=assembled.n_cracks,
+        area_m2=assembled.area_m2,
+        n_tiles=len(mosaic.tiles) + len(mosaic.problems),
+        n_blocks=len(plan.blocks),
+        surveyed_mpx=sum(result.valid_px for result in results) / 1e6,
+        failures=failures.texts(),
+        infer_s=computed - start,
+        assemble_s=time.monotonic() - computed,
+    )
+
+
+def _open_mosaic(job: InferJob) -> Mosaic:
+    _say("reading the headers of the tiles")
+    mosaic = Mosaic.build(scan(job.tiles), job.crs)
+    if mosaic.problems:
+        left_out = f"{len(mosaic.problems)} tiles cannot be used: {summary(mosaic.problems)}"
+        if job.on_bad_tile == "stop":
+            raise InputError(f"{left_out}; mend them, or set on_bad_tile=record")
+        _say(left_out)
+    return mosaic
+
+
+def _plan(job: InferJob, mosaic: Mosaic) -> Plan:
+    plan = Plan(
+        mosaic=mosaic,
+        blocks=mosaic.blocks(job.block_px),
+        parts=job.work_folder.absolute() / "parts",
+        lattice=job.lattice,
+        level=job.level,
+        batch=job.batch,
+        survey_date=job.survey_date.isoformat() if job.survey_date else None,
+    )
+    megapixels = sum(block.window.area_px for block in plan.blocks) / 1e6
+    _say(
+        f"{len(mosaic.tiles)} tiles, {megapixels:.1f} Mpx of {1000 * mosaic.grid.gsd_m:.3g} mm in "
+        f"{len(plan.blocks)} blocks"
+    )
+    return plan
+
+
+def _compute_missing(context: _Context, failures: Failures) -> list[BlockResult]:
+    """Computes the blocks that are not finished; returns the results of all."""
+    plan, work = context.plan, context.work
+    results = {name: r for name, r in work.results().items() if r.status != "failed"}
+    failures.count(results.values())
+    todo = [i for i, block in enumerate(plan.blocks) if block.block_id not in results]
+    if results:
+        _say(f"{len(results)} of {len(plan.blocks)} blocks are finished already")
+    progress = Progress(len(plan.blocks), list(results.values()))
+    if todo:
+        _say("starting Ray")
+        computed = compute(context.job, plan, todo, context.factory, local=context.local)
+        with closing(computed), closing(progress):
+            for result in computed:
+                work.record(result)
+                results[result.block_id] = result
+                progress.add(result)
+                failures.count([result])
+    _refuse_if_nothing_seen(results.values())
+    return [results[block.block_id] for block in plan.blocks]
+
+
+def _assemble(context: _Context) -> AssembleReport:
+    job, plan = context.job, context.plan
+    return assemble(
+        [plan.part(block) for block in plan.blocks],
+        job.out,
+        plan.mosaic.grid,
+        AssembleOptions(
+            min_area_m2=job.min_area_m2,
+            simplify_px=job.simplify_px,
+            model=context.model,
+            run_id=context.run_id,
+        ),
+        problems=plan.mosaic.problems,
+    )
+
+
+def _refuse_if_nothing_seen(results: Collection[BlockResult]) -> None:
+    if not any(result.valid_px for result in results):
+        reasons = dict.fromkeys(result.reason for result in results)
+        raise InputError(
+            f"none of the {len(results)} blocks could be inspected: {next(iter(reasons))}; "
+            "check the tiles"
+        )
+
+
+def _refuse_output_among_inputs(job: InferJob) -> None:
+    """The next run would take overview.png for a tile."""
+    for value in [job.tiles] if isinstance(job.tiles, str) else job.tiles:
+        folder = Path(value)
+        if folder.is_dir() and job.out.resolve().is_relative_to(folder.resolve()):
+            raise InputError(f"out={job.out} lies in the folder of the tiles; choose another one")
+
+
+def _tell_how_to_continue(work: WorkFolder) -> None:
+    finished, total = len(work.results()), len(work.plan.blocks)
+    _say(
+        f"interrupted: {finished} of {total} blocks are finished and kept in {work.root}; "
+        "the same command continues"
+    )
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    from jobs.cli import run_command
+
+    run_command("infer")

@@ -1,0 +1,95 @@
+"""What a user can set for `wpcrack infer`."""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from wpcrack.config import Block, Count, NonNegative
+from wpcrack.lattice import Lattice
+
+LEAST_FAILURES = 10
+"""A percentage in `max_failed` never stops a job before more than this many failures."""
+
+
+class InferJob(Block):
+    """From georeferenced tiles to a GeoPackage of cracks."""
+
+    tiles: str | tuple[str, ...]
+    """Imagery: a folder (searched recursively), glob, one raster, a text list, or several."""
+    model: Path
+    """Run folder of `wpcrack train`, or its folder model/."""
+    out: Path
+    """The GeoPackage to write; its work folder and overview.png lie beside it."""
+    crs: str | None = None
+    """Projected coordinate system of the map, like EPSG:25832; null: that of most tiles."""
+    threshold: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """A pixel is crack from this probability on."""
+    min_area_m2: NonNegative = 0.0002
+    """Smaller cracks are dropped, after joining across blocks. Default: 8 pixels of 5 mm."""
+    simplify_px: NonNegative = 1.0
+    """Tolerance of outline simplification in pixels; areas are measured before. 0: exact."""
+    survey_date: date | None = None
+    """Day of the survey, for the attribute."""
+    lattice: Lattice = Lattice()
+    """Windows that the network sees."""
+    block_strides: Count = 8
+    """Side of a block in strides of the lattice: the unit of work, memory and restart."""
+    batch: Count = 8
+    """Windows per call of the network."""
+    actors: Count | None = None
+    """Processes that hold the model; null: as many as the CPUs allow."""
+    cpus_per_actor: Count = 1
+    """CPU threads of each of them."""
+    on_bad_tile: Literal["record", "stop"] = "record"
+    """What an unreadable tile means: a row in the layer inspected, or the end of the job."""
+    max_failed: Annotated[int, Field(ge=0)] | str = "5%"
+    """The job stops beyond this many failed tiles and blocks; a percentage means of the tiles,
+    and at least 10."""
+    resume: Literal["auto", "never", "force"] = "auto"
+    """auto: continue, but refuse a work folder of other settings; never: start anew; force: keep
+    what still holds and recompute the rest."""
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> InferJob:
+        if isinstance(self.max_failed, str) and not re.fullmatch(
+            r"\d{1,2}(\.\d+)?%|100%", self.max_failed
+        ):
+            raise ValueError(
+                f"max_failed is {self.max_failed!r}; write a number or a percentage like 5%"
+            )
+        if self.out.suffix.lower() != ".gpkg":
+            raise ValueError(f"out is {self.out}; the file is a GeoPackage, name it *.gpkg")
+        return self
+
+    @property
+    def block_px(self) -> int:
+        """Side of a block in pixels."""
+        return self.block_strides * self.lattice.stride
+
+    @property
+    def level(self) -> int:
+        """Smallest 8-bit probability that is crack: p / 255 >= threshold."""
+        return math.ceil(self.threshold * 255 - 1e-9)
+
+    @property
+    def work_folder(self) -> Path:
+        """Where finished blocks are kept."""
+        return self.out.with_name(f"{self.out.stem}.work")
+
+    @property
+    def overview(self) -> Path:
+        """The picture."""
+        return self.out.with_name("overview.png")
+
+    def failures_allowed(self, n_tiles: int) -> int:
+        """How many tiles and blocks may fail before the job stops."""
+        if isinstance(self.max_failed, int):
+            return self.max_failed
+        share = float(self.max_failed.removesuffix("%")) / 100
+        return max(LEAST_FAILURES, math.floor(share * n_tiles))

@@ -1,0 +1,70 @@
+"""The trained model of an inference job: its files, their hash, and loading it in an actor."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+
+from wpcrack.errors import CheckpointError
+from wpcrack.predict import WindowPredictor
+
+READ_BYTES = 2**20
+"""Files are hashed in pieces of this size."""
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """Where a model lies and what identifies it."""
+
+    folder: Path
+    name: str
+    sha256: str
+
+    @classmethod
+    def stand_in(cls) -> ModelFiles:
+        """For a predictor that is no trained model."""
+        return cls(Path(), "stand-in", "0" * 64)
+
+    @property
+    def label(self) -> str:
+        """Name and hash, for the attribute `model`."""
+        return f"{self.name}@{self.sha256[:12]}"
+
+
+def model_files(model: Path) -> ModelFiles:
+    """Finds the model in a run folder (`RUN/model/`) or in that folder itself, and hashes it.
+
+    Raises:
+        CheckpointError: There is no model.
+    """
+    inner = model / "model"
+    folder = (inner if inner.is_dir() else model).absolute()
+    files = sorted(folder.glob("*.safetensors")) + sorted(folder.glob("*.yaml"))
+    if not any(file.suffix == ".safetensors" for file in files):
+        found = "holds no *.safetensors" if model.exists() else "does not exist"
+        raise CheckpointError(f"model {model} {found}; give the run folder of `wpcrack train`")
+    named = folder.parent if folder.name == "model" else folder
+    return ModelFiles(folder, named.name, _hash(files))
+
+
+def load_model(folder: Path, threads: int) -> WindowPredictor:
+    """Loads the network and gives it its share of the machine; runs inside an actor."""
+    import torch
+    from wpcrack.checkpoint import load_predictor
+
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(threads)
+    return load_predictor(folder)
+
+
+def _hash(files: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.name.encode())
+        with file.open("rb") as stream:
+            while piece := stream.read(READ_BYTES):
+                digest.update(piece)
+    return digest.hexdigest()

@@ -1,0 +1,119 @@
+"""Blocks through a pool of Ray actors; what comes back is one small row per block."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Generator, Sequence
+from typing import Any
+
+from geo.errors import GeoError
+from jobs.infer_job import InferJob
+from jobs.infer_worker import BlockResult, BlockWorker, Plan, PredictorFactory
+from jobs.ray_session import READER_CPUS, ray_session
+from wpcrack.errors import WpcrackError
+
+ACTOR_MEMORY_BYTES = 3 * 2**29
+"""What an actor needs at most (1.5 GiB): libraries, model and one block with its halo."""
+
+MOST_TASKS = 2000
+"""Blocks are handed out in at most this many tasks; more only cost scheduling."""
+
+
+def compute(
+    job: InferJob,
+    plan: Plan,
+    todo: Sequence[int],
+    factory: PredictorFactory,
+    *,
+    local: bool = False,
+) -> Generator[BlockResult]:
+    """Computes blocks on Ray and yields their results in the order of completion.
+
+    Args:
+        job: Number and size of the actors.
+        plan: Sent once to each actor.
+        todo: Indices of the blocks of the plan.
+        factory: Makes the network inside an actor.
+        local: Never join RAY_ADDRESS.
+
+    Raises:
+        WpcrackError: The model is unusable, or the parts cannot be written.
+    """
+    least = min(job.actors or _local_actors(job, local), len(todo))
+    with ray_session(least * job.cpus_per_actor, local=local):
+        import ray
+        import ray.data
+
+        _quiet()
+        actors = min(job.actors or _cluster_actors(job), len(todo))
+        rows = (
+            ray.data.from_items(
+                [{"index": index} for index in todo], override_num_blocks=_tasks(todo)
+            )
+            .map(
+                _Actor,  # type: ignore[arg-type]  # a class is instantiated in each actor
+                compute=ray.data.ActorPoolStrategy(size=actors),
+                num_cpus=job.cpus_per_actor,
+                fn_constructor_args=(ray.put(plan), factory),
+            )
+            .iter_rows()
+        )
+        for row in rows:
+            if row["error"]:
+                raise WpcrackError(row["error"])
+            yield BlockResult.from_row(json.loads(row["result"]))
+
+
+class _Actor:
+    """Adapts BlockWorker to Ray Data: errors that end the job travel as a column."""
+
+    def __init__(self, plan: Any, factory: PredictorFactory) -> None:
+        import ray
+
+        self.error = ""
+        try:
+            self.worker = BlockWorker(ray.get(plan), factory())
+        except (WpcrackError, GeoError) as error:
+            self.error = str(error)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """The result of a block as JSON: a column of one type, whatever it says."""
+        if self.error:
+            return {"result": "", "error": self.error}
+        try:
+            result = self.worker.run(int(row["index"]))
+        except (WpcrackError, GeoError) as error:
+            return {"result": "", "error": str(error)}
+        return {"result": json.dumps(result.row()), "error": ""}
+
+
+def _tasks(todo: Sequence[int]) -> int:
+    return min(len(todo), MOST_TASKS)
+
+
+def _local_actors(job: InferJob, local: bool) -> int:
+    """Actors to make room for before the cluster is known: those of this machine, or one."""
+    if os.environ.get("RAY_ADDRESS") and not local:
+        return 1
+    return max(1, (os.cpu_count() or 1) // job.cpus_per_actor)
+
+
+def _cluster_actors(job: InferJob) -> int:
+    """As many actors as CPUs and memory of the cluster allow, leaving Ray Data its own CPU."""
+    import ray
+
+    has = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    by_cpu = (has.get("CPU", 1) - READER_CPUS) // job.cpus_per_actor
+    by_memory = has.get("memory", ACTOR_MEMORY_BYTES) // ACTOR_MEMORY_BYTES
+    return max(1, int(min(by_cpu, by_memory)))
+
+
+def _quiet() -> None:
+    """Keeps Ray Data's own progress off the terminal; the job shows its own line."""
+    import ray.data
+
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
+    ray.data.DataContext.get_current().enable_progress_bars = False

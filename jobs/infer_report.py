@@ -1,0 +1,103 @@
+"""What an inference job delivered, and what failed on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from geo.errors import InputError
+from geo.mosaic import Mosaic
+from jobs.infer_job import InferJob
+from jobs.infer_worker import BlockResult
+
+SHOWN_FAILURES = 5
+"""Failures that the summary spells out; the layer inspected names all."""
+
+
+@dataclass(frozen=True)
+class InferReport:
+    """What a job delivered.
+
+    Attributes:
+        package: The GeoPackage.
+        overview: The picture.
+        run_id: Fingerprint of settings, model and inputs.
+        n_cracks: Rows of the layer crack.
+        area_m2: Area of all cracks.
+        n_tiles: Files that were found.
+        n_blocks: Blocks of the mosaic.
+        surveyed_mpx: Valid pixels, in millions.
+        failures: One text per file or block that failed, with the reason.
+        infer_s: Seconds from the start of Ray to the last block.
+        assemble_s: Seconds for joining, writing and drawing.
+    """
+
+    package: Path
+    overview: Path
+    run_id: str
+    n_cracks: int
+    area_m2: float
+    n_tiles: int
+    n_blocks: int
+    surveyed_mpx: float
+    failures: tuple[str, ...]
+    infer_s: float
+    assemble_s: float
+
+    @property
+    def exit_code(self) -> int:
+        """0: everything was inspected; 3: delivered, but something failed."""
+        return 3 if self.failures else 0
+
+    def summary(self) -> str:
+        """A few lines for the terminal."""
+        lines = [
+            f"{self.n_cracks} cracks, {self.area_m2:.2f} m2, on {self.n_tiles} tiles "
+            f"({self.surveyed_mpx:.1f} Mpx surveyed) in {self.infer_s + self.assemble_s:.0f} s",
+            f"map       {self.package}",
+            f"overview  {self.overview}",
+        ]
+        if self.failures:
+            lines.append(f"{len(self.failures)} failed, see the layer inspected:")
+            lines += [f"  {failure}" for failure in self.failures[:SHOWN_FAILURES]]
+            if len(self.failures) > SHOWN_FAILURES:
+                lines.append(f"  and {len(self.failures) - SHOWN_FAILURES} more")
+        return "\n".join(lines)
+
+
+class Failures:
+    """Files and blocks that failed so far; stops the job where the user wants that."""
+
+    def __init__(self, job: InferJob, mosaic: Mosaic) -> None:
+        self._stops_at_once = job.on_bad_tile == "stop"
+        self._allowed = job.failures_allowed(len(mosaic.tiles) + len(mosaic.problems))
+        self._reasons = {problem.path: problem.reason for problem in mosaic.problems}
+
+    def count(self, results: Iterable[BlockResult]) -> None:
+        """Takes in what failed in some blocks.
+
+        Raises:
+            InputError: The job is to stop at the first failure, or after so many.
+        """
+        for result in results:
+            failed = result.tiles_failed or (
+                (f"block {result.block_id}",) if result.status == "failed" else ()
+            )
+            for name in failed:
+                self._reasons.setdefault(name, result.reason)
+            if failed and self._stops_at_once:
+                raise InputError(
+                    f"{failed[0]}: {result.reason}; mend it, or set on_bad_tile=record to leave "
+                    "such tiles out, and give the same command again"
+                )
+        if len(self._reasons) > self._allowed:
+            last = list(self.texts())[-1]
+            raise InputError(
+                f"{len(self._reasons)} tiles or blocks failed, allowed are {self._allowed} "
+                f"(max_failed); the last: {last}; finished blocks are kept"
+            )
+
+    def texts(self) -> tuple[str, ...]:
+        """One text per failure."""
+        return tuple(f"{name}: {reason}" for name, reason in self._reasons.items())

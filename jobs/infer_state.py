@@ -1,0 +1,177 @@
+"""The work folder of an inference job: what was asked, and which blocks are finished.
+
+<out stem>.work/
+    fingerprint.json   settings, model, grid and input files that the result depends on
+    manifest.jsonl     one line per finished or failed block, in the order of completion
+    parts/             one file per block, written atomically: the truth about what is finished
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from geo.errors import InputError, OutputError
+from geo.parts import read_part
+from jobs.infer_fingerprint import ASSEMBLY_KEYS, Fingerprint
+from jobs.infer_job import InferJob
+from jobs.infer_worker import BlockResult, Plan
+from wpcrack.errors import ConfigError
+
+LOCK = ".lock"
+"""Held while a process works in the folder."""
+
+
+@contextmanager
+def open_work(job: InferJob, plan: Plan, fingerprint: Fingerprint) -> Iterator[WorkFolder]:
+    """Opens the work folder of a job as `resume` asks for, and keeps other processes out of it.
+
+    Raises:
+        ConfigError: The folder belongs to other settings or inputs, to another running process,
+            or to nobody that we know.
+        OutputError: The folder cannot be written.
+    """
+    root = job.work_folder
+    _refuse_foreign(root)
+    with _explained(root):
+        plan.parts.mkdir(parents=True, exist_ok=True)
+        lock = (root / LOCK).open("w")
+    with lock:
+        _acquire(lock.fileno(), root)
+        with _explained(root):
+            _prepare(root, job, plan, fingerprint)
+        yield WorkFolder(root, plan)
+
+
+@contextmanager
+def _explained(root: Path) -> Iterator[None]:
+    """Turns what the file system refuses into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"the work folder {root} cannot be written ({error}); check its folder and the free "
+            "space, or choose another out"
+        ) from error
+
+
+def _refuse_foreign(root: Path) -> None:
+    """Never works, and above all never deletes, in a folder that holds something else."""
+    own = {"fingerprint.json", "fingerprint.tmp", "manifest.jsonl", "manifest.tmp", "parts", LOCK}
+    strange = sorted({path.name for path in root.iterdir()} - own) if root.is_dir() else []
+    if strange or (root.exists() and not root.is_dir()):
+        what = f"holds {strange[0]}" if strange else "is a file"
+        raise ConfigError(
+            f"{root} is where finished blocks are kept, but {what}, which is not of this program; "
+            "move it away or choose another out"
+        )
+
+
+def _acquire(lock: int, root: Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ConfigError(
+            f"another process works in {root}; wait for its end or choose another out"
+        ) from None
+
+
+def _prepare(root: Path, job: InferJob, plan: Plan, now: Fingerprint) -> None:
+    """Leaves only parts that hold for the present fingerprint, and saves that."""
+    before = Fingerprint.read(root / "fingerprint.json")
+    if before is None or job.resume == "never":
+        _clear(root, plan)
+    elif job.resume == "auto" and (difference := before.difference(now)):
+        raise ConfigError(
+            f"{root} holds blocks of another run ({difference}); resume=force keeps what still "
+            "holds and computes the rest, resume=never starts anew"
+        )
+    elif set(before.changed_settings(now)) - ASSEMBLY_KEYS:
+        _clear(root, plan)
+    else:
+        _drop_changed(root, plan, before, now)
+    now.save(root / "fingerprint.json")
+
+
+def _clear(root: Path, plan: Plan) -> None:
+    (root / "fingerprint.json").unlink(missing_ok=True)
+    (root / "manifest.jsonl").unlink(missing_ok=True)
+    shutil.rmtree(plan.parts)
+    plan.parts.mkdir()
+
+
+def _drop_changed(root: Path, plan: Plan, before: Fingerprint, now: Fingerprint) -> None:
+    """Removes the parts of blocks whose windows saw an input that has changed."""
+    paths = before.changed_inputs(now)
+    places = [place for path in paths for place in (before.place(path), now.place(path)) if place]
+    reach = [place.pad(plan.lattice.window) for place in places]
+    stale = [b for b in plan.blocks if any(b.window.intersection(area) for area in reach)]
+    for block in stale:
+        plan.part(block).unlink(missing_ok=True)
+    folder = WorkFolder(root, plan)
+    folder.forget({block.block_id for block in stale})
+
+
+class WorkFolder:
+    """Finished blocks on disk; survives any end of the process that writes it."""
+
+    def __init__(self, root: Path, plan: Plan) -> None:
+        self.root = root
+        self.plan = plan
+
+    @property
+    def manifest(self) -> Path:
+        """One JSON line per block."""
+        return self.root / "manifest.jsonl"
+
+    def results(self) -> dict[str, BlockResult]:
+        """The last result of each block of the plan whose part exists.
+
+        A part without a line in the manifest was finished as the job was killed: its line is
+        written now. A part that cannot be read is computed again.
+        """
+        known = self._lines()
+        results = {}
+        for block in self.plan.blocks:
+            part = self.plan.part(block)
+            if not part.exists():
+                continue
+            result = known.get(block.block_id)
+            if result is None and (result := _result_of(part)):
+                self.record(result)
+            if result is not None:
+                results[block.block_id] = result
+        return results
+
+    def record(self, result: BlockResult) -> None:
+        """Appends a line to the manifest."""
+        with _explained(self.root), self.manifest.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(result.row()) + "\n")
+
+    def forget(self, block_ids: set[str]) -> None:
+        """Rewrites the manifest without some blocks, and without a line that a kill cut short."""
+        kept = [result for name, result in self._lines().items() if name not in block_ids]
+        temporary = self.manifest.with_suffix(".tmp")
+        temporary.write_text("".join(json.dumps(result.row()) + "\n" for result in kept), "utf-8")
+        os.replace(temporary, self.manifest)
+
+    def _lines(self) -> dict[str, BlockResult]:
+        """The last line of each block."""
+        text = self.manifest.read_text("utf-8") if self.manifest.exists() else ""
+        whole, _, _ = text.rpartition("\n")
+        results = [BlockResult.from_row(json.loads(line)) for line in whole.splitlines()]
+        return {result.block_id: result for result in results}
+
+
+def _result_of(part: Path) -> BlockResult | None:
+    """The result that a part stands for; None if it cannot be read."""
+    try:
+        content = read_part(part)
+    except InputError:
+        return None
+    return BlockResult.of(content.inspected, len(content.n_pixels))
