@@ -25,7 +25,6 @@ from wpcrack.synthetic import (
     draw_training_street,
     draw_window,
 )
-from wpcrack.synthetic.street import true_mask
 
 Image = npt.NDArray[np.uint8]
 
@@ -93,9 +92,9 @@ def with_truth(city: City, height: int, width: int) -> Image:
     half = (height // 2, width // 2)
     corners = [(row * tile - half[0], col * tile + tile // 2 - half[1]) for row, col in city.places]
     frames = [Frame(row, col, height, width) for row, col in corners if row > 0]
-    frame = max(frames, key=lambda f: int(true_mask(city.drawn, f).sum()))
+    frame = max(frames, key=lambda f: int(city.mask(f).sum()))
     image = city.paint(frame)
-    mask = true_mask(city.drawn, frame)
+    mask = city.mask(frame)
     mask[:, : width // 2] = False
     image[mask] = TRUTH_COLOR
     image[:, width // 2 - 1 : width // 2 + 1] = 255

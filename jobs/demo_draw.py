@@ -99,8 +99,8 @@ def write_city(city: City, tiles: Path, truth: Path) -> DrawnCity:
 def tile_transform(city: City, row_off: int, col_off: int) -> Affine:
     """Pixels of a window of the city's canvas to easting and northing."""
     east, north = ORIGIN_M
-    plane = Affine(city.gsd_m, 0.0, east, 0.0, -city.gsd_m, north)
-    return plane * Affine.translation(col_off, row_off)
+    gsd = city.gsd_m
+    return Affine(gsd, 0.0, east + col_off * gsd, 0.0, -gsd, north - row_off * gsd)
 
 
 def write_tile(path: Path, image: Pixels, transform: Affine, *, nodata: int | None) -> None:

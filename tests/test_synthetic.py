@@ -200,6 +200,9 @@ def test_tiles_hold_ragged_nodata_and_the_truth_lies_on_valid_pixels() -> None:
         assert tile.image[tile.valid].min() >= 1, "0 means no data"
         assert tile.mask.shape == tile.valid.shape
         assert not (tile.mask & ~tile.valid).any()
+        frame = Frame(tile.row_off, tile.col_off, *tile.valid.shape)
+        np.testing.assert_array_equal(tile.mask, small.mask(frame))
+        np.testing.assert_array_equal(tile.valid, small.valid(frame))
 
 
 def test_cracks_lie_inside_their_street_and_have_the_promised_widths(city: City) -> None:

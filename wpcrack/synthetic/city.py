@@ -111,6 +111,14 @@ class City:
         """The imagery of any frame of the canvas, (H, W, 3) uint8, 0 = no data."""
         return paint(self.drawn, frame)[0]
 
+    def mask(self, frame: Frame) -> npt.NDArray[np.bool_]:
+        """The true crack pixels of any frame of the canvas, (H, W) bool."""
+        return true_mask(self.drawn, frame)
+
+    def valid(self, frame: Frame) -> npt.NDArray[np.bool_]:
+        """The pixels of any frame of the canvas that hold imagery, (H, W) bool."""
+        return np.asarray(np.any([street.inside(frame) for street in self.drawn], axis=0))
+
 
 def draw_city(config: CityConfig, seed: int) -> City:
     """Draw a city; the same seed gives the same city."""
