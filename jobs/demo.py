@@ -1,6 +1,7 @@
 """`wpcrack demo`: draw a city, learn cracks from image-level labels, map them, compare with truth.
 
-    python -m jobs.demo demo
+    wpcrack demo --out demo
+    python -m jobs.demo --out demo
 
 Everything on one machine, nothing to download. Truth is drawn with the city and read only by the
 comparison at the end.
@@ -173,3 +174,9 @@ def _train(out: Path, seed: int, options: DemoOptions) -> None:
 def _infer(out: Path) -> InferReport:
     job = InferJob(tiles=str(out / "tiles"), model=out / "run", out=out / "cracks.gpkg")
     return run_inference(job, local=True)
+
+
+if __name__ == "__main__":
+    from jobs.cli import run_command
+
+    run_command("demo")
