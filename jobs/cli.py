@@ -1,0 +1,238 @@
+"""The `wpcrack` command: one subcommand per job, thin; everything heavy is imported when needed.
+
+Exit codes: 0 all done; 1 a user's error, or nothing usable; 2 wrong usage; 3 delivered, but some
+tiles or blocks failed; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, ParamSpec
+
+import typer
+
+from geo.errors import GeoError
+from jobs.ray_session import prepare_environment
+from wpcrack.errors import ConfigError, WpcrackError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+P = ParamSpec("P")
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C or SIGTERM: 128 + SIGINT."""
+
+CONFIGURED = {"train": ("jobs.train", "TrainJob"), "infer": ("jobs.infer", "InferJob")}
+"""Jobs that take a config, and where its model lies."""
+
+app = typer.Typer(
+    name="wpcrack",
+    help="Road crack maps from image-level labels: train on windows that show a crack or none, "
+    "map a city's tiles, open the GeoPackage.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+def _command(example: str) -> Callable[[Callable[P, int | None]], Callable[P, None]]:
+    """Registers a subcommand; what it returns is the exit code, a user's error is one line."""
+
+    def register(function: Callable[P, int | None]) -> Callable[P, None]:
+        @functools.wraps(function)
+        def run(*args: P.args, **kwargs: P.kwargs) -> None:
+            prepare_environment()
+            try:
+                code = function(*args, **kwargs) or 0
+            except (WpcrackError, GeoError) as error:
+                print(f"error: {error}", file=sys.stderr)
+                code = 1
+            except KeyboardInterrupt:
+                code = INTERRUPTED
+            raise typer.Exit(code)
+
+        text = f"{inspect.getdoc(function)}\n\n\b\nExample:\n  {example}"
+        return app.command(function.__name__, help=text)(run)
+
+    return register
+
+
+Settings = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="CONFIG|KEY=VALUE",
+        help="A YAML file, or a name that `wpcrack config` knows; then settings.",
+        show_default=False,
+    ),
+]
+Model = Annotated[Path, typer.Option(help="Run folder of `wpcrack train`.")]
+
+
+@_command(example="wpcrack demo --out demo")
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for everything.")] = Path("demo"),
+    seed: Annotated[int, typer.Option(help="Another seed draws another city.")] = 0,
+) -> None:
+    """Draw a city, learn its cracks and map them.
+
+    Trains on drawn windows with image-level labels, and scores the map against the truth.
+    """
+    from jobs.demo import run_demo
+
+    run_demo(out, seed=seed)
+
+
+@_command(example="wpcrack dataset --images photos --masks masks --out set --window 96 --val 0.25")
+def dataset(
+    images: Annotated[Path, typer.Option(help="Folder of photographs.")],
+    masks: Annotated[Path, typer.Option(help="Masks of the same stems, with or without _mask.")],
+    out: Annotated[Path, typer.Option(help="Folder of the set: crack/, road/, manifest.csv.")],
+    window: Annotated[int, typer.Option(help="Side of a window in pixels.")] = 128,
+    val: Annotated[float, typer.Option(help="Share of source images held out.")] = 0.2,
+    seed: Annotated[int, typer.Option(help="Of the split and the undersampling.")] = 0,
+    road: Annotated[Path | None, typer.Option(help="Further images without any crack.")] = None,
+    protocol: Annotated[
+        Literal["windows", "whole"],
+        typer.Option(help="whole: a crack item is a whole photograph, not a window."),
+    ] = "windows",
+) -> None:
+    """Cut photographs with masks into a data set.
+
+    The masks decide which windows show a crack, and are not used any further.
+    """
+    from jobs.dataset import run_dataset
+    from wpcrack.image_level import BuildOptions
+
+    options = BuildOptions(window=window, val=val, seed=seed, road=road, protocol=protocol)
+    run_dataset(images, masks, out, options)
+
+
+@_command(
+    example="wpcrack train configs/train.yaml data.root=set run_dir=runs/city train.max_minutes=30"
+)
+def train(settings: Settings = None) -> None:
+    """Train on an image-level data set.
+
+    The same command continues an unfinished run.
+    """
+    from jobs.config import load
+    from jobs.train import TrainJob, run_training
+
+    run_training(load(TrainJob, *_file_and_overrides("train", settings)))
+
+
+@_command(
+    example="wpcrack evaluate --model runs/city --images photos --masks masks --json scores.json"
+)
+def evaluate(
+    model: Model,
+    images: Annotated[Path, typer.Option(help="Folder of photographs.")],
+    masks: Annotated[Path, typer.Option(help="Masks of the same stems, with or without _mask.")],
+    manifest: Annotated[
+        Path | None, typer.Option(help="Score only source images of this manifest.csv.")
+    ] = None,
+    split: Annotated[
+        Literal["train", "val"] | None, typer.Option(help="Which of them (default: val).")
+    ] = None,
+    resize: Annotated[
+        int | None, typer.Option(help="Also score after resizing to N x N.", metavar="N")
+    ] = None,
+    road: Annotated[
+        Path | None, typer.Option(help="Photographs without any crack, for false alarms.")
+    ] = None,
+    json: Annotated[
+        Path | None, typer.Option(help="Write the scores to FILE; - is stdout.", metavar="FILE")
+    ] = None,
+) -> None:
+    """Score a model on photographs with masks."""
+    from jobs.evaluate import EvaluateOptions, run_evaluate
+
+    run_evaluate(EvaluateOptions(model, images, masks, manifest, split, resize, road, json))
+
+
+@_command(example="wpcrack predict --model runs/city --out found photo.jpg")
+def predict(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Photographs.")],
+    model: Model,
+    out: Annotated[Path, typer.Option(help="Folder for STEM_prob.png and STEM_mask.png.")],
+    threshold: Annotated[
+        float, typer.Option(min=0, max=1, help="A pixel is crack from this probability on.")
+    ] = 0.5,
+) -> None:
+    """Find cracks in plain photographs."""
+    from jobs.evaluate import run_predict
+
+    run_predict(model, out, images, threshold=threshold)
+
+
+@_command(example="wpcrack infer tiles=tiles/ model=runs/city out=maps/cracks.gpkg crs=EPSG:25832")
+def infer(settings: Settings = None) -> int:
+    """Map the cracks on georeferenced tiles.
+
+    Writes a GeoPackage and overview.png; the same command continues an interrupted job.
+    """
+    from jobs.config import load
+    from jobs.infer import InferJob, run_inference
+
+    report = run_inference(load(InferJob, *_file_and_overrides("infer", settings)))
+    print(report.summary())
+    return report.exit_code
+
+
+@_command(example="wpcrack config infer > my.yaml")
+def config(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="train, infer, or a config's name.")],
+) -> None:
+    """Print a documented config.
+
+    The defaults of a job, or a config that comes with the program.
+    """
+    from jobs.config import shipped_configs
+    from jobs.config_docs import render_defaults
+
+    shipped = {path.stem: path for path in shipped_configs()}
+    if name in CONFIGURED:
+        text = render_defaults(_config_model(name))
+    elif name in shipped:
+        text = shipped[name].read_text(encoding="utf-8")
+    else:
+        names = ", ".join(sorted({*CONFIGURED, *shipped}))
+        raise ConfigError(f"no config is called {name}; there are {names}")
+    print(text, end="")
+
+
+def run_command(name: str) -> None:
+    """Runs a subcommand with the arguments of `python -m jobs.NAME`."""
+    app([name, *sys.argv[1:]], prog_name="wpcrack")
+
+
+def _config_model(name: str) -> type[BaseModel]:
+    module, attribute = CONFIGURED[name]
+    model: type[BaseModel] = getattr(importlib.import_module(module), attribute)
+    return model
+
+
+def _file_and_overrides(name: str, settings: list[str] | None) -> tuple[Path | None, list[str]]:
+    """Splits `[CONFIG] [KEY=VALUE]...`; without CONFIG the shipped config of the job is taken."""
+    from jobs.config import find_config, shipped_configs
+
+    given = list(settings or ())
+    if given and ("=" not in given[0] or Path(given[0]).is_file()):
+        file: Path | None = find_config(given.pop(0))
+    else:
+        file = next((path for path in shipped_configs() if path.stem == name), None)
+    wrong = [text for text in given if "=" not in text]
+    if wrong:
+        raise typer.BadParameter(f"got {wrong[0]!r} after CONFIG; settings are written key=value")
+    return file, given
+
+
+if __name__ == "__main__":
+    app(prog_name="wpcrack")
