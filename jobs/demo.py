@@ -168,7 +168,7 @@ def _train(out: Path, seed: int, options: DemoOptions) -> None:
             "train": {"max_minutes": options.train_minutes},
         }
     )
-    run_training(job)
+    run_training(job, local=True)
 
 
 def _infer(out: Path) -> InferReport:

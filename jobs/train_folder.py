@@ -1,0 +1,148 @@
+"""The run folder of a training: whose it is, what is finished, what was measured.
+
+run_dir/
+    config.yaml      the resolved config; decides whether a run may be continued
+    model/           the best model so far (wpcrack.checkpoint)
+    checkpoints/     states to continue from, kept by Ray Train
+    metrics.jsonl    one line per epoch
+    tensorboard/     the same figures
+    report.json      written last: the run is finished
+    MODEL_CARD.md
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from jobs.train_job import TrainJob
+from wpcrack.errors import ConfigError, DataError
+
+CONFIG, METRICS, REPORT, CARD = "config.yaml", "metrics.jsonl", "report.json", "MODEL_CARD.md"
+CHECKPOINTS, TENSORBOARD, LOCK = "checkpoints", "tensorboard", ".lock"
+OWN = {CONFIG, METRICS, REPORT, CARD, CHECKPOINTS, TENSORBOARD, LOCK, "model"}
+RAY_OWN = {"checkpoint_manager_snapshot.json", ".validate_storage_marker"}
+FREE_KEYS = ("resume", "run_dir", "scaling")
+"""Keys that may change between two starts of one run: they do not decide what is learned."""
+
+
+@contextmanager
+def open_run(job: TrainJob) -> Iterator[Path]:
+    """Prepares the run folder as `resume` asks, and keeps other processes out of it.
+
+    Raises:
+        ConfigError: The folder belongs to another config, to a running process or to nobody known.
+        DataError: The folder cannot be written.
+    """
+    root = job.run_dir.absolute()
+    refuse_foreign(root)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        lock = (root / LOCK).open("w")
+    except OSError as error:
+        raise DataError(
+            f"run_dir {job.run_dir} cannot be written ({error.strerror}); choose another folder"
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"another process trains in {job.run_dir}; wait for its end or choose another "
+                "run_dir"
+            ) from None
+        if job.resume == "never":
+            empty(root)
+        claim(root, job)
+        yield root
+
+
+def refuse_foreign(root: Path) -> None:
+    """Never works, and above all never deletes, in a folder that holds something else."""
+    if root.exists() and not root.is_dir():
+        raise ConfigError(f"run_dir {root} is a file; choose another one")
+    strange = [p.name for p in root.iterdir() if not is_own(p.name)] if root.is_dir() else []
+    if strange:
+        raise ConfigError(
+            f"run_dir {root} holds {sorted(strange)[0]}, which is not of a training run; "
+            "choose another folder"
+        )
+
+
+def is_own(name: str) -> bool:
+    """Whether a training makes an entry of this name."""
+    return name in OWN or name in RAY_OWN or name.startswith(".")
+
+
+def empty(root: Path) -> None:
+    """Removes everything but the lock."""
+    for path in root.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != LOCK:
+            path.unlink()
+
+
+def claim(root: Path, job: TrainJob) -> None:
+    """Writes config.yaml, or compares with the one that is there."""
+    wanted = decisive(job.model_dump(mode="json"))
+    path = root / CONFIG
+    if path.exists():
+        found = decisive(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+        changed = differences(found, wanted)
+        if changed and job.resume != "force":
+            raise ConfigError(
+                f"run_dir {job.run_dir} holds a run of other settings ({'; '.join(changed[:3])}"
+                f"{'; ...' if len(changed) > 3 else ''}); choose another run_dir, or set "
+                "resume=force to continue it with the new ones, resume=never to start anew"
+            )
+        if changed:
+            (root / REPORT).unlink(missing_ok=True)
+    write_text(path, yaml.safe_dump(job.model_dump(mode="json"), sort_keys=False))
+
+
+def decisive(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a config that decides what is learned."""
+    return {key: value for key, value in values.items() if key not in FREE_KEYS}
+
+
+def differences(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """`key: old -> new` for every leaf that differs."""
+    found: list[str] = []
+    for key in sorted({*a, *b}):
+        x, y = a.get(key), b.get(key)
+        if isinstance(x, Mapping) and isinstance(y, Mapping):
+            found += differences(x, y, f"{prefix}{key}.")
+        elif x != y:
+            found.append(f"{prefix}{key}: {x} -> {y}")
+    return found
+
+
+def truncate_metrics(root: Path, epoch: int) -> None:
+    """Drops lines of epochs that will be run again, and a line that was cut off by a crash."""
+    path = root / METRICS
+    kept = [line for line in read_metrics(path) if line["epoch"] < epoch]
+    write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The complete lines of metrics.jsonl."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    return [json.loads(line) for line in lines if line]
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file as a whole or not at all."""
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.write_text(text, encoding="utf-8")
+    os.replace(fresh, path)

@@ -1,0 +1,70 @@
+"""What a user can set for `wpcrack train`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from wpcrack.config import Block, Count, MethodConfig, Positive
+
+
+class DataConfig(Block):
+    """The image-level data set."""
+
+    root: Path
+    """Folder with crack/ and road/, or with the manifest.csv of `wpcrack dataset`."""
+    val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Share of sources held out, for folders without a manifest."""
+    gsd_mm: Positive | None = None
+    """Pixel size on the ground in mm; null: photographs, inference never resamples."""
+    license: str = "not stated"
+    """Licence of the images, as you want it in the model card."""
+
+
+class ScalingConfig(Block):
+    """Ray Train workers."""
+
+    num_workers: Annotated[int, Field(ge=0)] = 1
+    """Data-parallel workers; 0 trains inside the driver's process."""
+    use_gpu: bool = False
+    """One GPU for each worker."""
+    cpus_per_worker: Count | None = None
+    """CPU threads of each worker; null: this machine's, shared among the workers."""
+    max_failures: Annotated[int, Field(ge=0)] = 2
+    """How often lost workers are started again from the last checkpoint."""
+    num_to_keep: Count = 2
+    """Checkpoints kept for continuing; the best model is kept apart."""
+
+    @property
+    def threads(self) -> int:
+        """CPU threads of each worker."""
+        if self.cpus_per_worker is not None:
+            return self.cpus_per_worker
+        return max(1, (os.cpu_count() or 1) // max(self.num_workers, 1))
+
+
+class TrainJob(MethodConfig):
+    """From an image-level data set to a model."""
+
+    data: DataConfig
+    """Images and labels."""
+    run_dir: Path
+    """Run folder: model/, checkpoints/, metrics.jsonl, tensorboard/, config.yaml, report.json."""
+    scaling: ScalingConfig = ScalingConfig()
+    """Workers."""
+    resume: Literal["auto", "never", "force"] = "auto"
+    """auto: continue an unfinished run, refuse another config; never: start in an emptied folder;
+    force: continue although the config differs."""
+
+    @model_validator(mode="after")
+    def _batch_is_shared(self) -> TrainJob:
+        workers = max(self.scaling.num_workers, 1)
+        if self.train.batch_size % workers:
+            raise ValueError(
+                f"train.batch_size is {self.train.batch_size}, which {workers} workers cannot "
+                f"share equally; set a multiple of {workers}"
+            )
+        return self
