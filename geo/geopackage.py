@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,14 +24,10 @@ GPKG_VERSION = "1.3"
 
 @dataclass(frozen=True)
 class LayerData:
-    """A layer to write: its batches (in the layer's Arrow schema) and the rows to expect.
-
-    ``count`` is asked after the batches are used up.
-    """
+    """A layer to write and its batches, in the layer's Arrow schema."""
 
     layer: Layer
     batches: Iterator[pa.RecordBatch]
-    count: Callable[[], int]
 
 
 def publish(out: Path, crs: CRS, layers: Sequence[LayerData], metadata: Mapping[str, str]) -> None:
@@ -47,8 +43,8 @@ def publish(out: Path, crs: CRS, layers: Sequence[LayerData], metadata: Mapping[
         out.parent.mkdir(parents=True, exist_ok=True)
         _remove(temporary)
         for data in layers:
-            _write_layer(temporary, data, crs, metadata)
-        _check(temporary, {data.layer.name: data.count() for data in layers})
+            _check(temporary, data.layer, _write_layer(temporary, data, crs, metadata))
+        _check_whole(temporary)
         _sync(temporary)
         os.replace(temporary, out)
         _sync(out.parent)
@@ -63,9 +59,17 @@ def publish(out: Path, crs: CRS, layers: Sequence[LayerData], metadata: Mapping[
         _remove(temporary)
 
 
-def _write_layer(path: Path, data: LayerData, crs: CRS, metadata: Mapping[str, str]) -> None:
+def _write_layer(path: Path, data: LayerData, crs: CRS, metadata: Mapping[str, str]) -> int:
+    """Write one layer; returns the number of rows that went in."""
     source = _Source(data.batches)
     authority = crs.to_authority()
+    described = {"DESCRIPTION": data.layer.meaning}
+    spatial = {
+        "geometry_name": GEOMETRY,
+        "geometry_type": data.layer.geometry,
+        "crs": ":".join(authority) if authority else crs.to_wkt(),
+        "layer_options": described | {"GEOMETRY_NAME": GEOMETRY},
+    }
     new: dict[str, Any] = {} if path.exists() else {"dataset_options": {"VERSION": GPKG_VERSION}}
     try:
         pyogrio.write_arrow(
@@ -73,49 +77,56 @@ def _write_layer(path: Path, data: LayerData, crs: CRS, metadata: Mapping[str, s
             path,
             layer=data.layer.name,
             driver="GPKG",
-            geometry_name=GEOMETRY,
-            geometry_type=data.layer.geometry,
-            crs=":".join(authority) if authority else crs.to_wkt(),
-            layer_options={"GEOMETRY_NAME": GEOMETRY, "DESCRIPTION": data.layer.meaning},
+            **(spatial if data.layer.is_spatial else {"layer_options": described}),
             layer_metadata=dict(metadata),
             **new,
         )
     except RuntimeError as error:
         raise source.error or error from None
+    return source.rows
 
 
 class _Source:
-    """An iterator that keeps its exception, which the Arrow stream would replace by its own."""
+    """Batches counted, and their exception kept, which the stream would replace by its own."""
 
     def __init__(self, batches: Iterator[pa.RecordBatch]) -> None:
         self._batches = batches
         self.error: Exception | None = None
+        self.rows = 0
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         try:
-            yield from self._batches
+            for batch in self._batches:
+                self.rows += batch.num_rows
+                yield batch
         except Exception as error:
             self.error = error
             raise
 
 
-def _check(path: Path, counts: Mapping[str, int]) -> None:
-    """Compare a finished file with what was written into it."""
+def _check(path: Path, layer: Layer, expected: int) -> None:
+    """Compare a layer with what was written into it."""
+    name = layer.name
+    with closing(sqlite3.connect(path)) as base:
+        rows = base.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0]
+        stated = base.execute(
+            "SELECT feature_count FROM gpkg_ogr_contents WHERE table_name = ?", (name,)
+        ).fetchone()[0]
+        found = {"rows": rows, "stated rows": stated}
+        if layer.is_spatial:
+            shapes = base.execute(f'SELECT count("{GEOMETRY}") FROM "{name}"').fetchone()[0]
+            index = f'SELECT count(*) FROM "rtree_{name}_{GEOMETRY}"'
+            found["indexed shapes"] = base.execute(index).fetchone()[0] + rows - shapes
+    wrong = {what: count for what, count in found.items() if count != expected}
+    if wrong:
+        raise OutputError(f"layer {name} of {path} has {wrong}, not {expected}; check the disk")
+
+
+def _check_whole(path: Path) -> None:
     with closing(sqlite3.connect(path)) as base:
         verdict = base.execute("PRAGMA integrity_check").fetchone()[0]
-        if verdict != "ok":
-            raise OutputError(f"{path} is damaged after writing ({verdict}); check the disk")
-        for layer, expected in counts.items():
-            rows = base.execute(f'SELECT count(*), count("{GEOMETRY}") FROM "{layer}"').fetchone()
-            stated = base.execute(
-                "SELECT feature_count FROM gpkg_ogr_contents WHERE table_name = ?", (layer,)
-            ).fetchone()[0]
-            indexed = base.execute(f'SELECT count(*) FROM "rtree_{layer}_{GEOMETRY}"').fetchone()[0]
-            if not rows[0] == stated == expected or rows[1] != indexed:
-                raise OutputError(
-                    f"layer {layer} of {path} holds {rows[0]} rows, states {stated}, indexes "
-                    f"{indexed} of {rows[1]}, expected {expected}; check the disk"
-                )
+    if verdict != "ok":
+        raise OutputError(f"{path} is damaged after writing ({verdict}); check the disk")
 
 
 def _sync(path: Path) -> None:

@@ -11,17 +11,17 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import shapely
 from numpy.typing import NDArray
 
 from geo.errors import InputError
 from geo.grid import Grid, Window
 from geo.mosaic import Block, TileProblem
+from geo.piece_table import SCHEMA, to_table
 from geo.polygonize import Piece
 
 Status = Literal["inspected", "partial", "nodata", "failed"]
@@ -35,16 +35,6 @@ _GEO = {
         "geometry": {"encoding": "WKB", "geometry_types": ["MultiPolygon"], "crs": None},
     },
 }
-_SCHEMA = pa.schema(
-    [
-        pa.field("geometry", pa.binary()),
-        pa.field("n_pixels", pa.int64()),
-        pa.field("probability_sum", pa.int64()),
-        pa.field("top", pa.int64()),
-        pa.field("left", pa.int64()),
-        pa.field("seam_pixels", pa.list_(pa.int64())),
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -115,19 +105,11 @@ class InspectedRow:
 
 def write_part(path: Path, pieces: Sequence[Piece], inspected: InspectedRow) -> None:
     """Write a block's pieces and its row; the file appears complete or not at all."""
-    columns: dict[str, Any] = {
-        "geometry": shapely.to_wkb(np.array([p.geometry for p in pieces], dtype=object)),
-        "n_pixels": [p.n_pixels for p in pieces],
-        "probability_sum": [p.probability_sum for p in pieces],
-        "top": [p.top for p in pieces],
-        "left": [p.left for p in pieces],
-        "seam_pixels": [p.seam_pixels.ravel() for p in pieces],
-    }
     metadata = {
         _GEO_KEY: json.dumps(_GEO).encode(),
         _INSPECTED_KEY: json.dumps(asdict(inspected)).encode(),
     }
-    table = pa.table(columns, schema=_SCHEMA).replace_schema_metadata(metadata)
+    table = to_table(pieces).replace_schema_metadata(metadata)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -139,31 +121,16 @@ def write_part(path: Path, pieces: Sequence[Piece], inspected: InspectedRow) -> 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """A part read back: columns of its pieces (arrays of equal length) and its row."""
+    """A part read back: the table of its pieces (`geo.piece_table.SCHEMA`) and its row."""
 
-    geometry: NDArray[np.object_]
-    n_pixels: NDArray[np.int64]
-    probability_sum: NDArray[np.int64]
-    top: NDArray[np.int64]
-    left: NDArray[np.int64]
-    seam_pixels: tuple[NDArray[np.int64], ...]
+    pieces: pa.Table
     inspected: InspectedRow
 
     @property
-    def touches_seam(self) -> NDArray[np.bool_]:
-        """(N,) bool: the pieces that may go on in another block."""
-        return np.array([len(pixels) > 0 for pixels in self.seam_pixels], dtype=bool)
-
-    def piece(self, index: int) -> Piece:
-        """Return one piece of the part."""
-        return Piece(
-            geometry=self.geometry[index],
-            n_pixels=int(self.n_pixels[index]),
-            probability_sum=int(self.probability_sum[index]),
-            top=int(self.top[index]),
-            left=int(self.left[index]),
-            seam_pixels=self.seam_pixels[index],
-        )
+    def n_pixels(self) -> NDArray[np.int64]:
+        """(N,) number of pixels of each piece."""
+        counts: NDArray[np.int64] = self.pieces["n_pixels"].to_numpy()
+        return counts
 
 
 def read_part(path: Path) -> Part:
@@ -173,21 +140,10 @@ def read_part(path: Path) -> Part:
         InputError: the file is missing, damaged or no part.
     """
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(path, partitioning=None)
         row = json.loads(table.schema.metadata[_INSPECTED_KEY])
+        pieces = table.select(SCHEMA.names).cast(SCHEMA)
     except (OSError, pa.ArrowException, KeyError, TypeError) as error:
         raise InputError(f"{path} is not a readable part ({error}); compute it again") from error
     window, failed = Window(**row.pop("window")), tuple(row.pop("tiles_failed"))
-    seams = table["seam_pixels"].combine_chunks()
-    limits = seams.offsets.to_numpy()[1:-1]
-    flat = seams.flatten().to_numpy()
-    runs = np.split(flat, limits) if len(table) else []
-    return Part(
-        geometry=shapely.from_wkb(table["geometry"].to_numpy()),
-        n_pixels=table["n_pixels"].to_numpy(),
-        probability_sum=table["probability_sum"].to_numpy(),
-        top=table["top"].to_numpy(),
-        left=table["left"].to_numpy(),
-        seam_pixels=tuple(run.reshape(-1, 2) for run in runs),
-        inspected=InspectedRow(window=window, tiles_failed=failed, **row),
-    )
+    return Part(pieces, InspectedRow(window=window, tiles_failed=failed, **row))

@@ -18,6 +18,7 @@ from shapely.geometry import MultiPolygon, Polygon
 from skimage.measure import label
 
 from geo.grid import Grid, Window
+from geo.measure import Measures, measure_components
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +32,8 @@ class Piece:
         top, left: row and column of the topmost, then leftmost pixel.
         seam_pixels: (N, 2) row, col of the pixels on block sides with mosaic beyond them; empty if
             the piece is a whole crack.
+        touches_nodata: whether a pixel beside it has no imagery; None if that was not asked.
+        measures: of a whole crack; None for a piece, which is measured when it is joined.
     """
 
     geometry: MultiPolygon
@@ -39,6 +42,8 @@ class Piece:
     top: int
     left: int
     seam_pixels: NDArray[np.int64]
+    touches_nodata: bool | None = None
+    measures: Measures | None = None
 
     @property
     def touches_seam(self) -> bool:
@@ -47,7 +52,11 @@ class Piece:
 
 
 def pieces(
-    mask: NDArray[np.bool_], probability: NDArray[np.uint8], window: Window, grid: Grid
+    mask: NDArray[np.bool_],
+    probability: NDArray[np.uint8],
+    window: Window,
+    grid: Grid,
+    valid: NDArray[np.bool_] | None = None,
 ) -> list[Piece]:
     """Cut a block's mask into its 8-connected pieces, by topmost, then leftmost pixel.
 
@@ -56,6 +65,8 @@ def pieces(
         probability: (H, W) uint8, 255 = certain.
         window: the block, inside the grid; its shape is that of the arrays.
         grid: the mosaic's grid, whose own borders are no seams.
+        valid: (H + 2, W + 2) bool, where there is imagery, in the block and one pixel around it;
+            None leaves touches_nodata open.
     """
     if mask.shape != (window.height, window.width) or probability.shape != mask.shape:
         raise ValueError(f"{mask.shape}, {probability.shape} do not fit {window}")
@@ -70,6 +81,10 @@ def pieces(
     tops, lefts = np.divmod(flat[first], window.width)
     polygons = _polygons(labels, mask, window)
     seams = _seam_pixels(labels, window, grid)
+    seam = np.isin(labels, list(seams)) if seams else None
+    whole = labels if seam is None else np.where(seam, 0, labels)
+    measures = measure_components(whole, polygons, n_pixels, window, grid)
+    ragged = None if valid is None else set(np.unique(labels[_beside_nodata(valid)]).tolist())
     none = np.empty((0, 2), np.int64)
     cut = [
         Piece(
@@ -79,10 +94,18 @@ def pieces(
             top=int(top) + window.row_off,
             left=int(left) + window.col_off,
             seam_pixels=seams.get(number, none),
+            touches_nodata=None if ragged is None else number in ragged,
+            measures=measures.get(number),
         )
         for number, top, left in zip(found.tolist(), tops, lefts, strict=True)
     ]
     return sorted(cut, key=lambda piece: (piece.top, piece.left))
+
+
+def _beside_nodata(valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(H, W) bool: pixels with one of their eight neighbors without imagery."""
+    every = valid[:-2] & valid[1:-1] & valid[2:]
+    return ~(every[:, :-2] & every[:, 1:-1] & every[:, 2:])
 
 
 def canonical(geometry: shapely.Geometry) -> MultiPolygon:

@@ -11,7 +11,7 @@ from typing import Literal
 import pyarrow as pa
 
 ColumnType = Literal["text", "integer", "real", "boolean", "date"]
-GeometryType = Literal["MultiPolygon", "MultiLineString", "LineString"]
+GeometryType = Literal["MultiPolygon", "LineString", "none"]
 
 GEOMETRY = "geom"
 """Name of every layer's geometry column."""
@@ -44,11 +44,18 @@ class Layer:
     meaning: str
     columns: tuple[Column, ...]
 
+    @property
+    def is_spatial(self) -> bool:
+        """Whether its rows have a geometry."""
+        return self.geometry != "none"
+
     def arrow(self) -> pa.Schema:
         """Arrow schema of the layer, the geometry as WKB at the end."""
         fields = [pa.field(column.name, _ARROW[column.type]) for column in self.columns]
-        wkb = {"ARROW:extension:name": "geoarrow.wkb"}
-        return pa.schema([*fields, pa.field(GEOMETRY, pa.binary(), metadata=wkb)])
+        if self.is_spatial:
+            wkb = {"ARROW:extension:name": "geoarrow.wkb"}
+            fields.append(pa.field(GEOMETRY, pa.binary(), metadata=wkb))
+        return pa.schema(fields)
 
 
 CRACK = Layer(
@@ -58,10 +65,40 @@ CRACK = Layer(
     (
         Column("crack_id", "text", "", "stable: hash of CRS, pixel size and topmost pixel"),
         Column("area_m2", "real", "m2", "pixels of the crack, measured before simplification"),
+        Column("length_m", "real", "m", "of all its centerlines"),
+        Column("width_mean_mm", "real", "mm", "area / length"),
+        Column("width_p95_mm", "real", "mm", "exceeded on 5 % of the centerlines"),
+        Column("width_max_mm", "real", "mm", "largest along the centerlines"),
+        Column("orientation_deg", "real", "deg", "mean direction, clockwise from grid north, <180"),
+        Column("tortuosity", "real", "", "length / distance of the ends, over open centerlines"),
+        Column("branches", "integer", "", "number of centerlines"),
+        Column("loops", "integer", "", "independent closed paths"),
+        Column("type", "text", "", "longitudinal, transverse, diagonal, network or unknown"),
+        Column("severity_d6433", "text", "", "ASTM D6433 by mean width: low, medium, high"),
+        Column("severity_ltpp", "text", "", "LTPP by mean width: low, moderate, high"),
         Column("confidence", "real", "0-1", "mean crack probability over the crack's pixels"),
         Column("gsd_mm", "real", "mm", "pixel size of the imagery"),
+        Column("width_reliable", "boolean", "", "mean width >= 3 px and pixels <= 5 mm"),
+        Column("touches_nodata", "boolean", "", "may go on where there is no imagery"),
+        Column("segment_id", "text", "", "road segment with most of its pixels; empty if none"),
+        Column("survey_date", "date", "", "day of the survey, as configured"),
         Column("model", "text", "", "name of the model"),
         Column("run_id", "text", "", "fingerprint of configuration, model and inputs"),
+    ),
+)
+
+CENTERLINE = Layer(
+    "centerline",
+    "LineString",
+    "One feature per branch of a crack, between free ends and junctions.",
+    (
+        Column("centerline_id", "text", "", "crack_id and number of the branch"),
+        Column("crack_id", "text", "", "the crack it belongs to"),
+        Column("length_m", "real", "m", "of the line"),
+        Column("width_mean_mm", "real", "mm", "mean width along it"),
+        Column("width_max_mm", "real", "mm", "largest width along it"),
+        Column("from_node", "text", "", "crack_id and number of the node where it begins"),
+        Column("to_node", "text", "", "node where it ends; the same for a loop"),
     ),
 )
 
@@ -81,14 +118,32 @@ INSPECTED = Layer(
     ),
 )
 
-LAYERS = (CRACK, INSPECTED)
+RUN = Layer(
+    "run",
+    "none",
+    "One row: what made this file, and what it does not claim.",
+    (
+        Column("run_id", "text", "", "fingerprint of configuration, model and inputs"),
+        Column("model", "text", "", "name of the model"),
+        Column("model_hash", "text", "", "hash of the model's files"),
+        Column("config", "text", "JSON", "resolved configuration"),
+        Column("inputs", "text", "JSON", "what went in"),
+        Column("versions", "text", "JSON", "of the software"),
+        Column("started", "text", "ISO 8601", "begin of the run"),
+        Column("finished", "text", "ISO 8601", "when this file was complete"),
+        Column("not_claimed", "text", "", "what must not be read into the layers"),
+    ),
+)
+
+LAYERS = (CRACK, CENTERLINE, INSPECTED, RUN)
 
 
 def readme_table() -> str:
     """Render the layers and columns as Markdown tables."""
     lines: list[str] = []
     for layer in LAYERS:
-        lines += [f"**{layer.name}** ({layer.geometry}). {layer.meaning}", ""]
+        kind = layer.geometry if layer.is_spatial else "table"
+        lines += [f"**{layer.name}** ({kind}). {layer.meaning}", ""]
         lines += ["| column | type | unit | meaning |", "|---|---|---|---|"]
         lines += [f"| {c.name} | {c.type} | {c.unit} | {c.meaning} |" for c in layer.columns]
         lines.append("")

@@ -13,27 +13,31 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from geo.grid import Grid
+from geo.measure import measure_polygon
 from geo.polygonize import Piece, canonical
 
 _NEIGHBORS = ((0, 1), (1, -1), (1, 0), (1, 1))
 """Half of the eight neighbors (row, col): the other half is seen from the other pixel."""
 
 
-def join(pieces: Sequence[Piece]) -> list[Piece]:
+def join(pieces: Sequence[Piece], grid: Grid) -> list[Piece]:
     """Join the pieces that touch across seams; the others are returned as they are.
 
     Args:
         pieces: pieces of any blocks of one mosaic, in any order.
+        grid: of the mosaic.
 
     Returns:
-        Cracks by topmost, then leftmost pixel, without seam pixels; equal whatever the cut.
+        Cracks by topmost, then leftmost pixel, without seam pixels, measured as a whole; equal
+        whatever the cut.
     """
     whole = [piece for piece in pieces if not piece.touches_seam]
     cut = [piece for piece in pieces if piece.touches_seam]
     groups: dict[int, list[Piece]] = {}
     for root, piece in zip(_roots(cut), cut, strict=True):
         groups.setdefault(root, []).append(piece)
-    whole += [_united(group) for group in groups.values()]
+    whole += [_united(group, grid) for group in groups.values()]
     return sorted(whole, key=lambda piece: (piece.top, piece.left))
 
 
@@ -74,16 +78,20 @@ def _matches(keys: NDArray[np.int64], owner: NDArray[np.int64], step: int) -> ND
     return np.column_stack((owner[hit], owner[at[hit]]))
 
 
-def _united(group: list[Piece]) -> Piece:
+def _united(group: list[Piece], grid: Grid) -> Piece:
     geometry = group[0].geometry if len(group) == 1 else _union(group)
+    n_pixels = sum(piece.n_pixels for piece in group)
     top, left = min((piece.top, piece.left) for piece in group)
+    known = [piece.touches_nodata for piece in group if piece.touches_nodata is not None]
     return Piece(
         geometry=geometry,
-        n_pixels=sum(piece.n_pixels for piece in group),
+        n_pixels=n_pixels,
         probability_sum=sum(piece.probability_sum for piece in group),
         top=top,
         left=left,
         seam_pixels=np.empty((0, 2), np.int64),
+        touches_nodata=any(known) if known else None,
+        measures=measure_polygon(geometry, n_pixels, grid),
     )
 
 

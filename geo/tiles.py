@@ -114,7 +114,7 @@ def inspect(path: Path) -> Tile | TileProblem:
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # becomes a problem below
             with rasterio.open(path, driver=driver, sharing=False) as dataset:
                 return _describe(path, driver, dataset)
-    except (OSError, RasterioError) as error:
+    except (OSError, RasterioError, ValueError) as error:  # ValueError: undecodable metadata
         return TileProblem(str(path), f"cannot be opened ({_brief(error)}); replace or remove it")
 
 
@@ -135,6 +135,8 @@ def _describe(path: Path, driver: str, dataset: Any) -> Tile | TileProblem:
         return TileProblem(str(path), f"has no coordinate system; set the right one ({remedy})")
     if dataset.transform.is_identity:
         return TileProblem(str(path), "has no position; add a geotransform or a world file")
+    if not abs(dataset.transform.determinant) > 0:
+        return TileProblem(str(path), "has pixels without a size; mend its geotransform")
     reason = _bad_crs(tile) or _bad_bands(dataset) or _cut_short(path, dataset)
     if reason is None:
         return tile

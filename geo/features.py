@@ -1,0 +1,167 @@
+"""Tables of whole cracks -> rows of the layers crack and centerline."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import shapely
+from numpy.typing import NDArray
+
+from geo.grid import Grid
+from geo.schema import CENTERLINE, CRACK, Layer
+from geo.severity import SeverityOptions, d6433, ltpp, reliable
+from geo.tiles import crs_name
+
+ID_DIGITS = 6
+"""Decimals of the coordinates that go into a crack_id."""
+
+MM = 1000.0
+
+
+@dataclass(frozen=True)
+class AssembleOptions:
+    """How parts become cracks.
+
+    Attributes:
+        min_area_m2: smaller cracks are dropped, after joining.
+        min_length_m: shorter cracks are dropped, after joining.
+        simplify_px: tolerance of the topology-preserving simplification in pixels; 0 keeps the
+            pixel outline. The area is measured before.
+        severity: limits of the severity classes.
+        survey_date: ISO date, for the attribute.
+        model: name of the model, for the attribute.
+        run_id: fingerprint of the run, for the attribute.
+    """
+
+    min_area_m2: float = 0.0
+    min_length_m: float = 0.0
+    simplify_px: float = 1.0
+    severity: SeverityOptions = field(default_factory=SeverityOptions)
+    survey_date: str | None = None
+    model: str = ""
+    run_id: str = ""
+
+
+def crack_ids(grid: Grid, top: NDArray[np.int64], left: NDArray[np.int64]) -> list[str]:
+    """Stable ids: hash of CRS, pixel size and the world place of the topmost, leftmost pixel.
+
+    No block, tile or mosaic origin is in it, so the same crack keeps its id in another run.
+    """
+    width, height = grid.pixel_m
+    system = f"{crs_name(grid.crs)}|{width:.9g}|{height:.9g}"
+    places = grid.to_world(np.column_stack((left + 0.5, top + 0.5)))
+    texts = (f"{system}|{x:.{ID_DIGITS}f}|{y:.{ID_DIGITS}f}" for x, y in places)
+    return [hashlib.sha256(text.encode()).hexdigest()[:16] for text in texts]
+
+
+def large_enough(cracks: pa.Table, grid: Grid, options: AssembleOptions) -> NDArray[np.bool_]:
+    """(N,) bool: the cracks that reach the smallest area and length."""
+    area = cracks["n_pixels"].to_numpy() * grid.pixel_area_m2
+    length = cracks["length_m"].to_numpy()
+    keep: NDArray[np.bool_] = (area >= options.min_area_m2) & (length >= options.min_length_m)
+    return keep
+
+
+def crack_rows(cracks: pa.Table, grid: Grid, options: AssembleOptions) -> pa.RecordBatch:
+    """Rows of the layer crack.
+
+    Args:
+        cracks: whole, measured cracks (`geo.piece_table.SCHEMA`).
+        grid: of the mosaic.
+        options: see `AssembleOptions`.
+    """
+    count, gsd_mm = len(cracks), MM * grid.gsd_m
+    values = {name: cracks[name].to_numpy() for name in ("n_pixels", "probability_sum", "length_m")}
+    area = values["n_pixels"] * grid.pixel_area_m2
+    width = MM * area / values["length_m"]
+    survey = date.fromisoformat(options.survey_date) if options.survey_date else None
+    geometry = shapely.from_wkb(cracks["geometry"].to_numpy())
+    columns: dict[str, Any] = {
+        "crack_id": crack_ids(grid, cracks["top"].to_numpy(), cracks["left"].to_numpy()),
+        "area_m2": area,
+        "length_m": values["length_m"],
+        "width_mean_mm": width,
+        "width_p95_mm": MM * cracks["width_p95_m"].to_numpy(),
+        "width_max_mm": MM * cracks["width_max_m"].to_numpy(),
+        "orientation_deg": _number_or_null(cracks["orientation_deg"]),
+        "tortuosity": _number_or_null(cracks["tortuosity"]),
+        "branches": pc.list_value_length(cracks["branches"]),
+        "loops": cracks["loops"].to_numpy().astype(np.int64),
+        "type": ["unknown"] * count,
+        "severity_d6433": d6433(width, gsd_mm, options.severity),
+        "severity_ltpp": ltpp(width, gsd_mm, options.severity),
+        "confidence": values["probability_sum"] / (255.0 * values["n_pixels"]),
+        "gsd_mm": np.full(count, gsd_mm),
+        "width_reliable": reliable(width, gsd_mm, options.severity),
+        "touches_nodata": cracks["touches_nodata"],
+        "segment_id": [None] * count,
+        "survey_date": [survey] * count,
+        "model": [options.model] * count,
+        "run_id": [options.run_id] * count,
+        "geom": shapely.to_wkb(world_outlines(geometry, grid, options.simplify_px)),
+    }
+    return _batch(CRACK, columns)
+
+
+def centerline_rows(cracks: pa.Table, grid: Grid) -> pa.RecordBatch:
+    """Rows of the layer centerline, the branches of each crack in turn."""
+    ids = crack_ids(grid, cracks["top"].to_numpy(), cracks["left"].to_numpy())
+    counts = pc.list_value_length(cracks["branches"]).to_numpy()
+    branches = cracks["branches"].combine_chunks().flatten()
+    owners = np.repeat(np.array(ids, dtype=object), counts)
+    numbers = np.concatenate([np.arange(count) for count in counts] or [np.empty(0, int)])
+    lines = shapely.from_wkb(branches.field("line").to_numpy(zero_copy_only=False))
+    columns: dict[str, Any] = {
+        "centerline_id": [f"{owner}-{k}" for owner, k in zip(owners, numbers, strict=True)],
+        "crack_id": owners,
+        "length_m": branches.field("length_m"),
+        "width_mean_mm": MM * branches.field("width_mean_m").to_numpy(),
+        "width_max_mm": MM * branches.field("width_max_m").to_numpy(),
+        "from_node": _nodes(owners, branches.field("from_node")),
+        "to_node": _nodes(owners, branches.field("to_node")),
+        "geom": shapely.to_wkb(shapely.transform(lines, grid.to_world)),
+    }
+    return _batch(CENTERLINE, columns)
+
+
+def world_outlines(
+    geometry: NDArray[np.object_], grid: Grid, tolerance_px: float
+) -> NDArray[np.object_]:
+    """Simplify pixel outlines, keeping their topology, and place them in the world.
+
+    Validity is checked in world coordinates, where rounding can push a vertex that touches a line
+    across it; such an outline stays exact (its rings meet in common vertices only).
+    """
+    exact: NDArray[np.object_] = shapely.transform(geometry, grid.to_world)
+    if tolerance_px <= 0 or not len(geometry):
+        return exact
+    lean = shapely.simplify(geometry, tolerance_px, preserve_topology=True)
+    placed = shapely.transform(lean, grid.to_world)
+    kind = shapely.get_type_id(placed) == shapely.GeometryType.MULTIPOLYGON
+    return np.where(shapely.is_valid(placed) & kind, placed, exact)
+
+
+def _nodes(owners: NDArray[np.object_], numbers: pa.Array) -> list[str]:
+    return [f"{owner}-n{k}" for owner, k in zip(owners, numbers.to_pylist(), strict=True)]
+
+
+def _number_or_null(column: pa.ChunkedArray) -> pa.Array:
+    return pa.array(column.to_numpy(), pa.float64(), from_pandas=True)  # nan becomes null
+
+
+def _batch(layer: Layer, columns: dict[str, Any]) -> pa.RecordBatch:
+    schema = layer.arrow()
+    arrays = [_array(columns[field.name], field.type) for field in schema]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _array(values: Any, kind: pa.DataType) -> pa.Array:
+    if isinstance(values, pa.ChunkedArray):
+        values = values.combine_chunks()
+    return values.cast(kind) if isinstance(values, pa.Array) else pa.array(values, kind)
