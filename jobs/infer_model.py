@@ -53,6 +53,7 @@ def model_files(model: Path) -> ModelFiles:
 def load_model(folder: Path, threads: int) -> WindowPredictor:
     """Loads the network and gives it its share of the machine; runs inside an actor."""
     import torch
+
     from wpcrack.checkpoint import load_predictor
 
     torch.set_num_threads(threads)

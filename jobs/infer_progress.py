@@ -23,18 +23,22 @@ class Progress:
         self.done = len(done)
         self.failed = sum(_has_failure(result) for result in done)
         self.stream = stream or sys.stderr
-        self.computed = 0
-        self.valid_px = 0
-        self._start = self._written = time.monotonic()
+        self._timed_blocks = 0
+        self._timed_px = 0
+        self._first: float | None = None
+        self._written = time.monotonic()
         self._width = 0
 
     def add(self, result: BlockResult) -> None:
         """Counts a block and shows the line."""
         self.done += 1
-        self.computed += 1
-        self.valid_px += result.valid_px
         self.failed += _has_failure(result)
         now = time.monotonic()
+        if self._first is None:
+            self._first = now  # what came before was the start of Ray
+        else:
+            self._timed_blocks += 1
+            self._timed_px += result.valid_px
         due = now - self._written >= LOG_INTERVAL_S or self.done == self.total
         if self.stream.isatty():
             self._show(end="")
@@ -49,11 +53,11 @@ class Progress:
 
     def line(self) -> str:
         """`infer 12/96 blocks, 3.4 Mpx/s, ETA 0:42, 1 with failures`."""
-        elapsed = max(time.monotonic() - self._start, 1e-9)
         parts = [f"infer {self.done}/{self.total} blocks"]
-        if self.computed:
-            remaining = (self.total - self.done) * elapsed / self.computed
-            parts += [f"{self.valid_px / elapsed / 1e6:.1f} Mpx/s", f"ETA {clock(remaining)}"]
+        if self._first is not None and self._timed_blocks:
+            elapsed = max(time.monotonic() - self._first, 1e-9)
+            remaining = (self.total - self.done) * elapsed / self._timed_blocks
+            parts += [f"{self._timed_px / elapsed / 1e6:.1f} Mpx/s", f"ETA {clock(remaining)}"]
         if self.failed:
             parts.append(f"{self.failed} with failures")
         return ", ".join(parts)
