@@ -28,7 +28,7 @@ P = ParamSpec("P")
 INTERRUPTED = 130
 """Exit code after Ctrl-C or SIGTERM: 128 + SIGINT."""
 
-CONFIGURED = {"train": ("jobs.train", "TrainJob"), "infer": ("jobs.infer", "InferJob")}
+CONFIGURED = {"train": ("jobs.train_job", "TrainJob"), "infer": ("jobs.infer_job", "InferJob")}
 """Jobs that take a config, and where its model lies."""
 
 app = typer.Typer(

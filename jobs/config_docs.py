@@ -30,13 +30,13 @@ def _keys(model_type: type[BaseModel], values: BaseModel | None, indent: str) ->
     for name, field in model_type.model_fields.items():
         yield from _comment(field, indent)
         section = section_type(field.annotation)
-        if values is None and field.is_required():
-            yield f"{indent}# {name}:  (required)"
-            continue
+        required = values is None and field.is_required()
         default = getattr(values, name) if values else field.get_default(call_default_factory=True)
-        if section is not None and isinstance(default, BaseModel):
+        if section is not None and (required or isinstance(default, BaseModel)):
             yield f"{indent}{name}:"
-            yield from _keys(section, default, indent + "  ")
+            yield from _keys(section, None if required else default, indent + "  ")
+        elif required:
+            yield f"{indent}# {name}:  (required)"
         else:
             yield f"{indent}{name}: {_scalar(default)}"
 

@@ -46,6 +46,8 @@ class InferJob(Block):
     """Processes that hold the model; null: as many as the CPUs allow."""
     cpus_per_actor: Count = 1
     """CPU threads of each of them."""
+    gpus_per_actor: NonNegative | None = None
+    """GPUs of each of them, may be a fraction; null: one, where there are any."""
     on_bad_tile: Literal["record", "stop"] = "record"
     """What an unreadable tile means: a row in the layer inspected, or the end of the job."""
     max_failed: Annotated[int, Field(ge=0)] | str = "5%"

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from collections.abc import Generator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from geo.errors import GeoError
 from jobs.infer_job import InferJob
@@ -42,20 +42,22 @@ def compute(
         WpcrackError: The model is unusable, or the parts cannot be written.
     """
     least = min(job.actors or _local_actors(job, local), len(todo))
-    with ray_session(least * job.cpus_per_actor, local=local):
+    cpus, gpus = least * job.cpus_per_actor, (job.gpus_per_actor or 0) * (job.actors or 1)
+    with ray_session(cpus, gpus=gpus, local=local):
         import ray
         import ray.data
 
         _quiet()
-        actors = min(job.actors or _cluster_actors(job), len(todo))
+        size = _actor_size(job, len(todo))
         rows = (
             ray.data.from_items(
                 [{"index": index} for index in todo], override_num_blocks=_tasks(todo)
             )
             .map(
                 _Actor,  # type: ignore[arg-type]  # a class is instantiated in each actor
-                compute=ray.data.ActorPoolStrategy(size=actors),
+                compute=ray.data.ActorPoolStrategy(size=size.actors),
                 num_cpus=job.cpus_per_actor,
+                num_gpus=size.gpus,
                 fn_constructor_args=(ray.put(plan), factory),
             )
             .iter_rows()
@@ -100,14 +102,27 @@ def _local_actors(job: InferJob, local: bool) -> int:
     return max(1, (os.cpu_count() or 1) // job.cpus_per_actor)
 
 
-def _cluster_actors(job: InferJob) -> int:
-    """As many actors as CPUs and memory of the cluster allow, leaving Ray Data its own CPU."""
+class _Size(NamedTuple):
+    """How many actors, and GPUs of each."""
+
+    actors: int
+    gpus: float
+
+
+def _actor_size(job: InferJob, most: int) -> _Size:
+    """As many actors as CPUs, GPUs and memory allow, leaving Ray Data its own CPU."""
     import ray
 
     has = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    gpus = job.gpus_per_actor
+    if gpus is None:
+        gpus = 1 if has.get("GPU", 0) >= 1 else 0
     by_cpu = (has.get("CPU", 1) - READER_CPUS) // job.cpus_per_actor
     by_memory = has.get("memory", ACTOR_MEMORY_BYTES) // ACTOR_MEMORY_BYTES
-    return max(1, int(min(by_cpu, by_memory)))
+    limits = [most, job.actors or min(by_cpu, by_memory)]
+    if gpus:
+        limits.append(has.get("GPU", 0) // gpus)
+    return _Size(max(1, int(min(limits))), gpus)
 
 
 def _quiet() -> None:

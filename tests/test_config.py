@@ -54,6 +54,13 @@ class Job(Block):
         return self
 
 
+class Outer(Block):
+    """A job inside another."""
+
+    job: Job
+    """A section without a default."""
+
+
 def error_of(*overrides: str, path: Path | None = None) -> str:
     with pytest.raises(ConfigError) as caught:
         load(Job, path, overrides)
@@ -214,6 +221,8 @@ def test_rendered_defaults_read_back_as_the_defaults(tmp_path: Path) -> None:
     assert load(TrainConfig, path) == TrainConfig()
     path.write_text(render_defaults(Job), encoding="utf-8")
     assert load(Job, path, ["run_dir=r"]) == Job(run_dir=Path("r"))
+    path.write_text(render_defaults(Outer), encoding="utf-8")
+    assert load(Outer, path, ["job.run_dir=r"]) == Outer(job=Job(run_dir=Path("r")))
 
 
 def test_rendered_defaults_document_every_key() -> None:
