@@ -58,9 +58,16 @@ class Encoder(nn.Module):
                 pretrained=pretrained == "timm",
             )
         except (RuntimeError, TypeError, AttributeError, AssertionError) as error:
+            reason = f" ({error})" if str(error) else ""
             raise ConfigError(
-                f"model.encoder: timm cannot build {name!r} at output_stride=8 ({error}); "
+                f"model.encoder: timm cannot build {name!r} at output_stride=8{reason}; "
                 "choose a convolutional timm encoder such as tf_efficientnet_lite0"
+            ) from error
+        except OSError as error:
+            raise ConfigError(
+                f"model.pretrained={pretrained}: timm cannot fetch {name!r} "
+                f"({str(error).partition('. ')[0]}); connect to the network once, "
+                "or set model.pretrained=package or none"
             ) from error
         info = self.body.feature_info
         assert isinstance(info, FeatureInfo)
@@ -76,6 +83,7 @@ class Encoder(nn.Module):
         mean, std = (cfg.mean, cfg.std) if cfg is not None else ((0.5,) * 3, (0.5,) * 3)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
+        drop_unused_stages(self.body, info.module_name()[-1])
         if pretrained == "package":
             load_packaged_weights(self.body, name)
 
@@ -88,8 +96,26 @@ class Encoder(nn.Module):
         return Features(*self.body(self.normalize(image)))
 
 
+def drop_unused_stages(body: nn.Module, last: str) -> None:
+    """Cuts the stages after the last feature, which timm's EfficientNets keep and run.
+
+    For `tf_efficientnet_lite0` they are 76 % of the weights and 60 % of the time, at stride 8.
+
+    Args:
+        body: timm's feature network.
+        last: name of the module that gives the last feature, such as "blocks.4".
+    """
+    parent, _, index = last.rpartition(".")
+    if parent == "blocks":
+        body.blocks = nn.Sequential(*list(body.get_submodule(parent).children())[: int(index) + 1])
+
+
 def packaged_weights() -> Path:
-    """The weight file inside the installed package; found without importing the package."""
+    """The weight file inside the installed package; found without importing the package.
+
+    Raises:
+        CheckpointError: if the package is not installed.
+    """
     spec = importlib.util.find_spec(WEIGHTS_PACKAGE)
     if spec is None or spec.origin is None:
         raise CheckpointError(
@@ -103,6 +129,10 @@ def load_packaged_weights(body: nn.Module, name: str) -> None:
     """Copies the packaged EfficientNet-Lite0 weights; order and shapes must agree one to one.
 
     The package names its tensors differently from timm, but lists them in the same order.
+
+    Raises:
+        ConfigError: if the encoder is another one.
+        CheckpointError: if the package is not installed or holds other tensors.
     """
     if name != PACKAGED_ENCODER:
         raise ConfigError(
