@@ -1,131 +1,62 @@
-"""Opening and reading single raster files: allowed formats, GDAL settings, kept handles."""
+"""Reading windows of single rasters as 8-bit RGB with their validity."""
 
 from __future__ import annotations
 
-import os
-import threading
-from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
-from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.enums import Resampling
 from rasterio.errors import RasterioIOError
 from rasterio.windows import Window as RasterWindow
 
 from geo.grid import Window
+from geo.opening import OpenRaster, driver_of, gdal_settings, open_raster
 
-GDAL_CACHE_BYTES = 128 * 2**20
-"""Block cache of a process; at least two block rows of an 8k-wide RGB raster need 64 MB."""
-
-MAX_OPEN = 32
-"""Rasters kept open per thread: striped files reopened per window read 7 x slower."""
-
-GDAL_OPTIONS: dict[str, Any] = {
-    "GDAL_CACHEMAX": GDAL_CACHE_BYTES,
-    "GDAL_NUM_THREADS": "1",
-    "GDAL_ERROR_ON_LIBJPEG_WARNING": True,  # a cut JPEG is else filled with gray, with a warning
-}
-
-_MAGIC: tuple[tuple[bytes, str], ...] = (
-    (b"II*\x00", "GTiff"),
-    (b"MM\x00*", "GTiff"),
-    (b"II+\x00", "GTiff"),
-    (b"MM\x00+", "GTiff"),
-    (b"\x89PNG\r\n\x1a\n", "PNG"),
-    (b"\xff\xd8\xff", "JPEG"),
-    (b"\x00\x00\x00\x0cjP  ", "JP2OpenJPEG"),
-    (b"\xff\x4f\xff\x51", "JP2OpenJPEG"),
-)
+__all__ = [
+    "OpenRaster",
+    "Stretch",
+    "driver_of",
+    "gdal_settings",
+    "open_raster",
+    "read_readable",
+    "read_window",
+]
 
 
-@dataclass(frozen=True, eq=False)
-class OpenRaster:
-    """An open raster and what reading it needs to know, asked once.
+@dataclass(frozen=True)
+class Stretch:
+    """The 16-bit values that become 0 and 255; between them linear, beyond them clipped."""
 
-    Asking GDAL for a property after a failed read raises that read's error again, so everything
-    is asked before the first read.
-    """
+    low: float
+    high: float
 
-    dataset: Any
-    bands: tuple[int, ...]
-    palette: NDArray[np.uint8] | None
-    all_valid: bool
-    block_shape: tuple[int, int]
+    def apply(self, bands: NDArray[np.uint16]) -> NDArray[np.uint8]:
+        """Bring 16-bit pixels of any shape to 8 bits.
 
-    @classmethod
-    def open(cls, path: str, driver: str) -> OpenRaster:
-        """Open a raster with one driver."""
-        dataset = rasterio.open(path, driver=driver, sharing=False)
-        return cls(
-            dataset=dataset,
-            bands=(1, 2, 3) if dataset.count >= 3 else (1,),
-            palette=_palette(dataset),
-            all_valid=all(MaskFlags.all_valid in flags for flags in dataset.mask_flag_enums),
-            block_shape=dataset.block_shapes[0],
-        )
-
-
-class _Handles(threading.local):
-    """Open rasters of one thread (GDAL data sets must not be shared between threads)."""
-
-    def __init__(self) -> None:
-        self.open: OrderedDict[tuple[str, int, int], OpenRaster] = OrderedDict()
-
-
-_handles = _Handles()
-
-
-@contextmanager
-def gdal_settings() -> Iterator[None]:
-    """Settings under which every raster of a job is read."""
-    with rasterio.Env(**GDAL_OPTIONS):
-        yield
-
-
-def driver_of(path: Path) -> str | None:
-    """Return the GDAL driver that the file's first bytes call for, or None if it is not allowed.
-
-    The content decides, not the name: an indirect format (VRT and the like) can make GDAL read
-    any path or URL, and would do so under any file name.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
-    with path.open("rb") as stream:
-        head = stream.read(16)
-    return next((driver for magic, driver in _MAGIC if head.startswith(magic)), None)
-
-
-def open_raster(path: str, driver: str) -> OpenRaster:
-    """Return the open raster of ``path``, kept for the next call; reopened if the file changed.
-
-    Raises:
-        OSError: the file has vanished or is not readable (RasterioIOError is one).
-    """
-    stat = os.stat(path)
-    key = (path, stat.st_size, stat.st_mtime_ns)
-    raster = _handles.open.pop(key, None) or OpenRaster.open(path, driver)
-    _handles.open[key] = raster
-    while len(_handles.open) > MAX_OPEN:
-        _handles.open.popitem(last=False)[1].dataset.close()
-    return raster
+        >>> Stretch(100, 355).apply(np.array([0, 100, 200, 60000], np.uint16))
+        array([  0,   0, 100, 255], dtype=uint8)
+        """
+        scaled = (bands.astype(np.float32) - self.low) * np.float32(255 / (self.high - self.low))
+        return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
 
 
 def read_window(
-    raster: OpenRaster, window: Window, shape: tuple[int, int] | None = None
+    raster: OpenRaster,
+    window: Window,
+    shape: tuple[int, int] | None = None,
+    *,
+    stretch: Stretch | None = None,
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Read a window of an open raster as RGB with its validity.
 
     Args:
-        raster: an open raster of 8-bit bands.
+        raster: an open raster.
         window: pixels inside the raster.
         shape: (rows, cols) to reduce to by averaging; None reads every pixel.
+        stretch: how 16-bit pixels become 8-bit ones.
 
     Returns:
         image: (H, W, 3) uint8; one band is repeated, a palette is expanded, bands beyond the third
@@ -146,6 +77,9 @@ def read_window(
     if raster.palette is not None:
         image = raster.palette[bands[0]]
     else:
+        if raster.dtype == "uint16":
+            assert stretch is not None, f"{raster.dataset.name} has 16 bits"
+            bands = stretch.apply(bands)
         image = np.ascontiguousarray(np.broadcast_to(bands, (3, rows, cols)).transpose(1, 2, 0))
     if raster.all_valid:
         return image, np.ones((rows, cols), bool)
@@ -153,7 +87,7 @@ def read_window(
 
 
 def read_readable(
-    raster: OpenRaster, window: Window
+    raster: OpenRaster, window: Window, *, stretch: Stretch | None = None
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_], str | None]:
     """Read a window like `read_window`, but leave out what the file cannot deliver.
 
@@ -164,7 +98,7 @@ def read_readable(
         image and valid as in `read_window`, and the reason of the first failure or None.
     """
     try:
-        return *read_window(raster, window), None
+        return *read_window(raster, window, stretch=stretch), None
     except RasterioIOError as error:
         reason = str(error.__cause__ or error)
     image = np.zeros((window.height, window.width, 3), np.uint8)
@@ -172,7 +106,7 @@ def read_readable(
     for block in _file_blocks(raster, window):
         with suppress(RasterioIOError):  # the reason is already known
             here = block.slices_in(window)
-            image[here], valid[here] = read_window(raster, block)
+            image[here], valid[here] = read_window(raster, block, stretch=stretch)
     return image, valid, reason
 
 
@@ -184,13 +118,3 @@ def _file_blocks(raster: OpenRaster, window: Window) -> Iterator[Window]:
             part = Window(row, col, rows, cols).intersection(window)
             assert part is not None, "a block in the window's range meets the window"
             yield part
-
-
-def _palette(dataset: Any) -> NDArray[np.uint8] | None:
-    """The (256, 3) colors of a palette raster, or None for others."""
-    if dataset.colorinterp[0] != ColorInterp.palette:
-        return None
-    table = np.zeros((256, 3), np.uint8)
-    for index, color in dataset.colormap(1).items():
-        table[index] = color[:3]
-    return table

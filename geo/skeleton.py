@@ -3,6 +3,9 @@
 The thinning runs once over all components of an array: it looks at 3 x 3 pixels only, and those
 of one 8-connected component never see another. So a component has the same skeleton whatever
 array it lies in, which is what makes measures independent of the cut into blocks.
+
+Thinning after Lee (1994), as that after Zhang and Suen (1984) eats diagonal cracks of an even
+number of pixels from their ends, in the worst case wholly; both take the same time.
 """
 
 from __future__ import annotations
@@ -52,7 +55,7 @@ def skeletons(labels: NDArray[np.int32]) -> Iterator[tuple[int, Skeleton]]:
     if not labels.any():
         return
     padded = np.pad(labels, 1)
-    thin = skeletonize(padded > 0)  # type: ignore[no-untyped-call]
+    thin = skeletonize(padded > 0, method="lee")  # type: ignore[no-untyped-call]
     flat = np.flatnonzero(thin)
     flat = flat[np.argsort(padded.ravel()[flat], kind="stable")]
     owner = padded.ravel()[flat]

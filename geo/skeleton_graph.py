@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float64]
 
 DOT_M = 1e-6
-"""Half the length of the line that stands for a skeleton of one pixel."""
+"""Half the length of the line that stands for a skeleton of a single node."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,8 +68,6 @@ def trace(places: FloatArray, links: NDArray[np.int64], reach: FloatArray) -> Gr
         links: (E, 2) indices of neighboring pixels.
         reach: (K,) distance of each pixel to the border.
     """
-    if len(places) == 1:
-        return _dot(places[0], reach)
     neighbors: list[list[int]] = [[] for _ in places]
     for one, other in links.tolist():
         neighbors[one].append(other)
@@ -84,6 +82,8 @@ def trace(places: FloatArray, links: NDArray[np.int64], reach: FloatArray) -> Gr
             clusters.append([pixel])
             walks.append(_walk(neighbors, node_of, pixel, neighbors[pixel][0]))
             seen.update(walks[-1])
+    if not walks:
+        return _dot(places.mean(axis=0), float(reach.max()))
     centers = np.array([places[pixels].mean(axis=0) for pixels in clusters])
     return Graph(
         edges=tuple(_edge(walk, node_of, centers, places, reach) for walk in walks),
@@ -92,12 +92,12 @@ def trace(places: FloatArray, links: NDArray[np.int64], reach: FloatArray) -> Gr
     )
 
 
-def _dot(place: FloatArray, reach: FloatArray) -> Graph:
-    """A skeleton of one pixel, made a line of no length that points along the rows."""
+def _dot(place: FloatArray, reach: float) -> Graph:
+    """A skeleton that is a single node, made a line of no length that points along the rows."""
     step = np.array([DOT_M, 0.0])
-    edge = Edge((0, 1), np.array([place - step, place + step]), np.repeat(reach, 2))
+    edge = Edge((0, 1), np.array([place - step, place + step]), np.full(2, reach))
     (x, y), (x_end, y_end) = edge.points.tolist()
-    return Graph((edge,), {0: (x, y), 1: (x_end, y_end)}, dict.fromkeys((0, 1), float(reach[0])))
+    return Graph((edge,), {0: (x, y), 1: (x_end, y_end)}, dict.fromkeys((0, 1), reach))
 
 
 def _clusters(neighbors: list[list[int]]) -> list[list[int]]:

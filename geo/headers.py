@@ -1,0 +1,164 @@
+"""Headers of raster files: described, or refused with the reason and the remedy."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+from rasterio.crs import CRS
+from rasterio.enums import ColorInterp
+from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError, RasterioIOError
+
+from geo.opening import (
+    ALLOWED_DRIVERS,
+    RETRY_DELAY_S,
+    ReadOptions,
+    driver_of,
+    is_remote,
+    open_dataset,
+)
+from geo.remote import stamp_of_url
+from geo.tile import NO_STAMP, Tile, TileProblem, crs_name
+
+PIXEL_TYPES = ("uint8", "uint16")
+
+_UNKNOWN_FORMAT = "is not a GeoTIFF, JPEG 2000, PNG or JPEG"
+_FOREIGN_FORMAT = f"{_UNKNOWN_FORMAT}; convert it: gdal_translate -of COG in out.tif"
+
+
+def inspect(path: str | Path, options: ReadOptions | None = None) -> Tile | TileProblem:
+    """Describe one raster, or say why it cannot be used.
+
+    What may pass (a busy server, a file still being copied) is tried again.
+
+    Args:
+        path: file or URL.
+        options: number of tries.
+    """
+    tries = (options or ReadOptions()).retries + 1
+    for attempt in range(tries):
+        try:
+            return _inspect_url(str(path)) if is_remote(str(path)) else _inspect_file(Path(path))
+        except (OSError, RasterioError) as error:
+            last: Exception = error
+            if isinstance(error, FileNotFoundError):
+                break
+        except ValueError as error:  # undecodable metadata
+            last = error
+            break
+        if attempt < tries - 1:
+            time.sleep(RETRY_DELAY_S * 2**attempt)
+    return TileProblem(str(path), f"cannot be opened ({brief(last)}); replace or remove it")
+
+
+def brief(error: Exception | str) -> str:
+    """First line of a message, without its period."""
+    text = str(error)
+    return text.splitlines()[0].rstrip(".") if text else type(error).__name__
+
+
+def _inspect_file(path: Path) -> Tile | TileProblem:
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        return TileProblem(str(path), "is not a regular file; remove it")
+    if status.st_size == 0:
+        return TileProblem(str(path), "is empty; copy it again or remove it")
+    driver = driver_of(path)
+    if driver is None:
+        return TileProblem(str(path), _FOREIGN_FORMAT)
+    with _opened(str(path), driver) as dataset:
+        stamp = (status.st_size, status.st_mtime_ns)
+        return _describe(str(path), dataset, stamp, dataset.crs or _prj_beside(path))
+
+
+def _inspect_url(url: str) -> Tile | TileProblem:
+    for driver in ALLOWED_DRIVERS:
+        try:
+            dataset = _opened(url, driver)
+        except RasterioIOError as error:
+            if "not recognized" not in str(error):
+                raise
+            continue
+        with dataset:
+            return _describe(url, dataset, stamp_of_url(url), dataset.crs)
+    return TileProblem(url, _FOREIGN_FORMAT)
+
+
+def _opened(path: str, driver: str) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # becomes a problem below
+        return open_dataset(path, driver)
+
+
+def _describe(
+    path: str, dataset: Any, stamp: tuple[int, int], crs: CRS | None
+) -> Tile | TileProblem:
+    if not crs:
+        remedy = f"gdal_edit.py -a_srs EPSG:25832 {os.path.basename(path)}, or a .prj beside it"
+        return TileProblem(path, f"has no coordinate system; set the right one ({remedy})")
+    if dataset.transform.is_identity:
+        return TileProblem(path, "has no position; add a geotransform or a world file")
+    if not abs(dataset.transform.determinant) > 0:
+        return TileProblem(path, "has pixels without a size; mend its geotransform")
+    tile = Tile(
+        path=path,
+        driver=dataset.driver,
+        transform=dataset.transform,
+        crs=crs,
+        shape=(dataset.height, dataset.width),
+        bands=dataset.count,
+        dtype=dataset.dtypes[0],
+        nodata=dataset.nodata,
+        stamp=stamp,
+    )
+    reason = _bad_crs(tile) or _bad_bands(dataset) or _cut_short(dataset, stamp)
+    return tile if reason is None else TileProblem(path, reason, tile.grid.footprint(), crs)
+
+
+def _prj_beside(path: Path) -> CRS | None:
+    """The CRS in a .prj file of the same stem (PNG and JPEG cannot hold one), if there is one."""
+    prj = path.with_suffix(".prj")
+    if not prj.is_file():
+        return None
+    try:
+        return CRS.from_wkt(prj.read_text(encoding="utf-8"))
+    except (CRSError, UnicodeDecodeError):
+        return None
+
+
+def _bad_crs(tile: Tile) -> str | None:
+    if tile.crs.is_geographic or tile.crs.is_projected:
+        return None
+    return f"is in {crs_name(tile.crs)}, which has no place on Earth; give it a projected system"
+
+
+def _bad_bands(dataset: Any) -> str | None:
+    types = sorted(set(dataset.dtypes))
+    if len(types) > 1 or types[0] not in PIXEL_TYPES:
+        remedy = "gdal_translate -ot Byte -scale in.tif out.tif"
+        return f"has {' and '.join(types)} pixels, expected uint8 or uint16; convert it: {remedy}"
+    gray_alpha = dataset.count == 2 and dataset.colorinterp[1] == ColorInterp.alpha
+    if dataset.count not in (1, 3, 4) and not gray_alpha:
+        remedy = "gdal_translate -b 1 -b 2 -b 3 in.tif out.tif"
+        return f"has {dataset.count} bands, expected 1, 3 or 4; pick red, green, blue: {remedy}"
+    return None
+
+
+def _cut_short(dataset: Any, stamp: tuple[int, int]) -> str | None:
+    """Compare the file's size with the end of its last blocks; None where either is unknown."""
+    if stamp == NO_STAMP:
+        return None
+    rows, cols = dataset.block_shapes[-1]
+    row, col = (dataset.height - 1) // rows, (dataset.width - 1) // cols
+    for band in {1, dataset.count}:
+        for y, x in {(0, 0), (row, 0), (row, col)}:
+            offset = dataset.get_tag_item(f"BLOCK_OFFSET_{x}_{y}", "TIFF", bidx=band)
+            size = dataset.get_tag_item(f"BLOCK_SIZE_{x}_{y}", "TIFF", bidx=band)
+            end = int(offset or 0) + int(size or 0)
+            if end > stamp[0]:
+                return f"is truncated ({stamp[0]} of at least {end} bytes); copy it again"
+    return None
