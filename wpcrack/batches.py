@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from wpcrack.adversarial import Batch
 from wpcrack.augment import augment, erase_grid, plain
 from wpcrack.config import MethodConfig
-from wpcrack.errors import DataError
+from wpcrack.errors import ConfigError, DataError
 from wpcrack.image_level import Item
 from wpcrack.images import read_rgb
 
@@ -113,7 +113,7 @@ class BatchSource:
         self.sampler = Sampler(images.items, config.train.batch_size, config.seed)
         size = config.train.batch_size
         if size % shard.ranks:
-            raise DataError(
+            raise ConfigError(
                 f"train.batch_size is {size}, which {shard.ranks} workers cannot share equally; "
                 f"set a multiple of {shard.ranks}"
             )
@@ -179,23 +179,24 @@ class BatchSource:
             thread.join()
 
 
-def validation_part(items: Sequence[Item], limit: int, seed: int, shard: Shard) -> list[Item]:
-    """At most `limit` items, half of each class, seeded; the part of this rank."""
+def validation_part(items: Sequence[Item], limit: int, seed: int) -> list[Item]:
+    """At most `limit` items, half of each class, seeded; the same on every rank."""
     rng = np.random.default_rng([seed, len(items)])
     chosen: list[Item] = []
     for has_crack in (True, False):
         members = [i for i in items if i.has_crack == has_crack]
         order = rng.permutation(len(members))[: limit // 2]
         chosen += [members[k] for k in sorted(order)]
-    return chosen[shard.rank :: shard.ranks]
+    return chosen
 
 
 def validation_batches(
-    images: Images, batch_size: int
+    images: Images, batch_size: int, shard: Shard
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """(B, 3, H, W) images, unchanged, and (B,) labels."""
-    for start in range(0, len(images), batch_size):
-        part = range(start, min(start + batch_size, len(images)))
+    """(B, 3, H, W) images, unchanged, and (B,) labels: this rank's part of `images`."""
+    mine = range(shard.rank, len(images), shard.ranks)
+    for start in range(0, len(mine), batch_size):
+        part = mine[start : start + batch_size]
         yield (
             torch.from_numpy(np.stack([plain(images[i]) for i in part])),
             torch.tensor([float(images.items[i].has_crack) for i in part]),

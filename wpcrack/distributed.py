@@ -33,17 +33,20 @@ def broadcast_weights(module: nn.Module) -> None:
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replaces each gradient by its mean over ranks, in one all_reduce."""
+    """Replaces each gradient by its mean over ranks, in one all_reduce.
+
+    A parameter without a gradient keeps none, so that the optimizer leaves it alone as it does on
+    a single rank. Which ones have a gradient follows from the network, not from data, so it is the
+    same on every rank.
+    """
     if world_size() == 1:
         return
-    members = [p for p in parameters if p.requires_grad]
-    flat = torch.cat(
-        [(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in members]
-    )
+    members = [(p, p.grad) for p in parameters if p.grad is not None]
+    flat = torch.cat([gradient.reshape(-1) for _, gradient in members])
     dist.all_reduce(flat)
     flat /= world_size()
     start = 0
-    for p in members:
+    for p, _ in members:
         p.grad = flat[start : start + p.numel()].view_as(p).clone()
         start += p.numel()
 
@@ -57,11 +60,12 @@ def average(values: Sequence[float], device: torch.device) -> list[float]:
     return [float(v) for v in tensor.tolist()]
 
 
-def total(tensor: Tensor) -> Tensor:
-    """Sum over ranks, in place."""
+def total(tensor: Tensor, device: torch.device) -> Tensor:
+    """Sum over ranks, on the device through which the ranks talk."""
+    summed = tensor.detach().clone().to(device)
     if world_size() > 1:
-        dist.all_reduce(tensor)
-    return tensor
+        dist.all_reduce(summed)
+    return summed
 
 
 def assert_equal_weights(module: nn.Module) -> None:

@@ -55,7 +55,7 @@ def make_optimizers(nets: Networks, config: OptimConfig) -> Optimizers:
 def adamw(
     pretrained: Iterable[nn.Module], new: Iterable[nn.Module], config: OptimConfig
 ) -> torch.optim.AdamW:
-    """Two groups with their peak learning rates; biases and norms are not decayed."""
+    """Groups with their peak learning rates, one fused kernel; biases and norms do not decay."""
     groups = []
     for modules, rate in ((pretrained, config.encoder_lr), (new, config.head_lr)):
         members = [p for module in modules for p in module.parameters()]
@@ -64,7 +64,7 @@ def adamw(
         for parameters, decay in ((matrices, config.weight_decay), (vectors, 0.0)):
             if parameters:
                 groups.append({"params": parameters, "peak_lr": rate, "weight_decay": decay})
-    return torch.optim.AdamW(groups, lr=config.head_lr)
+    return torch.optim.AdamW(groups, lr=config.head_lr, fused=True)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, share: float) -> None:
@@ -88,21 +88,31 @@ def descend(terms: Terms, optimizer: torch.optim.Optimizer, clip_norm: float) ->
     """One update: backward, mean gradient over ranks, clipping, step.
 
     Raises:
-        TrainingError: if a term is not finite; names it. Nothing has been updated then.
+        TrainingError: if a term (named) or the gradient is not finite on any rank; raised on every
+            rank, so that none waits for another. Nothing has been updated then.
     """
-    broken = [name for name, value in terms.items() if not torch.isfinite(value)]
-    if broken:
-        values = ", ".join(f"{name}={value.item():.4g}" for name, value in terms.items())
-        raise TrainingError(
-            f"loss term {broken[0]} is not finite ({values}); the last checkpoint is kept: "
-            "lower optim.encoder_lr / optim.head_lr and start again"
-        )
+    values = torch.stack(list(terms.values()))
+    broken = distributed.total((~values.isfinite()).float(), values.device).tolist()
+    if any(broken):
+        name = list(terms)[broken.index(max(broken))]
+        here = ", ".join(f"{k}={v:.4g}" for k, v in zip(terms, values.tolist(), strict=True))
+        raise not_finite(f"loss term {name}", here)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     optimizer.zero_grad(set_to_none=True)
-    torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
+    values.sum().backward()  # type: ignore[no-untyped-call]
     distributed.average_gradients(parameters)
-    nn.utils.clip_grad_norm_(parameters, clip_norm)
+    norm = nn.utils.clip_grad_norm_(parameters, clip_norm)
+    if not norm.isfinite():
+        raise not_finite(f"the gradient of {' + '.join(terms)}", f"norm={norm.item():.4g}")
     optimizer.step()
+
+
+def not_finite(what: str, figures: str) -> TrainingError:
+    """The error for a loss or gradient that is infinite or no number."""
+    return TrainingError(
+        f"{what} is not finite ({figures}); the last checkpoint is kept: "
+        "lower optim.encoder_lr and optim.head_lr and start again"
+    )
 
 
 @contextmanager

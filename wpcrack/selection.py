@@ -72,10 +72,10 @@ class AgreementCounter:
             ]
         ).double()
 
-    def result(self) -> Agreement:
-        """The figures over all ranks; a measure without any case counts 0."""
+    def result(self, device: torch.device) -> Agreement:
+        """The figures over all ranks (which talk through `device`); without any case 0."""
         both, either, tp, fp, fn, marked, road, ctp, cfp, cfn = distributed.total(
-            self.sums.clone()
+            self.sums, device
         ).tolist()
         iou = both / either if either else 0.0
         f1 = 2 * tp / (2 * tp + fp + fn) if tp else 0.0

@@ -24,9 +24,10 @@ class Learner:
     """The networks, their teacher and optimizers; knows nothing of data, time or files."""
 
     def __init__(self, config: MethodConfig, device: torch.device) -> None:
-        torch.manual_seed(config.seed)
         self.config = config
-        self.nets = Networks(config.model).to(device)
+        with torch.random.fork_rng(devices=[]):  # drawn on the CPU, whatever the device
+            torch.default_generator.manual_seed(config.seed)
+            self.nets = Networks(config.model).to(device)
         self.nets.to(memory_format=torch.channels_last)
         distributed.broadcast_weights(self.nets)
         self.teacher: Classifier = copy.deepcopy(self.nets.classifier)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +25,7 @@ from wpcrack.config import MethodConfig
 from wpcrack.image_level import ImageLevelSet
 from wpcrack.networks import CRACK
 from wpcrack.optim import one_cycle
+from wpcrack.preconditions import require_common_statistics, require_sides
 from wpcrack.pseudo_label import refine
 from wpcrack.selection import THRESHOLD, Agreement, AgreementCounter
 from wpcrack.stages import STAGES, Learner
@@ -88,11 +90,13 @@ class Trainer:
     ) -> None:
         shard = shard or Shard()
         self.config, self.device = config, device or torch.device("cpu")
+        self.shard = shard
+        self.source = BatchSource(Images(data.train), config, shard)
+        self.val_images = Images(validation_part(data.val, config.train.val_items, config.seed))
+        require_sides(config.model, self.source.images.size, self.val_images.size)
+        require_common_statistics(config.train, shard)
         self.learner = Learner(config, self.device)
         self.nets = self.learner.nets
-        self.source = BatchSource(Images(data.train), config, shard)
-        held_out = validation_part(data.val, config.train.val_items, config.seed, shard)
-        self.val_images = Images(held_out)
         self.position = Position()
 
     # -- the run -----------------------------------------------------------------------------
@@ -109,19 +113,18 @@ class Trainer:
         at, stage = self.position, STAGES[self.position.stage]
         started, meter, waited = time.perf_counter(), Meter(), 0.0
         count = min(self.config.train.epoch_steps, self._stage_steps() - at.stage_step)
-        batches = self.source.stream(at.step, count, at.epoch)
         self._train_mode()
-        for _ in range(count):
-            tick = time.perf_counter()
-            batch = self._to_device(next(batches))
-            waited += time.perf_counter() - tick
-            terms = self.learner.step(stage, batch, self._progress(), at.step)
-            meter.add({name: float(value.detach()) for name, value in terms.items()})
-            at.step, at.stage_step = at.step + 1, at.stage_step + 1
-            at.stage_seconds += self._agreed_seconds(time.perf_counter() - tick)
-            if self._stage_done():
-                break
-        batches.close()
+        with closing(self.source.stream(at.step, count, at.epoch)) as batches:
+            for _ in range(count):
+                tick = time.perf_counter()
+                batch = self._to_device(next(batches))
+                waited += time.perf_counter() - tick
+                terms = self.learner.step(stage, batch, self._progress(), at.step)
+                meter.add({name: float(value.detach()) for name, value in terms.items()})
+                at.step, at.stage_step = at.step + 1, at.stage_step + 1
+                at.stage_seconds += self._agreed_seconds(time.perf_counter() - tick)
+                if self._stage_done():
+                    break
         seconds = time.perf_counter() - started
         distributed.assert_equal_weights(self.nets)
         agreement = self.validate()
@@ -154,7 +157,8 @@ class Trainer:
         counter = AgreementCounter(self.config.train)
         self.nets.eval()
         rule = self.config.pseudo_label
-        for image, has_crack in validation_batches(self.val_images, self.config.train.batch_size):
+        batch_size = self.config.train.batch_size
+        for image, has_crack in validation_batches(self.val_images, batch_size, self.shard):
             image = image.to(self.device, memory_format=torch.channels_last)
             activation = self.learner.teacher(image)
             size = (image.shape[-2], image.shape[-1])
@@ -168,7 +172,7 @@ class Trainer:
                 (activation.logits[:, CRACK] > 0).cpu(),
                 has_crack > 0,
             )
-        return counter.result()
+        return counter.result(self.device)
 
     # -- position ----------------------------------------------------------------------------
 

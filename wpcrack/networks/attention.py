@@ -19,8 +19,7 @@ class DirectionalConv(nn.Module):
     """Depthwise line filters in four true directions, any input size.
 
     The released code initializes two of four kernels to [-1, 0, 1] and makes the diagonal ones
-    plain 2x2; here each kernel is masked to its line, and starts as a center-minus-sides ridge
-    detector, so that a dark or bright path stands out from the first step.
+    plain 2x2; here each kernel is masked to its line, and starts at random along it.
     """
 
     mask: Tensor

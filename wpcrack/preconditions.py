@@ -1,0 +1,39 @@
+"""What must hold before a training starts, checked before any network is built."""
+
+from __future__ import annotations
+
+from wpcrack.batches import Shard
+from wpcrack.config import ModelConfig, TrainConfig
+from wpcrack.errors import ConfigError
+
+
+def require_sides(model: ModelConfig, *sizes: tuple[int, int]) -> None:
+    """Refuses images that the decoder's downs would shrink to nothing.
+
+    Args:
+        model: Decoder stride and number of downs.
+        sizes: (H, W) in pixels of every kind of image that will be read.
+
+    Raises:
+        ConfigError: if an image side is shorter than the decoder needs.
+    """
+    needed = model.decoder_stride * 2 ** len(model.decoder_widths)
+    smallest = min(min(size) for size in sizes)
+    if smallest < needed:
+        raise ConfigError(
+            f"model.decoder_widths has {len(model.decoder_widths)} levels, which need images of "
+            f"{needed} pixels, but some have {smallest}; set fewer levels or use larger windows"
+        )
+
+
+def require_common_statistics(train: TrainConfig, shard: Shard) -> None:
+    """Refuses BatchNorm statistics of the local batch when there are several workers.
+
+    Raises:
+        ConfigError: if statistics would differ between workers.
+    """
+    if shard.ranks > 1 and not train.freeze_batchnorm:
+        raise ConfigError(
+            f"train.freeze_batchnorm=false with {shard.ranks} workers gives each its own "
+            "BatchNorm statistics; set train.freeze_batchnorm=true or use one worker"
+        )
