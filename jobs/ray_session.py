@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -35,10 +36,13 @@ LOCAL_OBJECT_STORE_BYTES = 512 * 2**20
 READER_CPUS = 1
 """Logical CPUs left for Ray Data's own tasks: an actor pool that takes all of them hangs."""
 
+CONNECT_TIMEOUT_S = 5.0
+"""A cluster that does not take a connection within this time is not there."""
 
-def prepare_environment() -> None:
+
+def prepare_environment(*, local: bool = False) -> None:
     """Sets what a local Ray must find in the environment; call before `import ray`."""
-    if os.environ.get("RAY_ADDRESS", "local") in ("", "local"):
+    if local or os.environ.get("RAY_ADDRESS", "local") in ("", "local"):
         for name, value in LOCAL_ENVIRONMENT.items():
             os.environ.setdefault(name, value)
 
@@ -62,7 +66,7 @@ def ray_session(
     Raises:
         ConfigError: Nobody answers at RAY_ADDRESS, or the cluster is smaller than asked.
     """
-    prepare_environment()
+    prepare_environment(local=local)
     import ray
 
     if ray.is_initialized():
@@ -111,12 +115,21 @@ def _join(address: str) -> None:
     import ray
 
     try:
+        _knock(address)
         ray.init(logging_level=logging.WARNING, log_to_driver=False)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise ConfigError(
             f"no Ray answers at RAY_ADDRESS={address} ({_first_line(error)}); start that cluster, "
             "or unset RAY_ADDRESS to work on this machine"
         ) from error
+
+
+def _knock(address: str) -> None:
+    """Fails within seconds where nobody listens; ray.init() alone tries for minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host and port.isdigit():
+        with socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S):
+            pass
 
 
 def _require(cpus: float, gpus: float, address: str) -> None:

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+
+import pytest
+
+from jobs.ray_session import LOCAL_ENVIRONMENT, prepare_environment, ray_session, stop_on_sigterm
+from wpcrack.errors import ConfigError
+
+
+@pytest.fixture
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name in (*LOCAL_ENVIRONMENT, "RAY_ADDRESS"):
+        monkeypatch.setenv(name, "")  # so that what the test sets is taken back
+        monkeypatch.delenv(name)
+    return monkeypatch
+
+
+def test_a_local_ray_gets_its_environment_but_what_the_user_set_stays(
+    bare_environment: pytest.MonkeyPatch,
+) -> None:
+    bare_environment.setenv("RAY_USAGE_STATS_ENABLED", "1")
+    prepare_environment()
+    expected = LOCAL_ENVIRONMENT | {"RAY_USAGE_STATS_ENABLED": "1"}
+    assert {name: os.environ[name] for name in LOCAL_ENVIRONMENT} == expected
+
+
+def test_the_environment_of_a_named_cluster_is_left_alone(
+    bare_environment: pytest.MonkeyPatch,
+) -> None:
+    bare_environment.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    prepare_environment()
+    assert not set(LOCAL_ENVIRONMENT) & set(os.environ)
+
+
+def test_a_cluster_that_is_not_there_is_named_within_seconds(
+    bare_environment: pytest.MonkeyPatch,
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+        bare_environment.setenv("RAY_ADDRESS", address)
+        start = time.monotonic()
+        with pytest.raises(ConfigError, match=f"no Ray answers at RAY_ADDRESS={address}"):
+            ray_session(1).__enter__()
+        assert time.monotonic() - start < 30
+
+
+def test_sigterm_interrupts_a_job_and_is_restored_afterwards() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), stop_on_sigterm():
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is before
