@@ -9,6 +9,7 @@ Shape letters: B images, C of them with a crack, H W pixels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,7 +20,7 @@ from wpcrack import losses
 from wpcrack.cam import crack_map, upsample
 from wpcrack.config import LossConfig, MethodConfig, PseudoLabelConfig
 from wpcrack.networks import CRACK, Activation, Encoding, Features, Networks
-from wpcrack.optim import Optimizers, Terms, descend, frozen
+from wpcrack.optim import Optimizers, Terms, descend, evaluating, frozen
 from wpcrack.pseudo_label import PseudoLabel, pseudo_label, refine
 
 
@@ -76,24 +77,34 @@ def adversarial_step(
     """Phases A and B; each updates its own network only.
 
     With `train.schedule` = shared both phases use one forward pass of each encoder, so phase B
-    sees the reconstructor's features from before its update; fresh encodes again, as released.
+    sees the reconstructor's features from before its update. With fresh, as released, each phase
+    computes what it needs, and the network that it holds fixed is in eval mode.
 
     Returns:
         The terms, and the forward passes for the detector.
     """
     weights, clip = config.losses, config.optim.clip_norm
-    activation = nets.classifier(batch.image)
+    fresh = config.train.schedule == "fresh"
+    activation = look(nets.classifier, batch) if fresh else nets.classifier(batch.image)
     encoding = nets.reconstructor.encode(batch.image)
     with frozen(nets.classifier):
         seen = crack_map(activation.cam.detach(), batch.size, nets.config.cam_norm)
         rec = reconstructor_terms(nets, batch, seen, encoding, weights)
         descend(rec, optimizers.reconstructor, clip)
-    with frozen(nets.reconstructor):
-        if config.train.schedule == "fresh":
+    with frozen(nets.reconstructor), evaluating(nets.reconstructor):
+        if fresh:
+            activation = nets.classifier(batch.image)
             encoding = nets.reconstructor.encode(batch.image)
         cls = classifier_terms(nets, batch, activation, encoding, weights)
         descend(cls, optimizers.classifier, clip)
     return {**rec, **cls}, activation, encoding
+
+
+def look(classifier: nn.Module, batch: Batch) -> Activation:
+    """What the classifier says in eval mode, without gradient."""
+    with torch.no_grad(), evaluating(classifier):
+        activation: Activation = classifier(batch.image)
+        return activation
 
 
 def detector_step(
@@ -101,7 +112,7 @@ def detector_step(
     batch: Batch,
     features: tuple[Features, Features],
     label: PseudoLabel,
-    optimizer: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
     config: MethodConfig,
 ) -> Terms:
     """Phase C: the detector agrees with the refined CAM.
@@ -210,6 +221,8 @@ def detector_terms(
 ) -> Terms:
     """Phase C: BCE with logits + region loss; road images count with an empty mask.
 
+    Without `det_on_road`, as released, they do not count at all.
+
     Args:
         nets: only the detector is used.
         batch: the local batch.
@@ -218,8 +231,14 @@ def detector_terms(
         config: weights.
     """
     logits = nets.detector(*features, batch.image.shape[-2:]).float()
+    if config.det_second_sigmoid:
+        logits = torch.sigmoid(logits)
+    counted = batch.images
+    if not config.det_on_road:
+        shown = label.weight * batch.has_crack.view(-1, 1, 1, 1)
+        label, counted = PseudoLabel(label.target, shown), batch.cracks
     return {
-        "det_bce": losses.detection(logits, label, batch.images, config.det_pos_weight),
+        "det_bce": losses.detection(logits, label, counted, config.det_pos_weight),
         "det_region": config.det_region
         * losses.region(logits, label, batch.has_crack, batch.cracks),
     }
@@ -228,7 +247,7 @@ def detector_terms(
 def label_batch(
     teacher: nn.Module, batch: Batch, config: PseudoLabelConfig, cam_norm: Literal["sigmoid", "max"]
 ) -> PseudoLabel:
-    """Pseudo label from the averaged classifier, in eval mode and without gradient."""
+    """Pseudo label from the CAM of `teacher` (by default the averaged classifier), no gradient."""
     with torch.no_grad():
         cam = teacher(batch.image).cam
         refined = refine(batch.image, crack_map(cam, batch.size, cam_norm), config)

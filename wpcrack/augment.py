@@ -6,6 +6,7 @@ or thread prepares it.
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,7 +21,11 @@ def augment(
     Square images are also transposed; others only flipped.
     """
     flips = rng.random(3) < 0.5
-    if config.flip:
+    if config.zoom != (1.0, 1.0):
+        image = enlarge(image, rng, config.zoom)
+    if config.flip == "horizontal":
+        image = image[:, ::-1] if flips[1] else image
+    elif config.flip:
         image = image[::-1] if flips[0] else image
         image = image[:, ::-1] if flips[1] else image
         image = image.transpose(1, 0, 2) if flips[2] and image.shape[0] == image.shape[1] else image
@@ -31,6 +36,19 @@ def augment(
     mean = float(x.mean())
     x = ((x - mean) * np.float32(gain) + np.float32(mean * shift)) * tint
     return np.ascontiguousarray(np.clip(x, 0, 1).transpose(2, 0, 1), dtype=np.float32)
+
+
+def enlarge(
+    image: NDArray[np.uint8], rng: np.random.Generator, factors: tuple[float, float]
+) -> NDArray[np.uint8]:
+    """(H, W, 3) enlarged by a random factor of the range, then a random part of the same size."""
+    height, width = image.shape[:2]
+    factor = rng.uniform(*factors)
+    sides = max(width, round(width * factor)), max(height, round(height * factor))
+    large = cv2.resize(np.ascontiguousarray(image), sides, interpolation=cv2.INTER_LINEAR)
+    row = int(rng.integers(large.shape[0] - height + 1))
+    col = int(rng.integers(large.shape[1] - width + 1))
+    return large[row : row + height, col : col + width].astype(np.uint8, copy=False)
 
 
 def plain(image: NDArray[np.uint8]) -> NDArray[np.float32]:

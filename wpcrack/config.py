@@ -313,7 +313,7 @@ class TrainConfig(Block):
     joint_every: Count = 2
     """See `joint_after` (paper)."""
     decoder_stops: bool = False
-    """The reconstructor's decoder is not trained after the first joint epoch. Released: true."""
+    """The reconstructor's decoder is not trained from the first joint epoch on. Released: true."""
     val_items: Annotated[int, Field(ge=2)] = 256
     """At most this many validation windows are scored per epoch."""
     label_min_share: Share = 0.002

@@ -1,11 +1,12 @@
-"""Optimizers of the three networks, the update of one phase, the learning-rate schedule."""
+"""Optimizers of the three networks, the update of one phase, learning-rate schedules."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,13 +24,13 @@ Terms = Mapping[str, Tensor]
 class Optimizers:
     """One optimizer per updated set of parameters."""
 
-    classifier: torch.optim.AdamW
-    reconstructor: torch.optim.AdamW
-    detector: torch.optim.AdamW
-    joint: torch.optim.AdamW
-    """Detector and both encoders (joint fine-tuning)."""
+    classifier: torch.optim.Optimizer
+    reconstructor: torch.optim.Optimizer
+    detector: torch.optim.Optimizer
+    joint: torch.optim.Optimizer
+    """Detector and both encoders (joint fine-tuning); under SGD only the encoders."""
 
-    def named(self) -> dict[str, torch.optim.AdamW]:
+    def named(self) -> dict[str, torch.optim.Optimizer]:
         """By name, for checkpoints and schedules."""
         return {
             "classifier": self.classifier,
@@ -38,39 +39,86 @@ class Optimizers:
             "joint": self.joint,
         }
 
+    def for_joint(self) -> tuple[torch.optim.Optimizer, ...]:
+        """What steps together in joint fine-tuning: under SGD the detector keeps its AdamW."""
+        if isinstance(self.joint, torch.optim.SGD):
+            return self.detector, self.joint
+        return (self.joint,)
+
 
 def make_optimizers(nets: Networks, config: OptimConfig) -> Optimizers:
-    """AdamW; pretrained encoders learn at `encoder_lr`, everything new at `head_lr`."""
+    """Pretrained layers learn at `encoder_lr`, everything new at `head_lr`."""
     c, r, d = nets.classifier, nets.reconstructor, nets.detector
+    make = sgd if config.kind == "sgd" else adamw
     return Optimizers(
-        classifier=adamw([c.encoder], [c.head], config),
-        reconstructor=adamw(
-            [r.encoder], [r.head, r.reduce_shallow, r.reduce_deep, r.decoder], config
+        classifier=make([c.encoder, *c.head.pretrained_layers()], c.head.new_layers(), config),
+        reconstructor=make(
+            [r.encoder, *r.head.pretrained_layers()],
+            [*r.head.new_layers(), *r.reducers(), r.decoder],
+            config,
         ),
         detector=adamw([], [d], config),
-        joint=adamw([c.encoder, r.encoder], [d], config),
+        joint=make([c.encoder, r.encoder], [] if config.kind == "sgd" else [d], config),
     )
 
 
 def adamw(
-    pretrained: Iterable[nn.Module], new: Iterable[nn.Module], config: OptimConfig
+    pretrained: Sequence[nn.Module], new: Sequence[nn.Module], config: OptimConfig
 ) -> torch.optim.AdamW:
-    """Groups with their peak learning rates, one fused kernel; biases and norms do not decay."""
-    groups = []
+    """AdamW over `groups`, one fused kernel."""
+    return torch.optim.AdamW(groups(pretrained, new, config), lr=config.head_lr, fused=True)
+
+
+def sgd(
+    pretrained: Sequence[nn.Module], new: Sequence[nn.Module], config: OptimConfig
+) -> torch.optim.SGD:
+    """SGD with momentum; transposed convolutions learn at `transpose_lr` if it is set."""
+    transposed = [
+        module
+        for parent in new
+        for module in parent.modules()
+        if isinstance(module, nn.ConvTranspose2d) and config.transpose_lr is not None
+    ]
+    special = {id(p) for module in transposed for p in module.parameters()}
+    members = []
+    for group in groups(pretrained, new, config):
+        for is_special in (False, True):
+            parameters = [p for p in group["params"] if (id(p) in special) == is_special]
+            rate = config.transpose_lr if is_special else group["peak_lr"]
+            if parameters:
+                members.append({**group, "params": parameters, "peak_lr": rate})
+    return torch.optim.SGD(members, lr=config.head_lr, momentum=config.momentum, fused=True)
+
+
+def groups(
+    pretrained: Iterable[nn.Module], new: Iterable[nn.Module], config: OptimConfig
+) -> list[dict[str, Any]]:
+    """Parameter groups with their peak learning rates; biases and norms do not decay."""
+    found: list[dict[str, Any]] = []
     for modules, rate in ((pretrained, config.encoder_lr), (new, config.head_lr)):
         members = [p for module in modules for p in module.parameters()]
         matrices = [p for p in members if p.ndim > 1]
         vectors = [p for p in members if p.ndim <= 1]
         for parameters, decay in ((matrices, config.weight_decay), (vectors, 0.0)):
             if parameters:
-                groups.append({"params": parameters, "peak_lr": rate, "weight_decay": decay})
-    return torch.optim.AdamW(groups, lr=config.head_lr, fused=True)
+                found.append({"params": parameters, "peak_lr": rate, "weight_decay": decay})
+    return found
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, share: float) -> None:
     """Sets each group to `share` of its peak."""
     for group in optimizer.param_groups:
         group["lr"] = group["peak_lr"] * share
+
+
+def learning_rate_share(progress: float, config: OptimConfig) -> float:
+    """Learning rate as a share of the peak at `progress` in [0, 1] of a stage."""
+    return poly(progress, config) if config.schedule == "poly" else one_cycle(progress, config)
+
+
+def poly(progress: float, config: OptimConfig) -> float:
+    """Polynomial decay (1 - progress / poly_end)^poly_power, 0 from `poly_end` on (paper)."""
+    return float(max(0.0, 1 - progress / config.poly_end) ** config.poly_power)
 
 
 def one_cycle(progress: float, config: OptimConfig) -> float:
@@ -84,8 +132,12 @@ def one_cycle(progress: float, config: OptimConfig) -> float:
     return config.final_share + (1 - config.final_share) * (1 + math.cos(math.pi * rest)) / 2
 
 
-def descend(terms: Terms, optimizer: torch.optim.Optimizer, clip_norm: float) -> None:
-    """One update: backward, mean gradient over ranks, clipping, step.
+def descend(
+    terms: Terms,
+    optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
+    clip_norm: float | None,
+) -> None:
+    """One update: backward, mean gradient over ranks, clipping, step of one or more optimizers.
 
     Raises:
         TrainingError: if a term (named) or the gradient is not finite on any rank; raised on every
@@ -97,14 +149,17 @@ def descend(terms: Terms, optimizer: torch.optim.Optimizer, clip_norm: float) ->
         name = list(terms)[broken.index(max(broken))]
         here = ", ".join(f"{k}={v:.4g}" for k, v in zip(terms, values.tolist(), strict=True))
         raise not_finite(f"loss term {name}", here)
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    optimizer.zero_grad(set_to_none=True)
+    several = [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else optimizer
+    parameters = [p for each in several for group in each.param_groups for p in group["params"]]
+    for each in several:
+        each.zero_grad(set_to_none=True)
     values.sum().backward()  # type: ignore[no-untyped-call]
     distributed.average_gradients(parameters)
-    norm = nn.utils.clip_grad_norm_(parameters, clip_norm)
+    norm = nn.utils.clip_grad_norm_(parameters, math.inf if clip_norm is None else clip_norm)
     if not norm.isfinite():
         raise not_finite(f"the gradient of {' + '.join(terms)}", f"norm={norm.item():.4g}")
-    optimizer.step()
+    for each in several:
+        each.step()
 
 
 def not_finite(what: str, figures: str) -> TrainingError:
@@ -129,3 +184,15 @@ def frozen(*networks: nn.Module) -> Iterator[None]:
     finally:
         for p, flag in flags:
             p.requires_grad_(flag)
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """The network is in eval mode (no dropout); every mode is restored afterwards."""
+    modes = [(module, module.training) for module in network.modules()]
+    try:
+        network.eval()
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode

@@ -7,14 +7,23 @@ eval mode. It follows the classifier in the first two stages and is fixed in the
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 
 import torch
 
 from wpcrack import distributed, losses
 from wpcrack.adversarial import Batch, adversarial_step, detector_step, label_batch
-from wpcrack.config import MethodConfig
-from wpcrack.networks import Activation, Classifier, Features, Networks
-from wpcrack.optim import Terms, descend, frozen, make_optimizers, one_cycle, set_learning_rate
+from wpcrack.config import MethodConfig, TrainConfig
+from wpcrack.networks import Classifier, Features, Networks
+from wpcrack.optim import (
+    Terms,
+    descend,
+    evaluating,
+    frozen,
+    learning_rate_share,
+    make_optimizers,
+    set_learning_rate,
+)
 from wpcrack.pseudo_label import PseudoLabel
 
 STAGES = ("warmup", "adversarial", "detector")
@@ -47,11 +56,13 @@ class Learner:
 
     def step(self, stage: str, batch: Batch, progress: float, steps_done: int) -> Terms:
         """One step of a stage; `progress` in [0, 1] of the stage sets the learning rates."""
-        run = {"warmup": self._warmup, "adversarial": self._adversarial, "detector": self._detector}
-        rate = one_cycle(progress, self.config.optim)
-        for optimizer in self.optimizers.named().values():
-            set_learning_rate(optimizer, rate)
-        terms = run[stage](batch)
+        self._set_learning_rates(progress)
+        if stage == "warmup":
+            terms = self._warmup(batch)
+        elif stage == "adversarial":
+            terms = self._adversarial(batch, steps_done // self.config.train.epoch_steps)
+        else:
+            terms = self._fit_detector(batch, joint=self.config.train.joint)
         if stage != "detector":
             self._average_teacher(steps_done)
         return terms
@@ -63,30 +74,50 @@ class Learner:
         descend(terms, self.optimizers.classifier, self.config.optim.clip_norm)
         return terms
 
-    def _adversarial(self, batch: Batch) -> Terms:
-        """The three phases of the paper."""
-        nets = self.nets
-        terms, activation, encoding = adversarial_step(nets, batch, self.optimizers, self.config)
+    def _adversarial(self, batch: Batch, epoch: int) -> Terms:
+        """The three phases of the paper; in joint epochs the third also updates the encoders."""
+        nets, train = self.nets, self.config.train
+        first_joint = first_joint_epoch(train)
+        reached = first_joint is not None and epoch >= first_joint
+        stopped = [nets.reconstructor.decoder] if train.decoder_stops and reached else []
+        with frozen(*stopped):
+            terms, activation, encoding = adversarial_step(
+                nets, batch, self.optimizers, self.config
+            )
+        if is_joint_epoch(epoch, train):
+            return {**terms, **self._fit_detector(batch, joint=True)}
         with frozen(nets.classifier, nets.reconstructor):
-            if self.config.train.schedule == "fresh":
-                activation = nets.classifier(batch.image)
-            features = detached(activation), detached(encoding.activation)
+            seen = activation.features
+            if train.schedule == "fresh":
+                seen = nets.classifier.encoder(batch.image)
+            features = detached(seen), detached(encoding.activation.features)
             optimizer = self.optimizers.detector
             det = detector_step(nets, batch, features, self._label(batch), optimizer, self.config)
         return {**terms, **det}
 
-    def _detector(self, batch: Batch) -> Terms:
-        """The detector, and with `train.joint` the encoders below it, learn the pseudo label."""
-        nets, joint = self.nets, self.config.train.joint
+    def _fit_detector(self, batch: Batch, *, joint: bool) -> Terms:
+        """The detector, and with `joint` the encoders below it, learn the pseudo label."""
+        nets = self.nets
         with torch.set_grad_enabled(joint):
             features = nets.classifier.encoder(batch.image), nets.reconstructor.encoder(batch.image)
-        optimizer = self.optimizers.joint if joint else self.optimizers.detector
-        return detector_step(nets, batch, features, self._label(batch), optimizer, self.config)
+        optimizers = self.optimizers.for_joint() if joint else (self.optimizers.detector,)
+        return detector_step(nets, batch, features, self._label(batch), optimizers, self.config)
 
     def _label(self, batch: Batch) -> PseudoLabel:
-        return label_batch(
-            self.teacher, batch, self.config.pseudo_label, self.config.model.cam_norm
-        )
+        """Pseudo label of the classifier that `pseudo_label.source` names."""
+        rule, how = self.config.pseudo_label, self.config.model.cam_norm
+        if rule.source == "ema":
+            return label_batch(self.teacher, batch, rule, how)
+        classifier = self.nets.classifier
+        with evaluating(classifier) if rule.source == "eval" else nullcontext():
+            return label_batch(classifier, batch, rule, how)
+
+    def _set_learning_rates(self, progress: float) -> None:
+        config = self.config.optim
+        share = learning_rate_share(progress, config)
+        for name, optimizer in self.optimizers.named().items():
+            constant = name == "detector" and not config.detector_decay
+            set_learning_rate(optimizer, 1.0 if constant else share)
 
     @torch.no_grad()
     def _average_teacher(self, steps_done: int) -> None:
@@ -103,7 +134,19 @@ class Learner:
                 slow.copy_(fast)
 
 
-def detached(activation: Activation) -> Features:
+def is_joint_epoch(epoch: int, config: TrainConfig) -> bool:
+    """Whether this epoch of the adversarial stage also fine-tunes the encoders (paper)."""
+    after = config.joint_after
+    return after is not None and epoch > after and epoch % config.joint_every == 0
+
+
+def first_joint_epoch(config: TrainConfig) -> int | None:
+    """The first epoch of which `is_joint_epoch` holds."""
+    if config.joint_after is None:
+        return None
+    return (config.joint_after // config.joint_every + 1) * config.joint_every
+
+
+def detached(f: Features) -> Features:
     """Features without their graph."""
-    f = activation.features
     return Features(f.stride2.detach(), f.stride4.detach(), f.stride8.detach(), f.deep.detach())

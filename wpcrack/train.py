@@ -24,7 +24,7 @@ from wpcrack.cam import crack_map
 from wpcrack.config import MethodConfig
 from wpcrack.image_level import ImageLevelSet
 from wpcrack.networks import CRACK
-from wpcrack.optim import one_cycle
+from wpcrack.optim import learning_rate_share
 from wpcrack.preconditions import require_common_statistics, require_sides
 from wpcrack.pseudo_label import refine
 from wpcrack.selection import THRESHOLD, Agreement, AgreementCounter
@@ -133,7 +133,7 @@ class Trainer:
             **agreement.named(),
             "train/images_per_s": meter.steps * self.config.train.batch_size / seconds,
             "train/data_wait": waited / seconds,
-            "train/lr_share": one_cycle(self._progress(), self.config.optim),
+            "train/lr_share": learning_rate_share(self._progress(), self.config.optim),
             "train/progress": self.progress(),
         }
         return self._report(stage, metrics, agreement)

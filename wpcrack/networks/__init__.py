@@ -9,6 +9,9 @@ from wpcrack.networks.classifier import CRACK, ROAD, Activation, Classifier
 from wpcrack.networks.detector import Detector
 from wpcrack.networks.encoder import Features
 from wpcrack.networks.reconstructor import Encoding, Reconstructor
+from wpcrack.networks.released_detector import ReleasedDetector
+from wpcrack.networks.released_reconstructor import ReleasedReconstructor
+from wpcrack.networks.resnet38d import RESNET38D
 
 __all__ = [
     "CRACK",
@@ -20,6 +23,8 @@ __all__ = [
     "Features",
     "Networks",
     "Reconstructor",
+    "ReleasedDetector",
+    "ReleasedReconstructor",
 ]
 
 
@@ -29,9 +34,15 @@ class Networks(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        backbone = config.encoder == RESNET38D
         self.classifier = Classifier(config)
-        self.reconstructor = Reconstructor(config)
-        self.detector = Detector(self.classifier.encoder, self.reconstructor.encoder, config)
+        self.reconstructor: Reconstructor | ReleasedReconstructor = (
+            ReleasedReconstructor(config) if backbone else Reconstructor(config)
+        )
+        kind = ReleasedDetector if config.detector == "released" else Detector
+        self.detector: Detector | ReleasedDetector = kind(
+            self.classifier.encoder, self.reconstructor.encoder, config
+        )
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> (B, 1, H, W) crack logits. No CAM, no label is needed."""

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from wpcrack.config import ModelConfig
-from wpcrack.networks.encoder import Encoder, Features
+from wpcrack.networks.encoder import Encoder, Features, ImageEncoder
+from wpcrack.networks.pooling import top_mean
+from wpcrack.networks.resnet38d import RESNET38D, ResNet38d, ResNet38dHead, load_backbone
 
 ROAD, CRACK = 0, 1
 
@@ -43,14 +45,23 @@ class CamHead(nn.Module):
         cam = self.score(hidden)
         return cam, top_mean(cam, self.pool_fraction)
 
+    def pretrained_layers(self) -> list[nn.Module]:
+        """Layers that ImageNet weights exist for: none."""
+        return []
+
+    def new_layers(self) -> list[nn.Module]:
+        """Layers that start at random: all."""
+        return [self]
+
 
 class Classifier(nn.Module):
     """Encoder and CAM head, trained with image-level labels."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.encoder = Encoder(config.encoder, config.pretrained)
-        self.head = CamHead(self.encoder, config)
+        self.encoder: ImageEncoder
+        self.head: CamHead | ResNet38dHead
+        self.encoder, self.head = encoder_and_head(config)
 
     def forward(self, image: Tensor) -> Activation:
         """Activation of (B, 3, H, W) images in [0, 1]."""
@@ -59,12 +70,11 @@ class Classifier(nn.Module):
         return Activation(cam, logits, features)
 
 
-def top_mean(cam: Tensor, fraction: float) -> Tensor:
-    """Mean of the highest `fraction` of cells: (B, K, h, w) -> (B, K).
-
-    Fraction 1 is global average pooling (the paper); a small fraction tolerates a crack that
-    fills few cells, since a thin crack then is not averaged away.
-    """
-    cells = cam.flatten(2)
-    count = max(1, round(fraction * cells.shape[2]))
-    return cells.topk(count, dim=2).values.mean(2)
+def encoder_and_head(config: ModelConfig) -> tuple[ImageEncoder, CamHead | ResNet38dHead]:
+    """What `model.encoder` names: the paper's backbone, or any timm encoder with our head."""
+    if config.encoder == RESNET38D:
+        backbone, head = ResNet38d(config), ResNet38dHead(config)
+        load_backbone(backbone, head, config)
+        return backbone, head
+    encoder = Encoder(config.encoder, config.pretrained)
+    return encoder, CamHead(encoder, config)

@@ -6,7 +6,7 @@ Shape letters: B images, H W pixels, h w = H/8 W/8.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -41,16 +41,44 @@ class Features:
         return {2: self.stride2, 4: self.stride4, 8: self.stride8}[stride]
 
 
-class Encoder(nn.Module):
-    """timm features at strides 2, 4, 8, 8 of an image in [0, 1]; normalizes by its own mean/std."""
+class ImageEncoder(nn.Module):
+    """Base of the encoders: normalizes images in [0, 1] by the mean and deviation it was made for.
+
+    Attributes:
+        channels: width of each map of `Features`, by stride (2, 4, 8) and "deep".
+    """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, name: str, pretrained: Literal["package", "timm", "none"]) -> None:
+    def __init__(
+        self, channels: dict[int | str, int], mean: Sequence[float], std: Sequence[float]
+    ) -> None:
         super().__init__()
+        self.channels = channels
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
+
+    def normalize(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> zero mean, unit deviation of the encoder's pretraining."""
+        return (image - self.mean) / self.std
+
+    def forward(self, image: Tensor) -> Features:
+        """Features of (B, 3, H, W) images in [0, 1]; H and W multiples of 8."""
+        raise NotImplementedError
+
+
+class Encoder(ImageEncoder):
+    """timm features at strides 2, 4, 8, 8 of an image in [0, 1]; normalizes by its own mean/std."""
+
+    def __init__(self, name: str, pretrained: Literal["package", "timm", "file", "none"]) -> None:
+        if pretrained == "file":
+            raise ConfigError(
+                f"model.pretrained=file is for resnet38d, got encoder {name!r}; "
+                "set model.pretrained=package, timm or none"
+            )
         try:
-            self.body = timm.create_model(
+            body = timm.create_model(
                 name,
                 features_only=True,
                 output_stride=8,
@@ -69,27 +97,20 @@ class Encoder(nn.Module):
                 f"({str(error).partition('. ')[0]}); connect to the network once, "
                 "or set model.pretrained=package or none"
             ) from error
-        info = self.body.feature_info
+        info = body.feature_info
         assert isinstance(info, FeatureInfo)
         if info.reduction() != [2, 4, 8, 8]:
             raise ConfigError(
                 f"model.encoder: {name!r} has strides {info.reduction()} at "
                 "output_stride=8, needed are [2, 4, 8, 8]; choose another encoder"
             )
-        self.channels: dict[int | str, int] = dict(
-            zip((2, 4, 8, "deep"), info.channels(), strict=True)
-        )
         cfg = timm.get_pretrained_cfg(name)
         mean, std = (cfg.mean, cfg.std) if cfg is not None else ((0.5,) * 3, (0.5,) * 3)
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
-        drop_unused_stages(self.body, info.module_name()[-1])
+        super().__init__(dict(zip((2, 4, 8, "deep"), info.channels(), strict=True)), mean, std)
+        drop_unused_stages(body, info.module_name()[-1])
+        self.body = body
         if pretrained == "package":
             load_packaged_weights(self.body, name)
-
-    def normalize(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1] -> zero mean, unit deviation of the encoder's pretraining."""
-        return (image - self.mean) / self.std
 
     def forward(self, image: Tensor) -> Features:
         """Features of (B, 3, H, W) images in [0, 1]; H and W multiples of 8."""

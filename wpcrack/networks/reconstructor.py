@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wpcrack.config import ModelConfig
-from wpcrack.networks.classifier import Activation, CamHead
-from wpcrack.networks.encoder import Encoder
+from wpcrack.networks.classifier import Activation, encoder_and_head
+from wpcrack.networks.released_decoder import ReleasedDecoder
 
 LEAK = 0.2
 
@@ -89,14 +89,13 @@ class Reconstructor(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.encoder = Encoder(config.encoder, config.pretrained)
-        self.head = CamHead(self.encoder, config)
+        self.encoder, self.head = encoder_and_head(config)
         half = config.recon_channels // 2
         self.reduce_shallow = nn.Conv2d(self.encoder.channels[8], half, 1, bias=False)
         self.reduce_deep = nn.Conv2d(
             self.encoder.channels["deep"], config.recon_channels - half, 1, bias=False
         )
-        self.decoder = Decoder(config.recon_channels, config.decoder_widths)
+        self.decoder = make_decoder(config)
         self.decoder_stride = config.decoder_stride
 
     def encode(self, image: Tensor) -> Encoding:
@@ -110,9 +109,23 @@ class Reconstructor(nn.Module):
 
     def decode(self, feature: Tensor, keep: Tensor | None = None) -> Tensor:
         """Paints (B, 3, H, W) from Z where `keep` (B, 1, H, W) in [0, 1] lets it through."""
-        if keep is not None:
-            size = feature.shape[-2:]
-            feature = feature * F.interpolate(keep, size=size, mode="area")
-        sides = feature.shape[-2] * self.decoder_stride, feature.shape[-1] * self.decoder_stride
-        image: Tensor = self.decoder(feature, sides)
-        return image
+        return paint(self.decoder, feature, keep, self.decoder_stride)
+
+    def reducers(self) -> list[nn.Module]:
+        """The convolutions that make Z."""
+        return [self.reduce_shallow, self.reduce_deep]
+
+
+def make_decoder(config: ModelConfig) -> nn.Module:
+    """The decoder that `model.decoder` names; called with a canvas and the image's (H, W)."""
+    if config.decoder == "released":
+        return ReleasedDecoder(config.recon_channels, config.decoder_widths)
+    return Decoder(config.recon_channels, config.decoder_widths)
+
+
+def paint(decoder: nn.Module, feature: Tensor, keep: Tensor | None, stride: int) -> Tensor:
+    """Decodes Z (B, C, H/s, W/s), masked by `keep` (B, 1, H, W) if given -> (B, 3, H, W)."""
+    if keep is not None:
+        feature = feature * F.interpolate(keep, size=feature.shape[-2:], mode="area")
+    image: Tensor = decoder(feature, (feature.shape[-2] * stride, feature.shape[-1] * stride))
+    return image

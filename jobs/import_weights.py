@@ -1,0 +1,68 @@
+"""Released checkpoint -> run folder that evaluate, predict and infer accept.
+
+    wpcrack import-weights wpcracknet.ckpt --out runs/released
+    python -m jobs.import_weights wpcracknet.ckpt --out runs/released
+
+The file may hold anything beside the tensors; code in it is never run.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+
+from wpcrack.checkpoint import MODEL_FOLDER, save_model
+from wpcrack.errors import CheckpointError
+from wpcrack.released_weights import import_released
+
+CARD = "MODEL_CARD.md"
+
+
+def run_import(file: Path, out: Path) -> Path:
+    """Writes `out`/model/ and `out`/MODEL_CARD.md.
+
+    Args:
+        file: The authors' Lightning checkpoint, or a state dict of the same names.
+        out: New or empty folder.
+
+    Returns:
+        The model folder.
+
+    Raises:
+        CheckpointError: The file does not hold the released networks, or `out` cannot be used.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise CheckpointError(f"{out} exists already and is not empty; choose another --out")
+    networks, info = import_released(file)
+    info = info.model_copy(update={"trained": {**info.trained, "wpcrack": version("wpcrack")}})
+    folder = out / MODEL_FOLDER
+    save_model(folder, networks, info)
+    (out / CARD).write_text(model_card(info.trained), encoding="utf-8")
+    count = sum(p.numel() for p in networks.state_dict().values())
+    print(f"{count / 1e6:.1f} million numbers of {file.name} -> {folder}")
+    return folder
+
+
+def model_card(trained: dict[str, str]) -> str:
+    """Markdown: what was imported, and what is not known about it."""
+    return "\n".join(
+        [
+            "# Model card",
+            "",
+            "Road crack detector: the released networks of WP-CrackNet (arXiv 2510.17566).",
+            "",
+            f"* Imported from: `{trained['imported']}`, SHA-256 {trained['sha256']}",
+            f"* By: wpcrack {trained['wpcrack']}",
+            "* Pixel size: photographs, pixel size unknown",
+            "* Training data, their split and their license: see the authors of the file",
+            "",
+            "Not claimed: any score. Measure with `wpcrack evaluate` on images of your own.",
+            "",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    from jobs.cli import run_command
+
+    run_command("import-weights")
