@@ -11,16 +11,18 @@ command continues an interrupted job.
 from __future__ import annotations
 
 import functools
+import json
 import sys
 import time
 from collections.abc import Collection
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from geo.errors import InputError
 from geo.mosaic import Mosaic
-from geo.package import AssembleOptions, AssembleReport, assemble
+from geo.package import AssembleOptions, AssembleReport, RunRecord, assemble
 from geo.preview import draw_overview
 from geo.tiles import scan, summary
 from jobs.infer_fingerprint import Fingerprint
@@ -32,8 +34,12 @@ from jobs.infer_report import Failures, InferReport
 from jobs.infer_state import WorkFolder, open_work
 from jobs.infer_worker import BlockResult, Plan, PredictorFactory
 from jobs.ray_session import stop_on_sigterm
+from jobs.versions import versions
 
 __all__ = ["InferJob", "InferReport", "run_inference"]
+
+RECORDED_VERSIONS = ("wpcrack", "ray", "torch", "numpy", "rasterio", "shapely", "pyogrio")
+"""Recorded in the layer run."""
 
 
 def run_inference(
@@ -50,6 +56,7 @@ def run_inference(
         WpcrackError, GeoError: Nothing usable, wrong settings, unusable model, too many failures.
         KeyboardInterrupt: Ctrl-C or SIGTERM; finished blocks are kept and the user is told so.
     """
+    started = _now()
     with stop_on_sigterm():
         model = model_files(job.model) if predictor_factory is None else ModelFiles.stand_in()
         _refuse_output_among_inputs(job)
@@ -61,9 +68,7 @@ def run_inference(
         )
         with open_work(job, plan, fingerprint) as work:
             try:
-                return _run(
-                    _Context(job, plan, work, factory, model.label, fingerprint.run_id, local)
-                )
+                return _run(_Context(job, plan, work, factory, model, fingerprint, started, local))
             except KeyboardInterrupt:
                 _tell_how_to_continue(work)
                 raise
@@ -77,8 +82,10 @@ class _Context:
     plan: Plan
     work: WorkFolder
     factory: PredictorFactory
-    model: str
-    run_id: str
+    model: ModelFiles
+    fingerprint: Fingerprint
+    started: str
+    """ISO 8601."""
     local: bool
 
 
@@ -94,7 +101,7 @@ def _run(context: _Context) -> InferReport:
     return InferReport(
         package=job.out,
         overview=job.overview,
-        run_id=context.run_id,
+        run_id=context.fingerprint.run_id,
         n_cracks=assembled.n_cracks,
         area_m2=assembled.area_m2,
         n_tiles=len(mosaic.tiles) + len(mosaic.problems),
@@ -165,11 +172,29 @@ def _assemble(context: _Context) -> AssembleReport:
         plan.mosaic.grid,
         AssembleOptions(
             min_area_m2=job.min_area_m2,
+            min_length_m=job.min_length_m,
             simplify_px=job.simplify_px,
-            model=context.model,
-            run_id=context.run_id,
+            survey_date=plan.survey_date,
+            model=context.model.label,
+            run_id=context.fingerprint.run_id,
         ),
         problems=plan.mosaic.problems,
+        run=_record(context),
+    )
+
+
+def _record(context: _Context) -> RunRecord:
+    """Provenance, for the layer run."""
+    inputs = context.fingerprint.inputs
+    summary = {"tiles": str(context.job.tiles), "files": len(inputs)}
+    summary["bytes"] = sum(values[0] for values in inputs.values())
+    return RunRecord(
+        model_hash=context.model.sha256,
+        config=context.job.model_dump_json(),
+        inputs=json.dumps(summary),
+        versions=json.dumps(versions(RECORDED_VERSIONS)),
+        started=context.started,
+        finished=_now(),
     )
 
 
@@ -196,6 +221,10 @@ def _tell_how_to_continue(work: WorkFolder) -> None:
         f"interrupted: {finished} of {total} blocks are finished and kept in {work.root}; "
         "the same command continues"
     )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _say(text: str) -> None:

@@ -32,6 +32,8 @@ class InferJob(Block):
     """A pixel is crack from this probability on."""
     min_area_m2: NonNegative = 0.0002
     """Smaller cracks are dropped, after joining across blocks. Default: 8 pixels of 5 mm."""
+    min_length_m: NonNegative = 0.0
+    """Shorter cracks are dropped, after joining across blocks."""
     simplify_px: NonNegative = 1.0
     """Tolerance of outline simplification in pixels; areas are measured before. 0: exact."""
     survey_date: date | None = None

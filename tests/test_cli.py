@@ -56,7 +56,7 @@ NEEDED = ("tiles=t", "model=m", "out=o.gpkg")
 
 
 def test_every_command_of_the_product_is_there() -> None:
-    assert COMMANDS == ["demo", "dataset", "train", "evaluate", "predict", "infer", "config"]
+    assert {"demo", "dataset", "train", "evaluate", "predict", "infer", "config"} <= set(COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

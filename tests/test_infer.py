@@ -15,6 +15,7 @@ import cv2
 import geopandas
 import numpy as np
 import pandas as pd
+import pyogrio
 import pytest
 import rasterio
 from numpy.typing import NDArray
@@ -164,6 +165,11 @@ def test_the_map_shows_the_drawn_cracks(tiles: Path, tmp_path: Path) -> None:
     assert inspected(report.package).geometry.area.sum() == pytest.approx((SIDE * GSD_M) ** 2)
     assert (report.exit_code, report.failures) == (0, ())
     assert report.surveyed_mpx == pytest.approx(SIDE**2 / 1e6)
+    (made,) = pyogrio.read_dataframe(report.package, layer="run").to_dict("records")
+    assert made["run_id"] == report.run_id
+    assert json.loads(made["config"])["block_strides"] == 2
+    assert json.loads(made["inputs"])["files"] == 4
+    assert made["started"] <= made["finished"]
     overview = cv2.imread(str(report.overview))
     assert overview is not None
     assert overview.shape[:2] == (SIDE, SIDE)
