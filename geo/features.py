@@ -13,8 +13,12 @@ import pyarrow.compute as pc
 import shapely
 from numpy.typing import NDArray
 
+from geo.crack_type import TypeOptions
 from geo.grid import Grid
+from geo.roads import RoadOptions
 from geo.schema import CENTERLINE, CRACK, Layer
+from geo.segment_rows import SegmentOptions
+from geo.segments import RoadSurvey
 from geo.severity import SeverityOptions, d6433, ltpp, reliable
 from geo.tiles import crs_name
 
@@ -34,6 +38,9 @@ class AssembleOptions:
         simplify_px: tolerance of the topology-preserving simplification in pixels; 0 keeps the
             pixel outline. The area is measured before.
         severity: limits of the severity classes.
+        roads: lines by which cracks are typed and gathered; None: no road_segment layer.
+        types: rules of the types.
+        segments: how road segments are judged.
         survey_date: ISO date, for the attribute.
         model: name of the model, for the attribute.
         run_id: fingerprint of the run, for the attribute.
@@ -43,6 +50,9 @@ class AssembleOptions:
     min_length_m: float = 0.0
     simplify_px: float = 1.0
     severity: SeverityOptions = field(default_factory=SeverityOptions)
+    roads: RoadOptions | None = None
+    types: TypeOptions = field(default_factory=TypeOptions)
+    segments: SegmentOptions = field(default_factory=SegmentOptions)
     survey_date: str | None = None
     model: str = ""
     run_id: str = ""
@@ -68,18 +78,23 @@ def large_enough(cracks: pa.Table, grid: Grid, options: AssembleOptions) -> NDAr
     return keep
 
 
-def crack_rows(cracks: pa.Table, grid: Grid, options: AssembleOptions) -> pa.RecordBatch:
+def crack_rows(
+    cracks: pa.Table, grid: Grid, options: AssembleOptions, roads: RoadSurvey | None = None
+) -> pa.RecordBatch:
     """Rows of the layer crack.
 
     Args:
         cracks: whole, measured cracks (`geo.piece_table.SCHEMA`).
         grid: of the mosaic.
         options: see `AssembleOptions`.
+        roads: to which the cracks are added, and which names their type and segment.
     """
     count, gsd_mm = len(cracks), MM * grid.gsd_m
     values = {name: cracks[name].to_numpy() for name in ("n_pixels", "probability_sum", "length_m")}
     area = values["n_pixels"] * grid.pixel_area_m2
     width = MM * area / values["length_m"]
+    severity = d6433(width, gsd_mm, options.severity)
+    on_roads = None if roads is None else roads.add(cracks, width, severity)
     survey = date.fromisoformat(options.survey_date) if options.survey_date else None
     geometry = shapely.from_wkb(cracks["geometry"].to_numpy())
     columns: dict[str, Any] = {
@@ -93,14 +108,14 @@ def crack_rows(cracks: pa.Table, grid: Grid, options: AssembleOptions) -> pa.Rec
         "tortuosity": _number_or_null(cracks["tortuosity"]),
         "branches": pc.list_value_length(cracks["branches"]),
         "loops": cracks["loops"].to_numpy().astype(np.int64),
-        "type": ["unknown"] * count,
-        "severity_d6433": d6433(width, gsd_mm, options.severity),
+        "type": ["unknown"] * count if on_roads is None else on_roads.types,
+        "severity_d6433": severity,
         "severity_ltpp": ltpp(width, gsd_mm, options.severity),
         "confidence": values["probability_sum"] / (255.0 * values["n_pixels"]),
         "gsd_mm": np.full(count, gsd_mm),
         "width_reliable": reliable(width, gsd_mm, options.severity),
         "touches_nodata": cracks["touches_nodata"],
-        "segment_id": [None] * count,
+        "segment_id": [None] * count if on_roads is None else on_roads.segment_ids,
         "survey_date": [survey] * count,
         "model": [options.model] * count,
         "run_id": [options.run_id] * count,

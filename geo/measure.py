@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import shapely
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.features import rasterize
@@ -15,6 +14,7 @@ from shapely.geometry import MultiPolygon, Polygon
 
 from geo.centerline import Branch, CenterlineOptions, centerlines
 from geo.grid import Grid, Window
+from geo.polygon_pixels import burned
 from geo.skeleton import skeletons
 
 FloatArray = NDArray[np.float64]
@@ -127,11 +127,9 @@ def measure_components(
 
 def measure_polygon(geometry: MultiPolygon, n_pixels: int, grid: Grid) -> Measures:
     """Measure a crack from its polygon; the same as from its pixels, wherever they came from."""
-    left, top, right, bottom = (int(v) for v in geometry.bounds)
-    window = Window(top, left, bottom - top, right - left)
-    labels = _burned([geometry], window).astype(np.int32)
+    marked, window = burned(geometry)
     counts = np.array([0, n_pixels])
-    return measure_components(labels, {1: geometry}, counts, window, grid)[1]
+    return measure_components(marked.astype(np.int32), {1: geometry}, counts, window, grid)[1]
 
 
 def _without_pinholes(
@@ -148,19 +146,8 @@ def _without_pinholes(
     if not holes:
         return labels
     closed = labels.copy()
-    rasterize(holes, out=closed, transform=_translation(window))
+    rasterize(holes, out=closed, transform=Affine.translation(window.col_off, window.row_off))
     return closed
-
-
-def _burned(shapes: Sequence[shapely.Geometry], window: Window) -> NDArray[np.uint8]:
-    burned: NDArray[np.uint8] = rasterize(
-        shapes, out_shape=(window.height, window.width), transform=_translation(window)
-    )
-    return burned
-
-
-def _translation(window: Window) -> Affine:
-    return Affine.translation(window.col_off, window.row_off)
 
 
 def _moved(measures: Measures, corner: NDArray[np.int64]) -> Measures:

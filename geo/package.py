@@ -10,15 +10,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from geo.coverage import CoverageMap
 from geo.features import AssembleOptions, centerline_rows, crack_rows, large_enough
 from geo.geopackage import LayerData, publish
 from geo.grid import Grid
 from geo.inspected import inspected_rows
 from geo.parts import InspectedRow, read_part, write_part
 from geo.piece_table import to_pieces, to_table
+from geo.roads import RoadNetwork, read_roads
 from geo.run_record import RunRecord, run_rows
-from geo.schema import CENTERLINE, CRACK, INSPECTED, RUN
+from geo.schema import CENTERLINE, CRACK, INSPECTED, ROAD_SEGMENT, RUN
 from geo.seams import join
+from geo.segment_rows import segment_rows, write_csv
+from geo.segments import RoadSurvey
 from geo.tiles import TileProblem
 
 __all__ = [
@@ -30,10 +34,13 @@ __all__ = [
     "write_part",
 ]
 
+SEGMENTS_CSV = "segments.csv"
+"""Written beside the GeoPackage if roads are given."""
+
 
 @dataclass(frozen=True)
 class AssembleReport:
-    """What a GeoPackage holds."""
+    """What a GeoPackage holds; off_road_m is None if no roads were given."""
 
     path: Path
     n_cracks: int
@@ -41,6 +48,7 @@ class AssembleReport:
     length_m: float
     n_dropped: int
     n_inspected: int
+    off_road_m: float | None
 
 
 def assemble(
@@ -71,17 +79,17 @@ def assemble(
     """
     chosen = options or AssembleOptions()
     cracks = _Cracks(sorted(parts), grid, chosen)
-    publish(
-        out,
-        grid.crs,
-        [
-            LayerData(CRACK, (crack_rows(table, grid, chosen) for table in cracks.tables())),
-            LayerData(CENTERLINE, (centerline_rows(table, grid) for table in cracks.tables())),
-            LayerData(INSPECTED, (inspected_rows(c.rows, problems, grid) for c in [cracks])),
-            LayerData(RUN, iter([run_rows(run or RunRecord(), chosen)])),
-        ],
-        metadata={"model": chosen.model, "run_id": chosen.run_id},
-    )
+    roads = _road_survey(chosen, grid)
+    rows = (crack_rows(table, grid, chosen, roads) for table in cracks.tables())
+    layers = [
+        LayerData(CRACK, rows),
+        LayerData(CENTERLINE, (centerline_rows(table, grid) for table in cracks.tables())),
+        LayerData(INSPECTED, (inspected_rows(c.rows, problems, grid) for c in [cracks])),
+        LayerData(RUN, iter([run_rows(run or RunRecord(), chosen)])),
+    ]
+    if roads is not None:
+        layers.append(LayerData(ROAD_SEGMENT, _surveyed(roads, cracks, out)))
+    publish(out, grid.crs, layers, metadata={"model": chosen.model, "run_id": chosen.run_id})
     return AssembleReport(
         path=out,
         n_cracks=cracks.kept,
@@ -89,7 +97,24 @@ def assemble(
         length_m=cracks.length_m,
         n_dropped=cracks.dropped,
         n_inspected=len(cracks.rows),
+        off_road_m=None if roads is None else roads.unassigned_m,
     )
+
+
+def _road_survey(options: AssembleOptions, grid: Grid) -> RoadSurvey | None:
+    if options.roads is None:
+        return None
+    network = RoadNetwork(read_roads(options.roads, grid), grid.unit_m)
+    return RoadSurvey(network, grid, options.types, options.roads.lane_m)
+
+
+def _surveyed(roads: RoadSurvey, cracks: _Cracks, out: Path) -> Iterator[pa.RecordBatch]:
+    """Rows of the segments once all cracks are added; written as segments.csv besides."""
+    grid, options = cracks.grid, cracks.options
+    roads.survey(CoverageMap(grid, ((row.window, row.coverage) for row in cracks.rows)))
+    rows = segment_rows(roads.sums, grid, options.segments)
+    write_csv(out.with_name(SEGMENTS_CSV), rows)
+    yield rows
 
 
 class _Cracks:
@@ -97,8 +122,8 @@ class _Cracks:
 
     def __init__(self, parts: Sequence[Path], grid: Grid, options: AssembleOptions) -> None:
         self._parts = parts
-        self._grid = grid
-        self._options = options
+        self.grid = grid
+        self.options = options
         self._joined: pa.Table | None = None
         self.rows: list[InspectedRow] = []
         self.kept = self.dropped = self.pixels = 0
@@ -117,11 +142,11 @@ class _Cracks:
             yield self._filtered(part.pieces.filter(pa.array(whole)), count=first)
         if self._joined is None:
             cut = [piece for table in waiting for piece in to_pieces(table)]
-            self._joined = to_table(join(cut, self._grid))
+            self._joined = to_table(join(cut, self.grid))
         yield self._filtered(self._joined, count=first)
 
     def _filtered(self, cracks: pa.Table, *, count: bool) -> pa.Table:
-        keep = large_enough(cracks, self._grid, self._options)
+        keep = large_enough(cracks, self.grid, self.options)
         left = cracks.filter(pa.array(keep))
         if count:
             self.kept += len(left)

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from geo.coverage import cell_px, encode
 from geo.errors import InputError
 from geo.grid import Grid, Window
 from geo.mosaic import Block, TileProblem
@@ -52,6 +53,7 @@ class InspectedRow:
         gsd_mm: pixel size.
         survey_date: ISO date, or None if not configured.
         seconds: time spent.
+        coverage: which of it had imagery, see `geo.coverage.encode`.
     """
 
     block_id: str
@@ -63,6 +65,7 @@ class InspectedRow:
     gsd_mm: float
     survey_date: str | None
     seconds: float
+    coverage: str = ""
 
     @classmethod
     def of(
@@ -100,6 +103,7 @@ class InspectedRow:
             gsd_mm=1000.0 * grid.gsd_m,
             survey_date=survey_date,
             seconds=seconds,
+            coverage=encode(valid, block.window, cell_px(grid)),
         )
 
 

@@ -102,6 +102,41 @@ CENTERLINE = Layer(
     ),
 )
 
+ROAD_SEGMENT = Layer(
+    "road_segment",
+    "LineString",
+    "One feature per road segment, if roads are given; sums plus what is on no road are totals.",
+    (
+        Column("segment_id", "text", "", "road_id and number of the segment along the road"),
+        Column("road_id", "text", "", "the user's id"),
+        Column("name", "text", "", "the user's street name"),
+        Column("from_m", "real", "m", "begin along the road"),
+        Column("to_m", "real", "m", "end along the road"),
+        Column("length_m", "real", "m", "of the segment"),
+        Column("width_m", "real", "m", "from the user's width or lanes"),
+        Column("surveyed_area_m2", "real", "m2", "ground with imagery nearest to this segment"),
+        Column("coverage_pct", "real", "%", "surveyed share of its ground"),
+        Column("crack_length_m", "real", "m", "of the cracks on it"),
+        Column("density_m_per_m2", "real", "m/m2", "crack length / surveyed area"),
+        Column("crack_area_pct", "real", "%", "crack area / surveyed area"),
+        Column("zeb_cell_pct", "real", "%", "cells of 1 m x 1/3 lane with a crack (ZTV ZEB-StB)"),
+        Column("low_m", "real", "m", "crack length of low severity (ASTM D6433)"),
+        Column("medium_m", "real", "m", "crack length of medium severity"),
+        Column("high_m", "real", "m", "crack length of high severity"),
+        Column("not_measurable_m", "real", "m", "crack length from pixels too coarse for a class"),
+        Column("longitudinal_m", "real", "m", "crack length along the road"),
+        Column("transverse_m", "real", "m", "crack length across the road"),
+        Column("diagonal_m", "real", "m", "crack length in between"),
+        Column("network_m", "real", "m", "crack length of networks (alligator)"),
+        Column("unknown_m", "real", "m", "crack length too short for a type"),
+        Column("width_p95_mm", "real", "mm", "mean crack width exceeded on 5 % of the length"),
+        Column(
+            "rank", "integer", "", "1 = worst, by zeb_cell_pct, density, id; empty if < 50 % seen"
+        ),
+        Column("priority", "text", "", "high, medium or low by zeb_cell_pct; empty if unranked"),
+    ),
+)
+
 INSPECTED = Layer(
     "inspected",
     "MultiPolygon",
@@ -135,7 +170,7 @@ RUN = Layer(
     ),
 )
 
-LAYERS = (CRACK, CENTERLINE, INSPECTED, RUN)
+LAYERS = (CRACK, CENTERLINE, ROAD_SEGMENT, INSPECTED, RUN)
 
 
 def readme_table() -> str:

@@ -148,7 +148,9 @@ def deliver(folder, mask, height, width, gsd=0.005, failures=()):
     for number, window in enumerate(lattice(mask.shape, height, width)):
         here = window.slices_in(grid.window)
         block = Block(f"b{number:03d}", window)
-        row = InspectedRow.of(block, np.ones((2, 2), bool), failures, grid, seconds=0.5)
+        row = InspectedRow.of(
+            block, np.ones((window.height, window.width), bool), failures, grid, seconds=0.5
+        )
         paths.append(folder / f"{block.block_id}.parquet")
         write_part(paths[-1], pieces(mask[here], probability[here], window, grid), row)
     return paths, grid
@@ -291,7 +293,7 @@ def test_the_package_is_sound_and_nothing_else_is_left(tmp_path, mask):
             base.execute("SELECT count(*) FROM rtree_crack_geom").fetchone()[0] == counts["crack"]
         )
         assert "lite" in base.execute("SELECT metadata FROM gpkg_metadata").fetchone()[0]
-    for layer in schema.LAYERS:
+    for layer in (schema.CRACK, schema.CENTERLINE, schema.INSPECTED, schema.RUN):
         info = pyogrio.read_info(out, layer=layer.name)
         assert info["fields"].tolist() == [column.name for column in layer.columns]
         assert (info["geometry_type"] or "none") == layer.geometry
