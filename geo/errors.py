@@ -11,3 +11,9 @@ class InputError(GeoError):
 
 class OutputError(GeoError):
     """The output cannot be written where the user asked for it."""
+
+
+def first_line(error: Exception | str) -> str:
+    """First line of a message, without its period; the kind of an error that has no message."""
+    lines = str(error).splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

@@ -49,10 +49,18 @@ class Window:
         width = min(self.col_end, other.col_end) - col_off
         return Window(row_off, col_off, height, width) if height > 0 and width > 0 else None
 
-    def pad(self, halo: int) -> Window:
-        """Return the window grown by ``halo`` pixels on each side."""
+    def moved(self, rows: int, cols: int) -> Window:
+        """Return the window shifted by whole pixels."""
+        return Window(self.row_off + rows, self.col_off + cols, self.height, self.width)
+
+    def pad(self, rows: int, cols: int | None = None) -> Window:
+        """Return the window grown on each side by ``rows``, and left and right by ``cols``."""
+        beside = rows if cols is None else cols
         return Window(
-            self.row_off - halo, self.col_off - halo, self.height + 2 * halo, self.width + 2 * halo
+            self.row_off - rows,
+            self.col_off - beside,
+            self.height + 2 * rows,
+            self.width + 2 * beside,
         )
 
     def slices_in(self, outer: Window) -> tuple[slice, slice]:

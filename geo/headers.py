@@ -13,6 +13,7 @@ from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError, RasterioIOError
 
+from geo.errors import first_line
 from geo.opening import (
     ALLOWED_DRIVERS,
     RETRY_DELAY_S,
@@ -45,20 +46,14 @@ def inspect(path: str | Path, options: ReadOptions | None = None) -> Tile | Tile
             return _inspect_url(str(path)) if is_remote(str(path)) else _inspect_file(Path(path))
         except (OSError, RasterioError) as error:
             last: Exception = error
-            if isinstance(error, FileNotFoundError):
+            if isinstance(error, FileNotFoundError | PermissionError):
                 break
         except ValueError as error:  # undecodable metadata
             last = error
             break
         if attempt < tries - 1:
             time.sleep(RETRY_DELAY_S * 2**attempt)
-    return TileProblem(str(path), f"cannot be opened ({brief(last)}); replace or remove it")
-
-
-def brief(error: Exception | str) -> str:
-    """First line of a message, without its period."""
-    text = str(error)
-    return text.splitlines()[0].rstrip(".") if text else type(error).__name__
+    return TileProblem(str(path), f"cannot be opened ({first_line(last)}); replace or remove it")
 
 
 def _inspect_file(path: Path) -> Tile | TileProblem:

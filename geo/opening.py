@@ -35,7 +35,7 @@ REMOTE_OPTIONS: dict[str, Any] = {
 }
 """Settings while a URL is opened; a local PNG needs its world file, so they are not for files."""
 
-RETRY_DELAY_S = 0.2
+RETRY_DELAY_S = 0.1
 """Pause before a second try; the next ones wait twice as long each."""
 
 _MAGIC: tuple[tuple[bytes, str], ...] = (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +13,7 @@ from rasterio.windows import Window as RasterWindow
 
 from geo.grid import Window
 from geo.opening import OpenRaster, driver_of, gdal_settings, open_raster
+from geo.stretch import Stretch
 
 __all__ = [
     "OpenRaster",
@@ -24,23 +24,6 @@ __all__ = [
     "read_readable",
     "read_window",
 ]
-
-
-@dataclass(frozen=True)
-class Stretch:
-    """The 16-bit values that become 0 and 255; between them linear, beyond them clipped."""
-
-    low: float
-    high: float
-
-    def apply(self, bands: NDArray[np.uint16]) -> NDArray[np.uint8]:
-        """Bring 16-bit pixels of any shape to 8 bits.
-
-        >>> Stretch(100, 355).apply(np.array([0, 100, 200, 60000], np.uint16))
-        array([  0,   0, 100, 255], dtype=uint8)
-        """
-        scaled = (bands.astype(np.float32) - self.low) * np.float32(255 / (self.high - self.low))
-        return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
 
 
 def read_window(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from affine import Affine
 from rasterio.crs import CRS
@@ -14,6 +15,7 @@ WEB_MERCATOR = frozenset({3857, 900913, 3785, 102100})
 """EPSG codes whose lengths are off by 1 / cos(latitude): fit to show, not to measure in."""
 
 NO_STAMP = (0, 0)
+"""Of a file whose size and time are not known."""
 
 
 @dataclass(frozen=True)
@@ -80,12 +82,19 @@ class TileProblem:
     crs: CRS | None = None
 
 
+@lru_cache(maxsize=64)
 def crs_name(crs: CRS) -> str:
     """Name a CRS for people: its authority code, else its own name."""
     authority = crs.to_authority()
     return ":".join(authority) if authority else str(crs.to_dict(projjson=True).get("name", crs))
 
 
+def same_crs(one: CRS, other: CRS) -> bool:
+    """Whether two systems are one; a scan keeps equal systems as one object, which is quick."""
+    return one is other or bool(one == other)
+
+
+@lru_cache(maxsize=64)
 def is_metric(crs: CRS) -> bool:
     """Whether lengths and areas may be measured in a CRS: projected, and not Web Mercator."""
     return bool(crs.is_projected) and crs.to_epsg() not in WEB_MERCATOR

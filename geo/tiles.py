@@ -1,70 +1,43 @@
-"""Raster files described and checked without reading their pixels."""
+"""The rasters of a job, found and checked without reading their pixels."""
 
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
+from multiprocessing import get_context
 
-import rasterio
-from affine import Affine
 from rasterio.crs import CRS
-from rasterio.enums import ColorInterp
-from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
-from shapely.geometry import Polygon
 
-from geo.errors import InputError
-from geo.grid import Grid
-from geo.listing import find_files
-from geo.reading import driver_of, gdal_settings
+from geo.errors import InputError, first_line
+from geo.headers import inspect
+from geo.listing import find_tiles
+from geo.opening import ReadOptions, gdal_settings, is_remote, stamp_of
+from geo.tile import ListedTile, Tile, TileProblem, crs_name
 
-WEB_MERCATOR = frozenset({3857, 900913, 3785, 102100})
+__all__ = [
+    "ListedTile",
+    "Scan",
+    "Tile",
+    "TileProblem",
+    "crs_name",
+    "inspect",
+    "inspect_all",
+    "scan",
+    "summary",
+]
+
 NAMED_REASONS = 3
 """Problems that an error about a whole set of tiles spells out."""
 
+CHUNK = 500
+"""Headers that a process reads at a time; fewer files than two chunks are read in this one."""
 
-@dataclass(frozen=True)
-class Tile:
-    """A usable input raster: 8-bit, one, three or four bands, in a projected CRS."""
-
-    path: str
-    driver: str
-    transform: Affine
-    crs: CRS
-    shape: tuple[int, int]
-    bands: int
-    dtype: str
-    nodata: float | None
-
-    @property
-    def grid(self) -> Grid:
-        """The tile's own pixel grid."""
-        return Grid(self.transform, self.crs, self.shape)
-
-    @property
-    def gsd_m(self) -> float:
-        """Ground sampling distance in meters."""
-        return self.grid.gsd_m
-
-
-@dataclass(frozen=True)
-class TileProblem:
-    """A file that cannot be used, or not wholly.
-
-    Attributes:
-        path: the file.
-        reason: what is wrong and what to do, without the file's name.
-        footprint: the area that it should have covered, in ``crs``; None where unknown.
-        crs: of the footprint.
-    """
-
-    path: str
-    reason: str
-    footprint: Polygon | None = None
-    crs: CRS | None = None
+REQUESTS_AT_ONCE = 16
+"""Servers answer late, not slowly: headers of this many URLs are asked for together."""
 
 
 @dataclass(frozen=True)
@@ -73,24 +46,50 @@ class Scan:
 
     tiles: tuple[Tile, ...]
     problems: tuple[TileProblem, ...]
+    listed: tuple[ListedTile, ...] = ()
 
 
-def scan(tiles: str | Sequence[str]) -> Scan:
+def scan(tiles: str | Sequence[str], options: ReadOptions | None = None) -> Scan:
     """Find and check rasters; a file that cannot be used is a problem, not an exception.
 
+    Those of a tile index are not opened: whether they can be used is known when they are read.
+
     Args:
-        tiles: folder (recursive), glob, one raster, text list of paths, or several of these.
+        tiles: see `geo.listing.find_tiles`.
+        options: how patiently headers are read.
 
     Raises:
         InputError: nothing was found, or none of it can be used.
     """
-    with gdal_settings():
-        checked = [inspect(path) for path in find_files(tiles)]
-    usable = tuple(item for item in checked if isinstance(item, Tile))
-    problems = tuple(item for item in checked if isinstance(item, TileProblem))
-    if not usable:
-        raise InputError(f"no usable tile in {tiles}: {summary(problems)}")
-    return Scan(usable, problems)
+    listing = find_tiles(tiles)
+    checked = [*inspect_all(listing.paths, options), *map(_stamped, listing.indexed)]
+    found = Scan(
+        _with_shared_crs(item for item in checked if isinstance(item, Tile)),
+        tuple(item for item in checked if isinstance(item, TileProblem)),
+        tuple(item for item in checked if isinstance(item, ListedTile)),
+    )
+    if not found.tiles and not found.listed:
+        raise InputError(f"no usable tile in {tiles}: {summary(found.problems)}")
+    return found
+
+
+def inspect_all(
+    paths: Sequence[str], options: ReadOptions | None = None
+) -> list[Tile | TileProblem]:
+    """Describe rasters as `inspect` does: many files with all processors, URLs side by side."""
+    read = partial(_inspect_chunk, options=options)
+    urls = [[path] for path in paths if is_remote(path)]
+    files = [path for path in paths if not is_remote(path)]
+    chunks = [files[first : first + CHUNK] for first in range(0, len(files), CHUNK)]
+    with ThreadPoolExecutor(REQUESTS_AT_ONCE) as threads:
+        found = list(threads.map(read, urls))
+    if len(chunks) < 2:
+        found += map(read, chunks)
+    else:
+        with ProcessPoolExecutor(os.cpu_count(), get_context("forkserver")) as processes:
+            found += processes.map(read, chunks)
+    by_path = {item.path: item for item in chain.from_iterable(found)}
+    return [by_path[path] for path in paths]
 
 
 def summary(problems: Sequence[TileProblem]) -> str:
@@ -100,110 +99,31 @@ def summary(problems: Sequence[TileProblem]) -> str:
     return f"{named}; and {rest} more" if rest > 0 else named
 
 
-def inspect(path: Path) -> Tile | TileProblem:
-    """Describe one file, or say why it cannot be used."""
+def _inspect_chunk(paths: Sequence[str], options: ReadOptions | None) -> list[Tile | TileProblem]:
+    with gdal_settings(options):
+        return [inspect(path, options) for path in paths]
+
+
+def _stamped(tile: ListedTile) -> ListedTile | TileProblem:
     try:
-        if path.stat().st_size == 0:
-            return TileProblem(str(path), "is empty; copy it again or remove it")
-        driver = driver_of(path)
-        if driver is None:
-            return TileProblem(
-                str(path), "is not a GeoTIFF, JPEG 2000, PNG or JPEG; convert it to a GeoTIFF"
-            )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # becomes a problem below
-            with rasterio.open(path, driver=driver, sharing=False) as dataset:
-                return _describe(path, driver, dataset)
-    except (OSError, RasterioError, ValueError) as error:  # ValueError: undecodable metadata
-        return TileProblem(str(path), f"cannot be opened ({_brief(error)}); replace or remove it")
+        return replace(tile, stamp=stamp_of(tile.path))
+    except OSError as error:
+        reason = (
+            f"is in the index, but cannot be found ({first_line(error)}); copy it or list it anew"
+        )
+        return TileProblem(tile.path, reason, tile.footprint, tile.crs)
 
 
-def _describe(path: Path, driver: str, dataset: Any) -> Tile | TileProblem:
-    crs = dataset.crs or _prj_beside(path)
-    tile = Tile(
-        path=str(path),
-        driver=driver,
-        transform=dataset.transform,
-        crs=crs,
-        shape=(dataset.height, dataset.width),
-        bands=dataset.count,
-        dtype=dataset.dtypes[0],
-        nodata=dataset.nodata,
-    )
-    if not crs:
-        remedy = f"gdal_edit.py -a_srs EPSG:25832 {path.name}, or a .prj file beside it"
-        return TileProblem(str(path), f"has no coordinate system; set the right one ({remedy})")
-    if dataset.transform.is_identity:
-        return TileProblem(str(path), "has no position; add a geotransform or a world file")
-    if not abs(dataset.transform.determinant) > 0:
-        return TileProblem(str(path), "has pixels without a size; mend its geotransform")
-    reason = _bad_crs(tile) or _bad_bands(dataset) or _cut_short(path, dataset)
-    if reason is None:
-        return tile
-    return TileProblem(str(path), reason, tile.grid.footprint(), crs)
+def _with_shared_crs(tiles: Iterable[Tile]) -> tuple[Tile, ...]:
+    """Tiles whose equal systems are one object: quick to compare, and sent to workers once."""
+    return tuple(_sharing(tiles))
 
 
-def _prj_beside(path: Path) -> CRS | None:
-    """The CRS in a .prj file of the same stem (PNG and JPEG cannot hold one), if there is one."""
-    prj = path.with_suffix(".prj")
-    if not prj.is_file():
-        return None
-    try:
-        return CRS.from_wkt(prj.read_text(encoding="utf-8"))
-    except (CRSError, UnicodeDecodeError):
-        return None
-
-
-def _bad_crs(tile: Tile) -> str | None:
-    name = crs_name(tile.crs)
-    if tile.crs.is_geographic:
-        remedy = f"gdalwarp -t_srs EPSG:{utm_epsg(tile)} in.tif out.tif"
-        return f"is in degrees ({name}), where pixels have no size in meters; warp it: {remedy}"
-    if not tile.crs.is_projected:
-        return f"is in {name}, which is no projected system; warp it to one with gdalwarp"
-    if tile.crs.to_epsg() in WEB_MERCATOR:
-        return f"is in {name}, whose lengths are not true; warp it to UTM with gdalwarp"
-    return None
-
-
-def _bad_bands(dataset: Any) -> str | None:
-    if set(dataset.dtypes) != {"uint8"}:
-        remedy = "gdal_translate -ot Byte -scale in.tif out.tif"
-        return f"has {dataset.dtypes[0]} pixels, expected uint8; convert it: {remedy}"
-    gray_alpha = dataset.count == 2 and dataset.colorinterp[1] == ColorInterp.alpha
-    if dataset.count not in (1, 3, 4) and not gray_alpha:
-        remedy = "gdal_translate -b 1 -b 2 -b 3 in.tif out.tif"
-        return f"has {dataset.count} bands, expected 1, 3 or 4; pick red, green, blue: {remedy}"
-    return None
-
-
-def _cut_short(path: Path, dataset: Any) -> str | None:
-    """Compare the file's size with the end of its last blocks; None for formats without a table."""
-    rows, cols = dataset.block_shapes[-1]
-    row, col = (dataset.height - 1) // rows, (dataset.width - 1) // cols
-    for band in {1, dataset.count}:
-        for y, x in {(0, 0), (row, 0), (row, col)}:
-            offset = dataset.get_tag_item(f"BLOCK_OFFSET_{x}_{y}", "TIFF", bidx=band)
-            size = dataset.get_tag_item(f"BLOCK_SIZE_{x}_{y}", "TIFF", bidx=band)
-            end = int(offset or 0) + int(size or 0)
-            if end > os.path.getsize(path):
-                has = os.path.getsize(path)
-                return f"is truncated ({has} of at least {end} bytes); copy it again"
-    return None
-
-
-def crs_name(crs: CRS) -> str:
-    """Name a CRS for people: its authority code, else its own name."""
-    authority = crs.to_authority()
-    return ":".join(authority) if authority else str(crs.to_dict(projjson=True).get("name", crs))
-
-
-def utm_epsg(tile: Tile) -> int:
-    """EPSG code of the UTM zone (WGS 84) of a tile in degrees."""
-    center = tile.grid.footprint().centroid
-    zone = min(max(int((center.x + 180) // 6) + 1, 1), 60)
-    return (32600 if center.y >= 0 else 32700) + zone
-
-
-def _brief(error: Exception) -> str:
-    return str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+def _sharing(tiles: Iterable[Tile]) -> Iterator[Tile]:
+    by_text: dict[str, CRS] = {}
+    for tile in tiles:
+        text = tile.crs.to_wkt()
+        if text not in by_text:
+            equal = (crs for crs in by_text.values() if crs == tile.crs)
+            by_text[text] = next(equal, tile.crs)
+        yield replace(tile, crs=by_text[text])
