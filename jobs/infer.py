@@ -30,7 +30,7 @@ from jobs.infer_job import InferJob
 from jobs.infer_model import ModelFiles, load_model, model_files
 from jobs.infer_progress import Progress
 from jobs.infer_ray import compute
-from jobs.infer_report import Failures, InferReport
+from jobs.infer_report import Failures, InferReport, counted
 from jobs.infer_state import WorkFolder, open_work
 from jobs.infer_worker import BlockResult, Plan, PredictorFactory
 from jobs.ray_session import stop_on_sigterm
@@ -117,10 +117,11 @@ def _open_mosaic(job: InferJob) -> Mosaic:
     _say("reading the headers of the tiles")
     mosaic = Mosaic.build(scan(job.tiles), job.crs)
     if mosaic.problems:
-        left_out = f"{len(mosaic.problems)} tiles cannot be used: {summary(mosaic.problems)}"
         if job.on_bad_tile == "stop":
-            raise InputError(f"{left_out}; mend them, or set on_bad_tile=record")
-        _say(left_out)
+            raise InputError(
+                f"{summary(mosaic.problems)}; mend that, or set on_bad_tile=record to leave it out"
+            )
+        _say(f"left out: {summary(mosaic.problems)}")
     return mosaic
 
 
@@ -136,8 +137,8 @@ def _plan(job: InferJob, mosaic: Mosaic) -> Plan:
     )
     megapixels = sum(block.window.area_px for block in plan.blocks) / 1e6
     _say(
-        f"{len(mosaic.tiles)} tiles, {megapixels:.1f} Mpx of {1000 * mosaic.grid.gsd_m:.3g} mm in "
-        f"{len(plan.blocks)} blocks"
+        f"{counted(len(mosaic.tiles), 'tile')}, {megapixels:.1f} Mpx of "
+        f"{1000 * mosaic.grid.gsd_m:.3g} mm in {counted(len(plan.blocks), 'block')}"
     )
     return plan
 

@@ -53,7 +53,8 @@ class InferReport:
     def summary(self) -> str:
         """A few lines for the terminal."""
         lines = [
-            f"{self.n_cracks} cracks, {self.area_m2:.2f} m2, on {self.n_tiles} tiles "
+            f"{counted(self.n_cracks, 'crack')}, {self.area_m2:.2f} m2, on "
+            f"{counted(self.n_tiles, 'tile')} "
             f"({self.surveyed_mpx:.1f} Mpx surveyed) in {self.infer_s + self.assemble_s:.0f} s",
             f"map       {self.package}",
             f"overview  {self.overview}",
@@ -101,3 +102,12 @@ class Failures:
     def texts(self) -> tuple[str, ...]:
         """One text per failure."""
         return tuple(f"{name}: {reason}" for name, reason in self._reasons.items())
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun.
+
+    >>> counted(1, "tile"), counted(0, "tile")
+    ('1 tile', '0 tiles')
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
