@@ -17,6 +17,7 @@ from rasterio.crs import CRS
 
 from geo.errors import OutputError
 from geo.schema import GEOMETRY, Layer
+from geo.style import add_styles
 
 GPKG_VERSION = "1.3"
 """Later versions make older desktops warn."""
@@ -44,6 +45,7 @@ def publish(out: Path, crs: CRS, layers: Sequence[LayerData], metadata: Mapping[
         _remove(temporary)
         for data in layers:
             _check(temporary, data.layer, _write_layer(temporary, data, crs, metadata))
+        add_styles(temporary, [data.layer for data in layers])
         _check_whole(temporary)
         _sync(temporary)
         os.replace(temporary, out)

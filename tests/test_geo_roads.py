@@ -112,7 +112,7 @@ def test_a_street_gives_the_figures_that_were_drawn(tmp_path):
     assert [first.priority, second.priority, third.priority] == ["medium", "high", "low"]
     assert report.off_road_m == pytest.approx(3.04, rel=0.03)
     cracks = read(report.path, "crack")
-    assert cracks.type.value_counts().to_dict() == {
+    assert cracks["type"].value_counts().to_dict() == {
         "longitudinal": 1,
         "transverse": 1,
         "diagonal": 1,

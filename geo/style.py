@@ -1,0 +1,166 @@
+"""QGIS styles kept in the GeoPackage, so that its layers open styled.
+
+Colors are from the scales of Okabe and Ito (categories) and of viridis (grades): they can be told
+apart with any color vision, and lines have a dark casing to be read over imagery.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from xml.sax.saxutils import quoteattr
+
+from geo.schema import CENTERLINE, CRACK, GEOMETRY, INSPECTED, ROAD_SEGMENT, Layer
+
+CASING = "30,30,30,255"
+
+_TABLE = """
+CREATE TABLE layer_styles (
+    id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL,
+    f_table_catalog TEXT(256), f_table_schema TEXT(256), f_table_name TEXT(256),
+    f_geometry_column TEXT(256), styleName TEXT(30), styleQML TEXT, styleSLD TEXT,
+    useAsDefault BOOLEAN, description TEXT, owner TEXT(30), ui TEXT(30),
+    update_time DATETIME DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ','now'))
+)"""
+
+_CONTENTS = """
+INSERT INTO gpkg_contents (table_name, data_type, identifier, description)
+VALUES ('layer_styles', 'attributes', 'layer_styles', 'Styles that QGIS applies on opening')"""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Features of one look: an expression of QGIS, a label, a color "r,g,b,a", a size in mm."""
+
+    filter: str
+    label: str
+    color: str
+    size_mm: float
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a layer looks."""
+
+    layer: Layer
+    name: str
+    rules: tuple[Rule, ...]
+
+
+_WIDTH_GRADES: tuple[tuple[str, str, str, float], ...] = (
+    ('"width_mean_mm" < 5', "below 5 mm", "253,231,37,255", 0.4),
+    ('"width_mean_mm" >= 5 AND "width_mean_mm" < 10', "5 - 10 mm", "94,201,98,255", 0.6),
+    ('"width_mean_mm" >= 10 AND "width_mean_mm" < 20', "10 - 20 mm", "33,145,140,255", 0.9),
+    ('"width_mean_mm" >= 20', "20 mm and wider", "68,1,84,255", 1.3),
+)
+
+STYLES = (
+    Style(
+        CRACK,
+        "severity",
+        (
+            Rule("\"severity_d6433\" = 'high'", "high (> 75 mm)", "213,94,0,230", 0.3),
+            Rule("\"severity_d6433\" = 'medium'", "medium (10 - 75 mm)", "230,159,0,230", 0.3),
+            Rule("\"severity_d6433\" = 'low'", "low (< 10 mm)", "86,180,233,230", 0.3),
+            Rule("ELSE", "detected, width not measurable", "204,121,167,230", 0.3),
+        ),
+    ),
+    Style(CENTERLINE, "width", tuple(Rule(*grade) for grade in _WIDTH_GRADES)),
+    Style(
+        ROAD_SEGMENT,
+        "condition",
+        (
+            Rule('"zeb_cell_pct" > 20 AND "rank" IS NOT NULL', "poor (> 20 %)", "213,94,0,255", 2),
+            Rule(
+                '"zeb_cell_pct" >= 5 AND "zeb_cell_pct" <= 20 AND "rank" IS NOT NULL',
+                "fair (5 - 20 %)",
+                "240,228,66,255",
+                2,
+            ),
+            Rule('"zeb_cell_pct" < 5 AND "rank" IS NOT NULL', "good (< 5 %)", "0,114,178,255", 2),
+            Rule("ELSE", "seen too little", "160,160,160,255", 1),
+        ),
+    ),
+    Style(
+        INSPECTED,
+        "status",
+        (
+            Rule("\"status\" = 'inspected'", "inspected", "0,158,115,40", 0.2),
+            Rule("\"status\" = 'partial'", "partly failed", "230,159,0,110", 0.4),
+            Rule("\"status\" = 'nodata'", "no imagery", "160,160,160,90", 0.2),
+            Rule("\"status\" = 'failed'", "failed", "213,94,0,140", 0.6),
+        ),
+    ),
+)
+
+
+def add_styles(package: Path, layers: Sequence[Layer]) -> None:
+    """Store the styles of the layers that a GeoPackage has, as defaults."""
+    with closing(sqlite3.connect(package)) as base, base:
+        base.execute(_TABLE)
+        base.execute(_CONTENTS)
+        base.executemany(
+            "INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, "
+            "f_geometry_column, styleName, styleQML, styleSLD, useAsDefault, description, owner) "
+            "VALUES ('', '', ?, ?, ?, ?, '', 1, ?, '')",
+            [
+                (s.layer.name, GEOMETRY, s.name, qml(s), f"{s.layer.name} by {s.name}")
+                for s in STYLES
+                if s.layer in layers
+            ],
+        )
+
+
+def qml(style: Style) -> str:
+    """The style as QGIS's own document: one rule and one symbol per look."""
+    symbol = _fill if style.layer.geometry == "MultiPolygon" else _line
+    rules = "".join(
+        f"<rule key={quoteattr(str(k))} symbol={quoteattr(str(k))} "
+        f"filter={quoteattr(rule.filter)} label={quoteattr(rule.label)}/>"
+        for k, rule in enumerate(style.rules)
+    )
+    symbols = "".join(symbol(k, rule) for k, rule in enumerate(style.rules))
+    return (
+        "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>"
+        '<qgis version="3.22.0" styleCategories="Symbology">'
+        '<renderer-v2 type="RuleRenderer" symbollevels="0" enableorderby="0" forceraster="0">'
+        f'<rules key="root">{rules}</rules><symbols>{symbols}</symbols>'
+        "</renderer-v2></qgis>"
+    )
+
+
+def _fill(key: int, rule: Rule) -> str:
+    options = {
+        "color": rule.color,
+        "style": "solid",
+        "outline_color": CASING,
+        "outline_style": "solid",
+        "outline_width": f"{rule.size_mm}",
+        "outline_width_unit": "MM",
+    }
+    return _symbol(key, "fill", _layer("SimpleFill", options))
+
+
+def _line(key: int, rule: Rule) -> str:
+    casing = {"line_color": CASING, "line_width": f"{rule.size_mm + 0.5:g}"}
+    core = {"line_color": rule.color, "line_width": f"{rule.size_mm:g}"}
+    both = {"line_style": "solid", "line_width_unit": "MM", "capstyle": "round"}
+    layers = (_layer("SimpleLine", part | both) for part in (casing, core))
+    return _symbol(key, "line", "".join(layers))
+
+
+def _layer(kind: str, options: dict[str, str]) -> str:
+    pairs = options.items()
+    entries = "".join(f'<Option type="QString" name="{k}" value="{v}"/>' for k, v in pairs)
+    old = "".join(f'<prop k="{k}" v="{v}"/>' for k, v in pairs)  # read by QGIS before 3.26
+    return (
+        f'<layer class="{kind}" enabled="1" locked="0" pass="0">'
+        f'<Option type="Map">{entries}</Option>{old}</layer>'
+    )
+
+
+def _symbol(key: int, kind: str, layers: str) -> str:
+    return f'<symbol name="{key}" type="{kind}" alpha="1" clip_to_extent="1">{layers}</symbol>'
