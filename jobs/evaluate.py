@@ -177,7 +177,7 @@ def _score(
 
 
 def _load(model: Path) -> WindowPredictor:
-    from wpcrack.checkpoint import load_predictor  # brings torch: not before inputs are checked
+    from wpcrack.engine import load_predictor  # brings torch: not before inputs are checked
 
     return load_predictor(model)
 

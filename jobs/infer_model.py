@@ -54,11 +54,11 @@ def load_model(folder: Path, threads: int) -> WindowPredictor:
     """Loads the network and gives it its share of the machine; runs inside an actor."""
     import torch
 
-    from wpcrack.checkpoint import load_predictor
+    from wpcrack.engine import load_predictor
 
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
-    return load_predictor(folder)
+    return load_predictor(folder, threads=threads)
 
 
 def _hash(files: list[Path]) -> str:

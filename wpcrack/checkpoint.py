@@ -13,10 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
-import torch
 import yaml
-from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -160,41 +157,3 @@ def first_line(error: Exception) -> str:
         problem = error.errors()[0]
         return f"{'.'.join(map(str, problem['loc'])) or CONFIG}: {problem['msg']}"
     return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-class TorchPredictor:
-    """Windows -> crack probability with torch; a `wpcrack.predict.WindowPredictor`.
-
-    On a GPU, and on a CPU with native bfloat16 instructions, the networks run under bfloat16
-    autocast (measured on CPU: .42 against .17-.27 Mpx/s); the probability is float32.
-    """
-
-    def __init__(self, networks: Networks, device: torch.device | None = None) -> None:
-        self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.networks = networks.to(self.device).eval()
-        self.networks.to(memory_format=torch.channels_last)
-        self.low_precision = self.device.type == "cuda" or native_bfloat16()
-
-    @torch.inference_mode()
-    def __call__(self, windows: NDArray[np.uint8], /) -> NDArray[np.float32]:
-        """Windows (N, H, W, 3) uint8 RGB -> crack probability (N, H, W) float32 in [0, 1]."""
-        image = torch.from_numpy(windows).to(self.device).permute(0, 3, 1, 2).float() / 255
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.low_precision):
-            logits = self.networks(image)
-        probability: NDArray[np.float32] = torch.sigmoid(logits[:, 0].float()).cpu().numpy()
-        return probability
-
-
-def native_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 natively (AVX512-BF16 or AMX)."""
-    capability = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # private, torch >= 2.6
-    return bool(capability()) if capability is not None else False
-
-
-def load_predictor(path: Path) -> TorchPredictor:
-    """The predictor of a run folder or model folder.
-
-    Raises:
-        CheckpointError: See `load_model`.
-    """
-    return TorchPredictor(load_model(path).networks)

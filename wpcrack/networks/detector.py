@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from wpcrack.config import ModelConfig
 from wpcrack.networks.attention import PathAttention
-from wpcrack.networks.encoder import Encoder, Features
+from wpcrack.networks.encoder import Features, ImageEncoder
 
 
 class ChannelNorm(nn.Module):
@@ -45,7 +45,9 @@ class Mix(nn.Module):
 class Detector(nn.Module):
     """PAAM over fused features, then a pyramid down to stride 2 and logits per pixel."""
 
-    def __init__(self, classifier: Encoder, reconstructor: Encoder, config: ModelConfig) -> None:
+    def __init__(
+        self, classifier: ImageEncoder, reconstructor: ImageEncoder, config: ModelConfig
+    ) -> None:
         super().__init__()
         width = config.detector_channels
         c, r = classifier.channels, reconstructor.channels
@@ -62,12 +64,17 @@ class Detector(nn.Module):
 
     def forward(self, classifier: Features, reconstructor: Features, size: Sequence[int]) -> Tensor:
         """(B, 1, H, W) crack logits of the features of both encoders; size = (H, W)."""
+        logits = self.logit(self.pyramid(classifier, reconstructor))
+        return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=False)
+
+    def pyramid(self, classifier: Features, reconstructor: Features) -> Tensor:
+        """(B, D, ...) attended and fused features at the finest of the low levels."""
         deep = torch.cat([classifier.deep, classifier.stride8, reconstructor.deep], 1)
-        x = self.top(self.paam(self.semantic(deep)))
+        x: Tensor = self.top(self.paam(self.semantic(deep)))
         for stride, lateral, path, smooth in zip(
             self.low_levels, self.lateral, self.path, self.smooth, strict=True
         ):
             structure = lateral(reconstructor.at(stride))
             x = F.interpolate(x, size=structure.shape[-2:], mode="bilinear", align_corners=False)
             x = smooth(path(x + structure))
-        return F.interpolate(self.logit(x), size=tuple(size), mode="bilinear", align_corners=False)
+        return x
