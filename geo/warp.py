@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -135,19 +136,22 @@ def _sample_cell(
 ) -> Pixels:
     rows, cols = raster.shape
     x, y = places
-    inside = (x >= -EDGE_PX) & (x <= cols + EDGE_PX) & (y >= -EDGE_PX) & (y <= rows + EDGE_PX)
-    image = np.zeros((*inside.shape, 3), np.uint8)
-    if not inside.any():
-        return Pixels(cell, image, inside, None)
-    x, y = x[inside], y[inside]
+    valid = (x >= -EDGE_PX) & (x <= cols + EDGE_PX) & (y >= -EDGE_PX) & (y <= rows + EDGE_PX)
+    image = np.zeros((*valid.shape, 3), np.uint8)
+    if not valid.any():
+        return Pixels(cell, image, valid, None)
+    x, y = x[valid], y[valid]
     needed = _needed(x, y, factor, raster.shape)
     seen, known, failure = read_readable(raster, needed, stretch=stretch)
-    coarse, weight = _averaged(seen, known, factor)
+    source = _averaged(seen, known, factor)
     # Whole numbers are subtracted, so the fractions do not depend on the window.
     x, y = x / factor - needed.col_off // factor, y / factor - needed.row_off // factor
-    valid = inside.copy()
-    valid[inside] = weight[_clipped(y, weight.shape[0]), _clipped(x, weight.shape[1])] >= 0.5
-    image[valid] = _bilinear(coarse, weight > 0, x[valid[inside]], y[valid[inside]])
+    if source.share is not None:
+        nearest = source.index(np.floor(y), np.floor(x))
+        good = source.share.take(nearest) >= 0.5
+        x, y = x[good], y[good]
+        valid[valid] = good
+    image[valid] = _bilinear(source, x, y)
     return Pixels(cell, image, valid, failure)
 
 
@@ -166,43 +170,63 @@ def _needed(
     return Window(top, left, bottom - top, right - left)
 
 
-def _averaged(
-    image: NDArray[np.uint8], valid: NDArray[np.bool_], factor: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+@dataclass(frozen=True, eq=False)
+class _Source:
+    """Pixels to interpolate between.
+
+    Attributes:
+        bands: (3, H * W) float32.
+        share: (H * W,) float32, valid share of each pixel; None if all are valid.
+        shape: (H, W).
+    """
+
+    bands: NDArray[np.float32]
+    share: NDArray[np.float32] | None
+    shape: tuple[int, int]
+
+    def index(self, row: NDArray[np.float64], col: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Places of the pixels of whole rows and columns; those outside are the nearest inside."""
+        rows, cols = self.shape
+        places = np.clip(row, 0, rows - 1) * cols + np.clip(col, 0, cols - 1)
+        index: NDArray[np.int64] = places.astype(np.int64)
+        return index
+
+
+def _averaged(image: NDArray[np.uint8], valid: NDArray[np.bool_], factor: int) -> _Source:
     """Mean color of the valid pixels of each factor x factor square, and their share in it."""
+    bands = np.ascontiguousarray(image.transpose(2, 0, 1))
+    all_valid = bool(valid.all())
     if factor == 1:
-        return image.astype(np.float32), valid.astype(np.float32)
-    rows, cols = (range(0, size, factor) for size in valid.shape)
-    seen = image * valid[..., None]
-    total = np.add.reduceat(np.add.reduceat(seen, rows, 0, np.uint32), cols, 1, np.uint32)
-    count = np.add.reduceat(np.add.reduceat(valid, rows, 0, np.uint32), cols, 1, np.uint32)
-    whole = np.ones_like(valid)
-    area = np.add.reduceat(np.add.reduceat(whole, rows, 0, np.uint32), cols, 1, np.uint32)
-    mean = (total / np.maximum(count, 1)[..., None]).astype(np.float32)
-    return mean, (count / area).astype(np.float32)
+        share = None if all_valid else valid.astype(np.float32).ravel()
+        return _Source(bands.reshape(3, -1).astype(np.float32), share, valid.shape)
+    count, area = _sums(valid, factor), _sums(np.ones_like(valid), factor)
+    mean = (_sums(bands * valid, factor) / np.maximum(count, 1)).astype(np.float32)
+    share = None if all_valid else (count / area).astype(np.float32).ravel()
+    return _Source(mean.reshape(3, -1), share, count.shape)
 
 
-def _bilinear(
-    image: NDArray[np.float32],
-    valid: NDArray[np.bool_],
-    x: NDArray[np.float64],
-    y: NDArray[np.float64],
-) -> NDArray[np.uint8]:
-    """Interpolate (H, W, 3) between pixel centers at N points; invalid pixels have no weight."""
+def _sums(values: NDArray[Any], factor: int) -> NDArray[np.uint32]:
+    """Sums over factor x factor squares of the last two axes; those at the end may be smaller."""
+    rows, cols = (range(0, size, factor) for size in values.shape[-2:])
+    down = np.add.reduceat(values, rows, axis=-2, dtype=np.uint32)
+    sums: NDArray[np.uint32] = np.add.reduceat(down, cols, axis=-1, dtype=np.uint32)
+    return sums
+
+
+def _bilinear(source: _Source, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Colors (N, 3) between pixel centers at N points; invalid pixels have no weight."""
     col, row = np.floor(x - 0.5), np.floor(y - 0.5)
     right, down = (x - 0.5 - col).astype(np.float32), (y - 0.5 - row).astype(np.float32)
-    total = np.zeros((len(x), 3), np.float32)
+    total = np.zeros((3, len(x)), np.float32)
     weight = np.zeros(len(x), np.float32)
     for at_row, share_y in ((row, 1 - down), (row + 1, down)):
-        i = _clipped(at_row, image.shape[0])
         for at_col, share_x in ((col, 1 - right), (col + 1, right)):
-            j = _clipped(at_col, image.shape[1])
-            share = share_x * share_y * valid[i, j]
-            total += image[i, j] * share[:, None]
+            index = source.index(at_row, at_col)
+            share = share_x * share_y
+            if source.share is not None:
+                share *= source.share.take(index) > 0
             weight += share
-    mean: NDArray[np.uint8] = np.rint(total / weight[:, None]).astype(np.uint8)
-    return mean
-
-
-def _clipped(places: NDArray[np.float64], size: int) -> NDArray[np.int64]:
-    return np.clip(places, 0, size - 1).astype(np.int64)
+            for band, colors in zip(total, source.bands, strict=True):
+                band += colors.take(index) * share
+    total /= weight
+    return np.rint(total, out=total).astype(np.uint8).T
