@@ -59,7 +59,7 @@ def _command(example: str) -> Callable[[Callable[P, int | None]], Callable[P, No
             raise typer.Exit(code)
 
         text = f"{inspect.getdoc(function)}\n\n\b\nExample:\n  {example}"
-        return app.command(function.__name__, help=text)(run)
+        return app.command(function.__name__.replace("_", "-"), help=text)(run)
 
     return register
 
@@ -184,6 +184,20 @@ def infer(settings: Settings = None) -> int:
     report = run_inference(load(InferJob, *_file_and_overrides("infer", settings)))
     print(report.summary())
     return report.exit_code
+
+
+@_command(example="wpcrack import-weights wpcracknet.ckpt --out runs/released")
+def import_weights(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Checkpoint or state dict.")],
+    out: Annotated[Path, typer.Option(help="Run folder to write.")],
+) -> None:
+    """Make a run folder of the paper's released weights.
+
+    No code in the file is run; tensors that do not fit are named.
+    """
+    from jobs.import_weights import run_import
+
+    run_import(file, out)
 
 
 @_command(example="wpcrack config infer > my.yaml")

@@ -250,5 +250,6 @@ def label_batch(
     """Pseudo label from the CAM of `teacher` (by default the averaged classifier), no gradient."""
     with torch.no_grad():
         cam = teacher(batch.image).cam
-        refined = refine(batch.image, crack_map(cam, batch.size, cam_norm), config)
+        shown = batch.has_crack.view(-1, 1, 1, 1)  # a road image has no crack to refine
+        refined = refine(batch.image, shown * crack_map(cam, batch.size, cam_norm), config)
         return pseudo_label(refined, batch.has_crack, config)

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from wpcrack.config import DarknessConfig, ParConfig, PseudoLabelConfig
+from wpcrack.dense_crf import dense_crf_batch, require_crf
 
 Refiner = Callable[[Tensor, Tensor, PseudoLabelConfig], Tensor]
 
@@ -108,7 +110,37 @@ def refine_by_pixels(image: Tensor, crack_map: Tensor, config: PseudoLabelConfig
     return crack_map.clamp(0, 1)
 
 
-REFINERS: Mapping[str, Refiner] = {"darkness": refine_by_darkness, "par": refine_by_pixels}
+def refine_by_crf(image: Tensor, crack_map: Tensor, config: PseudoLabelConfig) -> Tensor:
+    """Dense CRF of each image on the CPU; a map that is 0 everywhere stays so. 0 or 1."""
+    refined = torch.zeros_like(crack_map)
+    marked = crack_map.flatten(1).amax(1).nonzero().flatten().tolist()
+    if marked:
+        pixels = (image[marked] * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+        found = dense_crf_batch(
+            list(pixels.cpu().numpy()),
+            list(crack_map[marked, 0].float().cpu().numpy()),
+            config.crf,
+            config.crf.processes or torch.get_num_threads(),
+        )
+        refined[marked, 0] = torch.from_numpy(np.stack(found)).to(refined)
+    return refined
+
+
+REFINERS: Mapping[str, Refiner] = {
+    "darkness": refine_by_darkness,
+    "par": refine_by_pixels,
+    "crf": refine_by_crf,
+}
+
+
+def require_refiners(config: PseudoLabelConfig) -> None:
+    """Checks before a run that every refiner can work.
+
+    Raises:
+        ConfigError: An optional package is missing.
+    """
+    if "crf" in config.refiners:
+        require_crf()
 
 
 def neighbors(x: Tensor, dilations: tuple[int, ...]) -> Tensor:

@@ -7,8 +7,10 @@ eval mode. It follows the classifier in the first two stages and is fixed in the
 from __future__ import annotations
 
 import copy
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
+import numpy as np
 import torch
 
 from wpcrack import distributed, losses
@@ -24,7 +26,7 @@ from wpcrack.optim import (
     make_optimizers,
     set_learning_rate,
 )
-from wpcrack.pseudo_label import PseudoLabel
+from wpcrack.pseudo_label import PseudoLabel, require_refiners
 
 STAGES = ("warmup", "adversarial", "detector")
 
@@ -33,7 +35,8 @@ class Learner:
     """The networks, their teacher and optimizers; knows nothing of data, time or files."""
 
     def __init__(self, config: MethodConfig, device: torch.device) -> None:
-        self.config = config
+        require_refiners(config.pseudo_label)
+        self.config, self.device = config, device
         with torch.random.fork_rng(devices=[]):  # drawn on the CPU, whatever the device
             torch.default_generator.manual_seed(config.seed)
             self.nets = Networks(config.model).to(device)
@@ -57,12 +60,13 @@ class Learner:
     def step(self, stage: str, batch: Batch, progress: float, steps_done: int) -> Terms:
         """One step of a stage; `progress` in [0, 1] of the stage sets the learning rates."""
         self._set_learning_rates(progress)
-        if stage == "warmup":
-            terms = self._warmup(batch)
-        elif stage == "adversarial":
-            terms = self._adversarial(batch, steps_done // self.config.train.epoch_steps)
-        else:
-            terms = self._fit_detector(batch, joint=self.config.train.joint)
+        with seeded(self.config.seed, steps_done, self.device):
+            if stage == "warmup":
+                terms = self._warmup(batch)
+            elif stage == "adversarial":
+                terms = self._adversarial(batch, steps_done // self.config.train.epoch_steps)
+            else:
+                terms = self._fit_detector(batch, joint=self.config.train.joint)
         if stage != "detector":
             self._average_teacher(steps_done)
         return terms
@@ -132,6 +136,15 @@ class Learner:
                 slow.lerp_(fast, 1 - keep)
             else:
                 slow.copy_(fast)
+
+
+@contextmanager
+def seeded(seed: int, step: int, device: torch.device) -> Iterator[None]:
+    """Dropout follows from seed, step and rank, so a continued run is the same run."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        state = np.random.SeedSequence([seed, step, distributed.rank()]).generate_state(1)
+        torch.manual_seed(int(state[0]))
+        yield
 
 
 def is_joint_epoch(epoch: int, config: TrainConfig) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import collections
 import pickle
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -30,8 +31,8 @@ class InertDict(dict[str, Any]):
     """Stands for the dictionaries with attributes in which trainers keep hyper-parameters."""
 
 
-SCALAR = np.float64().__reduce__()[0]
-"""What makes a numpy number when it is read."""
+SCALAR, ARRAY = np.float64().__reduce__()[0], np.zeros(0).__reduce__()[0]
+"""What makes a numpy number and an array when they are read."""
 
 ALLOWED: tuple[Any, ...] = (
     argparse.Namespace,
@@ -44,6 +45,8 @@ ALLOWED: tuple[Any, ...] = (
     type(np.dtype("i8")),
     (SCALAR, "numpy._core.multiarray.scalar"),  # written by numpy 2
     (SCALAR, "numpy.core.multiarray.scalar"),  # written by numpy 1
+    (ARRAY, "numpy._core.multiarray._reconstruct"),
+    (ARRAY, "numpy.core.multiarray._reconstruct"),
     (PurePosixPath, "pathlib.PosixPath"),
     (PureWindowsPath, "pathlib.WindowsPath"),
     (InertDict, "lightning_fabric.utilities.data.AttributeDict"),
@@ -72,7 +75,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             content = load_file(path) if is_safetensors(path) else load_pickled(path)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path} holds objects that are not read ({first_sentence(error)}); {RESAVE}"
+            f"{path} holds objects that are not read ({unpickling_cause(error)}); {RESAVE}"
         ) from None
     except (OSError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise CheckpointError(
@@ -127,6 +130,12 @@ def tensors_in(content: Any, path: Path) -> dict[str, Tensor]:
                 "'state_dict', or a dictionary of tensors"
             )
     return {str(name): tensor for name, tensor in state.items()}
+
+
+def unpickling_cause(error: Exception) -> str:
+    """The type or operation that torch refused, out of its long advice."""
+    found = re.search(r"GLOBAL ([\w.]+)|WeightsUnpickler error: ([^\n]+)", str(error))
+    return next(group for group in found.groups() if group) if found else first_sentence(error)
 
 
 def first_sentence(error: Exception) -> str:

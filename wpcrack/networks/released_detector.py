@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wpcrack.config import ModelConfig, PaamConfig
@@ -123,9 +122,7 @@ class ReleasedDetector(nn.Module):
         x = self._with_structure(x, reconstructor, 4)
         x = torch.relu(self.bn5(self.deconv2(x)))
         logits: Tensor = self.deconv3(self._with_structure(x, reconstructor, 2))
-        if tuple(logits.shape[-2:]) == tuple(size):
-            return logits
-        return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=False)
+        return logits[..., : size[0], : size[1]]  # sides that are no multiple of 8 were rounded up
 
     def _with_structure(self, x: Tensor, reconstructor: Features, stride: int) -> Tensor:
         """Adds the reconstructor's map of this stride, if `paam.low_levels` names it."""
