@@ -95,7 +95,8 @@ def find_model(path: Path) -> Path:
     Raises:
         CheckpointError: There is no complete model.
     """
-    for folder in (path / MODEL_FOLDER, path, set_aside(path / MODEL_FOLDER)):
+    inside = path / MODEL_FOLDER
+    for folder in (inside, path, set_aside(inside), set_aside(path)):
         if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
             return folder
     if not path.exists():
