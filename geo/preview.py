@@ -135,7 +135,7 @@ def _outlines(package: Path) -> Iterator[NDArray[np.object_]]:
 def _write_png(out: Path, image: NDArray[np.uint8]) -> None:
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(as_png(image))
+        temporary.write_bytes(encoded(image.transpose(2, 0, 1), "PNG"))
         os.replace(temporary, out)
     except OSError as error:
         raise OutputError(f"{out} could not be written ({error}); check the folder") from error
@@ -144,12 +144,12 @@ def _write_png(out: Path, image: NDArray[np.uint8]) -> None:
             temporary.unlink()
 
 
-def as_png(image: NDArray[np.uint8]) -> bytes:
-    """Encode an (H, W, 3) picture as PNG."""
-    height, width, bands = image.shape
-    profile = {"driver": "PNG", "height": height, "width": width, "count": bands, "dtype": "uint8"}
+def encoded(bands: NDArray[np.uint8], driver: str, **options: int) -> bytes:
+    """Encode a picture (bands, H, W) as a file of GDAL's driver."""
+    count, height, width = bands.shape
+    profile = {"driver": driver, "height": height, "width": width, "count": count} | options
     with warnings.catch_warnings(), MemoryFile() as memory:
         warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a picture, not a map
-        with memory.open(**profile) as png:
-            png.write(image.transpose(2, 0, 1))
+        with memory.open(**profile, dtype="uint8") as picture:
+            picture.write(bands)
         return bytes(memory.read())

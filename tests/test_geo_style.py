@@ -68,7 +68,7 @@ def test_each_layer_written_has_its_default_style_and_no_other(empty):
 QGIS_PYTHON = "/usr/bin/python3"  # Debian's python3-qgis belongs to the system's interpreter
 
 LOAD = """
-import json, sys
+import json, os, sys
 from qgis.core import QgsApplication, QgsVectorLayer
 application = QgsApplication([], False)
 application.initQgis()
@@ -78,7 +78,8 @@ for name in sys.argv[2:]:
     items = layer.renderer().legendSymbolItems() if layer.isValid() else []
     found[name] = [item.label() for item in items]
 print(json.dumps(found))
-application.exitQgis()
+sys.stdout.flush()
+os._exit(0)  # taking the application down crashes in some releases
 """
 
 

@@ -1,0 +1,142 @@
+"""What map.html shows: segments, cracks, coverage, in degrees, as plain JSON values."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import numpy as np
+import pandas as pd
+import pyogrio
+import shapely
+
+from geo.run_record import NOT_CLAIMED
+from geo.schema import CENTERLINE, CRACK, INSPECTED, ROAD_SEGMENT
+
+DEGREES = "EPSG:4326"
+DIGITS = 8
+"""Decimals of a degree: about a millimeter."""
+
+TABLE_ROWS = 500
+"""Longest table beside the map."""
+
+CRACK_COLUMNS = (
+    "crack_id",
+    "length_m",
+    "width_mean_mm",
+    "width_max_mm",
+    "area_m2",
+    "type",
+    "severity_d6433",
+    "severity_ltpp",
+    "confidence",
+    "width_reliable",
+    "segment_id",
+)
+
+
+@dataclass(frozen=True)
+class MapOptions:
+    """Bounds of the page.
+
+    Attributes:
+        max_cracks: the longest ones are drawn, if there are more.
+        image_px: longest side of the imagery in the page.
+        max_image_bytes: larger imagery is left out.
+    """
+
+    max_cracks: int = 50_000
+    image_px: int = 2000
+    max_image_bytes: int = 8_000_000
+
+
+def map_data(package: Path, options: MapOptions) -> dict[str, Any]:
+    """Collect a finished GeoPackage for the page."""
+    names = {str(name) for name, _ in pyogrio.list_layers(package)}
+    cracks, total = _cracks(package, options.max_cracks)
+    segments = _read(package, ROAD_SEGMENT.name) if ROAD_SEGMENT.name in names else None
+    inspected = _read(package, INSPECTED.name)
+    placed = inspected[inspected.geometry.notna()]
+    length = float(total["length_m"].sum())
+    summary = f"{len(total)} cracks, {length:.1f} m. {_blocks(inspected)}"
+    shown = f" The longest {len(cracks)} cracks are drawn." if len(cracks) < len(total) else ""
+    left, bottom, right, top = placed.total_bounds if len(placed) else (0.0, 0.0, 1.0, 1.0)
+    return {
+        "summary": summary + shown,
+        "note": NOT_CLAIMED,
+        "bounds": [[bottom, left], [top, right]],
+        "image": None,
+        "cracks": _records(cracks, _longest(cracks)),
+        "segments": _records(segments, _by_rank(segments)) if segments is not None else _NOTHING,
+        "inspected": _records(placed, []),
+    }
+
+
+_NOTHING: dict[str, Any] = {"columns": [], "rows": [], "shapes": [], "ranked": []}
+
+
+def _read(package: Path, layer: str) -> geopandas.GeoDataFrame:
+    return geopandas.read_file(package, layer=layer).to_crs(DEGREES)
+
+
+def _cracks(package: Path, most: int) -> tuple[geopandas.GeoDataFrame, pd.DataFrame]:
+    """The longest cracks with their centerlines, and the table of all."""
+    table = pyogrio.read_dataframe(
+        package, layer=CRACK.name, columns=list(CRACK_COLUMNS), read_geometry=False
+    )
+    chosen = table.sort_values(["length_m", "crack_id"], ascending=[False, True]).head(most)
+    lines = pyogrio.read_dataframe(package, layer=CENTERLINE.name, columns=["crack_id"])
+    lines = lines[lines["crack_id"].isin(set(chosen["crack_id"]))].to_crs(DEGREES)
+    order = {crack_id: place for place, crack_id in enumerate(chosen["crack_id"])}
+    place = lines["crack_id"].map(order).to_numpy(dtype=np.int64)
+    by_crack = np.argsort(place, kind="stable")
+    shapes = shapely.multilinestrings(lines.geometry.to_numpy()[by_crack], indices=place[by_crack])
+    return geopandas.GeoDataFrame(chosen[list(CRACK_COLUMNS)], geometry=shapes, crs=DEGREES), table
+
+
+def _blocks(inspected: geopandas.GeoDataFrame) -> str:
+    blocks = inspected[inspected["block_id"].notna()]
+    failed = int((inspected["status"] == "failed").sum() + (inspected["status"] == "partial").sum())
+    return f"{len(blocks)} blocks, {failed} blocks or tiles failed."
+
+
+def _longest(cracks: geopandas.GeoDataFrame) -> list[int]:
+    return list(range(min(len(cracks), TABLE_ROWS)))  # they are sorted already
+
+
+def _by_rank(segments: geopandas.GeoDataFrame) -> list[int]:
+    ranked = segments["rank"].reset_index(drop=True).dropna().sort_values()
+    return [int(place) for place in ranked.index[:TABLE_ROWS]]
+
+
+def _records(frame: geopandas.GeoDataFrame, ranked: list[int]) -> dict[str, Any]:
+    columns = [str(column) for column in frame.columns if column != frame.geometry.name]
+    values = [[_plain(value) for value in frame[column]] for column in columns]
+    return {
+        "columns": columns,
+        "rows": [list(row) for row in zip(*values, strict=True)],
+        "shapes": [_lat_lon(shape) for shape in frame.geometry],
+        "ranked": ranked,
+    }
+
+
+def _plain(value: Any) -> Any:
+    if value is None or value is pd.NaT or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    if isinstance(value, int | np.integer):
+        return int(value)
+    if isinstance(value, float | np.floating):
+        return float(f"{value:.6g}")
+    return str(value)
+
+
+def _lat_lon(shape: shapely.Geometry) -> list[Any]:
+    """Nested [lat, lon] of lines, or of the outer rings of polygons."""
+    parts = shapely.get_parts(shape)
+    rings = [part.exterior if part.geom_type == "Polygon" else part for part in parts]
+    return [np.round(np.array(ring.coords)[:, 1::-1], DIGITS).tolist() for ring in rings]
