@@ -15,20 +15,24 @@ from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError, Ra
 
 from geo.errors import first_line
 from geo.opening import (
-    ALLOWED_DRIVERS,
     RETRY_DELAY_S,
     ReadOptions,
     driver_of,
+    driver_of_bytes,
     is_remote,
     open_dataset,
 )
-from geo.remote import stamp_of_url
+from geo.remote import first_bytes, stamp_of_url
 from geo.tile import NO_STAMP, Tile, TileProblem, crs_name
 
 PIXEL_TYPES = ("uint8", "uint16")
 
-_UNKNOWN_FORMAT = "is not a GeoTIFF, JPEG 2000, PNG or JPEG"
-_FOREIGN_FORMAT = f"{_UNKNOWN_FORMAT}; convert it: gdal_translate -of COG in out.tif"
+_FOREIGN_FORMAT = (
+    "is not a GeoTIFF, JPEG 2000, PNG or JPEG; convert it: gdal_translate -of COG in out.tif"
+)
+_DRIVERS = {".jp2": "JP2OpenJPEG", ".j2k": "JP2OpenJPEG", ".png": "PNG", ".jpg": "JPEG"}
+_LASTING = (FileNotFoundError, PermissionError, ValueError)
+"""Errors that another try does not mend (ValueError: undecodable metadata)."""
 
 
 def inspect(path: str | Path, options: ReadOptions | None = None) -> Tile | TileProblem:
@@ -40,19 +44,18 @@ def inspect(path: str | Path, options: ReadOptions | None = None) -> Tile | Tile
         path: file or URL.
         options: number of tries.
     """
-    tries = (options or ReadOptions()).retries + 1
-    for attempt in range(tries):
+    patience = options or ReadOptions()
+    for attempt in range(patience.retries + 1):
+        if attempt:
+            time.sleep(RETRY_DELAY_S * 2 ** (attempt - 1))
         try:
-            return _inspect_url(str(path)) if is_remote(str(path)) else _inspect_file(Path(path))
-        except (OSError, RasterioError) as error:
-            last: Exception = error
-            if isinstance(error, FileNotFoundError | PermissionError):
-                break
-        except ValueError as error:  # undecodable metadata
+            if is_remote(str(path)):
+                return _inspect_url(str(path), patience.timeout_s)
+            return _inspect_file(Path(path))
+        except (OSError, RasterioError, ValueError) as error:
             last = error
-            break
-        if attempt < tries - 1:
-            time.sleep(RETRY_DELAY_S * 2**attempt)
+            if isinstance(error, _LASTING):
+                break
     return TileProblem(str(path), f"cannot be opened ({first_line(last)}); replace or remove it")
 
 
@@ -70,17 +73,24 @@ def _inspect_file(path: Path) -> Tile | TileProblem:
         return _describe(str(path), dataset, stamp, dataset.crs or _prj_beside(path))
 
 
-def _inspect_url(url: str) -> Tile | TileProblem:
-    for driver in ALLOWED_DRIVERS:
-        try:
-            dataset = _opened(url, driver)
-        except RasterioIOError as error:
-            if "not recognized" not in str(error):
-                raise
-            continue
-        with dataset:
-            return _describe(url, dataset, stamp_of_url(url), dataset.crs)
-    return TileProblem(url, _FOREIGN_FORMAT)
+def _inspect_url(url: str, timeout_s: float) -> Tile | TileProblem:
+    try:
+        dataset = _opened(url, "GTiff")
+    except RasterioIOError as error:
+        if "not recognized" not in str(error):
+            raise
+        driver = _driver_by_suffix(url)
+        if url.startswith("http"):
+            driver = driver_of_bytes(first_bytes(url, timeout_s))
+        if driver is None:
+            return TileProblem(url, _FOREIGN_FORMAT)
+        dataset = _opened(url, driver)
+    with dataset:
+        return _describe(url, dataset, stamp_of_url(url), dataset.crs)
+
+
+def _driver_by_suffix(url: str) -> str | None:
+    return _DRIVERS.get(os.path.splitext(url)[1].lower())
 
 
 def _opened(path: str, driver: str) -> Any:

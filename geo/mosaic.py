@@ -201,8 +201,9 @@ class Mosaic:
         """The tiles in a window, the one to be seen first first, each with its part of it."""
         tiles, unusable = [], []
         for index in self.touching(window):
-            found = reader.header(self.tiles[index])
-            part = self._placed(index).reach.intersection(window)
+            placed = self._placed(index)
+            found = reader.header(placed)
+            part = placed.reach.intersection(window)
             assert part is not None, "touching() returns tiles that meet the window"
             if isinstance(found, Tile):
                 tiles.append((found, part))

@@ -48,7 +48,6 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"\x00\x00\x00\x0cjP  ", "JP2OpenJPEG"),
     (b"\xff\x4f\xff\x51", "JP2OpenJPEG"),
 )
-ALLOWED_DRIVERS = tuple(dict.fromkeys(driver for _, driver in _MAGIC))
 
 _REMOTE_PREFIXES = {
     "https://": "/vsicurl/https://",
@@ -152,7 +151,11 @@ def driver_of(path: Path) -> str | None:
         OSError: the file cannot be read.
     """
     with path.open("rb") as stream:
-        head = stream.read(16)
+        return driver_of_bytes(stream.read(16))
+
+
+def driver_of_bytes(head: bytes) -> str | None:
+    """Return the driver that a file's first 16 bytes call for; see `driver_of`."""
     return next((driver for magic, driver in _MAGIC if head.startswith(magic)), None)
 
 

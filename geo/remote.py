@@ -1,4 +1,4 @@
-"""Size and date of files on a web server, so that a changed file is noticed."""
+"""What a web server says of a file beyond what GDAL tells: its date, or why it is not given."""
 
 from __future__ import annotations
 
@@ -10,6 +10,23 @@ from geo.tile import NO_STAMP
 
 TIMEOUT_S = 10.0
 """A server that does not answer by then has files without a stamp."""
+
+HEAD_BYTES = 16
+
+
+def first_bytes(url: str, timeout_s: float) -> bytes:
+    """The first bytes of a file on a web server.
+
+    Raises:
+        OSError: the server does not give them, with its reason (which GDAL does not pass on).
+    """
+    request = urllib.request.Request(url, headers={"Range": f"bytes=0-{HEAD_BYTES - 1}"})
+    try:
+        with urllib.request.urlopen(request, timeout=timeout_s) as answer:
+            head: bytes = answer.read(HEAD_BYTES)
+            return head
+    except HTTPException as error:
+        raise OSError(f"the server does not speak HTTP: {type(error).__name__}") from error
 
 
 def stamp_of_url(url: str) -> tuple[int, int]:

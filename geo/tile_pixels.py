@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
@@ -15,9 +15,10 @@ from geo.errors import first_line
 from geo.grid import Grid, Window
 from geo.headers import inspect
 from geo.opening import RETRY_DELAY_S, ReadOptions, forget, open_raster
+from geo.placing import Placed, place
 from geo.reading import read_readable
 from geo.stretch import Stretch
-from geo.tile import ListedTile, Tile, TileProblem
+from geo.tile import Tile, TileProblem
 from geo.warp import Pixels, sample
 
 KNOWN_HEADERS = 4096
@@ -32,15 +33,22 @@ class TileReader:
     stretch: Stretch | None = None
     options: ReadOptions = field(default_factory=ReadOptions)
 
-    def header(self, tile: Tile | ListedTile) -> Tile | TileProblem:
-        """Describe a tile; the header of a listed one is read now and remembered."""
+    def header(self, placed: Placed) -> Tile | TileProblem:
+        """Describe a tile; the header of a listed one is read now, checked and remembered."""
+        tile = placed.tile
         if isinstance(tile, Tile):
             return tile
         found = _header(tile.path, tile.stamp, self.options)
-        if isinstance(found, Tile) and found.dtype == "uint16" and self.stretch is None:
-            reason = (
-                "has 16 bits, unlike the tiles that were looked at first; set stretch=[LOW,HIGH]"
-            )
+        if isinstance(found, TileProblem):
+            return replace(found, footprint=tile.footprint, crs=tile.crs)
+        place_in_fact = place(found, self.grid)
+        if isinstance(place_in_fact, TileProblem):
+            return place_in_fact
+        if place_in_fact.window.intersection(placed.reach) != place_in_fact.window:
+            reason = "lies elsewhere than the tile index says; write the index again"
+            return TileProblem(tile.path, reason, tile.footprint, tile.crs)
+        if found.dtype == "uint16" and self.stretch is None:
+            reason = "has 16 bits, unlike the tiles looked at first; set stretch=[LOW,HIGH]"
             return TileProblem(tile.path, reason, tile.footprint, tile.crs)
         return found
 
