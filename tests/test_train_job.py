@@ -1,0 +1,195 @@
+"""Training through Ray Train: the same numbers whatever the workers, continued after a stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from jobs.train import TrainJob, run_training
+from jobs.train_folder import METRICS, read_metrics
+from wpcrack.checkpoint import load_model
+from wpcrack.errors import DataError
+from wpcrack.synthetic import WindowConfig, draw_training_street, draw_window
+
+WINDOW = WindowConfig(size=64)
+TINY: dict[str, Any] = {
+    "model": {
+        "pretrained": "none",
+        "cam_channels": 8,
+        "recon_channels": 8,
+        "decoder_widths": [8, 8],
+        "detector_channels": 8,
+    },
+    "train": {
+        "steps": {"warmup": 2, "adversarial": 2, "detector": 2},
+        "epoch_steps": 1,
+        "batch_size": 4,
+        "val_items": 4,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def drawn_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("set")
+    rng = np.random.default_rng(0)
+    for number in range(4):
+        street = draw_training_street(rng, WINDOW)
+        for has_crack, folder in ((True, "crack"), (False, "road")):
+            (root / folder).mkdir(exist_ok=True)
+            for k in range(3):
+                image = draw_window(rng, WINDOW, has_crack, street).image
+                path = root / folder / f"street{number}_r{k}_c{int(has_crack)}.png"
+                assert cv2.imwrite(str(path), image[..., ::-1])
+    return root
+
+
+def make_job(root: Path, run_dir: Path, workers: int, **changes: Any) -> TrainJob:
+    return TrainJob.model_validate(
+        {
+            **TINY,
+            "data": {"root": root},
+            "run_dir": run_dir,
+            "scaling": {"num_workers": workers, "cpus_per_worker": 1},
+            **changes,
+        }
+    )
+
+
+def measured(run_dir: Path) -> list[dict[str, Any]]:
+    """Metrics without those that depend on the clock."""
+    clock = ("train/images_per_s", "train/data_wait")
+    return [
+        {k: v for k, v in line.items() if k not in clock}
+        for line in read_metrics(run_dir / METRICS)
+    ]
+
+
+def test_a_run_leaves_a_loadable_model_metrics_and_a_card(drawn_set: Path, tmp_path: Path) -> None:
+    report = run_training(make_job(drawn_set, tmp_path / "run", 0))
+    root = tmp_path / "run"
+    assert report.epochs == 6
+    assert load_model(root).info.trained["epoch"] == report.best_epoch
+    assert json.loads((root / "report.json").read_text())["items"]["val"]["sources"] >= 1
+    assert "selected on this split" in (root / "MODEL_CARD.md").read_text()
+    assert list((root / "tensorboard").iterdir())
+    assert sorted(p.name for p in (root / "checkpoints").iterdir()) == [
+        "epoch_00004",
+        "epoch_00005",
+    ]
+
+
+def test_a_finished_run_is_left_as_it_is(
+    drawn_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = make_job(drawn_set, tmp_path / "run", 0)
+    run_training(job)
+    before = (tmp_path / "run" / "model" / "model.safetensors").stat().st_mtime_ns
+    assert run_training(job).already_finished
+    assert "finished already" in capsys.readouterr().err
+    assert (tmp_path / "run" / "model" / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_a_continued_run_equals_an_undisturbed_one(
+    drawn_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_training(make_job(drawn_set, tmp_path / "whole", 0))
+    from jobs import train_loop
+
+    write = train_loop.RunFiles.write
+
+    def stop_after_three(self: Any, report: Any) -> None:
+        if report.epoch == 3:
+            raise KeyboardInterrupt
+        write(self, report)
+
+    monkeypatch.setattr(train_loop.RunFiles, "write", stop_after_three)
+    with pytest.raises(KeyboardInterrupt):
+        run_training(make_job(drawn_set, tmp_path / "cut", 0))
+    monkeypatch.setattr(train_loop.RunFiles, "write", write)
+    run_training(make_job(drawn_set, tmp_path / "cut", 0))
+    assert measured(tmp_path / "cut") == measured(tmp_path / "whole")
+    a, b = (tmp_path / name / "model" / "model.safetensors" for name in ("cut", "whole"))
+    assert a.read_bytes() == b.read_bytes()
+
+
+def test_a_truncated_image_is_named_before_training(drawn_set: Path, tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    for folder in ("crack", "road"):
+        (root / folder).mkdir(parents=True)
+        for path in (drawn_set / folder).iterdir():
+            (root / folder / path.name).write_bytes(path.read_bytes())
+    broken = root / "road" / "street0_r0_c0.png"
+    broken.write_bytes(broken.read_bytes()[:2000])
+    with pytest.raises(DataError, match=r"street0_r0_c0\.png"):
+        run_training(make_job(root, tmp_path / "run", 0))
+
+
+@pytest.mark.ray
+def test_two_workers_give_the_numbers_of_one(drawn_set: Path, tmp_path: Path) -> None:
+    run_training(make_job(drawn_set, tmp_path / "two", 2), local=True)
+    run_training(make_job(drawn_set, tmp_path / "one", 0))
+    for a, b in zip(measured(tmp_path / "two"), measured(tmp_path / "one"), strict=True):
+        assert a.keys() == b.keys()
+        for key, value in a.items():
+            if isinstance(value, float):
+                assert value == pytest.approx(b[key], abs=2e-3), key
+
+
+@pytest.mark.ray
+def test_ctrl_c_ends_every_process_and_the_same_command_continues(
+    drawn_set: Path, tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    (tmp_path / "job.json").write_text(
+        make_job(drawn_set, run_dir, 1).model_dump_json(), encoding="utf-8"
+    )
+    code = (
+        "import sys; from pathlib import Path; from jobs.train import TrainJob, run_training\n"
+        f"job = TrainJob.model_validate_json(Path({str(tmp_path / 'job.json')!r}).read_text())\n"
+        "try: run_training(job, local=True)\n"
+        "except KeyboardInterrupt: sys.exit(130)\n"
+    )
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], stderr=log, start_new_session=True, cwd=Path.cwd()
+        )
+        wait_until(lambda: len(read_metrics(run_dir / METRICS)) >= 2, 120)
+        os.kill(process.pid, signal.SIGINT)
+        assert process.wait(60) == 130
+    assert "the same command continues" in (tmp_path / "log").read_text()
+    wait_until(lambda: not session_members(process.pid), 20)
+    done = len(read_metrics(run_dir / METRICS))
+    assert run_training(make_job(drawn_set, run_dir, 0)).epochs == 6
+    assert done < 6
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.2)
+
+
+def session_members(session: int) -> list[int]:
+    """Processes that are left of a session."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rsplit(")", 1)[1].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(fields[3]) == session and fields[0] != "Z":
+            found.append(int(path.parent.name))
+    return found
