@@ -17,7 +17,8 @@ from rasterio.warp import Resampling, calculate_default_transform, reproject, tr
 from geo.errors import OutputError
 from geo.map_data import DEGREES, MapOptions, map_data
 from geo.mosaic import Mosaic
-from geo.preview import Overview, encoded, reduced
+from geo.preview import encoded
+from geo.reduce import Overview, reduced
 
 SCREEN_CRS = "EPSG:3857"
 """What web maps draw in; nothing is measured in it."""

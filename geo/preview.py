@@ -6,23 +6,21 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyogrio
 import shapely
-from affine import Affine
 from numpy.typing import NDArray
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.features import rasterize
 from rasterio.io import MemoryFile
 from scipy.ndimage import binary_dilation
 
 from geo.errors import OutputError
-from geo.grid import Grid, Window
+from geo.grid import Grid
 from geo.mosaic import Mosaic
-from geo.reading import gdal_settings, open_raster, read_window
+from geo.reduce import reduced
 from geo.schema import CRACK, GEOMETRY
 
 OVERVIEW_PX = 2000
@@ -38,15 +36,6 @@ BACKGROUND = (236, 236, 236)
 CRACK_COLOR = (255, 176, 0)
 CASING_COLOR = (0, 0, 0)
 """Orange in a black casing: told from gray pavement and white paint by every kind of sight."""
-
-
-@dataclass(frozen=True, eq=False)
-class Overview:
-    """A reduced mosaic: image (H, W, 3) uint8, valid (H, W) bool, and its grid."""
-
-    image: NDArray[np.uint8]
-    valid: NDArray[np.bool_]
-    grid: Grid
 
 
 def draw_overview(
@@ -67,45 +56,6 @@ def draw_overview(
     image[_thickened(line, 1) & ~line] = CASING_COLOR
     image[line] = CRACK_COLOR
     _write_png(out, image)
-
-
-def reduced(mosaic: Mosaic, longest_px: int) -> Overview:
-    """Read the whole mosaic, reduced to at most ``longest_px`` on its longer side."""
-    rows, cols = mosaic.grid.shape
-    factor = max(1.0, max(rows, cols) / longest_px)
-    shape = max(1, round(rows / factor)), max(1, round(cols / factor))
-    overview = Overview(
-        np.zeros((*shape, 3), np.uint8),
-        np.zeros(shape, bool),
-        Grid(_stretched(mosaic.grid, shape), mosaic.grid.crs, shape),
-    )
-    with gdal_settings():
-        for tile, place in zip(mosaic.tiles, mosaic.windows, strict=True):
-            small = _reduced_place(place, factor, shape)
-            with suppress(OSError, RasterioError):
-                whole = Window(0, 0, *tile.shape)
-                seen, known = read_window(
-                    open_raster(tile.path, tile.driver), whole, (small.height, small.width)
-                )
-                here = small.slices_in(overview.grid.window)
-                np.copyto(overview.image[here], seen, where=known[..., None])
-                overview.valid[here] |= known
-    return overview
-
-
-def _stretched(grid: Grid, shape: tuple[int, int]) -> Affine:
-    a, b, c, d, e, f = grid.transform[:6]
-    down, right = grid.shape[0] / shape[0], grid.shape[1] / shape[1]
-    return Affine(a * right, b * down, c, d * right, e * down, f)
-
-
-def _reduced_place(place: Window, factor: float, shape: tuple[int, int]) -> Window:
-    """Where a tile lies in the reduced mosaic: neighbors abut, each has at least one pixel."""
-    row = min(round(place.row_off / factor), shape[0] - 1)
-    col = min(round(place.col_off / factor), shape[1] - 1)
-    row_end = min(max(round(place.row_end / factor), row + 1), shape[0])
-    col_end = min(max(round(place.col_end / factor), col + 1), shape[1])
-    return Window(row, col, row_end - row, col_end - col)
 
 
 def _burned(package: Path, grid: Grid) -> NDArray[np.bool_]:

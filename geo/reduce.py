@@ -1,0 +1,88 @@
+"""A whole mosaic as one small picture, read from the files' overviews where they have some."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+from affine import Affine
+from numpy.typing import NDArray
+from rasterio.errors import RasterioError
+
+from geo.grid import Grid, Window
+from geo.mosaic import Mosaic
+from geo.opening import gdal_settings, open_raster
+from geo.placing import Placed
+from geo.reading import read_window
+from geo.tile import Tile
+from geo.tile_pixels import TileReader
+from geo.warp import to_source
+
+
+@dataclass(frozen=True, eq=False)
+class Overview:
+    """A reduced mosaic: image (H, W, 3) uint8, valid (H, W) bool, and its grid."""
+
+    image: NDArray[np.uint8]
+    valid: NDArray[np.bool_]
+    grid: Grid
+
+
+def reduced(mosaic: Mosaic, longest_px: int) -> Overview:
+    """Read the whole mosaic, reduced to at most ``longest_px`` on its longer side.
+
+    Memory is bounded by the picture and one reduced tile. A tile that cannot be read stays blank.
+    """
+    rows, cols = mosaic.grid.shape
+    factor = max(1.0, max(rows, cols) / longest_px)
+    shape = max(1, round(rows / factor)), max(1, round(cols / factor))
+    overview = Overview(
+        np.zeros((*shape, 3), np.uint8), np.zeros(shape, bool), _stretched(mosaic.grid, shape)
+    )
+    reader = TileReader(mosaic.grid, mosaic.stretch, mosaic.reading)
+    with gdal_settings(mosaic.reading):
+        for tile, window in zip(mosaic.tiles, mosaic.windows, strict=True):
+            with suppress(OSError, RasterioError):
+                header = reader.header(Placed(tile, window))
+                if isinstance(header, Tile):
+                    _paint(overview, header, window, mosaic)
+    return overview
+
+
+def _paint(overview: Overview, tile: Tile, window: Window, mosaic: Mosaic) -> None:
+    """Fill the pixels of the picture whose centers lie on a tile."""
+    place = _reduced_place(window, mosaic.grid, overview.grid)
+    if place is None:
+        return
+    small = min(tile.shape[0], place.height), min(tile.shape[1], place.width)
+    source = _stretched(tile.grid, small)
+    raster = open_raster(tile.path, tile.driver)
+    whole = Window(0, 0, *tile.shape)
+    image, valid = read_window(raster, whole, small, stretch=mosaic.stretch)
+    row, col = np.mgrid[place.row_off : place.row_end, place.col_off : place.col_end] + 0.5
+    centers = np.column_stack((col.ravel(), row.ravel()))
+    with np.errstate(invalid="ignore"):  # inf beyond a projection's reach lies in no tile
+        x, y = np.floor(to_source(source, overview.grid, centers)).astype(np.int64).T
+    inside = (x >= 0) & (y >= 0) & (x < small[1]) & (y < small[0])
+    seen = np.flatnonzero(inside)
+    seen = seen[valid[y[seen], x[seen]]]
+    rows, cols = np.divmod(seen, place.width)
+    rows, cols = rows + place.row_off, cols + place.col_off
+    overview.image[rows, cols] = image[y[seen], x[seen]]
+    overview.valid[rows, cols] = True
+
+
+def _stretched(grid: Grid, shape: tuple[int, int]) -> Grid:
+    """The same ground in another number of pixels."""
+    a, b, c, d, e, f = grid.transform[:6]
+    down, right = grid.shape[0] / shape[0], grid.shape[1] / shape[1]
+    return Grid(Affine(a * right, b * down, c, d * right, e * down, f), grid.crs, shape)
+
+
+def _reduced_place(window: Window, grid: Grid, small: Grid) -> Window | None:
+    """The pixels of the small grid that a window of the large one may touch."""
+    down, right = small.shape[0] / grid.shape[0], small.shape[1] / grid.shape[1]
+    row, col = int(window.row_off * down), int(window.col_off * right)
+    row_end, col_end = int(window.row_end * down) + 1, int(window.col_end * right) + 1
+    return Window(row, col, row_end - row, col_end - col).intersection(small.window)
