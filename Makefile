@@ -30,7 +30,7 @@ venv: $(STAMP)
 $(STAMP):
 	@test -n "$(WANTED)" || { echo "error: no Python 3.11 or newer found$(if $(PYTHON), as '$(PYTHON)'); install one or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12" >&2; exit 1; }
 	@test "$$($(call VERSION_OF,$(BIN)/python))" = "$(WANTED)" || { rm -rf $(VENV) && $(PYTHON) -m venv $(VENV); } || { rm -rf $(VENV); echo "error: $(PYTHON) cannot create a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
-	@echo "installing into $(VENV) with Python $(WANTED) (a few minutes, about 5 GB)"
+	@echo "installing into $(VENV) with Python $(WANTED) (a few minutes, about 7 GB)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@rm -f $(VENV)/.installed-* && touch $@
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -137,8 +138,13 @@ def test_shipped_configs_are_those_of_the_checkout_and_valid() -> None:
 
 @pytest.mark.slow
 def test_the_wheel_holds_everything_and_runs_from_another_folder(tmp_path: Path) -> None:
+    source = tmp_path / "source"  # a copy: building leaves files behind, and takes up old ones
+    for folder in (*PACKAGES, "configs"):
+        shutil.copytree(ROOT / folder, source / folder, symlinks=True)
+    for file in ("pyproject.toml", "README.md", "LICENSE", "NOTICE"):
+        shutil.copy(ROOT / file, source / file)
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "wheel", "--no-deps", "-w", str(tmp_path), str(ROOT)], check=True)
+    subprocess.run([*pip, "wheel", "--no-deps", "-w", str(tmp_path), str(source)], check=True)
     (wheel,) = tmp_path.glob("wpcrack-*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     expected = {str(path.relative_to(ROOT)) for path, _ in sources(*PACKAGES)}
