@@ -41,14 +41,14 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """
     if world_size() == 1:
         return
-    members = [(p, p.grad) for p in parameters if p.grad is not None]
-    flat = torch.cat([gradient.reshape(-1) for _, gradient in members])
+    members = [p.grad for p in parameters if p.grad is not None]
+    flat = torch.cat([gradient.reshape(-1) for gradient in members])
     dist.all_reduce(flat)
     flat /= world_size()
     start = 0
-    for p, _ in members:
-        p.grad = flat[start : start + p.numel()].view_as(p).clone()
-        start += p.numel()
+    for gradient in members:  # in place: fused optimizers need the strides of the parameter
+        gradient.copy_(flat[start : start + gradient.numel()].view(gradient.shape))
+        start += gradient.numel()
 
 
 def average(values: Sequence[float], device: torch.device) -> list[float]:
