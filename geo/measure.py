@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import shapely
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.features import rasterize
 from shapely.geometry import MultiPolygon, Polygon
+from skimage.measure import label
 
 from geo.centerline import Branch, CenterlineOptions, centerlines
 from geo.grid import Grid, Window
@@ -26,6 +28,12 @@ PROFILE_PX = 5
 """Window of the moving average over a width profile, whose raw values are whole pixel steps."""
 
 P95 = 95
+
+WHOLE_PX = 50_000_000
+"""Largest bounding box of a crack that is measured in one piece."""
+
+CELL_PX = 4096
+"""Side of the cells in which larger ones are measured."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,12 +72,20 @@ class Measures:
     branches: tuple[MeasuredBranch, ...]
 
 
-def measure(branches: Sequence[Branch], n_pixels: int, grid: Grid) -> Measures:
+def measure(
+    branches: Sequence[Branch], n_pixels: int, grid: Grid, *, n_graphs: int = 1
+) -> Measures:
     """Measure a crack from its centerlines and its number of pixels.
 
     The mean width is area / length, which is right to .03 pixels. The distance transform knows
     the width only up to a constant that depends on the angle (up to .7 pixels), so it gives the
     differences along the crack and area / length gives the level.
+
+    Args:
+        branches: at least one.
+        n_pixels: of the crack.
+        grid: the pixels' size and shape.
+        n_graphs: number of unconnected graphs that the branches form.
     """
     length_m = sum(branch.length_m for branch in branches)
     profiles = [_profile(branch.reach_m) for branch in branches]
@@ -85,7 +101,7 @@ def measure(branches: Sequence[Branch], n_pixels: int, grid: Grid) -> Measures:
         width_max_m=float(every.max()),
         orientation_deg=_orientation(branches, grid),
         tortuosity=_tortuosity(branches, grid),
-        loops=_loops(branches),
+        loops=_loops(branches, n_graphs),
         branches=tuple(
             MeasuredBranch(
                 line=branch.line,
@@ -125,11 +141,59 @@ def measure_components(
     return measured
 
 
-def measure_polygon(geometry: MultiPolygon, n_pixels: int, grid: Grid) -> Measures:
-    """Measure a crack from its polygon; the same as from its pixels, wherever they came from."""
+def measure_polygon(
+    geometry: MultiPolygon, n_pixels: int, grid: Grid, *, max_px: int = WHOLE_PX
+) -> Measures:
+    """Measure a crack from its polygon; the same as from its pixels, wherever they came from.
+
+    A crack whose bounding box has more than ``max_px`` pixels is measured in the fixed cells of
+    the mosaic's lattice (its centerlines end at their sides), so that memory stays bounded and the
+    result still does not depend on how the area was cut.
+    """
+    left, top, right, bottom = geometry.bounds
+    if (right - left) * (bottom - top) > max_px:
+        return _measure_in_cells(geometry, n_pixels, grid)
     marked, window = burned(geometry)
     counts = np.array([0, n_pixels])
     return measure_components(marked.astype(np.int32), {1: geometry}, counts, window, grid)[1]
+
+
+def _measure_in_cells(geometry: MultiPolygon, n_pixels: int, grid: Grid) -> Measures:
+    branches: list[Branch] = []
+    n_graphs = n_nodes = 0
+    for part in _cells(geometry):
+        marked, window = burned(part)
+        labels = label(marked, connectivity=2).astype(np.int32)  # type: ignore[no-untyped-call]
+        for _, skeleton in skeletons(labels):
+            corner = skeleton.corner[::-1] + np.array([window.col_off, window.row_off])
+            found = centerlines(skeleton, grid, CenterlineOptions())
+            branches += [
+                replace(
+                    branch,
+                    line=branch.line + corner,
+                    from_node=branch.from_node + n_nodes,
+                    to_node=branch.to_node + n_nodes,
+                )
+                for branch in found
+            ]
+            n_nodes += 1 + max(max(b.from_node, b.to_node) for b in found)
+            n_graphs += 1
+    return measure(branches, n_pixels, grid, n_graphs=n_graphs)
+
+
+def _cells(geometry: MultiPolygon) -> Iterator[shapely.Geometry]:
+    """What of a crack lies in each cell, cell by cell, from the top left."""
+    left, top, right, bottom = (int(value) for value in geometry.bounds)
+    for row in range(top // CELL_PX, -(-bottom // CELL_PX)):
+        band = shapely.box(left, row * CELL_PX, right, (row + 1) * CELL_PX)
+        in_band = shapely.intersection(geometry, band)
+        for col in range(left // CELL_PX, -(-right // CELL_PX)):
+            cell = shapely.box(
+                col * CELL_PX, row * CELL_PX, (col + 1) * CELL_PX, (row + 1) * CELL_PX
+            )
+            part = shapely.intersection(in_band, cell)
+            if part.area > 0:
+                yield part
 
 
 def _without_pinholes(
@@ -183,7 +247,7 @@ def _tortuosity(branches: Sequence[Branch], grid: Grid) -> float:
     return length / chord if chord > 0 else math.nan
 
 
-def _loops(branches: Sequence[Branch]) -> int:
-    """Independent cycles of a connected graph: branches - nodes + 1."""
+def _loops(branches: Sequence[Branch], n_graphs: int) -> int:
+    """Independent cycles of graphs: branches - nodes + graphs."""
     nodes = {node for branch in branches for node in (branch.from_node, branch.to_node)}
-    return len(branches) - len(nodes) + 1
+    return len(branches) - len(nodes) + n_graphs

@@ -10,6 +10,7 @@ from hypothesis.extra.numpy import arrays
 from rasterio.crs import CRS
 from rasterio.features import rasterize
 
+from geo import measure as measuring
 from geo.grid import Grid, Window
 from geo.polygonize import pieces
 from geo.seams import join
@@ -181,3 +182,21 @@ def test_thinning_keeps_wide_and_diagonal_cracks():
             mask = drawn([path.buffer(width / 2, cap_style="flat")], 200)
             total = sum(crack.measures.length_m for crack in measured(mask))
             assert total / GSD == pytest.approx(120, abs=8)
+
+
+def test_a_crack_too_large_for_one_piece_is_measured_in_cells(monkeypatch):
+    monkeypatch.setattr(measuring, "CELL_PX", 128)
+    rng = np.random.default_rng(3)
+    mask, _ = bar(rng, 5, 600)
+    (crack,) = measured(mask)
+    grid = grid_of(mask.shape)
+    cells = measuring.measure_polygon(crack.geometry, crack.n_pixels, grid, max_px=1000)
+    # each of the five cuts leaves an end that is lengthened: 7 % at cells of 128, 0.2 % at 4096
+    assert cells.length_m == pytest.approx(crack.measures.length_m, rel=0.1)
+    assert cells.width_p95_m == pytest.approx(crack.measures.width_p95_m, rel=0.1)
+    assert cells.orientation_deg == pytest.approx(crack.measures.orientation_deg, abs=3)
+    assert cells.loops == 0
+    assert len(cells.branches) >= 4
+    inside = crack.geometry.buffer(1)
+    for branch in cells.branches:
+        assert inside.covers(shapely.LineString(branch.line))
