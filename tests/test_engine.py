@@ -220,6 +220,20 @@ def test_a_folder_that_cannot_be_written_to_is_no_obstacle(
 
 
 @needs_openvino
+def test_two_workers_that_convert_at_once_leave_one_graph(
+    run: Path, graph: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def other_worker_is_faster(_: Networks) -> Any:
+        monkeypatch.setattr(openvino_engine, "convert", lambda _: graph.clone())
+        cached_graph(run)
+        return graph.clone()
+
+    monkeypatch.setattr(openvino_engine, "convert", other_worker_is_faster)
+    assert cached_graph(run).inputs
+    assert len(list((run / "model").glob("*openvino-*"))) == 1
+
+
+@needs_openvino
 def test_openvino_reports_to_nobody(run: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
