@@ -26,7 +26,7 @@ from geo.schema import CRACK, GEOMETRY
 OVERVIEW_PX = 2000
 """Longest side of the picture."""
 
-LINE_SHARE = 0.002
+LINE_SHARE = 0.001
 """Width of a drawn crack as a share of the longest side: seen when the picture fits a screen."""
 
 FEATURES_AT_ONCE = 20_000

@@ -135,6 +135,20 @@ def test_a_border_of_the_mosaic_is_no_seam():
     assert piece.seam_pixels.tolist() == [[row, 4] for row in range(4)]
 
 
+@pytest.mark.parametrize("cut", [12, 5, 4])
+def test_a_crack_beside_nodata_says_so_whatever_the_cut(cut):
+    mask, valid = np.zeros((12, 12), bool), np.ones((12, 12), bool)
+    mask[2, 1:7] = mask[8, 2:9] = mask[11, 4] = True
+    valid[3, 7] = False  # diagonally beside the first crack; the third lies at the mosaic's border
+    grid, around = grid_of(mask), np.pad(valid, 1)
+    found = []
+    for window in lattice(mask.shape, cut, cut):
+        here, halo = window.slices_in(grid.window), window.pad(1).slices_in(grid.window.pad(1))
+        part = mask[here]
+        found += pieces(part, probability_of(part), window, grid, around[halo])
+    assert [crack.touches_nodata for crack in join(found, grid)] == [True, False, True]
+
+
 def test_arrays_that_do_not_fit_the_window_are_refused():
     mask = np.ones((4, 4), bool)
     with pytest.raises(ValueError, match="do not fit"):
