@@ -18,14 +18,13 @@ from collections.abc import Collection
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 from geo.errors import InputError
 from geo.mosaic import Mosaic
 from geo.package import AssembleOptions, AssembleReport, RunRecord, assemble
 from geo.preview import draw_overview
-from geo.tiles import scan, summary
 from jobs.infer_fingerprint import Fingerprint
+from jobs.infer_inputs import open_mosaic
 from jobs.infer_job import InferJob
 from jobs.infer_model import ModelFiles, load_model, model_files
 from jobs.infer_progress import Progress
@@ -59,8 +58,7 @@ def run_inference(
     started = _now()
     with stop_on_sigterm():
         model = model_files(job.model) if predictor_factory is None else ModelFiles.stand_in()
-        _refuse_output_among_inputs(job)
-        mosaic = _open_mosaic(job)
+        mosaic = open_mosaic(job, model.gsd_mm, _say)
         plan = _plan(job, mosaic)
         fingerprint = Fingerprint.of(job, mosaic, model.sha256)
         factory = predictor_factory or functools.partial(
@@ -111,18 +109,6 @@ def _run(context: _Context) -> InferReport:
         infer_s=computed - start,
         assemble_s=time.monotonic() - computed,
     )
-
-
-def _open_mosaic(job: InferJob) -> Mosaic:
-    _say("reading the headers of the tiles")
-    mosaic = Mosaic.build(scan(job.tiles), job.crs)
-    if mosaic.problems:
-        if job.on_bad_tile == "stop":
-            raise InputError(
-                f"{summary(mosaic.problems)}; mend that, or set on_bad_tile=record to leave it out"
-            )
-        _say(f"left out: {summary(mosaic.problems)}")
-    return mosaic
 
 
 def _plan(job: InferJob, mosaic: Mosaic) -> Plan:
@@ -206,14 +192,6 @@ def _refuse_if_nothing_seen(results: Collection[BlockResult]) -> None:
             f"none of the {len(results)} blocks could be inspected: {next(iter(reasons))}; "
             "check the tiles"
         )
-
-
-def _refuse_output_among_inputs(job: InferJob) -> None:
-    """The next run would take overview.png for a tile."""
-    for value in [job.tiles] if isinstance(job.tiles, str) else job.tiles:
-        folder = Path(value)
-        if folder.is_dir() and job.out.resolve().is_relative_to(folder.resolve()):
-            raise InputError(f"out={job.out} lies in the folder of the tiles; choose another one")
 
 
 def _tell_how_to_continue(work: WorkFolder) -> None:

@@ -46,10 +46,12 @@ class Fingerprint:
         grid = mosaic.grid
         chosen["model"] = model_hash
         chosen["grid"] = [*grid.transform[:6], *grid.shape, grid.crs.to_wkt()]
+        chosen["stretch"] = astuple(mosaic.stretch) if mosaic.stretch else None
+        chosen["area"] = mosaic.area.digest if mosaic.area else None
         chosen["format"] = FORMAT
         inputs = {problem.path: _stamp(problem.path) for problem in mosaic.problems}
         for tile, place in zip(mosaic.tiles, mosaic.windows, strict=True):
-            inputs[tile.path] = [*_stamp(tile.path), *astuple(place)]
+            inputs[tile.path] = [*tile.stamp, *astuple(place)]
         return cls(chosen, inputs)
 
     @property
@@ -95,7 +97,7 @@ class Fingerprint:
         changes = []
         for name in self.changed_settings(other):
             before, now = self.settings.get(name), other.settings.get(name)
-            brief = name in ("model", "grid", "format")
+            brief = name in ("model", "grid", "area", "format")
             changes.append(f"another {name}" if brief else f"{name} was {before}, is {now}")
         if paths := self.changed_inputs(other):
             more = f" and {len(paths) - NAMED_INPUTS} more" if len(paths) > NAMED_INPUTS else ""

@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
+import yaml
 
 from wpcrack.errors import CheckpointError
 from wpcrack.predict import WindowPredictor
+
+CONFIG = "config.yaml"
+"""Of a model folder; read here without torch, which the driver does not need."""
 
 READ_BYTES = 2**20
 """Files are hashed in pieces of this size."""
@@ -17,11 +21,19 @@ READ_BYTES = 2**20
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """Where a model lies and what identifies it."""
+    """Where a model lies and what identifies it.
+
+    Attributes:
+        folder: Of the model's files.
+        name: Of the run.
+        sha256: Of the files.
+        gsd_mm: Pixel size of the training images; None: photographs.
+    """
 
     folder: Path
     name: str
     sha256: str
+    gsd_mm: float | None = None
 
     @classmethod
     def stand_in(cls) -> ModelFiles:
@@ -47,7 +59,7 @@ def model_files(model: Path) -> ModelFiles:
         found = "holds no *.safetensors" if model.exists() else "does not exist"
         raise CheckpointError(f"model {model} {found}; give the run folder of `wpcrack train`")
     named = folder.parent if folder.name == "model" else folder
-    return ModelFiles(folder, named.name, _hash(files))
+    return ModelFiles(folder, named.name, _hash(files), _gsd_mm(folder))
 
 
 def load_model(folder: Path, threads: int) -> WindowPredictor:
@@ -59,6 +71,16 @@ def load_model(folder: Path, threads: int) -> WindowPredictor:
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
     return load_predictor(folder, threads=threads)
+
+
+def _gsd_mm(folder: Path) -> float | None:
+    """Pixel size in the model's config; a config that is broken is named when it is loaded."""
+    try:
+        content = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return None
+    value = content.get("gsd_mm") if isinstance(content, dict) else None
+    return float(value) if isinstance(value, int | float) else None
 
 
 def _hash(files: list[Path]) -> str:

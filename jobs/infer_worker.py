@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -120,16 +120,18 @@ class BlockWorker:
             reader.read, self.predictor, core, self.plan.lattice, batch=self.plan.batch
         )
         frame = self.plan.mosaic.grid
+        inside = self.plan.mosaic.inside(block.window)
+        probability *= inside
         found = pieces(probability >= self.plan.level, probability, block.window, frame)
         inspected = InspectedRow.of(
             block,
-            reader.valid,
+            reader.valid & inside,
             reader.failures,
             frame,
             seconds=time.monotonic() - start,
             survey_date=self.plan.survey_date,
         )
-        return inspected, found
+        return replace(inspected, gsd_mm=1000 * reader.gsd_m), found
 
     def _failed(self, block: Block, error: Exception, start: float) -> InspectedRow:
         return InspectedRow(
@@ -153,6 +155,7 @@ class _Reader:
         self.block = block
         self.valid: NDArray[np.bool_] = np.zeros((block.height, block.width), bool)
         self.failures: tuple[TileProblem, ...] = ()
+        self.gsd_m = mosaic.grid.gsd_m
 
     def read(self, window: Window) -> Raster:
         """Pixels of a window that contains the block."""
@@ -160,4 +163,5 @@ class _Reader:
         raster = self.mosaic.read(outer)
         self.valid = raster.valid[self.block.slices_in(outer)]
         self.failures = raster.failures
+        self.gsd_m = raster.gsd_m
         return raster

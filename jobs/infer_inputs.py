@@ -1,0 +1,120 @@
+"""The imagery of an inference job: which tiles, on which grid, and where it counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from geo.area import Area
+from geo.common_grid import true_gsd_m
+from geo.errors import InputError
+from geo.mosaic import Mosaic
+from geo.opening import ReadOptions
+from geo.stretch import Stretch
+from geo.tiles import Scan, Tile, scan, summary
+from jobs.infer_job import InferJob
+
+MOST_GSD_RATIO = 1.5
+"""Networks see cracks as wide in pixels as they were trained; beyond this factor they are lost."""
+
+
+def open_mosaic(job: InferJob, model_gsd_mm: float | None, say: Callable[[str], None]) -> Mosaic:
+    """Finds the tiles of a job and places them on one grid.
+
+    Args:
+        job: Names the tiles, and what the user decides about the grid.
+        model_gsd_mm: Pixel size of the model's training images; None: photographs, any size.
+        say: Receives what the user should know.
+
+    Raises:
+        InputError: No usable tile, an output among the inputs, an unusable area, or a tile that
+            cannot be used if that is to end the job.
+    """
+    _refuse_output_folder(job)
+    say("reading the headers of the tiles")
+    patience = ReadOptions(job.retries, job.timeout_s)
+    found = scan(job.tiles, patience)
+    _refuse_outputs_as_tiles(job, found)
+    mosaic = Mosaic.build(
+        found,
+        job.crs,
+        gsd_m=job.gsd_mm / 1000 if job.gsd_mm else None,
+        stretch=Stretch(*job.stretch) if job.stretch else None,
+        reading=patience,
+    )
+    _report_problems(job, mosaic, say)
+    if model_gsd_mm is not None:
+        mosaic = _fit_to_model(job, mosaic, model_gsd_mm, say)
+    roads = job.roads
+    area = Area.read(mosaic.grid, job.aoi, roads.path, buffer_m=roads.buffer_m)
+    return mosaic if area is None else mosaic.within(area)
+
+
+def _report_problems(job: InferJob, mosaic: Mosaic, say: Callable[[str], None]) -> None:
+    if not mosaic.problems:
+        return
+    if job.on_bad_tile == "stop":
+        raise InputError(
+            f"{summary(mosaic.problems)}; mend that, or set on_bad_tile=record to leave it out"
+        )
+    say(f"left out: {summary(mosaic.problems)}")
+
+
+def _fit_to_model(
+    job: InferJob, mosaic: Mosaic, model_gsd_mm: float, say: Callable[[str], None]
+) -> Mosaic:
+    """Brings imagery of quite another pixel size to that of the model, and says so."""
+    _warn_of_other_pixels(mosaic, model_gsd_mm, say)
+    is_near = _ratio(1000 * mosaic.grid.gsd_m, model_gsd_mm) <= MOST_GSD_RATIO
+    if is_near or job.gsd_mm or job.resample == "never":
+        return mosaic
+    say(f"resampling to {model_gsd_mm:g} mm; resample=never keeps the pixels of the tiles")
+    return Mosaic.build(
+        Scan(
+            tuple(tile for tile in mosaic.tiles if isinstance(tile, Tile)),
+            mosaic.problems,
+            tuple(tile for tile in mosaic.tiles if not isinstance(tile, Tile)),
+        ),
+        mosaic.grid.crs,
+        gsd_m=model_gsd_mm / 1000,
+        stretch=mosaic.stretch,
+        reading=mosaic.reading,
+    )
+
+
+def _warn_of_other_pixels(mosaic: Mosaic, model_gsd_mm: float, say: Callable[[str], None]) -> None:
+    opened = [tile for tile in mosaic.tiles if isinstance(tile, Tile)]
+    sizes = {tile.path: 1000 * true_gsd_m(tile, mosaic.grid.crs) for tile in opened}
+    other = [path for path, mm in sizes.items() if _ratio(mm, model_gsd_mm) > MOST_GSD_RATIO]
+    if other:
+        say(
+            f"warning: {len(other)} of {len(opened)} tiles have pixels that differ from the "
+            f"{model_gsd_mm:g} mm of the model's training images by more than {MOST_GSD_RATIO} x, "
+            f"like {other[0]} with {sizes[other[0]]:.3g} mm"
+        )
+
+
+def _ratio(one: float, other: float) -> float:
+    return max(one, other) / min(one, other)
+
+
+def _refuse_output_folder(job: InferJob) -> None:
+    """The next run would take overview.png for a tile."""
+    for value in [job.tiles] if isinstance(job.tiles, str) else job.tiles:
+        folder = Path(value).expanduser()
+        if folder.is_dir() and job.out.resolve().is_relative_to(folder.resolve()):
+            raise InputError(f"out={job.out} lies in the folder of the tiles; choose another one")
+
+
+def _refuse_outputs_as_tiles(job: InferJob, found: Scan) -> None:
+    """A glob or a list may name what an earlier run wrote."""
+    overview, work = job.overview.resolve(), job.work_folder.resolve()
+    named = [tile.path for tile in found.tiles]
+    named += [tile.path for tile in found.listed]
+    named += [problem.path for problem in found.problems]
+    for path in map(Path, named):
+        if path == overview or path.is_relative_to(work):
+            raise InputError(
+                f"{path} is an output of this job, but tiles= names it; narrow tiles= or choose "
+                "another out"
+            )
