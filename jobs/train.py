@@ -8,39 +8,24 @@ The same command continues an unfinished run.
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
+import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from importlib.metadata import version
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
 
 from jobs.ray_session import prepare_environment, ray_session, stop_on_sigterm
-from jobs.train_folder import CARD, METRICS, REPORT, open_run, read_metrics, write_text
+from jobs.train_folder import METRICS, open_run, read_metrics
 from jobs.train_job import TrainJob
 from jobs.train_progress import ProgressLines
+from jobs.train_report import TrainReport, read_report, write_report
 from wpcrack.errors import TrainingError, WpcrackError
-from wpcrack.image_level import ImageLevelSet, Item, read_image_level
+from wpcrack.image_level import Item, read_image_level
 from wpcrack.images import read_rgb
 
 __all__ = ["TrainJob", "TrainReport", "run_training"]
-
-
-@dataclass(frozen=True)
-class TrainReport:
-    """What a finished run gave."""
-
-    run_dir: Path
-    epochs: int
-    best_epoch: int
-    score: float
-    """Label-free selection score of the kept model."""
-    seconds: float
-    already_finished: bool = False
 
 
 def run_training(job: TrainJob, *, local: bool = False) -> TrainReport:
@@ -75,7 +60,12 @@ def run_training(job: TrainJob, *, local: bool = False) -> TrainReport:
                     "the same command continues"
                 )
                 raise
-            return finish(root, job, data, time.monotonic() - started)
+            report = write_report(root, job, data, time.monotonic() - started)
+            say(
+                f"best epoch {report.best_epoch} of {report.epochs}, score {report.score:.3f}; "
+                f"model in {job.run_dir / 'model'}"
+            )
+            return report
 
 
 def fit(job: TrainJob, local: bool) -> None:
@@ -117,9 +107,33 @@ def fit(job: TrainJob, local: bool) -> None:
     gpus = scaling.num_workers if scaling.use_gpu else 0
     with training_session(cpus, gpus, local, in_process=scaling.num_workers == 0):
         try:
-            trainer.fit()
+            if scaling.num_workers == 0:
+                trainer.fit()
+            else:
+                interruptible(trainer.fit)
         except TrainingFailedError as error:
             raise explained(error) from error
+
+
+def interruptible(work: Callable[[], object]) -> None:
+    """Runs `work` in a thread, so that Ctrl-C and SIGTERM reach this one as KeyboardInterrupt.
+
+    In the main thread Ray Train would replace the handler by one that ends the process with a
+    code of its own; leaving the session ends the workers as surely.
+    """
+    outcome: Future[object] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(work())
+        except BaseException as error:  # handed to the waiting thread, which raises it
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, daemon=True, name="wpcrack-fit").start()
+    while not outcome.done():
+        with suppress(TimeoutError):
+            outcome.exception(timeout=0.2)  # short waits: a blocked lock would hold signals back
+    outcome.result()
 
 
 @contextmanager
@@ -154,98 +168,6 @@ def check_readable(items: Sequence[Item]) -> None:
     """
     for item in items:
         read_rgb(item.path)
-
-
-def finish(root: Path, job: TrainJob, data: ImageLevelSet, seconds: float) -> TrainReport:
-    """Writes report.json and the model card."""
-    lines = read_metrics(root / METRICS)
-    best = max((line for line in lines if line["best"]), key=lambda x: x["epoch"], default=None)
-    if best is None:
-        raise TrainingError(
-            f"{job.run_dir} holds no model: train.steps.adversarial and train.steps.detector are "
-            "0; set at least one of them"
-        )
-    values = {
-        "epochs": len(lines),
-        "best_epoch": best["epoch"],
-        "score": best["val/score"],
-        "selection": "label-free score on held-out sources; selected on this split",
-        "val": {k.removeprefix("val/"): v for k, v in best.items() if k.startswith("val/")},
-        "items": counts(data),
-        "seconds": round(seconds, 1),
-        "seed": job.seed,
-        "versions": {name: version(name) for name in ("wpcrack", "torch", "timm", "ray")},
-    }
-    write_text(root / CARD, model_card(job, values))
-    write_text(root / REPORT, json.dumps(values, indent=2) + "\n")
-    report = read_report(root)
-    assert report is not None
-    say(
-        f"best epoch {report.best_epoch} of {report.epochs}, score {report.score:.3f}; "
-        f"model in {job.run_dir / 'model'}"
-    )
-    return TrainReport(job.run_dir, report.epochs, report.best_epoch, report.score, seconds)
-
-
-def read_report(root: Path) -> TrainReport | None:
-    """The report of a finished run."""
-    path = root / REPORT
-    if not path.exists():
-        return None
-    values = json.loads(path.read_text(encoding="utf-8"))
-    return TrainReport(
-        root, values["epochs"], values["best_epoch"], values["score"], values["seconds"], True
-    )
-
-
-def counts(data: ImageLevelSet) -> dict[str, dict[str, int]]:
-    """Items and sources per split."""
-    return {
-        name: {
-            "crack": sum(i.has_crack for i in part),
-            "road": sum(not i.has_crack for i in part),
-            "sources": len({i.source for i in part}),
-        }
-        for name, part in (("train", data.train), ("val", data.val))
-    }
-
-
-def model_card(job: TrainJob, values: dict[str, Any]) -> str:
-    """Markdown: what the model is, what it was trained on, how it scored, what it cannot do."""
-    gsd = f"{job.data.gsd_mm:g} mm" if job.data.gsd_mm else "photographs, pixel size unknown"
-    rows = [
-        f"| {name} | {c['crack']} | {c['road']} | {c['sources']} |"
-        for name, c in values["items"].items()
-    ]
-    scores = [f"| {name} | {value:.4f} |" for name, value in values["val"].items()]
-    versions = ", ".join(f"{name} {number}" for name, number in values["versions"].items())
-    return "\n".join(
-        [
-            "# Model card",
-            "",
-            "Road crack detector learned from image-level labels (WP-CrackNet, arXiv 2510.17566).",
-            "",
-            f"* Data: `{job.data.root}`; licence as stated by the user: {job.data.license}",
-            f"* Pixel size: {gsd}",
-            f"* Encoder: {job.model.encoder}, seed {job.seed}, batch {job.train.batch_size}",
-            f"* Versions: {versions}",
-            "",
-            "| split | crack | road | sources |",
-            "|---|---|---|---|",
-            *rows,
-            "",
-            f"Epoch {values['best_epoch']} of {values['epochs']} was selected without pixel labels",
-            "on the val split; the figures below are selected on this split:",
-            "",
-            "| figure | value |",
-            "|---|---|",
-            *scores,
-            "",
-            "Not claimed: a pavement condition index. Sealed cracks, joints and shadows may be",
-            "confused with cracks on surfaces unlike the training images.",
-            "",
-        ]
-    )
 
 
 def say(text: str) -> None:

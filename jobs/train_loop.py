@@ -12,7 +12,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +20,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from jobs.train_folder import CHECKPOINTS, METRICS, TENSORBOARD, truncate_metrics
 from jobs.train_job import TrainJob
+from jobs.versions import versions
 from wpcrack import distributed
 from wpcrack.batches import Shard
 from wpcrack.checkpoint import MODEL_FOLDER, ModelInfo, save_model
@@ -88,8 +88,7 @@ class RunFiles:
                     "seed": self.job.seed,
                     "selection": "label-free score on held-out sources",
                     "score": round(report.metrics["val/score"], 6),
-                    "wpcrack": version("wpcrack"),
-                    "torch": torch.__version__,
+                    "versions": versions(("wpcrack", "torch", "timm")),
                 },
             )
             save_model(self.root / MODEL_FOLDER, self.trainer.nets, info)

@@ -1,0 +1,115 @@
+"""What a finished training says of itself: report.json for programs, MODEL_CARD.md for people."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs.train_folder import CARD, METRICS, REPORT, read_metrics, write_text
+from jobs.train_job import TrainJob
+from jobs.versions import versions
+from wpcrack.errors import TrainingError
+from wpcrack.image_level import ImageLevelSet
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """What a finished run gave."""
+
+    run_dir: Path
+    epochs: int
+    best_epoch: int
+    score: float
+    """Label-free selection score of the kept model."""
+    seconds: float
+    already_finished: bool = False
+
+
+def write_report(root: Path, job: TrainJob, data: ImageLevelSet, seconds: float) -> TrainReport:
+    """Writes report.json and the model card."""
+    lines = read_metrics(root / METRICS)
+    best = max((line for line in lines if line["best"]), key=lambda x: x["epoch"], default=None)
+    if best is None:
+        raise TrainingError(
+            f"{job.run_dir} holds no model: train.steps.adversarial and train.steps.detector are "
+            "0; set at least one of them"
+        )
+    values = {
+        "epochs": len(lines),
+        "best_epoch": best["epoch"],
+        "score": best["val/score"],
+        "selection": "label-free score on held-out sources; selected on this split",
+        "val": {k.removeprefix("val/"): v for k, v in best.items() if k.startswith("val/")},
+        "items": counts(data),
+        "seconds": round(seconds, 1),
+        "seed": job.seed,
+        "versions": versions(("wpcrack", "torch", "timm", "ray")),
+    }
+    write_text(root / CARD, model_card(job, values))
+    write_text(root / REPORT, json.dumps(values, indent=2) + "\n")
+    return TrainReport(
+        job.run_dir, values["epochs"], values["best_epoch"], values["score"], seconds
+    )
+
+
+def read_report(root: Path) -> TrainReport | None:
+    """The report of a finished run."""
+    path = root / REPORT
+    if not path.exists():
+        return None
+    values = json.loads(path.read_text(encoding="utf-8"))
+    return TrainReport(
+        root, values["epochs"], values["best_epoch"], values["score"], values["seconds"], True
+    )
+
+
+def counts(data: ImageLevelSet) -> dict[str, dict[str, int]]:
+    """Items and sources per split."""
+    return {
+        name: {
+            "crack": sum(i.has_crack for i in part),
+            "road": sum(not i.has_crack for i in part),
+            "sources": len({i.source for i in part}),
+        }
+        for name, part in (("train", data.train), ("val", data.val))
+    }
+
+
+def model_card(job: TrainJob, values: dict[str, Any]) -> str:
+    """Markdown: what the model is, what it was trained on, how it scored, what it cannot do."""
+    gsd = f"{job.data.gsd_mm:g} mm" if job.data.gsd_mm else "photographs, pixel size unknown"
+    rows = [
+        f"| {name} | {c['crack']} | {c['road']} | {c['sources']} |"
+        for name, c in values["items"].items()
+    ]
+    scores = [f"| {name} | {value:.4f} |" for name, value in values["val"].items()]
+    software = ", ".join(f"{name} {number}" for name, number in values["versions"].items())
+    return "\n".join(
+        [
+            "# Model card",
+            "",
+            "Road crack detector learned from image-level labels (WP-CrackNet, arXiv 2510.17566).",
+            "",
+            f"* Data: `{job.data.root}`; licence as stated by the user: {job.data.license}",
+            f"* Pixel size: {gsd}",
+            f"* Encoder: {job.model.encoder}, seed {job.seed}, batch {job.train.batch_size}",
+            f"* Versions: {software}",
+            "",
+            "| split | crack | road | sources |",
+            "|---|---|---|---|",
+            *rows,
+            "",
+            f"Epoch {values['best_epoch']} of {values['epochs']} was selected without pixel labels",
+            "on the val split; the figures below are selected on this split:",
+            "",
+            "| figure | value |",
+            "|---|---|",
+            *scores,
+            "",
+            "Not claimed: a pavement condition index. Sealed cracks, joints and shadows may be",
+            "confused with cracks on surfaces unlike the training images.",
+            "",
+        ]
+    )
