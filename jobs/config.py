@@ -91,9 +91,15 @@ class _Source(NamedTuple):
     path: Path | None
     overridden: frozenset[str]
 
-    def as_written(self, key: str) -> str:
-        """The override that made an unknown section, else the key itself."""
-        return next((name for name in self.overridden if name.startswith(f"{key}.")), key)
+    def unknown(self, key: str) -> tuple[str, str]:
+        """An unknown key as the user wrote it, and ` in FILE` or ` on the command line`.
+
+        pydantic names only the unknown section that an override made.
+        """
+        made = (name for name in sorted(self.overridden) if name.startswith(f"{key}."))
+        written = next(made, key)
+        given = written in self.overridden
+        return written, " on the command line" if given else self.of(written)
 
     def of(self, key: str) -> str:
         """` in FILE` for a key that the file set, nothing for one of the command line."""
@@ -164,9 +170,10 @@ def _sentence(
     details, where = problems[0], source.of(key)
     match details["type"]:
         case "extra_forbidden":
-            key = source.as_written(key)
+            key, where = source.unknown(key)
             return f"unknown key {key}{where}; {_suggestion(key, model_type)}"
         case "missing":
+            key = _first_required(key, model_type)
             return f"{key} is required; set it as {key}=VALUE or in the config file"
         case "value_error":
             reason = details["msg"].removeprefix("Value error, ")
@@ -175,6 +182,17 @@ def _sentence(
             return f"{key} is {details['input']!r}{where}, but it is a section with keys of its own"
     expected = dict.fromkeys(_expectation(problem) for problem in problems)
     return f"{key} is {details['input']!r}{where}, but must be {' or '.join(expected)}"
+
+
+def _first_required(key: str, model_type: type[BaseModel]) -> str:
+    """The first key without a default inside a missing section; the key itself if it is a value."""
+    current: type[BaseModel] | None = model_type
+    for part in key.split("."):
+        field = current.model_fields.get(part) if current else None
+        current = section_type(field.annotation) if field else None
+    fields = current.model_fields.items() if current else ()
+    inner = next((name for name, field in fields if field.is_required()), None)
+    return key if inner is None else _first_required(f"{key}.{inner}", model_type)
 
 
 def _expectation(problem: ErrorDetails) -> str:

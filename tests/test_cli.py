@@ -121,7 +121,7 @@ def test_exit_codes_say_what_happened(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("tiels=t",), "error: unknown key tiels; did you mean tiles?"),
+        (("tiels=t",), "error: unknown key tiels on the command line; did you mean tiles?"),
         (("threshold=high", *NEEDED), "error: threshold is 'high', but must be a valid number"),
         (("nowhere.yaml", *NEEDED), "error: config nowhere.yaml does not exist"),
         ((), "error: tiles is required; set it as tiles=VALUE"),
@@ -209,4 +209,4 @@ def test_a_job_file_is_a_program_of_its_own(job: str) -> None:
         [sys.executable, "-m", f"jobs.{job}", "bogus=1"], capture_output=True, text=True, cwd=ROOT
     )
     assert run.returncode == 1
-    assert run.stderr.startswith("error: unknown key bogus; ")
+    assert run.stderr.startswith("error: unknown key bogus on the command line; ")

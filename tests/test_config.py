@@ -149,6 +149,17 @@ def test_an_unknown_key_of_the_file_names_the_file(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "key",
+    ["optimizer.rl", "optimizer.rl.x", "zzz", "zzz.y"],
+    ids=["leaf", "below", "top", "section"],
+)
+def test_an_unknown_key_of_the_command_line_is_not_blamed_on_the_file(key: str, file: Path) -> None:
+    message = error_of(f"{key}=1", path=file)
+    assert message.startswith(f"unknown key {key} on the command line; ")
+    assert str(file) not in message
+
+
+@pytest.mark.parametrize(
     ("override", "message"),
     [
         ("optimizer.lr=fast", "optimizer.lr is 'fast', but must be a valid number"),
@@ -177,6 +188,11 @@ def test_a_wrong_value_of_the_file_names_the_file(file: Path) -> None:
 
 def test_a_missing_required_key_is_named() -> None:
     assert error_of() == "run_dir is required; set it as run_dir=VALUE or in the config file"
+
+
+def test_a_missing_section_is_named_by_the_key_that_must_be_set() -> None:
+    with pytest.raises(ConfigError, match=r"^job\.run_dir is required; set it as job\.run_dir="):
+        load(Outer)
 
 
 def test_further_wrong_keys_are_named_too() -> None:
