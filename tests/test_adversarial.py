@@ -68,6 +68,14 @@ def changed(before: dict[str, Weights], nets: Networks) -> set[str]:
     }
 
 
+def graded(nets: Networks) -> set[str]:
+    return {
+        name
+        for name, net in nets.named_children()
+        if any(p.grad is not None for p in net.parameters())
+    }
+
+
 @pytest.fixture
 def changes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[set[str]]]:
     """The networks that each update of a step changed, in order."""
@@ -76,8 +84,10 @@ def changes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[set[str]]]:
 
     def recorded(terms: adversarial.Terms, optimizer: object, clip: float | None) -> None:
         before = copy_of(NETS[0])
+        NETS[0].zero_grad()
         descend(terms, optimizer, clip)  # type: ignore[arg-type]
         record.append(changed(before, NETS[0]))
+        assert graded(NETS[0]) == record[-1]  # what is held fixed collects no gradient either
 
     monkeypatch.setattr(adversarial, "descend", recorded)
     yield record

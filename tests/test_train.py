@@ -131,6 +131,16 @@ def test_stages_follow_each_other_and_progress_reaches_one(data: ImageLevelSet) 
     assert no_thread_is_left()
 
 
+def test_no_stage_repeats_the_batches_of_another(
+    data: ImageLevelSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Trainer(config(epoch_steps=2), data)
+    load, read = made.source.load, []
+    monkeypatch.setattr(made.source, "load", lambda *a: read.append(a) or load(*a))
+    list(made.epochs())
+    assert read == [(step, step // 2) for step in range(6)]  # (step, epoch)
+
+
 def test_an_epoch_ends_with_its_stage(data: ImageLevelSet) -> None:
     steps = {"warmup": 3, "adversarial": 0, "detector": 1}
     reports = list(Trainer(config(steps=steps, epoch_steps=2), data).epochs())
