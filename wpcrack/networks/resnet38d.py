@@ -55,14 +55,23 @@ class Residual(nn.Module):
         self.conv_branch2b1 = conv(shape.inner, shape.out, 3, dilation=d2)
         self.projects = channels != shape.out or shape.stride != 1
         if self.projects:
-            self.conv_branch1 = conv(channels, shape.out, 1, stride=shape.stride)
+            self.conv_branch1 = conv(channels, shape.out, 1)
+            self.stride = shape.stride
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, H, W) -> output (B, O, H/s, W/s) and tap (B, C, H, W)."""
         tap = self.bn_branch2a(x).relu_()
-        short = self.conv_branch1(tap) if self.projects else x
+        short = self.conv_branch1(self._strided(tap)) if self.projects else x
         inner = self.bn_branch2b1(self.conv_branch2a(tap)).relu_()
         return short + self.conv_branch2b1(inner), tap
+
+    def _strided(self, tap: Tensor) -> Tensor:
+        """Every s-th cell: what a 1x1 convolution of stride s reads.
+
+        Its backward pass in channels_last writes beyond its memory on CPUs if there are fewer than
+        16 channels (torch 2.15), so the convolution itself has no stride.
+        """
+        return tap[..., :: self.stride, :: self.stride] if self.stride > 1 else tap
 
 
 class Bottleneck(nn.Module):
