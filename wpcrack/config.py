@@ -276,13 +276,16 @@ class StageSteps(Block):
 
 
 class StageCost(Block):
-    """Relative cost of one step, used only to share `max_minutes` among the stages."""
+    """Relative cost of one step, used only to share `max_minutes` among the stages.
+
+    Measured on 2 CPU cores: .51, 1.54 and 1.09 CPU seconds for 16 windows of 128 px.
+    """
 
     warmup: Positive = 1.0
     """Classifier alone."""
-    adversarial: Positive = 6.0
+    adversarial: Positive = 3.0
     """The three phases."""
-    detector: Positive = 2.5
+    detector: Positive = 2.2
     """Detector and trunks."""
 
 

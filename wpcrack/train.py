@@ -127,7 +127,9 @@ class Trainer:
                     break
         seconds = time.perf_counter() - started
         distributed.assert_equal_weights(self.nets)
+        tick = time.perf_counter()
         agreement = self.validate()
+        at.stage_seconds += self._agreed_seconds(time.perf_counter() - tick)
         metrics = {
             **meter.means(self.device),
             **agreement.named(),
