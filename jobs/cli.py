@@ -173,17 +173,60 @@ def predict(
 
 
 @_command(example="wpcrack infer tiles=tiles/ model=runs/city out=maps/cracks.gpkg crs=EPSG:25832")
-def infer(settings: Settings = None) -> int:
+def infer(
+    settings: Settings = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Say what it will do and cost, and do nothing.")
+    ] = False,
+    status: Annotated[
+        Path | None,
+        typer.Option(metavar="OUT", help="Say how far the job of this GeoPackage or folder is."),
+    ] = None,
+) -> int:
     """Map the cracks on georeferenced tiles.
 
     Writes a GeoPackage and overview.png; the same command continues an interrupted job.
     """
-    from jobs.config import load
-    from jobs.infer import InferJob, run_inference
+    if status is not None:
+        from jobs.infer_status import read_status
 
-    report = run_inference(load(InferJob, *_file_and_overrides("infer", settings)))
+        print(read_status(status).text())
+        return 0
+    from jobs.config import load
+    from jobs.infer import InferJob, plan_inference, run_inference
+
+    job = load(InferJob, *_file_and_overrides("infer", settings))
+    if plan:
+        print(plan_inference(job).text())
+        return 0
+    report = run_inference(job)
     print(report.summary())
     return report.exit_code
+
+
+@_command(example="wpcrack windows tiles=tiles/ --count 2000 --out windows")
+def windows(
+    out: Annotated[Path, typer.Option(help="New folder for the windows and manifest.csv.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE", help="tiles=..., and keys of imagery as for infer."),
+    ] = None,
+    count: Annotated[int, typer.Option(help="How many.")] = 2000,
+    window: Annotated[int, typer.Option(help="Side in pixels.")] = 128,
+    seed: Annotated[int, typer.Option(help="Another seed gives other windows.")] = 0,
+) -> None:
+    """Cut windows out of your own tiles, to be labeled by hand.
+
+    Spread over tiles and brightness. Sort them into crack/ and road/, or fill the column label of
+    manifest.csv, and train on the folder.
+    """
+    from jobs.config import load
+    from jobs.imagery import Imagery
+    from jobs.windows import run_windows
+
+    imagery = load(Imagery, overrides=settings or ())
+    report = run_windows(imagery, out, count=count, window=window, seed=seed)
+    print(report.summary(count))
 
 
 @_command(example="wpcrack import-weights wpcracknet.ckpt --out runs/released")

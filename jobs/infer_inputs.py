@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from geo.area import Area
 from geo.common_grid import true_gsd_m
 from geo.errors import InputError
 from geo.mosaic import Mosaic
-from geo.opening import ReadOptions
-from geo.stretch import Stretch
 from geo.tiles import Scan, Tile, scan, summary
 from jobs.infer_job import InferJob
 
@@ -32,22 +29,13 @@ def open_mosaic(job: InferJob, model_gsd_mm: float | None, say: Callable[[str], 
     """
     _refuse_output_folder(job)
     say("reading the headers of the tiles")
-    patience = ReadOptions(job.retries, job.timeout_s)
-    found = scan(job.tiles, patience)
+    found = scan(job.tiles, job.patience)
     _refuse_outputs_as_tiles(job, found)
-    mosaic = Mosaic.build(
-        found,
-        job.crs,
-        gsd_m=job.gsd_mm / 1000 if job.gsd_mm else None,
-        stretch=Stretch(*job.stretch) if job.stretch else None,
-        reading=patience,
-    )
+    mosaic = job.mosaic(found)
     _report_problems(job, mosaic, say)
     if model_gsd_mm is not None:
         mosaic = _fit_to_model(job, mosaic, model_gsd_mm, say)
-    roads = job.roads
-    area = Area.read(mosaic.grid, job.aoi, roads.path, buffer_m=roads.buffer_m)
-    return mosaic if area is None else mosaic.within(area)
+    return job.limited(mosaic)
 
 
 def _report_problems(job: InferJob, mosaic: Mosaic, say: Callable[[str], None]) -> None:

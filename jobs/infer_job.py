@@ -10,46 +10,24 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from wpcrack.config import Block, Count, NonNegative
+from jobs.imagery import Imagery
+from wpcrack.config import Count, NonNegative
 from wpcrack.lattice import Lattice
 
 LEAST_FAILURES = 10
 """A percentage in `max_failed` never stops a job before more than this many failures."""
 
 
-class RoadsConfig(Block):
-    """Road lines; only imagery near them is looked at."""
-
-    path: Path | None = None
-    """Vector file of road centerlines."""
-    buffer_m: Annotated[float, Field(gt=0)] = 15.0
-    """Imagery counts up to this distance from a line: half of a wide urban road."""
-
-
-class InferJob(Block):
+class InferJob(Imagery):
     """From georeferenced tiles to a GeoPackage of cracks."""
 
-    tiles: str | tuple[str, ...]
-    """Imagery: a folder (searched recursively), glob, one raster, an https:// or s3:// URL, a text
-    list, a tile index (GeoPackage, GeoParquet with a column of paths), or several."""
     model: Path
     """Run folder of `wpcrack train`, or its folder model/."""
     out: Path
     """The GeoPackage to write; its work folder and overview.png lie beside it."""
-    crs: str | None = None
-    """Projected coordinate system of the map, like EPSG:25832; null: that of most of the imagery,
-    or UTM."""
-    gsd_mm: Annotated[float, Field(gt=0)] | None = None
-    """Pixel size of the map; null: that of most of the imagery, see resample."""
     resample: Literal["auto", "never"] = "auto"
     """auto: imagery whose pixels differ by more than 1.5 x from those of the model's training
-    images is brought to their size; never: it is taken as it is."""
-    stretch: tuple[float, float] | None = None
-    """16-bit values that become 0 and 255; null: percentiles 1 and 99 of a sample."""
-    aoi: Path | None = None
-    """Vector file of polygons; outside of them nothing is inspected."""
-    roads: RoadsConfig = RoadsConfig()
-    """Roads."""
+    images is brought to their size, unless gsd_mm is given; never: it is taken as it is."""
     threshold: Annotated[float, Field(gt=0, le=1)] = 0.5
     """A pixel is crack from this probability on."""
     min_area_m2: NonNegative = 0.0002
@@ -74,10 +52,6 @@ class InferJob(Block):
     """GPUs of each of them, may be a fraction; null: one, where there are any."""
     on_bad_tile: Literal["record", "stop"] = "record"
     """What an unreadable tile means: a row in the layer inspected, or the end of the job."""
-    retries: Annotated[int, Field(ge=0)] = 2
-    """Further tries to read a tile that failed."""
-    timeout_s: Annotated[float, Field(gt=0)] = 120.0
-    """A server that does not answer for so long has failed."""
     max_failed: Annotated[int, Field(ge=0)] | str = "5%"
     """The job stops beyond this many failed tiles and blocks; a percentage means of the tiles,
     and at least 10."""
