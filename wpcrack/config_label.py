@@ -1,0 +1,90 @@
+"""Configuration blocks of the pseudo labels: refiners and thresholds."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from wpcrack.config_model import Block, Count, NonNegative, OddCount, Positive, Share
+
+
+class DarknessConfig(Block):
+    """Darkness of a pixel against its surroundings, in local standard deviations."""
+
+    blur_px: Annotated[OddCount, Field(le=63)] = 5
+    """Side of the Gaussian that removes aggregate texture; odd."""
+    surround_px: OddCount = 101
+    """Side of the box of the local mean and standard deviation; odd."""
+    zero: float = 0.0
+    """Up to this many deviations darker than the surroundings the CAM is multiplied by 0."""
+    one: float = 2.0
+    """From this many deviations on the CAM is kept; between both a linear ramp."""
+
+    @model_validator(mode="after")
+    def _rises(self) -> Self:
+        if self.one <= self.zero:
+            raise ValueError(f"one ({self.one:g}) must lie above zero ({self.zero:g})")
+        return self
+
+
+class ParConfig(Block):
+    """Pixel-adaptive refinement of the CAM (Ru et al., CVPR 2022)."""
+
+    iterations: Count = 10
+    """Rounds of propagation."""
+    dilations: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 2, 4, 8, 12, 24)
+    """Rings of 3x3 neighbors."""
+    color_weight: Positive = 0.3
+    """Color differences are divided by this times their local deviation."""
+    position_weight: NonNegative = 0.01
+    """Weight of the position term."""
+
+
+class CrfConfig(Block):
+    """Dense conditional random field (Kraehenbuehl, Koltun 2011); extra `crf` (pydensecrf2)."""
+
+    alpha: Positive = 6.0
+    """Road probability is (1 - map)^alpha. Released: 0.5, which erases thin cracks."""
+    iterations: Count = 10
+    """Mean-field rounds."""
+    near_px: Positive = 3.0
+    """Reach of the smoothing kernel."""
+    near_weight: NonNegative = 3.0
+    """Weight of the smoothing kernel."""
+    color_px: Positive = 80.0
+    """Reach of the color kernel."""
+    color_levels: Positive = 13.0
+    """Color difference (of 255) at which the color kernel ends."""
+    color_weight: NonNegative = 10.0
+    """Weight of the color kernel."""
+    processes: Count | None = None
+    """Images refined at once; null: as many as torch has threads."""
+
+
+class PseudoLabelConfig(Block):
+    """From CAM to the target of the detector: refiners in order, then two thresholds."""
+
+    source: Literal["ema", "eval", "train"] = "ema"
+    """Whose CAM: the averaged classifier, the classifier in eval mode, or as it trains, with
+    dropout. Released: train."""
+    refiners: tuple[Literal["darkness", "par", "crf"], ...] = ("darkness",)
+    """Applied in this order. Darkness assumes cracks are darker than the surface."""
+    cam_crack: Share = 0.5
+    """Refined CAM at least this: crack."""
+    cam_road: Share = 0.2
+    """Refined CAM below this: road; between both: ignored."""
+    darkness: DarknessConfig = DarknessConfig()
+    """Local darkness."""
+    par: ParConfig = ParConfig()
+    """Pixel-adaptive refinement."""
+    crf: CrfConfig = CrfConfig()
+    """Dense CRF; its result is 0 or 1, so nothing is ignored after it."""
+
+    @model_validator(mode="after")
+    def _leaves_a_band(self) -> Self:
+        if self.cam_road > self.cam_crack:
+            raise ValueError(
+                f"cam_road ({self.cam_road:g}) must not lie above cam_crack ({self.cam_crack:g})"
+            )
+        return self
