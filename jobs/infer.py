@@ -20,22 +20,22 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from geo.errors import InputError
-from geo.mosaic import Mosaic
 from geo.package import AssembleOptions, AssembleReport, RunRecord, assemble
 from geo.preview import draw_overview
 from jobs.infer_fingerprint import Fingerprint
 from jobs.infer_inputs import open_mosaic
 from jobs.infer_job import InferJob
 from jobs.infer_model import ModelFiles, load_model, model_files
+from jobs.infer_plan import Forecast, make_plan, outline
 from jobs.infer_progress import Progress
 from jobs.infer_ray import compute
-from jobs.infer_report import Failures, InferReport, counted
-from jobs.infer_state import WorkFolder, open_work
+from jobs.infer_report import Failures, InferReport
+from jobs.infer_state import WorkFolder, finished_blocks, open_work
 from jobs.infer_worker import BlockResult, Plan, PredictorFactory
 from jobs.ray_session import stop_on_sigterm
 from jobs.versions import versions
 
-__all__ = ["InferJob", "InferReport", "run_inference"]
+__all__ = ["Forecast", "InferJob", "InferReport", "plan_inference", "run_inference"]
 
 RECORDED_VERSIONS = ("wpcrack", "ray", "torch", "numpy", "rasterio", "shapely", "pyogrio")
 """Recorded in the layer run."""
@@ -59,7 +59,8 @@ def run_inference(
     with stop_on_sigterm():
         model = model_files(job.model) if predictor_factory is None else ModelFiles.stand_in()
         mosaic = open_mosaic(job, model.gsd_mm, _say)
-        plan = _plan(job, mosaic)
+        plan = make_plan(job, mosaic)
+        _say(outline(plan))
         fingerprint = Fingerprint.of(job, mosaic, model.sha256)
         factory = predictor_factory or functools.partial(
             load_model, model.folder, job.cpus_per_actor
@@ -70,6 +71,19 @@ def run_inference(
             except KeyboardInterrupt:
                 _tell_how_to_continue(work)
                 raise
+
+
+def plan_inference(job: InferJob) -> Forecast:
+    """What a job will do and cost; writes nothing.
+
+    Raises:
+        WpcrackError, GeoError: Nothing usable, wrong settings, unusable model.
+    """
+    model = model_files(job.model)
+    mosaic = open_mosaic(job, model.gsd_mm, _say)
+    plan = make_plan(job, mosaic)
+    finished = finished_blocks(job, plan, Fingerprint.of(job, mosaic, model.sha256))
+    return Forecast.of(job, plan, finished)
 
 
 @dataclass(frozen=True)
@@ -109,24 +123,6 @@ def _run(context: _Context) -> InferReport:
         infer_s=computed - start,
         assemble_s=time.monotonic() - computed,
     )
-
-
-def _plan(job: InferJob, mosaic: Mosaic) -> Plan:
-    plan = Plan(
-        mosaic=mosaic,
-        blocks=mosaic.blocks(job.block_px),
-        parts=job.work_folder.absolute() / "parts",
-        lattice=job.lattice,
-        level=job.level,
-        batch=job.batch,
-        survey_date=job.survey_date.isoformat() if job.survey_date else None,
-    )
-    megapixels = sum(block.window.area_px for block in plan.blocks) / 1e6
-    _say(
-        f"{counted(len(mosaic.tiles), 'tile')}, {megapixels:.1f} Mpx of "
-        f"{1000 * mosaic.grid.gsd_m:.3g} mm in {counted(len(plan.blocks), 'block')}"
-    )
-    return plan
 
 
 def _compute_missing(context: _Context, failures: Failures) -> list[BlockResult]:

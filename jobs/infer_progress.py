@@ -21,7 +21,7 @@ class Progress:
     ) -> None:
         self.total = total
         self.done = len(done)
-        self.failed = sum(_has_failure(result) for result in done)
+        self.failed = sum(has_failure(result) for result in done)
         self.stream = stream or sys.stderr
         self._timed_blocks = 0
         self._timed_px = 0
@@ -32,7 +32,7 @@ class Progress:
     def add(self, result: BlockResult) -> None:
         """Counts a block and shows the line."""
         self.done += 1
-        self.failed += _has_failure(result)
+        self.failed += has_failure(result)
         now = time.monotonic()
         if self._first is None:
             self._first = now  # what came before was the start of Ray
@@ -82,5 +82,6 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def _has_failure(result: BlockResult) -> bool:
+def has_failure(result: BlockResult) -> bool:
+    """Whether a block is less than wholly inspected, because something failed."""
     return result.status in ("partial", "failed")

@@ -3,15 +3,17 @@
 <out stem>.work/
     fingerprint.json   settings, model, grid and input files that the result depends on
     manifest.jsonl     one line per finished or failed block, in the order of completion
+    session.json       when the job was last started, and how many blocks it has: for --status
     parts/             one file per block, written atomically: the truth about what is finished
 """
 
 from __future__ import annotations
 
 import fcntl
-import json
+import glob
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,11 +22,21 @@ from geo.errors import InputError, OutputError
 from geo.parts import read_part
 from jobs.infer_fingerprint import ASSEMBLY_KEYS, Fingerprint
 from jobs.infer_job import InferJob
+from jobs.infer_manifest import MANIFEST, SESSION, ManifestLine, Session, read_manifest
 from jobs.infer_worker import BlockResult, Plan
 from wpcrack.errors import ConfigError
 
 LOCK = ".lock"
 """Held while a process works in the folder."""
+
+LOCK_PATIENCE_S = 0.5
+"""`--status` holds the lock for a moment to see whether it is free."""
+
+OWN = frozenset(
+    {"fingerprint.json", "fingerprint.tmp", MANIFEST, "manifest.tmp", SESSION, "session.tmp"}
+    | {"parts", LOCK}
+)
+"""What a work folder may hold."""
 
 
 @contextmanager
@@ -44,8 +56,23 @@ def open_work(job: InferJob, plan: Plan, fingerprint: Fingerprint) -> Iterator[W
     with lock:
         _acquire(lock.fileno(), root)
         with _explained(root):
+            _sweep(job, plan)
             _prepare(root, job, plan, fingerprint)
+            Session(time.time(), len(plan.blocks)).save(root)
         yield WorkFolder(root, plan)
+
+
+def finished_blocks(job: InferJob, plan: Plan, now: Fingerprint) -> list[BlockResult]:
+    """Results that a start of the job would take over; reads only the manifest, writes nothing."""
+    before = Fingerprint.read(job.work_folder / "fingerprint.json")
+    if before is None or job.resume == "never" or before.difference(now):
+        return []
+    lines = read_manifest(job.work_folder)
+    return [
+        line.result
+        for block in plan.blocks
+        if (line := lines.get(block.block_id)) and line.result.status != "failed"
+    ]
 
 
 @contextmanager
@@ -62,8 +89,7 @@ def _explained(root: Path) -> Iterator[None]:
 
 def _refuse_foreign(root: Path) -> None:
     """Never works, and above all never deletes, in a folder that holds something else."""
-    own = {"fingerprint.json", "fingerprint.tmp", "manifest.jsonl", "manifest.tmp", "parts", LOCK}
-    strange = sorted({path.name for path in root.iterdir()} - own) if root.is_dir() else []
+    strange = sorted({path.name for path in root.iterdir()} - OWN) if root.is_dir() else []
     if strange or (root.exists() and not root.is_dir()):
         what = f"holds {strange[0]}" if strange else "is a file"
         raise ConfigError(
@@ -73,12 +99,27 @@ def _refuse_foreign(root: Path) -> None:
 
 
 def _acquire(lock: int, root: Path) -> None:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise ConfigError(
-            f"another process works in {root}; wait for its end or choose another out"
-        ) from None
+    end = time.monotonic() + LOCK_PATIENCE_S
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise ConfigError(
+                    f"another process works in {root}; wait for its end or choose another out"
+                ) from None
+            time.sleep(LOCK_PATIENCE_S / 10)
+        else:
+            return
+
+
+def _sweep(job: InferJob, plan: Plan) -> None:
+    """Removes the unfinished files of a process that was killed; the lock says that it is gone."""
+    for path in (
+        *job.out.absolute().parent.glob(f".{glob.escape(job.out.stem)}.*.tmp.gpkg*"),
+        *plan.parts.glob(".*.tmp"),
+    ):
+        path.unlink(missing_ok=True)
 
 
 def _prepare(root: Path, job: InferJob, plan: Plan, now: Fingerprint) -> None:
@@ -100,7 +141,7 @@ def _prepare(root: Path, job: InferJob, plan: Plan, now: Fingerprint) -> None:
 
 def _clear(root: Path, plan: Plan) -> None:
     (root / "fingerprint.json").unlink(missing_ok=True)
-    (root / "manifest.jsonl").unlink(missing_ok=True)
+    (root / MANIFEST).unlink(missing_ok=True)
     shutil.rmtree(plan.parts)
     plan.parts.mkdir()
 
@@ -127,7 +168,7 @@ class WorkFolder:
     @property
     def manifest(self) -> Path:
         """One JSON line per block."""
-        return self.root / "manifest.jsonl"
+        return self.root / MANIFEST
 
     def results(self) -> dict[str, BlockResult]:
         """The last result of each block of the plan whose part exists.
@@ -135,14 +176,15 @@ class WorkFolder:
         A part without a line in the manifest was finished as the job was killed: its line is
         written now. A part that cannot be read is computed again.
         """
-        known = self._lines()
+        known = read_manifest(self.root)
         results = {}
         for block in self.plan.blocks:
             part = self.plan.part(block)
             if not part.exists():
                 continue
-            result = known.get(block.block_id)
-            if result is None and (result := _result_of(part)):
+            line = known.get(block.block_id)
+            result = line.result if line else _result_of(part)
+            if line is None and result is not None:
                 self.record(result)
             if result is not None:
                 results[block.block_id] = result
@@ -151,21 +193,14 @@ class WorkFolder:
     def record(self, result: BlockResult) -> None:
         """Appends a line to the manifest."""
         with _explained(self.root), self.manifest.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(result.row()) + "\n")
+            stream.write(ManifestLine(result, round(time.time(), 3)).text())
 
     def forget(self, block_ids: set[str]) -> None:
         """Rewrites the manifest without some blocks, and without a line that a kill cut short."""
-        kept = [result for name, result in self._lines().items() if name not in block_ids]
+        kept = [line for name, line in read_manifest(self.root).items() if name not in block_ids]
         temporary = self.manifest.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(result.row()) + "\n" for result in kept), "utf-8")
+        temporary.write_text("".join(line.text() for line in kept), "utf-8")
         os.replace(temporary, self.manifest)
-
-    def _lines(self) -> dict[str, BlockResult]:
-        """The last line of each block."""
-        text = self.manifest.read_text("utf-8") if self.manifest.exists() else ""
-        whole, _, _ = text.rpartition("\n")
-        results = [BlockResult.from_row(json.loads(line)) for line in whole.splitlines()]
-        return {result.block_id: result for result in results}
 
 
 def _result_of(part: Path) -> BlockResult | None:

@@ -39,6 +39,16 @@ class Plan:
     batch: int
     survey_date: str | None
 
+    @property
+    def block_px(self) -> int:
+        """Pixels of all blocks together."""
+        return sum(block.window.area_px for block in self.blocks)
+
+    @property
+    def most_px(self) -> int:
+        """At most so many pixels have imagery: those of all blocks, or of all tiles."""
+        return min(self.block_px, sum(window.area_px for window in self.mosaic.windows))
+
     def part(self, block: Block) -> Path:
         """The file of a block; its name says which, so that a second try replaces the first."""
         return self.parts / f"{block.block_id}.parquet"

@@ -147,6 +147,11 @@ def inspected(out: Path) -> geopandas.GeoDataFrame:
     return geopandas.read_file(out, layer="inspected")
 
 
+def without_time(line: str) -> str:
+    """A line of the manifest but for the moment it was written."""
+    return line.partition(', "at": ')[0]
+
+
 def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-2000])
 
@@ -309,7 +314,9 @@ def test_a_part_that_the_manifest_misses_is_not_computed_again(
     ray_less.computed = []
     run(job_of(tiles, tmp_path / "out.gpkg"))
     assert ray_less.computed == []
-    assert sorted(manifest.read_text().splitlines()) == sorted(lines)
+    assert sorted(map(without_time, manifest.read_text().splitlines())) == sorted(
+        map(without_time, lines)
+    )
 
 
 def test_a_damaged_part_is_computed_again(tiles: Path, tmp_path: Path, ray_less: InProcess) -> None:
