@@ -63,11 +63,12 @@ def centerlines(skeleton: Skeleton, grid: Grid, options: CenterlineOptions) -> l
         options: see `CenterlineOptions`.
     """
     corner = skeleton.corner
-    to_m = _pixel_to_meters(grid)
-    places = (skeleton.pixels - corner)[:, ::-1] + 0.5  # (K, 2) col, row
-    beside = (skeleton.border - corner)[:, ::-1] + 0.5
-    reach, _ = cKDTree(beside @ to_m).query(places @ to_m)
-    graph = pruned(trace(places @ to_m, skeleton.edges, reach), options.prune_widths)
+    to_m = pixel_to_meters(grid)
+    to_px = np.linalg.inv(to_m)
+    places = mapped((skeleton.pixels - corner)[:, ::-1] + 0.5, to_m)
+    beside = mapped((skeleton.border - corner)[:, ::-1] + 0.5, to_m)
+    reach, _ = cKDTree(beside).query(places)
+    graph = pruned(trace(places, skeleton.edges, reach), options.prune_widths)
     order = {node: number for number, node in enumerate(graph.ordered_nodes())}
     free = graph.free_nodes()
     branches = []
@@ -78,7 +79,7 @@ def centerlines(skeleton: Skeleton, grid: Grid, options: CenterlineOptions) -> l
         lean = shapely.simplify(line, options.simplify_px * max(grid.pixel_m))
         branches.append(
             Branch(
-                line=shapely.get_coordinates(lean) @ np.linalg.inv(to_m),
+                line=mapped(shapely.get_coordinates(lean), to_px),
                 length_m=float(lean.length),
                 reach_m=edge.reach,
                 from_node=order[ends[0]],
@@ -88,10 +89,21 @@ def centerlines(skeleton: Skeleton, grid: Grid, options: CenterlineOptions) -> l
     return sorted(branches, key=lambda b: (b.from_node, b.to_node, b.length_m))
 
 
-def _pixel_to_meters(grid: Grid) -> FloatArray:
+def pixel_to_meters(grid: Grid) -> FloatArray:
     """(2, 2) matrix M with (col, row) @ M = meters."""
     a, b, _, d, e, _ = grid.transform[:6]
     return np.array([[a, d], [b, e]]) * grid.unit_m
+
+
+def mapped(points: NDArray[np.floating], matrix: NDArray[np.floating]) -> FloatArray:
+    """Points (..., 2) @ matrix (2, 2), rounded alike for one point and for a million.
+
+    A matrix product goes to BLAS, which may round differently with the number of points.
+    """
+    x, y = points[..., 0], points[..., 1]
+    (a, b), (c, d) = matrix
+    product: FloatArray = np.stack((x * a + y * c, x * b + y * d), axis=-1)
+    return product
 
 
 def _smoothed(edge: Edge, half_window: int) -> FloatArray:

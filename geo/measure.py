@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import shapely
@@ -16,60 +16,21 @@ from skimage.measure import label
 
 from geo.centerline import Branch, CenterlineOptions, centerlines
 from geo.grid import Grid, Window
+from geo.measure_paths import is_path, measure_paths
+from geo.measures import P95, MeasuredBranch, Measures, orientations, width_profiles
 from geo.polygon_pixels import burned
-from geo.skeleton import skeletons
+from geo.skeleton import skeletons, thinned
 
 FloatArray = NDArray[np.float64]
 
 PINHOLE_PX = 8
 """Holes up to this size carry no centerline around them (an island needs a hole of 9 pixels)."""
 
-PROFILE_PX = 5
-"""Window of the moving average over a width profile, whose raw values are whole pixel steps."""
-
-P95 = 95
-
 WHOLE_PX = 50_000_000
 """Largest bounding box of a crack that is measured in one piece."""
 
 CELL_PX = 4096
 """Side of the cells in which larger ones are measured."""
-
-
-@dataclass(frozen=True, eq=False)
-class MeasuredBranch:
-    """A centerline: (N, 2) col, row in mosaic pixels, with length and width."""
-
-    line: FloatArray
-    length_m: float
-    width_mean_m: float
-    width_max_m: float
-    from_node: int
-    to_node: int
-
-
-@dataclass(frozen=True, eq=False)
-class Measures:
-    """What is known of a whole crack beyond its area.
-
-    Attributes:
-        length_m: of all centerlines.
-        width_p95_m, width_max_m: of the width along them; the mean is area / length.
-        orientation_deg: mean direction, clockwise from grid north, 0 <= a < 180; nan if the
-            centerlines point everywhere alike.
-        tortuosity: length / distance of the ends over all centerlines but loops; nan if there are
-            only loops.
-        loops: independent closed paths.
-        branches: the centerlines.
-    """
-
-    length_m: float
-    width_p95_m: float
-    width_max_m: float
-    orientation_deg: float
-    tortuosity: float
-    loops: int
-    branches: tuple[MeasuredBranch, ...]
 
 
 def measure(
@@ -88,7 +49,7 @@ def measure(
         n_graphs: number of unconnected graphs that the branches form.
     """
     length_m = sum(branch.length_m for branch in branches)
-    profiles = [_profile(branch.reach_m) for branch in branches]
+    profiles = [width_profiles(branch.reach_m[None])[0] for branch in branches]
     means = [float(profile.mean()) for profile in profiles]
     weighted = sum(b.length_m * mean for b, mean in zip(branches, means, strict=True)) / length_m
     level = n_pixels * grid.pixel_area_m2 / length_m - weighted
@@ -133,8 +94,11 @@ def measure_components(
         grid: of the mosaic.
     """
     corner = np.array([window.col_off, window.row_off])
-    measured = {}
-    for number, skeleton in skeletons(_without_pinholes(labels, polygons, window)):
+    thin = thinned(_without_pinholes(labels, polygons, window))
+    simple = is_path(thin)
+    measured = measure_paths(thin, simple, n_pixels, corner, grid)
+    for index in np.flatnonzero(~simple).tolist():
+        skeleton, number = thin.skeleton(index), int(thin.names[index])
         found = centerlines(skeleton, grid, CenterlineOptions())
         result = measure(found, int(n_pixels[number]), grid)
         measured[number] = _moved(result, corner + skeleton.corner[::-1])
@@ -200,10 +164,13 @@ def _without_pinholes(
     labels: NDArray[np.int32], polygons: dict[int, MultiPolygon], window: Window
 ) -> NDArray[np.int32]:
     """Close the small holes of the components."""
+    outlines = np.array(list(polygons.values()), dtype=object)
+    parts, owner = shapely.get_parts(outlines, return_index=True)
+    pierced = shapely.get_num_interior_rings(parts) > 0
+    numbers = np.array(list(polygons), dtype=np.int64)[owner[pierced]]
     holes = [
         (Polygon(ring), number)
-        for number, polygon in polygons.items()
-        for part in polygon.geoms
+        for part, number in zip(parts[pierced], numbers.tolist(), strict=True)
         for ring in part.interiors
         if Polygon(ring).area <= PINHOLE_PX
     ]
@@ -219,22 +186,9 @@ def _moved(measures: Measures, corner: NDArray[np.int64]) -> Measures:
     return replace(measures, branches=branches)
 
 
-def _profile(reach_m: FloatArray) -> FloatArray:
-    """Width along a branch up to a constant: twice the distance to the border, smoothed."""
-    size = min(PROFILE_PX, len(reach_m))
-    edges = np.pad(2 * reach_m, (size // 2, size - 1 - size // 2), mode="edge")
-    return np.convolve(edges, np.full(size, 1 / size), mode="valid")
-
-
 def _orientation(branches: Sequence[Branch], grid: Grid) -> float:
-    """Axial mean of all segments, weighted by length."""
     steps = np.concatenate([np.diff(grid.to_meters(branch.line), axis=0) for branch in branches])
-    lengths = np.hypot(*steps.T)
-    twice = 2 * np.arctan2(steps[:, 0], steps[:, 1])
-    east, north = (lengths * np.sin(twice)).sum(), (lengths * np.cos(twice)).sum()
-    if math.hypot(east, north) < 1e-9 * lengths.sum():
-        return math.nan
-    return math.degrees(math.atan2(east, north) / 2) % 180
+    return float(orientations(steps, np.zeros(len(steps), np.int64), 1)[0])
 
 
 def _tortuosity(branches: Sequence[Branch], grid: Grid) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import shapely
 
-from geo.measure import MeasuredBranch
+from geo.measures import MeasuredBranch
 from geo.polygonize import Piece
 
 BRANCH = pa.struct(
@@ -24,7 +24,7 @@ BRANCH = pa.struct(
 )
 
 MEASURES = ("length_m", "width_p95_m", "width_max_m", "orientation_deg", "tortuosity", "loops")
-"""Columns named like the attributes of `geo.measure.Measures`; null for a piece at a seam."""
+"""Columns named like the attributes of `geo.measures.Measures`; null for a piece at a seam."""
 
 SCHEMA = pa.schema(
     [

@@ -14,11 +14,12 @@ import shapely
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.features import shapes
-from shapely.geometry import MultiPolygon, Polygon
+from shapely.geometry import MultiPolygon
 from skimage.measure import label
 
 from geo.grid import Grid, Window
-from geo.measure import Measures, measure_components
+from geo.measure import measure_components
+from geo.measures import Measures
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,10 +129,21 @@ def _polygons(
     numbers = np.array([number for _, number in traced], dtype=np.int64)
     order = np.argsort(numbers, kind="stable")
     found, group = np.unique(numbers[order], return_inverse=True)
-    outlines = np.array([Polygon(o["coordinates"][0], o["coordinates"][1:]) for o, _ in traced])
+    outlines = _outlines([outline["coordinates"] for outline, _ in traced])[order]
     # traced rings have no needless vertex, so normalizing makes them canonical (see the tests)
-    whole = shapely.normalize(shapely.multipolygons(outlines[order], indices=group))
+    whole = shapely.normalize(shapely.multipolygons(outlines, indices=group))
     return dict(zip(found.tolist(), whole, strict=True))
+
+
+def _outlines(traced: list[list[list[tuple[float, float]]]]) -> NDArray[np.object_]:
+    """Polygons of traced rings (the shell first, then its holes), built all at once."""
+    rings = [ring for outline in traced for ring in outline]
+    vertices = np.array([vertex for ring in rings for vertex in ring])
+    lengths, counts = [len(ring) for ring in rings], [len(outline) for outline in traced]
+    linear = shapely.linearrings(vertices, indices=np.repeat(np.arange(len(rings)), lengths))
+    owner = np.repeat(np.arange(len(traced)), counts)
+    outlines: NDArray[np.object_] = shapely.polygons(linear, indices=owner)
+    return outlines
 
 
 def _seam_pixels(

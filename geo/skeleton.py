@@ -43,37 +43,75 @@ class Skeleton:
         return least
 
 
+@dataclass(frozen=True, eq=False)
+class Thinned:
+    """The skeletons of all components of an array, one run after the other, by label.
+
+    Attributes:
+        names: (N,) label of each component.
+        pixels: (K, 2) row, col; those of component n are ``pixels[starts[n]:starts[n + 1]]``.
+        edges: (E, 2) indices into ``pixels``.
+        border: (B, 2) row, col of the background pixels beside the components.
+        pixel_starts, edge_starts, border_starts: (N + 1,) where each component's run begins.
+    """
+
+    names: IntArray
+    pixels: IntArray
+    edges: IntArray
+    border: IntArray
+    pixel_starts: IntArray
+    edge_starts: IntArray
+    border_starts: IntArray
+
+    def skeleton(self, index: int) -> Skeleton:
+        """The skeleton of one component."""
+        first = self.pixel_starts[index]
+        return Skeleton(
+            self.pixels[first : self.pixel_starts[index + 1]],
+            self.edges[self.edge_starts[index] : self.edge_starts[index + 1]] - first,
+            self.border[self.border_starts[index] : self.border_starts[index + 1]],
+        )
+
+
 def skeletons(labels: NDArray[np.int32]) -> Iterator[tuple[int, Skeleton]]:
+    """Label and skeleton of each component of a label image, by label (see `thinned`)."""
+    thin = thinned(labels)
+    for index, name in enumerate(thin.names.tolist()):
+        yield name, thin.skeleton(index)
+
+
+def thinned(labels: NDArray[np.int32]) -> Thinned:
     """Thin each component of a label image; pixels count from the array's top-left corner.
 
     Args:
         labels: (H, W) int32, 0 = background; equal labels are one 8-connected component.
-
-    Yields:
-        Label and skeleton, by label.
     """
-    if not labels.any():
-        return
     padded = np.pad(labels, 1)
+    values, width = padded.ravel(), padded.shape[1]
     thin = skeletonize(padded > 0, method="lee")  # type: ignore[no-untyped-call]
     flat = np.flatnonzero(thin)
-    flat = flat[np.argsort(padded.ravel()[flat], kind="stable")]
-    owner = padded.ravel()[flat]
-    number = np.full(padded.size, -1, np.int64)
-    number[flat] = np.arange(len(flat))
-    edges = _edges(flat, number, padded.shape[1])
-    edge_owner = owner[edges[:, 0]]
+    flat = flat[np.argsort(values[flat], kind="stable")]
+    owner = values[flat]
+    number = np.full(padded.size, -1, np.int32)
+    number[flat] = np.arange(len(flat), dtype=np.int32)
+    edges = _edges(flat, number, width)
     border, border_owner = _border(padded)
     names = np.unique(owner)
-    starts = np.searchsorted(owner, names)
-    pixel_runs = np.split(flat, starts[1:])
-    edge_runs = np.split(edges, np.searchsorted(edge_owner, names)[1:])
-    border_runs = np.split(border, np.searchsorted(border_owner, names)[1:])
-    for name, start, pixels, links, around in zip(
-        names.tolist(), starts, pixel_runs, edge_runs, border_runs, strict=True
-    ):
-        width = padded.shape[1]
-        yield name, Skeleton(_places(pixels, width), links - start, _places(around, width))
+    return Thinned(
+        names.astype(np.int64),
+        _places(flat, width),
+        edges,
+        _places(border, width),
+        _starts(owner, names),
+        _starts(owner[edges[:, 0]], names),
+        _starts(border_owner, names),
+    )
+
+
+def _starts(owner: NDArray[np.integer], names: NDArray[np.integer]) -> IntArray:
+    """(N + 1,) where the run of each name begins in its sorted owners."""
+    starts: IntArray = np.append(np.searchsorted(owner, names), len(owner))
+    return starts
 
 
 def _places(flat: IntArray, width: int) -> IntArray:
@@ -81,7 +119,7 @@ def _places(flat: IntArray, width: int) -> IntArray:
     return np.column_stack(np.divmod(flat, width)) - 1
 
 
-def _edges(flat: IntArray, number: IntArray, width: int) -> IntArray:
+def _edges(flat: IntArray, number: NDArray[np.int32], width: int) -> IntArray:
     """Pairs of neighboring skeleton pixels, ordered by the first of each."""
     pairs = []
     for step, around in (
@@ -95,7 +133,7 @@ def _edges(flat: IntArray, number: IntArray, width: int) -> IntArray:
             joined &= number[flat + side] < 0
         here = flat[joined]
         pairs.append(np.column_stack((number[here], number[here + step])))
-    edges = np.concatenate(pairs)
+    edges = np.concatenate(pairs).astype(np.int64)
     return edges[np.lexsort((edges[:, 1], edges[:, 0]))]
 
 

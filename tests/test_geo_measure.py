@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from rasterio.crs import CRS
 from rasterio.features import rasterize
+from scipy import ndimage
 
 from geo import measure as measuring
+from geo import measure_paths
 from geo.grid import Grid, Window
 from geo.polygonize import pieces
 from geo.seams import join
@@ -200,3 +202,43 @@ def test_a_crack_too_large_for_one_piece_is_measured_in_cells(monkeypatch):
     inside = crack.geometry.buffer(1)
     for branch in cells.branches:
         assert inside.covers(shapely.LineString(branch.line))
+
+
+def crumbs(seed, size=160):
+    """Components of every small shape: paths, dots, forks, loops."""
+    noise = ndimage.gaussian_filter(np.random.default_rng(seed).random((size, size)), 1.3)
+    return noise > np.quantile(noise, 0.9)
+
+
+GRIDS = [
+    grid_of((160, 160)),
+    grid_of((160, 160), 0.01, 0.005),
+    Grid(
+        Affine.translation(5e5, 5.8e6) @ Affine.rotation(23) @ Affine.scale(0.005, -0.005),
+        CRS.from_epsg(25832),
+        (160, 160),
+    ),
+]
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=["square", "oblong", "rotated"])
+def test_paths_measured_in_bulk_are_what_they_are_one_by_one(grid, monkeypatch):
+    for seed in range(3):
+        mask = crumbs(seed)
+        bulk = measured(mask, grid)
+        with monkeypatch.context() as patch:
+            patch.setattr(measuring, "is_path", lambda thin: np.zeros(len(thin.names), bool))
+            single = measured(mask, grid)
+        assert len(bulk) > 50
+        for one, other in zip(bulk, single, strict=True):
+            assert repr(one.measures) == repr(other.measures)
+            for line, same in zip(one.measures.branches, other.measures.branches, strict=True):
+                assert line.line.tobytes() == same.line.tobytes()
+
+
+def test_paths_are_measured_alike_in_any_company(monkeypatch):
+    mask = crumbs(7)
+    together = measured(mask)
+    monkeypatch.setattr(measure_paths, "PAIRS_AT_ONCE", 1)
+    for one, other in zip(together, measured(mask), strict=True):
+        assert repr(one.measures) == repr(other.measures)
