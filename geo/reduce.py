@@ -13,7 +13,7 @@ from rasterio.errors import RasterioError
 from geo.grid import Grid, Window
 from geo.mosaic import Mosaic
 from geo.opening import gdal_settings, open_raster
-from geo.placing import Placed
+from geo.placing import Placed, painting_key
 from geo.reading import read_window
 from geo.tile import Tile
 from geo.tile_pixels import TileReader
@@ -33,6 +33,7 @@ def reduced(mosaic: Mosaic, longest_px: int) -> Overview:
     """Read the whole mosaic, reduced to at most ``longest_px`` on its longer side.
 
     Memory is bounded by the picture and one reduced tile. A tile that cannot be read stays blank.
+    Where tiles overlap, the smaller pixel wins, then the last path, as in `Mosaic.read`.
     """
     rows, cols = mosaic.grid.shape
     factor = max(1.0, max(rows, cols) / longest_px)
@@ -40,14 +41,22 @@ def reduced(mosaic: Mosaic, longest_px: int) -> Overview:
     overview = Overview(
         np.zeros((*shape, 3), np.uint8), np.zeros(shape, bool), _stretched(mosaic.grid, shape)
     )
-    reader = TileReader(mosaic.grid, mosaic.stretch, mosaic.reading)
     with gdal_settings(mosaic.reading):
-        for tile, window in zip(mosaic.tiles, mosaic.windows, strict=True):
+        for tile, window in _painting_order(mosaic):
             with suppress(OSError, RasterioError):
-                header = reader.header(Placed(tile, window))
-                if isinstance(header, Tile):
-                    _paint(overview, header, window, mosaic)
+                _paint(overview, tile, window, mosaic)
     return overview
+
+
+def _painting_order(mosaic: Mosaic) -> list[tuple[Tile, Window]]:
+    """The tiles and their windows, the one to be seen on top last, as in the mosaic itself."""
+    reader = TileReader(mosaic.grid, mosaic.stretch, mosaic.reading)
+    tiles = []
+    for listed, window in zip(mosaic.tiles, mosaic.windows, strict=True):
+        header = reader.header(Placed(listed, window))
+        if isinstance(header, Tile):
+            tiles.append((header, window))
+    return sorted(tiles, key=lambda item: painting_key(item[0], mosaic.grid))
 
 
 def _paint(overview: Overview, tile: Tile, window: Window, mosaic: Mosaic) -> None:

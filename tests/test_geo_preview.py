@@ -1,5 +1,7 @@
 """The overview picture."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import rasterio
@@ -66,6 +68,25 @@ def test_reduced_tiles_abut_whatever_the_factor(street):
         assert max(overview.image.shape[:2]) == longest
         assert overview.valid[: len(overview.valid) // 2 or 1].all()
         assert overview.grid.footprint().equals_exact(mosaic.grid.footprint(), 1e-6)
+
+
+def test_overlapping_tiles_lie_in_the_picture_as_in_the_mosaic(tmp_path):
+    sizes = {"a.tif": 0.005, "b.tif": 0.01, "c.tif": 0.01, "d.tif": 0.005}
+    for tone, (name, gsd) in enumerate(sizes.items(), start=1):
+        transform = Affine(gsd, 0, 5e5 + 0.1 * tone, 0, -gsd, 5.8e6)
+        side = round(0.25 / gsd)
+        profile = {"driver": "GTiff", "height": side, "width": side, "count": 3, "dtype": "uint8"}
+        with rasterio.open(
+            tmp_path / name, "w", crs="EPSG:25832", transform=transform, **profile
+        ) as tiff:
+            tiff.write(np.full((3, side, side), 50 * tone, np.uint8))
+    mosaic = Mosaic.build(scan(str(tmp_path)), gsd_m=0.005)
+    for tiles in (mosaic, replace(mosaic, tiles=mosaic.tiles[::-1], windows=mosaic.windows[::-1])):
+        overview = reduced(tiles, max(mosaic.grid.shape))
+        expected = mosaic.read(mosaic.grid.window)
+        assert len(np.unique(expected.image[expected.valid])) == 3
+        assert np.array_equal(overview.valid, expected.valid)
+        assert np.array_equal(overview.image, expected.image)
 
 
 def test_a_picture_that_cannot_be_written_is_said(street, tmp_path):
