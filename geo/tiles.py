@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -64,7 +64,7 @@ def scan(tiles: str | Sequence[str], options: ReadOptions | None = None) -> Scan
     listing = find_tiles(tiles)
     checked = [*inspect_all(listing.paths, options), *map(_stamped, listing.indexed)]
     found = Scan(
-        _with_shared_crs(item for item in checked if isinstance(item, Tile)),
+        tuple(item for item in checked if isinstance(item, Tile)),
         tuple(item for item in checked if isinstance(item, TileProblem)),
         tuple(item for item in checked if isinstance(item, ListedTile)),
     )
@@ -88,7 +88,7 @@ def inspect_all(
     else:
         with ProcessPoolExecutor(os.cpu_count(), get_context("forkserver")) as processes:
             found += processes.map(read, chunks)
-    by_path = {item.path: item for item in chain.from_iterable(found)}
+    by_path = {item.path: item for item in _sharing_crs(chain.from_iterable(found))}
     return [by_path[path] for path in paths]
 
 
@@ -101,7 +101,7 @@ def summary(problems: Sequence[TileProblem]) -> str:
 
 def _inspect_chunk(paths: Sequence[str], options: ReadOptions | None) -> list[Tile | TileProblem]:
     with gdal_settings(options):
-        return [inspect(path, options) for path in paths]
+        return _sharing_crs([inspect(path, options) for path in paths])
 
 
 def _stamped(tile: ListedTile) -> ListedTile | TileProblem:
@@ -114,16 +114,17 @@ def _stamped(tile: ListedTile) -> ListedTile | TileProblem:
         return TileProblem(tile.path, reason, tile.footprint, tile.crs)
 
 
-def _with_shared_crs(tiles: Iterable[Tile]) -> tuple[Tile, ...]:
-    """Tiles whose equal systems are one object: quick to compare, and sent to workers once."""
-    return tuple(_sharing(tiles))
-
-
-def _sharing(tiles: Iterable[Tile]) -> Iterator[Tile]:
+def _sharing_crs(found: Iterable[Tile | TileProblem]) -> list[Tile | TileProblem]:
+    """Make equal systems one object: quick to compare, and sent between processes once."""
     by_text: dict[str, CRS] = {}
-    for tile in tiles:
-        text = tile.crs.to_wkt()
-        if text not in by_text:
-            equal = (crs for crs in by_text.values() if crs == tile.crs)
-            by_text[text] = next(equal, tile.crs)
-        yield replace(tile, crs=by_text[text])
+    return [
+        replace(item, crs=_first_equal(item.crs, by_text)) if isinstance(item, Tile) else item
+        for item in found
+    ]
+
+
+def _first_equal(crs: CRS, by_text: dict[str, CRS]) -> CRS:
+    text = crs.to_wkt()
+    if text not in by_text:
+        by_text[text] = next((known for known in by_text.values() if known == crs), crs)
+    return by_text[text]
