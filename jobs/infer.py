@@ -109,7 +109,7 @@ def _run(context: _Context) -> InferReport:
     computed = time.monotonic()
     _say("joining the blocks")
     assembled = _assemble(context)
-    draw_overview(mosaic, job.out, job.overview)
+    draw_overview(failures.without_silent_tiles(mosaic), job.out, job.overview)
     return InferReport(
         package=job.out,
         overview=job.overview,
@@ -135,6 +135,7 @@ def _compute_missing(context: _Context, failures: Failures) -> list[BlockResult]
         _say(f"{len(results)} of {len(plan.blocks)} blocks are finished already")
     progress = Progress(len(plan.blocks), list(results.values()))
     if todo:
+        work.discard([plan.blocks[index] for index in todo])  # failed ones are computed again
         _say("starting Ray")
         computed = compute(context.job, plan, todo, context.factory, local=context.local)
         with closing(computed), closing(progress):

@@ -10,12 +10,18 @@ from typing import Any, NamedTuple
 
 from geo.errors import GeoError
 from jobs.infer_job import InferJob
-from jobs.infer_worker import BlockResult, BlockWorker, Plan, PredictorFactory
+from jobs.infer_worker import (
+    BLOCKS_AT_A_TIME,
+    BlockResult,
+    BlockWorker,
+    Plan,
+    PredictorFactory,
+)
 from jobs.ray_session import READER_CPUS, ray_session
 from wpcrack.errors import WpcrackError
 
 ACTOR_MEMORY_BYTES = 3 * 2**29
-"""What an actor needs at most (1.5 GiB): libraries, model and one block with its halo."""
+"""What an actor needs at most (1.5 GiB): libraries, model and two blocks with halo."""
 
 MOST_TASKS = 2000
 """Blocks are handed out in at most this many tasks; more only cost scheduling."""
@@ -55,7 +61,11 @@ def compute(
             )
             .map(
                 _Actor,  # type: ignore[arg-type]  # a class is instantiated in each actor
-                compute=ray.data.ActorPoolStrategy(size=size.actors),
+                compute=ray.data.ActorPoolStrategy(
+                    size=size.actors,
+                    max_concurrent_calls_per_actor=BLOCKS_AT_A_TIME,
+                    enable_true_multi_threading=True,
+                ),
                 num_cpus=job.cpus_per_actor,
                 num_gpus=size.gpus,
                 fn_constructor_args=(ray.put(plan), factory),

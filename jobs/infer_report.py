@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from geo.errors import InputError
 from geo.mosaic import Mosaic
 from jobs.infer_job import InferJob
+from jobs.infer_reading import NO_ANSWER
 from jobs.infer_worker import BlockResult
 
 SHOWN_FAILURES = 5
@@ -98,6 +100,16 @@ class Failures:
                 f"{len(self._reasons)} tiles or blocks failed, allowed are {self._allowed} "
                 f"(max_failed); the last: {last}; finished blocks are kept"
             )
+
+    def without_silent_tiles(self, mosaic: Mosaic) -> Mosaic:
+        """The mosaic without the tiles that gave no answer, which would hang the next reader."""
+        kept = [
+            (tile, window)
+            for tile, window in zip(mosaic.tiles, mosaic.windows, strict=True)
+            if f"{os.path.basename(tile.path)} {NO_ANSWER}" not in self._reasons.get(tile.path, "")
+        ]
+        tiles, windows = zip(*kept, strict=True)
+        return replace(mosaic, tiles=tiles, windows=windows)
 
     def texts(self) -> tuple[str, ...]:
         """One text per failure."""

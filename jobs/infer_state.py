@@ -14,16 +14,16 @@ import glob
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from geo.errors import InputError, OutputError
-from geo.parts import read_part
+from geo.errors import OutputError
+from geo.mosaic import Block
 from jobs.infer_fingerprint import ASSEMBLY_KEYS, Fingerprint
 from jobs.infer_job import InferJob
 from jobs.infer_manifest import MANIFEST, SESSION, ManifestLine, Session, read_manifest
-from jobs.infer_worker import BlockResult, Plan
+from jobs.infer_worker import BlockResult, Plan, stored_result
 from wpcrack.errors import ConfigError
 
 LOCK = ".lock"
@@ -152,10 +152,7 @@ def _drop_changed(root: Path, plan: Plan, before: Fingerprint, now: Fingerprint)
     places = [place for path in paths for place in (before.place(path), now.place(path)) if place]
     reach = [place.pad(plan.lattice.window) for place in places]
     stale = [b for b in plan.blocks if any(b.window.intersection(area) for area in reach)]
-    for block in stale:
-        plan.part(block).unlink(missing_ok=True)
-    folder = WorkFolder(root, plan)
-    folder.forget({block.block_id for block in stale})
+    WorkFolder(root, plan).discard(stale)
 
 
 class WorkFolder:
@@ -183,7 +180,7 @@ class WorkFolder:
             if not part.exists():
                 continue
             line = known.get(block.block_id)
-            result = line.result if line else _result_of(part)
+            result = line.result if line else stored_result(part)
             if line is None and result is not None:
                 self.record(result)
             if result is not None:
@@ -195,18 +192,12 @@ class WorkFolder:
         with _explained(self.root), self.manifest.open("a", encoding="utf-8") as stream:
             stream.write(ManifestLine(result, round(time.time(), 3)).text())
 
-    def forget(self, block_ids: set[str]) -> None:
-        """Rewrites the manifest without some blocks, and without a line that a kill cut short."""
+    def discard(self, blocks: Sequence[Block]) -> None:
+        """Removes parts, and rewrites the manifest without them or a line that a kill cut short."""
+        for block in blocks:
+            self.plan.part(block).unlink(missing_ok=True)
+        block_ids = {block.block_id for block in blocks}
         kept = [line for name, line in read_manifest(self.root).items() if name not in block_ids]
         temporary = self.manifest.with_suffix(".tmp")
         temporary.write_text("".join(line.text() for line in kept), "utf-8")
         os.replace(temporary, self.manifest)
-
-
-def _result_of(part: Path) -> BlockResult | None:
-    """The result that a part stands for; None if it cannot be read."""
-    try:
-        content = read_part(part)
-    except InputError:
-        return None
-    return BlockResult.of(content.inspected, len(content.n_pixels))

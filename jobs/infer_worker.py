@@ -1,22 +1,26 @@
-"""One block from pixels to a part file: what an inference actor does, without Ray."""
+"""One block from pixels to a part file: what an inference actor does, without Ray.
+
+Two blocks may be under way in a worker, called from two threads: while the model works on one, the
+pixels of the next are read. Reader and model each serve one block at a time.
+"""
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from geo import grid
-from geo.errors import OutputError
-from geo.mosaic import Block, Mosaic, Raster, TileProblem
-from geo.parts import InspectedRow, Status, write_part
+from geo.errors import InputError, OutputError
+from geo.mosaic import Block, Mosaic, Raster
+from geo.parts import InspectedRow, Status, read_part, write_part
 from geo.polygonize import Piece, pieces
+from jobs.infer_reading import BlockReader
 from wpcrack.errors import WpcrackError
 from wpcrack.lattice import Lattice, Window
 from wpcrack.predict import WindowPredictor, predict_block
@@ -24,6 +28,9 @@ from wpcrack.predict import WindowPredictor, predict_block
 log = logging.getLogger(__name__)
 
 PredictorFactory = Callable[[], WindowPredictor]
+
+BLOCKS_AT_A_TIME = 2
+"""In one worker: one with the model, one being read ahead or written."""
 
 
 @dataclass(frozen=True)
@@ -89,23 +96,38 @@ class BlockResult:
         )
 
 
+def stored_result(part: Path) -> BlockResult | None:
+    """The result that a part stands for; None if there is none that can be read."""
+    try:
+        content = read_part(part)
+    except InputError:
+        return None
+    return BlockResult.of(content.inspected, len(content.n_pixels))
+
+
 class BlockWorker:
-    """Holds the model and the mosaic; turns blocks into parts."""
+    """Holds the model and the mosaic; turns blocks into parts. `run` may be called by threads."""
 
     def __init__(self, plan: Plan, predictor: WindowPredictor) -> None:
         self.plan = plan
         self.predictor = predictor
+        self._pixels = BlockReader(plan.mosaic)
+        self._model = threading.Lock()
 
     def run(self, index: int) -> BlockResult:
-        """Reads, predicts, vectorizes and stores a block.
+        """Reads, predicts, vectorizes and stores a block, unless its part is there already.
 
-        What is wrong with a block's data is part of its result; a part is written in any case.
+        Ray runs a task again whose worker was killed, perhaps after it had written the part. What
+        is wrong with a block's data is part of its result; a part is written in any case.
 
         Raises:
             WpcrackError: The model is unusable, which no other block would mend.
             OutputError: The part cannot be written.
         """
         block, start = self.plan.blocks[index], time.monotonic()
+        part = self.plan.part(block)
+        if part.exists() and (known := stored_result(part)):
+            return known
         try:
             inspected, found = self._inspect(block, start)
         except WpcrackError:
@@ -113,7 +135,6 @@ class BlockWorker:
         except Exception as error:
             log.exception("block %s failed", block.block_id)
             inspected, found = self._failed(block, error, start), []
-        part = self.plan.part(block)
         try:
             write_part(part, found, inspected)
         except OSError as error:
@@ -124,11 +145,12 @@ class BlockWorker:
         return BlockResult.of(inspected, len(found))
 
     def _inspect(self, block: Block, start: float) -> tuple[InspectedRow, list[Piece]]:
-        reader = _Reader(self.plan.mosaic, block.window)
         core = Window(*astuple(block.window))
-        probability = predict_block(
-            reader.read, self.predictor, core, self.plan.lattice, batch=self.plan.batch
-        )
+        with ExitStack() as turn:  # the model is ours from the end of reading on
+            reader = _Reader(self._pixels, block.window, turn, self._model)
+            probability = predict_block(
+                reader.read, self.predictor, core, self.plan.lattice, batch=self.plan.batch
+            )
         frame = self.plan.mosaic.grid
         inside = self.plan.mosaic.inside(block.window)
         probability *= inside
@@ -138,7 +160,7 @@ class BlockWorker:
             reader.valid & inside,
             reader.failures,
             frame,
-            seconds=time.monotonic() - start,
+            seconds=time.monotonic() - start - reader.waited_s,
             survey_date=self.plan.survey_date,
         )
         return replace(inspected, gsd_mm=1000 * reader.gsd_m), found
@@ -158,20 +180,25 @@ class BlockWorker:
 
 
 class _Reader:
-    """Reads a block with its halo once; remembers what was valid in it and what failed."""
+    """Reads a block with its halo once, then waits for the model; remembers what it saw."""
 
-    def __init__(self, mosaic: Mosaic, block: grid.Window) -> None:
-        self.mosaic = mosaic
+    def __init__(
+        self, pixels: BlockReader, block: grid.Window, turn: ExitStack, model: threading.Lock
+    ) -> None:
+        self.pixels = pixels
         self.block = block
-        self.valid: NDArray[np.bool_] = np.zeros((block.height, block.width), bool)
-        self.failures: tuple[TileProblem, ...] = ()
-        self.gsd_m = mosaic.grid.gsd_m
+        self.turn = turn
+        self.model = model
+        self.waited_s = 0.0
 
     def read(self, window: Window) -> Raster:
         """Pixels of a window that contains the block."""
         outer = grid.Window(*astuple(window))
-        raster = self.mosaic.read(outer)
+        raster = self.pixels.read(outer)
         self.valid = raster.valid[self.block.slices_in(outer)]
         self.failures = raster.failures
         self.gsd_m = raster.gsd_m
+        start = time.monotonic()
+        self.turn.enter_context(self.model)
+        self.waited_s = time.monotonic() - start
         return raster
