@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +14,7 @@ import shapely
 from numpy.typing import NDArray
 
 from geo.crack_type import TypeOptions
+from geo.errors import InputError
 from geo.grid import Grid
 from geo.roads import RoadOptions
 from geo.schema import CENTERLINE, CRACK, Layer
@@ -26,6 +27,8 @@ ID_DIGITS = 6
 """Decimals of the coordinates that go into a crack_id."""
 
 MM = 1000.0
+
+Format = Literal["gpkg", "parquet"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class AssembleOptions:
         survey_date: ISO date, for the attribute.
         model: name of the model, for the attribute.
         run_id: fingerprint of the run, for the attribute.
+        formats: "gpkg", and "parquet" for GeoParquet files of the spatial layers beside it.
     """
 
     min_area_m2: float = 0.0
@@ -56,6 +60,17 @@ class AssembleOptions:
     survey_date: str | None = None
     model: str = ""
     run_id: str = ""
+    formats: tuple[Format, ...] = ("gpkg",)
+
+    def __post_init__(self) -> None:
+        """Refuse formats that do not exist, and a map without its GeoPackage.
+
+        Raises:
+            InputError: such formats are asked for.
+        """
+        if "gpkg" not in self.formats or not set(self.formats) <= set(get_args(Format)):
+            named = ",".join(self.formats)
+            raise InputError(f"formats=[{named}]; give [gpkg] or [gpkg,parquet]")
 
 
 def crack_ids(grid: Grid, top: NDArray[np.int64], left: NDArray[np.int64]) -> list[str]:
@@ -68,6 +83,10 @@ def crack_ids(grid: Grid, top: NDArray[np.int64], left: NDArray[np.int64]) -> li
     places = grid.to_world(np.column_stack((left + 0.5, top + 0.5)))
     texts = (f"{system}|{x:.{ID_DIGITS}f}|{y:.{ID_DIGITS}f}" for x, y in places)
     return [hashlib.sha256(text.encode()).hexdigest()[:16] for text in texts]
+
+
+CENTERLINE_NEEDS = ("top", "left", "branches", "n_pixels", "length_m")
+"""Columns of the cracks that `large_enough` and `centerline_rows` look at."""
 
 
 def large_enough(cracks: pa.Table, grid: Grid, options: AssembleOptions) -> NDArray[np.bool_]:

@@ -16,6 +16,7 @@ from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, Geomet
 from rasterio.crs import CRS
 
 from geo.errors import OutputError
+from geo.geoparquet import GeoParquetCopy
 from geo.schema import GEOMETRY, Layer
 from geo.style import add_styles
 
@@ -31,23 +32,45 @@ class LayerData:
     batches: Iterator[pa.RecordBatch]
 
 
-def publish(out: Path, crs: CRS, layers: Sequence[LayerData], metadata: Mapping[str, str]) -> None:
+def publish(
+    out: Path,
+    crs: CRS,
+    layers: Sequence[LayerData],
+    metadata: Mapping[str, str],
+    *,
+    parquet: bool = False,
+) -> None:
     """Write layers to a temporary file beside ``out``, check it, and put it in place.
 
     An existing ``out`` is untouched until the new file is complete, whatever happens.
+
+    Args:
+        out: the GeoPackage.
+        crs: of all layers.
+        layers: in the order in which their rows are asked for.
+        metadata: kept with each layer.
+        parquet: also write each spatial layer as ``<out stem>_<layer>.parquet``.
 
     Raises:
         OutputError: the folder or the disk does not take the file, or the checks fail.
     """
     temporary = out.with_name(f".{out.stem}.{os.getpid()}.tmp.gpkg")
+    copied = [data.layer for data in layers if parquet and data.layer.is_spatial]
+    copies = {layer.name: GeoParquetCopy(out, layer, crs) for layer in copied}
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         _remove(temporary)
         for data in layers:
+            if copy := copies.get(data.layer.name):
+                data = LayerData(data.layer, copy.through(data.batches))
             _check(temporary, data.layer, _write_layer(temporary, data, crs, metadata))
         add_styles(temporary, [data.layer for data in layers])
         _check_whole(temporary)
         _sync(temporary)
+        for copy in copies.values():
+            copy.check()
+        for copy in copies.values():
+            copy.publish()
         os.replace(temporary, out)
         _sync(out.parent)
     except (
@@ -59,6 +82,8 @@ def publish(out: Path, crs: CRS, layers: Sequence[LayerData], metadata: Mapping[
         ) from error
     finally:
         _remove(temporary)
+        for copy in copies.values():
+            copy.discard()
 
 
 def _write_layer(path: Path, data: LayerData, crs: CRS, metadata: Mapping[str, str]) -> int:

@@ -11,7 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from geo.coverage import CoverageMap
-from geo.features import AssembleOptions, centerline_rows, crack_rows, large_enough
+from geo.features import (
+    CENTERLINE_NEEDS,
+    AssembleOptions,
+    centerline_rows,
+    crack_rows,
+    large_enough,
+)
 from geo.geopackage import LayerData, publish
 from geo.grid import Grid
 from geo.inspected import inspected_rows
@@ -83,13 +89,14 @@ def assemble(
     rows = (crack_rows(table, grid, chosen, roads) for table in cracks.tables())
     layers = [
         LayerData(CRACK, rows),
-        LayerData(CENTERLINE, (centerline_rows(table, grid) for table in cracks.tables())),
+        LayerData(CENTERLINE, _centerlines(cracks)),
         LayerData(INSPECTED, (inspected_rows(c.rows, problems, grid) for c in [cracks])),
         LayerData(RUN, iter([run_rows(run or RunRecord(), chosen)])),
     ]
     if roads is not None:
         layers.append(LayerData(ROAD_SEGMENT, _surveyed(roads, cracks, out)))
-    publish(out, grid.crs, layers, metadata={"model": chosen.model, "run_id": chosen.run_id})
+    about = {"model": chosen.model, "run_id": chosen.run_id}
+    publish(out, grid.crs, layers, about, parquet="parquet" in chosen.formats)
     return AssembleReport(
         path=out,
         n_cracks=cracks.kept,
@@ -99,6 +106,10 @@ def assemble(
         n_inspected=len(cracks.rows),
         off_road_m=None if roads is None else roads.unassigned_m,
     )
+
+
+def _centerlines(cracks: _Cracks) -> Iterator[pa.RecordBatch]:
+    return (centerline_rows(table, cracks.grid) for table in cracks.tables(CENTERLINE_NEEDS))
 
 
 def _road_survey(options: AssembleOptions, grid: Grid) -> RoadSurvey | None:
@@ -129,12 +140,17 @@ class _Cracks:
         self.kept = self.dropped = self.pixels = 0
         self.length_m = 0.0
 
-    def tables(self) -> Iterator[pa.Table]:
-        """Tables of cracks that are large enough: part by part, then those joined across seams."""
+    def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """Tables of cracks that are large enough: part by part, then those joined across seams.
+
+        The first time all columns are needed, as the pieces at seams are kept and joined then.
+        """
         first = self._joined is None
+        assert columns is None or not first, "pieces cannot be joined without their columns"
+        wanted = None if columns is None else (*columns, "seam_pixels")
         waiting: list[pa.Table] = []
         for path in self._parts:
-            part = read_part(path)
+            part = read_part(path, wanted)
             whole = np.equal(pc.list_value_length(part.pieces["seam_pixels"]).to_numpy(), 0)
             if first:
                 self.rows.append(part.inspected)

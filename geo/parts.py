@@ -137,16 +137,21 @@ class Part:
         return counts
 
 
-def read_part(path: Path) -> Part:
+def read_part(path: Path, columns: Sequence[str] | None = None) -> Part:
     """Read a part back.
+
+    Args:
+        path: of `write_part`.
+        columns: of its pieces that are wanted; None: all.
 
     Raises:
         InputError: the file is missing, damaged or no part.
     """
     try:
-        table = pq.read_table(path, partitioning=None)
+        wanted = pa.schema([SCHEMA.field(name) for name in columns or SCHEMA.names])
+        table = pq.read_table(path, columns=wanted.names, partitioning=None, use_threads=False)
         row = json.loads(table.schema.metadata[_INSPECTED_KEY])
-        pieces = table.select(SCHEMA.names).cast(SCHEMA)
+        pieces = table.select(wanted.names).cast(wanted)
     except (OSError, pa.ArrowException, KeyError, TypeError) as error:
         raise InputError(f"{path} is not a readable part ({error}); compute it again") from error
     window, failed = Window(**row.pop("window")), tuple(row.pop("tiles_failed"))

@@ -325,6 +325,58 @@ def test_the_old_package_stays_if_the_new_one_fails(tmp_path, mask):
     assert [path.name for path in tmp_path.iterdir() if "tmp" in path.name] == []
 
 
+def test_geoparquet_files_hold_the_same_rows_as_the_geopackage(tmp_path, mask):
+    paths, grid = deliver(tmp_path, mask, 20, 20)
+    unplaced = [TileProblem("/tiles/text.tif", "is not a GeoTIFF")]
+    options = AssembleOptions(formats=("gpkg", "parquet"), survey_date="2025-05-01")
+    assemble(paths, tmp_path / "out.gpkg", grid, options, problems=unplaced)
+    for layer in ("crack", "centerline", "inspected"):
+        copy = geopandas.read_parquet(tmp_path / f"out_{layer}.parquet")
+        original = geopandas.read_file(tmp_path / "out.gpkg", layer=layer)
+        assert copy.crs == UTM
+        assert copy.columns.drop("geom").tolist() == original.columns.drop("geometry").tolist()
+        assert copy.geometry.to_wkb().equals(original.geometry.to_wkb().rename("geom"))
+        for name in copy.columns.drop("geom"):
+            assert copy[name].isna().tolist() == original[name].isna().tolist()
+            assert copy[name].dropna().astype(str).tolist() == [
+                str(value)[:10] if name == "survey_date" else str(value)
+                for value in original[name].dropna()
+            ]
+    x, y = grid.to_world(np.array([[0.0, 0], [30, 30]])).T
+    corner = geopandas.read_parquet(
+        tmp_path / "out_crack.parquet", bbox=(x.min(), y.min(), x.max(), y.max())
+    )
+    assert 0 < len(corner) < len(geopandas.read_file(tmp_path / "out.gpkg", layer="crack"))
+    assert not (tmp_path / "out_run.parquet").exists()
+
+
+def test_empty_layers_are_geoparquet_files_too(tmp_path):
+    paths, grid = deliver(tmp_path, np.zeros((10, 10), bool), 5, 5)
+    assemble(paths, tmp_path / "out.gpkg", grid, AssembleOptions(formats=("gpkg", "parquet")))
+    empty = geopandas.read_parquet(tmp_path / "out_crack.parquet")
+    assert len(empty) == 0
+    assert empty.crs == UTM
+
+
+def test_old_geoparquet_files_stay_if_the_new_ones_fail(tmp_path, mask):
+    (tmp_path / "parts").mkdir()
+    paths, grid = deliver(tmp_path / "parts", mask, 30, 30)
+    options = AssembleOptions(formats=("gpkg", "parquet"))
+    assemble(paths, tmp_path / "out.gpkg", grid, options)
+    before = {path: path.read_bytes() for path in tmp_path.glob("out*")}
+    assert len(before) == 4
+    paths[-1].write_bytes(b"torn")
+    with pytest.raises(InputError):
+        assemble(paths, tmp_path / "out.gpkg", grid, options)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+
+
+@pytest.mark.parametrize("formats", [(), ("parquet",), ("gpkg", "shapefile")])
+def test_formats_that_cannot_be_written_are_refused(formats):
+    with pytest.raises(InputError, match=r"give \[gpkg\] or \[gpkg,parquet\]"):
+        AssembleOptions(formats=formats)
+
+
 def test_an_output_that_cannot_be_written_is_said(tmp_path, mask):
     paths, grid = deliver(tmp_path, mask, 60, 60)
     (tmp_path / "file").write_text("not a folder")
