@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
 import os
 import random
 import signal
@@ -36,7 +37,10 @@ KINDS: tuple[Kind, ...] = ("actor", "raylet", "driver")
 
 GSD_M = 0.005
 SIDE = 448
-"""Pixels of the drawn street on each side; 49 blocks."""
+"""Pixels of the drawn street on each side for KILLS_PER_SIDE ** 2 kills; 49 blocks."""
+
+KILLS_PER_SIDE = 3**0.5
+"""More kills need more blocks, or the job ends before them."""
 
 WINDOW_S = 0.05
 """The stand-in network takes so long for a window: enough for a job to be met at work."""
@@ -78,7 +82,7 @@ def campaign(folder: Path, kinds: Sequence[Kind], seed: int) -> Outcome:
     """Runs the job undisturbed and in spite of kills, and compares."""
     from jobs.infer import run_inference
 
-    draw_tiles(folder / "tiles")
+    draw_tiles(folder / "tiles", math.ceil(len(kinds) ** 0.5 / KILLS_PER_SIDE - 1e-9))
     reference, out = folder / "reference.gpkg", folder / "killed.gpkg"
     start, chance = time.monotonic(), random.Random(seed)
     with cluster() as nodes:
@@ -244,15 +248,16 @@ def stand_in(seconds: float, actors: Path | None = None) -> Callable[[], Any]:
     return factory
 
 
-def draw_tiles(folder: Path) -> None:
-    """Four tiles of a street with cracks across their borders."""
+def draw_tiles(folder: Path, scale: int) -> None:
+    """Four tiles of a street with cracks across their borders, `scale` x SIDE pixels wide."""
     import cv2
 
     folder.mkdir(parents=True)
-    image = np.random.default_rng(0).integers(140, 170, (SIDE, SIDE, 3), np.uint8)
+    side = scale * SIDE
+    image = np.random.default_rng(0).integers(140, 170, (side, side, 3), np.uint8)
     for points in ([[10, 20], [220, 240], [430, 300]], [[15, 420], [240, 190], [425, 30]]):
-        cv2.polylines(image, [np.array(points)], False, (20, 20, 20), 4)
-    half = SIDE // 2
+        cv2.polylines(image, [scale * np.array(points)], False, (20, 20, 20), 4)
+    half = side // 2
     for row, col in itertools.product((0, half), repeat=2):
         part = image[row : row + half, col : col + half].transpose(2, 0, 1)
         place = from_origin(500_000 + col * GSD_M, 5_700_000 - row * GSD_M, GSD_M, GSD_M)

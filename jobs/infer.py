@@ -27,10 +27,11 @@ from jobs.infer_inputs import open_mosaic
 from jobs.infer_job import InferJob
 from jobs.infer_model import ModelFiles, load_model, model_files
 from jobs.infer_plan import Forecast, make_plan, outline
+from jobs.infer_probability import write_vrt
 from jobs.infer_progress import Progress
 from jobs.infer_ray import compute
 from jobs.infer_report import Failures, InferReport
-from jobs.infer_state import WorkFolder, finished_blocks, open_work
+from jobs.infer_state import WorkFolder, explained, finished_blocks, open_work
 from jobs.infer_worker import BlockResult, Plan, PredictorFactory
 from jobs.ray_session import stop_on_sigterm
 from jobs.versions import versions
@@ -108,6 +109,9 @@ def _run(context: _Context) -> InferReport:
     results = _compute_missing(context, failures)
     computed = time.monotonic()
     _say("joining the blocks")
+    if plan.probability is not None:
+        with explained(context.work.root):
+            write_vrt(plan.probability, plan.blocks, mosaic.grid)
     assembled = _assemble(context)
     draw_overview(failures.without_silent_tiles(mosaic), job.out, job.overview)
     return InferReport(

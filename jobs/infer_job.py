@@ -50,6 +50,8 @@ class InferJob(Imagery):
     """CPU threads of each of them."""
     gpus_per_actor: NonNegative | None = None
     """GPUs of each of them, may be a fraction; null: one, where there are any."""
+    probability: Literal["drop", "keep"] = "drop"
+    """keep: the 8-bit probability of each block stays in the work folder as a COG, with a VRT."""
     on_bad_tile: Literal["record", "stop"] = "record"
     """What an unreadable tile means: a row in the layer inspected, or the end of the job."""
     max_failed: Annotated[int, Field(ge=0)] | str = "5%"

@@ -41,6 +41,7 @@ def make_plan(job: InferJob, mosaic: Mosaic) -> Plan:
         level=job.level,
         batch=job.batch,
         survey_date=job.survey_date.isoformat() if job.survey_date else None,
+        probability=work / "probability" if job.probability == "keep" else None,
     )
 
 
@@ -83,6 +84,8 @@ class Forecast:
         measured = sum(result.valid_px for result in finished) / 1e6
         speed = actors * measured / seconds if measured else usable * ASSUMED_MPX_PER_S
         disk = len(plan.blocks) * PART_BYTES + plan.most_px / 1e6 * CRACK_BYTES_PER_MPX
+        if plan.probability is not None:
+            disk += plan.most_px * PROBABILITY_BYTES_PER_PX
         free = shutil.disk_usage(_existing(job.out.absolute().parent)).free
         return cls(plan, tuple(finished), actors, speed, round(disk), free)
 

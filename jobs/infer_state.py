@@ -4,6 +4,7 @@
     fingerprint.json   settings, model, grid and input files that the result depends on
     manifest.jsonl     one line per finished or failed block, in the order of completion
     session.json       when the job was last started, and how many blocks it has: for --status
+    probability/       with probability=keep: one COG per block, and a VRT over all of them
     parts/             one file per block, written atomically: the truth about what is finished
 """
 
@@ -23,7 +24,8 @@ from geo.mosaic import Block
 from jobs.infer_fingerprint import ASSEMBLY_KEYS, Fingerprint
 from jobs.infer_job import InferJob
 from jobs.infer_manifest import MANIFEST, SESSION, ManifestLine, Session, read_manifest
-from jobs.infer_worker import BlockResult, Plan, stored_result
+from jobs.infer_probability import probability_file
+from jobs.infer_worker import BlockResult, Plan
 from wpcrack.errors import ConfigError
 
 LOCK = ".lock"
@@ -34,7 +36,7 @@ LOCK_PATIENCE_S = 0.5
 
 OWN = frozenset(
     {"fingerprint.json", "fingerprint.tmp", MANIFEST, "manifest.tmp", SESSION, "session.tmp"}
-    | {"parts", LOCK}
+    | {"parts", "probability", LOCK}
 )
 """What a work folder may hold."""
 
@@ -50,12 +52,13 @@ def open_work(job: InferJob, plan: Plan, fingerprint: Fingerprint) -> Iterator[W
     """
     root = job.work_folder
     _refuse_foreign(root)
-    with _explained(root):
+    with explained(root):
         plan.parts.mkdir(parents=True, exist_ok=True)
+        _make_probability(plan)
         lock = (root / LOCK).open("w")
     with lock:
         _acquire(lock.fileno(), root)
-        with _explained(root):
+        with explained(root):
             _sweep(job, plan)
             _prepare(root, job, plan, fingerprint)
             Session(time.time(), len(plan.blocks)).save(root)
@@ -76,7 +79,7 @@ def finished_blocks(job: InferJob, plan: Plan, now: Fingerprint) -> list[BlockRe
 
 
 @contextmanager
-def _explained(root: Path) -> Iterator[None]:
+def explained(root: Path) -> Iterator[None]:
     """Turns what the file system refuses into a sentence."""
     try:
         yield
@@ -118,6 +121,7 @@ def _sweep(job: InferJob, plan: Plan) -> None:
     for path in (
         *job.out.absolute().parent.glob(f".{glob.escape(job.out.stem)}.*.tmp.gpkg*"),
         *plan.parts.glob(".*.tmp"),
+        *(plan.parts.parent / "probability").glob(".*.tmp"),
     ):
         path.unlink(missing_ok=True)
 
@@ -139,11 +143,18 @@ def _prepare(root: Path, job: InferJob, plan: Plan, now: Fingerprint) -> None:
     now.save(root / "fingerprint.json")
 
 
+def _make_probability(plan: Plan) -> None:
+    if plan.probability is not None:
+        plan.probability.mkdir(exist_ok=True)
+
+
 def _clear(root: Path, plan: Plan) -> None:
     (root / "fingerprint.json").unlink(missing_ok=True)
     (root / MANIFEST).unlink(missing_ok=True)
     shutil.rmtree(plan.parts)
     plan.parts.mkdir()
+    shutil.rmtree(root / "probability", ignore_errors=True)
+    _make_probability(plan)
 
 
 def _drop_changed(root: Path, plan: Plan, before: Fingerprint, now: Fingerprint) -> None:
@@ -176,11 +187,10 @@ class WorkFolder:
         known = read_manifest(self.root)
         results = {}
         for block in self.plan.blocks:
-            part = self.plan.part(block)
-            if not part.exists():
+            if not self.plan.is_complete(block):
                 continue
             line = known.get(block.block_id)
-            result = line.result if line else stored_result(part)
+            result = line.result if line else self.plan.stored(block)
             if line is None and result is not None:
                 self.record(result)
             if result is not None:
@@ -189,13 +199,15 @@ class WorkFolder:
 
     def record(self, result: BlockResult) -> None:
         """Appends a line to the manifest."""
-        with _explained(self.root), self.manifest.open("a", encoding="utf-8") as stream:
+        with explained(self.root), self.manifest.open("a", encoding="utf-8") as stream:
             stream.write(ManifestLine(result, round(time.time(), 3)).text())
 
     def discard(self, blocks: Sequence[Block]) -> None:
         """Removes parts, and rewrites the manifest without them or a line that a kill cut short."""
         for block in blocks:
             self.plan.part(block).unlink(missing_ok=True)
+            if self.plan.probability is not None:
+                probability_file(self.plan.probability, block).unlink(missing_ok=True)
         block_ids = {block.block_id for block in blocks}
         kept = [line for name, line in read_manifest(self.root).items() if name not in block_ids]
         temporary = self.manifest.with_suffix(".tmp")

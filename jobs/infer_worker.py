@@ -15,11 +15,17 @@ from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import RasterioError
+
 from geo import grid
 from geo.errors import InputError, OutputError
 from geo.mosaic import Block, Mosaic, Raster
 from geo.parts import InspectedRow, Status, read_part, write_part
 from geo.polygonize import Piece, pieces
+from jobs.infer_probability import probability_file, write_probability
 from jobs.infer_reading import BlockReader
 from wpcrack.errors import WpcrackError
 from wpcrack.lattice import Lattice, Window
@@ -45,6 +51,8 @@ class Plan:
     """Smallest 8-bit probability that is crack."""
     batch: int
     survey_date: str | None
+    probability: Path | None = None
+    """Folder for the probability of each block; None: it is not kept."""
 
     @property
     def block_px(self) -> int:
@@ -59,6 +67,21 @@ class Plan:
     def part(self, block: Block) -> Path:
         """The file of a block; its name says which, so that a second try replaces the first."""
         return self.parts / f"{block.block_id}.parquet"
+
+    def is_complete(self, block: Block) -> bool:
+        """Whether all files of a block are there."""
+        kept = self.probability is None or probability_file(self.probability, block).exists()
+        return kept and self.part(block).exists()
+
+    def stored(self, block: Block) -> BlockResult | None:
+        """The result of a block that is finished; None if a file of it is missing or damaged."""
+        if not self.is_complete(block):
+            return None
+        try:
+            content = read_part(self.part(block))
+        except InputError:
+            return None
+        return BlockResult.of(content.inspected, len(content.n_pixels))
 
 
 @dataclass(frozen=True)
@@ -96,15 +119,6 @@ class BlockResult:
         )
 
 
-def stored_result(part: Path) -> BlockResult | None:
-    """The result that a part stands for; None if there is none that can be read."""
-    try:
-        content = read_part(part)
-    except InputError:
-        return None
-    return BlockResult.of(content.inspected, len(content.n_pixels))
-
-
 class BlockWorker:
     """Holds the model and the mosaic; turns blocks into parts. `run` may be called by threads."""
 
@@ -125,26 +139,32 @@ class BlockWorker:
             OutputError: The part cannot be written.
         """
         block, start = self.plan.blocks[index], time.monotonic()
-        part = self.plan.part(block)
-        if part.exists() and (known := stored_result(part)):
+        if known := self.plan.stored(block):
             return known
         try:
-            inspected, found = self._inspect(block, start)
+            inspected, found, probability = self._inspect(block, start)
         except WpcrackError:
             raise
         except Exception as error:
             log.exception("block %s failed", block.block_id)
             inspected, found = self._failed(block, error, start), []
+            probability = np.zeros((block.window.height, block.window.width), np.uint8)
         try:
-            write_part(part, found, inspected)
-        except OSError as error:
+            if (folder := self.plan.probability) is not None:
+                path, grid = probability_file(folder, block), self.plan.mosaic.grid
+                write_probability(path, probability, block.window, grid)
+            write_part(self.plan.part(block), found, inspected)
+        except (OSError, RasterioError, CPLE_BaseError) as error:
             raise OutputError(
-                f"{part} cannot be written ({error}); check the folder and the free space, then "
-                "give the same command again"
+                f"block {block.block_id} cannot be written to {self.plan.parts.parent} ({error}); "
+                "check the folder and the free space, then give the same command again: finished "
+                "blocks are kept"
             ) from error
         return BlockResult.of(inspected, len(found))
 
-    def _inspect(self, block: Block, start: float) -> tuple[InspectedRow, list[Piece]]:
+    def _inspect(
+        self, block: Block, start: float
+    ) -> tuple[InspectedRow, list[Piece], NDArray[np.uint8]]:
         core = Window(*astuple(block.window))
         with ExitStack() as turn:  # the model is ours from the end of reading on
             reader = _Reader(self._pixels, block.window, turn, self._model)
@@ -163,7 +183,7 @@ class BlockWorker:
             seconds=time.monotonic() - start - reader.waited_s,
             survey_date=self.plan.survey_date,
         )
-        return replace(inspected, gsd_mm=1000 * reader.gsd_m), found
+        return replace(inspected, gsd_mm=1000 * reader.gsd_m), found, probability
 
     def _failed(self, block: Block, error: Exception, start: float) -> InspectedRow:
         return InspectedRow(

@@ -163,7 +163,7 @@ def test_a_block_of_which_nothing_answers_has_failed(tiles, monkeypatch):
 
 
 def test_a_pipe_in_the_place_of_a_tile_does_not_stop_the_job(tiles, monkeypatch):
-    job = job_of(tiles, timeout_s=1, retries=0)
+    job = job_of(tiles, timeout_s=3, retries=0)
 
     def replaced():
         victim = tiles / "2.tif"

@@ -1,0 +1,89 @@
+"""`probability=keep`: the 8-bit probability of each block as a COG, and a VRT over all of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from xml.etree import ElementTree as Xml
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+
+from geo.grid import Grid, Window, moved_origin
+from geo.mosaic import Block
+
+VRT = "probability.vrt"
+"""Inside the folder of the blocks; its paths are relative, so the folder can be moved."""
+
+
+def probability_file(folder: Path, block: Block) -> Path:
+    """The file of a block."""
+    return folder / f"{block.block_id}.tif"
+
+
+def write_probability(
+    path: Path, probability: NDArray[np.uint8], window: Window, grid: Grid
+) -> None:
+    """Writes the probability * 255 of a block; the file appears complete or not at all.
+
+    Args:
+        path: Of the file.
+        probability: (H, W).
+        window: Of the block on the mosaic's grid.
+        grid: Of the mosaic.
+
+    Raises:
+        OSError: The disk does not take it.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    profile = {
+        "driver": "COG",
+        "dtype": "uint8",
+        "count": 1,
+        "height": window.height,
+        "width": window.width,
+        "crs": grid.crs,
+        "transform": moved_origin(grid.transform, window.row_off, window.col_off),
+        "compress": "DEFLATE",
+    }
+    try:
+        with rasterio.open(temporary, "w", **profile) as dataset:
+            dataset.write(probability, 1)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_vrt(folder: Path, blocks: Sequence[Block], grid: Grid) -> Path:
+    """Joins the blocks that have a file into one raster; the others read as 0.
+
+    Raises:
+        OSError: The disk does not take it.
+    """
+    height, width = grid.shape
+    root = Xml.Element("VRTDataset", rasterXSize=str(width), rasterYSize=str(height))
+    Xml.SubElement(root, "SRS").text = grid.crs.to_wkt()
+    numbers = grid.transform.to_gdal()
+    Xml.SubElement(root, "GeoTransform").text = ", ".join(repr(float(n)) for n in numbers)
+    band = Xml.SubElement(root, "VRTRasterBand", dataType="Byte", band="1")
+    for block in blocks:
+        path = probability_file(folder, block)
+        if path.exists():
+            _add_source(band, path.name, block.window)
+    vrt = folder / VRT
+    temporary = folder / f".{VRT}.{os.getpid()}.tmp"
+    temporary.write_bytes(Xml.tostring(root))
+    os.replace(temporary, vrt)
+    return vrt
+
+
+def _add_source(band: Xml.Element, name: str, window: Window) -> None:
+    source = Xml.SubElement(band, "SimpleSource")
+    Xml.SubElement(source, "SourceFilename", relativeToVRT="1").text = name
+    Xml.SubElement(source, "SourceBand").text = "1"
+    size = {"xSize": str(window.width), "ySize": str(window.height)}
+    place = {"xOff": str(window.col_off), "yOff": str(window.row_off)}
+    Xml.SubElement(source, "SrcRect", {"xOff": "0", "yOff": "0"} | size)
+    Xml.SubElement(source, "DstRect", place | size)
