@@ -74,7 +74,9 @@ def _branches(pieces: Sequence[Piece]) -> pa.Array:
     known = [p.measures is not None for p in pieces]
     groups = [p.measures.branches if p.measures else () for p in pieces]
     flat: list[MeasuredBranch] = [branch for group in groups for branch in group]
-    lines = np.array([shapely.LineString(branch.line) for branch in flat], dtype=object)
+    vertices = np.concatenate([branch.line for branch in flat] or [np.empty((0, 2))])
+    counts = np.array([len(branch.line) for branch in flat], dtype=np.int64)
+    lines = shapely.linestrings(vertices, indices=np.repeat(np.arange(len(flat)), counts))
     children = [pa.array(shapely.to_wkb(lines), pa.binary())]
     for field in list(BRANCH)[1:]:
         children.append(pa.array([getattr(branch, field.name) for branch in flat], field.type))
