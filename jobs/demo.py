@@ -27,7 +27,15 @@ from wpcrack.synthetic import City, CityConfig, WindowConfig, draw_city
 
 _MARKER = "demo.json"
 _FOLDERS = ("train", "tiles", "truth", "run", "cracks.work")
-_FILES = ("cracks.gpkg", "overview.png", "report.json")
+_FILES = (
+    "cracks.gpkg",
+    "cracks.report.md",
+    "cracks.report.json",
+    "segments.csv",
+    "overview.png",
+    "map.html",
+    "report.json",
+)
 
 
 @dataclass(frozen=True)
@@ -48,9 +56,10 @@ class DemoReport:
     score: MapScore
     seconds: dict[str, float]
     """draw, train, infer (reading, network, outlines of each block), vectorize (joining across
-    blocks, writing, drawing the overview)."""
+    blocks, writing, drawing overview and map)."""
     cracks: Path
     overview: Path
+    page: Path
     report: Path
 
 
@@ -78,7 +87,12 @@ def run_demo(out: Path, seed: int = 0, options: DemoOptions | None = None) -> De
     with _stage(4, "compare", "the map with the drawn truth", {}):
         score = score_map(out / "cracks.gpkg", city)
     report = DemoReport(
-        score, seconds, out / "cracks.gpkg", out / "overview.png", out / "report.json"
+        score,
+        seconds,
+        out / "cracks.gpkg",
+        out / "overview.png",
+        out / "map.html",
+        out / "report.json",
     )
     values = {
         **asdict(score),
@@ -110,6 +124,7 @@ def render(report: DemoReport) -> str:
             times,
             f"crack map  {report.cracks}  ({score.cracks} cracks)",
             f"picture    {report.overview}",
+            f"page       {report.page}",
             f"figures    {report.report}",
         ]
     )
@@ -172,7 +187,20 @@ def _train(out: Path, seed: int, options: DemoOptions) -> None:
 
 
 def _infer(out: Path) -> InferReport:
-    job = InferJob(tiles=str(out / "tiles"), model=out / "run", out=out / "cracks.gpkg")
+    job = InferJob.model_validate(
+        {
+            "tiles": str(out / "tiles"),
+            "model": out / "run",
+            "out": out / "cracks.gpkg",
+            "roads": {
+                "path": out / "truth" / "roads.gpkg",
+                "id": "road_id",
+                "name": "name",
+                "width": "width_m",
+                "section_m": 10.0,  # the streets are some 40 m long
+            },
+        }
+    )
     return run_inference(job, local=True)
 
 

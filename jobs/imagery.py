@@ -10,18 +10,40 @@ from pydantic import Field
 from geo.area import Area
 from geo.mosaic import Mosaic
 from geo.opening import ReadOptions
+from geo.roads import RoadOptions
 from geo.stretch import Stretch
 from geo.tiles import Scan
 from wpcrack.config import Block
 
 
 class RoadsConfig(Block):
-    """Road lines; only imagery near them is looked at."""
+    """Road lines: only imagery near them is looked at, cracks are counted along them."""
 
     path: Path | None = None
     """Vector file of road centerlines."""
     buffer_m: Annotated[float, Field(gt=0)] = 15.0
     """Imagery counts up to this distance from a line: half of a wide urban road."""
+    id: str | None = None
+    """Column of the road's id; null numbers the roads."""
+    name: str | None = None
+    """Column of the street's name."""
+    width: str | None = None
+    """Column of the width in meters."""
+    lanes: str | None = None
+    """Column of the number of lanes, used where there is no width."""
+    lane_m: Annotated[float, Field(gt=0)] = 3.5
+    """Width of a lane in meters (a usual urban lane)."""
+    default_lanes: Annotated[int, Field(ge=1)] = 2
+    """Where neither width nor lanes are known."""
+    section_m: Annotated[float, Field(gt=0)] | None = 100.0
+    """Length of a segment in meters; null keeps the lines whole."""
+
+    @property
+    def options(self) -> RoadOptions | None:
+        """For the road survey; None without roads."""
+        if self.path is None:
+            return None
+        return RoadOptions(**self.model_dump(exclude={"buffer_m"}))
 
 
 class Imagery(Block):

@@ -11,21 +11,18 @@ command continues an interrupted job.
 from __future__ import annotations
 
 import functools
-import json
 import sys
 import time
 from collections.abc import Collection
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from geo.errors import InputError
-from geo.package import AssembleOptions, AssembleReport, RunRecord, assemble
-from geo.preview import draw_overview
 from jobs.infer_fingerprint import Fingerprint
 from jobs.infer_inputs import open_mosaic
 from jobs.infer_job import InferJob
 from jobs.infer_model import ModelFiles, load_model, model_files
+from jobs.infer_outputs import Provenance, assemble_map, draw_map, now
 from jobs.infer_plan import Forecast, make_plan, outline
 from jobs.infer_probability import write_vrt
 from jobs.infer_progress import Progress
@@ -34,12 +31,8 @@ from jobs.infer_report import Failures, InferReport
 from jobs.infer_state import WorkFolder, explained, finished_blocks, open_work
 from jobs.infer_worker import BlockResult, Plan, PredictorFactory
 from jobs.ray_session import stop_on_sigterm
-from jobs.versions import versions
 
 __all__ = ["Forecast", "InferJob", "InferReport", "plan_inference", "run_inference"]
-
-RECORDED_VERSIONS = ("wpcrack", "ray", "torch", "numpy", "rasterio", "shapely", "pyogrio")
-"""Recorded in the layer run."""
 
 
 def run_inference(
@@ -56,7 +49,7 @@ def run_inference(
         WpcrackError, GeoError: Nothing usable, wrong settings, unusable model, too many failures.
         KeyboardInterrupt: Ctrl-C or SIGTERM; finished blocks are kept and the user is told so.
     """
-    started = _now()
+    started = now()
     with stop_on_sigterm():
         model = model_files(job.model) if predictor_factory is None else ModelFiles.stand_in()
         mosaic = open_mosaic(job, model.gsd_mm, _say)
@@ -112,11 +105,13 @@ def _run(context: _Context) -> InferReport:
     if plan.probability is not None:
         with explained(context.work.root):
             write_vrt(plan.probability, plan.blocks, mosaic.grid)
-    assembled = _assemble(context)
-    draw_overview(failures.without_silent_tiles(mosaic), job.out, job.overview)
+    origin = Provenance(context.model, context.fingerprint, context.started)
+    assembled = assemble_map(job, plan, origin)
+    draw_map(job, failures.without_silent_tiles(mosaic))
     return InferReport(
         package=job.out,
         overview=job.overview,
+        map_page=job.map_page,
         run_id=context.fingerprint.run_id,
         n_cracks=assembled.n_cracks,
         area_m2=assembled.area_m2,
@@ -152,40 +147,6 @@ def _compute_missing(context: _Context, failures: Failures) -> list[BlockResult]
     return [results[block.block_id] for block in plan.blocks]
 
 
-def _assemble(context: _Context) -> AssembleReport:
-    job, plan = context.job, context.plan
-    return assemble(
-        [plan.part(block) for block in plan.blocks],
-        job.out,
-        plan.mosaic.grid,
-        AssembleOptions(
-            min_area_m2=job.min_area_m2,
-            min_length_m=job.min_length_m,
-            simplify_px=job.simplify_px,
-            survey_date=plan.survey_date,
-            model=context.model.label,
-            run_id=context.fingerprint.run_id,
-        ),
-        problems=plan.mosaic.problems,
-        run=_record(context),
-    )
-
-
-def _record(context: _Context) -> RunRecord:
-    """Provenance, for the layer run."""
-    inputs = context.fingerprint.inputs
-    summary = {"tiles": str(context.job.tiles), "files": len(inputs)}
-    summary["bytes"] = sum(values[0] for values in inputs.values())
-    return RunRecord(
-        model_hash=context.model.sha256,
-        config=context.job.model_dump_json(),
-        inputs=json.dumps(summary),
-        versions=json.dumps(versions(RECORDED_VERSIONS)),
-        started=context.started,
-        finished=_now(),
-    )
-
-
 def _refuse_if_nothing_seen(results: Collection[BlockResult]) -> None:
     if not any(result.valid_px for result in results):
         reasons = dict.fromkeys(result.reason for result in results)
@@ -201,10 +162,6 @@ def _tell_how_to_continue(work: WorkFolder) -> None:
         f"interrupted: {finished} of {total} blocks are finished and kept in {work.root}; "
         "the same command continues"
     )
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _say(text: str) -> None:

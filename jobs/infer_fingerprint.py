@@ -16,7 +16,7 @@ from jobs.infer_job import InferJob
 FORMAT = 1
 """Version of parts and fingerprint; parts of another version are never mixed in."""
 
-ASSEMBLY_KEYS = frozenset({"min_area_m2", "min_length_m", "simplify_px"})
+ASSEMBLY_KEYS = frozenset({"min_area_m2", "min_length_m", "simplify_px", "roads"})
 """Settings that are applied to finished parts: a change leaves all of them standing."""
 
 NAMED_INPUTS = 2

@@ -89,6 +89,11 @@ class InferJob(Imagery):
         return self.out.with_name(f"{self.out.stem}.work")
 
     @property
+    def map_page(self) -> Path:
+        """The page with the map."""
+        return self.out.with_name("map.html")
+
+    @property
     def overview(self) -> Path:
         """The picture."""
         return self.out.with_name("overview.png")

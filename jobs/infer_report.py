@@ -24,6 +24,7 @@ class InferReport:
     Attributes:
         package: The GeoPackage.
         overview: The picture.
+        map_page: The page to open in a browser.
         run_id: Fingerprint of settings, model and inputs.
         n_cracks: Rows of the layer crack.
         area_m2: Area of all cracks.
@@ -37,6 +38,7 @@ class InferReport:
 
     package: Path
     overview: Path
+    map_page: Path
     run_id: str
     n_cracks: int
     area_m2: float
@@ -60,6 +62,7 @@ class InferReport:
             f"({self.surveyed_mpx:.1f} Mpx surveyed) in {self.infer_s + self.assemble_s:.0f} s",
             f"map       {self.package}",
             f"overview  {self.overview}",
+            f"page      {self.map_page}",
         ]
         if self.failures:
             lines.append(f"{len(self.failures)} failed, see the layer inspected:")

@@ -174,7 +174,8 @@ class BlockWorker:
         frame = self.plan.mosaic.grid
         inside = self.plan.mosaic.inside(block.window)
         probability *= inside
-        found = pieces(probability >= self.plan.level, probability, block.window, frame)
+        mask = probability >= self.plan.level
+        found = pieces(mask, probability, block.window, frame, reader.ring)
         inspected = InspectedRow.of(
             block,
             reader.valid & inside,
@@ -216,9 +217,28 @@ class _Reader:
         outer = grid.Window(*astuple(window))
         raster = self.pixels.read(outer)
         self.valid = raster.valid[self.block.slices_in(outer)]
+        self.ring = with_ring(raster.valid, self.block, outer)
         self.failures = raster.failures
         self.gsd_m = raster.gsd_m
         start = time.monotonic()
         self.turn.enter_context(self.model)
         self.waited_s = time.monotonic() - start
         return raster
+
+
+def with_ring(
+    valid: NDArray[np.bool_], block: grid.Window, outer: grid.Window
+) -> NDArray[np.bool_]:
+    """Where there is imagery in a block and one pixel around it, which `outer` contains.
+
+    Args:
+        valid: (outer.height, outer.width) bool.
+        block: the block.
+        outer: what was read; its halo is wider than a pixel.
+
+    Returns:
+        (block.height + 2, block.width + 2) bool.
+    """
+    top, left = block.row_off - outer.row_off - 1, block.col_off - outer.col_off - 1
+    assert min(top, left) >= 0, "a block is read with a halo"
+    return valid[top : top + block.height + 2, left : left + block.width + 2]
