@@ -36,6 +36,8 @@ class InferJob(Imagery):
     """Shorter cracks are dropped, after joining across blocks."""
     simplify_px: NonNegative = 1.0
     """Tolerance of outline simplification in pixels; areas are measured before. 0: exact."""
+    formats: tuple[Literal["gpkg", "parquet"], ...] = ("gpkg",)
+    """parquet: also a GeoParquet file of each layer beside the GeoPackage."""
     survey_date: date | None = None
     """Day of the survey, for the attribute."""
     lattice: Lattice = Lattice()

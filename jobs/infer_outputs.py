@@ -47,6 +47,7 @@ def assemble_map(job: InferJob, plan: Plan, origin: Provenance) -> AssembleRepor
             min_length_m=job.min_length_m,
             simplify_px=job.simplify_px,
             roads=job.roads.options,
+            formats=job.formats,
             survey_date=plan.survey_date,
             model=origin.model.label,
             run_id=origin.fingerprint.run_id,

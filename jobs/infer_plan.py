@@ -18,7 +18,7 @@ from jobs.infer_report import counted
 from jobs.infer_worker import BlockResult, Plan
 
 ASSUMED_MPX_PER_S = 1.5
-"""Per CPU core, read to part, with the default network in bfloat16 on a 2-core virtual machine."""
+"""Per CPU core, read to part, with the default network: an assumption until a block is measured."""
 
 PART_BYTES = 24 * 2**10
 """A part without any crack, and its row in the GeoPackage: mostly Parquet's own description."""

@@ -68,6 +68,7 @@ def delivered(tmp_path_factory: pytest.TempPathFactory) -> tuple[InferReport, Pa
             "out": folder / "map" / "cracks.gpkg",
             "lattice": {"window": 96, "overlap": 32, "blend": 16},
             "block_strides": 2,
+            "formats": ["gpkg", "parquet"],
             "roads": {
                 "path": folder / "roads.gpkg",
                 "id": "key",
@@ -112,3 +113,10 @@ def test_page_picture_and_report_lie_beside_the_map(delivered: tuple[InferReport
     assert "Mill Street" in out.with_name("cracks.report.md").read_text(encoding="utf-8")
     assert json.loads(out.with_name("cracks.report.json").read_text())
     assert str(report.map_page) in report.summary()
+
+
+def test_geoparquet_on_request_holds_the_same_cracks(delivered: tuple[InferReport, Path]) -> None:
+    cracks = geopandas.read_file(delivered[1], layer="crack")
+    copy = geopandas.read_parquet(delivered[1].with_name("cracks_crack.parquet"))
+    assert sorted(copy.crack_id) == sorted(cracks.crack_id)
+    assert copy.crs == cracks.crs
