@@ -45,7 +45,7 @@ class DemoOptions:
     city: CityConfig = field(default_factory=CityConfig)
     windows: WindowConfig = field(default_factory=WindowConfig)
     training_set: TrainingSetSize = field(default_factory=TrainingSetSize)
-    train_minutes: float = 6.0
+    train_minutes: float = 8.0
     """Cap on the training time."""
 
 

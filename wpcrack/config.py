@@ -155,7 +155,7 @@ class StageSteps(Block):
     """Classifier alone."""
     adversarial: Annotated[int, Field(ge=0)] = 40
     """The three phases of the paper."""
-    detector: Annotated[int, Field(ge=0)] = 200
+    detector: Annotated[int, Field(ge=0)] = 300
     """Detector and the trunks below it, with labels of the averaged classifier."""
 
 
@@ -184,7 +184,7 @@ class TrainConfig(Block):
     """Cap on the training time; learning-rate schedules end with it."""
     batch_size: Annotated[int, Field(ge=2)] = 16
     """Images of one global batch (over all workers), half of them crack."""
-    epoch_steps: Count = 50
+    epoch_steps: Count = 100
     """Steps between two reports (validation, checkpoint)."""
     schedule: Literal["shared", "fresh"] = "shared"
     """One forward of each encoder per step, or a fresh one per phase (released)."""
