@@ -164,7 +164,12 @@ def test_many_missing_tensors_are_counted(released: State, tmp_path: Path) -> No
 def test_missing_tensors_of_the_unused_unet_do_not_matter(released: State, tmp_path: Path) -> None:
     kept = {k: v for k, v in released.items() if not k.startswith("net_main.genUnet.")}
     torch.save(kept, tmp_path / "a.pth")
-    import_released(tmp_path / "a.pth", TINY)
+    torch.save(released, tmp_path / "b.pth")
+    without, whole = (
+        import_released(tmp_path / n, TINY)[0].state_dict() for n in ("a.pth", "b.pth")
+    )
+    assert without.keys() == whole.keys()
+    assert all(torch.equal(without[k], whole[k]) for k in whole)
 
 
 def test_a_file_that_needs_another_type_is_refused_with_its_name_and_the_remedy(
