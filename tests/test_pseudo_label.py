@@ -11,9 +11,7 @@ from pydantic import ValidationError
 from wpcrack.config import DarknessConfig, ParConfig, PseudoLabelConfig
 from wpcrack.pseudo_label import (
     MIN_DEVIATION,
-    box_mean,
     darkness,
-    gaussian_blur,
     pseudo_label,
     refine,
 )
@@ -29,26 +27,6 @@ def cracked(side: int = 64) -> torch.Tensor:
     image = 0.5 + 0.03 * torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
     image[..., 30:34, :] = 0.2
     return image.clamp(0, 1)
-
-
-@pytest.mark.parametrize("side", [1, 3, 11, 31])
-def test_box_mean_is_opencvs_blur(side: int) -> None:
-    x = picture()[:, :1]
-    want = cv2.blur(x[0, 0].numpy(), (side, side), borderType=BORDER)
-    np.testing.assert_allclose(box_mean(x, side)[0, 0].numpy(), want, atol=1e-6)
-
-
-def test_a_box_larger_than_the_image_is_cut_to_it() -> None:
-    x = picture(20, 9)[:, :1]
-    want = cv2.blur(x[0, 0].numpy(), (2 * 8 + 1, 2 * 19 + 1), borderType=BORDER)
-    np.testing.assert_allclose(box_mean(x, 101)[0, 0].numpy(), want, atol=1e-6)
-
-
-@pytest.mark.parametrize("side", [1, 3, 5, 9])
-def test_gaussian_blur_is_opencvs(side: int) -> None:
-    x = picture()[:, :1]
-    want = cv2.GaussianBlur(x[0, 0].numpy(), (side, side), side / 5, borderType=BORDER)
-    np.testing.assert_allclose(gaussian_blur(x, side)[0, 0].numpy(), want, atol=1e-6)
 
 
 def test_darkness_is_counted_in_local_deviations() -> None:
@@ -122,10 +100,30 @@ def test_par_keeps_a_constant_map() -> None:
     torch.testing.assert_close(got, torch.full_like(got, 0.7))
 
 
+@pytest.mark.parametrize("guide", ["gray", "color"])
+def test_the_guided_filter_moves_the_edges_of_a_coarse_map_to_those_of_the_image(
+    guide: str,
+) -> None:
+    image = cracked()
+    coarse = torch.zeros(1, 1, 64, 64)
+    coarse[..., 24:40, :] = 1  # two cells of a CAM; the crack is rows 30 to 33
+    config = PseudoLabelConfig.model_validate(
+        {"refiners": ["guided"], "guided": {"eps": 1e-3, "guide": guide}}
+    )
+    refined = refine(image, coarse, config)
+    crack = torch.zeros(64, 64, dtype=torch.bool)
+    crack[30:34] = True
+    beside = (coarse[0, 0] > 0) & ~crack
+    assert refined[0, 0][crack].mean() > refined[0, 0][beside].mean() + 0.15
+    config = PseudoLabelConfig.model_validate({"refiners": ["guided"], "guided": {"eps": 1e3}})
+    blind = refine(image, coarse, config)  # against such a penalty every image is flat
+    assert blind[0, 0][crack].mean() < blind[0, 0][beside].mean() + 0.15
+
+
 @settings(max_examples=10, deadline=None)
 @given(
     seed=st.integers(0, 99),
-    refiners=st.sampled_from([(), ("darkness",), ("par",), ("par", "darkness")]),
+    refiners=st.sampled_from([(), ("darkness",), ("par",), ("guided",), ("par", "darkness")]),
 )
 def test_a_refined_map_stays_between_0_and_1(seed: int, refiners: tuple[str, ...]) -> None:
     config = PseudoLabelConfig.model_validate({"refiners": refiners})
@@ -135,15 +133,16 @@ def test_a_refined_map_stays_between_0_and_1(seed: int, refiners: tuple[str, ...
     assert got.max() <= 1
 
 
-def test_refiners_run_in_the_order_of_the_config() -> None:
+@pytest.mark.parametrize("names", [("darkness", "par"), ("guided", "darkness"), ("par", "guided")])
+def test_refiners_run_in_the_order_of_the_config(names: tuple[str, str]) -> None:
     image, cam = cracked(), torch.rand(1, 1, 64, 64)
-    one, two = (PseudoLabelConfig.model_validate({"refiners": [r]}) for r in ("darkness", "par"))
-    both = PseudoLabelConfig(refiners=("darkness", "par"))
+    one, two = (PseudoLabelConfig.model_validate({"refiners": [r]}) for r in names)
+    both = PseudoLabelConfig.model_validate({"refiners": names})
     assert torch.equal(refine(image, cam, both), refine(image, refine(image, cam, one), two))
 
 
 def test_refining_treats_each_image_alone() -> None:
-    config = PseudoLabelConfig(refiners=("darkness", "par"))
+    config = PseudoLabelConfig(refiners=("darkness", "par", "guided"))
     images = torch.cat([picture(32, 32, s) for s in range(3)])
     cams = torch.cat([picture(32, 32, s + 9)[:, :1] for s in range(3)])
     alone = torch.cat([refine(images[k : k + 1], cams[k : k + 1], config) for k in range(3)])
@@ -171,6 +170,8 @@ def test_between_the_two_thresholds_pixels_are_ignored() -> None:
         ({"darkness": {"zero": 1, "one": 1}}, "must lie above zero"),
         ({"darkness": {"blur_px": 4}}, "set an odd number such as 5"),
         ({"par": {"dilations": []}}, "at least 1 item"),
+        ({"guided": {"radius_px": 0}}, "greater than or equal to 1"),
+        ({"guided": {"eps": 0}}, "greater than 0"),
     ],
 )
 def test_rules_that_make_no_label_are_refused(values: dict[str, object], reason: str) -> None:

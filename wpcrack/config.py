@@ -13,6 +13,7 @@ from pydantic import Field
 from wpcrack.config_label import (
     CrfConfig,
     DarknessConfig,
+    GuidedConfig,
     ParConfig,
     PseudoLabelConfig,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "CrfConfig",
     "DarknessConfig",
     "EraseConfig",
+    "GuidedConfig",
     "LossConfig",
     "MethodConfig",
     "ModelConfig",

@@ -41,6 +41,18 @@ class ParConfig(Block):
     """Weight of the position term."""
 
 
+class GuidedConfig(Block):
+    """Guided filter of the CAM by the image (He, Sun, Tang, TPAMI 2013)."""
+
+    radius_px: Count = 8
+    """Reach of the box: one CAM cell. The authors feather masks with 60."""
+    eps: Positive = 1e-4
+    """Variance (of gray levels in [0, 1]) below which the image counts as flat: a deviation of
+    2.5 of 255 levels. The authors feather masks with 1e-6."""
+    guide: Literal["gray", "color"] = "gray"
+    """Whose edges the map takes: the mean of the channels, or their 3x3 covariance (3 x slower)."""
+
+
 class CrfConfig(Block):
     """Dense conditional random field (Kraehenbuehl, Koltun 2011); extra `crf` (pydensecrf2)."""
 
@@ -68,7 +80,7 @@ class PseudoLabelConfig(Block):
     source: Literal["ema", "eval", "train"] = "ema"
     """Whose CAM: the averaged classifier, the classifier in eval mode, or as it trains, with
     dropout. Released: train."""
-    refiners: tuple[Literal["darkness", "par", "crf"], ...] = ("darkness",)
+    refiners: tuple[Literal["darkness", "par", "guided", "crf"], ...] = ("darkness",)
     """Applied in this order. Darkness assumes cracks are darker than the surface."""
     cam_crack: Share = 0.5
     """Refined CAM at least this: crack."""
@@ -78,6 +90,8 @@ class PseudoLabelConfig(Block):
     """Local darkness."""
     par: ParConfig = ParConfig()
     """Pixel-adaptive refinement."""
+    guided: GuidedConfig = GuidedConfig()
+    """Guided filter."""
     crf: CrfConfig = CrfConfig()
     """Dense CRF; its result is 0 or 1, so nothing is ignored after it."""
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from wpcrack.config import DarknessConfig, ParConfig, PseudoLabelConfig
 from wpcrack.dense_crf import dense_crf_batch, require_crf
+from wpcrack.filters import box_mean, gaussian_blur, guided_filter
 
 Refiner = Callable[[Tensor, Tensor, PseudoLabelConfig], Tensor]
 
@@ -110,6 +111,13 @@ def refine_by_pixels(image: Tensor, crack_map: Tensor, config: PseudoLabelConfig
     return crack_map.clamp(0, 1)
 
 
+def refine_by_guide(image: Tensor, crack_map: Tensor, config: PseudoLabelConfig) -> Tensor:
+    """Guided filter: the map becomes locally linear in the image, so its edges move to those."""
+    rule = config.guided
+    guide = image if rule.guide == "color" else image.mean(1, keepdim=True)
+    return guided_filter(guide, crack_map, 2 * rule.radius_px + 1, rule.eps).clamp(0, 1)
+
+
 def refine_by_crf(image: Tensor, crack_map: Tensor, config: PseudoLabelConfig) -> Tensor:
     """Dense CRF of each image on the CPU; a map that is 0 everywhere stays so. 0 or 1."""
     refined = torch.zeros_like(crack_map)
@@ -129,6 +137,7 @@ def refine_by_crf(image: Tensor, crack_map: Tensor, config: PseudoLabelConfig) -
 REFINERS: Mapping[str, Refiner] = {
     "darkness": refine_by_darkness,
     "par": refine_by_pixels,
+    "guided": refine_by_guide,
     "crf": refine_by_crf,
 }
 
@@ -167,26 +176,3 @@ def offsets(dilations: tuple[int, ...], like: Tensor) -> Tensor:
     """(8 D,) distance in pixels of each neighbor, on the device of `like`."""
     steps = torch.tensor(shifts(dilations), dtype=like.dtype, device=like.device)
     return steps.square().sum(1).sqrt()
-
-
-def box_mean(x: Tensor, side: int) -> Tensor:
-    """Mean over a square of `side` pixels (odd; at most the image), image reflected at edges."""
-    for axis in (2, 3):
-        radius = min(side // 2, x.shape[axis] - 1)
-        pad = (0, 0, radius, radius) if axis == 2 else (radius, radius, 0, 0)
-        sums = F.pad(x, pad, mode="reflect").double().cumsum(axis)
-        sums = F.pad(sums, (0, 0, 1, 0) if axis == 2 else (1, 0, 0, 0))
-        width = 2 * radius + 1
-        count = x.shape[axis]
-        x = (sums.narrow(axis, width, count) - sums.narrow(axis, 0, count)).to(x.dtype) / width
-    return x
-
-
-def gaussian_blur(x: Tensor, side: int) -> Tensor:
-    """Separable Gaussian of `side` pixels (odd), sigma = side / 5; (B, 1, H, W)."""
-    radius = side // 2
-    grid = torch.arange(-radius, radius + 1, dtype=x.dtype, device=x.device)
-    kernel = torch.exp(-(grid**2) / (2 * (side / 5) ** 2))
-    kernel = kernel / kernel.sum()
-    x = F.conv2d(F.pad(x, (radius, radius, 0, 0), mode="reflect"), kernel.view(1, 1, 1, -1))
-    return F.conv2d(F.pad(x, (0, 0, radius, radius), mode="reflect"), kernel.view(1, 1, -1, 1))

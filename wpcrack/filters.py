@@ -1,0 +1,66 @@
+"""Image filters on batches: box mean, Gaussian blur, guided filter. Pure functions.
+
+All are separable or made of running sums, so their cost does not depend on the radius of a box.
+Shape letters: B images, C channels, G channels of the guide (1 or 3), H W pixels.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def box_mean(x: Tensor, side: int) -> Tensor:
+    """Mean over a square of `side` pixels (odd; at most the image), image reflected at edges."""
+    for axis in (2, 3):
+        radius = min(side // 2, x.shape[axis] - 1)
+        pad = (0, 0, radius, radius) if axis == 2 else (radius, radius, 0, 0)
+        sums = F.pad(x, pad, mode="reflect").double().cumsum(axis)
+        sums = F.pad(sums, (0, 0, 1, 0) if axis == 2 else (1, 0, 0, 0))
+        width = 2 * radius + 1
+        count = x.shape[axis]
+        x = (sums.narrow(axis, width, count) - sums.narrow(axis, 0, count)).to(x.dtype) / width
+    return x
+
+
+def gaussian_blur(x: Tensor, side: int) -> Tensor:
+    """Separable Gaussian of `side` pixels (odd), sigma = side / 5; (B, 1, H, W)."""
+    radius = side // 2
+    grid = torch.arange(-radius, radius + 1, dtype=x.dtype, device=x.device)
+    kernel = torch.exp(-(grid**2) / (2 * (side / 5) ** 2))
+    kernel = kernel / kernel.sum()
+    x = F.conv2d(F.pad(x, (radius, radius, 0, 0), mode="reflect"), kernel.view(1, 1, 1, -1))
+    return F.conv2d(F.pad(x, (0, 0, radius, radius), mode="reflect"), kernel.view(1, 1, -1, 1))
+
+
+def guided_filter(guide: Tensor, x: Tensor, side: int, eps: float) -> Tensor:
+    """He, Sun, Tang: Guided Image Filtering (TPAMI 2013), eq. 5-8 (gray) and 14-16 (color).
+
+    In each box q = a . guide + b fits x with the least squares and a penalty eps |a|^2; a pixel
+    averages the a and b of all boxes that hold it. Where the guide is flat against eps, x is
+    smoothed; where it has an edge, x gets that edge.
+
+    Args:
+        guide: (B, G, H, W) in [0, 1]; G = 1 or 3.
+        x: (B, 1, H, W), what is filtered.
+        side: of the box, in pixels, odd.
+        eps: variance of the guide below which a box counts as flat, in squared gray levels of
+            [0, 1].
+
+    Returns:
+        (B, 1, H, W); it may leave the range of x a little.
+    """
+    channels = guide.shape[1]
+    mean = box_mean(guide, side)
+    mean_x = box_mean(x, side)
+    covariance = box_mean(guide * x, side) - mean * mean_x  # (B, G, H, W)
+    rows, cols = torch.triu_indices(channels, channels, device=guide.device)
+    upper = box_mean(guide[:, rows] * guide[:, cols], side) - mean[:, rows] * mean[:, cols]
+    spread = upper.new_zeros(*upper.shape[:1], channels, channels, *upper.shape[2:])
+    spread[:, rows, cols] = upper
+    spread[:, cols, rows] = upper
+    spread = spread.permute(0, 3, 4, 1, 2) + eps * torch.eye(channels, device=guide.device)
+    a = torch.linalg.solve(spread, covariance.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    b = mean_x - (a * mean).sum(1, keepdim=True)
+    return (box_mean(a, side) * guide).sum(1, keepdim=True) + box_mean(b, side)
