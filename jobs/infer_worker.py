@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from rasterio.errors import RasterioError
 
 from geo import grid
 from geo.errors import InputError, OutputError
-from geo.mosaic import Block, Mosaic, Raster
+from geo.mosaic import Block, Mosaic, TileProblem
 from geo.parts import InspectedRow, Status, read_part, write_part
 from geo.polygonize import Piece, pieces
 from jobs.infer_probability import probability_file, write_probability
@@ -165,20 +165,23 @@ class BlockWorker:
     def _inspect(
         self, block: Block, start: float
     ) -> tuple[InspectedRow, list[Piece], NDArray[np.uint8]]:
-        core = Window(*astuple(block.window))
+        core, frame = Window(*astuple(block.window)), self.plan.mosaic.grid
+        inside = self.plan.mosaic.inside(block.window)
         with ExitStack() as turn:  # the model is ours from the end of reading on
             reader = _Reader(self._pixels, block.window, turn, self._model)
             probability = predict_block(
-                reader.read, self.predictor, core, self.plan.lattice, batch=self.plan.batch
+                reader.read,
+                self.predictor,
+                core,
+                self.plan.lattice,
+                wanted=inside,
+                batch=self.plan.batch,
             )
-        frame = self.plan.mosaic.grid
-        inside = self.plan.mosaic.inside(block.window)
-        probability *= inside
         mask = probability >= self.plan.level
         found = pieces(mask, probability, block.window, frame, reader.ring)
         inspected = InspectedRow.of(
             block,
-            reader.valid & inside,
+            reader.ring[1:-1, 1:-1] & inside,
             reader.failures,
             frame,
             seconds=time.monotonic() - start - reader.waited_s,
@@ -201,7 +204,7 @@ class BlockWorker:
 
 
 class _Reader:
-    """Reads a block with its halo once, then waits for the model; remembers what it saw."""
+    """Reads what is wanted of a block once, then waits for the model; remembers what it saw."""
 
     def __init__(
         self, pixels: BlockReader, block: grid.Window, turn: ExitStack, model: threading.Lock
@@ -211,34 +214,48 @@ class _Reader:
         self.turn = turn
         self.model = model
         self.waited_s = 0.0
+        self.ring = np.zeros((block.height + 2, block.width + 2), bool)
+        self.failures: tuple[TileProblem, ...] = ()
+        self.gsd_m = pixels.mosaic.grid.gsd_m
 
-    def read(self, window: Window) -> Raster:
-        """Pixels of a window that contains the block."""
-        outer = grid.Window(*astuple(window))
+    def read(self, window: Window) -> Pixels:
+        """Pixels of a window; one pixel more on each side is read to know all their neighbors."""
+        asked = grid.Window(*astuple(window))
+        outer = asked.pad(1)
         raster = self.pixels.read(outer)
-        self.valid = raster.valid[self.block.slices_in(outer)]
         self.ring = with_ring(raster.valid, self.block, outer)
         self.failures = raster.failures
         self.gsd_m = raster.gsd_m
         start = time.monotonic()
         self.turn.enter_context(self.model)
         self.waited_s = time.monotonic() - start
-        return raster
+        here = asked.slices_in(outer)
+        return Pixels(raster.image[here], raster.valid[here])
+
+
+class Pixels(NamedTuple):
+    """What the network is shown: (H, W, 3) uint8, and (H, W) bool where there is imagery."""
+
+    image: NDArray[np.uint8]
+    valid: NDArray[np.bool_]
 
 
 def with_ring(
     valid: NDArray[np.bool_], block: grid.Window, outer: grid.Window
 ) -> NDArray[np.bool_]:
-    """Where there is imagery in a block and one pixel around it, which `outer` contains.
+    """Where there is imagery in a block and one pixel around it.
 
     Args:
         valid: (outer.height, outer.width) bool.
         block: the block.
-        outer: what was read; its halo is wider than a pixel.
+        outer: what was read, which meets the block.
 
     Returns:
-        (block.height + 2, block.width + 2) bool.
+        (block.height + 2, block.width + 2) bool; False where nothing was read.
     """
-    top, left = block.row_off - outer.row_off - 1, block.col_off - outer.col_off - 1
-    assert min(top, left) >= 0, "a block is read with a halo"
-    return valid[top : top + block.height + 2, left : left + block.width + 2]
+    around = block.pad(1)
+    ring = np.zeros((around.height, around.width), bool)
+    common = around.intersection(outer)
+    assert common is not None, "what is read of a block meets it"
+    ring[common.slices_in(around)] = valid[common.slices_in(outer)]
+    return ring

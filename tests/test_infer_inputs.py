@@ -198,6 +198,46 @@ def test_only_the_area_of_interest_is_inspected_to_the_pixel(tmp_path, strides):
     )
 
 
+def probabilities(job):
+    with rasterio.open(job.work_folder / "probability" / "probability.vrt") as vrt:
+        return vrt.read(1)
+
+
+def test_windows_beyond_the_area_are_not_predicted_and_change_nothing_inside(tmp_path):
+    image, _ = street()
+    tile = write(tmp_path / "a.tif", image)
+    aoi = area_file(tmp_path / "aoi.geojson", [Window(70, 80, 50, 40)])
+    found = {}
+    for name, area in (("whole", {}), ("part", {"aoi": str(aoi)})):
+        counts = []
+
+        def counting(counts=counts):
+            def predict(windows):
+                counts.append(len(windows))
+                return windows.mean(-1, dtype=np.float32) / 255
+
+            return predict
+
+        values = {"probability": "keep", "block_strides": 5, **area}
+        job = job_of(tile, tmp_path / f"{name}.gpkg", **values)
+        infer.run_inference(job, counting)
+        found[name] = sum(counts), probabilities(job)
+    inside = np.zeros((SIDE, SIDE), bool)
+    inside[70:120, 80:120] = True
+    assert (found["whole"][0], found["part"][0]) == (36, 4)
+    np.testing.assert_array_equal(found["part"][1], found["whole"][1] * inside)
+
+
+def test_windows_without_overlap_give_a_map_too(tmp_path):
+    image, mask = street()
+    tile = write(tmp_path / "a.tif", image)
+    plain = {"window": 96, "overlap": 0, "blend": 0}
+    report = run(tile, tmp_path / "o.gpkg", lattice=plain)
+    assert (report.exit_code, report.failures) == (0, ())
+    assert report.area_m2 == pytest.approx(mask.sum() * GSD**2)
+    assert cracks(report).touches_nodata.sum() == 0
+
+
 def test_tiles_beyond_the_area_are_not_read(tmp_path):
     image, _ = street()
     for number, col in enumerate((0, SIDE, 2 * SIDE)):

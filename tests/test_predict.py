@@ -179,6 +179,51 @@ def test_invalid_pixels_are_zero_and_windows_without_valid_pixels_cost_nothing()
     assert sum(seen) == 1
 
 
+@settings(deadline=None, max_examples=25)
+@given(st.data())
+def test_what_is_not_wanted_is_neither_read_nor_computed_and_changes_nothing(
+    data: st.DataObject,
+) -> None:
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    block = Window(data.draw(st.integers(-50, 50)), data.draw(st.integers(-50, 50)), 150, 120)
+    image = rng.integers(0, 256, (200, 180, 3), np.uint8)
+    everything = reader(image, rng.random((200, 180)) > 0.1)
+    wanted = np.zeros((150, 120), bool)
+    for _ in range(data.draw(st.integers(0, 2))):
+        row, col = data.draw(st.integers(0, 140)), data.draw(st.integers(0, 110))
+        wanted[row : row + 30, col : col + 10] = True
+    asked, seen = [], []
+
+    def read(window: Window) -> Pixels:
+        asked.append(window)
+        return everything(window)
+
+    def network(windows: NDArray[np.uint8]) -> NDArray[np.float32]:
+        seen.append(len(windows))
+        return position_dependent(windows)
+
+    whole = predict_block(everything, position_dependent, block, SMALL)
+    got = predict_block(read, network, block, SMALL, wanted=wanted)
+    np.testing.assert_array_equal(got, whole * wanted)
+    valid = everything(block).valid
+    with_weight, near = 0, []
+    for row in SMALL.spans(block.row_off, block.row_off + 150):
+        for col in SMALL.spans(block.col_off, block.col_off + 120):
+            weight = np.zeros((400, 400), bool)  # of the window, from pixel (-100, -100) on
+            weight[row.support.start + 100 : row.support.stop + 100] = True
+            weight[:, : col.support.start + 100] = weight[:, col.support.stop + 100 :] = False
+            here = weight[block.row_off + 100 :, block.col_off + 100 :][:150, :120] & wanted
+            with_weight += bool((here & valid).any())
+            near += [(row.start, col.start)] if here.any() else []
+    assert sum(seen) == with_weight
+    if near:
+        top, left = min(row for row, _ in near), min(col for _, col in near)
+        bottom, right = max(row for row, _ in near) + 64, max(col for _, col in near) + 64
+        assert asked == [Window(top, left, bottom - top, right - left)]
+    else:
+        assert asked == []
+
+
 def test_a_block_without_valid_pixels_asks_the_network_nothing() -> None:
     read = reader(np.zeros((50, 50, 3), np.uint8), np.zeros((50, 50), bool))
     got = predict_block(read, constant(np.nan), Window(0, 0, 50, 50), SMALL)

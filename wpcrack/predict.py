@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -58,36 +59,51 @@ def predict_block(
     block: Window,
     lattice: Lattice,
     *,
+    wanted: NDArray[np.bool_] | None = None,
     batch: int = 8,
 ) -> NDArray[np.uint8]:
     """Predicts a block of a mosaic; neighboring blocks continue it without a seam.
 
-    Each pixel blends the same windows with the same weights in the same order whatever the block,
-    so cutting an area differently gives the same bits (as far as the network itself does).
+    Each pixel blends the same windows with the same weights in the same order whatever the block
+    and whatever else is wanted of it, so cutting an area differently gives the same bits (as far
+    as the network itself does).
 
     Args:
-        read: Reads a window that may reach beyond the mosaic (invalid there); called once.
+        read: Reads a window that may reach beyond the mosaic (invalid there); called once, for the
+            smallest rectangle around the windows that have weight on a wanted pixel, or not at all.
         predictor: The network.
         block: Where to predict, in the job's pixel grid.
         lattice: Window size, overlap and blending.
+        wanted: (block.height, block.width), where a probability is asked for; None: everywhere.
         batch: Windows per call of the network.
 
     Returns:
-        Probability * 255, (block.height, block.width), rounded; 0 on invalid pixels.
+        Probability * 255, (block.height, block.width), rounded; 0 on pixels that are invalid or
+        not wanted.
 
     Raises:
         CheckpointError: The network gives values that are not numbers.
     """
-    rows = lattice.spans(block.row_off, block.row_off + block.height)
-    cols = lattice.spans(block.col_off, block.col_off + block.width)
+    probability = np.zeros((block.height, block.width), np.uint8)
+    if wanted is None:
+        wanted = np.ones(probability.shape, bool)
+    if not wanted.any():
+        return probability
+    rows = _with_weight(lattice, block.row_off, np.flatnonzero(wanted.any(axis=1)))
+    cols = _with_weight(lattice, block.col_off, np.flatnonzero(wanted.any(axis=0)))
     top, left = rows[0].start, cols[0].start
     source = read(Window(top, left, rows[-1].stop - top, cols[-1].stop - left))
-    here = (
-        slice(block.row_off - top, block.row_off - top + block.height),
-        slice(block.col_off - left, block.col_off - left + block.width),
+    inner, outer = zip(
+        _common(block.row_off, block.height, top, source.valid.shape[0]),
+        _common(block.col_off, block.width, left, source.valid.shape[1]),
+        strict=True,
     )
-    pixels = _Pixels(source.image, source.valid, _only(source.valid, here))
-    return _blend(pixels, _shift(rows, top), _shift(cols, left), predictor, batch)[here]
+    here = np.zeros_like(source.valid)
+    here[outer] = source.valid[outer] & wanted[inner]
+    pixels = _Pixels(source.image, source.valid, here)
+    blended = _blend(pixels, _shift(rows, top), _shift(cols, left), predictor, batch)
+    probability[inner] = blended[outer]
+    return probability
 
 
 def predict_image(
@@ -140,22 +156,19 @@ def _blend(
     """Sums weighted windows in a fixed order, row by row; unwanted pixels become 0."""
     places = [(row, col) for row in rows for col in cols if _is_wanted(pixels.wanted, row, col)]
     total = np.zeros(pixels.valid.shape, np.float32)
+    weights = np.outer(rows[0].weights, cols[0].weights)  # the same for all windows
     for first in range(0, len(places), batch):
         part = places[first : first + batch]
         windows = np.stack([_window(pixels, row, col) for row, col in part])
         for (row, col), probability in zip(part, _checked(predictor, windows), strict=True):
-            weighted = probability * row.weights[:, None]
-            weighted *= col.weights
-            total[row.start : row.stop, col.start : col.stop] += weighted
+            sum_here = total[row.start : row.stop, col.start : col.stop]
+            cv2.accumulateProduct(probability, weights, sum_here)  # a view: summed in place
     return _to_8_bit(total, pixels.wanted)
 
 
 def _to_8_bit(probability: NDArray[np.float32], wanted: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Scales and rounds in place (a block is large); unwanted pixels become 0."""
-    probability *= 255
-    np.rint(probability, out=probability)
-    np.clip(probability, 0, 255, out=probability)
-    scaled = probability.astype(np.uint8)
+    """Scaled to 0-255 and rounded; unwanted pixels become 0."""
+    scaled = np.asarray(cv2.convertScaleAbs(probability, alpha=255), np.uint8)
     scaled *= wanted
     return scaled
 
@@ -173,7 +186,7 @@ def _window(pixels: _Pixels, row: Span, col: Span) -> NDArray[np.uint8]:
 def _checked(predictor: WindowPredictor, windows: NDArray[np.uint8]) -> NDArray[np.float32]:
     probability = predictor(windows)
     assert probability.shape == windows.shape[:3], (probability.shape, windows.shape)
-    if not np.isfinite(probability).all():
+    if not np.isfinite(probability.sum()):  # one pass; what is not a number survives a sum
         raise CheckpointError(
             "the model gives values that are not numbers; choose another checkpoint or train again"
         )
@@ -191,7 +204,15 @@ def _shift(spans: Sequence[Span], origin: int) -> list[Span]:
     return [Span(span.start - origin, span.weights) for span in spans]
 
 
-def _only(valid: NDArray[np.bool_], here: tuple[slice, slice]) -> NDArray[np.bool_]:
-    wanted = np.zeros_like(valid)
-    wanted[here] = valid[here]
-    return wanted
+def _with_weight(lattice: Lattice, start: int, wanted: NDArray[np.intp]) -> list[Span]:
+    """The windows along one axis with weight on one of the pixels start + `wanted` (sorted)."""
+    spans = lattice.spans(start + int(wanted[0]), start + int(wanted[-1]) + 1)
+    edges = [(span.support.start - start, span.support.stop - start) for span in spans]
+    counts = np.diff(np.searchsorted(wanted, edges), axis=1)[:, 0]
+    return [span for span, count in zip(spans, counts, strict=True) if count]
+
+
+def _common(start: int, size: int, read_start: int, read_size: int) -> tuple[slice, slice]:
+    """Where a block and what was read overlap along one axis: in the block, in what was read."""
+    first, stop = max(start, read_start), min(start + size, read_start + read_size)
+    return slice(first - start, stop - start), slice(first - read_start, stop - read_start)
