@@ -17,6 +17,7 @@ from geo.crack_type import TypeOptions
 from geo.errors import InputError
 from geo.grid import Grid
 from geo.roads import RoadOptions
+from geo.rules import Rules
 from geo.schema import CENTERLINE, CRACK, Layer
 from geo.segment_rows import SegmentOptions
 from geo.segments import RoadSurvey
@@ -61,6 +62,11 @@ class AssembleOptions:
     model: str = ""
     run_id: str = ""
     formats: tuple[Format, ...] = ("gpkg",)
+
+    @property
+    def rules(self) -> Rules:
+        """By which cracks and segments are judged."""
+        return Rules(self.severity, self.types, self.segments)
 
     def __post_init__(self) -> None:
         """Refuse formats that do not exist, and a map without its GeoPackage.

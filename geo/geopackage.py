@@ -17,6 +17,7 @@ from rasterio.crs import CRS
 
 from geo.errors import OutputError
 from geo.geoparquet import GeoParquetCopy
+from geo.rules import Rules
 from geo.schema import GEOMETRY, Layer
 from geo.style import add_styles
 
@@ -38,6 +39,7 @@ def publish(
     layers: Sequence[LayerData],
     metadata: Mapping[str, str],
     *,
+    rules: Rules | None = None,
     parquet: bool = False,
 ) -> None:
     """Write layers to a temporary file beside ``out``, check it, and put it in place.
@@ -49,6 +51,7 @@ def publish(
         crs: of all layers.
         layers: in the order in which their rows are asked for.
         metadata: kept with each layer.
+        rules: of the map, which the styles explain; None: the defaults.
         parquet: also write each spatial layer as ``<out stem>_<layer>.parquet``.
 
     Raises:
@@ -64,7 +67,7 @@ def publish(
             if copy := copies.get(data.layer.name):
                 data = LayerData(data.layer, copy.through(data.batches))
             _check(temporary, data.layer, _write_layer(temporary, data, crs, metadata))
-        add_styles(temporary, [data.layer for data in layers])
+        add_styles(temporary, [data.layer for data in layers], rules or Rules())
         _check_whole(temporary)
         _sync(temporary)
         for copy in copies.values():

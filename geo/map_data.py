@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ import pandas as pd
 import pyogrio
 import shapely
 
-from geo.run_record import NOT_CLAIMED
+from geo.legend import STATUS, Entry, condition_legend, severity_legend
+from geo.rules import MapTerms, Rules
 from geo.schema import CENTERLINE, CRACK, INSPECTED, ROAD_SEGMENT
 
 DEGREES = "EPSG:4326"
@@ -64,14 +65,29 @@ def map_data(package: Path, options: MapOptions) -> dict[str, Any]:
     summary = f"{len(total)} cracks, {length:.1f} m. {_blocks(inspected)}"
     shown = f" The longest {len(cracks)} cracks are drawn." if len(cracks) < len(total) else ""
     left, bottom, right, top = placed.total_bounds if len(placed) else (0.0, 0.0, 1.0, 1.0)
+    terms = MapTerms.read(package)
     return {
         "summary": summary + shown,
-        "note": NOT_CLAIMED,
+        "note": terms.not_claimed,
+        "legend": legend(terms.rules),
         "bounds": [[bottom, left], [top, right]],
         "image": None,
         "cracks": _records(cracks, _longest(cracks)),
         "segments": _records(segments, _by_rank(segments)) if segments is not None else _NOTHING,
         "inspected": _records(placed, []),
+    }
+
+
+def legend(rules: Rules) -> dict[str, list[dict[str, str]]]:
+    """Keys, labels and colors of what the page draws."""
+
+    def listed(entries: tuple[Entry, ...]) -> list[dict[str, str]]:
+        return [asdict(entry) for entry in entries]
+
+    return {
+        "condition": listed(condition_legend(rules.segments)),
+        "severity": listed(severity_legend(rules.severity)),
+        "status": listed(STATUS),
     }
 
 

@@ -96,7 +96,7 @@ def assemble(
     if roads is not None:
         layers.append(LayerData(ROAD_SEGMENT, _surveyed(roads, cracks, out)))
     about = {"model": chosen.model, "run_id": chosen.run_id}
-    publish(out, grid.crs, layers, about, parquet="parquet" in chosen.formats)
+    publish(out, grid.crs, layers, about, rules=chosen.rules, parquet="parquet" in chosen.formats)
     return AssembleReport(
         path=out,
         n_cracks=cracks.kept,

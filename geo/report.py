@@ -12,9 +12,9 @@ import pandas as pd
 import pyogrio
 
 from geo.errors import OutputError
-from geo.run_record import NOT_CLAIMED
+from geo.rules import MapTerms
 from geo.schema import CRACK, INSPECTED, ROAD_SEGMENT
-from geo.severity import SeverityOptions
+from geo.severity import SeverityOptions, fine_enough
 
 NAMED_FAILURES = 20
 """Failures that the text spells out; the layer inspected and the JSON have all."""
@@ -44,7 +44,12 @@ class Failure:
 
 @dataclass(frozen=True)
 class MapReport:
-    """The figures of one GeoPackage; lengths in meters, areas in square meters."""
+    """The figures of one GeoPackage; lengths in meters, areas in square meters.
+
+    Attributes:
+        gsd_mm, coarsest_gsd_mm: smallest and largest pixels of the imagery; None without any.
+        smallest_reliable_width_mm: at the smallest pixels; None where they are too coarse.
+    """
 
     package: str
     cracks: int
@@ -53,6 +58,7 @@ class MapReport:
     length_by_severity: dict[str, float]
     length_by_type: dict[str, float]
     gsd_mm: float | None
+    coarsest_gsd_mm: float | None
     smallest_reliable_width_mm: float | None
     blocks: int
     inspected_m2: float
@@ -69,7 +75,9 @@ def summarize(package: Path) -> MapReport:
     blocks = inspected[inspected["block_id"].notna()]
     seen_m2 = blocks.geometry.area * blocks["valid_pct"] / 100
     unit_m = inspected.crs.axis_info[0].unit_conversion_factor if inspected.crs else 1.0
-    gsd_mm = float(blocks["gsd_mm"].iloc[0]) if len(blocks) else None
+    pixels = blocks.loc[blocks["valid_pct"] > 0, "gsd_mm"]
+    gsd_mm = float(pixels.min()) if len(pixels) else None
+    terms = MapTerms.read(package)
     return MapReport(
         package=package.name,
         cracks=len(cracks),
@@ -78,12 +86,13 @@ def summarize(package: Path) -> MapReport:
         length_by_severity=_length_by(cracks, "severity_d6433"),
         length_by_type=_length_by(cracks, "type"),
         gsd_mm=gsd_mm,
-        smallest_reliable_width_mm=_smallest_width(gsd_mm),
+        coarsest_gsd_mm=float(pixels.max()) if len(pixels) else None,
+        smallest_reliable_width_mm=_smallest_width(gsd_mm, terms.rules.severity),
         blocks=len(blocks),
         inspected_m2=float(seen_m2.sum()) * unit_m**2,
         streets=_streets(package) if ROAD_SEGMENT.name in layers else (),
         failures=_failures(inspected),
-        not_claimed=NOT_CLAIMED,
+        not_claimed=terms.not_claimed,
     )
 
 
@@ -108,20 +117,36 @@ def render(report: MapReport) -> str:
         lines += ["## Streets", "", *_street_table(report.streets), ""]
     lines += ["## Not inspected", "", *_failure_lines(report.failures), ""]
     lines += ["## Not claimed", "", report.not_claimed]
-    if report.smallest_reliable_width_mm is not None:
-        lines.append(
-            f"At this pixel size, mean widths from {report.smallest_reliable_width_mm:g} mm"
-        )
-        lines[-1] += " are reliable; narrower cracks are found, but not measured."
+    lines.append(_measurable(report))
     return "\n".join(lines) + "\n"
 
 
+def _measurable(report: MapReport) -> str:
+    """Which widths can be measured at the pixel size of the map."""
+    if report.gsd_mm is None:
+        return "Nothing was seen, so nothing is measured."
+    width = report.smallest_reliable_width_mm
+    if width is None:
+        return "At this pixel size no width is reliable: cracks are found, but not measured."
+    return (
+        f"At this pixel size, mean widths from {width:g} mm are reliable; narrower cracks are "
+        "found, but not measured."
+    )
+
+
 def _totals(report: MapReport) -> list[str]:
-    pixel = "" if report.gsd_mm is None else f" Pixels of {report.gsd_mm:.3g} mm."
     return [
         f"{report.cracks} cracks, {report.length_m:.1f} m, {report.area_m2:.3f} m2 of crack area, "
-        f"on {report.inspected_m2:.1f} m2 inspected in {report.blocks} blocks.{pixel}"
+        f"on {report.inspected_m2:.1f} m2 inspected in {report.blocks} blocks.{_pixels(report)}"
     ]
+
+
+def _pixels(report: MapReport) -> str:
+    fine, coarse = report.gsd_mm, report.coarsest_gsd_mm
+    if fine is None or coarse is None:
+        return ""
+    size = f"{fine:.3g}" if f"{fine:.3g}" == f"{coarse:.3g}" else f"{fine:.3g} to {coarse:.3g}"
+    return f" Pixels of {size} mm."
 
 
 def _lengths(title: str, lengths: dict[str, float]) -> list[str]:
@@ -164,9 +189,8 @@ def _length_by(cracks: pd.DataFrame, column: str) -> dict[str, float]:
     return {str(name): float(length) for name, length in sums.items()}
 
 
-def _smallest_width(gsd_mm: float | None) -> float | None:
-    options = SeverityOptions()
-    if gsd_mm is None or gsd_mm > options.max_gsd_mm * (1 + 1e-6):
+def _smallest_width(gsd_mm: float | None, options: SeverityOptions) -> float | None:
+    if gsd_mm is None or not fine_enough(gsd_mm, options):
         return None
     return round(options.reliable_px * gsd_mm, 6)
 

@@ -8,13 +8,18 @@ import pyarrow as pa
 
 from geo.features import AssembleOptions
 from geo.schema import RUN
+from geo.severity import SeverityOptions
 
-NOT_CLAIMED = (
-    "No pavement condition index: one of the 19 distresses of ASTM D6433 is mapped. "
-    "Sealed cracks, joints and shadows may be confused with cracks. "
-    "Widths below 3 pixels, and severities from pixels above 5 mm, are not measured. "
-    "Areas without imagery were not looked at (layer inspected)."
-)
+
+def not_claimed(severity: SeverityOptions) -> str:
+    """What must not be read into a map that was made with these limits."""
+    return (
+        "No pavement condition index: one of the 19 distresses of ASTM D6433 is mapped. "
+        "Sealed cracks, joints and shadows may be confused with cracks. "
+        f"Widths below {severity.reliable_px:g} pixels, and severities from pixels above "
+        f"{severity.max_gsd_mm:g} mm, are not measured. "
+        "Areas without imagery were not looked at (layer inspected)."
+    )
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,7 @@ def run_rows(run: RunRecord, options: AssembleOptions) -> pa.RecordBatch:
         "versions": run.versions,
         "started": run.started,
         "finished": run.finished,
-        "not_claimed": NOT_CLAIMED,
+        "rules": options.rules.text(),
+        "not_claimed": not_claimed(options.severity),
     }
     return pa.RecordBatch.from_pylist([row], schema=RUN.arrow())

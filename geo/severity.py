@@ -9,6 +9,11 @@ from numpy.typing import NDArray
 
 NOT_MEASURABLE = "not_measurable"
 
+SAME_SIZE = 1e-6
+"""Relative difference up to which two pixel sizes are one."""
+
+FloatArray = NDArray[np.float64]
+
 
 @dataclass(frozen=True)
 class SeverityOptions:
@@ -29,7 +34,7 @@ class SeverityOptions:
 
 
 def d6433(
-    width_mm: NDArray[np.float64], gsd_mm: float, options: SeverityOptions
+    width_mm: FloatArray, gsd_mm: FloatArray | float, options: SeverityOptions
 ) -> NDArray[np.object_]:
     """Class of each mean width by ASTM D6433.
 
@@ -42,7 +47,7 @@ def d6433(
 
 
 def ltpp(
-    width_mm: NDArray[np.float64], gsd_mm: float, options: SeverityOptions
+    width_mm: FloatArray, gsd_mm: FloatArray | float, options: SeverityOptions
 ) -> NDArray[np.object_]:
     """Class of each mean width by LTPP.
 
@@ -55,20 +60,20 @@ def ltpp(
 
 
 def reliable(
-    width_mm: NDArray[np.float64], gsd_mm: float, options: SeverityOptions
+    width_mm: FloatArray, gsd_mm: FloatArray | float, options: SeverityOptions
 ) -> NDArray[np.bool_]:
-    """Whether each mean width can be relied on at this pixel size."""
-    return (width_mm >= options.reliable_px * gsd_mm) & fine_enough(gsd_mm, options)
+    """Whether each mean width (N,) can be relied on at its pixel size (N,), or one of all."""
+    wide = width_mm >= options.reliable_px * np.asarray(gsd_mm)
+    return np.asarray(wide & fine_enough(gsd_mm, options))
 
 
-def fine_enough(gsd_mm: float, options: SeverityOptions) -> bool:
+def fine_enough(gsd_mm: FloatArray | float, options: SeverityOptions) -> NDArray[np.bool_]:
     """Whether pixels can tell the classes; a pixel size of 5.0000001 mm is 5 mm."""
-    return gsd_mm <= options.max_gsd_mm * (1 + 1e-6)
+    return np.asarray(np.asarray(gsd_mm) <= options.max_gsd_mm * (1 + SAME_SIZE))
 
 
 def _measurable(
-    names: NDArray[np.str_], gsd_mm: float, options: SeverityOptions
+    names: NDArray[np.str_], gsd_mm: FloatArray | float, options: SeverityOptions
 ) -> NDArray[np.object_]:
-    if fine_enough(gsd_mm, options):
-        return names.astype(object)
-    return np.full(len(names), NOT_MEASURABLE, dtype=object)
+    fine = fine_enough(gsd_mm, options)
+    return np.where(fine, names.astype(object), NOT_MEASURABLE).astype(object)

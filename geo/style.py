@@ -1,7 +1,7 @@
 """QGIS styles kept in the GeoPackage, so that its layers open styled.
 
-Colors are from the scales of Okabe and Ito (categories) and of viridis (grades): they can be told
-apart with any color vision, and lines have a dark casing to be read over imagery.
+Colors can be told apart with any color vision (`geo.legend`), and lines have a dark casing to be
+read over imagery.
 """
 
 from __future__ import annotations
@@ -13,7 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.sax.saxutils import quoteattr
 
+from geo.legend import STATUS, Entry, condition_legend, severity_legend
+from geo.rules import Rules
 from geo.schema import CENTERLINE, CRACK, GEOMETRY, INSPECTED, ROAD_SEGMENT, Layer
+from geo.segment_rows import SegmentOptions
+from geo.severity import NOT_MEASURABLE
 
 CASING = "30,30,30,255"
 
@@ -57,47 +61,59 @@ _WIDTH_GRADES: tuple[tuple[str, str, str, float], ...] = (
     ('"width_mean_mm" >= 20', "20 mm and wider", "68,1,84,255", 1.3),
 )
 
-STYLES = (
-    Style(
-        CRACK,
-        "severity",
-        (
-            Rule("\"severity_d6433\" = 'high'", "high (> 75 mm)", "213,94,0,230", 0.3),
-            Rule("\"severity_d6433\" = 'medium'", "medium (10 - 75 mm)", "230,159,0,230", 0.3),
-            Rule("\"severity_d6433\" = 'low'", "low (< 10 mm)", "86,180,233,230", 0.3),
-            Rule("ELSE", "detected, width not measurable", "204,121,167,230", 0.3),
-        ),
-    ),
-    Style(CENTERLINE, "width", tuple(Rule(*grade) for grade in _WIDTH_GRADES)),
-    Style(
-        ROAD_SEGMENT,
-        "condition",
-        (
-            Rule('"zeb_cell_pct" > 20 AND "rank" IS NOT NULL', "poor (> 20 %)", "213,94,0,255", 2),
-            Rule(
-                '"zeb_cell_pct" >= 5 AND "zeb_cell_pct" <= 20 AND "rank" IS NOT NULL',
-                "fair (5 - 20 %)",
-                "240,228,66,255",
-                2,
-            ),
-            Rule('"zeb_cell_pct" < 5 AND "rank" IS NOT NULL', "good (< 5 %)", "0,114,178,255", 2),
-            Rule("ELSE", "seen too little", "160,160,160,255", 1),
-        ),
-    ),
-    Style(
-        INSPECTED,
-        "status",
-        (
-            Rule("\"status\" = 'inspected'", "inspected", "0,158,115,40", 0.2),
-            Rule("\"status\" = 'partial'", "partly failed", "230,159,0,110", 0.4),
-            Rule("\"status\" = 'nodata'", "no imagery", "160,160,160,90", 0.2),
-            Rule("\"status\" = 'failed'", "failed", "213,94,0,140", 0.6),
-        ),
-    ),
-)
+_STATUS_LOOKS = {"inspected": (40, 0.2), "partial": (110, 0.4), "nodata": (90, 0.2)}
+_FAILED_LOOK = (140, 0.6)
+"""Opacity of the filling (0-255) and width of the outline (mm)."""
 
 
-def add_styles(package: Path, layers: Sequence[Layer]) -> None:
+def styles(rules: Rules) -> tuple[Style, ...]:
+    """The styles of all layers; their legends name the limits that the map was made with."""
+    severity = [
+        Rule(_severity(entry), entry.label, _rgba(entry, 230), 0.3)
+        for entry in severity_legend(rules.severity)
+    ]
+    condition = [
+        Rule(_graded(entry, rules.segments), entry.label, _rgba(entry, 255), 2 if entry.key else 1)
+        for entry in condition_legend(rules.segments)
+    ]
+    status = []
+    for entry in STATUS:
+        opacity, outline = _STATUS_LOOKS.get(entry.key, _FAILED_LOOK)
+        color = _rgba(entry, opacity)
+        status.append(Rule(_equals("status", entry), entry.label, color, outline))
+    return (
+        Style(CRACK, "severity", tuple(severity)),
+        Style(CENTERLINE, "width", tuple(Rule(*grade) for grade in _WIDTH_GRADES)),
+        Style(ROAD_SEGMENT, "condition", tuple(condition)),
+        Style(INSPECTED, "status", tuple(status)),
+    )
+
+
+def _severity(entry: Entry) -> str:
+    return "ELSE" if entry.key == NOT_MEASURABLE else _equals("severity_d6433", entry)
+
+
+def _equals(column: str, entry: Entry) -> str:
+    return f"\"{column}\" = '{entry.key}'"
+
+
+def _graded(entry: Entry, limits: SegmentOptions) -> str:
+    """The segments of a priority, by the share of cells that it comes from."""
+    medium, high = f"{limits.medium_pct:g}", f"{limits.high_pct:g}"
+    grade = {
+        "high": f'"zeb_cell_pct" > {high}',
+        "medium": f'"zeb_cell_pct" >= {medium} AND "zeb_cell_pct" <= {high}',
+        "low": f'"zeb_cell_pct" < {medium}',
+    }.get(entry.key)
+    return f'{grade} AND "rank" IS NOT NULL' if grade else "ELSE"
+
+
+def _rgba(entry: Entry, opacity: int) -> str:
+    red, green, blue = bytes.fromhex(entry.color.removeprefix("#"))
+    return f"{red},{green},{blue},{opacity}"
+
+
+def add_styles(package: Path, layers: Sequence[Layer], rules: Rules) -> None:
     """Store the styles of the layers that a GeoPackage has, as defaults."""
     with closing(sqlite3.connect(package)) as base, base:
         base.execute(_TABLE)
@@ -108,7 +124,7 @@ def add_styles(package: Path, layers: Sequence[Layer]) -> None:
             "VALUES ('', '', ?, ?, ?, ?, '', 1, ?, '')",
             [
                 (s.layer.name, GEOMETRY, s.name, qml(s), f"{s.layer.name} by {s.name}")
-                for s in STYLES
+                for s in styles(rules)
                 if s.layer in layers
             ],
         )

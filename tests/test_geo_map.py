@@ -17,12 +17,13 @@ from rasterio.crs import CRS
 
 from geo.features import AssembleOptions
 from geo.grid import Grid
-from geo.map_data import MapOptions
+from geo.map_data import MapOptions, legend
 from geo.map_page import page, write_map
 from geo.mosaic import Mosaic, scan
 from geo.package import InspectedRow, assemble, write_part
 from geo.polygonize import pieces
 from geo.roads import RoadOptions
+from geo.rules import Rules
 
 HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=alert(1)>"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -157,6 +158,7 @@ def test_a_hundred_thousand_lines_are_ready_in_five_seconds(tmp_path):
     rows = [[1.0, str(k), 4.0, "low"] for k in range(100_000)]
     cracks = {"columns": columns, "rows": rows, "shapes": lines.round(7).tolist(), "ranked": [0]}
     data = {"summary": "", "note": "", "bounds": [[52, 9], [52.1, 9.1]], "image": None}
+    data["legend"] = legend(Rules())
     data |= {"cracks": cracks, "segments": nothing, "inspected": nothing}
     (tmp_path / "map.html").write_text(page(data), encoding="utf-8")
     dom = browse(tmp_path / "map.html")

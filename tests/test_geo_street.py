@@ -20,6 +20,7 @@ from geo.mosaic import Block
 from geo.package import InspectedRow, RunRecord, assemble, write_part
 from geo.polygonize import pieces
 from geo.roads import RoadOptions
+from geo.rules import Rules
 
 GSD = 0.005
 TURN = 30.0
@@ -279,8 +280,9 @@ def test_blocks_and_run_say_what_was_looked_at(street):
     assert set(blocks.survey_date.dt.date) == {date(2025, 5, 17)}
     assert set(blocks.seconds) == {0.25}
     (run,) = layer_of(street, schema.RUN).itertuples(index=False)
-    assert run[:-1] == (
+    assert run[:-2] == (
         "0123456789ab", "paper", "feed", '{"a": 1}', '{"files": 1}', '{"x": "1"}',
         "2025-05-18", "2025-05-19",
     )  # fmt: skip
+    assert Rules.of_text(run.rules) == Rules()
     assert "No pavement condition index" in run.not_claimed

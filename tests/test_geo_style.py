@@ -19,7 +19,12 @@ from geo.features import AssembleOptions
 from geo.grid import Grid
 from geo.package import assemble
 from geo.roads import RoadOptions
-from geo.style import STYLES, qml
+from geo.rules import MapTerms, Rules
+from geo.segment_rows import SegmentOptions
+from geo.severity import SeverityOptions
+from geo.style import qml, styles
+
+STYLES = styles(Rules())
 
 
 @pytest.fixture
@@ -63,6 +68,23 @@ def test_each_layer_written_has_its_default_style_and_no_other(empty):
         kind = base.execute("SELECT data_type FROM gpkg_contents WHERE table_name = 'layer_styles'")
         assert kind.fetchall() == [("attributes",)]
     assert "layer_styles" in {str(name) for name, _ in pyogrio.list_layers(empty)}
+
+
+def test_the_legends_name_the_limits_of_the_run(tmp_path):
+    grid = Grid(Affine(0.005, 0, 5e5, 0, -0.005, 5.8e6), CRS.from_epsg(25832), (8, 8))
+    limits = SeverityOptions(d6433_mm=(3, 12.5))
+    options = AssembleOptions(severity=limits, segments=SegmentOptions(30, 7, 40))
+    own = {style.name: style for style in styles(options.rules)}
+    assert [rule.label for rule in own["severity"].rules][:3] == [
+        "high (> 12.5 mm)", "medium (3 - 12.5 mm)", "low (< 3 mm)",
+    ]  # fmt: skip
+    assert '"zeb_cell_pct" >= 7 AND "zeb_cell_pct" <= 40' in own["condition"].rules[1].filter
+    assert own["condition"].rules[-1].label == "seen too little (< 30 %)"
+    package = assemble([], tmp_path / "out.gpkg", grid, options).path
+    with closing(sqlite3.connect(package)) as base:
+        (stored,) = base.execute("SELECT styleQML FROM layer_styles WHERE f_table_name = 'crack'")
+    assert stored[0] == qml(own["severity"])
+    assert MapTerms.read(package).rules == options.rules
 
 
 QGIS_PYTHON = "/usr/bin/python3"  # Debian's python3-qgis belongs to the system's interpreter

@@ -1,9 +1,10 @@
 "use strict";
 (function () {
   const data = JSON.parse(document.getElementById("data").textContent);
-  const CONDITION = { high: "#d55e00", medium: "#f0e442", low: "#0072b2", "": "#a0a0a0" };
-  const SEVERITY = { high: "#d55e00", medium: "#e69f00", low: "#56b4e9", not_measurable: "#cc79a7" };
-  const STATUS = { inspected: "#009e73", partial: "#e69f00", nodata: "#a0a0a0", failed: "#d55e00" };
+  const colors = (entries) => Object.fromEntries(entries.map((entry) => [entry.key, entry.color]));
+  const CONDITION = colors(data.legend.condition);
+  const SEVERITY = colors(data.legend.severity);
+  const STATUS = colors(data.legend.status);
 
   const map = L.map("map", { renderer: L.canvas({ tolerance: 4 }), maxZoom: 26, zoomSnap: 0.25 });
   map.attributionControl.setPrefix("Leaflet 1.9.4");
@@ -56,7 +57,7 @@
   const coverage = draw("inspected", (shape, r) =>
     L.polygon(shape, { color: STATUS[r.status], weight: r.status === "inspected" ? 0 : 1, fillOpacity: r.status === "inspected" ? 0.06 : 0.3 }));
   const segments = draw("segments", (shape, r) => line(CONDITION[r.priority || ""], 6)(shape));
-  const cracks = draw("cracks", (shape, r) => line(SEVERITY[r.severity_d6433] || "#cc79a7", 2)(shape));
+  const cracks = draw("cracks", (shape, r) => line(SEVERITY[r.severity_d6433], 2)(shape));
 
   const overlays = {};
   if (data.image) {
@@ -80,17 +81,10 @@
       row.append(patch, text);
       box.append(row);
     };
-    if (segments.layers.length) {
-      entry(CONDITION.high, "segment: high priority");
-      entry(CONDITION.medium, "segment: medium");
-      entry(CONDITION.low, "segment: low");
-      entry(CONDITION[""], "segment: seen too little");
-    }
-    entry(SEVERITY.high, "crack: high severity");
-    entry(SEVERITY.medium, "crack: medium");
-    entry(SEVERITY.low, "crack: low");
-    entry(SEVERITY.not_measurable, "crack: width not measurable");
-    entry(STATUS.failed, "imagery failed");
+    const classes = (what, entries) => entries.forEach((e) => entry(e.color, `${what}: ${e.label}`));
+    if (segments.layers.length) classes("segment", data.legend.condition);
+    classes("crack", data.legend.severity);
+    classes("imagery", data.legend.status.filter((e) => e.key !== "inspected"));
     return box;
   };
   legend.addTo(map);
