@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Collection
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ from typing import Any
 from geo.grid import Window
 from geo.mosaic import Mosaic
 from jobs.infer_job import InferJob
+from jobs.map_rules import MapRules
 
 FORMAT = 1
 """Version of parts and fingerprint; parts of another version are never mixed in."""
 
-ASSEMBLY_KEYS = frozenset({"min_area_m2", "min_length_m", "simplify_px", "roads"})
-"""Settings that are applied to finished parts: a change leaves all of them standing."""
+ASSEMBLY_KEYS = frozenset({"roads", *MapRules.model_fields}) - {"formats"}
+"""Settings that are applied to finished parts: a change leaves all of them standing. Formats
+change no row, so they are no part of a fingerprint at all."""
 
 NAMED_INPUTS = 2
 """Changed files that a message spells out."""
@@ -92,10 +95,17 @@ class Fingerprint:
         content = {"settings": self.settings, "inputs": self.inputs}
         return json.dumps(content, sort_keys=True, indent=1)
 
-    def difference(self, other: Fingerprint) -> str:
-        """What changed from this one to another, for a message; "" if nothing did."""
+    def difference(self, other: Fingerprint, without: Collection[str] = ()) -> str:
+        """What changed from this one to another, for a message; "" if nothing did.
+
+        Args:
+            other: a later one.
+            without: settings whose change does not count.
+        """
         changes = []
         for name in self.changed_settings(other):
+            if name in without:
+                continue
             before, now = self.settings.get(name), other.settings.get(name)
             brief = name in ("model", "grid", "area", "format")
             changes.append(f"another {name}" if brief else f"{name} was {before}, is {now}")

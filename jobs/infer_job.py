@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from jobs.imagery import Imagery
+from jobs.map_rules import MapRules
 from wpcrack.config import Count, NonNegative
 from wpcrack.lattice import Lattice
 
@@ -18,7 +19,7 @@ LEAST_FAILURES = 10
 """A percentage in `max_failed` never stops a job before more than this many failures."""
 
 
-class InferJob(Imagery):
+class InferJob(MapRules, Imagery):
     """From georeferenced tiles to a GeoPackage of cracks."""
 
     model: Path
@@ -30,14 +31,6 @@ class InferJob(Imagery):
     images is brought to their size, unless gsd_mm is given; never: it is taken as it is."""
     threshold: Annotated[float, Field(gt=0, le=1)] = 0.5
     """A pixel is crack from this probability on."""
-    min_area_m2: NonNegative = 0.0002
-    """Smaller cracks are dropped, after joining across blocks. Default: 8 pixels of 5 mm."""
-    min_length_m: NonNegative = 0.0
-    """Shorter cracks are dropped, after joining across blocks."""
-    simplify_px: NonNegative = 1.0
-    """Tolerance of outline simplification in pixels; areas are measured before. 0: exact."""
-    formats: tuple[Literal["gpkg", "parquet"], ...] = ("gpkg",)
-    """parquet: also a GeoParquet file of each layer beside the GeoPackage."""
     survey_date: date | None = None
     """Day of the survey, for the attribute."""
     lattice: Lattice = Lattice()
@@ -60,8 +53,9 @@ class InferJob(Imagery):
     """The job stops beyond this many failed tiles and blocks; a percentage means of the tiles,
     and at least 10."""
     resume: Literal["auto", "never", "force"] = "auto"
-    """auto: continue, but refuse a work folder of other settings; never: start anew; force: keep
-    what still holds and recompute the rest."""
+    """auto: continue, but refuse a work folder whose blocks have other settings (those of the map
+    alone may change: no block depends on them); never: start anew; force: keep what still holds
+    and recompute the rest."""
 
     @model_validator(mode="after")
     def _is_consistent(self) -> InferJob:

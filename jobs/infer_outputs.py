@@ -43,11 +43,8 @@ def assemble_map(job: InferJob, plan: Plan, origin: Provenance) -> AssembleRepor
         job.out,
         plan.mosaic.grid,
         AssembleOptions(
-            min_area_m2=job.min_area_m2,
-            min_length_m=job.min_length_m,
-            simplify_px=job.simplify_px,
+            **job.options,
             roads=job.roads.options,
-            formats=job.formats,
             survey_date=plan.survey_date,
             model=origin.model.label,
             run_id=origin.fingerprint.run_id,

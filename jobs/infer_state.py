@@ -68,7 +68,7 @@ def open_work(job: InferJob, plan: Plan, fingerprint: Fingerprint) -> Iterator[W
 def finished_blocks(job: InferJob, plan: Plan, now: Fingerprint) -> list[BlockResult]:
     """Results that a start of the job would take over; reads only the manifest, writes nothing."""
     before = Fingerprint.read(job.work_folder / "fingerprint.json")
-    if before is None or job.resume == "never" or before.difference(now):
+    if before is None or job.resume == "never" or before.difference(now, ASSEMBLY_KEYS):
         return []
     lines = read_manifest(job.work_folder)
     return [
@@ -131,7 +131,7 @@ def _prepare(root: Path, job: InferJob, plan: Plan, now: Fingerprint) -> None:
     before = Fingerprint.read(root / "fingerprint.json")
     if before is None or job.resume == "never":
         _clear(root, plan)
-    elif job.resume == "auto" and (difference := before.difference(now)):
+    elif job.resume == "auto" and (difference := before.difference(now, ASSEMBLY_KEYS)):
         raise ConfigError(
             f"{root} holds blocks of another run ({difference}); resume=force keeps what still "
             "holds and computes the rest, resume=never starts anew"

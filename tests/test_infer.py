@@ -363,6 +363,23 @@ def test_other_settings_are_refused_with_what_changed(tiles: Path, tmp_path: Pat
         assert part in str(caught.value)
 
 
+def test_settings_of_the_map_alone_keep_every_block(
+    tiles: Path, tmp_path: Path, ray_less: InProcess
+) -> None:
+    first = run(job_of(tiles, tmp_path / "out.gpkg"))
+    total, ray_less.computed = len(ray_less.computed), []
+    assert total > 1
+    limits = {"d6433_mm": [3, 5], "max_gsd_mm": 50}
+    changed: dict[str, object] = {"min_length_m": 0.6, "severity": limits}
+    second = run(job_of(tiles, tmp_path / "out.gpkg", **changed))
+    assert ray_less.computed == []
+    assert second.n_cracks == first.n_cracks - 1
+    assert second.run_id != first.run_id
+    fresh = run(job_of(tiles, tmp_path / "fresh.gpkg", **changed))
+    pd.testing.assert_frame_equal(cracks(second.package), cracks(fresh.package))
+    assert set(cracks(second.package).severity_d6433) == {"high"}
+
+
 def test_force_recomputes_only_what_changed(tmp_path: Path, ray_less: InProcess) -> None:
     tiles = write_tiles(tmp_path / "tiles", 3)
     values: dict[str, object] = {"block_strides": 1}
