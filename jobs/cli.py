@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,8 @@ from wpcrack.errors import ConfigError, WpcrackError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
+
+    from jobs.submit import Submission
 
 P = ParamSpec("P")
 
@@ -42,13 +45,21 @@ app = typer.Typer(
 )
 
 
-def _command(example: str) -> Callable[[Callable[P, int | None]], Callable[P, None]]:
-    """Registers a subcommand; what it returns is the exit code, a user's error is one line."""
+def _command(
+    example: str, *, uses_ray: bool = True
+) -> Callable[[Callable[P, int | None]], Callable[P, None]]:
+    """Registers a subcommand; what it returns is the exit code, a user's error is one line.
+
+    Args:
+        example: Of its use, for the help.
+        uses_ray: False: it only speaks to a cluster from outside, with the user's own settings.
+    """
 
     def register(function: Callable[P, int | None]) -> Callable[P, None]:
         @functools.wraps(function)
         def run(*args: P.args, **kwargs: P.kwargs) -> None:
-            prepare_environment()
+            if uses_ray:
+                prepare_environment()
             try:
                 code = function(*args, **kwargs) or 0
             except (WpcrackError, GeoError) as error:
@@ -243,6 +254,58 @@ def import_weights(
     run_import(file, out)
 
 
+@_command(
+    example="wpcrack submit infer tiles=s3://city/tiles model=/mnt/runs/city "
+    "out=/mnt/maps/cracks.gpkg --address http://127.0.0.1:8265",
+    uses_ray=False,
+)
+def submit(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="JOB [CONFIG] [KEY=VALUE]...",
+            help="train, tune or infer, and what that command takes.",
+            show_default=False,
+        ),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Of the cluster's dashboard.",
+            envvar="RAY_API_SERVER_ADDRESS",
+            show_envvar=True,
+        ),
+    ] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Do not wait for the end of the job.")
+    ] = False,
+    attach: Annotated[
+        str | None, typer.Option(metavar="ID", help="Follow a job that was submitted before.")
+    ] = None,
+    stop: Annotated[
+        str | None, typer.Option(metavar="ID", help="Stop a job; it keeps what is finished.")
+    ] = None,
+) -> int:
+    """Run a job on a Ray cluster.
+
+    Uploads this program and the config, shows the log and ends with the exit code of the job.
+    Ctrl-C asks whether to stop the job or to leave it running; the same command continues it.
+    """
+    given = [bool(arguments), attach is not None, stop is not None]
+    if sum(given) != 1:
+        raise typer.BadParameter("give a job to submit, or --attach ID, or --stop ID")
+    if address is None:
+        raise typer.BadParameter("give --address URL of the cluster's dashboard")
+    from jobs.submit import run_attach, run_stop, run_submit
+
+    if attach is not None:
+        return run_attach(attach, address)
+    if stop is not None:
+        return run_stop(stop, address)
+    return run_submit(_submission(arguments or [], address), detach=detach)
+
+
 @_command(example="wpcrack config infer > my.yaml")
 def config(
     name: Annotated[str, typer.Argument(metavar="NAME", help="train, infer, or a config's name.")],
@@ -268,6 +331,19 @@ def config(
 def run_command(name: str) -> None:
     """Runs a subcommand with the arguments of `python -m jobs.NAME`."""
     app([name, *sys.argv[1:]], prog_name="wpcrack")
+
+
+def _submission(arguments: list[str], address: str) -> Submission:
+    """The job of `wpcrack submit`, checked here before anything is sent."""
+    from jobs.config import load
+    from jobs.submit import Submission
+
+    name, *settings = arguments
+    if name not in CONFIGURED:
+        raise typer.BadParameter(f"got {name!r}; a job to submit is {', '.join(CONFIGURED)}")
+    job = load(_config_model(name), *_file_and_overrides(name, settings))
+    again = shlex.join(["wpcrack", "submit", *arguments, "--address", address])
+    return Submission(name, job, address, again)
 
 
 def _config_model(name: str) -> type[BaseModel]:

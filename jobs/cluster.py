@@ -1,0 +1,189 @@
+"""A Ray cluster seen from outside: over the address of its dashboard, with its token.
+
+Nothing here joins the cluster, so the versions of Ray and Python on both sides may differ.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from wpcrack.errors import WpcrackError
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
+ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+"""Ray would prefer these to an address that it is given."""
+
+TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+TOKEN_FILE = Path(".ray") / "auth_token"
+"""Below the home directory: where Ray looks for a token if no variable names one."""
+
+CONNECT_TIMEOUT_S = 5.0
+"""A dashboard that does not take a connection within this time is not there."""
+
+NODES_TIMEOUT_S = 10
+"""For the list of nodes; the request itself takes a fraction of a second."""
+
+NODES_PATIENCE_S = 20.0
+"""A head that has just started lists no node for some seconds."""
+
+
+class ClusterError(WpcrackError):
+    """A cluster does not answer, refuses us, or cannot take the job."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A machine of a cluster.
+
+    Attributes:
+        ip: address inside the cluster.
+        is_head: whether the dashboard, and with it the driver of a job, runs there.
+        resources: what Ray may hand out, like {"CPU": 8.0, "GPU": 1.0}.
+    """
+
+    ip: str
+    is_head: bool
+    resources: Mapping[str, float]
+
+    @property
+    def is_this_machine(self) -> bool:
+        """Whether the address belongs to this machine: only then a socket can be bound to it."""
+        family = socket.AF_INET6 if ":" in self.ip else socket.AF_INET
+        try:
+            with socket.socket(family) as probe:
+                probe.bind((self.ip, 0))
+        except OSError:
+            return False
+        return True
+
+
+def connect(address: str) -> JobSubmissionClient:
+    """Opens the job interface of a cluster.
+
+    Args:
+        address: Of its dashboard: http://HOST:PORT, or HOST:PORT.
+
+    Raises:
+        ClusterError: Not such an address, nobody listens, or the token is missing or wrong.
+    """
+    url = dashboard_url(address)
+    _knock(url)
+    use_token()
+    with explained(url), only_this_address():
+        from ray.job_submission import JobSubmissionClient
+
+        logging.getLogger("ray.dashboard").setLevel(logging.WARNING)
+        logging.getLogger("ray.dashboard.modules").setLevel(logging.WARNING)
+        return JobSubmissionClient(url)
+
+
+def nodes(address: str) -> list[Node]:
+    """Machines of a cluster that are alive; waits a moment for a head that has just started.
+
+    Raises:
+        ClusterError: No answer, or the token is missing or wrong.
+    """
+    url = dashboard_url(address)
+    use_token()
+    end = time.monotonic() + NODES_PATIENCE_S
+    while True:
+        with explained(url), only_this_address():
+            from ray.util.state import list_nodes
+
+            states = list_nodes(
+                address=url, filters=[("state", "=", "ALIVE")], timeout=NODES_TIMEOUT_S
+            )
+        if states or time.monotonic() > end:
+            return [Node(s.node_ip, s.is_head_node, s.resources_total) for s in states]
+        time.sleep(0.5)
+
+
+def dashboard_url(address: str) -> str:
+    """`http://HOST:PORT` of what a user gives.
+
+    >>> dashboard_url("10.0.0.5:8265")
+    'http://10.0.0.5:8265'
+
+    Raises:
+        ClusterError: An address of another kind.
+    """
+    url = address.rstrip("/") if "://" in address else f"http://{address.rstrip('/')}"
+    parts = urlsplit(url)
+    try:
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ClusterError(
+            f"got --address {address}; give the address of the cluster's dashboard, like "
+            "http://127.0.0.1:8265"
+        )
+    return url
+
+
+def use_token() -> None:
+    """Has Ray send its token wherever there is one, unless the user decided otherwise.
+
+    `ray job submit` does the same; the client class does not. Call before `import ray`.
+    """
+    named = any(os.environ.get(name) for name in TOKEN_VARIABLES)
+    if named or (Path.home() / TOKEN_FILE).is_file():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
+@contextmanager
+def only_this_address() -> Iterator[None]:
+    """Hides the variables by which Ray would replace the address that the user gave."""
+    hidden = {name: os.environ.pop(name) for name in ADDRESS_VARIABLES if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
+
+
+@contextmanager
+def explained(url: str) -> Iterator[None]:
+    """Turns what Ray's client raises into one sentence."""
+    try:
+        yield
+    except WpcrackError:
+        raise
+    except Exception as error:
+        if type(error).__name__ == "AuthenticationError":
+            raise ClusterError(
+                f"the cluster at {url} asks for a token and got none, or a wrong one; set "
+                "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH=FILE with the token of that cluster"
+            ) from error
+        if isinstance(error, OSError | RuntimeError):  # also what requests and aiohttp raise
+            raise ClusterError(f"the cluster at {url} refused: {_one_line(error)}") from error
+        raise
+
+
+def _knock(url: str) -> None:
+    """Fails within seconds where nobody listens; the client alone would try for minutes."""
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        with socket.create_connection((parts.hostname or "", port), timeout=CONNECT_TIMEOUT_S):
+            pass
+    except OSError as error:
+        raise ClusterError(
+            f"no Ray dashboard answers at {url} ({error.strerror or error}); start the cluster, "
+            "or the tunnel to it (`ray dashboard cluster.yaml`, `kubectl port-forward`)"
+        ) from error
+
+
+def _one_line(error: Any) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else f"{text[:300]} ..."
