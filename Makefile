@@ -3,6 +3,7 @@
 #   make demo        train on drawn pavement, map a drawn city, score it against the truth
 #   make test        lint, types, import rules and every test that is not slow
 #   make test-all    the same with the slow tests
+#   make ablation    what each part of the method contributes; resumable, needs the image collections
 #   make venv PYTHON=python3.12    only prepare the environment, with a Python of your choice
 
 VENV := .venv
@@ -23,7 +24,7 @@ endif
 endif
 STAMP := $(VENV)/.installed-$(WANTED)-$(shell cksum < pyproject.toml | tr ' ' '-')
 
-.PHONY: venv demo test test-all lint clean
+.PHONY: venv demo test test-all lint ablation clean
 
 venv: $(STAMP)
 
@@ -48,6 +49,10 @@ test: lint
 
 test-all: lint
 	@$(BIN)/python -m pytest
+
+DATA := ../shared/data
+ablation: $(STAMP)
+	@$(BIN)/python benchmarks/ablation.py --data $(DATA)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -91,7 +91,7 @@ def run_evaluate(
     _require_place_for(options.json)
     predictor = predictor or _load(options.model)
     started = time.perf_counter()
-    board = _score(selection, predictor, options)
+    board = score_selection(selection, predictor, options)
     scores = board.scores()
     seconds = time.perf_counter() - started
     named_scores = as_json(scores, resize=options.resize, seconds=seconds)
@@ -163,9 +163,10 @@ def run_predict(
     return written
 
 
-def _score(
+def score_selection(
     selection: Selection, predictor: WindowPredictor, options: EvaluateOptions
 ) -> ScoreBoard:
+    """Predict and score each image; of the options threshold, resize and lattice matter."""
     board = ScoreBoard(threshold=options.threshold, resize=options.resize)
     for pair in selection.pairs:
         image = read_rgb(pair.image)
