@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -190,7 +191,7 @@ def configured(row: Row, budget: Budget, seed: int, settings: Sequence[str]) -> 
 def command(arguments: Sequence[str] | None) -> str:
     """How to get the table again."""
     words = sys.argv[1:] if arguments is None else arguments
-    return " ".join(["python benchmarks/ablation.py", *(w for w in words if w != "--table")])
+    return f"python benchmarks/ablation.py {shlex.join(w for w in words if w != '--table')}".strip()
 
 
 if __name__ == "__main__":

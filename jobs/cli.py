@@ -161,11 +161,16 @@ def evaluate(
     json: Annotated[
         Path | None, typer.Option(help="Write the scores to FILE; - is stdout.", metavar="FILE")
     ] = None,
+    figure: Annotated[
+        Path | None,
+        typer.Option(help="Draw the best and the worst images.", metavar="FILE.png"),
+    ] = None,
 ) -> None:
     """Score a model on photographs with masks."""
     from jobs.evaluate import EvaluateOptions, run_evaluate
 
-    run_evaluate(EvaluateOptions(model, images, masks, manifest, split, resize, road, json))
+    folders = (model, images, masks, manifest, split, resize, road)
+    run_evaluate(EvaluateOptions(*folders, json, figure=figure))
 
 
 @_command(example="wpcrack predict --model runs/city --out found photo.jpg")

@@ -13,13 +13,14 @@ from typing import Literal
 
 import numpy as np
 
+from jobs.score_figure import Panels, best_and_worst, draw_sheet
 from jobs.score_inputs import ScoreInputs, Selection, select
 from jobs.score_table import as_json, render
 from wpcrack.errors import CheckpointError, ConfigError, DataError
 from wpcrack.image_folders import NAMED_AT_MOST, named
 from wpcrack.images import read_mask, read_rgb, write_png
 from wpcrack.lattice import Lattice
-from wpcrack.metrics import predicted_at
+from wpcrack.metrics import iou, predicted_at
 from wpcrack.predict import WindowPredictor, predict_image
 from wpcrack.scores import ScoreBoard
 
@@ -47,6 +48,7 @@ class EvaluateOptions:
         road: folder of photographs without any crack, scored by fp_area_share.
         json: file to write the scores to, "-" for standard output.
         threshold: of the 8-bit probability / 255.
+        figure: PNG file for a picture of the best and the worst images.
         lattice: windows for images too large for one.
     """
 
@@ -59,6 +61,7 @@ class EvaluateOptions:
     road: Path | None = None
     json: Path | str | None = None
     threshold: float = DEFAULT_THRESHOLD
+    figure: Path | None = None
     lattice: Lattice = field(default_factory=Lattice)
 
     def __post_init__(self) -> None:
@@ -66,6 +69,8 @@ class EvaluateOptions:
             raise ConfigError(f"resize={self.resize} is no size; give a number of pixels")
         if not 0 < self.threshold <= 1:
             raise ConfigError(f"threshold={self.threshold} lies outside (0, 1]")
+        if self.figure is not None and self.figure.suffix.lower() != ".png":
+            raise ConfigError(f"figure {self.figure} is no PNG file; let its name end in .png")
 
 
 def run_evaluate(
@@ -89,11 +94,14 @@ def run_evaluate(
     _require_model(options.model, predictor)
     selection = select(inputs)
     _require_place_for(options.json)
+    _require_place_for(options.figure)
     predictor = predictor or _load(options.model)
     started = time.perf_counter()
     board = score_selection(selection, predictor, options)
     scores = board.scores()
     seconds = time.perf_counter() - started
+    if options.figure is not None:
+        _draw(options.figure, board, selection, predictor, options)
     named_scores = as_json(scores, resize=options.resize, seconds=seconds)
     if options.json is not None and str(options.json) == STDOUT:
         print(json.dumps(named_scores, indent=1))
@@ -175,6 +183,26 @@ def score_selection(
     for path in selection.roads:
         board.add_road(predict_image(read_rgb(path), predictor, options.lattice))
     return board
+
+
+def _draw(
+    file: Path,
+    board: ScoreBoard,
+    selection: Selection,
+    predictor: WindowPredictor,
+    options: EvaluateOptions,
+) -> None:
+    """The few images of the figure are predicted again: keeping all would take too much memory."""
+    pairs = {pair.stem: pair for pair in selection.pairs}
+    rows = []
+    for kind, images in zip(("best", "worst"), best_and_worst(board.images), strict=True):
+        for rank, scored in enumerate(images, 1):
+            image = read_rgb(pairs[scored.name].image)
+            truth = read_mask(pairs[scored.name].mask, image.shape[:2])
+            label = f"{kind} {rank}: {scored.name}, IoU {iou(scored.counts):.3f}"
+            probability = predict_image(image, predictor, options.lattice)
+            rows.append(Panels(label, image, truth, probability))
+    write_png(file, draw_sheet(rows, options.threshold))
 
 
 def _load(model: Path) -> WindowPredictor:

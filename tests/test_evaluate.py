@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jobs import score_figure
 from jobs.dataset import run_dataset
 from jobs.evaluate import EvaluateOptions, run_evaluate, run_predict
 from wpcrack import metrics
@@ -16,6 +17,7 @@ from wpcrack.errors import CheckpointError, ConfigError, DataError
 from wpcrack.image_level import BuildOptions
 from wpcrack.images import read_rgb
 from wpcrack.manifest import read_manifest
+from wpcrack.scores import ImageScore
 
 KEYS = [
     "n_images",
@@ -98,6 +100,49 @@ def test_dash_prints_json_and_nothing_else(drawn: Path, capsys: pytest.CaptureFi
     assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(scores))
 
 
+def test_the_figure_shows_the_best_and_worst_images_with_hits_and_misses(
+    drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "new" / "best.png"
+    plain = run_evaluate(options(drawn), darkness)
+    scores = run_evaluate(options(drawn, figure=file), darkness)
+    assert {k: v for k, v in scores.items() if k != "seconds"} == {
+        k: v for k, v in plain.items() if k != "seconds"
+    }
+    picture = read_rgb(file)
+    strip = score_figure.PANEL_WIDTH * 96 // 128
+    assert picture.shape[0] == (
+        score_figure.HEADER + 8 * (score_figure.LABEL + strip) + score_figure.GAP
+    )
+    first = picture[score_figure.HEADER : score_figure.HEADER + score_figure.LABEL + strip]
+    share = {
+        name: float((first == color).all(2).mean())
+        for name, color in (
+            ("hit", score_figure.HIT),
+            ("false alarm", score_figure.FALSE_ALARM),
+            ("missed", score_figure.MISS),
+        )
+    }
+    panels = first[..., 0].size / (score_figure.PANEL_WIDTH * strip)
+    assert share["hit"] * panels == pytest.approx(3 / 128, rel=0.2)  # p0: 3 of 128 columns
+    assert share["false alarm"] * panels == pytest.approx(4 * 3 / (96 * 128), rel=0.4)
+    assert share["missed"] == 0
+
+
+def test_best_and_worst_are_ranked_by_iou_and_never_the_same_image() -> None:
+    images = [
+        ImageScore(f"p{k}", metrics.Counts(tp=tp, fp=10), 0.0)
+        for k, tp in enumerate((3, 9, 1, 3, 7))
+    ]
+    best, worst = score_figure.best_and_worst(images, each=2)
+    assert [image.name for image in best] == ["p1", "p4"]
+    assert [image.name for image in worst] == ["p2", "p3"]
+    best, worst = score_figure.best_and_worst(images[:3])
+    assert [image.name for image in best] == ["p1", "p0"]
+    assert [image.name for image in worst] == ["p2"]
+    assert score_figure.best_and_worst(images[:1])[1] == []
+
+
 def test_resized_scores_resize_the_thresholded_prediction(drawn: Path) -> None:
     scores = run_evaluate(options(drawn, resize=48), darkness)
     pooled = metrics.Counts()
@@ -173,8 +218,13 @@ def test_missing_model_bad_figures_and_unwritable_json_stop_before_any_work(
         options(drawn, resize=0)
     with pytest.raises(ConfigError, match="threshold=0 lies outside"):
         options(drawn, threshold=0)
+    with pytest.raises(ConfigError, match=r"figure .*a\.jpg is no PNG file"):
+        options(drawn, figure=tmp_path / "a.jpg")
     with pytest.raises(DataError, match="cannot write"):
         run_evaluate(options(drawn, json=tmp_path), never)
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(DataError, match="cannot write"):
+        run_evaluate(options(drawn, figure=tmp_path / "folder.png"), never)
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="cannot make"):
         run_evaluate(options(drawn, json=tmp_path / "file" / "a.json"), never)
