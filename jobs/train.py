@@ -15,25 +15,39 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
 
 from jobs.ray_session import prepare_environment, ray_session, stop_on_sigterm
 from jobs.train_folder import METRICS, open_run, read_metrics
-from jobs.train_job import TrainJob
+from jobs.train_job import TrainJob, masked_pairs
 from jobs.train_progress import ProgressLines
 from jobs.train_report import TrainReport, read_report, write_report
 from wpcrack.errors import TrainingError, WpcrackError
-from wpcrack.image_level import Item, read_image_level
+from wpcrack.image_folders import Pair, named
+from wpcrack.image_level import ImageLevelSet, Item, read_image_level
 from wpcrack.images import read_rgb
 
 __all__ = ["TrainJob", "TrainReport", "run_training"]
 
 
-def run_training(job: TrainJob, *, local: bool = False) -> TrainReport:
+@dataclass(frozen=True)
+class Watch:
+    """How a sweep looks into the trainings that it starts."""
+
+    after_epoch: Callable[[dict[str, Any]], None] | None = None
+    """In-process training: gets each new line of metrics.jsonl; what it raises ends the run."""
+    callbacks: Sequence[Any] = ()
+    """Ray Train: user callbacks of the controller."""
+
+
+def run_training(job: TrainJob, *, local: bool = False, watch: Watch | None = None) -> TrainReport:
     """Trains, or continues, the run in `job.run_dir`.
 
     Args:
         job: What to do.
         local: Use a Ray of our own even if RAY_ADDRESS names another.
+        watch: Who is told of each epoch beside the terminal.
 
     Raises:
         WpcrackError: Unusable data or settings, a loss that is not finite, lost workers.
@@ -49,10 +63,12 @@ def run_training(job: TrainJob, *, local: bool = False) -> TrainReport:
             for warning in data.warnings:
                 say(f"warning: {warning}")
             check_readable(data.items)
+            for warning in seen_in_training(masked_pairs(job.data), data):
+                say(f"warning: {warning}")
             started = time.monotonic()
             try:
                 with ProgressLines(root / METRICS):
-                    fit(job, local)
+                    fit(job, local, watch or Watch())
             except KeyboardInterrupt:
                 epochs = len(read_metrics(root / METRICS))
                 say(
@@ -68,7 +84,7 @@ def run_training(job: TrainJob, *, local: bool = False) -> TrainReport:
             return report
 
 
-def fit(job: TrainJob, local: bool) -> None:
+def fit(job: TrainJob, local: bool, watch: Watch) -> None:
     """Runs the loop on Ray Train, or with num_workers=0 in this process."""
     prepare_environment()
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
@@ -78,18 +94,16 @@ def fit(job: TrainJob, local: bool) -> None:
     from jobs.train_loop import train_loop
 
     logging.getLogger("ray.train").setLevel(logging.WARNING)  # the job shows its own lines
-    scaling, root = job.scaling, job.run_dir.absolute()
+    scaling, config = job.scaling, job.absolute()
     resources: dict[str, float] = {"CPU": scaling.threads}
     if scaling.use_gpu:
         resources["GPU"] = 1
-    config = job.model_copy(
-        update={
-            "run_dir": root,
-            "data": job.data.model_copy(update={"root": job.data.root.absolute()}),
-        }
-    )
+
+    def in_process(values: dict[str, Any]) -> None:
+        train_loop(values, after_epoch=watch.after_epoch)
+
     trainer = TorchTrainer(
-        train_loop,
+        train_loop if scaling.num_workers else in_process,
         train_loop_config=config.model_dump(mode="json"),
         scaling_config=ScalingConfig(
             num_workers=scaling.num_workers,
@@ -97,8 +111,9 @@ def fit(job: TrainJob, local: bool) -> None:
             resources_per_worker=resources if scaling.num_workers else None,
         ),
         run_config=RunConfig(
-            name=root.name,
-            storage_path=str(root.parent),
+            name=config.run_dir.name,
+            storage_path=str(config.run_dir.parent),
+            callbacks=list(watch.callbacks),
             failure_config=FailureConfig(max_failures=scaling.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=scaling.num_to_keep),
         ),
@@ -168,6 +183,17 @@ def check_readable(items: Sequence[Item]) -> None:
     """
     for item in items:
         read_rgb(item.path)
+
+
+def seen_in_training(pairs: Sequence[Pair], data: ImageLevelSet) -> list[str]:
+    """Warns of masked validation images that training windows were cut from."""
+    shared = {pair.stem for pair in pairs} & {item.source for item in data.train}
+    if not shared:
+        return []
+    return [
+        f"{len(shared)} of {len(pairs)} masked validation images are sources of training windows "
+        f"({named(shared)}); their IoU will flatter the model, so leave them out"
+    ]
 
 
 def say(text: str) -> None:

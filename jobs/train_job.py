@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from wpcrack.config import Block, Count, MethodConfig, Positive
+from wpcrack.image_folders import Pair, pair
 
 
 class DataConfig(Block):
@@ -22,6 +23,18 @@ class DataConfig(Block):
     """Pixel size on the ground in mm; null: photographs, inference never resamples."""
     license: str = "not stated"
     """Licence of the images, as you want it in the model card."""
+    val_images: Path | None = None
+    """Folder of photographs with masks that judge each epoch by IoU in place of the label-free
+    score; null: no pixel label is used anywhere."""
+    val_masks: Path | None = None
+    """Their masks, of the same stems, with or without _mask."""
+
+    @model_validator(mode="after")
+    def _images_come_with_masks(self) -> DataConfig:
+        if (self.val_images is None) != (self.val_masks is None):
+            given, lacking = ("val_images", "val_masks")[:: 1 if self.val_masks is None else -1]
+            raise ValueError(f"{given} needs {lacking} too; set both or none")
+        return self
 
 
 class ScalingConfig(Block):
@@ -59,6 +72,20 @@ class TrainJob(MethodConfig):
     """auto: continue an unfinished run, refuse another config; never: start in an emptied folder;
     force: continue although the config differs."""
 
+    def absolute(self) -> TrainJob:
+        """The same job for a process with another working folder."""
+        data, model = self.data, self.model
+        kept = {name: getattr(data, name) for name in ("root", "val_images", "val_masks")}
+        places = {name: path.absolute() for name, path in kept.items() if path is not None}
+        weights = model.weights_file.absolute() if model.weights_file is not None else None
+        return self.model_copy(
+            update={
+                "run_dir": self.run_dir.absolute(),
+                "data": data.model_copy(update=places),
+                "model": model.model_copy(update={"weights_file": weights}),
+            }
+        )
+
     @model_validator(mode="after")
     def _batch_is_shared(self) -> TrainJob:
         workers = max(self.scaling.num_workers, 1)
@@ -68,3 +95,14 @@ class TrainJob(MethodConfig):
                 f"share equally; set a multiple of {workers}"
             )
         return self
+
+
+def masked_pairs(config: DataConfig) -> list[Pair]:
+    """The masked validation set, if the user gives one.
+
+    Raises:
+        DataError: Images and masks do not pair up.
+    """
+    if config.val_images is None or config.val_masks is None:
+        return []
+    return pair(config.val_images, config.val_masks)

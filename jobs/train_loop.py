@@ -11,7 +11,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,15 +20,22 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from jobs.train_folder import CHECKPOINTS, METRICS, TENSORBOARD, truncate_metrics
-from jobs.train_job import TrainJob
+from jobs.train_job import TrainJob, masked_pairs
 from jobs.versions import versions
 from wpcrack import distributed
 from wpcrack.batches import Shard
 from wpcrack.checkpoint import MODEL_FOLDER, ModelInfo, save_model
 from wpcrack.image_level import read_image_level
+from wpcrack.selection import LABEL_FREE, MASKED_IOU, objective
 from wpcrack.train import EpochReport, Trainer
 
 STATE = "state.pt"
+
+SELECTIONS = {
+    LABEL_FREE: "label-free score on held-out sources",
+    MASKED_IOU: "IoU on the masked validation images that the user gave",
+}
+"""What a model says of the metric by which its epoch was chosen."""
 
 
 class States(Protocol):
@@ -40,8 +48,16 @@ class States(Protocol):
         """Adds one; called on every rank, `state` matters on rank 0."""
 
 
-def train_loop(config: dict[str, Any]) -> None:
-    """Trains to the end, from wherever the last state stands."""
+def train_loop(
+    config: dict[str, Any], *, after_epoch: Callable[[dict[str, Any]], None] | None = None
+) -> None:
+    """Trains to the end, from wherever the last state stands.
+
+    Args:
+        config: A TrainJob, as JSON.
+        after_epoch: Gets the new line of metrics.jsonl once the state is kept, on rank 0; what it
+            raises ends the training.
+    """
     import ray.train
     import ray.train.torch
 
@@ -53,15 +69,16 @@ def train_loop(config: dict[str, Any]) -> None:
     device = torch.device("cpu") if local else ray.train.torch.get_device()
     states: States = LocalStates(job) if local else RayStates()
     data = read_image_level(job.data.root, val_fraction=job.data.val_fraction, seed=job.seed)
-    trainer = Trainer(job, data, shard=shard, device=device)
+    trainer = Trainer(job, data, masked=masked_pairs(job.data), shard=shard, device=device)
     state = states.latest()
     if state is not None:
         trainer.load_state_dict(state)
     files = RunFiles(job, trainer) if shard.rank == 0 else None
     for report in trainer.epochs():
-        if files is not None:
-            files.write(report)
+        line = files.write(report) if files is not None else None
         states.keep(trainer.state_dict() if shard.rank == 0 else {}, report)
+        if line is not None and after_epoch is not None:
+            after_epoch(line)
     if files is not None:
         files.close()
 
@@ -73,10 +90,15 @@ class RunFiles:
         self.job, self.trainer = job, trainer
         self.root = job.run_dir.absolute()
         truncate_metrics(self.root, trainer.position.epoch)
+        self.ticked = time.monotonic()
         self.board = SummaryWriter(str(self.root / TENSORBOARD), purge_step=trainer.position.step)
 
-    def write(self, report: EpochReport) -> None:
-        """Records an epoch; a model that is the best so far replaces model/ as a whole."""
+    def write(self, report: EpochReport) -> dict[str, Any]:
+        """Records an epoch; a model that is the best so far replaces model/ as a whole.
+
+        Returns:
+            The new line of metrics.jsonl; `seconds` is the time since the last one.
+        """
         if report.is_best:
             info = ModelInfo(
                 model=self.job.model,
@@ -86,17 +108,19 @@ class RunFiles:
                     "stage": report.stage,
                     "step": report.step,
                     "seed": self.job.seed,
-                    "selection": "label-free score on held-out sources",
-                    "score": round(report.metrics["val/score"], 6),
+                    "selection": SELECTIONS[objective(report.metrics)],
+                    "score": round(report.metrics[objective(report.metrics)], 6),
                     "versions": versions(("wpcrack", "torch", "timm")),
                 },
             )
             save_model(self.root / MODEL_FOLDER, self.trainer.nets, info)
+        now = time.monotonic()
         line = {
             "epoch": report.epoch,
             "stage": report.stage,
             "step": report.step,
             "best": report.is_best,
+            "seconds": round(now - self.ticked, 3),
             **{k: round(v, 6) for k, v in report.metrics.items()},
         }
         with (self.root / METRICS).open("a", encoding="utf-8") as file:
@@ -104,6 +128,8 @@ class RunFiles:
         for name, value in report.metrics.items():
             self.board.add_scalar(name, value, report.step)
         self.board.flush()
+        self.ticked = now
+        return line
 
     def close(self) -> None:
         """Ends the TensorBoard file."""
@@ -127,7 +153,7 @@ class RayStates:
         """Reports the epoch; a barrier over all workers."""
         import ray.train
 
-        metrics = dict(report.metrics)
+        metrics = {**report.metrics, "epoch": report.epoch, "stage": report.stage}
         name = f"{CHECKPOINTS}/epoch_{report.epoch:05d}"
         if distributed.rank() != 0:
             ray.train.report(metrics, checkpoint_dir_name=name)

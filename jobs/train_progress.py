@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from jobs.train_folder import read_metrics
+from wpcrack.selection import objective
 
 POLL_S = 1.0
 
@@ -71,7 +72,7 @@ def describe(line: dict[str, Any], elapsed_s: float, progress_at_start: float) -
     eta = elapsed_s * (1 - progress) / gained
     return (
         f"train epoch {line['epoch']} {line['stage']}, {line['step']} steps, loss {losses}, "
-        f"score {line['val/score']:.3f}{' (best)' if line['best'] else ''}, "
+        f"score {line[objective(line)]:.3f}{' (best)' if line['best'] else ''}, "
         f"{line['train/images_per_s']:.1f} images/s, data wait {line['train/data_wait']:.0%}, "
         f"{progress:.0%}, ETA {int(eta) // 60}:{int(eta) % 60:02d}"
     )

@@ -12,6 +12,13 @@ from jobs.train_job import TrainJob
 from jobs.versions import versions
 from wpcrack.errors import TrainingError
 from wpcrack.image_level import ImageLevelSet
+from wpcrack.selection import LABEL_FREE, MASKED_IOU, objective
+
+SELECTED_ON = {
+    LABEL_FREE: "label-free score on held-out sources; selected on this split",
+    MASKED_IOU: "IoU on the masked validation images that the user gave; selected on these images",
+}
+"""What report and card say of the metric by which the epoch was chosen."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +29,7 @@ class TrainReport:
     epochs: int
     best_epoch: int
     score: float
-    """Label-free selection score of the kept model."""
+    """Of the kept model, by the metric that selected it."""
     seconds: float
     already_finished: bool = False
 
@@ -36,11 +43,12 @@ def write_report(root: Path, job: TrainJob, data: ImageLevelSet, seconds: float)
             f"{job.run_dir} holds no model: train.steps.adversarial and train.steps.detector are "
             "0; set at least one of them"
         )
+    chosen_by = objective(best)
     values = {
         "epochs": len(lines),
         "best_epoch": best["epoch"],
-        "score": best["val/score"],
-        "selection": "label-free score on held-out sources; selected on this split",
+        "score": best[chosen_by],
+        "selection": SELECTED_ON[chosen_by],
         "val": {k.removeprefix("val/"): v for k, v in best.items() if k.startswith("val/")},
         "items": counts(data),
         "seconds": round(seconds, 1),
@@ -101,8 +109,8 @@ def model_card(job: TrainJob, values: dict[str, Any]) -> str:
             "|---|---|---|---|",
             *rows,
             "",
-            f"Epoch {values['best_epoch']} of {values['epochs']} was selected without pixel labels",
-            "on the val split; the figures below are selected on this split:",
+            f"Epoch {values['best_epoch']} of {values['epochs']} was selected by the",
+            f"{values['selection']}. Figures of the val split:",
             "",
             "| figure | value |",
             "|---|---|",

@@ -212,12 +212,15 @@ def undecided(made: Learner, batch: Batch) -> Learner:
     return made
 
 
-def cls_terms(made: Learner, batch: Batch) -> adversarial.Terms:
+def cls_terms(
+    made: Learner, batch: Batch, losses: LossConfig | None = None, progress: float = 1.0
+) -> adversarial.Terms:
     nets = made.nets
     with torch.no_grad():
         encoding = nets.reconstructor.encode(batch.image)
     activation = nets.classifier(batch.image)
-    return classifier_terms(nets, batch, activation, encoding, made.config.losses)
+    losses = losses or made.config.losses
+    return classifier_terms(nets, batch, activation, encoding, losses, progress=progress)
 
 
 @pytest.mark.parametrize("term", ["cls_crack", "cls_rest"])
@@ -310,3 +313,23 @@ def test_the_crack_part_holds_crack_images_or_one_that_does_not_count() -> None:
 
 def test_labels_are_one_hot_road_then_crack() -> None:
     assert make_batch([0, 1]).label.tolist() == [[1, 0], [0, 1]]
+
+
+def test_ceccm_rises_linearly_over_its_share_of_the_adversarial_stage() -> None:
+    made, batch = learner(), make_batch([1.0, 0.0, 1.0])
+    rising = LossConfig.model_validate({"ceccm": {"warmup": 0.5}})
+    full = cls_terms(made, batch, rising)["ceccm"]
+    for progress, share in ((0.0, 0.0), (0.1, 0.2), (0.25, 0.5), (0.5, 1.0), (0.9, 1.0)):
+        term = cls_terms(made, batch, rising, progress=progress)["ceccm"]
+        torch.testing.assert_close(term, share * full)
+    at_once = cls_terms(made, batch, LossConfig(), progress=0.0)["ceccm"]
+    torch.testing.assert_close(at_once, full)
+
+
+def test_the_adversarial_stage_tells_ceccm_how_far_it_is() -> None:
+    rising = config().model_copy(
+        update={"losses": LossConfig.model_validate({"ceccm": {"warmup": 0.5}})}
+    )
+    made, batch = Learner(rising, torch.device("cpu")), make_batch([1.0, 0.0, 1.0, 0.0])
+    assert made.step("adversarial", batch, 0.0, 0)["ceccm"].item() == 0.0
+    assert made.step("adversarial", batch, 0.25, 1)["ceccm"].item() > 0.0

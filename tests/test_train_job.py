@@ -69,7 +69,7 @@ def make_job(root: Path, run_dir: Path, workers: int, **changes: Any) -> TrainJo
 
 def measured(run_dir: Path) -> list[dict[str, Any]]:
     """Metrics without those that depend on the clock."""
-    clock = ("train/images_per_s", "train/data_wait")
+    clock = ("train/images_per_s", "train/data_wait", "seconds")
     return [
         {k: v for k, v in line.items() if k not in clock}
         for line in read_metrics(run_dir / METRICS)
@@ -88,6 +88,32 @@ def test_a_run_leaves_a_loadable_model_metrics_and_a_card(drawn_set: Path, tmp_p
         "epoch_00004",
         "epoch_00005",
     ]
+
+
+def test_a_masked_validation_set_selects_by_iou_and_the_report_says_so(
+    drawn_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos, masks = tmp_path / "photos", tmp_path / "masks"
+    for folder in (photos, masks):
+        folder.mkdir()
+    rng = np.random.default_rng(1)
+    drawn = draw_window(rng, WINDOW, True, draw_training_street(rng, WINDOW))
+    assert cv2.imwrite(str(photos / "street0.png"), drawn.image[..., ::-1])
+    assert cv2.imwrite(str(masks / "street0.png"), drawn.mask.astype(np.uint8) * 255)
+    data = {"root": drawn_set, "val_images": photos, "val_masks": masks}
+    report = run_training(make_job(drawn_set, tmp_path / "run", 0, data=data))
+    lines = [x for x in read_metrics(tmp_path / "run" / METRICS) if x["stage"] != "warmup"]
+    best = max(lines, key=lambda line: line["val/iou"])
+    assert (report.best_epoch, report.score) == (best["epoch"], best["val/iou"])
+    assert "val/score" in best
+    values = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert "masked validation images" in values["selection"]
+    assert "1 of 1 masked validation images are sources" in capsys.readouterr().err
+
+
+def test_validation_images_without_masks_are_refused(drawn_set: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="val_images needs val_masks too"):
+        make_job(drawn_set, tmp_path, 0, data={"root": drawn_set, "val_images": tmp_path})
 
 
 def test_a_finished_run_is_left_as_it_is(

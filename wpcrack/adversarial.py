@@ -72,13 +72,19 @@ class CrackPart:
 
 
 def adversarial_step(
-    nets: Networks, batch: Batch, optimizers: Optimizers, config: MethodConfig
+    nets: Networks,
+    batch: Batch,
+    optimizers: Optimizers,
+    config: MethodConfig,
+    *,
+    progress: float = 1.0,
 ) -> tuple[Terms, Activation, Encoding]:
     """Phases A and B; each updates its own network only.
 
     With `train.schedule` = shared both phases use one forward pass of each encoder, so phase B
     sees the reconstructor's features from before its update. With fresh, as released, each phase
-    computes what it needs, and the network that it holds fixed is in eval mode.
+    computes what it needs, and the network that it holds fixed is in eval mode. `progress` in
+    [0, 1] of the stage sets the weight of CAM consistency.
 
     Returns:
         The terms, and the forward passes for the detector.
@@ -95,7 +101,7 @@ def adversarial_step(
         if fresh:
             activation = nets.classifier(batch.image)
             encoding = nets.reconstructor.encode(batch.image)
-        cls = classifier_terms(nets, batch, activation, encoding, weights)
+        cls = classifier_terms(nets, batch, activation, encoding, weights, progress=progress)
         descend(cls, optimizers.classifier, clip)
     return {**rec, **cls}, activation, encoding
 
@@ -160,7 +166,13 @@ def reconstructor_terms(
 
 
 def classifier_terms(
-    nets: Networks, batch: Batch, activation: Activation, encoding: Encoding, config: LossConfig
+    nets: Networks,
+    batch: Batch,
+    activation: Activation,
+    encoding: Encoding,
+    config: LossConfig,
+    *,
+    progress: float = 1.0,
 ) -> Terms:
     """Phase B: L_cls = BCE - 0.8 crack - 0.3 rest + 0.5 CECCM; gradient flows through decode.
 
@@ -170,6 +182,7 @@ def classifier_terms(
         activation: of the classifier, with gradient.
         encoding: of the reconstructor, without gradient.
         config: weights.
+        progress: of the stage, in [0, 1]; see `ceccm_weight`.
     """
     part = CrackPart.of(batch)
     image = nets.reconstructor.encoder.normalize(batch.image[part.index])
@@ -190,7 +203,7 @@ def classifier_terms(
     }
     if config.ceccm.enabled:
         other = encoding.activation.cam[part.index].detach()
-        terms["ceccm"] = config.ceccm_weight * losses.cam_consistency(
+        terms["ceccm"] = ceccm_weight(config, progress) * losses.cam_consistency(
             cam[:, CRACK : CRACK + 1].float(),
             other[:, CRACK : CRACK + 1].float(),
             part.shown,
@@ -198,6 +211,16 @@ def classifier_terms(
             config.ceccm,
         )
     return terms
+
+
+def ceccm_weight(config: LossConfig, progress: float) -> float:
+    """Weight of CAM consistency after `progress` of the adversarial stage.
+
+    >>> ceccm_weight(LossConfig(ceccm_weight=0.5, ceccm={"warmup": 0.4}), 0.1)
+    0.125
+    """
+    rising = progress < config.ceccm.warmup
+    return config.ceccm_weight * (progress / config.ceccm.warmup if rising else 1.0)
 
 
 def off_crack(m: Tensor, how: str) -> Tensor:

@@ -61,6 +61,9 @@ class CeccmConfig(Block):
     """Width of the Gaussian around the CAM's center, in image sides. Released: 0.2."""
     center: bool = True
     """Weight by the Gaussian; without it plain CAM consistency."""
+    warmup: Share = 0.0
+    """Share of the adversarial stage over which the weight rises linearly from 0; 0: full weight
+    from the first step (paper)."""
 
 
 class LossConfig(Block):

@@ -1,4 +1,4 @@
-"""Label-free selection: which epoch is best, judged without any pixel label.
+"""Which epoch is best, judged without any pixel label; or with masks, if the user gives some.
 
 score = 0.5 IoU(detector, refined CAM of the averaged classifier; crack windows)
       + 0.5 F1 of "the detector finds a crack in this window" (image-level labels)
@@ -7,6 +7,7 @@ score = 0.5 IoU(detector, refined CAM of the averaged classifier; crack windows)
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -16,6 +17,14 @@ from wpcrack import distributed
 from wpcrack.config import TrainConfig
 
 THRESHOLD = 0.5
+
+LABEL_FREE, MASKED_IOU = "val/score", "val/iou"
+"""Metrics by which an epoch is judged; the second only where a masked validation set is given."""
+
+
+def objective(metrics: Mapping[str, object]) -> str:
+    """The name of the metric that decides among epochs that were measured like this one."""
+    return MASKED_IOU if MASKED_IOU in metrics else LABEL_FREE
 
 
 @dataclass(frozen=True)

@@ -58,13 +58,14 @@ class Learner:
             self.nets.reconstructor.head.load_state_dict(self.nets.classifier.head.state_dict())
 
     def step(self, stage: str, batch: Batch, progress: float, steps_done: int) -> Terms:
-        """One step of a stage; `progress` in [0, 1] of the stage sets the learning rates."""
+        """One step of a stage; its `progress` in [0, 1] sets learning rates and CECCM's weight."""
         self._set_learning_rates(progress)
         with seeded(self.config.seed, steps_done, self.device):
             if stage == "warmup":
                 terms = self._warmup(batch)
             elif stage == "adversarial":
-                terms = self._adversarial(batch, steps_done // self.config.train.epoch_steps)
+                epoch = steps_done // self.config.train.epoch_steps
+                terms = self._adversarial(batch, epoch, progress)
             else:
                 terms = self._fit_detector(batch, joint=self.config.train.joint)
         if stage != "detector":
@@ -78,7 +79,7 @@ class Learner:
         descend(terms, self.optimizers.classifier, self.config.optim.clip_norm)
         return terms
 
-    def _adversarial(self, batch: Batch, epoch: int) -> Terms:
+    def _adversarial(self, batch: Batch, epoch: int, progress: float) -> Terms:
         """The three phases of the paper; in joint epochs the third also updates the encoders."""
         nets, train = self.nets, self.config.train
         first_joint = first_joint_epoch(train)
@@ -86,7 +87,7 @@ class Learner:
         stopped = [nets.reconstructor.decoder] if train.decoder_stops and reached else []
         with frozen(*stopped):
             terms, activation, encoding = adversarial_step(
-                nets, batch, self.optimizers, self.config
+                nets, batch, self.optimizers, self.config, progress=progress
             )
         if is_joint_epoch(epoch, train):
             return {**terms, **self._fit_detector(batch, joint=True)}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,12 +22,14 @@ from wpcrack.adversarial import Batch
 from wpcrack.batches import BatchSource, Images, Shard, validation_batches, validation_part
 from wpcrack.cam import crack_map
 from wpcrack.config import MethodConfig
+from wpcrack.image_folders import Pair
 from wpcrack.image_level import ImageLevelSet
+from wpcrack.masked_validation import masked_iou
 from wpcrack.networks import CRACK
 from wpcrack.optim import learning_rate_share
 from wpcrack.preconditions import require_common_statistics, require_sides
 from wpcrack.pseudo_label import refine
-from wpcrack.selection import THRESHOLD, Agreement, AgreementCounter
+from wpcrack.selection import MASKED_IOU, THRESHOLD, Agreement, AgreementCounter, objective
 from wpcrack.stages import STAGES, Learner
 
 
@@ -54,7 +56,7 @@ class EpochReport:
     step: int
     metrics: Mapping[str, float]
     is_best: bool
-    """The label-free score is the highest so far."""
+    """Its `wpcrack.selection.objective` is the highest so far."""
 
 
 @dataclass
@@ -85,12 +87,22 @@ class Trainer:
         config: MethodConfig,
         data: ImageLevelSet,
         *,
+        masked: Sequence[Pair] = (),
         shard: Shard | None = None,
         device: torch.device | None = None,
     ) -> None:
+        """Prepares a run from its first step.
+
+        Args:
+            config: What is learned.
+            data: Image-level training and validation windows.
+            masked: Validation images with masks; if there are any, they judge the epochs.
+            shard: The part of each batch that this rank reads.
+            device: Of the networks.
+        """
         shard = shard or Shard()
         self.config, self.device = config, device or torch.device("cpu")
-        self.shard = shard
+        self.shard, self.masked = shard, tuple(masked)
         self.source = BatchSource(Images(data.train), config, shard)
         self.val_images = Images(validation_part(data.val, config.train.val_items, config.seed))
         require_sides(config.model, self.source.images.size, self.val_images.size)
@@ -128,25 +140,25 @@ class Trainer:
         seconds = time.perf_counter() - started
         distributed.assert_equal_weights(self.nets)
         tick = time.perf_counter()
-        agreement = self.validate()
+        validation = self.validate().named()
+        if self.masked:
+            validation[MASKED_IOU] = masked_iou(self.nets, self.masked, self.shard, self.device)
         at.stage_seconds += self._agreed_seconds(time.perf_counter() - tick)
         metrics = {
             **meter.means(self.device),
-            **agreement.named(),
+            **validation,
             "train/images_per_s": meter.steps * self.config.train.batch_size / seconds,
             "train/data_wait": waited / seconds,
             "train/lr_share": learning_rate_share(self._progress(), self.config.optim),
             "train/progress": self.progress(),
         }
-        return self._report(stage, metrics, agreement)
+        return self._report(stage, metrics)
 
-    def _report(
-        self, stage: str, metrics: Mapping[str, float], agreement: Agreement
-    ) -> EpochReport:
-        at = self.position
-        is_best = stage != "warmup" and agreement.score > at.best_score
+    def _report(self, stage: str, metrics: Mapping[str, float]) -> EpochReport:
+        at, score = self.position, metrics[objective(metrics)]
+        is_best = stage != "warmup" and score > at.best_score
         if is_best:
-            at.best_score, at.best_epoch = agreement.score, at.epoch
+            at.best_score, at.best_epoch = score, at.epoch
         report = EpochReport(at.epoch, stage, at.step, metrics, is_best)
         at.epoch += 1
         return report
