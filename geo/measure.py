@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import shapely
-from affine import Affine
 from numpy.typing import NDArray
-from rasterio.features import rasterize
-from shapely.geometry import MultiPolygon, Polygon
-from skimage.measure import label
 
 from geo.centerline import Branch, CenterlineOptions, centerlines
-from geo.grid import Grid, Window
+from geo.grid import Grid
 from geo.measure_paths import is_path, measure_paths
 from geo.measures import P95, MeasuredBranch, Measures, orientations, width_profiles
-from geo.polygon_pixels import burned
-from geo.skeleton import skeletons, thinned
+from geo.outlines import Outlines
+from geo.pixel_set import PixelSet
+from geo.polygon_pixels import covered
+from geo.skeleton import thinned
 
 FloatArray = NDArray[np.float64]
 
@@ -78,63 +75,57 @@ def measure(
 
 
 def measure_components(
-    labels: NDArray[np.int32],
-    polygons: dict[int, MultiPolygon],
-    n_pixels: NDArray[np.int64],
-    window: Window,
-    grid: Grid,
+    pixels: PixelSet, traced: Outlines, chosen: NDArray[np.bool_], grid: Grid
 ) -> dict[int, Measures]:
-    """Measure every component of a label image.
+    """Measure 8-connected components.
+
+    A crack whose bounding box has more than WHOLE_PX pixels is measured in the fixed cells of the
+    mosaic's lattice (its centerlines end at their sides), so that what one of them costs stays
+    bounded and the result still does not depend on how the area was cut.
 
     Args:
-        labels: (H, W) int32, 0 = background or not to be measured.
-        polygons: canonical polygon of each label in mosaic pixel coordinates.
-        n_pixels: pixels of each label.
-        window: the place of the array in the mosaic.
+        pixels: of all components.
+        traced: their outlines.
+        chosen: (C,) bool, which components to measure.
         grid: of the mosaic.
+
+    Returns:
+        Measures by number of the component.
     """
-    corner = np.array([window.col_off, window.row_off])
-    thin = thinned(_without_pinholes(labels, polygons, window))
+    owner = pixels.components
+    n_pixels = np.bincount(owner, minlength=len(chosen))
+    large = chosen & (traced.box_areas() > WHOLE_PX)
+    measured = {
+        number: _measure_in_cells(pixels.with_keys(pixels.keys[owner == number]), grid)
+        for number in np.flatnonzero(large).tolist()
+    }
+    thin = thinned(*_without_pinholes(pixels, traced, chosen & ~large))
     simple = is_path(thin)
-    measured = measure_paths(thin, simple, n_pixels, corner, grid)
+    measured |= measure_paths(thin, simple, n_pixels, grid)
     for index in np.flatnonzero(~simple).tolist():
         skeleton, number = thin.skeleton(index), int(thin.names[index])
         found = centerlines(skeleton, grid, CenterlineOptions())
         result = measure(found, int(n_pixels[number]), grid)
-        measured[number] = _moved(result, corner + skeleton.corner[::-1])
+        measured[number] = _moved(result, skeleton.corner[::-1])
     return measured
 
 
-def measure_polygon(
-    geometry: MultiPolygon, n_pixels: int, grid: Grid, *, max_px: int = WHOLE_PX
-) -> Measures:
-    """Measure a crack from its polygon; the same as from its pixels, wherever they came from.
-
-    A crack whose bounding box has more than ``max_px`` pixels is measured in the fixed cells of
-    the mosaic's lattice (its centerlines end at their sides), so that memory stays bounded and the
-    result still does not depend on how the area was cut.
-    """
-    left, top, right, bottom = geometry.bounds
-    if (right - left) * (bottom - top) > max_px:
-        return _measure_in_cells(geometry, n_pixels, grid)
-    marked, window = burned(geometry)
-    counts = np.array([0, n_pixels])
-    return measure_components(marked.astype(np.int32), {1: geometry}, counts, window, grid)[1]
-
-
-def _measure_in_cells(geometry: MultiPolygon, n_pixels: int, grid: Grid) -> Measures:
+def _measure_in_cells(crack: PixelSet, grid: Grid) -> Measures:
     branches: list[Branch] = []
     n_graphs = n_nodes = 0
-    for part in _cells(geometry):
-        marked, window = burned(part)
-        labels = label(marked, connectivity=2).astype(np.int32)  # type: ignore[no-untyped-call]
-        for _, skeleton in skeletons(labels):
-            corner = skeleton.corner[::-1] + np.array([window.col_off, window.row_off])
+    rows, cols = crack.places()
+    cells = np.column_stack((rows // CELL_PX, cols // CELL_PX))
+    _, cell_of = np.unique(cells, axis=0, return_inverse=True)
+    for cell in range(int(cell_of.max()) + 1):
+        part = crack.with_keys(crack.keys[cell_of == cell])
+        thin = thinned(part, part.components)
+        for index in range(len(thin.names)):
+            skeleton = thin.skeleton(index)
             found = centerlines(skeleton, grid, CenterlineOptions())
             branches += [
                 replace(
                     branch,
-                    line=branch.line + corner,
+                    line=branch.line + skeleton.corner[::-1],
                     from_node=branch.from_node + n_nodes,
                     to_node=branch.to_node + n_nodes,
                 )
@@ -142,43 +133,26 @@ def _measure_in_cells(geometry: MultiPolygon, n_pixels: int, grid: Grid) -> Meas
             ]
             n_nodes += 1 + max(max(b.from_node, b.to_node) for b in found)
             n_graphs += 1
-    return measure(branches, n_pixels, grid, n_graphs=n_graphs)
-
-
-def _cells(geometry: MultiPolygon) -> Iterator[shapely.Geometry]:
-    """What of a crack lies in each cell, cell by cell, from the top left."""
-    left, top, right, bottom = (int(value) for value in geometry.bounds)
-    for row in range(top // CELL_PX, -(-bottom // CELL_PX)):
-        band = shapely.box(left, row * CELL_PX, right, (row + 1) * CELL_PX)
-        in_band = shapely.intersection(geometry, band)
-        for col in range(left // CELL_PX, -(-right // CELL_PX)):
-            cell = shapely.box(
-                col * CELL_PX, row * CELL_PX, (col + 1) * CELL_PX, (row + 1) * CELL_PX
-            )
-            part = shapely.intersection(in_band, cell)
-            if part.area > 0:
-                yield part
+    return measure(branches, len(crack), grid, n_graphs=n_graphs)
 
 
 def _without_pinholes(
-    labels: NDArray[np.int32], polygons: dict[int, MultiPolygon], window: Window
-) -> NDArray[np.int32]:
-    """Close the small holes of the components."""
-    outlines = np.array(list(polygons.values()), dtype=object)
-    parts, owner = shapely.get_parts(outlines, return_index=True)
-    pierced = shapely.get_num_interior_rings(parts) > 0
-    numbers = np.array(list(polygons), dtype=np.int64)[owner[pierced]]
-    holes = [
-        (Polygon(ring), number)
-        for part, number in zip(parts[pierced], numbers.tolist(), strict=True)
-        for ring in part.interiors
-        if Polygon(ring).area <= PINHOLE_PX
-    ]
-    if not holes:
-        return labels
-    closed = labels.copy()
-    rasterize(holes, out=closed, transform=Affine.translation(window.col_off, window.row_off))
-    return closed
+    pixels: PixelSet, traced: Outlines, chosen: NDArray[np.bool_]
+) -> tuple[PixelSet, NDArray[np.int64]]:
+    """The pixels of the chosen components and of their small holes, and their components."""
+    owner = pixels.components
+    small = traced.is_hole & chosen[traced.owner] & (traced.areas() <= PINHOLE_PX)
+    if chosen.all() and not small.any():
+        return pixels, owner.astype(np.int64)
+    lengths = np.diff(traced.ring_starts)
+    starts = np.append(0, np.cumsum(lengths[small]))
+    vertices = traced.vertices[np.repeat(small, lengths)]
+    holes = covered(vertices, starts, traced.owner[small])
+    kept = chosen[owner]
+    keys = np.append(pixels.keys[kept], pixels.keys_of(holes.rows, holes.cols))
+    order = np.argsort(keys)
+    owners = np.concatenate((owner[kept].astype(np.int64), holes.owner))
+    return pixels.with_keys(keys[order]), owners[order]
 
 
 def _moved(measures: Measures, corner: NDArray[np.int64]) -> Measures:

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from geo.centerline import CenterlineOptions, mapped, pixel_to_meters
 from geo.grid import Grid
 from geo.measures import P95, FloatArray, MeasuredBranch, Measures, orientations, width_profiles
-from geo.skeleton import IntArray, Thinned
+from geo.pixel_set import IntArray
+from geo.skeleton import Thinned
 from geo.skeleton_graph import DOT_M
 
 MAX_PATH_PX = 64
@@ -58,26 +59,25 @@ def is_path(thin: Thinned) -> BoolArray:
 
 
 def measure_paths(
-    thin: Thinned, chosen: BoolArray, n_pixels: IntArray, corner: IntArray, grid: Grid
+    thin: Thinned, chosen: BoolArray, n_pixels: IntArray, grid: Grid
 ) -> dict[int, Measures]:
     """Measure components whose skeletons are paths.
 
     Args:
-        thin: skeletons of an array.
+        thin: skeletons.
         chosen: (N,) bool, some of those of `is_path`.
-        n_pixels: pixels of each label.
-        corner: (2,) col, row of the array in the mosaic.
+        n_pixels: pixels of each component, by number.
         grid: the pixels' size and shape.
 
     Returns:
-        Measures by label.
+        Measures by number.
     """
     options = CenterlineOptions()
     measured: dict[int, Measures] = {}
     for paths in _paths(thin, chosen, grid):
         lean = shapely.simplify(_lines(paths, options), options.simplify_px * max(grid.pixel_m))
         names = thin.names[paths.members]
-        results = _measured(paths, lean, n_pixels[names], corner, grid)
+        results = _measured(paths, lean, n_pixels[names], grid)
         measured.update(zip(names.tolist(), results, strict=True))
     return measured
 
@@ -192,7 +192,7 @@ def _beyond(points: FloatArray, length: FloatArray) -> FloatArray:
 
 
 def _measured(
-    paths: _Paths, lean: NDArray[np.object_], n_pixels: IntArray, corner: IntArray, grid: Grid
+    paths: _Paths, lean: NDArray[np.object_], n_pixels: IntArray, grid: Grid
 ) -> Iterator[Measures]:
     """The measures of each path from its simplified line."""
     count = len(lean)
@@ -209,7 +209,7 @@ def _measured(
     last = np.cumsum(np.bincount(owner, minlength=count))
     span = in_m[last - 1] - in_m[np.append(0, last[:-1])]
     chord = np.hypot(span[:, 0], span[:, 1])
-    placed = np.split(lines + (corner + paths.corner)[owner], last[:-1])
+    placed = np.split(lines + paths.corner[owner], last[:-1])
     columns = (
         length_m,
         np.percentile(widths, P95, axis=1),

@@ -10,16 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import shapely
-from affine import Affine
 from numpy.typing import NDArray
-from rasterio.features import shapes
 from shapely.geometry import MultiPolygon
-from skimage.measure import label
 
 from geo.grid import Grid, Window
 from geo.measure import measure_components
 from geo.measures import Measures
+from geo.outlines import outlines
+from geo.pixel_set import IntArray, Owner, PixelSet, firsts
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,91 +69,62 @@ def pieces(
     """
     if mask.shape != (window.height, window.width) or probability.shape != mask.shape:
         raise ValueError(f"{mask.shape}, {probability.shape} do not fit {window}")
-    if not mask.any():
+    pixels = PixelSet.of_mask(mask, window.row_off, window.col_off)
+    if not len(pixels):
         return []
-    labels = label(mask, connectivity=2).astype(np.int32)  # type: ignore[no-untyped-call]
-    flat = np.flatnonzero(mask)
-    owner = labels.ravel()[flat]
+    owner, (rows, cols) = pixels.components, pixels.places()
     n_pixels = np.bincount(owner)
-    sums = np.bincount(owner, weights=probability.ravel()[flat])  # exact below 2**53
-    found, first = np.unique(owner, return_index=True)
-    tops, lefts = np.divmod(flat[first], window.width)
-    polygons = _polygons(labels, mask, window)
-    seams = _seam_pixels(labels, window, grid)
-    seam = np.isin(labels, list(seams)) if seams else None
-    whole = labels if seam is None else np.where(seam, 0, labels)
-    measures = measure_components(whole, polygons, n_pixels, window, grid)
-    ragged = None if valid is None else set(np.unique(labels[_beside_nodata(valid)]).tolist())
+    weights = probability[rows - window.row_off, cols - window.col_off]
+    sums = np.bincount(owner, weights).astype(np.int64)  # exact below 2**53
+    first = firsts(owner, len(n_pixels))
+    traced = outlines(pixels)
+    seams = _seam_pixels(rows, cols, owner, window, grid)
+    whole = np.ones(len(n_pixels), bool)
+    whole[list(seams)] = False
+    measures = measure_components(pixels, traced, whole, grid)
+    ragged = [None] * len(first) if valid is None else _ragged(valid, rows, cols, owner, window)
     none = np.empty((0, 2), np.int64)
-    cut = [
-        Piece(
-            geometry=polygons[number],
-            n_pixels=int(n_pixels[number]),
-            probability_sum=int(sums[number]),
-            top=int(top) + window.row_off,
-            left=int(left) + window.col_off,
-            seam_pixels=seams.get(number, none),
-            touches_nodata=None if ragged is None else number in ragged,
-            measures=measures.get(number),
+    columns = (n_pixels, sums, rows[first], cols[first])
+    return [
+        Piece(geometry, count, total, top, left, seams.get(number, none), beside, found)
+        for number, (geometry, beside, found, count, total, top, left) in enumerate(
+            zip(
+                traced.polygons(),
+                ragged,
+                map(measures.get, range(len(first))),
+                *(column.tolist() for column in columns),
+                strict=True,
+            )
         )
-        for number, top, left in zip(found.tolist(), tops, lefts, strict=True)
     ]
-    return sorted(cut, key=lambda piece: (piece.top, piece.left))
 
 
-def _beside_nodata(valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """(H, W) bool: pixels with one of their eight neighbors without imagery."""
-    every = valid[:-2] & valid[1:-1] & valid[2:]
-    return ~(every[:, :-2] & every[:, 1:-1] & every[:, 2:])
-
-
-def canonical(geometry: shapely.Geometry) -> MultiPolygon:
-    """Return the one representation of a pixel-shaped area: no needless vertex, fixed order.
-
-    Two unions of the same pixels become equal byte by byte, whatever they were united from.
-    """
-    lean = shapely.simplify(shapely.normalize(geometry), 0, preserve_topology=True)
-    ordered = shapely.normalize(lean)
-    parts = [part for part in shapely.get_parts(ordered) if part.geom_type == "Polygon"]
-    return MultiPolygon(parts)
-
-
-def _polygons(
-    labels: NDArray[np.int32], mask: NDArray[np.bool_], window: Window
-) -> dict[int, MultiPolygon]:
-    """Polygon of each label; 4-connected tracing, as 8-connected rings touch themselves."""
-    shift = Affine.translation(window.col_off, window.row_off)
-    traced = list(shapes(labels, mask=mask, connectivity=4, transform=shift))
-    numbers = np.array([number for _, number in traced], dtype=np.int64)
-    order = np.argsort(numbers, kind="stable")
-    found, group = np.unique(numbers[order], return_inverse=True)
-    outlines = _outlines([outline["coordinates"] for outline, _ in traced])[order]
-    # traced rings have no needless vertex, so normalizing makes them canonical (see the tests)
-    whole = shapely.normalize(shapely.multipolygons(outlines, indices=group))
-    return dict(zip(found.tolist(), whole, strict=True))
-
-
-def _outlines(traced: list[list[list[tuple[float, float]]]]) -> NDArray[np.object_]:
-    """Polygons of traced rings (the shell first, then its holes), built all at once."""
-    rings = [ring for outline in traced for ring in outline]
-    vertices = np.array([vertex for ring in rings for vertex in ring])
-    lengths, counts = [len(ring) for ring in rings], [len(outline) for outline in traced]
-    linear = shapely.linearrings(vertices, indices=np.repeat(np.arange(len(rings)), lengths))
-    owner = np.repeat(np.arange(len(traced)), counts)
-    outlines: NDArray[np.object_] = shapely.polygons(linear, indices=owner)
-    return outlines
+def _ragged(
+    valid: NDArray[np.bool_], rows: IntArray, cols: IntArray, owner: Owner, window: Window
+) -> list[bool | None]:
+    """For each component, whether a pixel of it has one of its eight neighbors without imagery."""
+    ragged = np.zeros(int(owner.max()) + 1, bool)
+    if not valid.all():
+        top, left = rows - window.row_off, cols - window.col_off
+        for row, col in np.ndindex(3, 3):
+            ragged[owner[~valid[top + row, left + col]]] = True
+    found: list[bool | None] = ragged.tolist()
+    return found
 
 
 def _seam_pixels(
-    labels: NDArray[np.int32], window: Window, grid: Grid
-) -> dict[int, NDArray[np.int64]]:
-    """Mosaic pixels (N, 2) row, col of each label on the sides with mosaic beyond them."""
-    side = np.zeros(labels.shape, bool)
-    side[0] |= window.row_off > 0
-    side[-1] |= window.row_end < grid.shape[0]
-    side[:, 0] |= window.col_off > 0
-    side[:, -1] |= window.col_end < grid.shape[1]
-    rows, cols = np.nonzero(side & (labels > 0))
-    owner = labels[rows, cols]
-    pixels = np.column_stack((rows + window.row_off, cols + window.col_off)).astype(np.int64)
-    return {int(number): pixels[owner == number] for number in np.unique(owner)}
+    rows: IntArray, cols: IntArray, owner: Owner, window: Window, grid: Grid
+) -> dict[int, IntArray]:
+    """Mosaic pixels (N, 2) row, col of each component on the sides with mosaic beyond them."""
+    side = np.zeros(len(rows), bool)
+    side |= (rows == window.row_off) & (window.row_off > 0)
+    side |= (rows == window.row_end - 1) & (window.row_end < grid.shape[0])
+    side |= (cols == window.col_off) & (window.col_off > 0)
+    side |= (cols == window.col_end - 1) & (window.col_end < grid.shape[1])
+    here = np.flatnonzero(side)
+    here = here[np.argsort(owner[here], kind="stable")]
+    numbers, starts = np.unique(owner[here], return_index=True)
+    pixels = np.column_stack((rows[here], cols[here]))
+    ends = np.append(starts[1:], len(here))
+    runs = zip(numbers.tolist(), starts, ends, strict=len(here) > 0)
+    return {number: pixels[start:end] for number, start, end in runs}

@@ -7,18 +7,23 @@ what was one 8-connected component before the cut is one again after it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
-import shapely
 from numpy.typing import NDArray
 
 from geo.grid import Grid
-from geo.measure import measure_polygon
-from geo.polygonize import Piece, canonical
+from geo.measure import measure_components
+from geo.outlines import outlines
+from geo.pixel_set import PixelSet
+from geo.polygon_pixels import pixels_of_each
+from geo.polygonize import Piece
 
 _NEIGHBORS = ((0, 1), (1, -1), (1, 0), (1, 1))
 """Half of the eight neighbors (row, col): the other half is seen from the other pixel."""
+
+AT_ONCE_PX = 4_000_000
+"""Pixels of joined cracks that are traced and measured at once: 0.5 GB."""
 
 
 def join(pieces: Sequence[Piece], grid: Grid) -> list[Piece]:
@@ -37,7 +42,8 @@ def join(pieces: Sequence[Piece], grid: Grid) -> list[Piece]:
     groups: dict[int, list[Piece]] = {}
     for root, piece in zip(_roots(cut), cut, strict=True):
         groups.setdefault(root, []).append(piece)
-    whole += [_united(group, grid) for group in groups.values()]
+    for batch in _batches(groups.values()):
+        whole += _united(batch, grid)
     return sorted(whole, key=lambda piece: (piece.top, piece.left))
 
 
@@ -78,22 +84,42 @@ def _matches(keys: NDArray[np.int64], owner: NDArray[np.int64], step: int) -> ND
     return np.column_stack((owner[hit], owner[at[hit]]))
 
 
-def _united(group: list[Piece], grid: Grid) -> Piece:
-    geometry = group[0].geometry if len(group) == 1 else _union(group)
-    n_pixels = sum(piece.n_pixels for piece in group)
-    top, left = min((piece.top, piece.left) for piece in group)
-    known = [piece.touches_nodata for piece in group if piece.touches_nodata is not None]
-    return Piece(
-        geometry=geometry,
-        n_pixels=n_pixels,
-        probability_sum=sum(piece.probability_sum for piece in group),
-        top=top,
-        left=left,
-        seam_pixels=np.empty((0, 2), np.int64),
-        touches_nodata=any(known) if known else None,
-        measures=measure_polygon(geometry, n_pixels, grid),
-    )
+def _batches(groups: Iterable[list[Piece]]) -> Iterator[list[list[Piece]]]:
+    """Groups in batches of at most AT_ONCE_PX pixels, or of a single group."""
+    batch: list[list[Piece]] = []
+    size = 0
+    for group in groups:
+        n_pixels = sum(piece.n_pixels for piece in group)
+        if batch and size + n_pixels > AT_ONCE_PX:
+            yield batch
+            batch, size = [], 0
+        batch.append(group)
+        size += n_pixels
+    if batch:
+        yield batch
 
 
-def _union(group: list[Piece]) -> shapely.MultiPolygon:
-    return canonical(shapely.union_all([piece.geometry for piece in group]))
+def _united(groups: list[list[Piece]], grid: Grid) -> Iterator[Piece]:
+    """Whole cracks, traced and measured anew from the pixels of their pieces."""
+    outlines_of = [piece.geometry for group in groups for piece in group]
+    found = pixels_of_each(np.array(outlines_of, dtype=object))
+    pixels = PixelSet.of_places(found.rows, found.cols)
+    traced = outlines(pixels)
+    geometry = traced.polygons()
+    assert len(geometry) == len(groups), "a group is one component"
+    measures = measure_components(pixels, traced, np.ones(len(groups), bool), grid)
+    for group in groups:
+        top, left = min((piece.top, piece.left) for piece in group)
+        first = pixels.keys_of(np.array(top), np.array(left))
+        number = int(pixels.components[np.searchsorted(pixels.keys, first)])
+        known = [piece.touches_nodata for piece in group if piece.touches_nodata is not None]
+        yield Piece(
+            geometry=geometry[number],
+            n_pixels=sum(piece.n_pixels for piece in group),
+            probability_sum=sum(piece.probability_sum for piece in group),
+            top=top,
+            left=left,
+            seam_pixels=np.empty((0, 2), np.int64),
+            touches_nodata=any(known) if known else None,
+            measures=measures[number],
+        )

@@ -1,23 +1,19 @@
-"""Skeletons of crack masks as pixel graphs, one per component.
+"""Skeletons of cracks as pixel graphs, one per component.
 
-The thinning runs once over all components of an array: it looks at 3 x 3 pixels only, and those
-of one 8-connected component never see another. So a component has the same skeleton whatever
-array it lies in, which is what makes measures independent of the cut into blocks.
-
-Thinning after Lee (1994), as that after Zhang and Suen (1984) eats diagonal cracks of an even
-number of pixels from their ends, in the worst case wholly; both take the same time.
+The thinning runs once over all components: it looks at 3 x 3 pixels only, and those of one
+8-connected component never see another. So a component has the same skeleton in any company,
+which is what makes measures independent of the cut into blocks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from skimage.morphology import skeletonize
 
-IntArray = NDArray[np.int64]
+from geo.pixel_set import SE, SW, E, IntArray, N, PixelSet, S, W
+from geo.thinning import thin
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +21,7 @@ class Skeleton:
     """The pixel graph of one component.
 
     Attributes:
-        pixels: (K, 2) row, col of the skeleton in raster order.
+        pixels: (K, 2) row, col of the skeleton in the mosaic, in raster order.
         edges: (E, 2) indices of neighboring skeleton pixels. Corners count as neighbors only
             where no side leads around them, so that a staircase is a path and not a chain of
             triangles.
@@ -45,10 +41,10 @@ class Skeleton:
 
 @dataclass(frozen=True, eq=False)
 class Thinned:
-    """The skeletons of all components of an array, one run after the other, by label.
+    """The skeletons of all components of a set, one run after the other, by number.
 
     Attributes:
-        names: (N,) label of each component.
+        names: (N,) number of each component.
         pixels: (K, 2) row, col; those of component n are ``pixels[starts[n]:starts[n + 1]]``.
         edges: (E, 2) indices into ``pixels``.
         border: (B, 2) row, col of the background pixels beside the components.
@@ -73,37 +69,27 @@ class Thinned:
         )
 
 
-def skeletons(labels: NDArray[np.int32]) -> Iterator[tuple[int, Skeleton]]:
-    """Label and skeleton of each component of a label image, by label (see `thinned`)."""
-    thin = thinned(labels)
-    for index, name in enumerate(thin.names.tolist()):
-        yield name, thin.skeleton(index)
-
-
-def thinned(labels: NDArray[np.int32]) -> Thinned:
-    """Thin each component of a label image; pixels count from the array's top-left corner.
+def thinned(pixels: PixelSet, owner: NDArray[np.integer]) -> Thinned:
+    """Thin each component of a set of pixels.
 
     Args:
-        labels: (H, W) int32, 0 = background; equal labels are one 8-connected component.
+        pixels: of 8-connected components.
+        owner: (N,) number of each pixel's component.
     """
-    padded = np.pad(labels, 1)
-    values, width = padded.ravel(), padded.shape[1]
-    thin = skeletonize(padded > 0, method="lee")  # type: ignore[no-untyped-call]
-    flat = np.flatnonzero(thin)
-    flat = flat[np.argsort(values[flat], kind="stable")]
-    owner = values[flat]
-    number = np.full(padded.size, -1, np.int32)
-    number[flat] = np.arange(len(flat), dtype=np.int32)
-    edges = _edges(flat, number, width)
-    border, border_owner = _border(padded)
-    names = np.unique(owner)
+    left = thin(pixels)
+    left = left[np.argsort(owner[left], kind="stable")]
+    number = np.full(len(pixels) + 1, -1, np.int32)
+    number[left] = np.arange(len(left), dtype=np.int32)
+    edges = _edges(left, number, pixels.neighbors)
+    border, border_owner = _border(pixels, owner)
+    names = np.unique(owner[left])
     return Thinned(
         names.astype(np.int64),
-        _places(flat, width),
+        np.column_stack(pixels.places(pixels.keys[left])),
         edges,
-        _places(border, width),
-        _starts(owner, names),
-        _starts(owner[edges[:, 0]], names),
+        np.column_stack(pixels.places(border)),
+        _starts(owner[left], names),
+        _starts(owner[left][edges[:, 0]], names),
         _starts(border_owner, names),
     )
 
@@ -114,45 +100,34 @@ def _starts(owner: NDArray[np.integer], names: NDArray[np.integer]) -> IntArray:
     return starts
 
 
-def _places(flat: IntArray, width: int) -> IntArray:
-    """(N, 2) row, col in the unpadded array."""
-    return np.column_stack(np.divmod(flat, width)) - 1
-
-
-def _edges(flat: IntArray, number: NDArray[np.int32], width: int) -> IntArray:
+def _edges(left: IntArray, number: NDArray[np.int32], beside: NDArray[np.int32]) -> IntArray:
     """Pairs of neighboring skeleton pixels, ordered by the first of each."""
     pairs = []
-    for step, around in (
-        (1, ()),
-        (width, ()),
-        (width + 1, (1, width)),
-        (width - 1, (-1, width)),
-    ):
-        joined = number[flat + step] >= 0
+    for step, around in ((E, ()), (S, ()), (SE, (E, S)), (SW, (W, S))):
+        joined = number[beside[step][left]] >= 0
         for side in around:
-            joined &= number[flat + side] < 0
-        here = flat[joined]
-        pairs.append(np.column_stack((number[here], number[here + step])))
+            joined &= number[beside[side][left]] < 0
+        here = left[joined]
+        pairs.append(np.column_stack((number[here], number[beside[step][here]])))
     edges = np.concatenate(pairs).astype(np.int64)
     return edges[np.lexsort((edges[:, 1], edges[:, 0]))]
 
 
-def _border(padded: NDArray[np.int32]) -> tuple[IntArray, IntArray]:
-    """Background pixels beside a component and their component, by component, then in raster.
+def _border(pixels: PixelSet, owner: NDArray[np.integer]) -> tuple[IntArray, IntArray]:
+    """Keys of pixels beside a component and their component, by component, then in raster order.
 
     Sides suffice: the background pixel nearest to a crack pixel always has one toward it.
     """
-    values, width = padded.ravel(), padded.shape[1]
-    inside = np.flatnonzero(values)
     found, owners = [], []
-    for step in (-width, -1, 1, width):
-        beside = inside + step
-        outside = values[beside] == 0
-        found.append(beside[outside])
-        owners.append(values[inside[outside]])
-    pairs = np.concatenate(owners).astype(np.int64) * values.size + np.concatenate(found)
+    for step in (N, W, E, S):
+        outside = pixels.neighbors[step] == len(pixels)
+        found.append(pixels.keys[outside] + pixels.steps[step])
+        owners.append(owner[outside])
+    keys = np.concatenate(found)
+    span = int(keys.max()) + 1 if len(keys) else 1
+    pairs = np.concatenate(owners).astype(np.int64) * span + keys
     pairs.sort()  # np.unique hashes, which takes ten times as long where most are different
     new = np.ones(len(pairs), bool)
     new[1:] = pairs[1:] != pairs[:-1]
-    owner, flat = np.divmod(pairs[new], values.size)
-    return flat, owner
+    border_owner, border = np.divmod(pairs[new], span)
+    return border, border_owner

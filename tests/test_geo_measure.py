@@ -187,12 +187,12 @@ def test_thinning_keeps_wide_and_diagonal_cracks():
 
 
 def test_a_crack_too_large_for_one_piece_is_measured_in_cells(monkeypatch):
-    monkeypatch.setattr(measuring, "CELL_PX", 128)
     rng = np.random.default_rng(3)
     mask, _ = bar(rng, 5, 600)
     (crack,) = measured(mask)
-    grid = grid_of(mask.shape)
-    cells = measuring.measure_polygon(crack.geometry, crack.n_pixels, grid, max_px=1000)
+    monkeypatch.setattr(measuring, "CELL_PX", 128)
+    monkeypatch.setattr(measuring, "WHOLE_PX", 1000)
+    cells = measured(mask, cut=200)[0].measures
     # each of the five cuts leaves an end that is lengthened: 7 % at cells of 128, 0.2 % at 4096
     assert cells.length_m == pytest.approx(crack.measures.length_m, rel=0.1)
     assert cells.width_p95_m == pytest.approx(crack.measures.width_p95_m, rel=0.1)
