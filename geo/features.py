@@ -114,7 +114,8 @@ def crack_rows(
         options: see `AssembleOptions`.
         roads: to which the cracks are added, and which names their type and segment.
     """
-    count, gsd_mm = len(cracks), MM * grid.gsd_m
+    count = len(cracks)
+    gsd_mm = MM * np.nan_to_num(cracks["gsd_m"].to_numpy(), nan=grid.gsd_m)
     values = {name: cracks[name].to_numpy() for name in ("n_pixels", "probability_sum", "length_m")}
     area = values["n_pixels"] * grid.pixel_area_m2
     width = MM * area / values["length_m"]
@@ -137,7 +138,7 @@ def crack_rows(
         "severity_d6433": severity,
         "severity_ltpp": ltpp(width, gsd_mm, options.severity),
         "confidence": values["probability_sum"] / (255.0 * values["n_pixels"]),
-        "gsd_mm": np.full(count, gsd_mm),
+        "gsd_mm": gsd_mm,
         "width_reliable": reliable(width, gsd_mm, options.severity),
         "touches_nodata": cracks["touches_nodata"],
         "segment_id": [None] * count if on_roads is None else on_roads.segment_ids,

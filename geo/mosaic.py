@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 
 from geo.area import Area
-from geo.common_grid import common_grid, job_crs, true_gsd_m
+from geo.common_grid import common_grid, job_crs
 from geo.errors import InputError, first_line
 from geo.grid import Grid, Window, moved_origin
 from geo.opening import ReadOptions, gdal_settings
 from geo.placing import Placed, hull, painting_key, place
+from geo.raster import PixelSizes, Raster
 from geo.stretch import Stretch, measure_stretch
 from geo.tile import ListedTile, Tile, TileProblem
 from geo.tile_pixels import TileReader
@@ -38,23 +39,6 @@ class Block:
 
     block_id: str
     window: Window
-
-
-@dataclass(frozen=True, eq=False)
-class Raster:
-    """Pixels of a window.
-
-    Attributes:
-        image: (H, W, 3) uint8.
-        valid: (H, W) bool; False where there is no imagery.
-        failures: tiles that failed, with the reason.
-        gsd_m: the largest pixel that was seen, at least the grid's: what the image can resolve.
-    """
-
-    image: NDArray[np.uint8]
-    valid: NDArray[np.bool_]
-    failures: tuple[TileProblem, ...]
-    gsd_m: float
 
 
 @dataclass(frozen=True)
@@ -175,7 +159,7 @@ class Mosaic:
         """
         image = np.zeros((window.height, window.width, 3), np.uint8)
         valid = np.zeros((window.height, window.width), bool)
-        failures, gsd_m = [], self.grid.gsd_m
+        failures, sizes_m = [], PixelSizes(self.grid, valid.shape)
         reader = TileReader(self.grid, self.stretch, self.reading)
         with gdal_settings(self.reading):
             tiles, unusable = self._opened(window, reader)
@@ -192,11 +176,10 @@ class Mosaic:
                     else:
                         np.copyto(image[here], pixels.image, where=new[..., None])
                     valid[here] |= new
-                    if new.any():
-                        gsd_m = max(gsd_m, true_gsd_m(tile, self.grid.crs))
+                    sizes_m.see(here, new, tile)
                 if reason := next((pixels.failure for pixels in seen if pixels.failure), None):
                     failures.append(_failure(tile, reason))
-        return Raster(image, valid, tuple(failures), gsd_m)
+        return Raster(image, valid, tuple(failures), sizes_m.largest, sizes_m.known)
 
     def _opened(
         self, window: Window, reader: TileReader

@@ -34,6 +34,7 @@ SCHEMA = pa.schema(
         pa.field("top", pa.int64()),
         pa.field("left", pa.int64()),
         pa.field("touches_nodata", pa.bool_()),
+        pa.field("gsd_m", pa.float64()),
         pa.field("seam_pixels", pa.list_(pa.int64())),
         *(pa.field(name, pa.float64()) for name in MEASURES),
         pa.field("branches", pa.list_(BRANCH)),
@@ -50,6 +51,7 @@ def to_table(pieces: Sequence[Piece]) -> pa.Table:
         "top": [p.top for p in pieces],
         "left": [p.left for p in pieces],
         "touches_nodata": [p.touches_nodata for p in pieces],
+        "gsd_m": [p.gsd_m for p in pieces],
         "seam_pixels": [p.seam_pixels.ravel() for p in pieces],
         "branches": _branches(pieces),
     }
@@ -61,11 +63,12 @@ def to_table(pieces: Sequence[Piece]) -> pa.Table:
 def to_pieces(table: pa.Table) -> list[Piece]:
     """Unmeasured pieces of a table, to be joined."""
     geometry = shapely.from_wkb(table["geometry"].to_numpy())
-    columns = ("n_pixels", "probability_sum", "top", "left", "touches_nodata", "seam_pixels")
-    rows = zip(geometry, *(table[name].to_pylist() for name in columns), strict=True)
+    columns = ("n_pixels", "probability_sum", "top", "left", "touches_nodata", "gsd_m")
+    seams = (np.array(s, np.int64).reshape(-1, 2) for s in table["seam_pixels"].to_pylist())
+    rows = zip(geometry, seams, *(table[name].to_pylist() for name in columns), strict=True)
     return [
-        Piece(outline, n, total, top, left, np.array(seam, np.int64).reshape(-1, 2), ragged)
-        for outline, n, total, top, left, ragged, seam in rows
+        Piece(outline, n, total, top, left, seam, ragged, gsd_m=gsd)
+        for outline, seam, n, total, top, left, ragged, gsd in rows
     ]
 
 

@@ -33,6 +33,7 @@ class Piece:
             the piece is a whole crack.
         touches_nodata: whether a pixel beside it has no imagery; None if that was not asked.
         measures: of a whole crack; None for a piece, which is measured when it is joined.
+        gsd_m: of the coarsest imagery under it; None: the grid's.
     """
 
     geometry: MultiPolygon
@@ -43,6 +44,7 @@ class Piece:
     seam_pixels: NDArray[np.int64]
     touches_nodata: bool | None = None
     measures: Measures | None = None
+    gsd_m: float | None = None
 
     @property
     def touches_seam(self) -> bool:

@@ -122,4 +122,5 @@ def _united(groups: list[list[Piece]], grid: Grid) -> Iterator[Piece]:
             seam_pixels=np.empty((0, 2), np.int64),
             touches_nodata=any(known) if known else None,
             measures=measures[number],
+            gsd_m=max((p.gsd_m for p in group if p.gsd_m is not None), default=None),
         )

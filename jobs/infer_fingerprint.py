@@ -15,7 +15,7 @@ from geo.mosaic import Mosaic
 from jobs.infer_job import InferJob
 from jobs.map_rules import MapRules
 
-FORMAT = 1
+FORMAT = 2
 """Version of parts and fingerprint; parts of another version are never mixed in."""
 
 ASSEMBLY_KEYS = frozenset({"roads", *MapRules.model_fields}) - {"formats"}

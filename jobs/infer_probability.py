@@ -10,12 +10,19 @@ from xml.etree import ElementTree as Xml
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio.errors import RasterioError
 
+from geo.errors import InputError, first_line
 from geo.grid import Grid, Window, moved_origin
+from geo.ground import Ground
 from geo.mosaic import Block
 
 VRT = "probability.vrt"
 """Inside the folder of the blocks; its paths are relative, so the folder can be moved."""
+
+
+GROUND_TAG = "WPCRACK_GROUND"
+"""Metadata of a block's file: where there was imagery, and how fine."""
 
 
 def probability_file(folder: Path, block: Block) -> Path:
@@ -24,7 +31,7 @@ def probability_file(folder: Path, block: Block) -> Path:
 
 
 def write_probability(
-    path: Path, probability: NDArray[np.uint8], window: Window, grid: Grid
+    path: Path, probability: NDArray[np.uint8], window: Window, grid: Grid, ground: Ground
 ) -> None:
     """Writes the probability * 255 of a block; the file appears complete or not at all.
 
@@ -33,6 +40,7 @@ def write_probability(
         probability: (H, W).
         window: Of the block on the mosaic's grid.
         grid: Of the mosaic.
+        ground: Of the block; what another threshold needs to know besides.
 
     Raises:
         OSError: The disk does not take it.
@@ -51,9 +59,27 @@ def write_probability(
     try:
         with rasterio.open(temporary, "w", **profile) as dataset:
             dataset.write(probability, 1)
+            dataset.update_tags(**{GROUND_TAG: ground.text()})
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def read_probability(path: Path) -> tuple[NDArray[np.uint8], Ground]:
+    """Reads what `write_probability` wrote: (H, W) probability * 255, and the block's ground.
+
+    Raises:
+        InputError: The file is missing, damaged or none of ours.
+    """
+    try:
+        with rasterio.open(path, driver="GTiff") as dataset:
+            probability: NDArray[np.uint8] = dataset.read(1)
+            return probability, Ground.of_text(dataset.tags()[GROUND_TAG])
+    except (RasterioError, KeyError, InputError) as error:
+        raise InputError(
+            f"{path} is no probability that can be read ({first_line(error)}); compute it again "
+            "with `wpcrack infer ... probability=keep resume=never`"
+        ) from error
 
 
 def write_vrt(folder: Path, blocks: Sequence[Block], grid: Grid) -> Path:

@@ -13,20 +13,21 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 
-from geo import grid
 from geo.errors import InputError, OutputError
-from geo.mosaic import Block, Mosaic, TileProblem
+from geo.ground import Ground, vectorized
+from geo.mosaic import Block, Mosaic
 from geo.parts import InspectedRow, Status, read_part, write_part
-from geo.polygonize import Piece, pieces
+from geo.polygonize import Piece
 from jobs.infer_probability import probability_file, write_probability
 from jobs.infer_reading import BlockReader
+from jobs.infer_view import BlockView
 from wpcrack.errors import WpcrackError
 from wpcrack.lattice import Lattice, Window
 from wpcrack.predict import WindowPredictor, predict_block
@@ -142,17 +143,18 @@ class BlockWorker:
         if known := self.plan.stored(block):
             return known
         try:
-            inspected, found, probability = self._inspect(block, start)
+            inspected, found, probability, ground = self._inspect(block, start)
         except WpcrackError:
             raise
         except Exception as error:
             log.exception("block %s failed", block.block_id)
             inspected, found = self._failed(block, error, start), []
             probability = np.zeros((block.window.height, block.window.width), np.uint8)
+            ground = Ground(np.zeros((block.window.height + 2, block.window.width + 2), bool))
         try:
             if (folder := self.plan.probability) is not None:
                 path, grid = probability_file(folder, block), self.plan.mosaic.grid
-                write_probability(path, probability, block.window, grid)
+                write_probability(path, probability, block.window, grid, ground)
             write_part(self.plan.part(block), found, inspected)
         except (OSError, RasterioError, CPLE_BaseError) as error:
             raise OutputError(
@@ -164,11 +166,11 @@ class BlockWorker:
 
     def _inspect(
         self, block: Block, start: float
-    ) -> tuple[InspectedRow, list[Piece], NDArray[np.uint8]]:
+    ) -> tuple[InspectedRow, list[Piece], NDArray[np.uint8], Ground]:
         core, frame = Window(*astuple(block.window)), self.plan.mosaic.grid
         inside = self.plan.mosaic.inside(block.window)
         with ExitStack() as turn:  # the model is ours from the end of reading on
-            reader = _Reader(self._pixels, block.window, turn, self._model)
+            reader = BlockView(self._pixels, block.window, turn, self._model)
             probability = predict_block(
                 reader.read,
                 self.predictor,
@@ -177,8 +179,8 @@ class BlockWorker:
                 wanted=inside,
                 batch=self.plan.batch,
             )
-        mask = probability >= self.plan.level
-        found = pieces(mask, probability, block.window, frame, reader.ring)
+        ground = Ground(reader.ring, reader.sizes_m)
+        found = vectorized(probability, self.plan.level, block.window, frame, ground)
         inspected = InspectedRow.of(
             block,
             reader.ring[1:-1, 1:-1] & inside,
@@ -187,7 +189,7 @@ class BlockWorker:
             seconds=time.monotonic() - start - reader.waited_s,
             survey_date=self.plan.survey_date,
         )
-        return replace(inspected, gsd_mm=1000 * reader.gsd_m), found, probability
+        return replace(inspected, gsd_mm=1000 * reader.gsd_m), found, probability, ground
 
     def _failed(self, block: Block, error: Exception, start: float) -> InspectedRow:
         return InspectedRow(
@@ -201,61 +203,3 @@ class BlockWorker:
             survey_date=self.plan.survey_date,
             seconds=time.monotonic() - start,
         )
-
-
-class _Reader:
-    """Reads what is wanted of a block once, then waits for the model; remembers what it saw."""
-
-    def __init__(
-        self, pixels: BlockReader, block: grid.Window, turn: ExitStack, model: threading.Lock
-    ) -> None:
-        self.pixels = pixels
-        self.block = block
-        self.turn = turn
-        self.model = model
-        self.waited_s = 0.0
-        self.ring = np.zeros((block.height + 2, block.width + 2), bool)
-        self.failures: tuple[TileProblem, ...] = ()
-        self.gsd_m = pixels.mosaic.grid.gsd_m
-
-    def read(self, window: Window) -> Pixels:
-        """Pixels of a window; one pixel more on each side is read to know all their neighbors."""
-        asked = grid.Window(*astuple(window))
-        outer = asked.pad(1)
-        raster = self.pixels.read(outer)
-        self.ring = with_ring(raster.valid, self.block, outer)
-        self.failures = raster.failures
-        self.gsd_m = raster.gsd_m
-        start = time.monotonic()
-        self.turn.enter_context(self.model)
-        self.waited_s = time.monotonic() - start
-        here = asked.slices_in(outer)
-        return Pixels(raster.image[here], raster.valid[here])
-
-
-class Pixels(NamedTuple):
-    """What the network is shown: (H, W, 3) uint8, and (H, W) bool where there is imagery."""
-
-    image: NDArray[np.uint8]
-    valid: NDArray[np.bool_]
-
-
-def with_ring(
-    valid: NDArray[np.bool_], block: grid.Window, outer: grid.Window
-) -> NDArray[np.bool_]:
-    """Where there is imagery in a block and one pixel around it.
-
-    Args:
-        valid: (outer.height, outer.width) bool.
-        block: the block.
-        outer: what was read, which meets the block.
-
-    Returns:
-        (block.height + 2, block.width + 2) bool; False where nothing was read.
-    """
-    around = block.pad(1)
-    ring = np.zeros((around.height, around.width), bool)
-    common = around.intersection(outer)
-    assert common is not None, "what is read of a block meets it"
-    ring[common.slices_in(around)] = valid[common.slices_in(outer)]
-    return ring

@@ -169,6 +169,24 @@ def test_coarse_imagery_on_a_fine_grid_keeps_its_resolution_on_record(tmp_path):
     report = run(write(tmp_path / "a.tif", image, gsd=0.01), tmp_path / "o.gpkg", gsd_mm=5)
     inspected = geopandas.read_file(report.package, layer="inspected")
     assert inspected["gsd_mm"].to_numpy() == pytest.approx(10)
+    found = cracks(report)
+    assert found["gsd_mm"].to_numpy() == pytest.approx(10)
+    assert not found["width_reliable"].any()
+    assert set(found["severity_d6433"]) == {"not_measurable"}
+
+
+@pytest.mark.parametrize("strides", [1, 2, 9])
+def test_a_crack_has_the_pixels_of_the_coarsest_imagery_under_it(tmp_path, strides):
+    image = np.full((SIDE, SIDE, 3), 150, np.uint8)
+    image[60:64, 20:-20] = image[120:124, 100:140] = 20
+    write(tmp_path / "t" / "a.tif", image)
+    write(tmp_path / "t" / "b.tif", image[::2, ::2], 0, SIDE, gsd=2 * GSD)
+    write(tmp_path / "t" / "c.tif", image, SIDE)
+    report = run(tmp_path / "t", tmp_path / "o.gpkg", block_strides=strides, gsd_mm=1000 * GSD)
+    found = cracks(report)
+    expected = [5, 5, 5, 5, 10, 10]  # two on each tile
+    assert sorted(found["gsd_mm"]) == pytest.approx(expected)
+    assert (found["width_reliable"] == (found["gsd_mm"] < 6)).all()
 
 
 def whole_grid():
