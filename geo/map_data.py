@@ -45,12 +45,10 @@ class MapOptions:
 
     Attributes:
         max_cracks: the longest ones are drawn, if there are more.
-        image_px: longest side of the imagery in the page.
         max_image_bytes: larger imagery is left out.
     """
 
     max_cracks: int = 50_000
-    image_px: int = 2000
     max_image_bytes: int = 8_000_000
 
 

@@ -16,9 +16,8 @@ from rasterio.warp import Resampling, calculate_default_transform, reproject, tr
 
 from geo.errors import OutputError
 from geo.map_data import DEGREES, MapOptions, map_data
-from geo.mosaic import Mosaic
 from geo.preview import encoded
-from geo.reduce import Overview, reduced
+from geo.reduce import Overview
 
 SCREEN_CRS = "EPSG:3857"
 """What web maps draw in; nothing is measured in it."""
@@ -28,14 +27,14 @@ IMAGE_QUALITY = 75
 
 
 def write_map(
-    package: Path, out: Path, mosaic: Mosaic | None = None, options: MapOptions | None = None
+    package: Path, out: Path, backdrop: Overview | None = None, options: MapOptions | None = None
 ) -> None:
     """Write map.html from a finished GeoPackage.
 
     Args:
         package: the GeoPackage.
         out: the page.
-        mosaic: imagery for the background; None leaves it out.
+        backdrop: reduced imagery for the background; None leaves it out.
         options: bounds of the page.
 
     Raises:
@@ -43,8 +42,8 @@ def write_map(
     """
     chosen = options or MapOptions()
     data = map_data(package, chosen)
-    if mosaic is not None:
-        data["image"] = _image(reduced(mosaic, chosen.image_px), chosen.max_image_bytes)
+    if backdrop is not None:
+        data["image"] = _image(backdrop, chosen.max_image_bytes)
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
         temporary.write_text(page(data), encoding="utf-8")

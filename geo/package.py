@@ -65,6 +65,7 @@ def assemble(
     *,
     problems: Sequence[TileProblem] = (),
     run: RunRecord | None = None,
+    segments_csv: Path | None = None,
 ) -> AssembleReport:
     """Write all layers from the parts of all blocks.
 
@@ -78,6 +79,7 @@ def assemble(
         options: see `AssembleOptions`.
         problems: tiles left out, to be reported in the layer inspected.
         run: what to record in the layer run.
+        segments_csv: the table of the segments; None: segments.csv beside ``out``.
 
     Raises:
         InputError: a part cannot be read.
@@ -86,6 +88,7 @@ def assemble(
     chosen = options or AssembleOptions()
     cracks = _Cracks(sorted(parts), grid, chosen)
     roads = _road_survey(chosen, grid)
+    table = segments_csv or out.with_name(SEGMENTS_CSV)
     rows = (crack_rows(table, grid, chosen, roads) for table in cracks.tables())
     layers = [
         LayerData(CRACK, rows),
@@ -94,7 +97,7 @@ def assemble(
         LayerData(RUN, iter([run_rows(run or RunRecord(), chosen)])),
     ]
     if roads is not None:
-        layers.append(LayerData(ROAD_SEGMENT, _surveyed(roads, cracks, out)))
+        layers.append(LayerData(ROAD_SEGMENT, _surveyed(roads, cracks, table)))
     about = {"model": chosen.model, "run_id": chosen.run_id}
     publish(out, grid.crs, layers, about, rules=chosen.rules, parquet="parquet" in chosen.formats)
     return AssembleReport(
@@ -119,12 +122,12 @@ def _road_survey(options: AssembleOptions, grid: Grid) -> RoadSurvey | None:
     return RoadSurvey(network, grid, options.types, options.roads.lane_m)
 
 
-def _surveyed(roads: RoadSurvey, cracks: _Cracks, out: Path) -> Iterator[pa.RecordBatch]:
-    """Rows of the segments once all cracks are added; written as segments.csv besides."""
+def _surveyed(roads: RoadSurvey, cracks: _Cracks, table: Path) -> Iterator[pa.RecordBatch]:
+    """Rows of the segments once all cracks are added; written as a table besides."""
     grid, options = cracks.grid, cracks.options
     roads.survey(CoverageMap(grid, ((row.window, row.coverage) for row in cracks.rows)))
     rows = segment_rows(roads.sums, grid, options.segments)
-    write_csv(out.with_name(SEGMENTS_CSV), rows)
+    write_csv(table, rows)
     yield rows
 
 

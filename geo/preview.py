@@ -19,8 +19,7 @@ from scipy.ndimage import binary_dilation
 
 from geo.errors import OutputError
 from geo.grid import Grid
-from geo.mosaic import Mosaic
-from geo.reduce import reduced
+from geo.reduce import Overview
 from geo.schema import CRACK, GEOMETRY
 
 OVERVIEW_PX = 2000
@@ -38,18 +37,14 @@ CASING_COLOR = (0, 0, 0)
 """Orange in a black casing: told from gray pavement and white paint by every kind of sight."""
 
 
-def draw_overview(
-    mosaic: Mosaic, package: Path, out: Path, *, longest_px: int = OVERVIEW_PX
-) -> None:
+def draw_overview(overview: Overview, package: Path, out: Path) -> None:
     """Write ``overview.png``: reduced imagery with the layer crack of a GeoPackage over it.
 
-    Memory is bounded by the picture's size, not by the mosaic's. A tile that cannot be read
-    stays blank (the layer inspected names it).
+    Memory is bounded by the picture's size, not by the map's.
 
     Raises:
         OutputError: the picture cannot be written.
     """
-    overview = reduced(mosaic, longest_px)
     image = np.where(overview.valid[..., None], overview.image, np.array(BACKGROUND, np.uint8))
     radius = max(1, round(max(image.shape[:2]) * LINE_SHARE / 2))
     line = _thickened(_burned(package, overview.grid), radius)

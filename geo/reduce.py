@@ -35,17 +35,20 @@ def reduced(mosaic: Mosaic, longest_px: int) -> Overview:
     Memory is bounded by the picture and one reduced tile. A tile that cannot be read stays blank.
     Where tiles overlap, the smaller pixel wins, then the last path, as in `Mosaic.read`.
     """
-    rows, cols = mosaic.grid.shape
-    factor = max(1.0, max(rows, cols) / longest_px)
-    shape = max(1, round(rows / factor)), max(1, round(cols / factor))
-    overview = Overview(
-        np.zeros((*shape, 3), np.uint8), np.zeros(shape, bool), _stretched(mosaic.grid, shape)
-    )
+    small = reduced_grid(mosaic.grid, longest_px)
+    overview = Overview(np.zeros((*small.shape, 3), np.uint8), np.zeros(small.shape, bool), small)
     with gdal_settings(mosaic.reading):
         for tile, window in _painting_order(mosaic):
             with suppress(OSError, RasterioError):
                 _paint(overview, tile, window, mosaic)
     return overview
+
+
+def reduced_grid(grid: Grid, longest_px: int) -> Grid:
+    """The same ground in at most ``longest_px`` pixels on its longer side."""
+    rows, cols = grid.shape
+    factor = max(1.0, max(rows, cols) / longest_px)
+    return _stretched(grid, (max(1, round(rows / factor)), max(1, round(cols / factor))))
 
 
 def _painting_order(mosaic: Mosaic) -> list[tuple[Tile, Window]]:

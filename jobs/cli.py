@@ -31,7 +31,11 @@ P = ParamSpec("P")
 INTERRUPTED = 130
 """Exit code after Ctrl-C or SIGTERM: 128 + SIGINT."""
 
-CONFIGURED = {"train": ("jobs.train_job", "TrainJob"), "infer": ("jobs.infer_job", "InferJob")}
+CONFIGURED = {
+    "train": ("jobs.train_job", "TrainJob"),
+    "infer": ("jobs.infer_job", "InferJob"),
+    "assemble": ("jobs.assemble_job", "AssembleJob"),
+}
 """Jobs that take a config, and where its model lies."""
 
 app = typer.Typer(
@@ -220,6 +224,36 @@ def infer(
     return report.exit_code
 
 
+@_command(
+    example="wpcrack assemble maps/cracks.work out=maps/strict.gpkg threshold=0.7 min_length_m=0.3"
+)
+def assemble(
+    work: Annotated[
+        Path, typer.Argument(metavar="WORK", help="Work folder of `wpcrack infer`, or its map.")
+    ],
+    settings: Settings = None,
+    json: Annotated[
+        Path | None, typer.Option(help="Write the figures to FILE; - is stdout.", metavar="FILE")
+    ] = None,
+) -> int:
+    """Make a further map of what a run has found, without running the model again.
+
+    Keys that are not given keep the values of the run. Another threshold takes stored probability
+    (`wpcrack infer ... probability=keep`); tiles and model are not needed.
+    """
+    from jobs.assemble import run_assemble
+    from jobs.assemble_job import AssembleJob
+    from jobs.assemble_source import Source
+    from jobs.config import load
+    from jobs.json_output import report_figures
+
+    with Source.opened(work) as source:
+        job = load(AssembleJob, *_file_and_overrides("assemble", settings), base=source.settings)
+        report = run_assemble(source, job)
+    report_figures(report.summary(), report.values(), json)
+    return report.exit_code
+
+
 @_command(example="wpcrack windows tiles=tiles/ --count 2000 --out windows")
 def windows(
     out: Annotated[Path, typer.Option(help="New folder for the windows and manifest.csv.")],
@@ -324,7 +358,7 @@ def config(
 
     shipped = {path.stem: path for path in shipped_configs()}
     if name in CONFIGURED:
-        text = render_defaults(_config_model(name))
+        text = render_defaults(_config_model(name), commented=name == "assemble")
     elif name in shipped:
         text = shipped[name].read_text(encoding="utf-8")
     else:

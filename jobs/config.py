@@ -7,8 +7,9 @@ Every mistake of the user becomes a ConfigError of one sentence that names the k
 
 from __future__ import annotations
 
+import copy
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -27,13 +28,19 @@ SHOWN_KEYS = 12
 """An error lists at most this many valid keys."""
 
 
-def load(model_type: type[Model], path: Path | None = None, overrides: Sequence[str] = ()) -> Model:
+def load(
+    model_type: type[Model],
+    path: Path | None = None,
+    overrides: Sequence[str] = (),
+    base: Mapping[str, Any] | None = None,
+) -> Model:
     """Builds a job's configuration from its defaults, a file and overrides, in rising priority.
 
     Args:
         model_type: A pydantic model; unknown keys are refused.
         path: A YAML file that holds only what differs from the defaults; None: nothing differs.
         overrides: `section.key=value`; the value is read as YAML (`1e-3`, `[1, 2]`, `null`).
+        base: Values that stand in the place of the defaults.
 
     Returns:
         The validated model.
@@ -42,7 +49,7 @@ def load(model_type: type[Model], path: Path | None = None, overrides: Sequence[
         ConfigError: Missing or unreadable file, unknown key (the nearest valid one is named),
             value of a wrong type or out of range, required key without a value.
     """
-    values = read_yaml(path) if path is not None else {}
+    values = _merged(base or {}, read_yaml(path) if path is not None else {})
     given = [_parse_override(text) for text in overrides]
     for override in given:
         _assign(values, override, model_type)
@@ -51,6 +58,15 @@ def load(model_type: type[Model], path: Path | None = None, overrides: Sequence[
     except ValidationError as error:
         source = _Source(path, frozenset(override.key for override in given))
         raise ConfigError(_explain(error, model_type, source)) from None
+
+
+def _merged(below: Mapping[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Nested values of which those above count where both have one."""
+    merged = {**below, **above}
+    for name in below.keys() & above.keys():
+        if isinstance(below[name], Mapping) and isinstance(above[name], dict):
+            merged[name] = _merged(below[name], above[name])
+    return copy.deepcopy(merged)
 
 
 def find_config(name: str) -> Path:

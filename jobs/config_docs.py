@@ -16,13 +16,21 @@ WIDTH = 96
 """Comments are wrapped at this column."""
 
 
-def render_defaults(model_type: type[BaseModel]) -> str:
+def render_defaults(model_type: type[BaseModel], *, commented: bool = False) -> str:
     """Writes every key with its default and its meaning; required keys stand commented out.
 
     Reading the text back gives the defaults again, once the required keys are filled in.
+
+    Args:
+        model_type: The configuration.
+        commented: Every key stands commented out, as one that is left out means something else
+            than the default.
     """
     title = (model_type.__doc__ or model_type.__name__).strip().splitlines()[0]
-    return "\n".join([f"# {title}", "", *_keys(model_type, None, "")]) + "\n"
+    lines = list(_keys(model_type, None, ""))
+    if commented:
+        lines = [line if line.lstrip().startswith("#") else f"#{line}" for line in lines]
+    return "\n".join([f"# {title}", "", *lines]) + "\n"
 
 
 def _keys(model_type: type[BaseModel], values: BaseModel | None, indent: str) -> Iterator[str]:

@@ -31,6 +31,7 @@ from jobs.infer_report import Failures, InferReport
 from jobs.infer_state import WorkFolder, explained, finished_blocks, open_work
 from jobs.infer_worker import BlockResult, Plan, PredictorFactory
 from jobs.ray_session import stop_on_sigterm
+from jobs.work_record import JobRecord
 
 __all__ = ["Forecast", "InferJob", "InferReport", "plan_inference", "run_inference"]
 
@@ -96,7 +97,11 @@ class _Context:
 
 
 def _run(context: _Context) -> InferReport:
-    job, plan, mosaic = context.job, context.plan, context.plan.mosaic
+    job, plan, mosaic, model = context.job, context.plan, context.plan.mosaic, context.model
+    with explained(context.work.root):
+        asked = job.model_dump(mode="json")
+        record = JobRecord(asked, model.name, model.sha256, mosaic.problems, plan.blocks)
+        record.save(context.work.root)
     failures = Failures(job, mosaic)
     start = time.monotonic()
     results = _compute_missing(context, failures)

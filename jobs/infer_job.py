@@ -19,6 +19,27 @@ LEAST_FAILURES = 10
 """A percentage in `max_failed` never stops a job before more than this many failures."""
 
 
+OVERVIEW, PAGE = "overview.png", "map.html"
+"""Beside the GeoPackage of a job."""
+
+Probability = Annotated[float, Field(gt=0, le=1)]
+
+
+def crack_level(threshold: float) -> int:
+    """Smallest 8-bit probability that is crack: p / 255 >= threshold."""
+    return math.ceil(threshold * 255 - 1e-9)
+
+
+def require_geopackage(out: Path) -> None:
+    """Refuses an output of another name.
+
+    Raises:
+        ValueError: It is not called *.gpkg.
+    """
+    if out.suffix.lower() != ".gpkg":
+        raise ValueError(f"out is {out}; the file is a GeoPackage, name it *.gpkg")
+
+
 class InferJob(MapRules, Imagery):
     """From georeferenced tiles to a GeoPackage of cracks."""
 
@@ -29,7 +50,7 @@ class InferJob(MapRules, Imagery):
     resample: Literal["auto", "never"] = "auto"
     """auto: imagery whose pixels differ by more than 1.5 x from those of the model's training
     images is brought to their size, unless gsd_mm is given; never: it is taken as it is."""
-    threshold: Annotated[float, Field(gt=0, le=1)] = 0.5
+    threshold: Probability = 0.5
     """A pixel is crack from this probability on."""
     survey_date: date | None = None
     """Day of the survey, for the attribute."""
@@ -65,8 +86,7 @@ class InferJob(MapRules, Imagery):
             raise ValueError(
                 f"max_failed is {self.max_failed!r}; write a number or a percentage like 5%"
             )
-        if self.out.suffix.lower() != ".gpkg":
-            raise ValueError(f"out is {self.out}; the file is a GeoPackage, name it *.gpkg")
+        require_geopackage(self.out)
         return self
 
     @property
@@ -76,8 +96,8 @@ class InferJob(MapRules, Imagery):
 
     @property
     def level(self) -> int:
-        """Smallest 8-bit probability that is crack: p / 255 >= threshold."""
-        return math.ceil(self.threshold * 255 - 1e-9)
+        """Smallest 8-bit probability that is crack."""
+        return crack_level(self.threshold)
 
     @property
     def work_folder(self) -> Path:
@@ -87,12 +107,12 @@ class InferJob(MapRules, Imagery):
     @property
     def map_page(self) -> Path:
         """The page with the map."""
-        return self.out.with_name("map.html")
+        return self.out.with_name(PAGE)
 
     @property
     def overview(self) -> Path:
         """The picture."""
-        return self.out.with_name("overview.png")
+        return self.out.with_name(OVERVIEW)
 
     def failures_allowed(self, n_tiles: int) -> int:
         """How many tiles and blocks may fail before the job stops."""

@@ -42,8 +42,13 @@ class ModelFiles:
 
     @property
     def label(self) -> str:
-        """Name and hash, for the attribute `model`."""
-        return f"{self.name}@{self.sha256[:12]}"
+        """For the attribute `model`."""
+        return model_label(self.name, self.sha256)
+
+
+def model_label(name: str, sha256: str) -> str:
+    """Name and hash of a model in a few characters."""
+    return f"{name}@{sha256[:12]}"
 
 
 def model_files(model: Path) -> ModelFiles:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
-from geo.map_page import write_map
+from geo.backdrop import save_backdrop
 from geo.mosaic import Mosaic
 from geo.package import AssembleOptions, AssembleReport, RunRecord, assemble
-from geo.preview import draw_overview
-from geo.report import write_report
+from geo.preview import OVERVIEW_PX
+from geo.reduce import reduced
 from jobs.infer_fingerprint import Fingerprint
 from jobs.infer_job import InferJob
 from jobs.infer_model import ModelFiles
 from jobs.infer_worker import Plan
+from jobs.map_files import MapFiles
 from jobs.versions import versions
+from jobs.work_record import BACKDROP
 
 RECORDED_VERSIONS = ("wpcrack", "ray", "torch", "numpy", "rasterio", "shapely", "pyogrio")
 """Recorded in the layer run."""
@@ -55,19 +56,14 @@ def assemble_map(job: InferJob, plan: Plan, origin: Provenance) -> AssembleRepor
 
 
 def draw_map(job: InferJob, mosaic: Mosaic) -> None:
-    """Writes overview.png, map.html, report.md and report.json of a finished GeoPackage.
+    """Draws picture, page and report of a finished GeoPackage; keeps the imagery behind them.
 
     Raises:
         GeoError: A file cannot be written.
     """
-    draw_overview(mosaic, job.out, job.overview)
-    write_map(job.out, job.map_page, mosaic)
-    write_report(job.out, beside(job, ".report.md"), beside(job, ".report.json"))
-
-
-def beside(job: InferJob, ending: str) -> Path:
-    """`cracks.gpkg` -> `cracks<ending>` in the same folder."""
-    return job.out.with_name(job.out.stem + ending)
+    backdrop = reduced(mosaic, OVERVIEW_PX)
+    save_backdrop(job.work_folder / BACKDROP, backdrop)
+    MapFiles.of_job(job.out).draw(backdrop)
 
 
 def now() -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -64,12 +64,7 @@ class InferReport:
             f"overview  {self.overview}",
             f"page      {self.map_page}",
         ]
-        if self.failures:
-            lines.append(f"{len(self.failures)} failed, see the layer inspected:")
-            lines += [f"  {failure}" for failure in self.failures[:SHOWN_FAILURES]]
-            if len(self.failures) > SHOWN_FAILURES:
-                lines.append(f"  and {len(self.failures) - SHOWN_FAILURES} more")
-        return "\n".join(lines)
+        return "\n".join([*lines, *listed(self.failures)])
 
 
 class Failures:
@@ -117,6 +112,16 @@ class Failures:
     def texts(self) -> tuple[str, ...]:
         """One text per failure."""
         return tuple(f"{name}: {reason}" for name, reason in self._reasons.items())
+
+
+def listed(failures: Sequence[str]) -> list[str]:
+    """Lines for the terminal about what failed, none if nothing did."""
+    if not failures:
+        return []
+    lines = [f"{len(failures)} failed, see the layer inspected:"]
+    lines += [f"  {failure}" for failure in failures[:SHOWN_FAILURES]]
+    more = len(failures) - SHOWN_FAILURES
+    return [*lines, f"  and {more} more"] if more > 0 else lines
 
 
 def counted(number: int, noun: str) -> str:

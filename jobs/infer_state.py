@@ -5,6 +5,8 @@
     manifest.jsonl     one line per finished or failed block, in the order of completion
     session.json       when the job was last started, and how many blocks it has: for --status
     probability/       with probability=keep: one COG per block, and a VRT over all of them
+    job.json           settings, model, blocks: for `wpcrack assemble`
+    backdrop.tif       the imagery reduced, as it lies behind the map
     parts/             one file per block, written atomically: the truth about what is finished
 """
 
@@ -26,6 +28,7 @@ from jobs.infer_job import InferJob
 from jobs.infer_manifest import MANIFEST, SESSION, ManifestLine, Session, read_manifest
 from jobs.infer_probability import probability_file
 from jobs.infer_worker import BlockResult, Plan
+from jobs.work_record import BACKDROP, RECORD
 from wpcrack.errors import ConfigError
 
 LOCK = ".lock"
@@ -36,7 +39,7 @@ LOCK_PATIENCE_S = 0.5
 
 OWN = frozenset(
     {"fingerprint.json", "fingerprint.tmp", MANIFEST, "manifest.tmp", SESSION, "session.tmp"}
-    | {"parts", "probability", LOCK}
+    | {"parts", "probability", LOCK, RECORD, "job.tmp", BACKDROP}
 )
 """What a work folder may hold."""
 
@@ -122,6 +125,7 @@ def _sweep(job: InferJob, plan: Plan) -> None:
         *job.out.absolute().parent.glob(f".{glob.escape(job.out.stem)}.*.tmp.gpkg*"),
         *plan.parts.glob(".*.tmp"),
         *(plan.parts.parent / "probability").glob(".*.tmp"),
+        *plan.parts.parent.glob(".*.tmp"),
     ):
         path.unlink(missing_ok=True)
 
@@ -206,8 +210,8 @@ class WorkFolder:
         """Removes parts, and rewrites the manifest without them or a line that a kill cut short."""
         for block in blocks:
             self.plan.part(block).unlink(missing_ok=True)
-            if self.plan.probability is not None:
-                probability_file(self.plan.probability, block).unlink(missing_ok=True)
+            stored = probability_file(self.root / "probability", block)
+            stored.unlink(missing_ok=True)  # also of a start that kept it, while this one does not
         block_ids = {block.block_id for block in blocks}
         kept = [line for name, line in read_manifest(self.root).items() if name not in block_ids]
         temporary = self.manifest.with_suffix(".tmp")

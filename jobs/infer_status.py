@@ -62,7 +62,7 @@ def read_status(path: Path) -> JobStatus:
     Raises:
         ConfigError: There is no job.
     """
-    work = _work_folder(path)
+    work = work_folder(path)
     session, lines = read_session(work), read_manifest(work)
     if session is None:
         raise ConfigError(f"{work} holds no job that was started; give its GeoPackage")
@@ -80,7 +80,12 @@ def _time(line: ManifestLine) -> float:
     return line.at
 
 
-def _work_folder(path: Path) -> Path:
+def work_folder(path: Path) -> Path:
+    """The work folder that a GeoPackage, a folder with one work folder, or itself means.
+
+    Raises:
+        ConfigError: There is none.
+    """
     if path.suffix.lower() == ".gpkg":
         work = path.with_suffix(".work")
         if work.is_dir():

@@ -22,6 +22,7 @@ from geo.map_page import page, write_map
 from geo.mosaic import Mosaic, scan
 from geo.package import InspectedRow, assemble, write_part
 from geo.polygonize import pieces
+from geo.reduce import reduced
 from geo.roads import RoadOptions
 from geo.rules import Rules
 
@@ -67,7 +68,7 @@ def data_of(text):
 
 def test_the_page_holds_every_layer_and_no_address(street, tmp_path):
     package, mosaic = street
-    write_map(package, tmp_path / "map.html", mosaic)
+    write_map(package, tmp_path / "map.html", reduced(mosaic, 2000))
     text = (tmp_path / "map.html").read_text(encoding="utf-8")
     data = data_of(text)
     assert len(data["cracks"]["rows"]) == 3
@@ -130,7 +131,7 @@ setTimeout(() => { document.body.dataset.popup =
 @needs_browser
 def test_a_browser_draws_the_page_offline_and_shows_hostile_text_as_text(street, tmp_path):
     package, mosaic = street
-    write_map(package, tmp_path / "map.html", mosaic)
+    write_map(package, tmp_path / "map.html", reduced(mosaic, 2000))
     dom = browse(tmp_path / "map.html", CLICK, log=tmp_path / "net.json")
     assert re.search(r'data-ready="\d+"', dom)
     assert "<title>Crack map</title>" in dom

@@ -8,6 +8,7 @@ import rasterio
 from affine import Affine
 from rasterio.errors import NotGeoreferencedWarning
 
+from geo.backdrop import blank_backdrop, read_backdrop, save_backdrop
 from geo.errors import OutputError
 from geo.mosaic import Mosaic, scan
 from geo.package import InspectedRow, assemble, write_part
@@ -47,7 +48,7 @@ def read_png(path):
 
 def test_the_overview_shows_imagery_cracks_and_nothing_elsewhere(street, tmp_path):
     mosaic, package = street
-    draw_overview(mosaic, package, tmp_path / "overview.png", longest_px=300)
+    draw_overview(reduced(mosaic, 300), package, tmp_path / "overview.png")
     picture = read_png(tmp_path / "overview.png")
     assert picture.shape == (100, 300, 3)
     cracks = (picture == CRACK_COLOR).all(axis=2)
@@ -59,6 +60,22 @@ def test_the_overview_shows_imagery_cracks_and_nothing_elsewhere(street, tmp_pat
     assert (picture[90, :140] == 90).all()
     assert (picture[10, 160:] == 160).all()
     assert (picture[90, 160:] == 236).all()
+
+
+def test_a_backdrop_survives_its_file(street, tmp_path):
+    mosaic, _ = street
+    overview = reduced(mosaic, 200)
+    save_backdrop(tmp_path / "b.tif", overview)
+    read = read_backdrop(tmp_path / "b.tif")
+    assert read is not None
+    assert np.array_equal(read.image, overview.image)
+    assert np.array_equal(read.valid, overview.valid)
+    assert (read.grid.transform, read.grid.shape) == (overview.grid.transform, overview.grid.shape)
+    blank = blank_backdrop(mosaic.grid, 200)
+    assert blank.valid.shape == overview.valid.shape
+    assert not blank.valid.any()
+    (tmp_path / "b.tif").write_bytes(b"torn")
+    assert read_backdrop(tmp_path / "b.tif") is None
 
 
 def test_reduced_tiles_abut_whatever_the_factor(street):
@@ -92,4 +109,4 @@ def test_overlapping_tiles_lie_in_the_picture_as_in_the_mosaic(tmp_path):
 def test_a_picture_that_cannot_be_written_is_said(street, tmp_path):
     mosaic, package = street
     with pytest.raises(OutputError, match="absent"):
-        draw_overview(mosaic, package, tmp_path / "absent" / "overview.png")
+        draw_overview(reduced(mosaic, 300), package, tmp_path / "absent" / "overview.png")
