@@ -345,6 +345,34 @@ def submit(
     return run_submit(_submission(arguments or [], address), detach=detach)
 
 
+@_command(example="wpcrack doctor --storage runs", uses_ray=False)
+def doctor(
+    address: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Also look at the cluster of this dashboard."),
+    ] = None,
+    storage: Annotated[
+        Path | None,
+        typer.Option(help="Folder for runs and maps, on the cluster if there is one."),
+    ] = None,
+    json: Annotated[
+        Path | None, typer.Option(help="Write the report to FILE; - is stdout.", metavar="FILE")
+    ] = None,
+) -> int:
+    """Say what is missing for a job.
+
+    One line for each thing that was looked at; exit code 1 if something will fail.
+    """
+    from jobs.doctor import as_json, has_failed, run_doctor
+
+    checks = run_doctor(address, storage)
+    if json is None or str(json) != "-":
+        print("\n".join(check.line() for check in checks))
+    if json is not None:
+        _write(json, as_json(checks) + "\n")
+    return int(has_failed(checks))
+
+
 @_command(example="wpcrack config infer > my.yaml")
 def config(
     name: Annotated[str, typer.Argument(metavar="NAME", help="train, infer, or a config's name.")],
@@ -365,6 +393,19 @@ def config(
         names = ", ".join(sorted({*CONFIGURED, *shipped}))
         raise ConfigError(f"no config is called {name}; there are {names}")
     print(text, end="")
+
+
+def _write(file: Path, text: str) -> None:
+    """Writes to a file, or to stdout where it is called -."""
+    if str(file) == "-":
+        print(text, end="")
+        return
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"--json {file} cannot be written ({error.strerror}); name a file in an existing folder"
+        ) from error
 
 
 def run_command(name: str) -> None:

@@ -17,6 +17,7 @@ from jobs.infer_worker import (
     Plan,
     PredictorFactory,
 )
+from jobs.ray_capacity import reachable_resources
 from jobs.ray_session import READER_CPUS, ray_session
 from wpcrack.errors import WpcrackError
 
@@ -121,9 +122,7 @@ class _Size(NamedTuple):
 
 def _actor_size(job: InferJob, most: int) -> _Size:
     """As many actors as CPUs, GPUs and memory allow, leaving Ray Data its own CPU."""
-    import ray
-
-    has = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    has = reachable_resources()
     gpus = job.gpus_per_actor
     if gpus is None:
         gpus = 1 if has.get("GPU", 0) >= 1 else 0

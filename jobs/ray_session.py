@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
+from jobs.ray_capacity import reachable_resources
 from wpcrack.errors import ConfigError
 
 LOCAL_ENVIRONMENT = {
@@ -135,9 +136,16 @@ def _knock(address: str) -> None:
 def _require(cpus: float, gpus: float, address: str) -> None:
     import ray
 
-    has = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    now = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    has = reachable_resources()
     for name, wanted in (("CPU", cpus), ("GPU", gpus)):
-        if has.get(name, 0) < wanted:
+        if now.get(name, 0) < wanted <= has.get(name, 0):
+            print(
+                f"the cluster has {now.get(name, 0):g} of {wanted:g} {name}; waiting for nodes",
+                file=sys.stderr,
+                flush=True,
+            )
+        elif has.get(name, 0) < wanted:
             place = "this machine" if address == "local" else f"the cluster at {address}"
             raise ConfigError(
                 f"the job asks for {wanted:g} {name}, {place} has {has.get(name, 0):g}; "

@@ -186,6 +186,24 @@ def test_a_wrong_token_is_refused_with_a_sentence(head: Head, place: Path) -> No
     assert not (place / "never.work").exists()
 
 
+def test_the_doctor_finds_the_cluster_fit(head: Head, place: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "jobs.cli", "doctor", "--address", head.url]
+        + ["--storage", str(place), "--json", "-"],
+        env=head.environment() | {"PYTHONPATH": str(ROOT)},
+        cwd=place,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = {
+        (check["where"], check["name"]): check["state"]
+        for check in json.loads(done.stdout)["checks"]
+    }
+    for name in ("dashboard", "nodes", "same ray", "same python", "maps", "torch", "storage"):
+        assert found["cluster", name] in ("ok", "note")
+
+
 def test_a_stopped_job_is_continued_by_the_same_command(head: Head, place: Path) -> None:
     command = ("train", "train.yaml", "data.root=set", "run_dir=runs/stopped")
     command += ("train.steps.detector=18", "scaling.num_workers=0")
