@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 from collections.abc import Generator, Sequence
 from typing import Any, NamedTuple
@@ -127,7 +128,7 @@ def _actor_size(job: InferJob, most: int) -> _Size:
     if gpus is None:
         gpus = 1 if has.get("GPU", 0) >= 1 else 0
     by_cpu = (has.get("CPU", 1) - READER_CPUS) // job.cpus_per_actor
-    by_memory = has.get("memory", ACTOR_MEMORY_BYTES) // ACTOR_MEMORY_BYTES
+    by_memory = has.get("memory", math.inf) // ACTOR_MEMORY_BYTES
     limits = [most, job.actors or min(by_cpu, by_memory)]
     if gpus:
         limits.append(has.get("GPU", 0) // gpus)

@@ -22,17 +22,20 @@ def reachable_resources() -> dict[str, float]:
     """Resources of the joined cluster, at least those that it may grow to.
 
     Returns:
-        Like ray.cluster_resources(); larger values where an autoscaler may add nodes.
+        Like ray.cluster_resources(); larger values where an autoscaler may add nodes, and no
+        "memory" if only the nodes at hand say how much they have.
     """
     import ray
     from ray._private.state import state  # Ray Train and Data read the limits in the same way
 
     most: dict[str, float] = dict(ray.cluster_resources())  # type: ignore[no-untyped-call]
-    limits = [state.get_max_resources_from_cluster_config() or {}]
+    limits: list[Mapping[str, float]] = [state.get_max_resources_from_cluster_config() or {}]
     file = BOOTSTRAP.expanduser()
     if file.is_file():
         limits.append(launcher_limit(yaml.safe_load(file.read_text("utf-8"))))
     for limit in limits:
+        if limit and "memory" not in limit:
+            most.pop("memory", None)  # that of the nodes to come is not known
         for name, value in limit.items():
             most[name] = max(most.get(name, 0.0), float(min(value, sys.maxsize)))
     return most

@@ -44,6 +44,7 @@ def test_a_cluster_at_rest_is_not_refused(cluster: Any, capsys: pytest.CaptureFi
 
 
 def test_inference_plans_with_the_nodes_that_will_come(cluster: Any) -> None:
+    cluster.now = {"CPU": 0.0, "memory": 2.0 * 2**30}  # of the head, which takes no actor
     cluster.limit = {"CPU": 33, "GPU": 4}
     job = InferJob.model_validate(
         {"tiles": "t", "model": "m", "out": "o.gpkg", "cpus_per_actor": 8}

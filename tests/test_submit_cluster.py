@@ -188,8 +188,10 @@ def test_a_wrong_token_is_refused_with_a_sentence(head: Head, place: Path) -> No
 
 def test_the_doctor_finds_the_cluster_fit(head: Head, place: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "jobs.cli", "doctor", "--address", head.url]
-        + ["--storage", str(place), "--json", "-"],
+        [
+            *(sys.executable, "-m", "jobs.cli", "doctor", "--address", head.url),
+            *("--storage", str(place), "--json", "-"),
+        ],
         env=head.environment() | {"PYTHONPATH": str(ROOT)},
         cwd=place,
         capture_output=True,
