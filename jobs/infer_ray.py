@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+import sys
 from collections.abc import Generator, Sequence
 from typing import Any, NamedTuple
 
@@ -128,7 +129,7 @@ def _actor_size(job: InferJob, most: int) -> _Size:
     if gpus is None:
         gpus = 1 if has.get("GPU", 0) >= 1 else 0
     by_cpu = (has.get("CPU", 1) - READER_CPUS) // job.cpus_per_actor
-    by_memory = has.get("memory", math.inf) // ACTOR_MEMORY_BYTES
+    by_memory = math.floor(has.get("memory", sys.maxsize) / ACTOR_MEMORY_BYTES)
     limits = [most, job.actors or min(by_cpu, by_memory)]
     if gpus:
         limits.append(has.get("GPU", 0) // gpus)
