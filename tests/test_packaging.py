@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs.cli import app
 from jobs.config import load, shipped_configs
 from jobs.infer_job import InferJob
 from jobs.train_job import TrainJob
@@ -137,13 +138,20 @@ def test_shipped_configs_are_those_of_the_checkout_and_valid() -> None:
 
 
 @pytest.mark.slow
-def test_the_wheel_holds_everything_and_runs_from_another_folder(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["wheel", "sdist"])
+def test_what_is_built_holds_everything_and_runs_from_another_folder(
+    tmp_path: Path, form: str
+) -> None:
     source = tmp_path / "source"  # a copy: building leaves files behind, and takes up old ones
     for folder in (*PACKAGES, "configs"):
         shutil.copytree(ROOT / folder, source / folder, symlinks=True)
     for file in ("pyproject.toml", "README.md", "LICENSE", "NOTICE"):
         shutil.copy(ROOT / file, source / file)
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    if form == "sdist":
+        build = f"import setuptools.build_meta as b; b.build_sdist({str(tmp_path)!r})"
+        subprocess.run([sys.executable, "-c", build], cwd=source, check=True, capture_output=True)
+        (source,) = tmp_path.glob("wpcrack-*.tar.gz")
     subprocess.run([*pip, "wheel", "--no-deps", "-w", str(tmp_path), str(source)], check=True)
     (wheel,) = tmp_path.glob("wpcrack-*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
@@ -156,7 +164,8 @@ def test_the_wheel_holds_everything_and_runs_from_another_folder(tmp_path: Path)
     }
     site = tmp_path / "site"
     subprocess.run([*pip, "install", "--no-deps", "--target", str(site), str(wheel)], check=True)
-    for arguments in (["--help"], ["config", "infer"]):
+    commands = [[command.name or "", "--help"] for command in app.registered_commands]
+    for arguments in (["--help"], ["config", "infer"], *commands):
         run = subprocess.run(
             [sys.executable, "-P", str(site / "bin" / "wpcrack"), *arguments],
             capture_output=True,
