@@ -113,7 +113,7 @@ class RunFiles:
                     "versions": versions(("wpcrack", "torch", "timm")),
                 },
             )
-            save_model(self.root / MODEL_FOLDER, self.trainer.nets, info)
+            save_model(self.root / MODEL_FOLDER, self.trainer.learner.delivered, info)
         now = time.monotonic()
         line = {
             "epoch": report.epoch,

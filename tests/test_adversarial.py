@@ -113,7 +113,7 @@ def test_each_phase_changes_its_own_network_only(changes: list[set[str]], schedu
     made = learner(schedule=schedule)
     flags = [p.requires_grad for p in made.nets.parameters()]
     for step in range(2):
-        made.step("adversarial", make_batch([1, 0, 1, 0]), 0.3, step)
+        made.step("adversarial", make_batch([1, 0, 1, 0]), 0.3, step, step)
     assert changes == [{"reconstructor"}, {"classifier"}, {"detector"}] * 2
     assert [p.requires_grad for p in made.nets.parameters()] == flags
 
@@ -123,7 +123,7 @@ def test_each_phase_changes_its_own_network_only(changes: list[set[str]], schedu
 def test_a_batch_of_one_class_only_is_finite_and_steps(stage: str, labels: list[float]) -> None:
     made = learner()
     before = copy_of(made.nets)
-    terms = made.step(stage, make_batch(labels), 0.3, 0)
+    terms = made.step(stage, make_batch(labels), 0.3, 0, 0)
     assert all(value.isfinite() for value in terms.values())
     assert changed(before, made.nets)
     assert all(p.isfinite().all() for p in made.nets.parameters())
@@ -131,7 +131,7 @@ def test_a_batch_of_one_class_only_is_finite_and_steps(stage: str, labels: list[
 
 def test_a_batch_without_cracks_teaches_only_its_labels() -> None:
     made = learner()
-    terms = made.step("adversarial", make_batch([0, 0]), 0.3, 0)
+    terms = made.step("adversarial", make_batch([0, 0]), 0.3, 0, 0)
     assert {k for k, v in terms.items() if v == 0} == {
         *("rec_full", "rec_crack", "rec_rest"),
         *("cls_crack", "cls_rest", "ceccm"),
@@ -149,7 +149,7 @@ def test_flags_are_restored_when_a_phase_fails() -> None:
     )
     before = copy_of(made.nets)
     with pytest.raises(TrainingError, match="rec_bce"):
-        made.step("adversarial", broken, 0.3, 0)
+        made.step("adversarial", broken, 0.3, 0, 0)
     assert [p.requires_grad for p in made.nets.parameters()] == flags
     assert not changed(before, made.nets)
 

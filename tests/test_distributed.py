@@ -81,7 +81,7 @@ def three_steps(stage: str, schedule: str, shard: Shard) -> dict[str, Tensor]:
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
     for step in range(3):
-        learner.step(stage, part_of_batch(step, shard), 0.5, step)
+        learner.step(stage, part_of_batch(step, shard), 0.5, step, step)
     return copy.deepcopy(learner.nets.state_dict())
 
 

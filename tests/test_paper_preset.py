@@ -165,7 +165,7 @@ def test_polynomial_decay_ends_where_it_is_told_to(end: float) -> None:
 @pytest.mark.parametrize("decays", [True, False])
 def test_the_detectors_rate_decays_with_the_others_or_never(decays: bool) -> None:
     made = learner(f"optim.detector_decay={str(decays).lower()}")
-    made.step("adversarial", batch(), 0.5, 0)
+    made.step("adversarial", batch(), 0.5, 0, 0)
     rates = {name: o.param_groups[0]["lr"] for name, o in made.optimizers.named().items()}
     assert rates["classifier"] == pytest.approx(1e-3 * 0.5**1.1)
     assert rates["detector"] == pytest.approx(1e-3 * (0.5**1.1 if decays else 1))
@@ -180,7 +180,7 @@ def test_a_step_changes_all_three_networks_and_no_statistics_of_the_backbone() -
     statistics = {
         k for k, m in made.nets.classifier.named_modules() if isinstance(m, FrozenBatchNorm)
     }
-    terms = made.step("adversarial", batch(), 0.0, 0)
+    terms = made.step("adversarial", batch(), 0.0, 0, 0)
     assert all(torch.isfinite(v) for v in terms.values())
     for name, module in made.nets.named_children():
         parameters = {k for k, _ in module.named_parameters()}
@@ -204,7 +204,7 @@ def encoder_moves_in_phase_c(made: Learner, step: int) -> bool:
     made.optimizers.classifier.add_param_group({"params": [nn.Parameter(torch.zeros(1))]} | RATE)
     made.optimizers.reconstructor.add_param_group({"params": [nn.Parameter(torch.zeros(1))]} | RATE)
     before = copied(made.nets.classifier.encoder)
-    made.step("adversarial", batch(), 0.0, step)
+    made.step("adversarial", batch(), 0.0, step, step)
     return bool(changed(made.nets.classifier.encoder, before))
 
 
@@ -225,7 +225,7 @@ def test_the_decoder_stops_at_the_first_joint_epoch_only_if_asked(stops: bool) -
     decoder = made.nets.reconstructor.decoder
     for step, learns in ((1, True), (2, not stops), (3, not stops)):
         before = copied(decoder)
-        made.step("adversarial", batch(), 0.0, step)
+        made.step("adversarial", batch(), 0.0, step, step)
         assert bool(changed(decoder, before)) == learns
     assert all(p.requires_grad for p in decoder.parameters())
 
@@ -240,7 +240,7 @@ def test_phases_hold_the_other_network_in_eval_mode_and_restore_it() -> None:
             lambda m, _: modes.append((False, m.training))
         ),
     ]
-    made.step("adversarial", batch(), 0.0, 0)
+    made.step("adversarial", batch(), 0.0, 0, 0)
     for hook in hooks:
         hook.remove()
     # A: map of the fixed classifier, reconstructor learns; B: the other way round; C: pseudo label
@@ -267,9 +267,9 @@ def test_modes_are_restored_module_by_module() -> None:
 def test_dropout_follows_from_the_seed_and_the_step_alone() -> None:
     a, b = learner(), learner()
     torch.rand(17)
-    first = a.step("adversarial", batch(), 0.0, 5)
+    first = a.step("adversarial", batch(), 0.0, 5, 5)
     torch.rand(3)
-    second = b.step("adversarial", batch(), 0.0, 5)
+    second = b.step("adversarial", batch(), 0.0, 5, 5)
     assert {k: float(v.detach()) for k, v in first.items()} == {
         k: float(v.detach()) for k, v in second.items()
     }

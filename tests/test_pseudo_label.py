@@ -177,3 +177,32 @@ def test_between_the_two_thresholds_pixels_are_ignored() -> None:
 def test_rules_that_make_no_label_are_refused(values: dict[str, object], reason: str) -> None:
     with pytest.raises(ValidationError, match=reason):
         PseudoLabelConfig.model_validate(values)
+
+
+def band(width: int, gray: float, around: float = 0.6) -> torch.Tensor:
+    """(1, 3, 128, 128) noisy road with a vertical band of another gray in the middle."""
+    g = torch.Generator().manual_seed(0)
+    image = around + 0.03 * torch.randn(1, 1, 128, 128, generator=g)
+    left = 64 - width // 2
+    image[..., left : left + width] += gray - around
+    return image.clamp(0, 1).expand(1, 3, 128, 128)
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_a_wide_crack_is_dark_only_against_the_road_beside_it(beside: bool) -> None:
+    cam = torch.zeros(1, 1, 128, 128)
+    cam[..., 30:98] = 0.95
+    rule = PseudoLabelConfig(darkness=DarknessConfig(beside=beside))
+    found = refine(band(60, 0.3), cam, rule)[..., 34:94] >= rule.cam_crack
+    assert (found.float().mean() > 0.99) == beside
+
+
+def test_the_shoulder_of_a_deep_crack_is_road_and_the_same_gray_alone_is_crack() -> None:
+    cam = torch.full((1, 1, 128, 128), 0.0)
+    cam[..., 48:80] = 1.0
+    deep = band(16, 0.48)
+    deep[..., 61:67] -= 0.4
+    rule = PseudoLabelConfig()
+    shoulder = (slice(None), slice(None), slice(None), slice(68, 70))
+    assert (refine(deep, cam, rule)[shoulder] < rule.cam_crack).float().mean() > 0.95
+    assert (refine(band(16, 0.48), cam, rule)[shoulder] >= rule.cam_crack).float().mean() > 0.95

@@ -195,6 +195,9 @@ class TrainConfig(Block):
     """One forward of each encoder per step, or a fresh one per phase (released)."""
     ema_decay: Share = 0.97
     """Averaging of the classifier that gives pseudo labels; per step."""
+    detector_ema: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    """Averaging of all networks over the steps of the detector stage; the average is validated
+    and delivered. 0: the last weights (released)."""
     freeze_batchnorm: bool = True
     """Encoder BatchNorm keeps its ImageNet statistics (the paper's rule)."""
     joint: bool = True

@@ -12,14 +12,22 @@ from wpcrack.config_model import Block, Count, NonNegative, OddCount, Positive, 
 class DarknessConfig(Block):
     """Darkness of a pixel against its surroundings, in local standard deviations."""
 
-    blur_px: Annotated[OddCount, Field(le=63)] = 5
+    blur_px: Annotated[OddCount, Field(le=63)] = 3
     """Side of the Gaussian that removes aggregate texture; odd."""
     surround_px: OddCount = 101
     """Side of the box of the local mean and standard deviation; odd."""
-    zero: float = 0.0
+    beside: bool = True
+    """Mean and deviation are those of the road beside the crack: a pixel counts by 1 - CAM. A
+    wide crack would otherwise be measured against itself."""
+    zero: float = 0.5
     """Up to this many deviations darker than the surroundings the CAM is multiplied by 0."""
     one: float = 2.0
     """From this many deviations on the CAM is kept; between both a linear ramp."""
+    peak_share: Annotated[float, Field(ge=0, lt=1)] = 0.4
+    """Edge of a crack: this share of the darkest point nearby, where the CAM is multiplied by
+    0.5 (a linear ramp from 0 to twice this share); 0: no such rule."""
+    peak_px: OddCount = 21
+    """Side of the square in which that darkest point is looked for, inside the CAM; odd."""
 
     @model_validator(mode="after")
     def _rises(self) -> Self:

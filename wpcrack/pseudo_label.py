@@ -23,6 +23,8 @@ Refiner = Callable[[Tensor, Tensor, PseudoLabelConfig], Tensor]
 GRAY_LEVEL = 1 / 255
 MIN_DEVIATION = 2 * GRAY_LEVEL
 """Darkness is not measured in deviations smaller than the camera's noise (two gray levels)."""
+MIN_ROAD = 0.01
+"""What a pixel counts as road however sure the CAM is, so that surroundings are never empty."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def pseudo_label(refined: Tensor, has_crack: Tensor, config: PseudoLabelConfig) 
     return PseudoLabel(crack.to(refined.dtype), (crack | road).to(refined.dtype))
 
 
-def darkness(image: Tensor, config: DarknessConfig) -> Tensor:
+def darkness(image: Tensor, config: DarknessConfig, road: Tensor | None = None) -> Tensor:
     """(local mean - pixel) / local deviation of the slightly blurred gray image.
 
     One rule for all surfaces: contrast is measured against the texture around it, so no
@@ -74,21 +76,35 @@ def darkness(image: Tensor, config: DarknessConfig) -> Tensor:
     Args:
         image: (B, 3, H, W) in [0, 1].
         config: Sides of the blur and of the surroundings, in pixels.
+        road: (B, 1, H, W) in [0, 1], how much a pixel counts as surroundings; all equally if None.
 
     Returns:
         (B, 1, H, W) in local standard deviations, positive where darker than the surroundings.
     """
     gray = gaussian_blur(image.mean(1, keepdim=True), config.blur_px)
-    mean = box_mean(gray, config.surround_px)
-    variance = box_mean(gray.square(), config.surround_px) - mean.square()
+    weight = torch.ones_like(gray) if road is None else road.clamp_min(MIN_ROAD)
+    share = box_mean(weight, config.surround_px)
+    mean = box_mean(weight * gray, config.surround_px) / share
+    variance = box_mean(weight * gray.square(), config.surround_px) / share - mean.square()
     return (mean - gray) / (variance.clamp_min(0).sqrt() + MIN_DEVIATION)
 
 
 def refine_by_darkness(image: Tensor, crack_map: Tensor, config: PseudoLabelConfig) -> Tensor:
-    """CAM x ramp(darkness): 0 up to `darkness.zero`, 1 from `darkness.one` deviations on."""
+    """CAM x min(ramp(darkness), ramp(darkness / darkest point nearby)).
+
+    The first ramp is 0 up to `darkness.zero`, 1 from `darkness.one` deviations on: is this dark
+    against the surface? The second is 0.5 at `darkness.peak_share` of the darkest point that the
+    CAM holds nearby: is this inside the crack or on its blurred edge? A blurred edge of a wide,
+    deep crack is darker than the core of a hairline, so neither ramp replaces the other.
+    """
     rule = config.darkness
-    ramp = (darkness(image, rule) - rule.zero) / (rule.one - rule.zero)
-    return crack_map * ramp.clamp(0, 1)
+    dark = darkness(image, rule, 1 - crack_map if rule.beside else None)
+    ramp = ((dark - rule.zero) / (rule.one - rule.zero)).clamp(0, 1)
+    if rule.peak_share:
+        held = dark.clamp_min(0) * (crack_map >= config.cam_crack)
+        peak = F.max_pool2d(held, rule.peak_px, 1, rule.peak_px // 2).clamp_min(rule.one)
+        ramp = torch.minimum(ramp, (dark / (2 * rule.peak_share * peak)).clamp(0, 1))
+    return crack_map * ramp
 
 
 def refine_by_pixels(image: Tensor, crack_map: Tensor, config: PseudoLabelConfig) -> Tensor:

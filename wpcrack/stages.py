@@ -12,6 +12,7 @@ from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import torch
+from torch import nn
 
 from wpcrack import distributed, losses
 from wpcrack.adversarial import Batch, adversarial_step, detector_step, label_batch
@@ -45,6 +46,18 @@ class Learner:
         self.teacher: Classifier = copy.deepcopy(self.nets.classifier)
         self.teacher.requires_grad_(False).eval()
         self.optimizers = make_optimizers(self.nets, config.optim)
+        self.averaged: Networks | None = None
+
+    @property
+    def delivered(self) -> Networks:
+        """What is validated and saved: in the detector stage the average over its steps."""
+        return self.nets if self.averaged is None else self.averaged
+
+    def start_average(self) -> Networks:
+        """The average over the detector stage begins with the networks as they are."""
+        self.averaged = copy.deepcopy(self.nets)
+        self.averaged.requires_grad_(False).eval()
+        return self.averaged
 
     def enter(self, stage: str) -> None:
         """What happens once at the beginning of a stage.
@@ -56,9 +69,21 @@ class Learner:
                 self.nets.classifier.encoder.state_dict()
             )
             self.nets.reconstructor.head.load_state_dict(self.nets.classifier.head.state_dict())
+        if stage == "detector" and self.config.train.detector_ema:
+            self.start_average()
 
-    def step(self, stage: str, batch: Batch, progress: float, steps_done: int) -> Terms:
-        """One step of a stage; its `progress` in [0, 1] sets learning rates and CECCM's weight."""
+    def step(
+        self, stage: str, batch: Batch, progress: float, steps_done: int, stage_step: int
+    ) -> Terms:
+        """One step of a stage; its `progress` in [0, 1] sets learning rates and CECCM's weight.
+
+        Args:
+            stage: one of `STAGES`.
+            batch: the local batch.
+            progress: of the stage, in [0, 1].
+            steps_done: before this one, over all stages.
+            stage_step: before this one, in this stage.
+        """
         self._set_learning_rates(progress)
         with seeded(self.config.seed, steps_done, self.device):
             if stage == "warmup":
@@ -69,7 +94,9 @@ class Learner:
             else:
                 terms = self._fit_detector(batch, joint=self.config.train.joint)
         if stage != "detector":
-            self._average_teacher(steps_done)
+            average(self.teacher, self.nets.classifier, self.config.train.ema_decay, steps_done)
+        elif self.averaged is not None:
+            average(self.averaged, self.nets, self.config.train.detector_ema, stage_step)
         return terms
 
     def _warmup(self, batch: Batch) -> Terms:
@@ -124,19 +151,17 @@ class Learner:
             constant = name == "detector" and not config.detector_decay
             set_learning_rate(optimizer, 1.0 if constant else share)
 
-    @torch.no_grad()
-    def _average_teacher(self, steps_done: int) -> None:
-        keep = min(self.config.train.ema_decay, (1 + steps_done) / (10 + steps_done))
-        pairs = zip(
-            self.teacher.state_dict().values(),
-            self.nets.classifier.state_dict().values(),
-            strict=True,
-        )
-        for slow, fast in pairs:
-            if slow.dtype.is_floating_point:
-                slow.lerp_(fast, 1 - keep)
-            else:
-                slow.copy_(fast)
+
+@torch.no_grad()
+def average(slow: nn.Module, fast: nn.Module, decay: float, steps_done: int) -> None:
+    """Exponential moving average of all weights; short at the beginning, so that it starts well."""
+    keep = min(decay, (1 + steps_done) / (10 + steps_done))
+    pairs = zip(slow.state_dict().values(), fast.state_dict().values(), strict=True)
+    for mean, value in pairs:
+        if mean.dtype.is_floating_point:
+            mean.lerp_(value, 1 - keep)
+        else:
+            mean.copy_(value)
 
 
 @contextmanager

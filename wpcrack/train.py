@@ -131,7 +131,7 @@ class Trainer:
                 tick = time.perf_counter()
                 batch = self._to_device(next(batches))
                 waited += time.perf_counter() - tick
-                terms = self.learner.step(stage, batch, self._progress(), at.step)
+                terms = self.learner.step(stage, batch, self._progress(), at.step, at.stage_step)
                 meter.add({name: float(value.detach()) for name, value in terms.items()})
                 at.step, at.stage_step = at.step + 1, at.stage_step + 1
                 at.stage_seconds += self._agreed_seconds(time.perf_counter() - tick)
@@ -142,7 +142,9 @@ class Trainer:
         tick = time.perf_counter()
         validation = self.validate().named()
         if self.masked:
-            validation[MASKED_IOU] = masked_iou(self.nets, self.masked, self.shard, self.device)
+            validation[MASKED_IOU] = masked_iou(
+                self.learner.delivered, self.masked, self.shard, self.device
+            )
         at.stage_seconds += self._agreed_seconds(time.perf_counter() - tick)
         metrics = {
             **meter.means(self.device),
@@ -169,7 +171,7 @@ class Trainer:
     def validate(self) -> Agreement:
         """Label-free figures on the held-out windows (see `wpcrack.selection`)."""
         counter = AgreementCounter(self.config.train)
-        self.nets.eval()
+        nets = self.learner.delivered.eval()
         rule = self.config.pseudo_label
         batch_size = self.config.train.batch_size
         for image, has_crack in validation_batches(self.val_images, batch_size, self.shard):
@@ -179,7 +181,7 @@ class Trainer:
             refined = refine(
                 image, crack_map(activation.cam, size, self.config.model.cam_norm), rule
             )
-            detected = torch.sigmoid(self.nets(image)) >= THRESHOLD
+            detected = torch.sigmoid(nets(image)) >= THRESHOLD
             counter.add(
                 detected.cpu(),
                 (refined >= rule.cam_crack).cpu(),
@@ -256,10 +258,12 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that continues the run exactly; sampling needs only the position."""
+        averaged = self.learner.averaged
         return {
             "nets": self.nets.state_dict(),
             "teacher": self.learner.teacher.state_dict(),
             "optimizers": {k: v.state_dict() for k, v in self.learner.optimizers.named().items()},
+            "averaged": None if averaged is None else averaged.state_dict(),
             "position": vars(self.position).copy(),
         }
 
@@ -269,4 +273,6 @@ class Trainer:
         self.learner.teacher.load_state_dict(state["teacher"])
         for name, optimizer in self.learner.optimizers.named().items():
             optimizer.load_state_dict(state["optimizers"][name])
+        if state["averaged"] is not None:
+            self.learner.start_average().load_state_dict(state["averaged"])
         self.position = Position(**state["position"])
