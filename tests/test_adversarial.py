@@ -331,5 +331,5 @@ def test_the_adversarial_stage_tells_ceccm_how_far_it_is() -> None:
         update={"losses": LossConfig.model_validate({"ceccm": {"warmup": 0.5}})}
     )
     made, batch = Learner(rising, torch.device("cpu")), make_batch([1.0, 0.0, 1.0, 0.0])
-    assert made.step("adversarial", batch, 0.0, 0)["ceccm"].item() == 0.0
-    assert made.step("adversarial", batch, 0.25, 1)["ceccm"].item() > 0.0
+    assert made.step("adversarial", batch, 0.0, 0, 0)["ceccm"].item() == 0.0
+    assert made.step("adversarial", batch, 0.25, 1, 1)["ceccm"].item() > 0.0

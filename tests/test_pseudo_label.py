@@ -185,7 +185,7 @@ def band(width: int, gray: float, around: float = 0.6) -> torch.Tensor:
     image = around + 0.03 * torch.randn(1, 1, 128, 128, generator=g)
     left = 64 - width // 2
     image[..., left : left + width] += gray - around
-    return image.clamp(0, 1).expand(1, 3, 128, 128)
+    return image.clamp(0, 1).repeat(1, 3, 1, 1)
 
 
 @pytest.mark.parametrize("beside", [True, False])
