@@ -22,6 +22,7 @@ from geo.schema import CENTERLINE, CRACK, Layer
 from geo.segment_rows import SegmentOptions
 from geo.segments import RoadSurvey
 from geo.severity import SeverityOptions, d6433, ltpp, reliable
+from geo.simplification import world_outlines
 from geo.tiles import crs_name
 
 ID_DIGITS = 6
@@ -155,41 +156,26 @@ def centerline_rows(cracks: pa.Table, grid: Grid) -> pa.RecordBatch:
     ids = crack_ids(grid, cracks["top"].to_numpy(), cracks["left"].to_numpy())
     counts = pc.list_value_length(cracks["branches"]).to_numpy()
     branches = cracks["branches"].combine_chunks().flatten()
-    owners = np.repeat(np.array(ids, dtype=object), counts)
-    numbers = np.concatenate([np.arange(count) for count in counts] or [np.empty(0, int)])
+    owner = np.repeat(np.arange(len(ids)), counts)
+    numbers = pa.array(np.arange(len(owner)) - (np.cumsum(counts) - counts)[owner])
+    owners = pa.array(ids, pa.string()).take(pa.array(owner))
     lines = shapely.from_wkb(branches.field("line").to_numpy(zero_copy_only=False))
     columns: dict[str, Any] = {
-        "centerline_id": [f"{owner}-{k}" for owner, k in zip(owners, numbers, strict=True)],
+        "centerline_id": _numbered(owners, "-", numbers),
         "crack_id": owners,
         "length_m": branches.field("length_m"),
         "width_mean_mm": MM * branches.field("width_mean_m").to_numpy(),
         "width_max_mm": MM * branches.field("width_max_m").to_numpy(),
-        "from_node": _nodes(owners, branches.field("from_node")),
-        "to_node": _nodes(owners, branches.field("to_node")),
+        "from_node": _numbered(owners, "-n", branches.field("from_node")),
+        "to_node": _numbered(owners, "-n", branches.field("to_node")),
         "geom": shapely.to_wkb(shapely.transform(lines, grid.to_world)),
     }
     return _batch(CENTERLINE, columns)
 
 
-def world_outlines(
-    geometry: NDArray[np.object_], grid: Grid, tolerance_px: float
-) -> NDArray[np.object_]:
-    """Simplify pixel outlines, keeping their topology, and place them in the world.
-
-    Validity is checked in world coordinates, where rounding can push a vertex that touches a line
-    across it; such an outline stays exact (its rings meet in common vertices only).
-    """
-    exact: NDArray[np.object_] = shapely.transform(geometry, grid.to_world)
-    if tolerance_px <= 0 or not len(geometry):
-        return exact
-    lean = shapely.simplify(geometry, tolerance_px, preserve_topology=True)
-    placed = shapely.transform(lean, grid.to_world)
-    kind = shapely.get_type_id(placed) == shapely.GeometryType.MULTIPOLYGON
-    return np.where(shapely.is_valid(placed) & kind, placed, exact)
-
-
-def _nodes(owners: NDArray[np.object_], numbers: pa.Array) -> list[str]:
-    return [f"{owner}-n{k}" for owner, k in zip(owners, numbers.to_pylist(), strict=True)]
+def _numbered(owners: pa.Array, sign: str, numbers: pa.Array) -> pa.Array:
+    """Owner, sign and number in one text."""
+    return pc.binary_join_element_wise(owners, numbers.cast(pa.string()), sign)
 
 
 def _number_or_null(column: pa.ChunkedArray) -> pa.Array:

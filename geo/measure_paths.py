@@ -209,7 +209,8 @@ def _measured(
     last = np.cumsum(np.bincount(owner, minlength=count))
     span = in_m[last - 1] - in_m[np.append(0, last[:-1])]
     chord = np.hypot(span[:, 0], span[:, 1])
-    placed = np.split(lines + paths.corner[owner], last[:-1])
+    moved, ends = lines + paths.corner[owner], last.tolist()
+    placed = [moved[start:end] for start, end in zip([0, *ends], ends, strict=False)]
     columns = (
         length_m,
         np.percentile(widths, P95, axis=1),

@@ -68,10 +68,7 @@ def trace(places: FloatArray, links: NDArray[np.int64], reach: FloatArray) -> Gr
         links: (E, 2) indices of neighboring pixels.
         reach: (K,) distance of each pixel to the border.
     """
-    neighbors: list[list[int]] = [[] for _ in places]
-    for one, other in links.tolist():
-        neighbors[one].append(other)
-        neighbors[other].append(one)
+    neighbors = _neighbors(links, len(places))
     clusters = _clusters(neighbors)
     node_of = {pixel: number for number, pixels in enumerate(clusters) for pixel in pixels}
     walks = _walks(neighbors, node_of)
@@ -98,6 +95,15 @@ def _dot(place: FloatArray, reach: float) -> Graph:
     edge = Edge((0, 1), np.array([place - step, place + step]), np.full(2, reach))
     (x, y), (x_end, y_end) = edge.points.tolist()
     return Graph((edge,), {0: (x, y), 1: (x_end, y_end)}, dict.fromkeys((0, 1), reach))
+
+
+def _neighbors(links: NDArray[np.int64], count: int) -> list[list[int]]:
+    """Neighbors of each pixel, ascending."""
+    pairs = np.concatenate((links, links[:, ::-1]))
+    pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+    beside = pairs[:, 1].tolist()
+    ends = np.searchsorted(pairs[:, 0], np.arange(count), side="right").tolist()
+    return [beside[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def _clusters(neighbors: list[list[int]]) -> list[list[int]]:

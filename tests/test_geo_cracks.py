@@ -17,7 +17,7 @@ from rasterio.features import rasterize
 
 from geo import schema
 from geo.errors import InputError, OutputError
-from geo.features import crack_ids, world_outlines
+from geo.features import crack_ids
 from geo.grid import Grid, Window
 from geo.mosaic import Block
 from geo.package import (
@@ -31,6 +31,7 @@ from geo.piece_table import to_pieces
 from geo.polygon_pixels import pixels_of
 from geo.polygonize import pieces
 from geo.seams import join
+from geo.simplification import simplified, world_outlines
 from geo.tiles import TileProblem
 
 UTM = CRS.from_epsg(25832)
@@ -422,3 +423,28 @@ def test_simplified_outlines_are_valid_in_the_world(mask, tolerance):
     outlines = world_outlines(geometry, grid, tolerance)
     assert all(outline.is_valid for outline in outlines)
     assert {outline.geom_type for outline in outlines} <= {"MultiPolygon"}
+
+
+def test_a_slanting_crack_of_one_piece_is_simplified(tmp_path):
+    mask = np.zeros((60, 60), bool)
+    for row in range(50):
+        mask[row, row // 5 : row // 5 + 3] = True
+    paths, grid = deliver(tmp_path, mask, 60, 60)
+    assemble(paths, tmp_path / "out.gpkg", grid)
+    (outline,) = geopandas.read_file(tmp_path / "out.gpkg", layer="crack").geometry
+    assert shapely.get_num_coordinates(outline) < 10
+    assert outline.area / 0.005**2 == pytest.approx(150, rel=0.1)
+
+
+@settings(deadline=None, max_examples=40)
+@given(arrays(bool, (24, 24)), st.floats(0.1, 3))
+def test_simplified_outlines_keep_polygons_and_holes_and_stay_near(mask, tolerance):
+    found = pieces(mask, probability_of(mask), grid_of(mask).window, grid_of(mask))
+    exact = np.array([piece.geometry for piece in found], dtype=object)
+    for outline, lean in zip(exact, simplified(exact, tolerance), strict=True):
+        assert lean.is_valid
+        assert lean.geom_type == "MultiPolygon"
+        assert len(lean.geoms) == len(outline.geoms)
+        holes = [[len(part.interiors) for part in each.geoms] for each in (outline, lean)]
+        assert sorted(holes[0]) == sorted(holes[1])
+        assert lean.hausdorff_distance(outline) <= 2 * tolerance + 1e-9
