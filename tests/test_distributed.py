@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from wpcrack import distributed
-from wpcrack.adversarial import Batch
+from wpcrack.batch import Batch
 from wpcrack.batches import Shard
 from wpcrack.config import MethodConfig
 from wpcrack.errors import ConfigError, TrainingError

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from jobs.config import find_config, load
 from jobs.train_job import TrainJob
-from wpcrack.adversarial import Batch, detector_terms
+from wpcrack.adversarial import detector_terms
 from wpcrack.augment import augment
+from wpcrack.batch import Batch
 from wpcrack.config import AugmentConfig, LossConfig, MethodConfig, OptimConfig
 from wpcrack.image_level import read_image_level
 from wpcrack.images import write_png
@@ -278,12 +279,14 @@ def test_dropout_follows_from_the_seed_and_the_step_alone() -> None:
 @pytest.mark.parametrize("source", ["ema", "eval", "train"])
 def test_pseudo_labels_come_from_the_classifier_that_is_named(source: str) -> None:
     made = learner(f"pseudo_label.source={source}")
-    asked: list[bool] = []
-    made.teacher.register_forward_pre_hook(lambda *_: asked.append(True))
-    before = made.nets.classifier.training
-    made._label(batch())
-    assert bool(asked) == (source == "ema")
-    assert made.nets.classifier.training == before
+    own = made.nets.classifier
+    assert (made.teacher is own) == (source != "ema")  # no second copy without need
+    modes: list[bool] = []
+    made.teacher.head.b6.register_forward_pre_hook(lambda m, _: modes.append(m.training))
+    some = batch()
+    made._label(some, own.encoder(some.image))
+    assert modes == [source == "train"]
+    assert own.training
 
 
 # -- detector's loss ---------------------------------------------------------------------------

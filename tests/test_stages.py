@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from wpcrack.adversarial import Batch
+from wpcrack.batch import Batch
 from wpcrack.config import MethodConfig
 from wpcrack.stages import Learner, average, first_joint_epoch, is_joint_epoch
 

@@ -9,66 +9,20 @@ Shape letters: B images, C of them with a crack, H W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from wpcrack import losses
+from wpcrack.batch import Batch, CrackPart
 from wpcrack.cam import crack_map, upsample
 from wpcrack.config import LossConfig, MethodConfig, PseudoLabelConfig
-from wpcrack.networks import CRACK, Activation, Encoding, Features, Networks
+from wpcrack.networks import CRACK, Activation, Classifier, Encoding, Features, Networks
 from wpcrack.optim import Optimizers, Terms, descend, evaluating, frozen
 from wpcrack.pseudo_label import PseudoLabel, pseudo_label, refine
-
-
-@dataclass(frozen=True)
-class Batch:
-    """The local part of one global batch."""
-
-    image: Tensor
-    """(B, 3, H, W) in [0, 1]."""
-    has_crack: Tensor
-    """(B,) float, 1 = crack, 0 = road."""
-    erased: Tensor
-    """(B, 1, H, W) 1 in erased cells, 0 elsewhere."""
-    images: Tensor
-    """Images of the global batch per rank (scalar): divisor of sums over images."""
-    cracks: Tensor
-    """Crack images of the global batch per rank (scalar, >= 1 / ranks)."""
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(H, W) in pixels."""
-        return self.image.shape[-2], self.image.shape[-1]
-
-    @property
-    def label(self) -> Tensor:
-        """(B, 2) one-hot road / crack."""
-        return torch.stack([1 - self.has_crack, self.has_crack], 1)
-
-
-@dataclass(frozen=True)
-class CrackPart:
-    """The crack images of a batch; if there is none, one road image that counts nothing.
-
-    So the work of a phase follows the labels, but its collectives and finite values do not.
-    """
-
-    index: Tensor
-    """(C,) positions in the batch."""
-    shown: Tensor
-    """(C,) 1 for crack images, 0 for the stand-in."""
-
-    @classmethod
-    def of(cls, batch: Batch) -> CrackPart:
-        """Of a batch with at least one image."""
-        index = batch.has_crack.nonzero().flatten()
-        if len(index) == 0:
-            index = torch.zeros(1, dtype=torch.long, device=batch.image.device)
-        return cls(index, batch.has_crack[index])
 
 
 def adversarial_step(
@@ -78,39 +32,66 @@ def adversarial_step(
     config: MethodConfig,
     *,
     progress: float = 1.0,
-) -> tuple[Terms, Activation, Encoding]:
+) -> tuple[Terms, tuple[Features, Features] | None]:
     """Phases A and B; each updates its own network only.
 
     With `train.schedule` = shared both phases use one forward pass of each encoder, so phase B
     sees the reconstructor's features from before its update. With fresh, as released, each phase
-    computes what it needs, and the network that it holds fixed is in eval mode. `progress` in
-    [0, 1] of the stage sets the weight of CAM consistency.
+    computes what it needs, and the network that it holds fixed is in eval mode; what it needs of
+    that network are the crack images alone. `progress` in [0, 1] of the stage sets the weight of
+    CAM consistency.
 
     Returns:
-        The terms, and the forward passes for the detector.
+        The terms, and what both encoders saw, for the detector; None if it has to look afresh.
     """
     weights, clip = config.losses, config.optim.clip_norm
     fresh = config.train.schedule == "fresh"
-    activation = look(nets.classifier, batch) if fresh else nets.classifier(batch.image)
-    encoding = nets.reconstructor.encode(batch.image)
+    part = CrackPart.of(batch)
+    activation = look(nets.classifier, batch, part) if fresh else nets.classifier(batch.image)
+    encoding = nets.reconstructor.encode(batch.image, part.index)
+    paint = painter(nets, recompute=config.train.recompute)
     with frozen(nets.classifier):
         seen = crack_map(activation.cam.detach(), batch.size, nets.config.cam_norm)
-        rec = reconstructor_terms(nets, batch, seen, encoding, weights)
+        rec = reconstructor_terms(nets, batch, seen, encoding, weights, paint=paint)
         descend(rec, optimizers.reconstructor, clip)
+        optimizers.reconstructor.zero_grad(set_to_none=True)  # the next phase needs the memory
     with frozen(nets.reconstructor), evaluating(nets.reconstructor):
         if fresh:
+            del activation, encoding  # before the next ones take their memory
             activation = nets.classifier(batch.image)
-            encoding = nets.reconstructor.encode(batch.image)
-        cls = classifier_terms(nets, batch, activation, encoding, weights, progress=progress)
+            with torch.no_grad():
+                encoding = nets.reconstructor.encode(batch.image[part.index])
+        cls = classifier_terms(
+            nets, batch, activation, encoding, weights, progress=progress, paint=paint
+        )
         descend(cls, optimizers.classifier, clip)
-    return {**rec, **cls}, activation, encoding
+        optimizers.classifier.zero_grad(set_to_none=True)
+    terms = {name: term.detach() for name, term in {**rec, **cls}.items()}
+    return terms, None if fresh else (activation.features, encoding.activation.features)
 
 
-def look(classifier: nn.Module, batch: Batch) -> Activation:
-    """What the classifier says in eval mode, without gradient."""
+def look(classifier: nn.Module, batch: Batch, part: CrackPart) -> Activation:
+    """What the classifier says of the crack images in eval mode, without gradient."""
     with torch.no_grad(), evaluating(classifier):
-        activation: Activation = classifier(batch.image)
+        activation: Activation = classifier(batch.image[part.index])
         return activation
+
+
+Paint = Callable[[Tensor, Tensor | None], Tensor]
+"""(Z, what is kept of it) -> (C, 3, H, W) painted image."""
+
+
+def painter(nets: Networks, *, recompute: bool = False) -> Paint:
+    """The reconstructor's decoder; with `recompute` its inner maps are not kept for backward."""
+    if not recompute:
+        return nets.reconstructor.decode
+
+    def paint(feature: Tensor, keep: Tensor | None) -> Tensor:
+        decode = nets.reconstructor.decode
+        painted: Tensor = checkpoint(decode, feature, keep, use_reentrant=False)
+        return painted
+
+    return paint
 
 
 def detector_step(
@@ -131,22 +112,29 @@ def detector_step(
 
 
 def reconstructor_terms(
-    nets: Networks, batch: Batch, seen: Tensor, encoding: Encoding, config: LossConfig
+    nets: Networks,
+    batch: Batch,
+    seen: Tensor,
+    encoding: Encoding,
+    config: LossConfig,
+    *,
+    paint: Paint | None = None,
 ) -> Terms:
     """Phase A: L_rec = BCE + 0.2 full + 0.3 crack + 0.5 rest (erased cells, crack images).
 
     Args:
         nets: the classifier is not used; its map comes in as `seen`.
         batch: the local batch.
-        seen: (B, 1, H, W) crack map of the classifier, without gradient.
-        encoding: of the reconstructor, with gradient.
+        seen: (B or C, 1, H, W) crack map of the classifier, without gradient.
+        encoding: of the reconstructor, with gradient; Z of all or of the crack images.
         config: weights.
+        paint: the decoder; None: without recomputing.
     """
+    decode = paint or painter(nets)
     part = CrackPart.of(batch)
     image = nets.reconstructor.encoder.normalize(batch.image[part.index])
-    z, m, g = encoding.feature[part.index], seen[part.index], batch.erased[part.index]
+    z, m, g = part.rows(encoding.feature), part.rows(seen), batch.erased[part.index]
     erase_crack, erase_rest = m * g, (1 - m) * g
-    decode = nets.reconstructor.decode
     full, crack, rest = (
         masked_error(decode(feature, keep), image, weight, part, batch)
         for feature, keep, weight in (
@@ -173,6 +161,7 @@ def classifier_terms(
     config: LossConfig,
     *,
     progress: float = 1.0,
+    paint: Paint | None = None,
 ) -> Terms:
     """Phase B: L_cls = BCE - 0.8 crack - 0.3 rest + 0.5 CECCM; gradient flows through decode.
 
@@ -180,20 +169,21 @@ def classifier_terms(
         nets: the reconstructor is frozen by the caller.
         batch: the local batch.
         activation: of the classifier, with gradient.
-        encoding: of the reconstructor, without gradient.
+        encoding: of the reconstructor, without gradient; of all or of the crack images.
         config: weights.
         progress: of the stage, in [0, 1]; see `ceccm_weight`.
+        paint: the decoder; None: without recomputing.
     """
+    decode = paint or painter(nets)
     part = CrackPart.of(batch)
     image = nets.reconstructor.encoder.normalize(batch.image[part.index])
     size = batch.size
     cam = activation.cam[part.index]
     m = crack_map(cam, size, nets.config.cam_norm)
-    z = encoding.feature[part.index].detach()
+    z = part.rows(encoding.feature).detach()
     is_crack = (upsample(cam.detach().float(), size).argmax(1, keepdim=True) == CRACK).float()
     weight_crack = off_crack(m.detach(), nets.config.cam_norm)
     weight_rest = m.detach() * is_crack
-    decode = nets.reconstructor.decode
     terms = {
         "cls_bce": losses.classification(activation.logits.float(), batch.label, batch.images),
         "cls_crack": -config.cls_crack
@@ -202,7 +192,7 @@ def classifier_terms(
         * masked_error(decode(z, 1 - m), image, weight_rest, part, batch),
     }
     if config.ceccm.enabled:
-        other = encoding.activation.cam[part.index].detach()
+        other = part.rows(encoding.activation.cam).detach()
         terms["ceccm"] = ceccm_weight(config, progress) * losses.cam_consistency(
             cam[:, CRACK : CRACK + 1].float(),
             other[:, CRACK : CRACK + 1].float(),
@@ -268,11 +258,32 @@ def detector_terms(
 
 
 def label_batch(
-    teacher: nn.Module, batch: Batch, config: PseudoLabelConfig, cam_norm: Literal["sigmoid", "max"]
+    teacher: Classifier,
+    batch: Batch,
+    config: PseudoLabelConfig,
+    cam_norm: Literal["sigmoid", "max"],
+    features: Features | None = None,
 ) -> PseudoLabel:
-    """Pseudo label from the CAM of `teacher` (by default the averaged classifier), no gradient."""
+    """Pseudo label from the CAM of `teacher` (by default the averaged classifier), no gradient.
+
+    A road image has no crack to refine, so only the crack images are looked at.
+
+    Args:
+        teacher: the classifier whose CAM counts.
+        batch: the local batch.
+        config: refiners and thresholds.
+        cam_norm: how CAM logits become a map.
+        features: of the teacher's encoder on the batch, if they are known.
+    """
+    part = CrackPart.of(batch)
+    image, shown = batch.image[part.index], part.shown.view(-1, 1, 1, 1)
     with torch.no_grad():
-        cam = teacher(batch.image).cam
-        shown = batch.has_crack.view(-1, 1, 1, 1)  # a road image has no crack to refine
-        refined = refine(batch.image, shown * crack_map(cam, batch.size, cam_norm), config)
+        if features is None:
+            cam = teacher(image).cam
+        else:
+            cam, _ = teacher.head(features.of(part.index))
+        with torch.autocast(image.device.type, enabled=False):
+            found = refine(image, shown * crack_map(cam, batch.size, cam_norm), config)
+        refined = torch.zeros_like(batch.erased)
+        refined[part.index] = found
         return pseudo_label(refined, batch.has_crack, config)

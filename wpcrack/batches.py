@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wpcrack.adversarial import Batch
 from wpcrack.augment import augment, erase_grid, plain
+from wpcrack.batch import Batch
 from wpcrack.config import MethodConfig
 from wpcrack.errors import ConfigError, DataError
 from wpcrack.image_level import Item

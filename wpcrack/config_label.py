@@ -87,7 +87,7 @@ class PseudoLabelConfig(Block):
 
     source: Literal["ema", "eval", "train"] = "ema"
     """Whose CAM: the averaged classifier, the classifier in eval mode, or as it trains, with
-    dropout. Released: train."""
+    dropout. Released: train. Without ema no second copy of the classifier is kept."""
     refiners: tuple[Literal["darkness", "par", "guided", "crf"], ...] = ("darkness",)
     """Applied in this order. Darkness assumes cracks are darker than the surface."""
     cam_crack: Share = 0.5

@@ -153,7 +153,8 @@ def descend(
     parameters = [p for each in several for group in each.param_groups for p in group["params"]]
     for each in several:
         each.zero_grad(set_to_none=True)
-    values.sum().backward()  # type: ignore[no-untyped-call]
+    with torch.autocast(values.device.type, enabled=False):
+        values.sum().backward()  # type: ignore[no-untyped-call]
     distributed.average_gradients(parameters)
     norm = nn.utils.clip_grad_norm_(parameters, math.inf if clip_norm is None else clip_norm)
     if not norm.isfinite():

@@ -1,7 +1,8 @@
 """One step of each stage: warmup, adversarial, detector; and the averaged classifier (teacher).
 
 The teacher is an exponential moving average of the classifier; pseudo labels come from it, in
-eval mode. It follows the classifier in the first two stages and is fixed in the third.
+eval mode. It follows the classifier in the first two stages and is fixed in the third. With
+another `pseudo_label.source` the teacher is the classifier itself.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ import torch
 from torch import nn
 
 from wpcrack import distributed, losses
-from wpcrack.adversarial import Batch, adversarial_step, detector_step, label_batch
+from wpcrack.adversarial import adversarial_step, detector_step, label_batch
+from wpcrack.batch import Batch
 from wpcrack.config import MethodConfig, TrainConfig
 from wpcrack.networks import Classifier, Features, Networks
+from wpcrack.networks.resnet38d import ResNet38d
 from wpcrack.optim import (
     Terms,
     descend,
@@ -43,8 +46,9 @@ class Learner:
             self.nets = Networks(config.model).to(device)
         self.nets.to(memory_format=torch.channels_last)
         distributed.broadcast_weights(self.nets)
-        self.teacher: Classifier = copy.deepcopy(self.nets.classifier)
-        self.teacher.requires_grad_(False).eval()
+        self.teacher: Classifier = self.nets.classifier
+        if config.pseudo_label.source == "ema":
+            self.teacher = copy.deepcopy(self.nets.classifier).requires_grad_(False).eval()
         self.optimizers = make_optimizers(self.nets, config.optim)
         self.averaged: Networks | None = None
 
@@ -85,7 +89,11 @@ class Learner:
             stage_step: before this one, in this stage.
         """
         self._set_learning_rates(progress)
-        with seeded(self.config.seed, steps_done, self.device):
+        low = self.config.train.precision == "bf16"
+        with (
+            seeded(self.config.seed, steps_done, self.device),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=low),
+        ):
             if stage == "warmup":
                 terms = self._warmup(batch)
             elif stage == "adversarial":
@@ -93,9 +101,9 @@ class Learner:
                 terms = self._adversarial(batch, epoch, progress)
             else:
                 terms = self._fit_detector(batch, joint=self.config.train.joint)
-        if stage != "detector":
+        if stage != "detector" and self.teacher is not self.nets.classifier:
             average(self.teacher, self.nets.classifier, self.config.train.ema_decay, steps_done)
-        elif self.averaged is not None:
+        if stage == "detector" and self.averaged is not None:
             average(self.averaged, self.nets, self.config.train.detector_ema, stage_step)
         return terms
 
@@ -113,18 +121,22 @@ class Learner:
         reached = first_joint is not None and epoch >= first_joint
         stopped = [nets.reconstructor.decoder] if train.decoder_stops and reached else []
         with frozen(*stopped):
-            terms, activation, encoding = adversarial_step(
+            terms, seen = adversarial_step(
                 nets, batch, self.optimizers, self.config, progress=progress
             )
         if is_joint_epoch(epoch, train):
             return {**terms, **self._fit_detector(batch, joint=True)}
         with frozen(nets.classifier, nets.reconstructor):
-            seen = activation.features
-            if train.schedule == "fresh":
-                seen = nets.classifier.encoder(batch.image)
-            features = detached(seen), detached(encoding.activation.features)
+            if seen is None:
+                with torch.no_grad():
+                    seen = (
+                        nets.classifier.encoder(batch.image),
+                        nets.reconstructor.encoder(batch.image),
+                    )
+            features = detached(seen[0]), detached(seen[1])
+            label = self._label(batch, features[0])
             optimizer = self.optimizers.detector
-            det = detector_step(nets, batch, features, self._label(batch), optimizer, self.config)
+            det = detector_step(nets, batch, features, label, optimizer, self.config)
         return {**terms, **det}
 
     def _fit_detector(self, batch: Batch, *, joint: bool) -> Terms:
@@ -133,16 +145,22 @@ class Learner:
         with torch.set_grad_enabled(joint):
             features = nets.classifier.encoder(batch.image), nets.reconstructor.encoder(batch.image)
         optimizers = self.optimizers.for_joint() if joint else (self.optimizers.detector,)
-        return detector_step(nets, batch, features, self._label(batch), optimizers, self.config)
+        label = self._label(batch, features[0])
+        return detector_step(nets, batch, features, label, optimizers, self.config)
 
-    def _label(self, batch: Batch) -> PseudoLabel:
-        """Pseudo label of the classifier that `pseudo_label.source` names."""
+    def _label(self, batch: Batch, seen: Features) -> PseudoLabel:
+        """Pseudo label of the classifier that `pseudo_label.source` names.
+
+        Of the classifier itself `seen` is what its encoder gave, so where that is the same in eval
+        mode only the head runs again.
+        """
         rule, how = self.config.pseudo_label, self.config.model.cam_norm
         if rule.source == "ema":
             return label_batch(self.teacher, batch, rule, how)
         classifier = self.nets.classifier
+        known = rule.source == "train" or isinstance(classifier.encoder, ResNet38d)
         with evaluating(classifier) if rule.source == "eval" else nullcontext():
-            return label_batch(classifier, batch, rule, how)
+            return label_batch(classifier, batch, rule, how, seen if known else None)
 
     def _set_learning_rates(self, progress: float) -> None:
         config = self.config.optim

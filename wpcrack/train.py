@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from wpcrack import distributed
-from wpcrack.adversarial import Batch
+from wpcrack.batch import Batch
 from wpcrack.batches import BatchSource, Images, Shard, validation_batches, validation_part
 from wpcrack.cam import crack_map
 from wpcrack.config import MethodConfig
@@ -176,7 +176,7 @@ class Trainer:
         batch_size = self.config.train.batch_size
         for image, has_crack in validation_batches(self.val_images, batch_size, self.shard):
             image = image.to(self.device, memory_format=torch.channels_last)
-            activation = self.learner.teacher(image)
+            activation = self.learner.teacher.eval()(image)
             size = (image.shape[-2], image.shape[-1])
             refined = refine(
                 image, crack_map(activation.cam, size, self.config.model.cam_norm), rule

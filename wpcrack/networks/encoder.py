@@ -40,6 +40,12 @@ class Features:
         """The map of a stride of 2, 4 or 8."""
         return {2: self.stride2, 4: self.stride4, 8: self.stride8}[stride]
 
+    def of(self, index: Tensor) -> Features:
+        """Those of some images, by their (N,) positions."""
+        return Features(
+            self.stride2[index], self.stride4[index], self.stride8[index], self.deep[index]
+        )
+
 
 class ImageEncoder(nn.Module):
     """Base of the encoders: normalizes images in [0, 1] by the mean and deviation it was made for.

@@ -98,11 +98,18 @@ class Reconstructor(nn.Module):
         self.decoder = make_decoder(config)
         self.decoder_stride = config.decoder_stride
 
-    def encode(self, image: Tensor) -> Encoding:
-        """CAM, class logits and Z of (B, 3, H, W) images in [0, 1]."""
+    def encode(self, image: Tensor, painted: Tensor | None = None) -> Encoding:
+        """CAM, class logits and Z of (B, 3, H, W) images in [0, 1].
+
+        Args:
+            image: the images.
+            painted: (C,) positions of those that Z is needed of; None: all. At the paper's size Z
+                is the largest tensor of a step.
+        """
         features = self.encoder(image)
         cam, logits = self.head(features)
         z = torch.cat([self.reduce_shallow(features.stride8), self.reduce_deep(features.deep)], 1)
+        z = z if painted is None else z[painted]
         size = [side // self.decoder_stride for side in image.shape[-2:]]
         feature = F.interpolate(z, size=size, mode="bilinear", align_corners=False)
         return Encoding(Activation(cam, logits, features), feature)
@@ -126,6 +133,7 @@ def make_decoder(config: ModelConfig) -> nn.Module:
 def paint(decoder: nn.Module, feature: Tensor, keep: Tensor | None, stride: int) -> Tensor:
     """Decodes Z (B, C, H/s, W/s), masked by `keep` (B, 1, H, W) if given -> (B, 3, H, W)."""
     if keep is not None:
-        feature = feature * F.interpolate(keep, size=feature.shape[-2:], mode="area")
+        kept = F.interpolate(keep, size=feature.shape[-2:], mode="area")
+        feature = feature * kept.to(feature.dtype)
     image: Tensor = decoder(feature, (feature.shape[-2] * stride, feature.shape[-1] * stride))
     return image

@@ -41,16 +41,22 @@ class ReleasedReconstructor(nn.Module):
         self.decoder = make_decoder(config)
         self.decoder_stride = config.decoder_stride
 
-    def encode(self, image: Tensor) -> Encoding:
-        """CAM, class logits and Z of (B, 3, H, W) images in [0, 1]."""
+    def encode(self, image: Tensor, painted: Tensor | None = None) -> Encoding:
+        """CAM, class logits and Z of (B, 3, H, W) images in [0, 1].
+
+        Args:
+            image: the images.
+            painted: (C,) positions of those that Z is needed of; None: all. At the paper's size Z
+                is the largest tensor of a step.
+        """
         features = self.encoder(image)
         semantics = self.head.semantics(features)
         cam, logits = self.head.score(semantics)
         size = [side // self.decoder_stride for side in image.shape[-2:]]
-        z = F.interpolate(
-            self.fuse(features, semantics), size=size, mode="bilinear", align_corners=False
-        )
-        return Encoding(Activation(cam, logits, features), z)
+        z = self.fuse(features, semantics)
+        z = z if painted is None else z[painted]
+        feature = F.interpolate(z, size=size, mode="bilinear", align_corners=False)
+        return Encoding(Activation(cam, logits, features), feature)
 
     def fuse(self, features: Features, semantics: Semantics) -> Tensor:
         """Z at stride 8: (B, C, h, w)."""

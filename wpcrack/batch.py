@@ -1,0 +1,65 @@
+"""What a training step works on: the images of a batch, and those of them that show a crack.
+
+Shape letters: B images, C of them with a crack, H W pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The local part of one global batch."""
+
+    image: Tensor
+    """(B, 3, H, W) in [0, 1]."""
+    has_crack: Tensor
+    """(B,) float, 1 = crack, 0 = road."""
+    erased: Tensor
+    """(B, 1, H, W) 1 in erased cells, 0 elsewhere."""
+    images: Tensor
+    """Images of the global batch per rank (scalar): divisor of sums over images."""
+    cracks: Tensor
+    """Crack images of the global batch per rank (scalar, >= 1 / ranks)."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) in pixels."""
+        return self.image.shape[-2], self.image.shape[-1]
+
+    @property
+    def label(self) -> Tensor:
+        """(B, 2) one-hot road / crack."""
+        return torch.stack([1 - self.has_crack, self.has_crack], 1)
+
+
+@dataclass(frozen=True)
+class CrackPart:
+    """The crack images of a batch; if there is none, one road image that counts nothing.
+
+    So the work of a phase follows the labels, but its collectives and finite values do not.
+    """
+
+    index: Tensor
+    """(C,) positions in the batch."""
+    shown: Tensor
+    """(C,) 1 for crack images, 0 for the stand-in."""
+
+    @classmethod
+    def of(cls, batch: Batch) -> CrackPart:
+        """Of a batch with at least one image."""
+        index = batch.has_crack.nonzero().flatten()
+        if len(index) == 0:
+            index = torch.zeros(1, dtype=torch.long, device=batch.image.device)
+        return cls(index, batch.has_crack[index])
+
+    def rows(self, values: Tensor) -> Tensor:
+        """The part's rows of (B, ...) values; values of the part alone, (C, ...), pass.
+
+        If both are of one length, every image has a crack and the order is the same.
+        """
+        return values if len(values) == len(self.index) else values[self.index]
