@@ -1,0 +1,233 @@
+"""Measure training steps: the paper's preset against the released schedule, and the default one.
+
+Run from the repository root:
+    python benchmarks/train_step.py paper [--divisor 1] [--steps 2] [--variants released equal ...]
+    python benchmarks/train_step.py default [--steps 10] [--compile]
+
+paper: one step of batch 4 at 256 x 256 (two crack, two road images), no CRF. "released" follows the
+released schedule and what its phases compute without using it: the decoder also on road images,
+whole networks where the trunk is used, gradients kept until the next step, the classifier's own
+U-Net in memory. "equal" gives the same gradients (tests/test_train_step.py), "shared" has one
+forward pass of each encoder per step, "shared bf16" that under autocast. Each variant runs in a
+process of its own; time is that of its fastest step, memory the peak of the whole process.
+
+default: seconds per step of each stage and the share spent waiting for data, on drawn windows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from released_step import ReleasedStep
+
+from jobs.config import find_config, load
+from jobs.train_job import TrainJob
+from wpcrack.batch import Batch
+from wpcrack.config import MethodConfig
+from wpcrack.image_level import ImageLevelSet, Item
+from wpcrack.images import write_png
+from wpcrack.networks.reconstructor import make_decoder
+from wpcrack.optim import Terms
+from wpcrack.stages import STAGES, Learner
+from wpcrack.synthetic import WindowConfig, draw_training_street, draw_window
+from wpcrack.train import Trainer
+
+VARIANTS = {
+    "released": ("train.schedule=fresh",),
+    "equal": ("train.schedule=fresh",),
+    "shared": ("train.schedule=shared",),
+    "shared bf16": ("train.schedule=shared", "train.precision=bf16"),
+}
+"""Settings beside those of configs/paper.yaml."""
+BATCH, SIDE = 4, 256
+
+
+class Cost(NamedTuple):
+    """Of one variant."""
+
+    wall_s: float
+    cpu_s: float
+    peak_gb: float
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print a table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    presets = parser.add_subparsers(dest="preset", required=True)
+    paper = presets.add_parser("paper")
+    paper.add_argument("--divisor", type=int, default=1, help="width_divisor of the networks")
+    paper.add_argument("--side", type=int, default=SIDE, help="pixels")
+    paper.add_argument("--steps", type=int, default=2)
+    paper.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
+    paper.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
+    default = presets.add_parser("default")
+    default.add_argument("--steps", type=int, default=10, help="of each stage that are timed")
+    default.add_argument("--compile", action="store_true", help="torch.compile on both encoders")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    if options.preset == "default":
+        print_default(options)
+    elif options.here:
+        print(json.dumps(measured(options.variants[0], options)))
+    else:
+        print_paper(options)
+
+
+# -- the paper's preset ------------------------------------------------------------------------
+
+
+def print_paper(options: argparse.Namespace) -> None:
+    """One line per variant; ratios against the first."""
+    print(machine(options.threads))
+    heads = "".join(f"{head:>9}{'ratio':>7}" for head in ("s/step", "CPU s", "peak GB"))
+    print(f"{'variant':14}{heads}")
+    first: Cost | None = None
+    for variant in options.variants:
+        command = [sys.executable, __file__, "--threads", str(options.threads), "paper", "--here"]
+        command += ["--divisor", str(options.divisor), "--side", str(options.side)]
+        command += ["--steps", str(options.steps), "--variants", variant]
+        run = subprocess.run(command, check=True, capture_output=True, text=True)
+        cost = Cost(*json.loads(run.stdout.splitlines()[-1]))
+        first = first or cost
+        pairs = zip(cost, first, strict=True)
+        print(f"{variant:14}" + "".join(f"{a:9.2f}{a / b:7.2f}" for a, b in pairs), flush=True)
+
+
+def measured(variant: str, options: argparse.Namespace) -> Cost:
+    """The fastest of a few steps, in this process."""
+    learner = make_learner(variant, *narrowed(options.divisor))
+    step: Callable[[Batch, int], Terms]
+    if variant == "released":
+        unused = make_decoder(learner.config.model)  # the classifier's own U-Net, which never runs
+        unused.requires_grad_(False)
+        step = ReleasedStep(learner)
+    else:
+        step = lambda batch, number: learner.step("adversarial", batch, 0.0, number)  # noqa: E731
+    batch = noise(options.side)
+    times = []
+    for number in range(options.steps):
+        wall, cpu = time.perf_counter(), time.process_time()
+        step(batch, number)
+        times.append((time.perf_counter() - wall, time.process_time() - cpu))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return Cost(min(t[0] for t in times), min(t[1] for t in times), peak / 1e9)
+
+
+def narrowed(divisor: int) -> list[str]:
+    """Settings for networks of a fraction of the paper's widths."""
+    model = load(TrainJob, find_config("paper"), ["data.root=.", "run_dir=."]).model
+    widths = [width // divisor for width in model.decoder_widths]
+    return [
+        f"model.width_divisor={divisor}",
+        f"model.cam_channels={model.cam_channels // divisor}",
+        f"model.recon_channels={model.recon_channels // divisor}",
+        f"model.decoder_widths={widths}",
+    ]
+
+
+def make_learner(variant: str, *settings: str) -> Learner:
+    """The preset without its CRF, as a variant has it, ready to train."""
+    fixed = ["data.root=.", "run_dir=.", "pseudo_label.refiners=[]"]
+    job = load(TrainJob, find_config("paper"), [*fixed, *VARIANTS[variant], *settings])
+    learner = Learner(job, torch.device("cpu"))
+    learner.nets.train()
+    return learner
+
+
+def noise(side: int) -> Batch:
+    """Two crack and two road images of noise."""
+    generator = torch.Generator().manual_seed(0)
+    return Batch(
+        torch.rand(BATCH, 3, side, side, generator=generator),
+        torch.tensor([1.0, 0.0, 1.0, 0.0]),
+        (torch.rand(BATCH, 1, side, side, generator=generator) < 0.3).float(),
+        torch.tensor(float(BATCH)),
+        torch.tensor(2.0),
+    )
+
+
+# -- the default preset ------------------------------------------------------------------------
+
+
+def print_default(options: argparse.Namespace) -> None:
+    """One line per stage: the second of two epochs, so nothing is done for the first time."""
+    print(machine(options.threads))
+    how = [False, True] if options.compile else [False]
+    print(f"{'encoders':10}{'stage':13}{'s/step':>9}{'CPU s':>9}{'first s':>9}{'data wait':>11}")
+    with TemporaryDirectory() as folder:
+        data = drawn_set(Path(folder))
+        for compiled in how:
+            for stage, cost in default_costs(data, options.steps, compiled=compiled):
+                name = "compiled" if compiled else "eager"
+                figures = "".join(f"{v:9.2f}" for v in cost[:3])
+                print(f"{name:10}{stage:13}{figures}{cost[3]:11.1%}", flush=True)
+
+
+def default_costs(
+    data: ImageLevelSet,
+    steps: int,
+    *,
+    compiled: bool,
+    settings: Mapping[str, Mapping[str, object]] | None = None,
+) -> list[tuple[str, tuple[float, float, float, float]]]:
+    """Wall and CPU seconds per step, excess of the first epoch, share of waiting; per stage."""
+    length = dict.fromkeys(STAGES, 2 * steps)
+    given = dict(settings or {})
+    fixed = {"steps": length, "epoch_steps": steps, "val_items": 2}
+    given["train"] = {**given.get("train", {}), **fixed}
+    trainer = Trainer(MethodConfig.model_validate(given), data)
+    if compiled:
+        for network in (trainer.nets.classifier, trainer.nets.reconstructor):
+            network.encoder.compile()
+    found, before = [], 0.0
+    cpu = time.process_time()
+    for report in trainer.epochs():
+        wall = trainer.config.train.batch_size / report.metrics["train/images_per_s"]
+        used, cpu = (time.process_time() - cpu) / steps, time.process_time()
+        if trainer.position.stage_step == steps:
+            before = wall
+        else:
+            first = max(0.0, before - wall) * steps
+            found.append((report.stage, (wall, used, first, report.metrics["train/data_wait"])))
+    return found
+
+
+def drawn_set(folder: Path, streets: int = 4, windows: int = 8) -> ImageLevelSet:
+    """As many crack as road windows; the last street is held out."""
+    rng, config, items = np.random.default_rng(0), WindowConfig(), []
+    for s in range(streets):
+        street = draw_training_street(rng, config)
+        for k in range(windows):
+            window = draw_window(rng, config, k % 2 == 0, street)
+            path, side = folder / f"{s}_{k}.png", window.image.shape[0]
+            write_png(path, window.image)
+            split = "val" if s == streets - 1 else "train"
+            items.append(Item(path, k % 2 == 0, str(s), window.row, window.col, side, side, split))
+    return ImageLevelSet(folder, tuple(items))
+
+
+def machine(threads: int) -> str:
+    """What the figures hold for."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    cpu = names[0] if names else platform.processor()
+    return f"{cpu}, {os.cpu_count()} cores, {threads} threads, torch {torch.__version__}"
+
+
+if __name__ == "__main__":
+    main()
