@@ -70,7 +70,7 @@ class Row:
 
 NO_PAAM = ("model.paam.spatial=false", "model.paam.channel=false")
 NO_CECCM = ("losses.ceccm.enabled=false",)
-NO_EXTRAS: tuple[str, ...] = ()
+NO_EXTRAS = ("train.detector_ema=0",)
 """What the defaults hold beyond the parts named in the rows; off in all rows but the last."""
 
 
@@ -146,15 +146,14 @@ def chosen(options: argparse.Namespace, results: Results) -> list[Cell]:
     if options.longer:
         first = COLLECTIONS[0]
         trained = [row for row in rows if row.trained]
-        ranked = leading(
-            {r.name: plan([r], [first], budget, options.settings) for r in trained}, results
-        )
-        if len(ranked) < min(LEADING, len(trained)):
+        plans = {r.name: plan([r], [first], budget, options.settings) for r in trained}
+        if any(results.of(cell) is None for cells in plans.values() for cell in cells):
             raise ConfigError(
                 f"{options.out} lacks rows to choose the leading {LEADING} from; "
                 "run `make ablation` first, or name rows with --rows"
             )
-        best = [row for row in rows if row.name in ranked[:LEADING]]
+        ranked = leading(plans, results)[:LEADING]
+        best = [row for row in rows if row.name in ranked]
         return plan(best, [first], LONG, options.settings, seeds={first.name: (0,)})
     return plan(rows, collections, budget, options.settings)
 

@@ -49,6 +49,7 @@ AFTER_WARMUP = (
     "model.recon_channels",
     "train.steps.adversarial",
     "train.steps.detector",
+    "train.detector_ema",
 )
 """What the warm classifier does not depend on; cells that differ elsewhere get their own."""
 
@@ -83,7 +84,8 @@ def run_cell(cell: Cell, place: Workplace) -> dict[str, Any]:
         if cell.trained:
             for _ in trainer.epochs():
                 pass
-            save_model(Path(folder), trainer.nets, ModelInfo(model=cell.config.model))
+            delivered = trainer.learner.delivered
+            save_model(Path(folder), delivered, ModelInfo(model=cell.config.model))
             predictor: WindowPredictor = load_predictor(Path(folder), threads=place.threads)
         else:
             predictor = RefinedMap(trainer.learner.teacher, cell.config)

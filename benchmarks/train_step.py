@@ -116,7 +116,7 @@ def measured(variant: str, options: argparse.Namespace) -> Cost:
         unused.requires_grad_(False)
         step = ReleasedStep(learner)
     else:
-        step = lambda batch, number: learner.step("adversarial", batch, 0.0, number)  # noqa: E731
+        step = lambda batch, k: learner.step("adversarial", batch, 0.0, k, k)  # noqa: E731
     batch = noise(options.side)
     times = []
     for number in range(options.steps):

@@ -54,7 +54,7 @@ def test_the_lean_step_does_what_the_released_one_does(
     reference = train_step.ReleasedStep(released)
     for number in range(2):
         want = reference(batch, number)
-        got = lean.step("adversarial", batch, 0.0, number)
+        got = lean.step("adversarial", batch, 0.0, number, number)
         assert set(got) == set(want)
         for name in want:
             torch.testing.assert_close(got[name].double(), want[name].double(), msg=name)
@@ -72,7 +72,7 @@ def test_recomputed_paintings_repeat_their_dropout(train_step: ModuleType) -> No
         for value in ("false", "true")
     )
     for made in (kept, again):
-        made.step("adversarial", batch, 0.0, 0)
+        made.step("adversarial", batch, 0.0, 0, 0)
     pairs = zip(kept.nets.named_parameters(), again.nets.parameters(), strict=True)
     for (name, a), b in pairs:
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12, msg=name)
@@ -80,7 +80,7 @@ def test_recomputed_paintings_repeat_their_dropout(train_step: ModuleType) -> No
 
 def test_after_a_step_no_network_holds_gradients_but_the_detector(train_step: ModuleType) -> None:
     made = make(train_step, "equal")
-    made.step("adversarial", doubled(train_step), 0.0, 0)
+    made.step("adversarial", doubled(train_step), 0.0, 0, 0)
     for network in (made.nets.classifier, made.nets.reconstructor):
         assert all(p.grad is None for p in network.parameters())
 
@@ -90,7 +90,7 @@ def test_bf16_computes_almost_the_same_and_keeps_weights_in_fp32(train_step: Mod
     terms = {}
     for precision in ("fp32", "bf16"):
         made = train_step.make_learner("shared", *TINY, f"train.precision={precision}")
-        terms[precision] = made.step("adversarial", batch, 0.0, 0)
+        terms[precision] = made.step("adversarial", batch, 0.0, 0, 0)
         assert all(p.dtype == torch.float32 for p in made.nets.parameters())
     changed = 0.0
     for name, want in terms["fp32"].items():
