@@ -15,7 +15,7 @@ import shapely
 
 from geo.legend import STATUS, Entry, condition_legend, severity_legend
 from geo.rules import MapTerms, Rules
-from geo.schema import CENTERLINE, CRACK, INSPECTED, ROAD_SEGMENT
+from geo.schema import CENTERLINE, CRACK, INSPECTED, ROAD_SEGMENT, Layer
 
 DEGREES = "EPSG:4326"
 DIGITS = 8
@@ -23,6 +23,9 @@ DIGITS = 8
 
 TABLE_ROWS = 500
 """Longest table beside the map."""
+
+WORST_FIRST = ("high", "medium", "low")
+"""Severities in which cracks are drawn and listed, any others after them."""
 
 CRACK_COLUMNS = (
     "crack_id",
@@ -44,7 +47,7 @@ class MapOptions:
     """Bounds of the page.
 
     Attributes:
-        max_cracks: the longest ones are drawn, if there are more.
+        max_cracks: the worst ones (by severity, then length) are drawn, if there are more.
         max_image_bytes: larger imagery is left out.
     """
 
@@ -59,9 +62,9 @@ def map_data(package: Path, options: MapOptions) -> dict[str, Any]:
     segments = _read(package, ROAD_SEGMENT.name) if ROAD_SEGMENT.name in names else None
     inspected = _read(package, INSPECTED.name)
     placed = inspected[inspected.geometry.notna()]
-    length = float(total["length_m"].sum())
-    summary = f"{len(total)} cracks, {length:.1f} m. {_blocks(inspected)}"
-    shown = f" The longest {len(cracks)} cracks are drawn." if len(cracks) < len(total) else ""
+    summary = f"{len(total)} cracks, {float(total['length_m'].sum()):.1f} m. {_blocks(inspected)}"
+    worst = f" The worst {len(cracks)} cracks are drawn, by severity and length."
+    shown = worst if len(cracks) < len(total) else ""
     left, bottom, right, top = placed.total_bounds if len(placed) else (0.0, 0.0, 1.0, 1.0)
     terms = MapTerms.read(package)
     return {
@@ -70,9 +73,9 @@ def map_data(package: Path, options: MapOptions) -> dict[str, Any]:
         "legend": legend(terms.rules),
         "bounds": [[bottom, left], [top, right]],
         "image": None,
-        "cracks": _records(cracks, _longest(cracks)),
-        "segments": _records(segments, _by_rank(segments)) if segments is not None else _NOTHING,
-        "inspected": _records(placed, []),
+        "cracks": _records(cracks, CRACK, _first(cracks)),
+        "segments": _NOTHING if segments is None else _segments(segments),
+        "inspected": _records(placed, INSPECTED, []),
     }
 
 
@@ -89,7 +92,9 @@ def legend(rules: Rules) -> dict[str, list[dict[str, str]]]:
     }
 
 
-_NOTHING: dict[str, Any] = {"columns": [], "rows": [], "shapes": [], "ranked": []}
+_NOTHING: dict[str, Any] = {
+    "columns": [], "meanings": [], "rows": [], "shapes": [], "ranked": [],
+}  # fmt: skip
 
 
 def _read(package: Path, layer: str) -> geopandas.GeoDataFrame:
@@ -97,11 +102,14 @@ def _read(package: Path, layer: str) -> geopandas.GeoDataFrame:
 
 
 def _cracks(package: Path, most: int) -> tuple[geopandas.GeoDataFrame, pd.DataFrame]:
-    """The longest cracks with their centerlines, and the table of all."""
+    """The worst cracks with their centerlines, and the table of all."""
     table = pyogrio.read_dataframe(
         package, layer=CRACK.name, columns=list(CRACK_COLUMNS), read_geometry=False
     )
-    chosen = table.sort_values(["length_m", "crack_id"], ascending=[False, True]).head(most)
+    grade = table["severity_d6433"].map({name: k for k, name in enumerate(WORST_FIRST)})
+    ranked = table.assign(grade=grade.fillna(len(WORST_FIRST)))
+    by = ["grade", "length_m", "crack_id"]
+    chosen = ranked.sort_values(by, ascending=[True, False, True]).head(most)
     lines = pyogrio.read_dataframe(package, layer=CENTERLINE.name, columns=["crack_id"])
     lines = lines[lines["crack_id"].isin(set(chosen["crack_id"]))].to_crs(DEGREES)
     order = {crack_id: place for place, crack_id in enumerate(chosen["crack_id"])}
@@ -112,12 +120,14 @@ def _cracks(package: Path, most: int) -> tuple[geopandas.GeoDataFrame, pd.DataFr
 
 
 def _blocks(inspected: geopandas.GeoDataFrame) -> str:
-    blocks = inspected[inspected["block_id"].notna()]
-    failed = int((inspected["status"] == "failed").sum() + (inspected["status"] == "partial").sum())
-    return f"{len(blocks)} blocks, {failed} blocks or tiles failed."
+    blocks = int(inspected["block_id"].notna().sum())
+    failed = int(inspected["status"].isin(["failed", "partial"]).sum())
+    if not failed:
+        return f"Nothing failed in {blocks} blocks."
+    return f"Of {blocks} blocks and the files behind them {failed} failed, wholly or in part."
 
 
-def _longest(cracks: geopandas.GeoDataFrame) -> list[int]:
+def _first(cracks: geopandas.GeoDataFrame) -> list[int]:
     return list(range(min(len(cracks), TABLE_ROWS)))  # they are sorted already
 
 
@@ -126,11 +136,17 @@ def _by_rank(segments: geopandas.GeoDataFrame) -> list[int]:
     return [int(place) for place in ranked.index[:TABLE_ROWS]]
 
 
-def _records(frame: geopandas.GeoDataFrame, ranked: list[int]) -> dict[str, Any]:
+def _segments(segments: geopandas.GeoDataFrame) -> dict[str, Any]:
+    return _records(segments, ROAD_SEGMENT, _by_rank(segments))
+
+
+def _records(frame: geopandas.GeoDataFrame, layer: Layer, ranked: list[int]) -> dict[str, Any]:
     columns = [str(column) for column in frame.columns if column != frame.geometry.name]
+    meanings = {column.name: column.described for column in layer.columns}
     values = [[_plain(value) for value in frame[column]] for column in columns]
     return {
         "columns": columns,
+        "meanings": [meanings[name] for name in columns],
         "rows": [list(row) for row in zip(*values, strict=True)],
         "shapes": [_lat_lon(shape) for shape in frame.geometry],
         "ranked": ranked,

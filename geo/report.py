@@ -12,7 +12,8 @@ import pandas as pd
 import pyogrio
 
 from geo.errors import OutputError
-from geo.rules import MapTerms
+from geo.legend import severity_legend
+from geo.rules import MapTerms, Rules
 from geo.schema import CRACK, INSPECTED, ROAD_SEGMENT
 from geo.severity import SeverityOptions, fine_enough
 
@@ -60,6 +61,7 @@ class MapReport:
     gsd_mm: float | None
     coarsest_gsd_mm: float | None
     smallest_reliable_width_mm: float | None
+    rules: Rules
     blocks: int
     inspected_m2: float
     streets: tuple[Street, ...]
@@ -88,6 +90,7 @@ def summarize(package: Path) -> MapReport:
         gsd_mm=gsd_mm,
         coarsest_gsd_mm=float(pixels.max()) if len(pixels) else None,
         smallest_reliable_width_mm=_smallest_width(gsd_mm, terms.rules.severity),
+        rules=terms.rules,
         blocks=len(blocks),
         inspected_m2=float(seen_m2.sum()) * unit_m**2,
         streets=_streets(package) if ROAD_SEGMENT.name in layers else (),
@@ -111,7 +114,9 @@ def write_report(package: Path, markdown: Path, as_json: Path) -> MapReport:
 def render(report: MapReport) -> str:
     """The report as Markdown."""
     lines = [f"# Crack map {_cell(report.package)}", "", *_totals(report), ""]
-    lines += ["## Cracks", "", *_lengths("severity (ASTM D6433)", report.length_by_severity), ""]
+    classes = {entry.key: entry.label for entry in severity_legend(report.rules.severity)}
+    by_class = {classes.get(k, k): length for k, length in report.length_by_severity.items()}
+    lines += ["## Cracks", "", *_lengths("severity (ASTM D6433)", by_class), ""]
     lines += [*_lengths("type", report.length_by_type), ""]
     if report.streets:
         lines += ["## Streets", "", *_street_table(report.streets), ""]

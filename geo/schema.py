@@ -34,6 +34,11 @@ class Column:
     unit: str
     meaning: str
 
+    @property
+    def described(self) -> str:
+        """The meaning with its unit."""
+        return f"{self.meaning} ({self.unit})" if self.unit else self.meaning
+
 
 @dataclass(frozen=True)
 class Layer:

@@ -19,6 +19,9 @@ from geo.grid import Grid
 from geo.schema import ROAD_SEGMENT
 from geo.segments import SegmentSums, ranks
 
+CSV_DIGITS = 6
+"""Millimeters on a road of a kilometer."""
+
 SEVERITIES = ("low", "medium", "high", "not_measurable")
 
 
@@ -51,6 +54,8 @@ def segment_rows(
 def write_csv(path: Path, rows: pa.RecordBatch) -> None:
     """Write the attributes by rank as UTF-8 (with a mark, by which spreadsheets know it).
 
+    Numbers have as many digits as mean something (`CSV_DIGITS`); the layer has all.
+
     Raises:
         OutputError: the file cannot be written.
     """
@@ -59,7 +64,7 @@ def write_csv(path: Path, rows: pa.RecordBatch) -> None:
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, names, extrasaction="ignore")
     writer.writeheader()
-    writer.writerows(records)
+    writer.writerows({name: _short(value) for name, value in row.items()} for row in records)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_text(text.getvalue(), encoding="utf-8-sig", newline="")
@@ -68,10 +73,14 @@ def write_csv(path: Path, rows: pa.RecordBatch) -> None:
         raise OutputError(f"{path} could not be written ({error}); check the folder") from error
 
 
+def _short(value: Any) -> Any:
+    return f"{value:.{CSV_DIGITS}g}" if isinstance(value, float) else value
+
+
 def _row(one: SegmentSums, rank: int | None, grid: Grid, options: SegmentOptions) -> dict[str, Any]:
     segment, surveyed = one.segment, one.surveyed_m2
     area = one.pixels * grid.pixel_area_m2
-    kinds = {f"{kind}_m": one.length_by.get(kind, 0.0) for kind in (*TYPES, *SEVERITIES)}
+    kinds = {f"{kind}_m": one.length_by(kind) for kind in (*TYPES, *SEVERITIES)}
     hit_pct = one.cells.hit_pct
     return kinds | {
         "segment_id": segment.segment_id,

@@ -6,6 +6,7 @@ shared out like its pixels. So the sums over all segments plus what lies on no r
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -30,14 +31,14 @@ STRIDE_M = 50.0
 
 @dataclass(eq=False)
 class SegmentSums:
-    """What was found on one segment.
+    """What was found on one segment; the same in whatever order cracks are added.
 
     Attributes:
         segment: the road.
         cells: its cells with and without cracks.
         area_m2, surveyed_m2: of the ground nearest to it, and what was seen of it.
-        pixels, length_m: of cracks.
-        length_by: meters per type and per severity.
+        pixels: of cracks.
+        lengths_by: meters of each crack on it, per type and per severity.
         widths: (mean width in mm, meters) of each crack on it.
     """
 
@@ -46,14 +47,22 @@ class SegmentSums:
     area_m2: float = 0.0
     surveyed_m2: float = 0.0
     pixels: int = 0
-    length_m: float = 0.0
-    length_by: dict[str, float] = field(default_factory=dict)
+    lengths_by: dict[str, list[float]] = field(default_factory=dict)
     widths: list[tuple[float, float]] = field(default_factory=list)
 
     @property
     def coverage_pct(self) -> float:
         """Share of its ground that was seen, percent."""
         return 100.0 * self.surveyed_m2 / self.area_m2 if self.area_m2 > 0 else 0.0
+
+    @property
+    def length_m(self) -> float:
+        """Meters of cracks; `math.fsum` rounds once, so that their order leaves no trace."""
+        return math.fsum(length for _, length in self.widths)
+
+    def length_by(self, kind: str) -> float:
+        """Meters of cracks of a type or severity."""
+        return math.fsum(self.lengths_by.get(kind, ()))
 
     @property
     def width_p95_mm(self) -> float | None:
@@ -67,10 +76,9 @@ class SegmentSums:
     def add(self, pixels: int, length_m: float, width_mm: float, kinds: tuple[str, ...]) -> None:
         """Add (a share of) a crack."""
         self.pixels += pixels
-        self.length_m += length_m
         self.widths.append((width_mm, length_m))
         for kind in kinds:
-            self.length_by[kind] = self.length_by.get(kind, 0.0) + length_m
+            self.lengths_by.setdefault(kind, []).append(length_m)
 
 
 @dataclass(frozen=True, eq=False)

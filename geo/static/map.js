@@ -22,20 +22,24 @@
     return typeof value === "number" ? String(Number(value.toPrecision(4))) : String(value);
   }
 
-  function attributes(record, names) {
+  function attributes(record, kind) {
     const table = element("table");
     table.className = "attributes";
-    names.forEach((name, k) => {
+    data[kind].columns.forEach((name, k) => {
       const row = table.insertRow();
-      row.append(element("th", name), element("td", shown(record[k])));
+      const head = element("th", name);
+      head.title = data[kind].meanings[k];
+      row.append(head, element("td", shown(record[k])));
     });
     return table;
   }
 
-  function open(layer, record, names) {
+  function open(layer, record, kind) {
     const at = layer.getCenter ? layer.getCenter() : layer.getBounds().getCenter();
     L.popup({ maxWidth: 340, maxHeight: 360 }).setLatLng(at)
-      .setContent(attributes(record, names)).openOn(map);
+      .setContent(attributes(record, kind)).openOn(map);
+    document.getElementById("said").textContent =
+      data[kind].columns.map((name, k) => `${name} ${shown(record[k])}`).join(", ");
   }
 
   function draw(kind, make) {
@@ -45,7 +49,7 @@
       const layer = make(data[kind].shapes[k], Object.fromEntries(names.map((n, i) => [n, record[i]])));
       layer.on("click", (event) => {
         L.DomEvent.stop(event);
-        open(layer, record, names);
+        open(layer, record, kind);
       });
       group.addLayer(layer);
       return layer;
@@ -53,11 +57,11 @@
     return { group, layers };
   }
 
-  const line = (color, weight) => (shape) => L.polyline(shape, { color, weight });
+  const line = (color, weight, opacity) => (shape) => L.polyline(shape, { color, weight, opacity });
   const coverage = draw("inspected", (shape, r) =>
     L.polygon(shape, { color: STATUS[r.status], weight: r.status === "inspected" ? 0 : 1, fillOpacity: r.status === "inspected" ? 0.06 : 0.3 }));
-  const segments = draw("segments", (shape, r) => line(CONDITION[r.priority || ""], 6)(shape));
-  const cracks = draw("cracks", (shape, r) => line(SEVERITY[r.severity_d6433], 2)(shape));
+  const segments = draw("segments", (shape, r) => line(CONDITION[r.priority || ""], 10, 0.6)(shape));
+  const cracks = draw("cracks", (shape, r) => line(SEVERITY[r.severity_d6433], 2, 1)(shape));
 
   const overlays = {};
   if (data.image) {
@@ -70,62 +74,75 @@
   L.control.layers(null, overlays, { collapsed: false }).addTo(map);
   map.fitBounds(data.bounds);
 
-  const legend = L.control({ position: "bottomright" });
-  legend.onAdd = function () {
+  function legend(title, entries) {
     const box = element("div");
-    box.className = "legend";
-    const entry = (color, text) => {
+    box.append(element("h2", title));
+    entries.forEach((entry) => {
       const row = element("div");
       const patch = element("i");
-      patch.style.background = color;
-      row.append(patch, text);
+      patch.style.background = entry.color;
+      row.append(patch, entry.label);
       box.append(row);
-    };
-    const classes = (what, entries) => entries.forEach((e) => entry(e.color, `${what}: ${e.label}`));
-    if (segments.layers.length) classes("segment", data.legend.condition);
-    classes("crack", data.legend.severity);
-    classes("imagery", data.legend.status.filter((e) => e.key !== "inspected"));
-    return box;
-  };
-  legend.addTo(map);
+    });
+    document.getElementById("legend").append(box);
+  }
+  legend("Cracks", data.legend.severity);
+  if (segments.layers.length) legend("Road segments", data.legend.condition);
+  legend("Imagery", data.legend.status);
 
-  function ranked(kind, drawn, columns) {
+  // A ranked table, by which the map can be used without a mouse.
+  function ranked(title, kind, drawn, columns, isOpen) {
     const names = data[kind].columns;
-    const places = columns.map((name) => names.indexOf(name));
+    const box = element("details");
+    box.open = isOpen;
     const table = element("table");
     const head = table.createTHead().insertRow();
-    columns.forEach((name) => head.append(element("th", name)));
+    columns.forEach(([name, label, isText]) => {
+      const cell = element("th", label);
+      cell.scope = "col";
+      cell.title = data[kind].meanings[names.indexOf(name)];
+      if (isText) cell.className = "text";
+      head.append(cell);
+    });
     const body = table.createTBody();
     data[kind].ranked.forEach((k) => {
       const record = data[kind].rows[k];
       const row = body.insertRow();
-      places.forEach((place, column) => {
+      columns.forEach(([name, , isText], column) => {
         const cell = row.insertCell();
+        const text = shown(record[names.indexOf(name)]);
+        if (isText) cell.className = "text";
         if (column !== 1) {
-          cell.textContent = shown(record[place]);
+          cell.textContent = text;
           return;
         }
-        const button = element("button", shown(record[place]));
+        const button = element("button", text);
         button.type = "button";
         button.addEventListener("click", () => {
           map.fitBounds(drawn.layers[k].getBounds(), { maxZoom: 24, padding: [40, 40] });
-          open(drawn.layers[k], record, names);
+          open(drawn.layers[k], record, kind);
         });
         cell.append(button);
       });
     });
-    document.getElementById("table").append(table);
+    box.append(element("summary", title), table);
+    document.getElementById("tables").append(box);
   }
 
   document.getElementById("summary").textContent = data.summary;
   document.getElementById("note").textContent = data.note;
-  const title = document.getElementById("table-title");
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") map.closePopup();
+  });
   if (segments.layers.length) {
-    title.textContent = "Segments, worst first";
-    ranked("segments", segments, ["rank", "segment_id", "name", "zeb_cell_pct"]);
-  } else {
-    title.textContent = "Longest cracks";
-    ranked("cracks", cracks, ["length_m", "crack_id", "width_mean_mm"]);
+    ranked("Segments, worst first", "segments", segments, [
+      ["rank", "rank"], ["segment_id", "segment", true], ["name", "street", true],
+      ["zeb_cell_pct", "cells %"], ["crack_length_m", "cracks m"],
+    ], true);
   }
+  ranked("Cracks, worst first", "cracks", cracks, [
+    ["severity_d6433", "severity", true], ["crack_id", "crack", true], ["length_m", "m"],
+    ["width_mean_mm", "mm"],
+  ], !segments.layers.length);
   document.body.dataset.ready = String(Math.round(performance.now()));
 })();
