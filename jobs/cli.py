@@ -38,6 +38,9 @@ CONFIGURED = {
 }
 """Jobs that take a config, and where its model lies."""
 
+SUBMITTED = ("train", "tune", "infer")
+"""Those of them that run on a cluster as `wpcrack JOB CONFIG`."""
+
 app = typer.Typer(
     name="wpcrack",
     help="Road crack maps from image-level labels: train on windows that show a crack or none, "
@@ -419,8 +422,9 @@ def _submission(arguments: list[str], address: str) -> Submission:
     from jobs.submit import Submission
 
     name, *settings = arguments
-    if name not in CONFIGURED:
-        raise typer.BadParameter(f"got {name!r}; a job to submit is {', '.join(CONFIGURED)}")
+    known = [name for name in CONFIGURED if name in SUBMITTED]
+    if name not in known:
+        raise typer.BadParameter(f"got {name!r}; a job to submit is {', '.join(known)}")
     job = load(_config_model(name), *_file_and_overrides(name, settings))
     again = shlex.join(["wpcrack", "submit", *arguments, "--address", address])
     return Submission(name, job, address, again)
