@@ -83,8 +83,7 @@ def connect(address: str) -> JobSubmissionClient:
     with explained(url), only_this_address():
         from ray.job_submission import JobSubmissionClient
 
-        logging.getLogger("ray.dashboard").setLevel(logging.WARNING)
-        logging.getLogger("ray.dashboard.modules").setLevel(logging.WARNING)
+        logging.getLogger("ray").setLevel(logging.WARNING)  # it tells of every upload
         return JobSubmissionClient(url)
 
 

@@ -69,7 +69,6 @@ class Head:
         self.token.write_text("0123456789abcdef" * 4)
         gcs, dashboard, agent, client = free_ports(4)
         self.gcs, self.url = f"127.0.0.1:{gcs}", f"http://127.0.0.1:{dashboard}"
-        quick = {"health_check_initial_delay_ms": 500, "health_check_period_ms": 500}
         self.process = self._start(
             "head",
             "--head",
@@ -79,7 +78,6 @@ class Head:
             f"--dashboard-agent-listen-port={agent}",
             f"--ray-client-server-port={client}",
             f"--temp-dir={folder}",
-            f"--system-config={json.dumps(quick)}",
             "--num-cpus=3",
         )
         wait_until(self._answers)
