@@ -80,7 +80,6 @@ class Head:
             f"--temp-dir={folder}",
             "--num-cpus=3",
         )
-        wait_until(self._answers)
 
     def join(self, cpus: int) -> subprocess.Popen[bytes]:
         """Starts a second node on this machine."""
@@ -112,7 +111,8 @@ class Head:
                 start_new_session=True,
             )
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
+        """Whether the dashboard takes connections."""
         assert self.process.poll() is None, (self.folder / "head.log").read_text()
         host, port = self.url.rpartition("/")[2].split(":")
         with suppress(OSError), socket.create_connection((host, int(port)), timeout=1):
@@ -125,6 +125,7 @@ def head() -> Iterator[Head]:
     folder = Path(tempfile.mkdtemp(prefix="wpc"))  # paths of sockets may have 107 characters
     started = Head(folder)
     try:
+        wait_until(started.answers)
         yield started
     finally:
         end(started.process)
