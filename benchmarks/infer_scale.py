@@ -26,7 +26,6 @@ from scale_draw import draw_tiles, write_index
 from scale_job import Measured, run_job
 from scale_shares import in_one_process
 
-from geo.tiles import scan
 from jobs.infer_inputs import open_mosaic
 from jobs.infer_job import InferJob
 from jobs.infer_plan import make_plan

@@ -219,11 +219,11 @@ def _own_mb(pid: int) -> float:
 
 def _store_mb() -> float:
     ray = sys.modules.get("ray")
-    if ray is None or not ray.is_initialized():
-        return 0.0
     try:
+        if ray is None or not ray.is_initialized():
+            return 0.0
         whole, free = ray.cluster_resources(), ray.available_resources()
-    except Exception:  # Ray is just starting or ending
+    except Exception:  # Ray is just being imported, starting or ending
         return 0.0
     name = "object_store_memory"
     return float(whole.get(name, 0) - free.get(name, whole.get(name, 0))) / 1e6
