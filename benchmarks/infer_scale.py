@@ -13,9 +13,7 @@ crack, so that the load on vectorizing is the same. Wall times mean something on
 from __future__ import annotations
 
 import argparse
-import resource
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,12 +21,10 @@ from typing import Any
 import torch
 from infer import machine
 from scale_draw import draw_tiles, write_index
-from scale_job import Measured, run_job
+from scale_job import Measured, run_alone, run_job
 from scale_shares import in_one_process
 
-from jobs.infer_inputs import open_mosaic
 from jobs.infer_job import InferJob
-from jobs.infer_plan import make_plan
 from wpcrack.checkpoint import ModelInfo, save_model
 from wpcrack.config import ModelConfig
 from wpcrack.networks import Networks
@@ -69,7 +65,7 @@ def throughput(options: argparse.Namespace, folder: Path) -> None:
     model = options.model or random_model(folder / "random")
     values = job_values(folder, "tiles", options.quick)
     alone = in_one_process(InferJob.model_validate({"model": "none"} | values), model, options)
-    whole = run_job(folder, values | {"actors": options.threads}, model, 1)
+    whole = run_job(values | {"actors": options.threads}, model, 1)
     bare = alone.mpx / alone.bare_s
     speed = whole.mpx / (whole.work_s + whole.deliver_s)
     cpu = {name: seconds / alone.mpx for name, seconds in alone.cpu_s.items()}
@@ -94,7 +90,7 @@ def sizes(options: argparse.Namespace, folder: Path) -> None:
     for count in counts:
         name = f"tiles{count}"
         draw_tiles(folder / name, (count, count), side, options.seed)
-        done = run_job(folder, job_values(folder, name, options.quick) | {"actors": 2}, None, 1)
+        done = run_job(job_values(folder, name, options.quick) | {"actors": 2}, None, 1)
         each.append(done.between_s / done.between_mpx)
         print(f"{done.mpx / 1000:.2f} Gpx in {done.blocks} blocks")
         figure("first to last block", f"{1000 * each[-1]:.1f} ms per Mpx", "")
@@ -112,16 +108,11 @@ def listing(options: argparse.Namespace, folder: Path) -> None:
     draw_tiles(folder / "tiles", shape, TINY_TILE_PX, options.seed)
     write_index(folder / "tiles", shape, TINY_TILE_PX, folder / "index.parquet")
     for what in ("index.parquet", "tiles"):
-        begin, cpu = time.monotonic(), time.process_time()
-        job = InferJob.model_validate({"model": "none"} | job_values(folder, what, quick=False))
-        plan = make_plan(job, open_mosaic(job, None, lambda text: None))
-        kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-        most = max(resource.getrusage(kind).ru_maxrss for kind in kinds) * 1024 / 1e6
-        count = len(plan.mosaic.tiles)
-        print(f"{count} tiles from {what} in {len(plan.blocks)} blocks")
-        figure("listed and planned", f"{time.monotonic() - begin:.1f} s", "< 60")
-        figure("CPU of the driver", f"{time.process_time() - cpu:.1f} s", "")
-        figure("peak memory of a process", f"{most:.0f} MB", "< 1000")
+        done = run_alone("plan", {"values": job_values(folder, what, quick=False)})
+        print(f"{done['tiles']} tiles from {what} in {done['blocks']} blocks")
+        figure("listed and planned", f"{done['seconds']:.1f} s", "< 60")
+        figure("CPU of all processes", f"{done['cpu_s']:.1f} s", "")
+        figure("peak memory of a process", f"{done['peak_mb']:.0f} MB", "< 1000")
 
 
 def actors(options: argparse.Namespace, folder: Path) -> None:
@@ -133,7 +124,7 @@ def actors(options: argparse.Namespace, folder: Path) -> None:
     for number in (1, 2):
         values = job_values(folder, "tiles", options.quick) | {"block_strides": 4}
         values |= {"actors": number, "out": str(folder / f"{number}.gpkg")}
-        speed[number] = run_job(folder, values, model, 1)
+        speed[number] = run_job(values, model, 1)
         rate = speed[number].mpx / speed[number].work_s
         figure(f"{number} actors of one thread", f"{rate:.2f} Mpx/s", "")
     figure("ratio", f"{speed[1].work_s / speed[2].work_s:.2f}", ">= 1.7")

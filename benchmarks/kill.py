@@ -21,31 +21,26 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import rasterio
+from kill_maps import differences, draw_tiles
+from kill_nodes import Nodes, cluster
 from numpy.typing import NDArray
-from rasterio.transform import from_origin
 
 Kind = Literal["actor", "raylet", "driver"]
 KINDS: tuple[Kind, ...] = ("actor", "raylet", "driver")
 
-GSD_M = 0.005
-SIDE = 448
-"""Pixels of the drawn street on each side for KILLS_PER_SIDE ** 2 kills; 49 blocks."""
-
 KILLS_PER_SIDE = 3**0.5
-"""More kills need more blocks, or the job ends before them."""
+"""Kills of a street of kill_maps.SIDE: more need more blocks, or the job ends before them."""
 
 WINDOW_S = 0.05
 """The stand-in network takes so long for a window: enough for a job to be met at work."""
 
-PATIENCE_S = 90.0
+PATIENCE_S = 300.0
 """A job that finishes no block for so long does not recover."""
 
 
@@ -140,8 +135,14 @@ class Job:
         wait_until(lambda: len(self.parts()) >= goal or self.process.poll() is not None)
         assert self.process.poll() in (None, 0), self.log()
 
+    def actors(self) -> list[int]:
+        """Processes that hold the network and are alive."""
+        folder = self.folder / "actors"
+        pids = [int(path.name) for path in folder.iterdir()] if folder.is_dir() else []
+        return [pid for pid in pids if is_actor(pid)]
+
     def finish(self) -> None:
-        """Waits for the end."""
+        """Waits for the end, as long as blocks are finished or joined."""
         code = self.process.wait(PATIENCE_S * 2)
         assert code == 0, self.log()
 
@@ -163,10 +164,9 @@ def kill(kind: Kind, job: Job, nodes: Nodes) -> None:
         job.process.wait()
         job.start()
     elif kind == "actor":
-        pids = [int(path.name) for path in (job.folder / "actors").iterdir()]
-        actors = [pid for pid in pids if is_actor(pid)]
-        assert actors, "no actor of the job is alive"
-        os.kill(actors[-1], signal.SIGKILL)
+        wait_until(lambda: job.actors() or job.process.poll() is not None)  # perhaps just starting
+        assert job.actors(), f"the job ended before all kills: {job.log()}"
+        os.kill(job.actors()[-1], signal.SIGKILL)
     else:
         nodes.replace_one()
 
@@ -177,42 +177,6 @@ def is_actor(pid: int) -> bool:
         return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::")
     except OSError:
         return False
-
-
-class Nodes:
-    """A head without actors' room to spare and two workers."""
-
-    def __init__(self) -> None:
-        from ray.cluster_utils import Cluster
-
-        quick = {"health_check_initial_delay_ms": 500, "health_check_period_ms": 500}
-        self._cluster = Cluster(
-            initialize_head=True, head_node_args={"num_cpus": 1, "_system_config": quick}
-        )
-        self.address: str = self._cluster.address
-        self._workers = [self._cluster.add_node(num_cpus=2) for _ in range(2)]
-
-    def replace_one(self) -> None:
-        """Kills the older worker and adds a new one."""
-        self._cluster.remove_node(self._workers.pop(0), allow_graceful=False)
-        self._workers.append(self._cluster.add_node(num_cpus=2))
-
-    def shutdown(self) -> None:
-        """Ends all nodes."""
-        self._cluster.shutdown()
-
-
-@contextmanager
-def cluster() -> Iterator[Nodes]:
-    """Three Ray nodes of our own."""
-    from jobs.ray_session import prepare_environment
-
-    prepare_environment(local=True)
-    nodes = Nodes()
-    try:
-        yield nodes
-    finally:
-        nodes.shutdown()
 
 
 def drive(folder: Path, out: Path) -> None:
@@ -248,52 +212,7 @@ def stand_in(seconds: float, actors: Path | None = None) -> Callable[[], Any]:
     return factory
 
 
-def draw_tiles(folder: Path, scale: int) -> None:
-    """Four tiles of a street with cracks across their borders, `scale` x SIDE pixels wide."""
-    import cv2
-
-    folder.mkdir(parents=True)
-    side = scale * SIDE
-    image = np.random.default_rng(0).integers(140, 170, (side, side, 3), np.uint8)
-    for points in ([[10, 20], [220, 240], [430, 300]], [[15, 420], [240, 190], [425, 30]]):
-        cv2.polylines(image, [scale * np.array(points)], False, (20, 20, 20), 4)
-    half = side // 2
-    for row, col in itertools.product((0, half), repeat=2):
-        part = image[row : row + half, col : col + half].transpose(2, 0, 1)
-        place = from_origin(500_000 + col * GSD_M, 5_700_000 - row * GSD_M, GSD_M, GSD_M)
-        path = folder / f"r{row}_c{col}.tif"
-        with rasterio.open(path, "w", "GTiff", half, half, 3, "EPSG:25832", place, "uint8") as tiff:
-            tiff.write(part)
-
-
-def differences(one: Path, other: Path) -> Iterator[str]:
-    """Layers that differ; of the layer inspected all but the seconds count."""
-    import geopandas
-    import pyogrio
-
-    names = [name for name, _ in pyogrio.list_layers(one) if name in LAYERS]
-    assert set(names) >= {"crack", "centerline", "inspected"}, names
-    for name in names:
-        left, right = (
-            geopandas.read_file(path, layer=name)
-            .sort_values(LAYERS[name], ignore_index=True)
-            .drop(columns="seconds", errors="ignore")
-            for path in (one, other)
-        )
-        if not left.to_wkb().equals(right.to_wkb()):
-            yield name
-
-
-LAYERS = {
-    "crack": "crack_id",
-    "centerline": "centerline_id",
-    "road_segment": "segment_id",
-    "inspected": "block_id",
-}
-"""Layers that must be equal, and by what they are sorted."""
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
+def wait_until(condition: Callable[[], object]) -> None:
     """Waits for a condition.
 
     Raises:

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import functools
 import json
-import os
+import resource
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-WATCH_S = 0.25
-"""Memory and CPU time of all processes are noted so often."""
-
-TICKS = os.sysconf("SC_CLK_TCK")
+from scale_watch import Watch
 
 
 @dataclass(frozen=True)
@@ -56,15 +51,24 @@ class Measured:
     store_mb: float
 
 
-def run_job(folder: Path, values: dict[str, Any], model: Path | None, threads: int) -> Measured:
+def run_job(values: dict[str, Any], model: Path | None, threads: int) -> Measured:
     """Run a job in a fresh process; without a model a stand-in network takes its place."""
-    order = {"folder": str(folder), "values": values, "model": str(model or ""), "threads": threads}
+    order = {"values": values, "model": str(model or ""), "threads": threads}
+    return Measured(**run_alone("drive", order))
+
+
+def run_alone(what: str, order: dict[str, Any]) -> dict[str, Any]:
+    """Run a function of this file in a process that has imported nothing else."""
     done = subprocess.run(
-        [sys.executable, __file__, json.dumps(order)], capture_output=True, text=True, check=False
+        [sys.executable, __file__, what, json.dumps(order)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         raise RuntimeError(done.stderr[-3000:])
-    return Measured(**json.loads(done.stdout.splitlines()[-1]))
+    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return figures
 
 
 def predictor_of(model: Path | None, threads: int) -> Callable[[], Any]:
@@ -94,8 +98,27 @@ def predictor_of(model: Path | None, threads: int) -> Callable[[], Any]:
     return factory
 
 
-def _drive(order: dict[str, Any]) -> Measured:
-    """Inside the process."""
+def plan(order: dict[str, Any]) -> dict[str, float]:
+    """List and plan a job."""
+    from jobs.infer_inputs import open_mosaic
+    from jobs.infer_job import InferJob
+    from jobs.infer_plan import make_plan
+
+    begin = time.monotonic()
+    job = InferJob.model_validate({"model": "none", **order["values"]})
+    made = make_plan(job, open_mosaic(job, None, lambda text: None))
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return {
+        "tiles": len(made.mosaic.tiles),
+        "blocks": len(made.blocks),
+        "seconds": time.monotonic() - begin,
+        "cpu_s": sum(usage.ru_utime + usage.ru_stime for usage in used),
+        "peak_mb": max(usage.ru_maxrss for usage in used) * 1024 / 1e6,
+    }
+
+
+def drive(order: dict[str, Any]) -> dict[str, float]:
+    """Run a job under watch."""
     from jobs import infer
     from jobs.infer_job import InferJob
     from jobs.infer_manifest import read_manifest
@@ -106,13 +129,13 @@ def _drive(order: dict[str, Any]) -> Measured:
     _mark(infer, "make_plan", marks)
     _mark(infer, "assemble_map", marks)
     _mark(infer, "draw_map", marks)
-    started, watch = time.time(), _Watch()
+    started, watch = time.time(), Watch()
     with watch:
         infer.run_inference(job, predictor_of(model, order["threads"]), local=True)
     lines = sorted(read_manifest(job.work_folder).values(), key=lambda line: line.at)
     first, last = min(line.at - line.result.seconds for line in lines), lines[-1].at
     delivered = marks["assemble_map_cpu"] + marks["draw_map_cpu"]
-    return Measured(
+    measured = Measured(
         blocks=len(lines),
         mpx=sum(line.result.valid_px for line in lines) / 1e6,
         planned_s=marks["make_plan"] - started,
@@ -126,6 +149,7 @@ def _drive(order: dict[str, Any]) -> Measured:
         actor_mb=watch.actor_mb,
         store_mb=watch.store_mb,
     )
+    return asdict(measured)
 
 
 def _mark(module: Any, name: str, marks: dict[str, float]) -> None:
@@ -142,92 +166,5 @@ def _mark(module: Any, name: str, marks: dict[str, float]) -> None:
     setattr(module, name, marked)
 
 
-@dataclass
-class _Watch:
-    """Notes memory and CPU time of this process and of all that descend from it."""
-
-    driver_mb: float = 0.0
-    actor_mb: float = 0.0
-    store_mb: float = 0.0
-    _cpu: list[tuple[float, dict[int, float]]] = field(default_factory=list)
-    _end: threading.Event = field(default_factory=threading.Event)
-
-    def __enter__(self) -> None:
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._end.set()
-        self._thread.join()
-
-    def cpu_since(self, moment: float) -> float:
-        """CPU seconds of all processes from a moment (seconds since 1970) to their ends."""
-        before = next((cpu for at, cpu in reversed(self._cpu) if at <= moment), {})
-        most: dict[int, float] = {}
-        for _, cpu in self._cpu:
-            most |= cpu
-        return sum(seconds - before.get(pid, 0.0) for pid, seconds in most.items())
-
-    def _watch(self) -> None:
-        while not self._end.wait(WATCH_S):
-            cpu = {}
-            for pid in _family(os.getpid()):
-                try:
-                    cpu[pid] = _cpu_s(pid)
-                    self._note(pid)
-                except OSError:
-                    continue  # it has just ended
-            self._cpu.append((time.time(), cpu))
-            self.store_mb = max(self.store_mb, _store_mb())
-
-    def _note(self, pid: int) -> None:
-        if pid == os.getpid():
-            self.driver_mb = max(self.driver_mb, _own_mb(pid))
-        elif Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::"):
-            self.actor_mb = max(self.actor_mb, _own_mb(pid))
-
-
-def _family(root: int) -> list[int]:
-    """A process and its descendants."""
-    children: dict[int, list[int]] = {}
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-        children.setdefault(parent, []).append(int(path.name))
-    family = [root]
-    for pid in family:  # grows while it is walked
-        family += children.get(pid, [])
-    return family
-
-
-def _cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
-
-
-def _own_mb(pid: int) -> float:
-    """Resident memory without what is shared, like the object store."""
-    sizes = dict.fromkeys(("VmRSS", "RssShmem"), 0)
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name in sizes:
-            sizes[name] = int(value.split()[0])  # kB
-    return (sizes["VmRSS"] - sizes["RssShmem"]) * 1024 / 1e6
-
-
-def _store_mb() -> float:
-    ray = sys.modules.get("ray")
-    try:
-        if ray is None or not ray.is_initialized():
-            return 0.0
-        whole, free = ray.cluster_resources(), ray.available_resources()
-    except Exception:  # Ray is just being imported, starting or ending
-        return 0.0
-    name = "object_store_memory"
-    return float(whole.get(name, 0) - free.get(name, whole.get(name, 0))) / 1e6
-
-
 if __name__ == "__main__":
-    print(json.dumps(asdict(_drive(json.loads(sys.argv[1])))))
+    print(json.dumps({"plan": plan, "drive": drive}[sys.argv[1]](json.loads(sys.argv[2]))))

@@ -91,6 +91,10 @@ Settings = Annotated[
     ),
 ]
 Model = Annotated[Path, typer.Option(help="Run folder of `wpcrack train`.")]
+EngineName = Annotated[
+    Literal["auto", "torch", "openvino"],
+    typer.Option(help="auto: torch on a GPU, else openvino where it is installed."),
+]
 
 
 @_command(example="wpcrack demo --out demo")
@@ -172,12 +176,13 @@ def evaluate(
         Path | None,
         typer.Option(help="Draw the best and the worst images.", metavar="FILE.png"),
     ] = None,
+    engine: EngineName = "auto",
 ) -> None:
     """Score a model on photographs with masks."""
     from jobs.evaluate import EvaluateOptions, run_evaluate
 
     folders = (model, images, masks, manifest, split, resize, road)
-    run_evaluate(EvaluateOptions(*folders, json, figure=figure))
+    run_evaluate(EvaluateOptions(*folders, json, figure=figure, engine=engine))
 
 
 @_command(example="wpcrack predict --model runs/city --out found photo.jpg")
@@ -188,11 +193,12 @@ def predict(
     threshold: Annotated[
         float, typer.Option(min=0, max=1, help="A pixel is crack from this probability on.")
     ] = 0.5,
+    engine: EngineName = "auto",
 ) -> None:
     """Find cracks in plain photographs."""
     from jobs.evaluate import run_predict
 
-    run_predict(model, out, images, threshold=threshold)
+    run_predict(model, out, images, threshold=threshold, engine=engine)
 
 
 @_command(example="wpcrack infer tiles=tiles/ model=runs/city out=maps/cracks.gpkg crs=EPSG:25832")
@@ -205,25 +211,33 @@ def infer(
         Path | None,
         typer.Option(metavar="OUT", help="Say how far the job of this GeoPackage or folder is."),
     ] = None,
+    json: Annotated[
+        Path | None,
+        typer.Option(help="Write plan, status or result to FILE; - is stdout.", metavar="FILE"),
+    ] = None,
 ) -> int:
     """Map the cracks on georeferenced tiles.
 
     Writes a GeoPackage and overview.png; the same command continues an interrupted job.
     """
+    from jobs.json_output import report_figures
+
     if status is not None:
         from jobs.infer_status import read_status
 
-        print(read_status(status).text())
+        state = read_status(status)
+        report_figures(state.text(), state.values(), json)
         return 0
     from jobs.config import load
     from jobs.infer import InferJob, plan_inference, run_inference
 
     job = load(InferJob, *_file_and_overrides("infer", settings))
     if plan:
-        print(plan_inference(job).text())
+        forecast = plan_inference(job)
+        report_figures(forecast.text(), forecast.values(), json)
         return 0
     report = run_inference(job)
-    print(report.summary())
+    report_figures(report.summary(), report.values(), json)
     return report.exit_code
 
 

@@ -21,7 +21,7 @@ from wpcrack.image_folders import NAMED_AT_MOST, named
 from wpcrack.images import read_mask, read_rgb, write_png
 from wpcrack.lattice import Lattice
 from wpcrack.metrics import iou, predicted_at
-from wpcrack.predict import WindowPredictor, predict_image
+from wpcrack.predict import Engine, WindowPredictor, predict_image
 from wpcrack.scores import ScoreBoard
 
 STDOUT = "-"
@@ -50,6 +50,7 @@ class EvaluateOptions:
         threshold: of the 8-bit probability / 255.
         figure: PNG file for a picture of the best and the worst images.
         lattice: windows for images too large for one.
+        engine: what computes the network.
     """
 
     model: Path
@@ -63,6 +64,7 @@ class EvaluateOptions:
     threshold: float = DEFAULT_THRESHOLD
     figure: Path | None = None
     lattice: Lattice = field(default_factory=Lattice)
+    engine: Engine = "auto"
 
     def __post_init__(self) -> None:
         if self.resize is not None and self.resize < 1:
@@ -95,7 +97,7 @@ def run_evaluate(
     selection = select(inputs)
     _require_place_for(options.json)
     _require_place_for(options.figure)
-    predictor = predictor or _load(options.model)
+    predictor = predictor or _load(options.model, options.engine)
     started = time.perf_counter()
     board = score_selection(selection, predictor, options)
     scores = board.scores()
@@ -120,6 +122,7 @@ def run_predict(
     images: Sequence[Path],
     *,
     threshold: float = DEFAULT_THRESHOLD,
+    engine: Engine = "auto",
     predictor: WindowPredictor | None = None,
 ) -> list[Path]:
     """Write `<stem>_prob.png` (8 bit) and `<stem>_mask.png` (0 / 255) of each photograph to `out`.
@@ -131,6 +134,7 @@ def run_predict(
         out: folder, made if need be.
         images: files with distinct stems.
         threshold: of the 8-bit probability / 255.
+        engine: what computes the network.
         predictor: takes the model's place, for tests.
 
     Returns:
@@ -150,7 +154,7 @@ def run_predict(
         raise DataError(
             f"{out} may not be written; choose another folder or change its permissions"
         )
-    predictor = predictor or _load(model)
+    predictor = predictor or _load(model, engine)
     written: list[Path] = []
     failures: list[DataError] = []
     for path in images:
@@ -205,10 +209,10 @@ def _draw(
     write_png(file, draw_sheet(rows, options.threshold))
 
 
-def _load(model: Path) -> WindowPredictor:
+def _load(model: Path, engine: Engine) -> WindowPredictor:
     from wpcrack.engine import load_predictor  # brings torch: not before inputs are checked
 
-    return load_predictor(model)
+    return load_predictor(model, engine)
 
 
 def _require_model(model: Path, predictor: WindowPredictor | None) -> None:

@@ -21,6 +21,7 @@ from geo.errors import InputError
 from jobs.infer_fingerprint import Fingerprint
 from jobs.infer_inputs import open_mosaic
 from jobs.infer_job import InferJob
+from jobs.infer_manifest import read_manifest
 from jobs.infer_model import ModelFiles, load_model, model_files
 from jobs.infer_outputs import Provenance, assemble_map, draw_map, now
 from jobs.infer_plan import Forecast, make_plan, outline
@@ -58,7 +59,7 @@ def run_inference(
         _say(outline(plan))
         fingerprint = Fingerprint.of(job, mosaic, model.sha256)
         factory = predictor_factory or functools.partial(
-            load_model, model.folder, job.cpus_per_actor
+            load_model, model.folder, job.cpus_per_actor, job.engine
         )
         with open_work(job, plan, fingerprint) as work:
             try:
@@ -78,7 +79,8 @@ def plan_inference(job: InferJob) -> Forecast:
     mosaic = open_mosaic(job, model.gsd_mm, _say)
     plan = make_plan(job, mosaic)
     finished = finished_blocks(job, plan, Fingerprint.of(job, mosaic, model.sha256))
-    return Forecast.of(job, plan, finished)
+    earlier = [line.result for line in read_manifest(job.work_folder).values()]
+    return Forecast.of(job, plan, finished, earlier)
 
 
 @dataclass(frozen=True)

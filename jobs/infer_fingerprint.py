@@ -43,7 +43,9 @@ class Fingerprint:
     def of(cls, job: InferJob, mosaic: Mosaic, model_hash: str) -> Fingerprint:
         """The fingerprint of a job on a mosaic with a model."""
         values = job.model_dump(mode="json")
-        chosen = {key: values[key] for key in ("threshold", "block_strides", "survey_date")}
+        chosen = {
+            key: values[key] for key in ("threshold", "block_strides", "survey_date", "engine")
+        }
         chosen |= {key: values[key] for key in sorted(ASSEMBLY_KEYS)}
         chosen |= {f"lattice.{key}": value for key, value in values["lattice"].items()}
         grid = mosaic.grid

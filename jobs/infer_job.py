@@ -14,6 +14,7 @@ from jobs.imagery import Imagery
 from jobs.map_rules import MapRules
 from wpcrack.config import Count, NonNegative
 from wpcrack.lattice import Lattice
+from wpcrack.predict import Engine
 
 LEAST_FAILURES = 10
 """A percentage in `max_failed` never stops a job before more than this many failures."""
@@ -60,6 +61,9 @@ class InferJob(MapRules, Imagery):
     """Side of a block in strides of the lattice: the unit of work, memory and restart."""
     batch: Count = 8
     """Windows per call of the network."""
+    engine: Engine = "auto"
+    """What computes the network; auto: torch on a GPU, else openvino where it is installed. Their
+    results differ by rounding, so blocks of different engines are not mixed."""
     actors: Count | None = None
     """Processes that hold the model; null: as many as the CPUs allow."""
     cpus_per_actor: Count = 1

@@ -10,7 +10,7 @@ import cv2
 import yaml
 
 from wpcrack.errors import CheckpointError
-from wpcrack.predict import WindowPredictor
+from wpcrack.predict import Engine, WindowPredictor
 
 CONFIG = "config.yaml"
 """Of a model folder; read here without torch, which the driver does not need."""
@@ -67,7 +67,7 @@ def model_files(model: Path) -> ModelFiles:
     return ModelFiles(folder, named.name, _hash(files), _gsd_mm(folder))
 
 
-def load_model(folder: Path, threads: int) -> WindowPredictor:
+def load_model(folder: Path, threads: int, engine: Engine = "auto") -> WindowPredictor:
     """Loads the network and gives it its share of the machine; runs inside an actor."""
     import torch
 
@@ -75,7 +75,7 @@ def load_model(folder: Path, threads: int) -> WindowPredictor:
 
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
-    return load_predictor(folder, threads=threads)
+    return load_predictor(folder, engine, threads)
 
 
 def _gsd_mm(folder: Path) -> float | None:

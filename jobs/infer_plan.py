@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from geo.mosaic import Mosaic
 from jobs.infer_job import InferJob
@@ -17,8 +18,10 @@ from jobs.infer_progress import clock
 from jobs.infer_report import counted
 from jobs.infer_worker import BlockResult, Plan
 
-ASSUMED_MPX_PER_S = 1.5
-"""Per CPU core, read to part, with the default network: an assumption until a block is measured."""
+ASSUMED_MPX_PER_S = 1.4
+"""Per CPU core, read to part, with the default network: what the demo city reached on two AMD EPYC
+cores with bfloat16 instructions (2.8 Mpx/s, README). Of other machines an assumption, and said to
+be one, until a block is measured."""
 
 PART_BYTES = 24 * 2**10
 """A part without any crack, and its row in the GeoPackage: mostly Parquet's own description."""
@@ -65,6 +68,7 @@ class Forecast:
         mpx_per_s: of all actors together; measured on the finished blocks if there are any.
         disk_bytes: what parts, probabilities and GeoPackage may take.
         free_bytes: what the disk of the output has left.
+        origin: where the speed is known from.
     """
 
     plan: Plan
@@ -73,21 +77,40 @@ class Forecast:
     mpx_per_s: float
     disk_bytes: int
     free_bytes: int
+    origin: str = "assumed"
 
     @classmethod
-    def of(cls, job: InferJob, plan: Plan, finished: Sequence[BlockResult]) -> Forecast:
-        """Forecasts a job on this machine (a cluster has more)."""
+    def of(
+        cls,
+        job: InferJob,
+        plan: Plan,
+        finished: Sequence[BlockResult],
+        earlier: Sequence[BlockResult] = (),
+    ) -> Forecast:
+        """Forecasts a job on this machine (a cluster has more).
+
+        Args:
+            job: what was asked.
+            plan: its blocks.
+            finished: those of them that need not be computed again.
+            earlier: all that was computed for the same output, with whatever settings: its speed
+                is a better guess than none.
+        """
         cores = os.cpu_count() or 1
         actors = job.actors or max(1, cores // job.cpus_per_actor)
         usable = min(cores, actors * job.cpus_per_actor)
-        seconds = sum(result.seconds for result in finished)
-        measured = sum(result.valid_px for result in finished) / 1e6
-        speed = actors * measured / seconds if measured else usable * ASSUMED_MPX_PER_S
+        known = finished or earlier
+        seconds = sum(result.seconds for result in known)
+        measured = sum(result.valid_px for result in known) / 1e6
+        speed, origin = usable * ASSUMED_MPX_PER_S, "assumed from another machine"
+        if measured and seconds:
+            speed = actors * measured / seconds
+            origin = f"measured on {counted(len(known), 'block')}{'' if finished else ' before'}"
         disk = len(plan.blocks) * PART_BYTES + plan.most_px / 1e6 * CRACK_BYTES_PER_MPX
         if plan.probability is not None:
             disk += plan.most_px * PROBABILITY_BYTES_PER_PX
         free = shutil.disk_usage(_existing(job.out.absolute().parent)).free
-        return cls(plan, tuple(finished), actors, speed, round(disk), free)
+        return cls(plan, tuple(finished), actors, speed, round(disk), free, origin)
 
     @property
     def seconds(self) -> float:
@@ -100,13 +123,12 @@ class Forecast:
     def text(self) -> str:
         """A few lines for the terminal."""
         plan, grid = self.plan, self.plan.mosaic.grid
-        origin = f"measured on {len(self.finished)} blocks" if self.finished else "assumed"
         lines = [
             outline(plan),
             f"grid      {grid.crs.to_string()}, {grid.shape[1]} x {grid.shape[0]} pixels",
             f"area      at most {plan.most_px * grid.pixel_area_m2:.0f} m2",
             f"finished  {len(self.finished)} of {len(plan.blocks)} blocks",
-            f"time      about {clock(self.seconds)} at {self.mpx_per_s:.1f} Mpx/s ({origin}) "
+            f"time      about {clock(self.seconds)} at {self.mpx_per_s:.1f} Mpx/s ({self.origin}) "
             f"with {counted(self.actors, 'actor')}",
             f"disk      up to {_size(self.disk_bytes)}, free are {_size(self.free_bytes)}",
         ]
@@ -115,6 +137,27 @@ class Forecast:
         if self.disk_bytes > self.free_bytes:
             lines.append("warning: the disk may be too small; free some or choose another out")
         return "\n".join(lines)
+
+    def values(self) -> dict[str, Any]:
+        """The figures of `--json`."""
+        mosaic = self.plan.mosaic
+        return {
+            "tiles": len(mosaic.tiles),
+            "unusable": [problem.path for problem in mosaic.problems],
+            "crs": mosaic.grid.crs.to_string(),
+            "shape_px": list(mosaic.grid.shape),
+            "gsd_mm": 1000 * mosaic.grid.gsd_m,
+            "mpx": self.plan.most_px / 1e6,
+            "area_m2": self.plan.most_px * mosaic.grid.pixel_area_m2,
+            "blocks": len(self.plan.blocks),
+            "blocks_finished": len(self.finished),
+            "actors": self.actors,
+            "mpx_per_s": self.mpx_per_s,
+            "speed": self.origin,
+            "seconds": self.seconds,
+            "disk_bytes": self.disk_bytes,
+            "free_bytes": self.free_bytes,
+        }
 
 
 def _existing(folder: Path) -> Path:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from geo.errors import InputError
 from geo.mosaic import Mosaic
@@ -65,6 +66,11 @@ class InferReport:
             f"page      {self.map_page}",
         ]
         return "\n".join([*lines, *listed(self.failures)])
+
+    def values(self) -> dict[str, Any]:
+        """The figures of `--json`."""
+        files = ("package", "overview", "map_page")
+        return asdict(self) | {name: str(getattr(self, name)) for name in files}
 
 
 class Failures:

@@ -6,8 +6,9 @@ wpcrack infer --status maps/cracks.gpkg
 from __future__ import annotations
 
 import fcntl
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from jobs.infer_manifest import ManifestLine, read_manifest, read_session
 from jobs.infer_progress import clock, has_failure
@@ -51,6 +52,10 @@ class JobStatus:
         stopped = "all blocks finished" if self.done == self.total else "not running"
         parts.append("running" if self.is_running else stopped)
         return f"{self.work}: {', '.join(parts)}"
+
+    def values(self) -> dict[str, Any]:
+        """The figures of `--json`."""
+        return asdict(self) | {"work": str(self.work)}
 
 
 def read_status(path: Path) -> JobStatus:

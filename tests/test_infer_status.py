@@ -1,6 +1,7 @@
 """What a job says about itself before, while and after it runs; a stand-in network, no Ray."""
 
 import fcntl
+import json
 import time
 
 import numpy as np
@@ -91,7 +92,7 @@ def test_the_plan_counts_blocks_and_pixels_and_writes_nothing(folder):
     assert "2 tiles, 0.1 Mpx of 5 mm in 8 blocks" in text
     assert f"area      at most {2 * (SIDE * 0.005) ** 2:.0f} m2" in text
     assert "EPSG:25832, 512 x 256 pixels" in text
-    assert "(assumed) with 2 actors" in text
+    assert "(assumed from another machine) with 2 actors" in text
     assert forecast.seconds == pytest.approx(2 * SIDE**2 / 1e6 / forecast.mpx_per_s)
     assert 0 < forecast.disk_bytes < forecast.free_bytes
 
@@ -109,7 +110,9 @@ def test_the_plan_of_half_a_job_counts_what_is_left_at_the_speed_that_was_measur
     slow = [BlockResult(b.block_id, "inspected", "", (), 10**6, 0, 4.0) for b in plan.blocks[:4]]
     measured = Forecast.of(job_of(folder, actors=2), plan, slow)
     assert measured.mpx_per_s == pytest.approx(0.5)
-    assert not infer.plan_inference(job_of(folder, threshold=0.7)).finished
+    other = infer.plan_inference(job_of(folder, threshold=0.7))
+    assert not other.finished
+    assert "measured on 4 blocks before" in other.text()
     assert not infer.plan_inference(job_of(folder, resume="never")).finished
 
 
@@ -193,6 +196,12 @@ def test_the_command_plans_and_reports_without_work(folder, pool):
     assert "blocks" in planned.stdout
     assert not job.work_folder.exists()
     infer.run_inference(job)
+    as_json = runner.invoke(app, ["infer", *settings, "--plan", "--json", "-"])
+    assert json.loads(as_json.stdout)["blocks"] == 8
+    file = folder / "status.json"
+    runner.invoke(app, ["infer", "--status", str(job.out), "--json", str(file)])
+    state = json.loads(file.read_text())
+    assert (state["done"], state["total"], state["is_running"]) == (8, 8, False)
     told = runner.invoke(app, ["infer", "--status", str(job.out)])
     assert told.exit_code == 0
     assert "8/8 blocks" in told.stdout

@@ -10,10 +10,8 @@ import torch
 from wpcrack.checkpoint import load_model
 from wpcrack.errors import ConfigError
 from wpcrack.openvino_engine import OpenVinoPredictor, cached_graph, is_installed
-from wpcrack.predict import WindowPredictor
+from wpcrack.predict import Engine, WindowPredictor
 from wpcrack.torch_engine import TorchPredictor
-
-Engine = Literal["auto", "torch", "openvino"]
 
 
 def load_predictor(

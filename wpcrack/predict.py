@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import cv2
 import numpy as np
@@ -18,6 +18,7 @@ from wpcrack.fill import fill_invalid
 from wpcrack.lattice import Lattice, Span, Window, windows_of
 
 __all__ = [
+    "Engine",
     "Lattice",
     "Source",
     "Window",
@@ -32,6 +33,10 @@ SIDE_MULTIPLE = 32
 
 PHOTO_SIDE = 1024
 """A photograph's side up to this many pixels is predicted in one piece: no seam, fewest pixels."""
+
+
+Engine = Literal["auto", "torch", "openvino"]
+"""What computes the network; auto: torch on a GPU, else openvino where it is installed."""
 
 
 class WindowPredictor(Protocol):
