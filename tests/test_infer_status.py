@@ -197,7 +197,7 @@ def test_the_command_plans_and_reports_without_work(folder, pool):
     assert not job.work_folder.exists()
     infer.run_inference(job)
     as_json = runner.invoke(app, ["infer", *settings, "--plan", "--json", "-"])
-    assert json.loads(as_json.stdout)["blocks"] == 8
+    assert json.loads(as_json.stdout)["blocks"] == 1
     file = folder / "status.json"
     runner.invoke(app, ["infer", "--status", str(job.out), "--json", str(file)])
     state = json.loads(file.read_text())
