@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -43,6 +44,9 @@ class Calls:
 
     def summary(self) -> str:
         return "3 cracks"
+
+    def values(self) -> dict[str, object]:
+        return {"n_cracks": 3}
 
 
 @pytest.fixture
@@ -88,6 +92,8 @@ def test_a_config_file_and_overrides_reach_the_job(calls: Calls, tmp_path: Path)
     (job,) = calls.jobs
     assert (job.threshold, job.batch, job.lattice.window) == (0.7, 4, 256)
     assert result.stdout == "3 cracks\n"
+    as_json = wpcrack("infer", str(file), *NEEDED, "--json", "-")
+    assert json.loads(as_json.stdout) == {"n_cracks": 3}
 
 
 def test_the_config_is_optional_and_may_be_a_shipped_name(calls: Calls) -> None:
@@ -179,8 +185,19 @@ def test_options_reach_the_functions_behind_the_commands(
     common = ("--images", "i", "--masks", "k")
     for arguments in (
         ("dataset", *common, "--out", "o", "--window", "96", "--val", "0.25", "--road", "r"),
-        ("evaluate", *common, "--model", "m", "--resize", "256", "--json", "-"),
-        ("predict", "--model", "m", "--out", "o", "a.jpg", "b.jpg"),
+        (
+            "evaluate",
+            *common,
+            "--model",
+            "m",
+            "--resize",
+            "256",
+            "--json",
+            "-",
+            "--engine",
+            "torch",
+        ),
+        ("predict", "--model", "m", "--out", "o", "a.jpg", "b.jpg", "--engine", "openvino"),
         ("demo", "--out", str(tmp_path), "--seed", "3"),
     ):
         result = wpcrack(*arguments)
@@ -189,6 +206,7 @@ def test_options_reach_the_functions_behind_the_commands(
     assert (images, masks, out) == (Path("i"), Path("k"), Path("o"))
     assert (options.window, options.val, options.road) == (96, 0.25, Path("r"))
     (scored,) = seen["evaluate"]
+    assert scored.engine == "torch"
     assert (scored.model, scored.images, scored.masks) == (Path("m"), Path("i"), Path("k"))
     assert (scored.resize, scored.json, scored.manifest, scored.road) == (
         256,
@@ -198,7 +216,7 @@ def test_options_reach_the_functions_behind_the_commands(
     )
     assert seen["predict"] == (
         (Path("m"), Path("o"), [Path("a.jpg"), Path("b.jpg")]),
-        {"threshold": 0.5},
+        {"threshold": 0.5, "engine": "openvino"},
     )
     assert seen["demo"] == ((tmp_path,), {"seed": 3})
 
