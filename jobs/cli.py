@@ -33,6 +33,7 @@ INTERRUPTED = 130
 
 CONFIGURED = {
     "train": ("jobs.train_job", "TrainJob"),
+    "tune": ("jobs.tune_job", "TuneJob"),
     "infer": ("jobs.infer_job", "InferJob"),
     "assemble": ("jobs.assemble_job", "AssembleJob"),
 }
@@ -40,6 +41,9 @@ CONFIGURED = {
 
 SUBMITTED = ("train", "tune", "infer")
 """Those of them that run on a cluster as `wpcrack JOB CONFIG`."""
+
+WRITTEN_OUT = {"tune"}
+"""Jobs whose shipped config says more than their defaults; `wpcrack config` prints it."""
 
 app = typer.Typer(
     name="wpcrack",
@@ -148,6 +152,39 @@ def train(settings: Settings = None) -> None:
     from jobs.train import TrainJob, run_training
 
     run_training(load(TrainJob, *_file_and_overrides("train", settings)))
+
+
+@_command(example="wpcrack tune configs/tune.yaml data.root=set run_dir=runs/sweep tune.trials=20")
+def tune(
+    settings: Settings = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Say what it will try, and do nothing.")
+    ] = False,
+    status: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Say how far the sweep in DIR is.")
+    ] = None,
+    json: Annotated[
+        Path | None,
+        typer.Option(help="Write state and best trials to FILE; - is stdout.", metavar="FILE"),
+    ] = None,
+) -> None:
+    """Search for settings of a training.
+
+    Writes results.csv, best.yaml (for `wpcrack train`) and sweep.png; the same command continues
+    an unfinished sweep.
+    """
+    from jobs.config import load
+    from jobs.tune import TuneJob, plan_text, run_tune
+    from jobs.tune_status import deliver, read_status
+
+    if status is not None:
+        deliver(read_status(status), json)
+        return
+    job = load(TuneJob, *_file_and_overrides("tune", settings))
+    if plan:
+        print(plan_text(job))
+        return
+    deliver(run_tune(job), json)
 
 
 @_command(
@@ -392,7 +429,9 @@ def doctor(
 
 @_command(example="wpcrack config infer > my.yaml")
 def config(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="train, infer, or a config's name.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="train, tune, infer, or a config's name.")
+    ],
 ) -> None:
     """Print a documented config.
 
@@ -402,7 +441,7 @@ def config(
     from jobs.config_docs import render_defaults
 
     shipped = {path.stem: path for path in shipped_configs()}
-    if name in CONFIGURED:
+    if name in CONFIGURED and name not in WRITTEN_OUT:
         text = render_defaults(_config_model(name), commented=name == "assemble")
     elif name in shipped:
         text = shipped[name].read_text(encoding="utf-8")

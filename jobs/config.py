@@ -69,6 +69,26 @@ def _merged(below: Mapping[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return copy.deepcopy(merged)
 
 
+def explain_value(error: ValidationError, model_type: type[BaseModel], key: str) -> str | None:
+    """One sentence on what is wrong with the value of a key, or with the key itself.
+
+    Args:
+        error: Of a model that was valid before this key was set.
+        model_type: The model.
+        key: Dotted name.
+
+    Returns:
+        None if the value is right as such and only does not go together with another key's.
+    """
+    for details in error.errors(include_url=False):
+        if details["type"] == "extra_forbidden":
+            return f"unknown key {key}; {_suggestion(key, model_type)}"
+        found = _dotted(details, model_type)
+        if details["type"] != "value_error" or found.startswith(key):
+            return _sentence(found, [details], model_type, _Source(None, frozenset()))
+    return None
+
+
 def find_config(name: str) -> Path:
     """The file that a CONFIG argument means: a path, or the name of a config that ships with us.
 

@@ -16,8 +16,9 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +35,40 @@ FREE_KEYS = ("resume", "run_dir", "scaling")
 """Keys that may change between two starts of one run: they do not decide what is learned."""
 
 
+@dataclass(frozen=True)
+class FolderKind:
+    """What a run folder is for.
+
+    Attributes:
+        noun: what lies in it, for messages.
+        verb: what a process does in it, for messages.
+        own: names of its entries; hidden ones are its own too.
+        free_keys: dotted keys that may change between two starts.
+    """
+
+    noun: str
+    verb: str
+    own: frozenset[str]
+    free_keys: tuple[str, ...] = FREE_KEYS
+
+
+TRAINING = FolderKind("training run", "trains", frozenset(OWN | RAY_OWN))
+
+
 @contextmanager
-def open_run(job: TrainJob) -> Iterator[Path]:
+def open_run(job: TrainJob, kind: FolderKind = TRAINING) -> Iterator[Path]:
     """Prepares the run folder as `resume` asks, and keeps other processes out of it.
+
+    Args:
+        job: Names the folder, and decides whether it may be continued.
+        kind: What it is for.
 
     Raises:
         ConfigError: The folder belongs to another config, to a running process or to nobody known.
         DataError: The folder cannot be written.
     """
     root = job.run_dir.absolute()
-    refuse_foreign(root)
+    refuse_foreign(root, kind)
     try:
         root.mkdir(parents=True, exist_ok=True)
         lock = (root / LOCK).open("w")
@@ -56,30 +81,26 @@ def open_run(job: TrainJob) -> Iterator[Path]:
             fcntl.flock(lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ConfigError(
-                f"another process trains in {job.run_dir}; wait for its end or choose another "
+                f"another process {kind.verb} in {job.run_dir}; wait for its end or choose another "
                 "run_dir"
             ) from None
         if job.resume == "never":
             empty(root)
-        claim(root, job)
+        claim(root, job, kind)
         yield root
 
 
-def refuse_foreign(root: Path) -> None:
+def refuse_foreign(root: Path, kind: FolderKind = TRAINING) -> None:
     """Never works, and above all never deletes, in a folder that holds something else."""
     if root.exists() and not root.is_dir():
         raise ConfigError(f"run_dir {root} is a file; choose another one")
-    strange = [p.name for p in root.iterdir() if not is_own(p.name)] if root.is_dir() else []
+    found = [path.name for path in root.iterdir()] if root.is_dir() else []
+    strange = [name for name in found if name not in kind.own and not name.startswith(".")]
     if strange:
         raise ConfigError(
-            f"run_dir {root} holds {sorted(strange)[0]}, which is not of a training run; "
+            f"run_dir {root} holds {sorted(strange)[0]}, which is not of a {kind.noun}; "
             "choose another folder"
         )
-
-
-def is_own(name: str) -> bool:
-    """Whether a training makes an entry of this name."""
-    return name in OWN or name in RAY_OWN or name.startswith(".")
 
 
 def empty(root: Path) -> None:
@@ -91,16 +112,17 @@ def empty(root: Path) -> None:
             path.unlink()
 
 
-def claim(root: Path, job: TrainJob) -> None:
+def claim(root: Path, job: TrainJob, kind: FolderKind = TRAINING) -> None:
     """Writes config.yaml, or compares with the one that is there."""
-    wanted = decisive(job.model_dump(mode="json"))
+    wanted = decisive(job.model_dump(mode="json"), kind.free_keys)
     path = root / CONFIG
     if path.exists():
-        found = decisive(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+        found = decisive(yaml.safe_load(path.read_text(encoding="utf-8")) or {}, kind.free_keys)
         changed = differences(found, wanted)
         if changed and job.resume != "force":
             raise ConfigError(
-                f"run_dir {job.run_dir} holds a run of other settings ({'; '.join(changed[:3])}"
+                f"run_dir {job.run_dir} holds a {kind.noun} of other settings "
+                f"({'; '.join(changed[:3])}"
                 f"{'; ...' if len(changed) > 3 else ''}); choose another run_dir, or set "
                 "resume=force to continue it with the new ones, resume=never to start anew"
             )
@@ -109,9 +131,15 @@ def claim(root: Path, job: TrainJob) -> None:
     write_text(path, yaml.safe_dump(job.model_dump(mode="json"), sort_keys=False))
 
 
-def decisive(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a config that decides what is learned."""
-    return {key: value for key, value in values.items() if key not in FREE_KEYS}
+def decisive(
+    values: Mapping[str, Any], free_keys: Collection[str] = FREE_KEYS, prefix: str = ""
+) -> dict[str, Any]:
+    """The part of a config that decides what is learned: everything but the free keys."""
+    return {
+        key: decisive(value, free_keys, f"{prefix}{key}.") if isinstance(value, Mapping) else value
+        for key, value in values.items()
+        if f"{prefix}{key}" not in free_keys
+    }
 
 
 def differences(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -17,6 +17,8 @@ from jobs.cli import app
 from jobs.config import load, shipped_configs
 from jobs.infer_job import InferJob
 from jobs.train_job import TrainJob
+from jobs.tune_job import TuneJob
+from jobs.tune_space import read_space
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("wpcrack", "geo", "jobs")
@@ -135,6 +137,7 @@ def test_shipped_configs_are_those_of_the_checkout_and_valid() -> None:
     assert load(InferJob, files["infer"], needed) == load(InferJob, None, needed)
     needed = ["data.root=d", "run_dir=r"]
     assert load(TrainJob, files["train"], needed).run_dir == Path("r")
+    assert read_space(load(TuneJob, files["tune"], needed)).dimensions
 
 
 @pytest.mark.slow

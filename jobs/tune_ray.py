@@ -1,0 +1,146 @@
+"""Trials of a sweep on Ray Tune, each a Ray Train run of its own workers.
+
+Ray Tune starts, watches and stops the trials. What it must not lose lies in the sweep's folder
+(jobs.tune_folder), so Ray's own experiment state is thrown away and never restored from.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jobs.ray_session import prepare_environment
+from jobs.train import Watch, interruptible, run_training, training_session
+from jobs.train_job import TrainJob
+from jobs.tune_job import TuneJob
+from jobs.tune_local import first_line
+from jobs.tune_sweep import Sweep
+from wpcrack.errors import ConfigError, DataError
+
+QUIET = {
+    "RAY_AIR_NEW_OUTPUT": "0",  # with verbose=0 it says nothing
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the trainings write their own files
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # Ray's experiment state is not used
+    "TUNE_FORCE_TRIAL_CLEANUP_S": "10",  # a stopped trial waits for its trainer, which goes with it
+}
+"""Environment of Ray Tune, where the user did not set it."""
+
+STATE = ".ray"
+"""Folder of Ray's own experiment state while a sweep runs."""
+
+NUMBER, JOB, ERROR, USERS = "number", "job", "error", "is_users"
+"""Keys of a trial's config and of its report of a failure."""
+
+
+def run_on_ray(sweep: Sweep, *, local: bool) -> None:
+    """Runs all trials that are left.
+
+    Raises:
+        WpcrackError: The cluster is too small, or the defaults themselves cannot be trained.
+        KeyboardInterrupt: Everything finished is kept, and no process is left.
+    """
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    prepare_environment(local=local)
+    from ray import tune
+
+    from jobs.tune_adapters import Decisions, Suggestions
+
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)  # the job shows its own lines
+    job, left = sweep.job, sweep.left
+    room = local_room(job)
+    cpus, gpus = needs(job, room)
+    state = sweep.root / STATE
+    shutil.rmtree(state, ignore_errors=True)
+    with training_session(cpus, gpus, local, in_process=False):
+        decisions = Decisions(sweep)
+        tuner = tune.Tuner(
+            tune.with_resources(trial, {"CPU": 0}),  # only its workers compute
+            tune_config=tune.TuneConfig(
+                num_samples=left,
+                search_alg=Suggestions(sweep, decisions),
+                scheduler=decisions,
+                max_concurrent_trials=at_once(job, room),
+                reuse_actors=False,
+                trial_dirname_creator=dirname,
+            ),
+            run_config=tune.RunConfig(
+                name=STATE,
+                storage_path=str(sweep.root),
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=0),
+            ),
+        )
+        interruptible(tuner.fit)
+    shutil.rmtree(state, ignore_errors=True)
+    if decisions.fatal is not None:
+        raise decisions.fatal
+
+
+def trial(config: Mapping[str, Any]) -> None:
+    """What Ray Tune runs for each trial: a training that reports its epochs through Ray Train."""
+    from ray import tune
+    from ray.tune.integration.ray_train import TuneReportCallback
+
+    job = TrainJob.model_validate_json(config[JOB])
+    try:
+        run_training(job, watch=Watch(callbacks=[TuneReportCallback()]))  # type: ignore[no-untyped-call]
+    except Exception as error:  # noted in results.csv; the sweep goes on
+        text = f"{type(error).__name__}: {first_line(error)}"
+        tune.report({ERROR: text, USERS: isinstance(error, ConfigError | DataError)})
+
+
+def dirname(trial: Any) -> str:
+    """Ray's default name holds every setting."""
+    return f"{trial.config[NUMBER]:05d}"
+
+
+def needs(job: TuneJob, concurrent: int) -> tuple[int, int]:
+    """CPUs and GPUs of that many trials together."""
+    workers = concurrent * job.scaling.num_workers
+    return workers * job.scaling.threads, workers if job.scaling.use_gpu else 0
+
+
+def local_room(job: TuneJob) -> int:
+    """Trials that a Ray of our own is made for: the wish, or what this machine's cores carry."""
+    if os.environ.get("RAY_ADDRESS", "local") not in ("", "local"):
+        return 1  # the cluster is what it is; at least one trial must fit
+    cores = os.cpu_count() or 1
+    return job.tune.concurrent or max(1, cores // needs(job, 1)[0])
+
+
+def at_once(job: TuneJob, room: int) -> int:
+    """How many trials run at a time, so that each gets all of its workers.
+
+    Ray Tune itself sees only the trials' drivers: with more trials than room, each could hold some
+    of the workers that another waits for.
+
+    Raises:
+        ConfigError: The cluster has room for fewer than asked, or for none.
+    """
+    import ray
+
+    is_joined = os.environ.get("RAY_ADDRESS", "local") not in ("", "local")
+    slots = worker_slots(job, [node["Resources"] for node in ray.nodes() if node["Alive"]])  # type: ignore[no-untyped-call]
+    fitting = slots // job.scaling.num_workers
+    wanted = job.tune.concurrent or (fitting if is_joined else min(room, fitting))
+    if fitting < max(wanted, 1):
+        raise ConfigError(
+            f"the cluster has room for {slots} workers of {job.scaling.threads} CPU"
+            f"{' and 1 GPU' if job.scaling.use_gpu else ''}, {max(wanted, 1)} trials at once need "
+            f"{max(wanted, 1) * job.scaling.num_workers}; set a smaller tune.concurrent, "
+            "scaling.num_workers or scaling.cpus_per_worker"
+        )
+    return wanted
+
+
+def worker_slots(job: TuneJob, nodes: Sequence[Mapping[str, float]]) -> int:
+    """Workers that fit on the nodes together; a worker never spans two nodes."""
+    slots = 0
+    for node in nodes:
+        fits = int(node.get("CPU", 0) // job.scaling.threads)
+        slots += min(fits, int(node.get("GPU", 0))) if job.scaling.use_gpu else fits
+    return slots
