@@ -141,7 +141,8 @@ def test_a_sweep_leaves_a_table_a_config_a_picture_and_a_report(
     assert chosen.data.root == data_set.absolute()
     assert chosen.run_dir == tmp_path / "sweep-best"
     assert load(TrainJob, root / "best.yaml", ["run_dir=elsewhere"]).run_dir == Path("elsewhere")
-    assert Image.open(root / "sweep.png").size[0] == 1000
+    with Image.open(root / "sweep.png") as picture:
+        assert picture.size[0] == 1000
     report = json.loads((root / REPORT).read_text())
     assert (report["objective"], report["trials"]) == ("label-free score", 6)
     assert (status.failed, status.is_complete) == (2, True)
@@ -194,7 +195,7 @@ def test_another_config_in_the_same_folder_is_refused(
     with pytest.raises(ConfigError, match=r"holds a sweep of other settings.*seed: 0 -> 1"):
         run_tune(make_job(data_set, tmp_path / "sweep", seed=1, tune={"trials": 1}))
     other = {"trials": 1, "space": {"erase.grid": {"choice": [8]}}}
-    with pytest.raises(ConfigError, match="tune.space"):
+    with pytest.raises(ConfigError, match=r"tune\.space"):
         run_tune(make_job(data_set, tmp_path / "sweep", tune=other))
     run_tune(make_job(data_set, tmp_path / "sweep", seed=1, resume="never", tune={"trials": 1}))
     (tmp_path / "sweep" / "thesis.docx").write_text("precious")

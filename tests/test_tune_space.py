@@ -36,9 +36,9 @@ def space(entries: dict[str, Any]) -> Space:
     ("entries", "message"),
     [
         ({}, "tune.space is empty"),
-        ({"optim.haed_lr": {"choice": [1]}}, r"unknown key optim\.haed_lr; did you mean optim\.head"),
+        ({"optim.haed_lr": {"choice": [1]}}, r"unknown key optim\.haed_lr; did you mean optim"),
         ({"optin.head_lr": {"uniform": [0.1, 0.2]}}, r"unknown key optin\.head_lr; did you mean"),
-        ({"optim.head_lr": {"choice": [1e-3, "high"]}}, r"head_lr is 'high', but must be a valid n"),
+        ({"optim.head_lr": {"choice": [1e-3, "high"]}}, r"head_lr is 'high', but must be a val"),
         ({"optim.head_lr": {"uniform": [0, 0.1]}}, r"head_lr is 0, but must be greater than 0"),
         ({"erase.grid": {"uniform": [8, 32]}}, r"grid is 17\.168, but must be a valid integer"),
         ({"erase.grid": {"randint": [8, 100]}}, r"grid is 100, but must be less than"),
