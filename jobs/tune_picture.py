@@ -76,23 +76,31 @@ def draw_scores(
         score = axes.low + (axes.high - axes.low) * k / 4
         pen.line((MARGIN, axes.y(score), WIDTH - 30, axes.y(score)), (225, 225, 225))
         pen.text((14, axes.y(score) - 9), f"{score:.3f}", "black", font)
-    best: float | None = None
+    draw_best(pen, axes, trials)
     for trial in trials:
         x = axes.x(trial.number)
-        if trial.status == "failed" or trial.score is None:
-            if trial.status == "failed":
-                cross(pen, x, bottom - 12)
-        else:
-            y, higher = axes.y(trial.score), best is None or trial.score > best
-            if best is not None:
-                left = axes.x(trial.number - 1)
-                pen.line((left, axes.y(best), x, axes.y(best)), ORANGE, 2)
-            best = trial.score if best is None or higher else best
-            box = (x - 5, y - 5, x + 5, y + 5)
-            full = trial.status == "finished"
-            pen.ellipse(box, fill=GREEN if full else "white", outline=GREEN, width=2)
+        if trial.status == "failed":
+            cross(pen, x, bottom - 12)
+        elif trial.score is not None:
+            y = axes.y(trial.score)
+            fill = GREEN if trial.status == "finished" else "white"
+            pen.ellipse((x - 5, y - 5, x + 5, y + 5), fill=fill, outline=GREEN, width=2)
         if trial.number % max(1, (axes.last + 9) // 10) == 0:
             pen.text((x - 5, bottom), str(trial.number), "black", font)
+
+
+def draw_best(pen: ImageDraw.ImageDraw, axes: Axes, trials: Sequence[Trial]) -> None:
+    """Stairs of the best score so far."""
+    stairs: list[tuple[float, float]] = []
+    for trial in trials:
+        x, y = axes.x(trial.number), axes.y(trial.score) if trial.score is not None else None
+        highest = stairs[-1][1] if stairs else y
+        if highest is None:
+            continue
+        stairs.append((x, highest))
+        if y is not None and y < highest:
+            stairs.append((x, y))
+    pen.line(stairs, ORANGE, 2)
 
 
 def draw_legend(pen: ImageDraw.ImageDraw, font: Font, title: str) -> None:
