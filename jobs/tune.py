@@ -54,13 +54,14 @@ def run_tune(job: TuneJob, *, local: bool = False) -> SweepStatus:
         with open_run(job, SWEEP) as root:
             if is_finished(root, total) and not job.tune.retry_failed:
                 say(f"{job.run_dir} is finished already; resume=never sweeps anew")
-                return read_status(root)
-            (root / REPORT).unlink(missing_ok=True)
-            for warning in data.warnings:
-                say(f"warning: {warning}")
-            check_readable(data.items)
-            run_trials(Sweep(job, root), local=local)
-            return conclude(job, root)
+            else:
+                (root / REPORT).unlink(missing_ok=True)
+                for warning in data.warnings:
+                    say(f"warning: {warning}")
+                check_readable(data.items)
+                run_trials(Sweep(job, root), local=local)
+                conclude(job, root)
+    return read_status(root)
 
 
 def run_trials(sweep: Sweep, *, local: bool) -> None:
@@ -87,13 +88,13 @@ def is_finished(root: Path, total: int) -> bool:
     return path.exists() and json.loads(path.read_text(encoding="utf-8"))["trials"] >= total
 
 
-def conclude(job: TuneJob, root: Path) -> SweepStatus:
+def conclude(job: TuneJob, root: Path) -> None:
     """Writes results, picture and report.
 
     Raises:
         TrainingError: No trial has a score.
     """
-    sweep = read_space(job)
+    space = read_space(job)
     trials = read_trials(root)
     best = best_trial(trials)
     if best is None:
@@ -102,7 +103,7 @@ def conclude(job: TuneJob, root: Path) -> SweepStatus:
             f"no trial of {job.run_dir} ended with a score ({error}); see {RESULTS}, mend the "
             "cause and set tune.retry_failed=true"
         )
-    found = importances(sweep.dimensions, trials)
+    found = importances(space.dimensions, trials)
     draw_sweep(root / PICTURE, trials, found, objective_name(trials))
     values: dict[str, Any] = {
         "trials": len(trials),
@@ -120,7 +121,6 @@ def conclude(job: TuneJob, root: Path) -> SweepStatus:
     write_text(root / REPORT, json.dumps(values, indent=2) + "\n")
     reference = "" if values["defaults"] is None else f" (defaults {values['defaults']:.3f})"
     say(f"best is trial {best.number}, score {best.score:.3f}{reference}; {job.run_dir / BEST}")
-    return read_status(root)
 
 
 def plan_text(job: TuneJob) -> str:

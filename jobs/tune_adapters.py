@@ -16,7 +16,7 @@ class Suggestions(Searcher):
     """Hands out the sweep's trials."""
 
     def __init__(self, sweep: Sweep, decisions: Decisions) -> None:
-        super().__init__(metric="val/score", mode="max")
+        super().__init__()  # no metric: a trial that was complete but for its end reports none
         self.sweep, self.decisions = sweep, decisions
 
     def suggest(self, trial_id: str) -> Any:

@@ -28,6 +28,10 @@ QUIET = {
 }
 """Environment of Ray Tune, where the user did not set it."""
 
+DRIVER_BYTES = 2**20
+"""Ray Tune refuses a trial that reserves nothing. No CPU: only its workers compute, and a driver's
+share of one could take a worker's place."""
+
 STATE = ".ray"
 """Folder of Ray's own experiment state while a sweep runs."""
 
@@ -58,7 +62,7 @@ def run_on_ray(sweep: Sweep, *, local: bool) -> None:
     with training_session(cpus, gpus, local, in_process=False):
         decisions = Decisions(sweep)
         tuner = tune.Tuner(
-            tune.with_resources(trial, {"CPU": 0}),  # only its workers compute
+            tune.with_resources(trial, {"CPU": 0, "memory": DRIVER_BYTES}),
             tune_config=tune.TuneConfig(
                 num_samples=left,
                 search_alg=Suggestions(sweep, decisions),

@@ -22,12 +22,14 @@ import jobs.cli
 from jobs import tune_local
 from jobs.config import load
 from jobs.train import TrainJob, Watch, run_training
-from jobs.train_folder import METRICS, REPORT, read_metrics
+from jobs.train_folder import METRICS, REPORT, open_run, read_metrics
 from jobs.tune import run_tune
-from jobs.tune_folder import JOURNAL, read_trials, trial_folder
+from jobs.tune_adapters import Decisions, Suggestions
+from jobs.tune_folder import JOURNAL, SWEEP, read_trials, trial_folder
 from jobs.tune_job import TuneJob
-from jobs.tune_ray import worker_slots
+from jobs.tune_ray import at_once, worker_slots
 from jobs.tune_status import read_status
+from jobs.tune_sweep import Sweep
 from wpcrack.errors import ConfigError, DataError, TrainingError, WpcrackError
 
 TINY: dict[str, Any] = {
@@ -145,7 +147,7 @@ def test_a_sweep_leaves_a_table_a_config_a_picture_and_a_report(
         assert picture.size[0] == 1000
     report = json.loads((root / REPORT).read_text())
     assert (report["objective"], report["trials"]) == ("label-free score", 6)
-    assert (status.failed, status.is_complete) == (2, True)
+    assert (status.failed, status.is_complete, status.is_running) == (2, True, False)
 
 
 def test_an_interrupted_sweep_ends_as_an_undisturbed_one_and_repeats_no_epoch(
@@ -259,6 +261,66 @@ def test_workers_are_counted_by_node_so_that_trials_cannot_starve_each_other() -
     assert worker_slots(four, nodes) == 2
     gpu = job.model_copy(update={"scaling": job.scaling.model_copy(update={"use_gpu": True})})
     assert worker_slots(gpu, nodes) == 4
+
+
+@pytest.mark.parametrize(
+    ("wish", "address", "want"),
+    [(None, "", 3), (2, "", 2), (None, "10.0.0.1:6379", 5), (5, "10.0.0.1:6379", 5)],
+)
+def test_as_many_trials_run_at_once_as_all_their_workers_fit(
+    monkeypatch: pytest.MonkeyPatch, wish: int | None, address: str, want: int
+) -> None:
+    nodes = [{"Alive": True, "Resources": {"CPU": 5.0}}, {"Alive": False, "Resources": {"CPU": 64}}]
+    monkeypatch.setattr("ray.nodes", lambda: [*nodes, nodes[0]])
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    assert at_once(make_job(Path("set"), Path("run"), 2, tune={"concurrent": wish}), 3) == want
+
+
+def test_more_trials_at_once_than_fit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray.nodes", lambda: [{"Alive": True, "Resources": {"CPU": 5.0}}])
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    with pytest.raises(ConfigError, match=r"room for 5 workers of 1 CPU, 3 trials .* need 6"):
+        at_once(make_job(Path("set"), Path("run"), 2, tune={"concurrent": 3}), 1)
+    with pytest.raises(ConfigError, match=r"1 trials at once need 8"):
+        at_once(make_job(Path("set"), Path("run"), 8, train={"batch_size": 8}), 1)
+
+
+class RayTrial:
+    """What Ray Tune hands to a scheduler."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.config = config
+
+    def get_error(self) -> Exception:
+        return RuntimeError("actor died\nout of memory")
+
+
+def test_ray_tune_asks_the_sweep_and_every_end_is_noted(data_set: Path, tmp_path: Path) -> None:
+    job = make_job(data_set, tmp_path / "sweep", 1)
+    with open_run(job, SWEEP) as root:
+        sweep = Sweep(job, root)
+        decisions = Decisions(sweep)
+        suggestions = Suggestions(sweep, decisions)
+        trials = [RayTrial(suggestions.suggest(str(k))) for k in range(4)]
+        assert [TrainJob.model_validate_json(t.config["job"]).run_dir for t in trials] == [
+            trial_folder(root, k) for k in range(4)
+        ]
+        lines = [{"epoch": k, "stage": "detector", "val/score": 0.5} for k in range(3)]
+        for line in lines:
+            assert decisions.on_trial_result(None, trials[1], line) == "CONTINUE"
+        weak = [decisions.on_trial_result(None, trials[2], {**x, "val/score": 0}) for x in lines]
+        assert weak == ["CONTINUE", "CONTINUE", "STOP"]
+        decisions.on_trial_complete(None, trials[2], {})  # Ray says so of stopped trials too
+        decisions.on_trial_complete(None, trials[1], {})
+        decisions.on_trial_error(None, trials[3])
+        failure = {"error": "DataError: an image is odd", "is_users": True}
+        decisions.on_trial_result(None, trials[0], failure)
+        decisions.on_trial_complete(None, trials[0], failure)
+        ends = [(t.status, t.error) for t in read_trials(root)]
+        assert ends[:3] == [("failed", failure["error"]), ("finished", ""), ("stopped", "")]
+        assert ends[3] == ("failed", "the process of the trial died (out of memory)")
+        assert "defaults cannot be trained: DataError: an image is odd" in str(decisions.fatal)
+        assert suggestions.suggest("4") == "FINISHED"
 
 
 @pytest.mark.ray
