@@ -127,6 +127,19 @@ def test_board_pools_pixels_of_images_of_any_size(image_seeds: list[int]) -> Non
     p = np.concatenate([(x >= 128).ravel() for x, _ in images])
     t = np.concatenate([y.ravel() for _, y in images])
     assert scores.native.f1 == reference_f1(p, t)
+    assert scores.native.iou == ((p & t).sum() / (p | t).sum() if (p | t).any() else 1)
+    if p.any() and t.any():
+        assert scores.native.precision == (p & t).sum() / p.sum()
+        assert scores.native.recall == (p & t).sum() / t.sum()
+    jaccard = [((x >= 128) & y).sum() / max(((x >= 128) | y).sum(), 1) for x, y in images]
+    nothing = [not ((x >= 128) | y).any() for x, y in images]
+    assert scores.per_image.iou == pytest.approx(np.mean(np.where(nothing, 1, jaccard)))
+    for radius, found in ((2, scores.native.f1_tol2), (5, scores.native.f1_tol5)):
+        near = sum(
+            (metrics.count_tolerant(x >= 128, y, radius) for x, y in images),
+            metrics.TolerantCounts(0, 0, 0, 0),
+        )
+        assert found == metrics.f1_tolerant(near)
     assert scores.n_images == len(images)
     singles = [reference_f1(x >= 128, y) for x, y in images]
     assert scores.per_image.f1 == pytest.approx(np.mean(singles))

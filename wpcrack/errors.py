@@ -19,3 +19,11 @@ class CheckpointError(WpcrackError):
 
 class TrainingError(WpcrackError):
     """Training cannot go on (a loss that is not finite, ranks that differ)."""
+
+
+class NotFiniteError(TrainingError):
+    """A loss term or a gradient is infinite or no number; `term` is one of its loss terms."""
+
+    def __init__(self, message: str, term: str) -> None:
+        super().__init__(message)
+        self.term = term

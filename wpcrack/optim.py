@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from wpcrack import distributed
 from wpcrack.config import OptimConfig
-from wpcrack.errors import TrainingError
+from wpcrack.errors import NotFiniteError
 from wpcrack.networks import Networks
 
 Terms = Mapping[str, Tensor]
@@ -140,7 +140,7 @@ def descend(
     """One update: backward, mean gradient over ranks, clipping, step of one or more optimizers.
 
     Raises:
-        TrainingError: if a term (named) or the gradient is not finite on any rank; raised on every
+        NotFiniteError: if a term (named) or the gradient is not finite on any rank; raised on every
             rank, so that none waits for another. Nothing has been updated then.
     """
     values = torch.stack(list(terms.values()))
@@ -148,7 +148,7 @@ def descend(
     if any(broken):
         name = list(terms)[broken.index(max(broken))]
         here = ", ".join(f"{k}={v:.4g}" for k, v in zip(terms, values.tolist(), strict=True))
-        raise not_finite(f"loss term {name}", here)
+        raise not_finite(f"loss term {name}", here, name)
     several = [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else optimizer
     parameters = [p for each in several for group in each.param_groups for p in group["params"]]
     for each in several:
@@ -158,16 +158,18 @@ def descend(
     distributed.average_gradients(parameters)
     norm = nn.utils.clip_grad_norm_(parameters, math.inf if clip_norm is None else clip_norm)
     if not norm.isfinite():
-        raise not_finite(f"the gradient of {' + '.join(terms)}", f"norm={norm.item():.4g}")
+        what = f"the gradient of {' + '.join(terms)}"
+        raise not_finite(what, f"norm={norm.item():.4g}", next(iter(terms)))
     for each in several:
         each.step()
 
 
-def not_finite(what: str, figures: str) -> TrainingError:
+def not_finite(what: str, figures: str, term: str) -> NotFiniteError:
     """The error for a loss or gradient that is infinite or no number."""
-    return TrainingError(
+    return NotFiniteError(
         f"{what} is not finite ({figures}); the last checkpoint is kept: "
-        "lower optim.encoder_lr and optim.head_lr and start again"
+        "lower optim.encoder_lr and optim.head_lr and start again",
+        term,
     )
 
 

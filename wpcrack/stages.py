@@ -19,6 +19,7 @@ from wpcrack import distributed, losses
 from wpcrack.adversarial import adversarial_step, detector_step, label_batch
 from wpcrack.batch import Batch
 from wpcrack.config import MethodConfig, TrainConfig
+from wpcrack.errors import NotFiniteError, TrainingError
 from wpcrack.networks import Classifier, Features, Networks
 from wpcrack.networks.resnet38d import ResNet38d
 from wpcrack.optim import (
@@ -33,6 +34,13 @@ from wpcrack.optim import (
 from wpcrack.pseudo_label import PseudoLabel, require_refiners
 
 STAGES = ("warmup", "adversarial", "detector")
+PHASES = {
+    "rec": "reconstructor",
+    "cls": "classifier",
+    "ceccm": "classifier",
+    "det": "detector",
+}
+"""Which network a loss term is descended for, by the first word of the term."""
 
 
 class Learner:
@@ -87,8 +95,24 @@ class Learner:
             progress: of the stage, in [0, 1].
             steps_done: before this one, over all stages.
             stage_step: before this one, in this stage.
+
+        Raises:
+            TrainingError: a loss or gradient is not finite; names stage, phase, step and terms.
         """
         self._set_learning_rates(progress)
+        try:
+            terms = self._step(stage, batch, progress, steps_done)
+        except NotFiniteError as error:
+            phase = PHASES[error.term.partition("_")[0]]
+            where = f"{stage} stage, {phase} phase, step {steps_done}"
+            raise TrainingError(f"{where}: {error}") from error
+        if stage != "detector" and self.teacher is not self.nets.classifier:
+            average(self.teacher, self.nets.classifier, self.config.train.ema_decay, steps_done)
+        if stage == "detector" and self.averaged is not None:
+            average(self.averaged, self.nets, self.config.train.detector_ema, stage_step)
+        return terms
+
+    def _step(self, stage: str, batch: Batch, progress: float, steps_done: int) -> Terms:
         low = self.config.train.precision == "bf16"
         with (
             seeded(self.config.seed, steps_done, self.device),
@@ -101,10 +125,6 @@ class Learner:
                 terms = self._adversarial(batch, epoch, progress)
             else:
                 terms = self._fit_detector(batch, joint=self.config.train.joint)
-        if stage != "detector" and self.teacher is not self.nets.classifier:
-            average(self.teacher, self.nets.classifier, self.config.train.ema_decay, steps_done)
-        if stage == "detector" and self.averaged is not None:
-            average(self.averaged, self.nets, self.config.train.detector_ema, stage_step)
         return terms
 
     def _warmup(self, batch: Batch) -> Terms:
