@@ -211,8 +211,8 @@ def _refuse_output(source: Source, out: Path) -> None:
     place = out.resolve()
     if place == source.first_map.resolve():
         raise InputError(
-            f"out={out} is the map of the run itself; choose another name, or give the command of "
-            "`wpcrack infer` again with these settings: it keeps its blocks"
+            f"out={out} is the map of the run itself; choose another name (the command of `wpcrack "
+            "infer`, given again, renews it: blocks are kept unless the threshold changes)"
         )
     if place.is_relative_to(source.root.resolve()):
         raise InputError(f"out={out} lies in the work folder; choose a folder outside of it")
