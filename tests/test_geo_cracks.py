@@ -432,13 +432,13 @@ def test_a_slanting_crack_of_one_piece_is_simplified(tmp_path):
     paths, grid = deliver(tmp_path, mask, 60, 60)
     assemble(paths, tmp_path / "out.gpkg", grid)
     (outline,) = geopandas.read_file(tmp_path / "out.gpkg", layer="crack").geometry
-    assert shapely.get_num_coordinates(outline) < 10
-    assert outline.area / 0.005**2 == pytest.approx(150, rel=0.1)
+    assert shapely.get_num_coordinates(outline) < 20
+    assert outline.area / 0.005**2 == pytest.approx(150, rel=0.02)
 
 
 @settings(deadline=None, max_examples=40)
 @given(arrays(bool, (24, 24)), st.floats(0.1, 3))
-def test_simplified_outlines_keep_polygons_and_holes_and_stay_near(mask, tolerance):
+def test_simplified_outlines_keep_polygons_holes_and_area_and_stay_near(mask, tolerance):
     found = pieces(mask, probability_of(mask), grid_of(mask).window, grid_of(mask))
     exact = np.array([piece.geometry for piece in found], dtype=object)
     for outline, lean in zip(exact, simplified(exact, tolerance), strict=True):
@@ -447,4 +447,5 @@ def test_simplified_outlines_keep_polygons_and_holes_and_stay_near(mask, toleran
         assert len(lean.geoms) == len(outline.geoms)
         holes = [[len(part.interiors) for part in each.geoms] for each in (outline, lean)]
         assert sorted(holes[0]) == sorted(holes[1])
+        assert lean.area == pytest.approx(outline.area, rel=0.02)
         assert lean.hausdorff_distance(outline) <= 2 * tolerance + 1e-9
