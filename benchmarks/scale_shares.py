@@ -50,7 +50,9 @@ def in_one_process(job: InferJob, model: Path, options: argparse.Namespace) -> A
     blocks = range(min(MOST_BLOCKS, len(plan.blocks)))
     with (
         patch.object(Mosaic, "read", _timed(Mosaic.read, clocks, "reading")),
-        patch.object(infer_worker, "pieces", _timed(infer_worker.pieces, clocks, "vectorizing")),
+        patch.object(
+            infer_worker, "vectorized", _timed(infer_worker.vectorized, clocks, "vectorizing")
+        ),
         patch.object(
             infer_worker, "write_part", _timed(infer_worker.write_part, clocks, "writing")
         ),
