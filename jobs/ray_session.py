@@ -101,7 +101,7 @@ def stop_on_sigterm() -> Iterator[None]:
 def _start(cpus: int, dashboard: bool) -> None:
     import ray
 
-    with _stderr_held_back():
+    with _stderr_held_back(), _own_address():
         ray.init(
             address="local",
             num_cpus=max(os.cpu_count() or 1, cpus),
@@ -110,6 +110,30 @@ def _start(cpus: int, dashboard: bool) -> None:
             logging_level=logging.WARNING,
             log_to_driver=False,
         )
+
+
+@contextmanager
+def _own_address() -> Iterator[None]:
+    """Lets the processes of a Ray that is started inside know which one they belong to.
+
+    Ray Train has a helper that asks whether its run is alive. Without RAY_ADDRESS it asks the
+    latest Ray of this machine; if that is somebody else's, which knows no such run, the helper
+    takes the workers from under it ("its placement group was removed").
+    """
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        port = str(probe.getsockname()[1])
+    told = {"RAY_GCS_SERVER_PORT": port, "RAY_ADDRESS": f"127.0.0.1:{port}"}
+    before = {name: os.environ.get(name) for name in told}
+    os.environ.update(told)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _join(address: str) -> None:

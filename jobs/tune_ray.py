@@ -9,7 +9,9 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from jobs.ray_session import prepare_environment
@@ -17,6 +19,7 @@ from jobs.train import Watch, interruptible, run_training, training_session
 from jobs.train_job import TrainJob
 from jobs.tune_job import TuneJob
 from jobs.tune_local import first_line
+from jobs.tune_status import is_locked
 from jobs.tune_sweep import Sweep
 from wpcrack.errors import ConfigError, DataError
 
@@ -31,6 +34,9 @@ QUIET = {
 DRIVER_BYTES = 2**20
 """Ray Tune refuses a trial that reserves nothing. No CPU: only its workers compute, and a driver's
 share of one could take a worker's place."""
+
+LEAVING_S = 60.0
+"""After the SIGKILL of a driver its Ray needs some seconds to end the trials' processes."""
 
 STATE = ".ray"
 """Folder of Ray's own experiment state while a sweep runs."""
@@ -55,7 +61,8 @@ def run_on_ray(sweep: Sweep, *, local: bool) -> None:
 
     logging.getLogger("ray.tune").setLevel(logging.ERROR)  # the job shows its own lines
     job, left = sweep.job, sweep.left
-    room = local_room(job)
+    joins = not local and os.environ.get("RAY_ADDRESS", "local") not in ("", "local")
+    room = 1 if joins else local_room(job)  # of a cluster, see at_once; one trial must fit
     cpus, gpus = needs(job, room)
     state = sweep.root / STATE
     shutil.rmtree(state, ignore_errors=True)
@@ -67,7 +74,7 @@ def run_on_ray(sweep: Sweep, *, local: bool) -> None:
                 num_samples=left,
                 search_alg=Suggestions(sweep, decisions),
                 scheduler=decisions,
-                max_concurrent_trials=at_once(job, room),
+                max_concurrent_trials=at_once(job, None if joins else room),
                 reuse_actors=False,
                 trial_dirname_creator=dirname,
             ),
@@ -90,11 +97,19 @@ def trial(config: Mapping[str, Any]) -> None:
     from ray.tune.integration.ray_train import TuneReportCallback
 
     job = TrainJob.model_validate_json(config[JOB])
+    wait_for_folder(job.run_dir)
     try:
         run_training(job, watch=Watch(callbacks=[TuneReportCallback()]))  # type: ignore[no-untyped-call]
     except Exception as error:  # noted in results.csv; the sweep goes on
         text = f"{type(error).__name__}: {first_line(error)}"
         tune.report({ERROR: text, USERS: isinstance(error, ConfigError | DataError)})
+
+
+def wait_for_folder(run_dir: Path, seconds: float = LEAVING_S) -> None:
+    """Waits while a process of a sweep that was just killed still holds the run folder."""
+    end = time.monotonic() + seconds
+    while is_locked(run_dir) and time.monotonic() < end:
+        time.sleep(0.5)
 
 
 def dirname(trial: Any) -> str:
@@ -110,27 +125,28 @@ def needs(job: TuneJob, concurrent: int) -> tuple[int, int]:
 
 def local_room(job: TuneJob) -> int:
     """Trials that a Ray of our own is made for: the wish, or what this machine's cores carry."""
-    if os.environ.get("RAY_ADDRESS", "local") not in ("", "local"):
-        return 1  # the cluster is what it is; at least one trial must fit
     cores = os.cpu_count() or 1
     return job.tune.concurrent or max(1, cores // needs(job, 1)[0])
 
 
-def at_once(job: TuneJob, room: int) -> int:
+def at_once(job: TuneJob, room: int | None) -> int:
     """How many trials run at a time, so that each gets all of its workers.
 
     Ray Tune itself sees only the trials' drivers: with more trials than room, each could hold some
     of the workers that another waits for.
+
+    Args:
+        job: Tells what a trial needs, and the user's wish.
+        room: Trials that our own Ray was made for; None: Ray is a cluster that was joined.
 
     Raises:
         ConfigError: The cluster has room for fewer than asked, or for none.
     """
     import ray
 
-    is_joined = os.environ.get("RAY_ADDRESS", "local") not in ("", "local")
     slots = worker_slots(job, [node["Resources"] for node in ray.nodes() if node["Alive"]])  # type: ignore[no-untyped-call]
     fitting = slots // job.scaling.num_workers
-    wanted = job.tune.concurrent or (fitting if is_joined else min(room, fitting))
+    wanted = job.tune.concurrent or (fitting if room is None else min(room, fitting))
     if fitting < max(wanted, 1):
         raise ConfigError(
             f"the cluster has room for {slots} workers of {job.scaling.threads} CPU"

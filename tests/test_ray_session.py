@@ -54,3 +54,22 @@ def test_sigterm_interrupts_a_job_and_is_restored_afterwards() -> None:
     with pytest.raises(KeyboardInterrupt), stop_on_sigterm():
         signal.raise_signal(signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_processes_of_a_ray_of_our_own_are_told_where_it_is(
+    bare_environment: pytest.MonkeyPatch,
+) -> None:
+    bare_environment.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    seen: list[tuple[str, str]] = []
+
+    def started(**_: object) -> None:
+        seen.append((os.environ["RAY_ADDRESS"], os.environ["RAY_GCS_SERVER_PORT"]))
+
+    bare_environment.setattr("ray.init", started)
+    bare_environment.setattr("jobs.ray_session._require", lambda *_: None)
+    bare_environment.setattr("ray.shutdown", lambda: None)
+    with ray_session(1, local=True):
+        assert os.environ["RAY_ADDRESS"] == "10.0.0.1:6379"
+        assert "RAY_GCS_SERVER_PORT" not in os.environ
+    ((address, port),) = seen
+    assert address == f"127.0.0.1:{port}"
