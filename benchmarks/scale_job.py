@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scale_watch import Watch
+from scale_watch import Watch, own_peak_mb
 
 
 @dataclass(frozen=True)
@@ -104,16 +104,18 @@ def plan(order: dict[str, Any]) -> dict[str, float]:
     from jobs.infer_job import InferJob
     from jobs.infer_plan import make_plan
 
-    begin = time.monotonic()
+    begin, watch = time.monotonic(), Watch()
     job = InferJob.model_validate({"model": "none", **order["values"]})
-    made = make_plan(job, open_mosaic(job, None, lambda text: None))
+    with watch:
+        made = make_plan(job, open_mosaic(job, None, lambda text: None))
+    seconds = time.monotonic() - begin
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return {
         "tiles": len(made.mosaic.tiles),
         "blocks": len(made.blocks),
-        "seconds": time.monotonic() - begin,
+        "seconds": seconds,
         "cpu_s": sum(usage.ru_utime + usage.ru_stime for usage in used),
-        "peak_mb": max(usage.ru_maxrss for usage in used) * 1024 / 1e6,
+        "peak_mb": max(own_peak_mb(), watch.helper_mb),
     }
 
 

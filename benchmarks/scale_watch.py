@@ -21,6 +21,7 @@ class Watch:
 
     driver_mb: float = 0.0
     actor_mb: float = 0.0
+    helper_mb: float = 0.0
     store_mb: float = 0.0
     _cpu: list[tuple[float, dict[int, float]]] = field(default_factory=list)
     _end: threading.Event = field(default_factory=threading.Event)
@@ -58,6 +59,8 @@ class Watch:
             self.driver_mb = max(self.driver_mb, _own_mb(pid))
         elif Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::"):
             self.actor_mb = max(self.actor_mb, _own_mb(pid))
+        else:
+            self.helper_mb = max(self.helper_mb, _own_mb(pid))
 
 
 def _family(root: int) -> list[int]:
@@ -88,6 +91,12 @@ def _own_mb(pid: int) -> float:
         if name in sizes:
             sizes[name] = int(value.split()[0])  # kB
     return (sizes["VmRSS"] - sizes["RssShmem"]) * 1024 / 1e6
+
+
+def own_peak_mb() -> float:
+    """Most resident memory that this process had (getrusage also counts its parent's)."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6
 
 
 def _store_mb() -> float:
