@@ -100,11 +100,19 @@ def test_the_shards_of_all_ranks_are_the_batch_of_one(items: list[Item], ranks: 
 
 def test_a_sample_changes_with_each_pass_and_with_the_seed(items: list[Item]) -> None:
     drawn = source(items)._sample
-    image, erased = drawn(3, 0, 0)
-    assert np.array_equal(image, drawn(3, 0, 5)[0])  # the epoch sets only how much is erased
-    assert not np.array_equal(image, drawn(3, 1, 0)[0])
-    assert not np.array_equal(image, source(items, seed=1)._sample(3, 0, 0)[0])
-    assert (erased <= drawn(3, 0, 20)[1]).all()
+    sample = drawn(3, 0, 0)
+    assert np.array_equal(sample.image, drawn(3, 0, 5).image)  # the epoch sets what is erased
+    assert not np.array_equal(sample.image, drawn(3, 1, 0).image)
+    assert not np.array_equal(sample.image, source(items, seed=1)._sample(3, 0, 0).image)
+    assert (sample.erased <= drawn(3, 0, 20).erased).all()
+
+
+def test_pseudo_labels_are_made_of_the_image_before_its_colors_changed(items: list[Item]) -> None:
+    batch = source(items).load(0, 0)
+    assert batch.to_label.shape == batch.image.shape
+    assert not torch.equal(batch.to_label, batch.image)
+    levels = batch.to_label * 255
+    torch.testing.assert_close(levels, levels.round(), atol=1e-4, rtol=0)
 
 
 def test_a_batch_that_ranks_cannot_share_is_refused(items: list[Item]) -> None:
@@ -122,12 +130,49 @@ def test_images_are_continued_by_reflection_to_a_common_size(tmp_path: Path) -> 
         Image.fromarray(pixels).save(tmp_path / f"{k}.png")
         made.append(item(tmp_path / f"{k}.png", True, height, width))
     images = Images(made)
-    assert images.size == (48, 64)
+    assert images.size == (48, 48)
     got = images[0]
-    assert got.shape == (48, 64, 3)
+    assert got.shape == (48, 48, 3)
     assert np.array_equal(got[40], got[38])
     assert np.array_equal(got[:, 33], got[:, 31])
     assert images[0] is got  # kept
+
+
+def test_whole_photographs_are_cut_to_the_size_of_the_windows_without_a_crack(
+    tmp_path: Path,
+) -> None:
+    made = []
+    for k, (height, width) in enumerate([(96, 160), (96, 160), (64, 64)]):
+        pixels = np.random.default_rng(k).integers(0, 256, (height, width, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{k}.png")
+        made.append(item(tmp_path / f"{k}.png", k < 2, height, width))
+    images = Images(made)
+    assert images.size == (64, 64)
+    whole = images[0]
+    assert whole.shape == (96, 160, 3)
+    cuts = [images.cut(0, np.random.default_rng(k)) for k in range(20)]
+    corners = {
+        (row, col)
+        for cut in cuts
+        for row in range(33)
+        for col in range(97)
+        if np.array_equal(whole[row : row + 64, col : col + 64], cut)
+    }
+    assert len(corners) > 10
+    assert np.array_equal(images.cut(0, np.random.default_rng(3)), cuts[3])
+    assert images.cut(2, np.random.default_rng(0)) is images[2]
+
+
+def test_the_same_cuts_are_validated_each_time(tmp_path: Path) -> None:
+    made = []
+    for k, side in enumerate([80, 64]):
+        pixels = np.random.default_rng(k).integers(0, 256, (side, side, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{k}.png")
+        made.append(item(tmp_path / f"{k}.png", k == 0, side, side))
+    images = Images(made)
+    first, second = (next(validation_batches(images, 2, Shard()))[0] for _ in range(2))
+    assert first.shape == (2, 3, 64, 64)
+    assert torch.equal(first, second)
 
 
 def test_an_image_of_the_right_size_is_not_copied() -> None:

@@ -12,8 +12,10 @@ from wpcrack.config import DarknessConfig, ParConfig, PseudoLabelConfig
 from wpcrack.pseudo_label import (
     MIN_DEVIATION,
     darkness,
+    followed,
     pseudo_label,
     refine,
+    refine_by_darkness,
 )
 
 BORDER = cv2.BORDER_REFLECT_101
@@ -206,3 +208,40 @@ def test_the_shoulder_of_a_deep_crack_is_road_and_the_same_gray_alone_is_crack()
     shoulder = (slice(None), slice(None), slice(None), slice(68, 70))
     assert (refine(deep, cam, rule)[shoulder] < rule.cam_crack).float().mean() > 0.95
     assert (refine(band(16, 0.48), cam, rule)[shoulder] >= rule.cam_crack).float().mean() > 0.95
+
+
+# -- hysteresis ----------------------------------------------------------------------------------
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 12))
+def test_following_spreads_the_seed_one_pixel_at_a_time_below_the_path(
+    seed: int, reach: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    marker, path = (rng.random((9, 7)).astype(np.float32) for _ in range(2))
+    grown = np.minimum(marker, path)
+    for _ in range(reach):
+        padded = np.pad(grown, 1)
+        around = [padded[r : r + 9, c : c + 7] for r in range(3) for c in range(3)]
+        grown = np.minimum(np.max(around, 0), path)
+    got = followed(*(torch.from_numpy(x)[None, None] for x in (marker, path)), reach)
+    assert np.array_equal(got[0, 0].numpy(), np.maximum(marker, grown))
+
+
+def test_a_crack_is_followed_where_the_cam_is_weak_and_no_further_than_the_cam_goes() -> None:
+    image = torch.full((1, 3, 64, 128), 0.6)
+    image += 0.02 * torch.from_numpy(np.random.default_rng(0).standard_normal((64, 128))).float()
+    image[..., 30:34, :] = 0.2  # a crack across the image
+    cam = torch.full((1, 1, 64, 128), 0.05)
+    cam[..., 20:44, :40] = 0.9  # seen
+    cam[..., 20:44, 40:90] = 0.3  # half seen
+    config = PseudoLabelConfig()
+    label = refine_by_darkness(image, cam, config) >= config.cam_crack
+    assert label[..., 31:33, :90].all()
+    assert not label[..., 92:].any()
+    assert not label[..., :28, :].any()
+    alone = PseudoLabelConfig(darkness=DarknessConfig(follow_px=0))
+    unfollowed = refine_by_darkness(image, cam, alone) >= alone.cam_crack
+    assert unfollowed[..., 31:33, :40].all()
+    assert not unfollowed[..., 42:].any()

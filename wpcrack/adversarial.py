@@ -263,6 +263,7 @@ def label_batch(
     config: PseudoLabelConfig,
     cam_norm: Literal["sigmoid", "max"],
     features: Features | None = None,
+    averaged: Networks | None = None,
 ) -> PseudoLabel:
     """Pseudo label from the CAM of `teacher` (by default the averaged classifier), no gradient.
 
@@ -274,9 +275,10 @@ def label_batch(
         config: refiners and thresholds.
         cam_norm: how CAM logits become a map.
         features: of the teacher's encoder on the batch, if they are known.
+        averaged: networks in eval mode whose detector has a say too (self-training).
     """
     part = CrackPart.of(batch)
-    image, shown = batch.image[part.index], part.shown.view(-1, 1, 1, 1)
+    image, shown = batch.to_label[part.index], part.shown.view(-1, 1, 1, 1)
     with torch.no_grad():
         if features is None:
             cam = teacher(image).cam
@@ -284,6 +286,9 @@ def label_batch(
             cam, _ = teacher.head(features.of(part.index))
         with torch.autocast(image.device.type, enabled=False):
             found = refine(image, shown * crack_map(cam, batch.size, cam_norm), config)
+        if averaged is not None:
+            seen = shown * torch.sigmoid(averaged(image).float())
+            found = torch.lerp(found, seen, config.self_training)
         refined = torch.zeros_like(batch.erased)
         refined[part.index] = found
         return pseudo_label(refined, batch.has_crack, config)

@@ -1,4 +1,4 @@
-"""Random changes of a training sample: flips, transposes, brightness, contrast, color.
+"""Random changes of a training sample: flips and transposes; light, contrast, blur and grain.
 
 Each draw comes from the generator that is passed in, so a sample looks the same whatever rank
 or thread prepares it.
@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from wpcrack.config import AugmentConfig, EraseConfig
 
+GRAIN_PX = (0.4, 1.5)
+"""Sigma of the Gaussian that makes grains of noise, in pixels."""
 
-def augment(
+
+def turned(
     image: NDArray[np.uint8], rng: np.random.Generator, config: AugmentConfig
-) -> NDArray[np.float32]:
-    """(H, W, 3) uint8 -> (3, H, W) float32 in [0, 1], changed at random.
-
-    Square images are also transposed; others only flipped.
-    """
+) -> NDArray[np.uint8]:
+    """(H, W, 3), zoomed, flipped and transposed at random; images not square are not transposed."""
     flips = rng.random(3) < 0.5
     if config.zoom != (1.0, 1.0):
         image = enlarge(image, rng, config.zoom)
@@ -29,13 +29,38 @@ def augment(
         image = image[::-1] if flips[0] else image
         image = image[:, ::-1] if flips[1] else image
         image = image.transpose(1, 0, 2) if flips[2] and image.shape[0] == image.shape[1] else image
+    return image
+
+
+def recolored(
+    image: NDArray[np.uint8], rng: np.random.Generator, config: AugmentConfig
+) -> NDArray[np.float32]:
+    """(H, W, 3) uint8 -> (3, H, W) float32 in [0, 1]: other light, fainter, blurred, grainier.
+
+    Fading, blur and grain each strike half of the samples. They make of a clear crack one on
+    another surface; its label comes from the clear one.
+    """
     x = image.astype(np.float32) / 255
     gain = 1 + config.contrast * rng.uniform(-1, 1)
     shift = 1 + config.brightness * rng.uniform(-1, 1)
     tint = 1 + config.color * rng.uniform(-1, 1, 3).astype(np.float32)
+    fade, blur, grain = np.where(rng.random(3) < 0.5, rng.random(3), 0.0)
     mean = float(x.mean())
+    gain *= 1 - config.fade * fade
     x = ((x - mean) * np.float32(gain) + np.float32(mean * shift)) * tint
+    if config.blur_px * blur > 0:
+        x = cv2.GaussianBlur(x, (0, 0), config.blur_px * blur, borderType=cv2.BORDER_REFLECT_101)
+    if config.grain * grain > 0:
+        x = x + np.float32(config.grain * grain) * texture(rng, image.shape[:2])[..., None]
     return np.ascontiguousarray(np.clip(x, 0, 1).transpose(2, 0, 1), dtype=np.float32)
+
+
+def texture(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """(H, W) of mean 0 and deviation 1: noise with grains of one to some pixels."""
+    noise = rng.standard_normal(shape, dtype=np.float32)
+    size = rng.uniform(*GRAIN_PX)
+    noise = cv2.GaussianBlur(noise, (0, 0), size, borderType=cv2.BORDER_REFLECT_101)
+    return ((noise - noise.mean()) / max(float(noise.std()), 1e-6)).astype(np.float32)
 
 
 def enlarge(
@@ -51,7 +76,7 @@ def enlarge(
     return large[row : row + height, col : col + width].astype(np.uint8, copy=False)
 
 
-def plain(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+def as_planes(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     """(H, W, 3) uint8 -> (3, H, W) float32 in [0, 1], unchanged."""
     return np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32) / np.float32(255)
 

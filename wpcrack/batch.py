@@ -25,6 +25,13 @@ class Batch:
     """Images of the global batch per rank (scalar): divisor of sums over images."""
     cracks: Tensor
     """Crack images of the global batch per rank (scalar, >= 1 / ranks)."""
+    plain: Tensor | None = None
+    """(B, 3, H, W) before brightness, contrast and grain were changed; None: they were not."""
+
+    @property
+    def to_label(self) -> Tensor:
+        """(B, 3, H, W) that pseudo labels are made of: the plain images."""
+        return self.image if self.plain is None else self.plain
 
     @property
     def size(self) -> tuple[int, int]:

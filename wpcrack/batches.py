@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wpcrack.augment import augment, erase_grid, plain
+from wpcrack.augment import as_planes, erase_grid, recolored, turned
 from wpcrack.batch import Batch
 from wpcrack.config import MethodConfig
 from wpcrack.errors import ConfigError, DataError
@@ -40,31 +40,31 @@ class Shard:
 
 
 class Images:
-    """Decoded images of one size, by item number; small sets stay in memory."""
+    """Decoded images, cut to one size, by item number; small sets stay in memory.
+
+    The size is the usual one of that class whose images are smaller, so that whole photographs with
+    a crack and windows without one are seen alike. Larger images are cut at random: a cut that
+    misses the crack keeps its label, which pooling over the CAM and pseudo labels from it bear.
+    """
 
     def __init__(self, items: Sequence[Item]) -> None:
         self.items = tuple(items)
-        sides = [(i.height, i.width) for i in self.items]
-        smallest = min(min(side) for side in sides)
+        smallest = min(min(i.height, i.width) for i in self.items)
         if smallest < SMALLEST_SIDE:
             raise DataError(
                 f"an image is only {smallest} pixels wide, at least {SMALLEST_SIDE} are needed; "
                 "leave it out or cut larger windows"
             )
-        height, width = (
-            -(-max(side[axis] for side in sides) // SIDE_MULTIPLE) * SIDE_MULTIPLE
-            for axis in (0, 1)
-        )
-        self.size = (height, width)
+        self.size = common_size(self.items)
         self._kept: dict[int, NDArray[np.uint8]] = {}
-        self._keep = len(self.items) * height * width * 3 <= CACHE_BYTES
+        self._keep = sum(i.height * i.width * 3 for i in self.items) <= CACHE_BYTES
 
     def __len__(self) -> int:
         """Number of images."""
         return len(self.items)
 
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
-        """(H, W, 3) uint8; smaller images are continued by reflection."""
+        """The whole image, uint8, at least (H, W, 3): smaller ones are continued by reflection."""
         kept = self._kept.get(index)
         if kept is not None:
             return kept
@@ -72,6 +72,33 @@ class Images:
         if self._keep:
             self._kept[index] = image
         return image
+
+    def cut(self, index: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+        """(H, W, 3) uint8: a random part of a larger image; the generator serves only those."""
+        image = self[index]
+        for axis, side in enumerate(self.size):
+            if image.shape[axis] > side:
+                start = int(rng.integers(image.shape[axis] - side + 1))
+                image = image.take(range(start, start + side), axis)
+        return image
+
+
+def common_size(items: Sequence[Item]) -> tuple[int, int]:
+    """(H, W): the median sides of the class with smaller images, up to a multiple of 16."""
+    classes = [[i for i in items if i.has_crack == c] for c in (True, False)]
+    members = [side for side in classes if side]
+    height = min(np.median([i.height for i in side]) for side in members)
+    width = min(np.median([i.width for i in side]) for side in members)
+    return up_to_multiple(int(height)), up_to_multiple(int(width))
+
+
+def up_to_multiple(side: int) -> int:
+    """The next multiple of SIDE_MULTIPLE.
+
+    >>> up_to_multiple(96), up_to_multiple(100)
+    (96, 112)
+    """
+    return -(-side // SIDE_MULTIPLE) * SIDE_MULTIPLE
 
 
 def reflect_to(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -105,6 +132,15 @@ class Sampler:
         return members[order[place]], turn
 
 
+@dataclass(frozen=True)
+class Sample:
+    """One image of a batch; fields as in `Batch`."""
+
+    image: NDArray[np.float32]
+    plain: NDArray[np.float32]
+    erased: NDArray[np.float32]
+
+
 class BatchSource:
     """Batches of this rank, in order, prepared by a thread ahead of the training."""
 
@@ -126,20 +162,21 @@ class BatchSource:
         mine = drawn[self.shard.rank * local : (self.shard.rank + 1) * local]
         samples = [self._sample(index, turn, epoch) for index, turn in mine]
         return Batch(
-            image=torch.from_numpy(np.stack([s[0] for s in samples])),
+            image=torch.from_numpy(np.stack([s.image for s in samples])),
             has_crack=torch.tensor([float(self.images.items[i].has_crack) for i, _ in mine]),
-            erased=torch.from_numpy(np.stack([s[1] for s in samples])),
+            erased=torch.from_numpy(np.stack([s.erased for s in samples])),
             images=torch.tensor(float(local)),
             cracks=torch.tensor(max(cracks, 1) / self.shard.ranks),
+            plain=torch.from_numpy(np.stack([s.plain for s in samples])),
         )
 
-    def _sample(
-        self, index: int, turn: int, epoch: int
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _sample(self, index: int, turn: int, epoch: int) -> Sample:
         rng = np.random.default_rng(np.random.SeedSequence([self.config.seed, turn, index]))
-        image = augment(self.images[index], rng, self.config.augment)
+        plain = turned(self.images.cut(index, rng), rng, self.config.augment)
+        image = recolored(plain, rng, self.config.augment)
         size = (image.shape[1], image.shape[2])
-        return image, erase_grid(size, epoch, rng, self.config.erase)
+        erased = erase_grid(size, epoch, rng, self.config.erase)
+        return Sample(image, as_planes(plain), erased)
 
     def stream(self, first: int, count: int, epoch: int) -> Generator[Batch, None, None]:
         """Batches of `count` steps from `first` on, read ahead by a thread.
@@ -193,11 +230,12 @@ def validation_part(items: Sequence[Item], limit: int, seed: int) -> list[Item]:
 def validation_batches(
     images: Images, batch_size: int, shard: Shard
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """(B, 3, H, W) images, unchanged, and (B,) labels: this rank's part of `images`."""
+    """(B, 3, H, W) images, the same cut each time, and (B,) labels: this rank's part."""
+    seeded = np.random.default_rng
     mine = range(shard.rank, len(images), shard.ranks)
     for start in range(0, len(mine), batch_size):
         part = mine[start : start + batch_size]
         yield (
-            torch.from_numpy(np.stack([plain(images[i]) for i in part])),
+            torch.from_numpy(np.stack([as_planes(images.cut(i, seeded(i))) for i in part])),
             torch.tensor([float(images.items[i].has_crack) for i in part]),
         )

@@ -120,6 +120,13 @@ class AugmentConfig(Block):
     """Largest relative change of contrast."""
     color: NonNegative = 0.05
     """Largest relative change of each channel."""
+    fade: Share = 0.6
+    """Largest share of its contrast that an image loses, in half of the samples. Pseudo labels come
+    from the image before brightness, contrast, color, fading, blur and grain were changed."""
+    blur_px: NonNegative = 1.0
+    """Largest sigma of a Gaussian blur, in half of the samples."""
+    grain: NonNegative = 0.06
+    """Largest standard deviation of added texture, of 1, in half of the samples."""
 
 
 class OptimConfig(Block):

@@ -28,6 +28,12 @@ class DarknessConfig(Block):
     0.5 (a linear ramp from 0 to twice this share); 0: no such rule."""
     peak_px: OddCount = 21
     """Side of the square in which that darkest point is looked for, inside the CAM; odd."""
+    combine: Literal["min", "product"] = "min"
+    """A pixel is as much crack as the weaker of CAM and darkness, or as their product, under which
+    two half-sure signs are no crack."""
+    follow_px: Annotated[int, Field(ge=0)] = 64
+    """A crack is followed along dark pixels this far into cells where the CAM is only above
+    `cam_road` (hysteresis: Canny, PAMI 1986); 0: not followed."""
 
     @model_validator(mode="after")
     def _rises(self) -> Self:
@@ -90,6 +96,10 @@ class PseudoLabelConfig(Block):
     dropout. Released: train. Without ema no second copy of the classifier is kept."""
     refiners: tuple[Literal["darkness", "par", "guided", "crf"], ...] = ("darkness",)
     """Applied in this order. Darkness assumes cracks are darker than the surface."""
+    self_training: Annotated[float, Field(ge=0, lt=1)] = 0.33
+    """Weight of the averaged detector in the labels of the detector stage, beside the refined CAM
+    (mean teacher). What both see is crack; what only one sees is weaker or ignored. 0: the CAM
+    alone (paper). Needs `train.detector_ema`."""
     cam_crack: Share = 0.5
     """Refined CAM at least this: crack."""
     cam_road: Share = 0.2

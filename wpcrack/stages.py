@@ -175,12 +175,14 @@ class Learner:
         mode only the head runs again.
         """
         rule, how = self.config.pseudo_label, self.config.model.cam_norm
+        averaged = self.averaged if rule.self_training else None
         if rule.source == "ema":
-            return label_batch(self.teacher, batch, rule, how)
+            return label_batch(self.teacher, batch, rule, how, averaged=averaged)
         classifier = self.nets.classifier
         known = rule.source == "train" or isinstance(classifier.encoder, ResNet38d)
         with evaluating(classifier) if rule.source == "eval" else nullcontext():
-            return label_batch(classifier, batch, rule, how, seen if known else None)
+            features = seen if known else None
+            return label_batch(classifier, batch, rule, how, features, averaged)
 
     def _set_learning_rates(self, progress: float) -> None:
         config = self.config.optim

@@ -252,6 +252,7 @@ class Trainer:
             batch.erased.to(self.device),
             batch.images.to(self.device),
             batch.cracks.to(self.device),
+            batch.to_label.to(self.device, memory_format=torch.channels_last),
         )
 
     # -- state -------------------------------------------------------------------------------
