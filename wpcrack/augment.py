@@ -40,7 +40,7 @@ def recolored(
     Fading, blur and grain each strike half of the samples. They make of a clear crack one on
     another surface; its label comes from the clear one.
     """
-    x = image.astype(np.float32) / 255
+    x: NDArray[np.float32] = image.astype(np.float32) / 255
     gain = 1 + config.contrast * rng.uniform(-1, 1)
     shift = 1 + config.brightness * rng.uniform(-1, 1)
     tint = 1 + config.color * rng.uniform(-1, 1, 3).astype(np.float32)
@@ -49,18 +49,24 @@ def recolored(
     gain *= 1 - config.fade * fade
     x = ((x - mean) * np.float32(gain) + np.float32(mean * shift)) * tint
     if config.blur_px * blur > 0:
-        x = cv2.GaussianBlur(x, (0, 0), config.blur_px * blur, borderType=cv2.BORDER_REFLECT_101)
+        x = smoothed(x, config.blur_px * blur)
     if config.grain * grain > 0:
-        x = x + np.float32(config.grain * grain) * texture(rng, image.shape[:2])[..., None]
+        x += np.float32(config.grain * grain) * texture(rng, image.shape[:2])[..., None]
     return np.ascontiguousarray(np.clip(x, 0, 1).transpose(2, 0, 1), dtype=np.float32)
 
 
 def texture(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float32]:
     """(H, W) of mean 0 and deviation 1: noise with grains of one to some pixels."""
-    noise = rng.standard_normal(shape, dtype=np.float32)
-    size = rng.uniform(*GRAIN_PX)
-    noise = cv2.GaussianBlur(noise, (0, 0), size, borderType=cv2.BORDER_REFLECT_101)
-    return ((noise - noise.mean()) / max(float(noise.std()), 1e-6)).astype(np.float32)
+    noise = smoothed(rng.standard_normal(shape, dtype=np.float32), rng.uniform(*GRAIN_PX))
+    noise -= noise.mean()
+    return noise / np.float32(max(float(noise.std()), 1e-6))
+
+
+def smoothed(x: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
+    """Gaussian blur of (H, W) or (H, W, C); edges are mirrored."""
+    return np.asarray(
+        cv2.GaussianBlur(x, (0, 0), sigma, borderType=cv2.BORDER_REFLECT_101), np.float32
+    )
 
 
 def enlarge(
