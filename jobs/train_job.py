@@ -88,11 +88,12 @@ class TrainJob(MethodConfig):
 
     @model_validator(mode="after")
     def _batch_is_shared(self) -> TrainJob:
-        workers = max(self.scaling.num_workers, 1)
-        if self.train.batch_size % workers:
+        workers, pieces = max(self.scaling.num_workers, 1), self.train.accumulate
+        if self.train.batch_size % (workers * pieces):
+            each = f" in {pieces} pieces each (train.accumulate)" if pieces > 1 else ""
             raise ValueError(
                 f"train.batch_size is {self.train.batch_size}, which {workers} workers cannot "
-                f"share equally; set a multiple of {workers}"
+                f"share equally{each}; set a multiple of {workers * pieces}"
             )
         return self
 

@@ -36,6 +36,14 @@ class Batch:
         """(B, 2) one-hot road / crack."""
         return torch.stack([1 - self.has_crack, self.has_crack], 1)
 
+    def pieces(self, count: int) -> list[Batch]:
+        """At most `count` pieces of about equal length; what sums are divided by stays the whole's.
+
+        So the gradients of the pieces add up to the gradient of the batch.
+        """
+        parts = (values.chunk(count) for values in (self.image, self.has_crack, self.erased))
+        return [Batch(*part, self.images, self.cracks) for part in zip(*parts, strict=True)]
+
 
 @dataclass(frozen=True)
 class CrackPart:

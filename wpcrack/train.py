@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from wpcrack import distributed
 from wpcrack.batch import Batch
@@ -175,7 +175,7 @@ class Trainer:
         rule = self.config.pseudo_label
         batch_size = self.config.train.batch_size
         for image, has_crack in validation_batches(self.val_images, batch_size, self.shard):
-            image = image.to(self.device, memory_format=torch.channels_last)
+            image = self._placed(image)
             activation = self.learner.teacher.eval()(image)
             size = (image.shape[-2], image.shape[-1])
             refined = refine(
@@ -247,12 +247,18 @@ class Trainer:
 
     def _to_device(self, batch: Batch) -> Batch:
         return Batch(
-            batch.image.to(self.device, memory_format=torch.channels_last),
+            self._placed(batch.image),
             batch.has_crack.to(self.device),
             batch.erased.to(self.device),
             batch.images.to(self.device),
             batch.cracks.to(self.device),
         )
+
+    def _placed(self, image: Tensor) -> Tensor:
+        """Images on the device, in the memory order of the networks."""
+        if self.config.train.channels_last:
+            return image.to(self.device, memory_format=torch.channels_last)
+        return image.to(self.device)
 
     # -- state -------------------------------------------------------------------------------
 
