@@ -41,8 +41,13 @@ class Batch:
 
         So the gradients of the pieces add up to the gradient of the batch.
         """
-        parts = (values.chunk(count) for values in (self.image, self.has_crack, self.erased))
-        return [Batch(*part, self.images, self.cracks) for part in zip(*parts, strict=True)]
+        parts = zip(
+            self.image.chunk(count),
+            self.has_crack.chunk(count),
+            self.erased.chunk(count),
+            strict=True,
+        )
+        return [Batch(*part, self.images, self.cracks) for part in parts]
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,8 @@ class Images:
         )
         self.size = (height, width)
         self._kept: dict[int, NDArray[np.uint8]] = {}
-        self._keep = len(self.items) * height * width * 3 <= CACHE_BYTES
+        decoded = len(self.items) * height * width * 3
+        self.kept_bytes = decoded if decoded <= CACHE_BYTES else 0
 
     def __len__(self) -> int:
         """Number of images."""
@@ -69,7 +70,7 @@ class Images:
         if kept is not None:
             return kept
         image = reflect_to(read_rgb(self.items[index].path), self.size)
-        if self._keep:
+        if self.kept_bytes:
             self._kept[index] = image
         return image
 
