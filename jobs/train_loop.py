@@ -90,7 +90,7 @@ class RunFiles:
         self.job, self.trainer = job, trainer
         self.root = job.run_dir.absolute()
         truncate_metrics(self.root, trainer.position.epoch)
-        self.ticked = time.monotonic()
+        self.ticked, self.warnings = time.monotonic(), list(trainer.warnings)
         self.board = SummaryWriter(str(self.root / TENSORBOARD), purge_step=trainer.position.step)
 
     def write(self, report: EpochReport) -> dict[str, Any]:
@@ -123,6 +123,9 @@ class RunFiles:
             "seconds": round(now - self.ticked, 3),
             **{k: round(v, 6) for k, v in report.metrics.items()},
         }
+        if self.warnings:
+            line["warnings"] = self.warnings
+            self.warnings = []
         with (self.root / METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         for name, value in report.metrics.items():

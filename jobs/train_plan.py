@@ -154,7 +154,7 @@ def plan_training(job: TrainJob) -> TrainPlan:
     scored = Images(validation_part(data.val, job.train.val_items, job.seed))
     workers = max(job.scaling.num_workers, 1)
     require_sides(job.model, train.size, scored.size)
-    require_common_statistics(job.train, Shard(0, workers))
+    require_common_statistics(job, Shard(0, workers))
     require_refiners(job.pseudo_label)
     nets = on_meta(job.model)
     if job.model.pretrained in ("package", "file"):

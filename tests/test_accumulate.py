@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from wpcrack.batch import Batch
 from wpcrack.batches import Shard
-from wpcrack.config import MethodConfig, TrainConfig
+from wpcrack.config import MethodConfig
 from wpcrack.errors import ConfigError
 from wpcrack.preconditions import require_common_statistics
 from wpcrack.stages import STAGES, Learner
@@ -103,6 +103,10 @@ def test_pieces_are_parts_of_the_batch_that_are_divided_by_its_counts() -> None:
 
 
 def test_statistics_of_a_piece_are_refused() -> None:
+    moving = config(freeze_batchnorm=False, accumulate=2)
     with pytest.raises(ConfigError, match=r"freeze_batchnorm=false with train\.accumulate=2"):
-        require_common_statistics(TrainConfig(freeze_batchnorm=False, accumulate=2), Shard())
-    require_common_statistics(TrainConfig(freeze_batchnorm=False), Shard())
+        require_common_statistics(moving, Shard())
+    require_common_statistics(config(freeze_batchnorm=False), Shard())
+    released = {"model": {"detector": "released"}, "train": {"accumulate": 2}}
+    with pytest.raises(ConfigError, match="detector=released normalizes over the whole batch"):
+        require_common_statistics(MethodConfig.model_validate(released), Shard())

@@ -21,6 +21,7 @@ from wpcrack import distributed
 from wpcrack.batch import Batch
 from wpcrack.batches import BatchSource, Images, Shard, validation_batches, validation_part
 from wpcrack.cam import crack_map
+from wpcrack.compiled import compile_encoders
 from wpcrack.config import MethodConfig
 from wpcrack.image_folders import Pair
 from wpcrack.image_level import ImageLevelSet
@@ -106,10 +107,11 @@ class Trainer:
         self.source = BatchSource(Images(data.train), config, shard)
         self.val_images = Images(validation_part(data.val, config.train.val_items, config.seed))
         require_sides(config.model, self.source.images.size, self.val_images.size)
-        require_common_statistics(config.train, shard)
+        require_common_statistics(config, shard)
         self.learner = Learner(config, self.device)
         self.nets = self.learner.nets
         self.position = Position()
+        self.warnings = self._compiled() if config.train.compile else ()
 
     # -- the run -----------------------------------------------------------------------------
 
@@ -189,6 +191,16 @@ class Trainer:
                 has_crack > 0,
             )
         return counter.result(self.device)
+
+    # -- preparation -------------------------------------------------------------------------
+
+    def _compiled(self) -> tuple[str, ...]:
+        """Compiles the encoders for what they will see; a warning where that does not work."""
+        self._train_mode()
+        local = self.config.train.batch_size // self.shard.ranks
+        shape = (-(-local // self.config.train.accumulate), 3, *self.source.images.size)
+        reason = compile_encoders(self.nets, shape)
+        return () if reason is None else (reason,)
 
     # -- position ----------------------------------------------------------------------------
 
