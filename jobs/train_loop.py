@@ -26,10 +26,14 @@ from wpcrack import distributed
 from wpcrack.batches import Shard
 from wpcrack.checkpoint import MODEL_FOLDER, ModelInfo, save_model
 from wpcrack.image_level import read_image_level
+from wpcrack.panels import COLUMNS
 from wpcrack.selection import LABEL_FREE, MASKED_IOU, objective
 from wpcrack.train import EpochReport, Trainer
 
 STATE = "state.pt"
+PANELS = " | ".join(COLUMNS)
+PANEL_ROWS = 4
+"""Validation windows that TensorBoard shows after each epoch."""
 
 SELECTIONS = {
     LABEL_FREE: "label-free score on held-out sources",
@@ -128,11 +132,19 @@ class RunFiles:
             self.warnings = []
         with (self.root / METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-        for name, value in report.metrics.items():
-            self.board.add_scalar(name, value, report.step)
-        self.board.flush()
+        self.show(report)
         self.ticked = now
         return line
+
+    def show(self, report: EpochReport) -> None:
+        """TensorBoard: losses and scores, learning rates, and what the networks see."""
+        rates = self.trainer.learner.optimizers.rates()
+        scalars = {**report.metrics, **{f"learning rate/{k}": v for k, v in rates.items()}}
+        for name, value in scalars.items():
+            self.board.add_scalar(name, value, report.step)
+        rows = self.trainer.panels(PANEL_ROWS)
+        self.board.add_image(PANELS, torch.cat(tuple(rows), 1), report.step)
+        self.board.flush()
 
     def close(self) -> None:
         """Ends the TensorBoard file."""

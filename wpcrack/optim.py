@@ -39,6 +39,14 @@ class Optimizers:
             "joint": self.joint,
         }
 
+    def rates(self) -> dict[str, float]:
+        """Learning rate of each optimizer's groups, by `optimizer, peak RATE`."""
+        return {
+            f"{name}, peak {group['peak_lr']:g}": float(group["lr"])
+            for name, optimizer in self.named().items()
+            for group in optimizer.param_groups
+        }
+
     def for_joint(self) -> tuple[torch.optim.Optimizer, ...]:
         """What steps together in joint fine-tuning: under SGD the detector keeps its AdamW."""
         if isinstance(self.joint, torch.optim.SGD):

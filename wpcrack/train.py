@@ -28,6 +28,7 @@ from wpcrack.image_level import ImageLevelSet
 from wpcrack.masked_validation import masked_iou
 from wpcrack.networks import CRACK
 from wpcrack.optim import learning_rate_share
+from wpcrack.panels import chosen, panels, watched
 from wpcrack.preconditions import require_common_statistics, require_sides
 from wpcrack.pseudo_label import refine
 from wpcrack.selection import MASKED_IOU, THRESHOLD, Agreement, AgreementCounter, objective
@@ -191,6 +192,12 @@ class Trainer:
                 has_crack > 0,
             )
         return counter.result(self.device)
+
+    def panels(self, count: int) -> Tensor:
+        """(N, 3, H, W') of `wpcrack.panels` for some validation windows, by this rank alone."""
+        images = self._placed(watched(self.val_images, chosen(self.val_images, count)))
+        nets, teacher = self.learner.delivered.eval(), self.learner.teacher.eval()
+        return panels(nets, teacher, images, self.config)
 
     # -- preparation -------------------------------------------------------------------------
 
