@@ -6,10 +6,14 @@ from collections.abc import Callable
 
 import torch
 
+from wpcrack.errors import first_line
 from wpcrack.networks import Networks
 from wpcrack.networks.encoder import ImageEncoder
 
 Backend = str | Callable[..., object]
+
+SHOWN = 200
+"""Characters of a compiler's message that are shown."""
 
 
 def compile_encoders(
@@ -38,8 +42,8 @@ def compile_encoders(
         for encoder in encoders:
             encoder._compiled_call_impl = None  # what Module.compile sets
             encoder.zero_grad(set_to_none=True)
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        return f"train.compile=true has no effect, encoders run as they are ({reason[:200]})"
+        reason = first_line(error)[:SHOWN]
+        return f"train.compile=true has no effect, encoders run as they are ({reason})"
     return None
 
 
