@@ -52,7 +52,7 @@ class ReleasedStep:
             "rec_crack": weights.rec_crack * self.error(batch, z, 1 - crack, crack),
             "rec_rest": weights.rec_rest * self.error(batch, z, 1 - rest, rest),
         }
-        descend(terms, self.optimizers.reconstructor, self.clip)
+        descend([terms], self.optimizers.reconstructor, self.clip)
         return terms
 
     def classify(self, batch: Batch) -> Terms:
@@ -79,7 +79,7 @@ class ReleasedStep:
                 "cls_rest": -weights.cls_rest * rest,
                 "ceccm": weights.ceccm_weight * same,
             }
-            descend(terms, self.optimizers.classifier, self.clip)
+            descend([terms], self.optimizers.classifier, self.clip)
         return terms
 
     def detect(self, batch: Batch) -> Terms:
@@ -96,4 +96,4 @@ class ReleasedStep:
                 nets.reconstructor.encode(batch.image).activation.features,
             )
         optimizer = self.optimizers.detector
-        return detector_step(nets, batch, features, label, optimizer, self.config)
+        return detector_step(nets, [(batch, features, label)], optimizer, self.config)

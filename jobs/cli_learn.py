@@ -59,15 +59,37 @@ def dataset(
 @command(
     example="wpcrack train configs/train.yaml data.root=set run_dir=runs/city train.max_minutes=30"
 )
-def train(settings: Settings = None) -> None:
+def train(
+    settings: Settings = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Print config, size, memory and steps, and do nothing."),
+    ] = False,
+    json: Annotated[
+        Path | None,
+        typer.Option(help="Write plan or result to FILE; - is stdout.", metavar="FILE"),
+    ] = None,
+) -> None:
     """Train on an image-level data set.
 
     The same command continues an unfinished run.
     """
     from jobs.config import load
-    from jobs.train import TrainJob, run_training
+    from jobs.json_output import report_figures
+    from jobs.train_job import TrainJob
 
-    run_training(load(TrainJob, *file_and_overrides("train", settings)))
+    job = load(TrainJob, *file_and_overrides("train", settings))
+    if dry_run:
+        from jobs.train_plan import plan_training
+
+        plan = plan_training(job)
+        report_figures(plan.text(), plan.values(), json)
+        return
+    from jobs.train import run_training
+
+    report = run_training(job)
+    if json is not None:
+        report_figures(report.summary(), report.values(), json)
 
 
 @command(example="wpcrack tune configs/tune.yaml data.root=set run_dir=runs/sweep tune.trials=20")

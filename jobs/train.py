@@ -23,10 +23,12 @@ from jobs.train_folder import METRICS, open_run, read_metrics
 from jobs.train_job import TrainJob, masked_pairs
 from jobs.train_progress import ProgressLines
 from jobs.train_report import TrainReport, read_report, write_report
+from jobs.train_storage import storage_of
 from wpcrack.errors import TrainingError, WpcrackError
 from wpcrack.image_folders import Pair, named
 from wpcrack.image_level import ImageLevelSet, Item, read_image_level
 from wpcrack.images import read_rgb
+from wpcrack.selection import LABEL_FREE, MASKED_IOU
 
 __all__ = ["TrainJob", "TrainReport", "run_training"]
 
@@ -92,6 +94,7 @@ def fit(job: TrainJob, local: bool, watch: Watch) -> None:
     from ray.train.v2.api.exceptions import TrainingFailedError
 
     from jobs.train_loop import train_loop
+    from jobs.train_states import mend_list
 
     logging.getLogger("ray.train").setLevel(logging.WARNING)  # the job shows its own lines
     scaling, config = job.scaling, job.absolute()
@@ -102,6 +105,9 @@ def fit(job: TrainJob, local: bool, watch: Watch) -> None:
     def in_process(values: dict[str, Any]) -> None:
         train_loop(values, after_epoch=watch.after_epoch)
 
+    if scaling.num_workers:
+        mend_list(config.run_dir)
+    storage_path, name = storage_of(config)
     trainer = TorchTrainer(
         train_loop if scaling.num_workers else in_process,
         train_loop_config=config.model_dump(mode="json"),
@@ -111,11 +117,14 @@ def fit(job: TrainJob, local: bool, watch: Watch) -> None:
             resources_per_worker=resources if scaling.num_workers else None,
         ),
         run_config=RunConfig(
-            name=config.run_dir.name,
-            storage_path=str(config.run_dir.parent),
+            name=name,
+            storage_path=storage_path,
             callbacks=list(watch.callbacks),
             failure_config=FailureConfig(max_failures=scaling.max_failures),
-            checkpoint_config=CheckpointConfig(num_to_keep=scaling.num_to_keep),
+            checkpoint_config=CheckpointConfig(
+                num_to_keep=scaling.num_to_keep,
+                checkpoint_score_attribute=LABEL_FREE if job.data.val_masks is None else MASKED_IOU,
+            ),
         ),
     )
     cpus = scaling.num_workers * scaling.threads

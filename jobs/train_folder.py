@@ -114,21 +114,31 @@ def empty(root: Path) -> None:
 
 def claim(root: Path, job: TrainJob, kind: FolderKind = TRAINING) -> None:
     """Writes config.yaml, or compares with the one that is there."""
-    wanted = decisive(job.model_dump(mode="json"), kind.free_keys)
+    if require_same(root, job, kind):
+        (root / REPORT).unlink(missing_ok=True)
+    write_text(root / CONFIG, yaml.safe_dump(job.model_dump(mode="json"), sort_keys=False))
+
+
+def require_same(root: Path, job: TrainJob, kind: FolderKind = TRAINING) -> list[str]:
+    """What decides and differs from the run that lies in the folder, which resume=force allows.
+
+    Raises:
+        ConfigError: Something differs, and `resume` does not say what shall happen.
+    """
     path = root / CONFIG
-    if path.exists():
-        found = decisive(yaml.safe_load(path.read_text(encoding="utf-8")) or {}, kind.free_keys)
-        changed = differences(found, wanted)
-        if changed and job.resume != "force":
-            raise ConfigError(
-                f"run_dir {job.run_dir} holds a {kind.noun} of other settings "
-                f"({'; '.join(changed[:3])}"
-                f"{'; ...' if len(changed) > 3 else ''}); choose another run_dir, or set "
-                "resume=force to continue it with the new ones, resume=never to start anew"
-            )
-        if changed:
-            (root / REPORT).unlink(missing_ok=True)
-    write_text(path, yaml.safe_dump(job.model_dump(mode="json"), sort_keys=False))
+    if not path.exists():
+        return []
+    wanted = decisive(job.model_dump(mode="json"), kind.free_keys)
+    found = decisive(yaml.safe_load(path.read_text(encoding="utf-8")) or {}, kind.free_keys)
+    changed = differences(found, wanted)
+    if changed and job.resume != "force":
+        raise ConfigError(
+            f"run_dir {job.run_dir} holds a {kind.noun} of other settings "
+            f"({'; '.join(changed[:3])}"
+            f"{'; ...' if len(changed) > 3 else ''}); choose another run_dir, or set "
+            "resume=force to continue it with the new ones, resume=never to start anew"
+        )
+    return changed
 
 
 def decisive(

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from wpcrack.config import Block, Count, MethodConfig, Positive
 from wpcrack.image_folders import Pair, pair
@@ -49,7 +49,11 @@ class ScalingConfig(Block):
     max_failures: Annotated[int, Field(ge=0)] = 2
     """How often lost workers are started again from the last checkpoint."""
     num_to_keep: Count = 2
-    """Checkpoints kept for continuing; the best model is kept apart."""
+    """Checkpoints kept, those of the best epochs; beside them always the newest, to continue from.
+    The best model is kept apart."""
+    storage_path: str | None = None
+    """Where Ray's workers keep checkpoints: a folder that all nodes share, or a URI such as
+    s3://BUCKET/runs; null: in run_dir. All other files lie in run_dir."""
 
     @property
     def threads(self) -> int:
@@ -86,13 +90,33 @@ class TrainJob(MethodConfig):
             }
         )
 
+    @field_validator("run_dir", mode="before")
+    @classmethod
+    def _is_no_uri(cls, value: object) -> object:
+        if isinstance(value, str) and "://" in value:
+            raise ValueError(
+                f"{value} is a URI, but a run folder is a local or mounted folder; checkpoints "
+                "alone may lie at a URI, see scaling.storage_path"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _storage_is_rays(self) -> TrainJob:
+        if self.scaling.storage_path is not None and self.scaling.num_workers == 0:
+            raise ValueError(
+                "scaling.storage_path is for Ray's workers; set scaling.num_workers=1 or more, or "
+                "leave it out"
+            )
+        return self
+
     @model_validator(mode="after")
     def _batch_is_shared(self) -> TrainJob:
-        workers = max(self.scaling.num_workers, 1)
-        if self.train.batch_size % workers:
+        workers, pieces = max(self.scaling.num_workers, 1), self.train.accumulate
+        if self.train.batch_size % (workers * pieces):
+            each = f" in {pieces} pieces each (train.accumulate)" if pieces > 1 else ""
             raise ValueError(
                 f"train.batch_size is {self.train.batch_size}, which {workers} workers cannot "
-                f"share equally; set a multiple of {workers}"
+                f"share equally{each}; set a multiple of {workers * pieces}"
             )
         return self
 

@@ -1,51 +1,36 @@
-"""What each Ray Train worker runs: the method's trainer, with files on rank 0.
-
-States to continue from go through Ray (`ray.train.report`), which keeps them and hands the last
-one to restarted workers. With num_workers=0 Ray runs this in the driver and keeps nothing, so the
-states are then kept by `LocalStates` in the same place.
-"""
+"""What each Ray Train worker runs: the method's trainer, with files on rank 0."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from jobs.train_folder import CHECKPOINTS, METRICS, TENSORBOARD, truncate_metrics
+from jobs.train_folder import METRICS, TENSORBOARD, truncate_metrics
 from jobs.train_job import TrainJob, masked_pairs
+from jobs.train_states import LocalStates, RayStates, States
 from jobs.versions import versions
-from wpcrack import distributed
 from wpcrack.batches import Shard
 from wpcrack.checkpoint import MODEL_FOLDER, ModelInfo, save_model
+from wpcrack.errors import TrainingError
 from wpcrack.image_level import read_image_level
+from wpcrack.panels import COLUMNS
 from wpcrack.selection import LABEL_FREE, MASKED_IOU, objective
 from wpcrack.train import EpochReport, Trainer
 
-STATE = "state.pt"
+PANELS = " | ".join(COLUMNS)
+PANEL_ROWS = 4
+"""Validation windows that TensorBoard shows after each epoch."""
 
 SELECTIONS = {
     LABEL_FREE: "label-free score on held-out sources",
     MASKED_IOU: "IoU on the masked validation images that the user gave",
 }
 """What a model says of the metric by which its epoch was chosen."""
-
-
-class States(Protocol):
-    """Where states to continue from are kept."""
-
-    def latest(self) -> dict[str, Any] | None:
-        """The last complete one."""
-
-    def keep(self, state: Mapping[str, Any], report: EpochReport) -> None:
-        """Adds one; called on every rank, `state` matters on rank 0."""
 
 
 def train_loop(
@@ -67,7 +52,7 @@ def train_loop(
     shard = Shard(context.get_world_rank(), context.get_world_size())
     local = job.scaling.num_workers == 0
     device = torch.device("cpu") if local else ray.train.torch.get_device()
-    states: States = LocalStates(job) if local else RayStates()
+    states: States = LocalStates(job) if local else RayStates(job)
     data = read_image_level(job.data.root, val_fraction=job.data.val_fraction, seed=job.seed)
     trainer = Trainer(job, data, masked=masked_pairs(job.data), shard=shard, device=device)
     state = states.latest()
@@ -90,7 +75,7 @@ class RunFiles:
         self.job, self.trainer = job, trainer
         self.root = job.run_dir.absolute()
         truncate_metrics(self.root, trainer.position.epoch)
-        self.ticked = time.monotonic()
+        self.ticked, self.warnings = time.monotonic(), list(trainer.warnings)
         self.board = SummaryWriter(str(self.root / TENSORBOARD), purge_step=trainer.position.step)
 
     def write(self, report: EpochReport) -> dict[str, Any]:
@@ -98,7 +83,20 @@ class RunFiles:
 
         Returns:
             The new line of metrics.jsonl; `seconds` is the time since the last one.
+
+        Raises:
+            WpcrackError: The run folder cannot be written; the last checkpoint is as it was.
         """
+        try:
+            return self._write(report)
+        except OSError as error:
+            raise TrainingError(
+                f"epoch {report.epoch} cannot be recorded in {self.root} "
+                f"({error.strerror or error}); the last checkpoint is kept: free space there, and "
+                "the same command continues"
+            ) from error
+
+    def _write(self, report: EpochReport) -> dict[str, Any]:
         if report.is_best:
             info = ModelInfo(
                 model=self.job.model,
@@ -123,79 +121,25 @@ class RunFiles:
             "seconds": round(now - self.ticked, 3),
             **{k: round(v, 6) for k, v in report.metrics.items()},
         }
+        if self.warnings:
+            line["warnings"] = self.warnings
+            self.warnings = []
         with (self.root / METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-        for name, value in report.metrics.items():
-            self.board.add_scalar(name, value, report.step)
-        self.board.flush()
+        self.show(report)
         self.ticked = now
         return line
+
+    def show(self, report: EpochReport) -> None:
+        """TensorBoard: losses and scores, learning rates, and what the networks see."""
+        rates = self.trainer.learner.optimizers.rates()
+        scalars = {**report.metrics, **{f"learning rate/{k}": v for k, v in rates.items()}}
+        for name, value in scalars.items():
+            self.board.add_scalar(name, value, report.step)
+        rows = self.trainer.panels(PANEL_ROWS)
+        self.board.add_image(PANELS, torch.cat(tuple(rows), 1), report.step)
+        self.board.flush()
 
     def close(self) -> None:
         """Ends the TensorBoard file."""
         self.board.close()
-
-
-class RayStates:
-    """States kept by Ray Train under run_dir/checkpoints."""
-
-    def latest(self) -> dict[str, Any] | None:
-        """The last one that Ray completed."""
-        import ray.train
-
-        checkpoint = ray.train.get_checkpoint()
-        if checkpoint is None:
-            return None
-        with checkpoint.as_directory() as folder:
-            return load_state(Path(folder))
-
-    def keep(self, state: Mapping[str, Any], report: EpochReport) -> None:
-        """Reports the epoch; a barrier over all workers."""
-        import ray.train
-
-        metrics = {**report.metrics, "epoch": report.epoch, "stage": report.stage}
-        name = f"{CHECKPOINTS}/epoch_{report.epoch:05d}"
-        if distributed.rank() != 0:
-            ray.train.report(metrics, checkpoint_dir_name=name)
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            torch.save(dict(state), Path(folder) / STATE)
-            checkpoint = ray.train.Checkpoint.from_directory(folder)
-            ray.train.report(metrics, checkpoint=checkpoint, checkpoint_dir_name=name)
-
-
-class LocalStates:
-    """States kept by ourselves, complete or absent."""
-
-    def __init__(self, job: TrainJob) -> None:
-        self.folder = job.run_dir.absolute() / CHECKPOINTS
-        self.num_to_keep = job.scaling.num_to_keep
-
-    def latest(self) -> dict[str, Any] | None:
-        """The newest one."""
-        complete = self._complete()
-        return load_state(complete[-1]) if complete else None
-
-    def keep(self, state: Mapping[str, Any], report: EpochReport) -> None:
-        """Writes to a temporary name, renames, drops the oldest."""
-        import ray.train
-
-        folder = self.folder / f"epoch_{report.epoch:05d}"
-        fresh = folder.with_name(f".{folder.name}.new")
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(parents=True)
-        torch.save(dict(state), fresh / STATE)
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(fresh, folder)
-        for old in self._complete()[: -self.num_to_keep]:
-            shutil.rmtree(old)
-        ray.train.report(dict(report.metrics))
-
-    def _complete(self) -> list[Path]:
-        return sorted(self.folder.glob("epoch_*/"))
-
-
-def load_state(folder: Path) -> dict[str, Any]:
-    """Reads a state; tensors, numbers and strings only, never code."""
-    state: dict[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True)
-    return state

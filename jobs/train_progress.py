@@ -53,6 +53,8 @@ class ProgressLines:
         for line in read_metrics(self.metrics):
             if line["epoch"] not in self.shown:
                 self.shown.add(line["epoch"])
+                for warning in line.get("warnings", ()):
+                    print(f"warning: {warning}", file=sys.stderr, flush=True)
                 elapsed = time.monotonic() - self.started
                 print(describe(line, elapsed, self.progress_at_start), file=sys.stderr, flush=True)
 

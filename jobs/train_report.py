@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,14 @@ class TrainReport:
     """Of the kept model, by the metric that selected it."""
     seconds: float
     already_finished: bool = False
+
+    def summary(self) -> str:
+        """One line."""
+        return f"best epoch {self.best_epoch} of {self.epochs}, score {self.score:.3f}"
+
+    def values(self) -> dict[str, Any]:
+        """For programs."""
+        return {**asdict(self), "run_dir": str(self.run_dir)}
 
 
 def write_report(root: Path, job: TrainJob, data: ImageLevelSet, seconds: float) -> TrainReport:

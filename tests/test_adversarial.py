@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pytest
 import torch
@@ -82,12 +82,15 @@ def changes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[set[str]]]:
     record: list[set[str]] = []
     descend = adversarial.descend
 
-    def recorded(terms: adversarial.Terms, optimizer: object, clip: float | None) -> None:
+    def recorded(
+        pieces: Iterable[adversarial.Terms], optimizer: object, clip: float | None
+    ) -> adversarial.Terms:
         before = copy_of(NETS[0])
         NETS[0].zero_grad()
-        descend(terms, optimizer, clip)  # type: ignore[arg-type]
+        terms = descend(pieces, optimizer, clip)  # type: ignore[arg-type]
         record.append(changed(before, NETS[0]))
         assert graded(NETS[0]) == record[-1]  # what is held fixed collects no gradient either
+        return terms
 
     monkeypatch.setattr(adversarial, "descend", recorded)
     yield record

@@ -32,9 +32,15 @@ from wpcrack.train import Trainer
 
 RANKS = 2
 CPU = torch.device("cpu")
-CASES = [(stage, "shared") for stage in STAGES] + [("adversarial", "fresh")]
-LABELS = ([1, 0, 1, 0], [1, 1, 0, 0], [0, 0, 0, 0])
-"""Of three steps; in the second, rank 1 has no crack image, in the third neither has one."""
+CASES: dict[str, tuple[str, dict[str, object]]] = {
+    **{stage: (stage, {}) for stage in STAGES},
+    "fresh": ("adversarial", {"schedule": "fresh"}),
+    "joint": ("adversarial", {"joint_after": 0, "joint_every": 1, "epoch_steps": 1}),
+    "pieces": ("adversarial", {"accumulate": 2}),
+}
+LABELS = ([1, 0, 1, 0], [1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 1], [1, 1, 1, 1])
+"""Of five steps; in the second, rank 1 has no crack image, in the third neither has one, in the
+fourth rank 0 has none."""
 
 
 def config(seed: int = 0, **train: object) -> MethodConfig:
@@ -72,15 +78,15 @@ def part_of_batch(step: int, shard: Shard) -> Batch:
     )
 
 
-def three_steps(stage: str, schedule: str, shard: Shard) -> dict[str, Tensor]:
-    """Weights after three steps in float64."""
-    learner = Learner(config(schedule=schedule), CPU)
+def five_steps(stage: str, train: dict[str, object], shard: Shard) -> dict[str, Tensor]:
+    """Weights after five steps in float64."""
+    learner = Learner(config(**train), CPU)
     learner.nets.double().train()
     learner.teacher.double()
     for module in learner.nets.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
-    for step in range(3):
+    for step in range(5):
         learner.step(stage, part_of_batch(step, shard), 0.5, step, step)
     return copy.deepcopy(learner.nets.state_dict())
 
@@ -97,7 +103,7 @@ def broken_on_rank_1(rank: int) -> str:
     """The error of an update whose loss is broken on rank 1 only."""
     weight = nn.Parameter(torch.ones(1))
     terms = {"fine": weight.sum(), "rec_full": weight.sum() * (math.nan if rank else 1.0)}
-    message = message_of(descend, terms, torch.optim.SGD([weight], lr=1.0), 5.0)
+    message = message_of(descend, [terms], torch.optim.SGD([weight], lr=1.0), 5.0)
     assert weight.item() == 1
     return message
 
@@ -137,22 +143,34 @@ def whole_run(
     return [(r.step, {k: v for k, v in r.metrics.items() if k not in timed}) for r in made.epochs()]
 
 
+def drifting_run(folder: Path, shard: Shard) -> None:
+    """One rank changes a weight by itself in the second epoch."""
+    steps = {"warmup": 6, "adversarial": 0, "detector": 0}
+    made = Trainer(config(steps=steps, epoch_steps=2, val_items=4), data_set(folder), shard=shard)
+    for report in made.epochs():
+        assert report.epoch < 2
+        if report.epoch == 1 and shard.rank == 1:
+            with torch.no_grad():
+                made.nets.detector.logit.weight += 1e-6
+
+
 def run_rank(rank: int, folder: Path) -> None:
     found: dict[str, Any] = {}
     single = torch.Tensor.float
     torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]
     if rank == 0:  # the reference, before there is a group
-        for stage, schedule in CASES:
-            found[f"one {stage} {schedule}"] = three_steps(stage, schedule, Shard())
+        for name, (stage, train) in CASES.items():
+            found[f"one {name}"] = five_steps(stage, train, Shard())
     dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=RANKS)
     shard = Shard(rank, RANKS)
-    for stage, schedule in CASES:
-        found[f"both {stage} {schedule}"] = three_steps(stage, schedule, shard)
+    for name, (stage, train) in CASES.items():
+        found[f"both {name}"] = five_steps(stage, train, shard)
     torch.Tensor.float = single  # type: ignore[method-assign]
     found["seeds"] = copy.deepcopy(Learner(config(seed=rank), CPU).nets.state_dict())
     found["broken"] = broken_on_rank_1(rank)
     found["equal"], found["drifted"] = drifted(rank)
     found["run"] = whole_run(folder, shard, None)
+    found["run that drifts"] = message_of(drifting_run, folder, shard)
     found["capped"] = whole_run(folder, shard, 1e-4)
     dist.destroy_process_group()
     if rank == 0:
@@ -189,22 +207,24 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(RANKS)]
 
 
-@pytest.mark.parametrize(("stage", "schedule"), CASES)
+@pytest.mark.parametrize("case", CASES)
 def test_two_ranks_learn_what_one_learns_from_both_parts(
-    ranks: list[dict[str, Any]], stage: str, schedule: str
+    ranks: list[dict[str, Any]], case: str
 ) -> None:
-    one, both = (ranks[0][f"{who} {stage} {schedule}"] for who in ("one", "both"))
+    one, both = (ranks[0][f"{who} {case}"] for who in ("one", "both"))
     start = Learner(config(), CPU).nets.state_dict()
-    moved = max((one[k] - start[k].double()).abs().max() for k in one)
-    assert moved > 1e-3
+    moved = {k.partition(".")[0] for k in one if (one[k] - start[k].double()).abs().max() > 1e-3}
+    assert "classifier" in moved or case == "detector"
+    if CASES[case][0] == "adversarial":
+        assert moved == {"classifier", "reconstructor", "detector"}
     for name, value in one.items():
         torch.testing.assert_close(both[name], value, rtol=1e-9, atol=1e-12, msg=name)
 
 
 def test_all_ranks_hold_the_same_weights(ranks: list[dict[str, Any]]) -> None:
-    for key in (f"both {stage} {schedule}" for stage, schedule in CASES):
-        for name, value in ranks[0][key].items():
-            assert torch.equal(ranks[1][key][name], value)
+    for case in CASES:
+        for name, value in ranks[0][f"both {case}"].items():
+            assert torch.equal(ranks[1][f"both {case}"][name], value)
 
 
 def test_every_rank_starts_from_the_weights_of_rank_0(ranks: list[dict[str, Any]]) -> None:
@@ -221,6 +241,14 @@ def test_weights_that_drift_apart_are_named(ranks: list[dict[str, Any]]) -> None
     for found in ranks:
         assert found["equal"] == ""
         assert found["drifted"].startswith("tensor 1.bias differs between workers")
+
+
+def test_a_run_whose_weights_drift_apart_stops_at_its_next_epoch_and_names_the_tensor(
+    ranks: list[dict[str, Any]],
+) -> None:
+    for found in ranks:
+        message = found["run that drifts"]
+        assert message.startswith("tensor detector.logit.weight differs between workers")
 
 
 def test_metrics_are_those_of_all_ranks(ranks: list[dict[str, Any]]) -> None:

@@ -52,20 +52,20 @@ def test_descending_lowers_the_sum_of_the_terms() -> None:
         return {"a": weight.square().sum(), "b": -weight.sum()}
 
     before = sum(terms().values())
-    descend(terms(), optimizer, 5.0)
+    descend([terms()], optimizer, 5.0)
     assert sum(terms().values()) < before
 
 
 def test_one_update_is_no_longer_than_the_clipped_gradient() -> None:
     weight = nn.Parameter(torch.zeros(4))
-    descend({"a": 1e6 * weight.sum()}, torch.optim.SGD([weight], lr=1.0), 0.5)
+    descend([{"a": 1e6 * weight.sum()}], torch.optim.SGD([weight], lr=1.0), 0.5)
     assert weight.norm().item() == pytest.approx(0.5, rel=1e-4)
 
 
 def test_gradients_of_an_earlier_phase_do_not_leak_into_the_next() -> None:
     weight = nn.Parameter(torch.zeros(1))
     weight.grad = torch.full((1,), 100.0)
-    descend({"a": weight.sum()}, torch.optim.SGD([weight], lr=1.0), 1e9)
+    descend([{"a": weight.sum()}], torch.optim.SGD([weight], lr=1.0), 1e9)
     assert weight.item() == -1
 
 
@@ -77,7 +77,7 @@ def test_a_broken_loss_is_named_and_changes_nothing(bad: float) -> None:
     with pytest.raises(
         TrainingError, match=r"loss term rec_full is not finite \(fine=2, rec_full="
     ):
-        descend(terms, optimizer, 5.0)
+        descend([terms], optimizer, 5.0)
     assert torch.equal(weight.data, torch.ones(2))
 
 
@@ -85,7 +85,7 @@ def test_a_broken_gradient_of_a_finite_loss_changes_nothing() -> None:
     weight = nn.Parameter(torch.zeros(2))
     optimizer = torch.optim.SGD([weight], lr=1.0)
     with pytest.raises(TrainingError, match=r"the gradient of a \+ b is not finite"):
-        descend({"a": weight.sum(), "b": weight.square().sum().sqrt()}, optimizer, 5.0)
+        descend([{"a": weight.sum(), "b": weight.square().sum().sqrt()}], optimizer, 5.0)
     assert torch.equal(weight.data, torch.zeros(2))
 
 

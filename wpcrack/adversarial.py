@@ -9,7 +9,8 @@ Shape letters: B images, C of them with a crack, H W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -25,49 +26,86 @@ from wpcrack.optim import Optimizers, Terms, descend, evaluating, frozen
 from wpcrack.pseudo_label import PseudoLabel, pseudo_label, refine
 
 
+@dataclass
+class Piece:
+    """A piece of the local batch, and what the phases of a step hand on of it."""
+
+    batch: Batch
+    activation: Activation | None = None
+    """Of the classifier with its graph, where one forward pass serves both phases."""
+    encoding: Encoding | None = None
+    """Of the reconstructor from before its update, without graph; shared schedule only."""
+    features: tuple[Features, Features] | None = None
+    """What both encoders saw, for the detector; None: it has to look afresh."""
+
+
 def adversarial_step(
     nets: Networks,
-    batch: Batch,
+    batches: Sequence[Batch],
     optimizers: Optimizers,
     config: MethodConfig,
     *,
     progress: float = 1.0,
-) -> tuple[Terms, tuple[Features, Features] | None]:
-    """Phases A and B; each updates its own network only.
+) -> tuple[Terms, list[Piece]]:
+    """Phases A and B; each updates its own network only, by the sum over the pieces of the batch.
 
     With `train.schedule` = shared both phases use one forward pass of each encoder, so phase B
-    sees the reconstructor's features from before its update. With fresh, as released, each phase
+    sees the reconstructor's features from before its update; with several pieces the classifier
+    looks twice, since the graphs of all pieces are not kept. With fresh, as released, each phase
     computes what it needs, and the network that it holds fixed is in eval mode; what it needs of
     that network are the crack images alone. `progress` in [0, 1] of the stage sets the weight of
     CAM consistency.
 
     Returns:
-        The terms, and what both encoders saw, for the detector; None if it has to look afresh.
+        The terms, and the pieces.
     """
-    weights, clip = config.losses, config.optim.clip_norm
-    fresh = config.train.schedule == "fresh"
-    part = CrackPart.of(batch)
-    activation = look(nets.classifier, batch, part) if fresh else nets.classifier(batch.image)
-    encoding = nets.reconstructor.encode(batch.image, part.index)
-    paint = painter(nets, recompute=config.train.recompute)
+    clip = config.optim.clip_norm
+    pieces = [Piece(batch) for batch in batches]
+    if config.train.schedule == "shared" and len(pieces) == 1:
+        pieces[0].activation = nets.classifier(batches[0].image)
     with frozen(nets.classifier):
-        seen = crack_map(activation.cam.detach(), batch.size, nets.config.cam_norm)
-        rec = reconstructor_terms(nets, batch, seen, encoding, weights, paint=paint)
-        descend(rec, optimizers.reconstructor, clip)
+        rec = descend((infer(nets, p, config) for p in pieces), optimizers.reconstructor, clip)
         optimizers.reconstructor.zero_grad(set_to_none=True)  # the next phase needs the memory
     with frozen(nets.reconstructor), evaluating(nets.reconstructor):
-        if fresh:
-            del activation, encoding  # before the next ones take their memory
-            activation = nets.classifier(batch.image)
-            with torch.no_grad():
-                encoding = nets.reconstructor.encode(batch.image[part.index])
-        cls = classifier_terms(
-            nets, batch, activation, encoding, weights, progress=progress, paint=paint
-        )
-        descend(cls, optimizers.classifier, clip)
+        hidden = (hide(nets, p, config, progress) for p in pieces)
+        cls = descend(hidden, optimizers.classifier, clip)
         optimizers.classifier.zero_grad(set_to_none=True)
-    terms = {name: term.detach() for name, term in {**rec, **cls}.items()}
-    return terms, None if fresh else (activation.features, encoding.activation.features)
+    return {**rec, **cls}, pieces
+
+
+def infer(nets: Networks, piece: Piece, config: MethodConfig) -> Terms:
+    """Phase A of a piece: the classifier's map says what the reconstructor has to infer."""
+    batch, part = piece.batch, CrackPart.of(piece.batch)
+    if piece.activation is not None:
+        cam = piece.activation.cam.detach()
+    elif config.train.schedule == "fresh":
+        cam = look(nets.classifier, batch, part).cam
+    else:
+        with torch.no_grad():
+            cam = nets.classifier(batch.image[part.index]).cam
+    encoding = nets.reconstructor.encode(batch.image, part.index)
+    if config.train.schedule == "shared":
+        piece.encoding = encoding.detach()
+    seen = crack_map(cam, batch.size, nets.config.cam_norm)
+    paint = painter(nets, recompute=config.train.recompute)
+    return reconstructor_terms(nets, batch, seen, encoding, config.losses, paint=paint)
+
+
+def hide(nets: Networks, piece: Piece, config: MethodConfig, progress: float) -> Terms:
+    """Phase B of a piece: the classifier moves its map so that the inference fails."""
+    batch, activation, encoding = piece.batch, piece.activation, piece.encoding
+    piece.activation = None  # its graph goes with this piece's terms
+    if activation is None:
+        activation = nets.classifier(batch.image)
+    if encoding is None:
+        with torch.no_grad():
+            encoding = nets.reconstructor.encode(batch.image[CrackPart.of(batch).index])
+    else:
+        piece.features = activation.features.detach(), encoding.activation.features
+    paint = painter(nets, recompute=config.train.recompute)
+    return classifier_terms(
+        nets, batch, activation, encoding, config.losses, progress=progress, paint=paint
+    )
 
 
 def look(classifier: nn.Module, batch: Batch, part: CrackPart) -> Activation:
@@ -96,19 +134,22 @@ def painter(nets: Networks, *, recompute: bool = False) -> Paint:
 
 def detector_step(
     nets: Networks,
-    batch: Batch,
-    features: tuple[Features, Features],
-    label: PseudoLabel,
+    inputs: Iterable[tuple[Batch, tuple[Features, Features], PseudoLabel]],
     optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
     config: MethodConfig,
 ) -> Terms:
     """Phase C: the detector agrees with the refined CAM.
 
     What is updated is what `optimizer` holds: the detector, or with it the encoders below.
+
+    Args:
+        nets: only the detector is used.
+        inputs: each piece of the batch, what both encoders saw of it, and its pseudo label.
+        optimizer: what steps.
+        config: weights and clipping.
     """
-    terms = detector_terms(nets, batch, features, label, config.losses)
-    descend(terms, optimizer, config.optim.clip_norm)
-    return terms
+    terms = (detector_terms(nets, *given, config.losses) for given in inputs)
+    return descend(terms, optimizer, config.optim.clip_norm)
 
 
 def reconstructor_terms(

@@ -40,7 +40,7 @@ def recolored(
     Fading, blur and grain each strike half of the samples. They make of a clear crack one on
     another surface; its label comes from the clear one.
     """
-    x: NDArray[np.float32] = image.astype(np.float32) / 255
+    x: NDArray[np.float32] = (image / np.float32(255)).astype(np.float32)
     gain = 1 + config.contrast * rng.uniform(-1, 1)
     shift = 1 + config.brightness * rng.uniform(-1, 1)
     tint = 1 + config.color * rng.uniform(-1, 1, 3).astype(np.float32)

@@ -43,6 +43,20 @@ class Batch:
         """(B, 2) one-hot road / crack."""
         return torch.stack([1 - self.has_crack, self.has_crack], 1)
 
+    def pieces(self, count: int) -> list[Batch]:
+        """At most `count` pieces of about equal length; what sums are divided by stays the whole's.
+
+        So the gradients of the pieces add up to the gradient of the batch.
+        """
+        images = self.image.chunk(count)
+        plain = [None] * len(images) if self.plain is None else self.plain.chunk(count)
+        has_crack, erased = self.has_crack.chunk(count), self.erased.chunk(count)
+        parts = zip(images, has_crack, erased, plain, strict=True)
+        return [
+            Batch(image, shown, erased, self.images, self.cracks, clear)
+            for image, shown, erased, clear in parts
+        ]
+
 
 @dataclass(frozen=True)
 class CrackPart:

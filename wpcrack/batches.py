@@ -57,7 +57,8 @@ class Images:
             )
         self.size = common_size(self.items)
         self._kept: dict[int, NDArray[np.uint8]] = {}
-        self._keep = sum(i.height * i.width * 3 for i in self.items) <= CACHE_BYTES
+        decoded = sum(i.height * i.width * 3 for i in self.items)
+        self.kept_bytes = decoded if decoded <= CACHE_BYTES else 0
 
     def __len__(self) -> int:
         """Number of images."""
@@ -69,7 +70,7 @@ class Images:
         if kept is not None:
             return kept
         image = reflect_to(read_rgb(self.items[index].path), self.size)
-        if self._keep:
+        if self.kept_bytes:
             self._kept[index] = image
         return image
 
@@ -81,6 +82,10 @@ class Images:
                 start = int(rng.integers(image.shape[axis] - side + 1))
                 image = image.take(range(start, start + side), axis)
         return image
+
+    def still(self, index: int) -> NDArray[np.uint8]:
+        """(H, W, 3) uint8: the same part of a larger image each time, to look at."""
+        return self.cut(index, np.random.default_rng(index))
 
 
 def common_size(items: Sequence[Item]) -> tuple[int, int]:
@@ -161,13 +166,14 @@ class BatchSource:
         local = len(drawn) // self.shard.ranks
         mine = drawn[self.shard.rank * local : (self.shard.rank + 1) * local]
         samples = [self._sample(index, turn, epoch) for index, turn in mine]
+        recolors = self.config.augment.recolors
         return Batch(
             image=torch.from_numpy(np.stack([s.image for s in samples])),
             has_crack=torch.tensor([float(self.images.items[i].has_crack) for i, _ in mine]),
             erased=torch.from_numpy(np.stack([s.erased for s in samples])),
             images=torch.tensor(float(local)),
             cracks=torch.tensor(max(cracks, 1) / self.shard.ranks),
-            plain=torch.from_numpy(np.stack([s.plain for s in samples])),
+            plain=torch.from_numpy(np.stack([s.plain for s in samples])) if recolors else None,
         )
 
     def _sample(self, index: int, turn: int, epoch: int) -> Sample:
@@ -230,12 +236,11 @@ def validation_part(items: Sequence[Item], limit: int, seed: int) -> list[Item]:
 def validation_batches(
     images: Images, batch_size: int, shard: Shard
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """(B, 3, H, W) images, the same cut each time, and (B,) labels: this rank's part."""
-    seeded = np.random.default_rng
+    """(B, 3, H, W) images, unchanged, and (B,) labels: this rank's part of `images`."""
     mine = range(shard.rank, len(images), shard.ranks)
     for start in range(0, len(mine), batch_size):
         part = mine[start : start + batch_size]
         yield (
-            torch.from_numpy(np.stack([as_planes(images.cut(i, seeded(i))) for i in part])),
+            torch.from_numpy(np.stack([as_planes(images.still(i)) for i in part])),
             torch.tensor([float(images.items[i].has_crack) for i in part]),
         )

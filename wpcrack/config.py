@@ -128,6 +128,12 @@ class AugmentConfig(Block):
     grain: NonNegative = 0.06
     """Largest standard deviation of added texture, of 1, in half of the samples."""
 
+    @property
+    def recolors(self) -> bool:
+        """Whether more than flips and zoom is changed."""
+        parts = (self.brightness, self.contrast, self.color, self.fade, self.blur_px, self.grain)
+        return any(parts)
+
 
 class OptimConfig(Block):
     """An optimizer for each network and the course of its learning rate within each stage."""
@@ -196,6 +202,10 @@ class TrainConfig(Block):
     """Cap on the training time; learning-rate schedules end with it."""
     batch_size: Annotated[int, Field(ge=2)] = 16
     """Images of one global batch (over all workers), half of them crack."""
+    accumulate: Count = 1
+    """A worker computes its part of a batch in this many pieces before each update: less memory,
+    the same update up to rounding. More than 1 costs one more forward of the classifier per
+    adversarial step."""
     epoch_steps: Count = 100
     """Steps between two reports (validation, checkpoint)."""
     schedule: Literal["shared", "fresh"] = "shared"
@@ -219,6 +229,12 @@ class TrainConfig(Block):
     precision: Literal["fp32", "bf16"] = "fp32"
     """Of the forward passes; losses, pseudo labels, weights and their updates stay float32. bf16
     pays on GPUs and on CPUs with AVX512-BF16 or AMX."""
+    channels_last: bool = True
+    """Images and convolution weights lie in memory pixel by pixel, which is faster on CPUs with
+    oneDNN and on GPUs at bf16."""
+    compile: bool = False
+    """torch.compile of both encoders; where no compiler works, they run as they are and the run
+    says so."""
     recompute: bool = False
     """Paintings are computed again in the backward pass instead of being kept: less memory at the
     paper's size for some 5 % of the time, the same gradients."""

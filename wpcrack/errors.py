@@ -27,3 +27,8 @@ class NotFiniteError(TrainingError):
     def __init__(self, message: str, term: str) -> None:
         super().__init__(message)
         self.term = term
+
+
+def first_line(error: BaseException) -> str:
+    """Of an error's message, or its kind if it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -39,6 +39,14 @@ class Optimizers:
             "joint": self.joint,
         }
 
+    def rates(self) -> dict[str, float]:
+        """Learning rate of each optimizer's groups, by `optimizer, peak RATE`."""
+        return {
+            f"{name}, peak {group['peak_lr']:g}": float(group["lr"])
+            for name, optimizer in self.named().items()
+            for group in optimizer.param_groups
+        }
+
     def for_joint(self) -> tuple[torch.optim.Optimizer, ...]:
         """What steps together in joint fine-tuning: under SGD the detector keeps its AdamW."""
         if isinstance(self.joint, torch.optim.SGD):
@@ -133,35 +141,54 @@ def one_cycle(progress: float, config: OptimConfig) -> float:
 
 
 def descend(
-    terms: Terms,
+    pieces: Iterable[Terms],
     optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
     clip_norm: float | None,
-) -> None:
+) -> Terms:
     """One update: backward, mean gradient over ranks, clipping, step of one or more optimizers.
+
+    Args:
+        pieces: the terms of each piece of the local batch, whose gradients add up; made one after
+            the other, so that only one piece's forward pass is in memory.
+        optimizer: what steps.
+        clip_norm: largest norm of the gradient; None: no limit.
+
+    Returns:
+        The sum of the pieces' terms, without their graph.
 
     Raises:
         NotFiniteError: if a term (named) or the gradient is not finite on any rank; raised on every
             rank, so that none waits for another. Nothing has been updated then.
     """
+    several = [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else optimizer
+    parameters = [p for each in several for group in each.param_groups for p in group["params"]]
+    for each in several:
+        each.zero_grad(set_to_none=True)
+    sums: dict[str, Tensor] = {}
+    for terms in pieces:
+        add_gradients(terms)
+        for name, term in terms.items():
+            sums[name] = sums[name] + term.detach() if name in sums else term.detach()
+    distributed.average_gradients(parameters)
+    norm = nn.utils.clip_grad_norm_(parameters, math.inf if clip_norm is None else clip_norm)
+    if not norm.isfinite():
+        what = f"the gradient of {' + '.join(sums)}"
+        raise not_finite(what, f"norm={norm.item():.4g}", next(iter(sums)))
+    for each in several:
+        each.step()
+    return sums
+
+
+def add_gradients(terms: Terms) -> None:
+    """Backward of the sum of the terms, if all are finite on every rank."""
     values = torch.stack(list(terms.values()))
     broken = distributed.total((~values.isfinite()).float(), values.device).tolist()
     if any(broken):
         name = list(terms)[broken.index(max(broken))]
         here = ", ".join(f"{k}={v:.4g}" for k, v in zip(terms, values.tolist(), strict=True))
         raise not_finite(f"loss term {name}", here, name)
-    several = [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else optimizer
-    parameters = [p for each in several for group in each.param_groups for p in group["params"]]
-    for each in several:
-        each.zero_grad(set_to_none=True)
     with torch.autocast(values.device.type, enabled=False):
         values.sum().backward()  # type: ignore[no-untyped-call]
-    distributed.average_gradients(parameters)
-    norm = nn.utils.clip_grad_norm_(parameters, math.inf if clip_norm is None else clip_norm)
-    if not norm.isfinite():
-        what = f"the gradient of {' + '.join(terms)}"
-        raise not_finite(what, f"norm={norm.item():.4g}", next(iter(terms)))
-    for each in several:
-        each.step()
 
 
 def not_finite(what: str, figures: str, term: str) -> NotFiniteError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from wpcrack.batches import Shard
-from wpcrack.config import ModelConfig, TrainConfig
+from wpcrack.config import MethodConfig, ModelConfig
 from wpcrack.errors import ConfigError
 
 
@@ -26,14 +26,24 @@ def require_sides(model: ModelConfig, *sizes: tuple[int, int]) -> None:
         )
 
 
-def require_common_statistics(train: TrainConfig, shard: Shard) -> None:
-    """Refuses BatchNorm statistics of the local batch when there are several workers.
+def require_common_statistics(config: MethodConfig, shard: Shard) -> None:
+    """Refuses BatchNorm statistics of less than the batch: of a worker's part or of a piece.
+
+    The released detector's are those of all workers, but of one piece.
 
     Raises:
-        ConfigError: if statistics would differ between workers.
+        ConfigError: if statistics would differ from those of the batch.
     """
-    if shard.ranks > 1 and not train.freeze_batchnorm:
+    train = config.train
+    if config.model.detector == "released" and train.accumulate > 1:
         raise ConfigError(
-            f"train.freeze_batchnorm=false with {shard.ranks} workers gives each its own "
-            "BatchNorm statistics; set train.freeze_batchnorm=true or use one worker"
+            f"model.detector=released normalizes over the whole batch, which train.accumulate="
+            f"{train.accumulate} cuts into pieces; set train.accumulate=1"
         )
+    if train.freeze_batchnorm or (shard.ranks == 1 and train.accumulate == 1):
+        return
+    how = f"{shard.ranks} workers" if shard.ranks > 1 else f"train.accumulate={train.accumulate}"
+    raise ConfigError(
+        f"train.freeze_batchnorm=false with {how} gives each part of a batch its own BatchNorm "
+        "statistics; set train.freeze_batchnorm=true, or use one worker and train.accumulate=1"
+    )

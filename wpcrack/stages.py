@@ -8,7 +8,7 @@ another `pseudo_label.source` the teacher is the classifier itself.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
 import numpy as np
@@ -52,7 +52,8 @@ class Learner:
         with torch.random.fork_rng(devices=[]):  # drawn on the CPU, whatever the device
             torch.default_generator.manual_seed(config.seed)
             self.nets = Networks(config.model).to(device)
-        self.nets.to(memory_format=torch.channels_last)
+        if config.train.channels_last:
+            self.nets.to(memory_format=torch.channels_last)
         distributed.broadcast_weights(self.nets)
         self.teacher: Classifier = self.nets.classifier
         if config.pseudo_label.source == "ema":
@@ -114,74 +115,80 @@ class Learner:
 
     def _step(self, stage: str, batch: Batch, progress: float, steps_done: int) -> Terms:
         low = self.config.train.precision == "bf16"
+        pieces = batch.pieces(self.config.train.accumulate)
         with (
             seeded(self.config.seed, steps_done, self.device),
             torch.autocast(self.device.type, torch.bfloat16, enabled=low),
         ):
             if stage == "warmup":
-                terms = self._warmup(batch)
+                terms = self._warmup(pieces)
             elif stage == "adversarial":
                 epoch = steps_done // self.config.train.epoch_steps
-                terms = self._adversarial(batch, epoch, progress)
+                terms = self._adversarial(pieces, epoch, progress)
             else:
-                terms = self._fit_detector(batch, joint=self.config.train.joint)
+                terms = self._fit_detector(pieces, joint=self.config.train.joint)
         return terms
 
-    def _warmup(self, batch: Batch) -> Terms:
+    def _warmup(self, batches: Sequence[Batch]) -> Terms:
         """The classifier learns the image-level labels."""
-        logits = self.nets.classifier(batch.image).logits.float()
-        terms = {"cls_bce": losses.classification(logits, batch.label, batch.images)}
-        descend(terms, self.optimizers.classifier, self.config.optim.clip_norm)
-        return terms
 
-    def _adversarial(self, batch: Batch, epoch: int, progress: float) -> Terms:
+        def terms(batch: Batch) -> Terms:
+            logits = self.nets.classifier(batch.image).logits.float()
+            return {"cls_bce": losses.classification(logits, batch.label, batch.images)}
+
+        clip = self.config.optim.clip_norm
+        return descend(map(terms, batches), self.optimizers.classifier, clip)
+
+    def _adversarial(self, batches: Sequence[Batch], epoch: int, progress: float) -> Terms:
         """The three phases of the paper; in joint epochs the third also updates the encoders."""
         nets, train = self.nets, self.config.train
         first_joint = first_joint_epoch(train)
         reached = first_joint is not None and epoch >= first_joint
         stopped = [nets.reconstructor.decoder] if train.decoder_stops and reached else []
         with frozen(*stopped):
-            terms, seen = adversarial_step(
-                nets, batch, self.optimizers, self.config, progress=progress
+            terms, pieces = adversarial_step(
+                nets, batches, self.optimizers, self.config, progress=progress
             )
         if is_joint_epoch(epoch, train):
-            return {**terms, **self._fit_detector(batch, joint=True)}
+            return {**terms, **self._fit_detector(batches, joint=True)}
         with frozen(nets.classifier, nets.reconstructor):
-            if seen is None:
-                with torch.no_grad():
-                    seen = (
-                        nets.classifier.encoder(batch.image),
-                        nets.reconstructor.encoder(batch.image),
-                    )
-            features = detached(seen[0]), detached(seen[1])
-            label = self._label(batch, features[0])
-            optimizer = self.optimizers.detector
-            det = detector_step(nets, batch, features, label, optimizer, self.config)
+            inputs = (self._seen(piece.batch, piece.features) for piece in pieces)
+            det = detector_step(nets, inputs, self.optimizers.detector, self.config)
         return {**terms, **det}
 
-    def _fit_detector(self, batch: Batch, *, joint: bool) -> Terms:
+    def _fit_detector(self, batches: Sequence[Batch], *, joint: bool) -> Terms:
         """The detector, and with `joint` the encoders below it, learn the pseudo label."""
-        nets = self.nets
-        with torch.set_grad_enabled(joint):
-            features = nets.classifier.encoder(batch.image), nets.reconstructor.encoder(batch.image)
         optimizers = self.optimizers.for_joint() if joint else (self.optimizers.detector,)
-        label = self._label(batch, features[0])
-        return detector_step(nets, batch, features, label, optimizers, self.config)
+        inputs = (self._seen(batch, None, joint=joint) for batch in batches)
+        return detector_step(self.nets, inputs, optimizers, self.config)
+
+    def _seen(
+        self, batch: Batch, features: tuple[Features, Features] | None, *, joint: bool = False
+    ) -> tuple[Batch, tuple[Features, Features], PseudoLabel]:
+        """A piece of the batch with what the detector gets: features, if not known, and label."""
+        nets = self.nets
+        if features is None:
+            with torch.set_grad_enabled(joint):
+                features = (
+                    nets.classifier.encoder(batch.image),
+                    nets.reconstructor.encoder(batch.image),
+                )
+        return batch, features, self._label(batch, features[0])
 
     def _label(self, batch: Batch, seen: Features) -> PseudoLabel:
         """Pseudo label of the classifier that `pseudo_label.source` names.
 
         Of the classifier itself `seen` is what its encoder gave, so where that is the same in eval
-        mode only the head runs again.
+        mode and of the images that labels are made of, only the head runs again.
         """
         rule, how = self.config.pseudo_label, self.config.model.cam_norm
         averaged = self.averaged if rule.self_training else None
         if rule.source == "ema":
             return label_batch(self.teacher, batch, rule, how, averaged=averaged)
         classifier = self.nets.classifier
-        known = rule.source == "train" or isinstance(classifier.encoder, ResNet38d)
+        same = rule.source == "train" or isinstance(classifier.encoder, ResNet38d)
         with evaluating(classifier) if rule.source == "eval" else nullcontext():
-            features = seen if known else None
+            features = seen if same and batch.plain is None else None
             return label_batch(classifier, batch, rule, how, features, averaged)
 
     def _set_learning_rates(self, progress: float) -> None:
@@ -224,8 +231,3 @@ def first_joint_epoch(config: TrainConfig) -> int | None:
     if config.joint_after is None:
         return None
     return (config.joint_after // config.joint_every + 1) * config.joint_every
-
-
-def detached(f: Features) -> Features:
-    """Features without their graph."""
-    return Features(f.stride2.detach(), f.stride4.detach(), f.stride8.detach(), f.deep.detach())

@@ -15,18 +15,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from wpcrack import distributed
 from wpcrack.batch import Batch
 from wpcrack.batches import BatchSource, Images, Shard, validation_batches, validation_part
 from wpcrack.cam import crack_map
+from wpcrack.compiled import compile_encoders
 from wpcrack.config import MethodConfig
 from wpcrack.image_folders import Pair
 from wpcrack.image_level import ImageLevelSet
 from wpcrack.masked_validation import masked_iou
 from wpcrack.networks import CRACK
 from wpcrack.optim import learning_rate_share
+from wpcrack.panels import chosen, panels, watched
 from wpcrack.preconditions import require_common_statistics, require_sides
 from wpcrack.pseudo_label import refine
 from wpcrack.selection import MASKED_IOU, THRESHOLD, Agreement, AgreementCounter, objective
@@ -106,10 +108,11 @@ class Trainer:
         self.source = BatchSource(Images(data.train), config, shard)
         self.val_images = Images(validation_part(data.val, config.train.val_items, config.seed))
         require_sides(config.model, self.source.images.size, self.val_images.size)
-        require_common_statistics(config.train, shard)
+        require_common_statistics(config, shard)
         self.learner = Learner(config, self.device)
         self.nets = self.learner.nets
         self.position = Position()
+        self.warnings = self._compiled() if config.train.compile else ()
 
     # -- the run -----------------------------------------------------------------------------
 
@@ -175,7 +178,7 @@ class Trainer:
         rule = self.config.pseudo_label
         batch_size = self.config.train.batch_size
         for image, has_crack in validation_batches(self.val_images, batch_size, self.shard):
-            image = image.to(self.device, memory_format=torch.channels_last)
+            image = self._placed(image)
             activation = self.learner.teacher.eval()(image)
             size = (image.shape[-2], image.shape[-1])
             refined = refine(
@@ -189,6 +192,22 @@ class Trainer:
                 has_crack > 0,
             )
         return counter.result(self.device)
+
+    def panels(self, count: int) -> Tensor:
+        """(N, 3, H, W') of `wpcrack.panels` for some validation windows, by this rank alone."""
+        images = self._placed(watched(self.val_images, chosen(self.val_images, count)))
+        nets, teacher = self.learner.delivered.eval(), self.learner.teacher.eval()
+        return panels(nets, teacher, images, self.config)
+
+    # -- preparation -------------------------------------------------------------------------
+
+    def _compiled(self) -> tuple[str, ...]:
+        """Compiles the encoders for what they will see; a warning where that does not work."""
+        self._train_mode()
+        local = self.config.train.batch_size // self.shard.ranks
+        shape = (-(-local // self.config.train.accumulate), 3, *self.source.images.size)
+        reason = compile_encoders(self.nets, shape)
+        return () if reason is None else (reason,)
 
     # -- position ----------------------------------------------------------------------------
 
@@ -247,13 +266,19 @@ class Trainer:
 
     def _to_device(self, batch: Batch) -> Batch:
         return Batch(
-            batch.image.to(self.device, memory_format=torch.channels_last),
+            self._placed(batch.image),
             batch.has_crack.to(self.device),
             batch.erased.to(self.device),
             batch.images.to(self.device),
             batch.cracks.to(self.device),
-            batch.to_label.to(self.device, memory_format=torch.channels_last),
+            None if batch.plain is None else self._placed(batch.plain),
         )
+
+    def _placed(self, image: Tensor) -> Tensor:
+        """Images on the device, in the memory order of the networks."""
+        if self.config.train.channels_last:
+            return image.to(self.device, memory_format=torch.channels_last)
+        return image.to(self.device)
 
     # -- state -------------------------------------------------------------------------------
 

@@ -28,6 +28,10 @@ class Activation:
     """(B, 2) class logits, pooled from the CAM."""
     features: Features
 
+    def detach(self) -> Activation:
+        """The same without its graph."""
+        return Activation(self.cam.detach(), self.logits.detach(), self.features.detach())
+
 
 class CamHead(nn.Module):
     """1x1 convolutions from the two stride-8 maps to a two-class CAM, and pooled logits."""

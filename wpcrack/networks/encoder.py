@@ -46,6 +46,12 @@ class Features:
             self.stride2[index], self.stride4[index], self.stride8[index], self.deep[index]
         )
 
+    def detach(self) -> Features:
+        """The same without their graph."""
+        return Features(
+            self.stride2.detach(), self.stride4.detach(), self.stride8.detach(), self.deep.detach()
+        )
+
 
 class ImageEncoder(nn.Module):
     """Base of the encoders: normalizes images in [0, 1] by the mean and deviation it was made for.

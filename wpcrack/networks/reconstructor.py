@@ -26,6 +26,10 @@ class Encoding:
     feature: Tensor
     """(B, C, H/s, W/s) Z, upsampled to the decoder's stride s: the canvas that masks act on."""
 
+    def detach(self) -> Encoding:
+        """The same without its graph."""
+        return Encoding(self.activation.detach(), self.feature.detach())
+
 
 class Down(nn.Module):
     """Conv4x4 stride 2, InstanceNorm without affine, LeakyReLU: halves both sides."""
