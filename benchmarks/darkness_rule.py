@@ -5,7 +5,8 @@
 The default of `pseudo_label.darkness` is the best row of this table. No photograph and no mask
 of a data set is read, so the choice holds for every set alike. Cracks are seen at three scales
 (windows enlarged 1, 2 and 4 times, with the camera's noise added again), since photographs come
-from any height; the CAM is imitated by the truth, widened and blurred to stride 8.
+from any height; the CAM is imitated by the truth, widened and blurred to stride 8, sure of some
+parts of a crack and half sure of others, as real ones are.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import cv2
 import numpy as np
@@ -28,10 +30,13 @@ PER_STREET = 4
 WINDOW = 128
 CAM_REACH_PX = 10
 """An imitated CAM covers this much more than the crack on each side."""
-CAM_PEAK = 0.95
+CAM_RANGE = (0.25, 0.95)
+"""An imitated CAM says this much on a crack, changing over FIELD_PX pixels."""
+FIELD_PX = 32
 NOISE_LEVELS = 8.0
 """Standard deviation (of 255) of the noise that enlarging removed."""
-BEFORE = DarknessConfig(blur_px=5, beside=False, zero=0.0, one=2.0, peak_share=0.0)
+PLAIN: dict[str, Any] = {"combine": "product", "follow_px": 0}
+BEFORE = DarknessConfig(blur_px=5, beside=False, zero=0.0, one=2.0, peak_share=0.0, **PLAIN)
 """The default of the first version, for comparison."""
 
 
@@ -48,8 +53,11 @@ class View:
     def cam(self) -> torch.Tensor:
         """(N, 1, H, W) in [0, 1], the truth as a CAM of stride 8 would show it."""
         wide = F.max_pool2d(self.truth.float(), 2 * CAM_REACH_PX + 1, 1, CAM_REACH_PX)
-        coarse = F.avg_pool2d(wide, 8)
-        return CAM_PEAK * F.interpolate(coarse, scale_factor=8, mode="bilinear")
+        coarse = F.interpolate(F.avg_pool2d(wide, 8), scale_factor=8, mode="bilinear")
+        cells = WINDOW // FIELD_PX
+        field = torch.rand(len(wide), 1, cells, cells, generator=torch.Generator().manual_seed(0))
+        sure = F.interpolate(field, size=(WINDOW, WINDOW), mode="bilinear")
+        return coarse * (CAM_RANGE[0] + (CAM_RANGE[1] - CAM_RANGE[0]) * sure)
 
 
 def main() -> None:
@@ -61,6 +69,9 @@ def main() -> None:
     windows = drawn(given.streets, given.seed)
     views = [view(windows, scale) for scale in SCALES]
     rules = {"before": BEFORE, "default": DarknessConfig()}
+    for combine, follow in product(("min", "product"), (0, 64)):
+        name = f"default, {combine}, follow {follow} px"
+        rules[name] = DarknessConfig(combine=combine, follow_px=follow)
     for blur, beside, share, zero, one in product(
         (3, 5), (False, True), (0.0, 0.4, 0.5), (0.5, 1.0), (2.0, 3.0)
     ):

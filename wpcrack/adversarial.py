@@ -273,7 +273,7 @@ def detector_terms(
     label: PseudoLabel,
     config: LossConfig,
 ) -> Terms:
-    """Phase C: BCE with logits + region loss; road images count with an empty mask.
+    """Phase C: BCE with logits + region loss + false alarms; a road image has an empty mask.
 
     Without `det_on_road`, as released, they do not count at all.
 
@@ -291,11 +291,16 @@ def detector_terms(
     if not config.det_on_road:
         shown = label.weight * batch.has_crack.view(-1, 1, 1, 1)
         label, counted = PseudoLabel(label.target, shown), batch.cracks
-    return {
+    terms = {
         "det_bce": losses.detection(logits, label, counted, config.det_pos_weight),
         "det_region": config.det_region
         * losses.region(logits, label, batch.has_crack, batch.cracks),
     }
+    if config.det_on_road and config.det_false_alarm:
+        terms["det_alarm"] = config.det_false_alarm * losses.false_alarm(
+            logits, batch.has_crack, batch.roads, config.det_alarm_fraction
+        )
+    return terms
 
 
 def label_batch(

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+MIN_COUNT = 1e-3
+"""Divides a sum over no image, which is 0."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -27,6 +30,11 @@ class Batch:
     """Crack images of the global batch per rank (scalar, >= 1 / ranks)."""
     plain: Tensor | None = None
     """(B, 3, H, W) before brightness, contrast and grain were changed; None: they were not."""
+
+    @property
+    def roads(self) -> Tensor:
+        """Road images of the global batch per rank (scalar), above 0: divisor of sums over them."""
+        return (self.images - self.cracks).clamp_min(MIN_COUNT)
 
     @property
     def to_label(self) -> Tensor:

@@ -87,6 +87,10 @@ class LossConfig(Block):
     """Weight of the region (soft Dice) loss of the detector. Released: 0."""
     det_pos_weight: Positive = 1.0
     """Weight of crack pixels in the detector's BCE. Released: 5."""
+    det_false_alarm: NonNegative = 0.2
+    """Weight of the term that the surest pixels of a road image are road. Released: 0."""
+    det_alarm_fraction: Annotated[float, Field(gt=0, le=1)] = 0.005
+    """Share of the pixels of a road image that this term looks at."""
     det_on_road: bool = True
     """Road images supervise the detector with their empty mask. Released: false."""
     det_second_sigmoid: bool = False

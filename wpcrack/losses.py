@@ -15,6 +15,7 @@ from torch import Tensor
 
 from wpcrack.cam import enhance_center, min_max_normalize
 from wpcrack.config import CeccmConfig
+from wpcrack.networks.pooling import top_mean
 from wpcrack.pseudo_label import PseudoLabel
 
 DICE_SMOOTH = 1.0
@@ -76,3 +77,19 @@ def region(logits: Tensor, label: PseudoLabel, shown: Tensor, count: Tensor) -> 
     total = (probability + target).sum((1, 2, 3))
     dice = 1 - (2 * overlap + DICE_SMOOTH) / (total + DICE_SMOOTH)
     return (dice * shown).sum() / count
+
+
+def false_alarm(logits: Tensor, has_crack: Tensor, count: Tensor, fraction: float) -> Tensor:
+    """Cross-entropy of "this road image shows no crack", said by its surest pixels.
+
+    The image-level label of a road image is exact for each of its pixels; averaged over all of
+    them, a few false ones hardly count. -log(1 - sigmoid(mean of the highest `fraction`)).
+
+    Args:
+        logits: (B, 1, H, W).
+        has_crack: (B,) 0 or 1.
+        count: scalar, road images of the global batch per rank.
+        fraction: of the pixels, pooled as class logits are pooled from CAMs.
+    """
+    alarm = F.softplus(top_mean(logits, fraction)[:, 0])
+    return (alarm * (1 - has_crack)).sum() / count
