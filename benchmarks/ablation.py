@@ -70,13 +70,16 @@ class Row:
 
 NO_PAAM = ("model.paam.spatial=false", "model.paam.channel=false")
 NO_CECCM = ("losses.ceccm.enabled=false",)
-NO_EXTRAS = ("train.detector_ema=0",)
-"""What the defaults hold beyond the parts named in the rows; off in all rows but the last."""
+CLEAR = ("augment.fade=0", "augment.blur_px=0", "augment.grain=0")
+NO_ALARM = ("losses.det_false_alarm=0",)
+NO_TEACHER = ("train.detector_ema=0", "pseudo_label.self_training=0")
+NO_EXTRAS = (*CLEAR, *NO_ALARM, *NO_TEACHER)
+"""What the defaults hold beyond the parts of the paper; off until the last rows add it."""
 
 
 def refined(name: str, refiners: str, *, everywhere: bool = False) -> Row:
     """A row that scores the refined map of the warm classifier."""
-    settings = (f"pseudo_label.refiners=[{refiners}]",)
+    settings = (f"pseudo_label.refiners=[{refiners}]", *CLEAR)
     return Row(name, settings, trained=False, everywhere=everywhere)
 
 
@@ -89,7 +92,10 @@ ROWS = (
     Row("+ reconstructor game", (*NO_PAAM, *NO_CECCM, *NO_EXTRAS)),
     Row("+ CECCM", (*NO_PAAM, *NO_EXTRAS)),
     Row("+ PAAM", NO_EXTRAS),
-    Row("everything", everywhere=True),
+    Row("+ averaged detector as teacher", (*CLEAR, *NO_ALARM)),
+    Row("+ false alarms", CLEAR),
+    Row("everything", everywhere=True),  # + faded, blurred and grainy images
+    Row("everything but the game", game=False),
 )
 
 

@@ -140,7 +140,14 @@ def test_a_batch_without_cracks_teaches_only_its_labels() -> None:
         *("cls_crack", "cls_rest", "ceccm"),
         "det_region",
     }
-    assert all(terms[k] > 0 for k in ("rec_bce", "cls_bce", "det_bce"))
+    assert all(terms[k] > 0 for k in ("rec_bce", "cls_bce", "det_bce", "det_alarm"))
+
+
+def test_road_images_are_counted_also_where_there_is_none() -> None:
+    assert make_batch([1, 0, 0]).roads == 2
+    assert make_batch([1, 1]).roads > 0
+    terms = learner().step("detector", make_batch([1, 1]), 0.3, 0, 0)
+    assert terms["det_alarm"] == 0
 
 
 def test_flags_are_restored_when_a_phase_fails() -> None:

@@ -137,6 +137,20 @@ def test_region_is_the_soft_dice_loss_of_crack_images(rng: np.random.Generator) 
     assert got.item() == pytest.approx((dice(0) + dice(2)) / 2, rel=1e-9)
 
 
+def test_a_false_alarm_is_told_by_the_surest_pixels_of_road_images(
+    rng: np.random.Generator,
+) -> None:
+    z = rng.normal(size=(3, 1, 5, 4))
+    shown = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
+
+    def alarm(k: int) -> float:
+        surest = np.sort(z[k].ravel())[-2:].mean()  # a tenth of 20 pixels
+        return float(-np.log(1 - sigmoid(surest)))
+
+    got = losses.false_alarm(tensor(z), shown, count(2), 0.1)
+    assert got.item() == pytest.approx((alarm(1) + alarm(2)) / 2, rel=1e-9)
+
+
 def test_counts_make_shards_add_up_to_the_whole(rng: np.random.Generator) -> None:
     a, b = rng.normal(size=(2, 4, 3, 6, 5))
     weight, shown = rng.random((4, 1, 6, 5)), np.array([1.0, 0.0, 0.0, 0.0])

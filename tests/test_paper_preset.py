@@ -108,7 +108,7 @@ def test_the_weights_of_the_paper_are_those_of_the_terms() -> None:
     published = LossConfig()
     for name in ("rec_full", "rec_crack", "rec_rest", "cls_crack", "cls_rest", "ceccm_weight"):
         assert getattr(losses, name) == getattr(published, name)
-    assert (losses.det_pos_weight, losses.det_region) == (5.0, 0.0)
+    assert (losses.det_pos_weight, losses.det_region, losses.det_false_alarm) == (5.0, 0.0, 0.0)
 
 
 # -- optimizers --------------------------------------------------------------------------------
