@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from jobs.cli_command import command
 from jobs.cli_config import CONFIGURED, SUBMITTED, config_model, file_and_overrides
-from wpcrack.errors import ConfigError
 
 if TYPE_CHECKING:
     from jobs.submit import Submission
+    from jobs.tune_job import TuneJob
 
 
 @command(
@@ -86,13 +86,11 @@ def doctor(
 
     One line for each thing that was looked at; exit code 1 if something will fail.
     """
-    from jobs.doctor import as_json, has_failed, run_doctor
+    from jobs.doctor import has_failed, run_doctor, values
+    from jobs.json_output import report_figures
 
     checks = run_doctor(address, storage)
-    if json is None or str(json) != "-":
-        print("\n".join(check.line() for check in checks))
-    if json is not None:
-        _write(json, as_json(checks) + "\n")
+    report_figures("\n".join(check.line() for check in checks), values(checks), json)
     return int(has_failed(checks))
 
 
@@ -106,18 +104,9 @@ def _submission(arguments: list[str], address: str) -> Submission:
     if name not in known:
         raise typer.BadParameter(f"got {name!r}; a job to submit is {', '.join(known)}")
     job = load(config_model(name), *file_and_overrides(name, settings))
+    if name == "tune":
+        from jobs.tune_space import read_space
+
+        read_space(cast("TuneJob", job))  # refuses keys and ranges that no training takes
     again = shlex.join(["wpcrack", "submit", *arguments, "--address", address])
     return Submission(name, job, address, again)
-
-
-def _write(file: Path, text: str) -> None:
-    """Writes to a file, or to stdout where it is called -."""
-    if str(file) == "-":
-        print(text, end="")
-        return
-    try:
-        file.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(
-            f"--json {file} cannot be written ({error.strerror}); name a file in an existing folder"
-        ) from error

@@ -28,6 +28,9 @@ TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 TOKEN_FILE = Path(".ray") / "auth_token"
 """Below the home directory: where Ray looks for a token if no variable names one."""
 
+TALKATIVE = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")
+"""Loggers that tell of every upload and of every connection that ends."""
+
 CONNECT_TIMEOUT_S = 5.0
 """A dashboard that does not take a connection within this time is not there."""
 
@@ -83,7 +86,8 @@ def connect(address: str) -> JobSubmissionClient:
     with explained(url), only_this_address():
         from ray.job_submission import JobSubmissionClient
 
-        logging.getLogger("ray").setLevel(logging.WARNING)  # it tells of every upload
+        for name in TALKATIVE:
+            logging.getLogger(name).setLevel(logging.WARNING)
         return JobSubmissionClient(url)
 
 
@@ -161,8 +165,15 @@ def explained(url: str) -> Iterator[None]:
     except Exception as error:
         if type(error).__name__ == "AuthenticationError":
             raise ClusterError(
-                f"the cluster at {url} asks for a token and got none, or a wrong one; set "
-                "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH=FILE with the token of that cluster"
+                f"the cluster at {url} asks for a token and got none, or a wrong one; put the "
+                "token of that cluster into ~/.ray/auth_token, or set RAY_AUTH_MODE=token and "
+                "RAY_AUTH_TOKEN_PATH=FILE"
+            ) from error
+        if type(error) is ConnectionError:  # Ray's own; those of sockets and of requests derive
+            raise ClusterError(
+                f"what listens at {url} does not answer like a Ray dashboard; give the address of "
+                "the dashboard (port 8265 where nobody chose another), and if this is a tunnel, "
+                "see that its far end is there"
             ) from error
         if isinstance(error, OSError | RuntimeError):  # also what requests and aiohttp raise
             raise ClusterError(f"the cluster at {url} refused: {_one_line(error)}") from error

@@ -30,6 +30,9 @@ LEAST_MEMORY, GOOD_MEMORY = 2 * GIB, 6 * GIB
 LEAST_DISK, GOOD_DISK = GIB, 20 * GIB
 """A run folder takes some 100 MB, stored probability about 1 byte per pixel."""
 
+RAY_FULL_SHARE = 0.05
+"""Ray keeps nothing more on a disk of which less than this share is free."""
+
 GOOD_SHM_SHARE = 0.3
 """Of the memory: what Ray reserves for its objects on a node."""
 
@@ -62,9 +65,9 @@ class Check:
         """As shown.
 
         >>> Check("ok", "python", "3.11.7").line()
-        'ok    python            3.11.7'
+        'ok    python              3.11.7'
         """
-        return f"{self.state:<5} {f'{self.where} {self.name}'.strip():<17} {self.text}"
+        return f"{self.state:<5} {f'{self.where} {self.name}'.strip():<19} {self.text}"
 
 
 def run_doctor(address: str | None, storage: Path | None) -> list[Check]:
@@ -81,9 +84,9 @@ def run_doctor(address: str | None, storage: Path | None) -> list[Check]:
     return checks
 
 
-def as_json(checks: list[Check]) -> str:
+def values(checks: list[Check]) -> dict[str, Any]:
     """The report for programs."""
-    return json.dumps({"ok": not has_failed(checks), "checks": [asdict(c) for c in checks]})
+    return {"ok": not has_failed(checks), "checks": [asdict(check) for check in checks]}
 
 
 def has_failed(checks: list[Check]) -> bool:
@@ -105,8 +108,9 @@ def machine_checks(found: Mapping[str, Any], *, is_node: bool = False) -> Iterat
     yield _maps(found["maps"])
     yield _memory(found)
     yield _shm(found, is_node)
+    yield _disk(found["disk"])
     if found["storage"] is not None:
-        yield _storage(found["storage"])
+        yield _storage(found["storage"], is_node)
 
 
 def compared(here: Mapping[str, Any], there: Mapping[str, Any]) -> Iterator[Check]:
@@ -253,16 +257,30 @@ def _shm(found: Mapping[str, Any], is_node: bool) -> Check:
     return Check("ok", "shm", f"{_gib(shm['total'])} in /dev/shm")
 
 
-def _storage(found: Mapping[str, Any]) -> Check:
+def _disk(found: Mapping[str, Any]) -> Check:
+    free, text = found["free"], f"{_gib(found['free'])} free in {found['path']}"
+    if free < LEAST_DISK:
+        return Check("FAIL", "disk", f"{text}, where Ray keeps its logs; free {_gib(LEAST_DISK)}")
+    if free < RAY_FULL_SHARE * found["total"]:
+        wanted = _gib(RAY_FULL_SHARE * found["total"])
+        return Check("note", "disk", f"{text}; Ray takes a disk for full below {wanted}")
+    return Check("ok", "disk", text)
+
+
+def _storage(found: Mapping[str, Any], is_node: bool) -> Check:
     path, free = found["path"], found["free"]
+    if is_node and not found["is_there"]:
+        text = f"{path} is not there on the head; mount the shared folder on every node"
+        return Check("FAIL", "storage", text)
     if found["error"]:
         text = f"{path}: {found['error']}; choose a folder that can be written, locked and renamed"
         return Check("FAIL", "storage", text)
     if free < LEAST_DISK:
         return Check("FAIL", "storage", f"{_gib(free)} free in {path}; free {_gib(LEAST_DISK)}")
     state: State = "ok" if free >= GOOD_DISK else "note"
+    can = "can be written" if found["is_there"] else "is not there yet and can be made"
     more = "" if state == "ok" else "; too little for probability=keep of a city"
-    return Check(state, "storage", f"{path} can be written, {_gib(free)} free{more}")
+    return Check(state, "storage", f"{path} {can}, {_gib(free)} free{more}")
 
 
 def _gib(size: float, unit: str = " GiB") -> str:

@@ -27,4 +27,7 @@ def report_figures(summary: str, values: Mapping[str, Any], path: Path | None) -
         try:
             path.write_text(text + "\n", encoding="utf-8")
         except OSError as error:
-            raise OutputError(f"--json {path} cannot be written ({error}); give another") from error
+            raise OutputError(
+                f"--json {path} cannot be written ({error.strerror}); name a file in a folder "
+                "that exists"
+            ) from error

@@ -44,7 +44,8 @@ def facts(storage: str | None = None) -> dict[str, Any]:
         "packages": {name: _version(name) for name in PACKAGES},
         "cpus": len(os.sched_getaffinity(0)),
         "memory": _memory(),
-        "shm": _space("/dev/shm"),
+        "shm": _space("/dev/shm") if Path("/dev/shm").is_dir() else None,
+        "disk": {"path": tempfile.gettempdir(), **_space(tempfile.gettempdir())},
         "torch": _torch(),
         "maps": _maps(),
         "storage": None if storage is None else _storage(Path(storage)),
@@ -70,11 +71,8 @@ def _memory() -> dict[str, int]:
     return {"total": total, "available": min(available, total)}
 
 
-def _space(path: str) -> dict[str, int] | None:
-    try:
-        usage = shutil.disk_usage(path)
-    except OSError:
-        return None
+def _space(path: str) -> dict[str, int]:
+    usage = shutil.disk_usage(path)
     return {"total": usage.total, "free": usage.free}
 
 
@@ -118,17 +116,24 @@ def _maps() -> dict[str, Any]:
 
 
 def _storage(folder: Path) -> dict[str, Any]:
-    """Tries what a run folder needs: write, lock, rename, remove."""
+    """Tries what a run folder needs: write, lock, rename, remove.
+
+    A folder that a job would make is tried where it would be made: in the nearest one above.
+    """
     found: dict[str, Any] = {"path": str(folder), "free": None, "error": None}
+    found["is_there"] = folder.is_dir()
+    tried = folder.absolute()
+    while not tried.exists():
+        tried = tried.parent
     try:
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".wpcrack-") as name:
+        with tempfile.TemporaryDirectory(dir=tried, prefix=".wpcrack-") as name:
             one, other = Path(name) / "one", Path(name) / "other"
             with one.open("w") as stream:
                 fcntl.flock(stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
                 stream.write("x")
                 os.fsync(stream.fileno())
             os.replace(one, other)
-        found["free"] = shutil.disk_usage(folder).free
+        found["free"] = shutil.disk_usage(tried).free
     except OSError as error:
         found["error"] = error.strerror or _one_line(error)
     return found

@@ -27,9 +27,13 @@ LOCAL_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # else `uv run` starts every worker anew
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the coming default; the old one warns
-    "RAY_BACKEND_LOG_LEVEL": "fatal",  # Ray Data triggers a spurious error line for each actor
 }
 """Set for a Ray of our own, where the user did not set them; read when ray is imported."""
+
+DRIVER_ENVIRONMENT = {
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # Ray Data triggers a spurious error line for each actor
+}
+"""Set for our own process on every Ray, where the user did not set it."""
 
 LOCAL_OBJECT_STORE_BYTES = 512 * 2**20
 """No pixels travel through the object store; Ray would reserve 30 % of the memory."""
@@ -42,10 +46,10 @@ CONNECT_TIMEOUT_S = 5.0
 
 
 def prepare_environment(*, local: bool = False) -> None:
-    """Sets what a local Ray must find in the environment; call before `import ray`."""
-    if local or os.environ.get("RAY_ADDRESS", "local") in ("", "local"):
-        for name, value in LOCAL_ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
+    """Sets what Ray must find in the environment; call before `import ray`."""
+    is_own = local or os.environ.get("RAY_ADDRESS", "local") in ("", "local")
+    for name, value in {**DRIVER_ENVIRONMENT, **(LOCAL_ENVIRONMENT if is_own else {})}.items():
+        os.environ.setdefault(name, value)
 
 
 @contextmanager

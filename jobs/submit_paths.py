@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from wpcrack.errors import ConfigError
 
-TEXT_KEYS = frozenset({"tiles"})
+TEXT_KEYS = frozenset({"tiles", "storage_path"})
 """Keys that name files although they are text: they may also be globs and URLs."""
 
 Place = Callable[[str, str], str]

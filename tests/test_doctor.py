@@ -31,6 +31,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def found(real: dict[str, Any]) -> dict[str, Any]:
     roomy = {"memory": {"total": 32 * GIB, "available": 20 * GIB}}
     roomy["shm"] = {"total": 12 * GIB, "free": 12 * GIB}
+    roomy["disk"] = {"path": "/tmp", "total": 200 * GIB, "free": 100 * GIB}
     changed = copy.deepcopy(real) | roomy
     changed["storage"]["free"] = 100 * GIB
     return changed
@@ -57,6 +58,7 @@ def test_a_machine_that_runs_the_tests_fails_nothing(found: dict[str, Any]) -> N
         (("maps", "missing"), ["GPKG"], "maps", "lacks GPKG"),
         (("maps", "error"), "CRSError: proj.db", "maps", "PROJ_LIB"),
         (("memory", "available"), GIB, "memory", "free 2.0 GiB"),
+        (("disk", "free"), 10**6, "disk", "free 1.0 GiB"),
         (("storage", "error"), "Permission denied", "storage", "Permission denied"),
         (("storage", "free"), 10**6, "storage", "free 1.0 GiB"),
     ],
@@ -81,6 +83,8 @@ def test_what_could_be_better_is_a_note(found: dict[str, Any]) -> None:
     found["memory"]["available"] = 3 * GIB
     noted = {name for name, check in states(found).items() if check.state == "note"}
     assert noted == {"gpu", "shm", "memory"}
+    found["disk"]["free"] = 6 * GIB
+    assert states(found)["disk"].state == "note"
     assert "--shm-size=9.6g" in states(found, is_node=True)["shm"].text
 
 
@@ -120,9 +124,22 @@ def test_the_report_is_written_and_exit_codes_follow(
     assert "cannot be written" in CliRunner().invoke(jobs.cli.app, nowhere).stderr
 
 
-def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
-    assert facts(str(tmp_path / "absent"))["storage"]["error"] == "No such file or directory"
+def test_a_folder_that_a_job_would_make_is_fine_here_and_missing_on_a_cluster(
+    found: dict[str, Any], tmp_path: Path
+) -> None:
+    found["storage"] = facts(str(tmp_path / "absent" / "deep"))["storage"]
+    found["storage"]["free"] = 100 * GIB
     assert not list(tmp_path.iterdir())
+    assert states(found)["storage"].state == "ok"
+    assert "not there yet" in states(found)["storage"].text
+    on_the_head = states(found, is_node=True)["storage"]
+    assert on_the_head.state == "FAIL"
+    assert "mount the shared folder" in on_the_head.text
+
+
+def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert facts(str(tmp_path / "file"))["storage"]["error"] == "Not a directory"
 
 
 def test_facts_are_gathered_without_our_dependencies() -> None:

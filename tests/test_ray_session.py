@@ -7,13 +7,19 @@ import time
 
 import pytest
 
-from jobs.ray_session import LOCAL_ENVIRONMENT, prepare_environment, ray_session, stop_on_sigterm
+from jobs.ray_session import (
+    DRIVER_ENVIRONMENT,
+    LOCAL_ENVIRONMENT,
+    prepare_environment,
+    ray_session,
+    stop_on_sigterm,
+)
 from wpcrack.errors import ConfigError
 
 
 @pytest.fixture
 def bare_environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    for name in (*LOCAL_ENVIRONMENT, "RAY_ADDRESS"):
+    for name in (*LOCAL_ENVIRONMENT, *DRIVER_ENVIRONMENT, "RAY_ADDRESS"):
         monkeypatch.setenv(name, "")  # so that what the test sets is taken back
         monkeypatch.delenv(name)
     return monkeypatch
@@ -28,12 +34,13 @@ def test_a_local_ray_gets_its_environment_but_what_the_user_set_stays(
     assert {name: os.environ[name] for name in LOCAL_ENVIRONMENT} == expected
 
 
-def test_the_environment_of_a_named_cluster_is_left_alone(
+def test_settings_of_a_local_ray_are_not_forced_on_a_named_cluster(
     bare_environment: pytest.MonkeyPatch,
 ) -> None:
     bare_environment.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     prepare_environment()
     assert not set(LOCAL_ENVIRONMENT) & set(os.environ)
+    assert set(DRIVER_ENVIRONMENT) <= set(os.environ)
 
 
 def test_a_cluster_that_is_not_there_is_named_within_seconds(

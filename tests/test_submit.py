@@ -16,7 +16,16 @@ from typer.testing import CliRunner, Result
 
 import jobs.cli
 from jobs import submit, submit_follow
-from jobs.cluster import ClusterError, Node, connect, dashboard_url, only_this_address, use_token
+from jobs.cluster import (
+    ClusterError,
+    Node,
+    connect,
+    dashboard_url,
+    explained,
+    only_this_address,
+    use_token,
+)
+from jobs.config import find_config, load
 from jobs.infer_job import InferJob
 from jobs.submit_paths import on_the_cluster, on_this_machine, with_places
 from jobs.submit_upload import collect
@@ -109,9 +118,7 @@ def test_only_our_packages_and_the_config_are_uploaded(client: Client) -> None:
 def test_the_uploaded_config_gives_the_same_job(client: Client, tmp_path: Path) -> None:
     assert wpcrack("train", "data.root=/d", "run_dir=/1e3", "seed=7").exit_code == 0
     (tmp_path / "job.yaml").write_text(client.files["job.yaml"])
-    from jobs.config import load
-
-    expected = load(TrainJob, None, ["data.root=/d", "run_dir=/1e3", "seed=7"])
+    expected = load(TrainJob, find_config("train"), ["data.root=/d", "run_dir=/1e3", "seed=7"])
     assert load(TrainJob, tmp_path / "job.yaml") == expected
 
 
@@ -151,6 +158,15 @@ def test_a_relative_path_is_refused_for_a_remote_cluster(change: dict[str, Any],
     with pytest.raises(ConfigError, match=r"cannot see") as raised:
         with_places(InferJob.model_validate(fine | change), on_the_cluster)
     assert str(raised.value).startswith(key)
+
+
+def test_the_storage_of_checkpoints_is_a_path_too() -> None:
+    job = {"data": {"root": "/d"}, "run_dir": "/r", "scaling": {"storage_path": "s3://b/runs"}}
+    values = with_places(TrainJob.model_validate(job), on_the_cluster)
+    assert values["scaling"]["storage_path"] == "s3://b/runs"
+    job["scaling"] = {"storage_path": "runs"}
+    with pytest.raises(ConfigError, match=r"^scaling\.storage_path=runs is relative"):
+        with_places(TrainJob.model_validate(job), on_the_cluster)
 
 
 def test_a_cluster_with_a_node_elsewhere_is_remote(
@@ -235,6 +251,10 @@ def test_a_mistake_in_the_config_is_found_before_anything_is_sent(client: Client
     result = wpcrack(*INFER, "treshold=1")
     assert result.exit_code == 1
     assert "did you mean threshold?" in result.stderr
+    sweep = ("tune", "tune", "data.root=d", "run_dir=r", "tune.space={optim.speed: {choice: [1]}}")
+    result = wpcrack(*sweep)
+    assert result.exit_code == 1
+    assert "unknown key optim.speed" in result.stderr
     assert not client.sent
 
 
@@ -247,6 +267,13 @@ def test_an_address_of_another_kind_is_refused(address: str) -> None:
 def test_a_dashboard_that_is_not_there_is_named() -> None:
     with pytest.raises(ClusterError, match=r"no Ray dashboard answers at http://127\.0\.0\.1:1 "):
         connect("127.0.0.1:1")
+
+
+def test_what_listens_but_is_no_dashboard_is_told_apart() -> None:
+    with pytest.raises(ClusterError, match="not answer like a Ray dash"), explained("http://h:1"):
+        raise ConnectionError("Failed to connect to Ray at address: http://h:1.")
+    with pytest.raises(ClusterError, match="refused: broken"), explained("http://h:1"):
+        raise ConnectionResetError("broken")
 
 
 def test_the_given_address_beats_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
