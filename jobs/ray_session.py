@@ -146,6 +146,11 @@ def _join(address: str) -> None:
     try:
         _knock(address)
         ray.init(logging_level=logging.WARNING, log_to_driver=False)
+    except ray.exceptions.AuthenticationError as error:
+        raise ConfigError(
+            f"the cluster at RAY_ADDRESS={address} asks for a token and got none, or a wrong one; "
+            "set RAY_AUTH_MODE=token, and have its token in ~/.ray/auth_token"
+        ) from error
     except (OSError, ValueError, RuntimeError) as error:
         raise ConfigError(
             f"no Ray answers at RAY_ADDRESS={address} ({_first_line(error)}); start that cluster, "
