@@ -25,7 +25,8 @@ COMMANDS = (
 app = typer.Typer(
     name="wpcrack",
     help="Road crack maps from image-level labels: train on windows that show a crack or none, "
-    "map a city's tiles, open the GeoPackage.",
+    "map a city's tiles, open the GeoPackage. Each command has its own --help with an example.\n\n"
+    "\b\nExample:\n  wpcrack demo --out demo",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,

@@ -32,7 +32,7 @@ Settings = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="CONFIG|KEY=VALUE",
-        help="A YAML file, or a name that `wpcrack config` knows; then settings.",
+        help="A YAML file, or a name that `wpcrack config` knows; then settings, which it lists.",
         show_default=False,
     ),
 ]
@@ -41,7 +41,7 @@ Settings = Annotated[
 @command(example="wpcrack config infer > my.yaml")
 def config(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="train, tune, infer, or a config's name.")
+        str, typer.Argument(metavar="NAME", help="train, tune, infer or assemble; or paper.")
     ],
 ) -> None:
     """Print a documented config.

@@ -63,10 +63,11 @@ def assemble(
         Path | None, typer.Option(help="Write the figures to FILE; - is stdout.", metavar="FILE")
     ] = None,
 ) -> int:
-    """Make a further map of what a run has found, without running the model again.
+    """Make another map of what a run has found.
 
-    Keys that are not given keep the values of the run. Another threshold takes stored probability
-    (`wpcrack infer ... probability=keep`); tiles and model are not needed.
+    The model is not run again; tiles and model are not needed. Keys that are not given keep the
+    values of the run. Another threshold takes stored probability (`wpcrack infer ...
+    probability=keep`).
     """
     from jobs.assemble import run_assemble
     from jobs.assemble_job import AssembleJob

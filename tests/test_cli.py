@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 import jobs.cli
 from geo.errors import GeoError
+from jobs.config import shipped_configs
 from jobs.infer_job import InferJob
 from wpcrack.errors import WpcrackError
 
@@ -61,6 +62,17 @@ NEEDED = ("tiles=t", "model=m", "out=o.gpkg")
 
 def test_every_command_of_the_product_is_there() -> None:
     assert {"demo", "dataset", "train", "evaluate", "predict", "infer", "config"} <= set(COMMANDS)
+
+
+def test_the_help_of_the_program_begins_with_an_example_and_cuts_no_line() -> None:
+    text = wpcrack("--help").stdout
+    assert "Example:\n    wpcrack demo" in text
+    assert "..." not in text.partition("Commands:")[2]
+
+
+@pytest.mark.parametrize("name", [path.stem for path in shipped_configs()])
+def test_the_help_of_config_names_what_it_knows(name: str) -> None:
+    assert name in wpcrack("config", "--help").stdout.partition("NAME <str>")[2]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tomllib
 import zipfile
 from collections.abc import Iterator
@@ -165,16 +166,25 @@ def test_what_is_built_holds_everything_and_runs_from_another_folder(
     assert {name.partition("/")[0] for name in names} - set(PACKAGES) == {
         f"{wheel.name.partition('-py3')[0]}.dist-info"
     }
-    site = tmp_path / "site"
-    subprocess.run([*pip, "install", "--no-deps", "--target", str(site), str(wheel)], check=True)
+    clean = (
+        tmp_path / "venv"
+    )  # dependencies, 7 GB of them, are lent by the environment of the tests
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(clean)], check=True)
+    python = str(clean / "bin" / "python")
+    subprocess.run([*pip, "--python", python, "install", "--no-deps", str(wheel)], check=True)
+    (site,) = clean.glob("lib/python3*/site-packages")
+    (site / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n")
     commands = [[command.name or "", "--help"] for command in app.registered_commands]
     for arguments in (["--help"], ["config", "infer"], *commands):
         run = subprocess.run(
-            [sys.executable, "-P", str(site / "bin" / "wpcrack"), *arguments],
+            [str(clean / "bin" / "wpcrack"), *arguments],
             capture_output=True,
             text=True,
             cwd=tmp_path,
-            env={"PYTHONPATH": str(site)},
+            env={},
         )
         assert run.returncode == 0, run.stderr
         assert run.stdout
+    where = "import geo, jobs, wpcrack; print(geo.__file__, jobs.__file__, wpcrack.__file__)"
+    run = subprocess.run([python, "-c", where], capture_output=True, text=True, cwd=tmp_path)
+    assert run.stdout.count(str(site)) == 3, run.stdout + run.stderr
