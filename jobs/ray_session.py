@@ -154,7 +154,8 @@ def _join(address: str) -> None:
     except (OSError, ValueError, RuntimeError) as error:
         raise ConfigError(
             f"no Ray answers at RAY_ADDRESS={address} ({_first_line(error)}); start that cluster, "
-            "or unset RAY_ADDRESS to work on this machine"
+            "set RAY_AUTH_MODE=token if it asks for a token, or unset RAY_ADDRESS to work on this "
+            "machine"
         ) from error
 
 
