@@ -34,7 +34,7 @@ TALKATIVE = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.s
 CONNECT_TIMEOUT_S = 5.0
 """A dashboard that does not take a connection within this time is not there."""
 
-NODES_TIMEOUT_S = 10
+NODES_TIMEOUT_S = 30
 """For the list of nodes; the request itself takes a fraction of a second."""
 
 NODES_PATIENCE_S = 20.0

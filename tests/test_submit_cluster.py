@@ -33,8 +33,15 @@ from wpcrack.synthetic import WindowConfig, draw_training_street, draw_window
 pytestmark = pytest.mark.ray
 
 ROOT = Path(__file__).resolve().parents[1]
-PATIENCE_S = 600.0
-"""For one command; on a quiet machine none takes a tenth of it."""
+PATIENCE_S = 1200.0
+"""For one command; on a quiet machine none takes a twentieth of it."""
+
+LIFE_SIGNS = {
+    "RAY_health_check_period_ms": "500",  # a killed node is noticed after 3 s, not 15
+    "RAY_health_check_timeout_ms": "120000",  # a slow one is not taken for dead,
+    "RAY_worker_register_timeout_seconds": "600",  # nor a process that starts slowly
+}
+"""Settings of the cluster, so that the load of the machine decides nothing."""
 
 GSD_M = 0.005
 SIDE = 896
@@ -118,7 +125,7 @@ class Head:
         with (self.folder / f"{name}.log").open("ab") as log:
             return subprocess.Popen(
                 command,
-                env=self.environment(),
+                env=self.environment() | LIFE_SIGNS,
                 stdout=log,
                 stderr=log,
                 cwd=self.folder,
