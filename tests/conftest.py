@@ -10,6 +10,7 @@ RAY_SETTINGS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # report() waits for this poll (default 2 s)
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_DEDUP_LOGS": "0",
+    "RAY_worker_niceness": "0",  # else workers starve beside other work: Ray gives them 15
 }
 os.environ.update(RAY_SETTINGS)
 os.environ.pop("RAY_ADDRESS", None)  # tests never join a Ray that somebody else started
