@@ -127,7 +127,8 @@
       const row = body.insertRow();
       columns.forEach(([name, , isText], place) => {
         const cell = row.insertCell();
-        const text = shown(value(column(kind, name), k));
+        const plain = shown(value(column(kind, name), k));
+        const text = isText && place === 0 ? plain.replaceAll("_", " ") : plain; // a class, no id
         if (isText) cell.className = "text";
         if (place !== 1) {
           cell.textContent = text;
@@ -135,6 +136,7 @@
         }
         const button = element("button", text);
         button.type = "button";
+        button.className = "id";
         button.addEventListener("click", () => {
           map.fitBounds(layers[kind].bounds(k), { maxZoom: 24, padding: [40, 40] });
           open(kind, k, layers[kind].middle(k));
