@@ -17,6 +17,7 @@ from rasterio.crs import CRS
 
 from geo.errors import OutputError
 from geo.geoparquet import GeoParquetCopy
+from geo.leftovers import remove_leftovers
 from geo.rules import Rules
 from geo.schema import GEOMETRY, Layer
 from geo.style import add_styles
@@ -62,6 +63,8 @@ def publish(
     copies = {layer.name: GeoParquetCopy(out, layer, crs) for layer in copied}
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
+        for path in (out, *(copy.path for copy in copies.values())):
+            remove_leftovers(path)
         _remove(temporary)
         for data in layers:
             if copy := copies.get(data.layer.name):

@@ -1,4 +1,4 @@
-"""What map.html shows: segments, cracks, coverage, in degrees, as plain JSON values."""
+"""What map.html shows: segments, cracks, coverage, as plain JSON values by column."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ import numpy as np
 import pandas as pd
 import pyogrio
 import shapely
+from rasterio.crs import CRS
+from rasterio.warp import transform_bounds
 
 from geo.legend import STATUS, Entry, condition_legend, severity_legend
+from geo.map_shapes import encoded
 from geo.rules import MapTerms, Rules
 from geo.schema import CENTERLINE, CRACK, INSPECTED, ROAD_SEGMENT, Layer
 
 DEGREES = "EPSG:4326"
-DIGITS = 8
-"""Decimals of a degree: about a millimeter."""
+
+FEW_VALUES = 0.1
+"""Columns of text with fewer different values per row are stored as numbers of a list."""
 
 TABLE_ROWS = 500
 """Longest table beside the map."""
@@ -51,7 +55,7 @@ class MapOptions:
         max_image_bytes: larger imagery is left out.
     """
 
-    max_cracks: int = 50_000
+    max_cracks: int = 100_000
     max_image_bytes: int = 8_000_000
 
 
@@ -65,18 +69,31 @@ def map_data(package: Path, options: MapOptions) -> dict[str, Any]:
     summary = f"{len(total)} cracks, {float(total['length_m'].sum()):.1f} m. {_blocks(inspected)}"
     worst = f" The worst {len(cracks)} cracks are drawn, by severity and length."
     shown = worst if len(cracks) < len(total) else ""
-    left, bottom, right, top = placed.total_bounds if len(placed) else (0.0, 0.0, 1.0, 1.0)
     terms = MapTerms.read(package)
     return {
         "summary": summary + shown,
         "note": terms.not_claimed,
         "legend": legend(terms.rules),
-        "bounds": [[bottom, left], [top, right]],
+        "bounds": _bounds(placed),
         "image": None,
-        "cracks": _records(cracks, CRACK, _first(cracks)),
+        "cracks": records(cracks, CRACK, _first(cracks)),
         "segments": _NOTHING if segments is None else _segments(segments),
-        "inspected": _records(placed, INSPECTED, []),
+        "inspected": records(placed, INSPECTED, []),
     }
+
+
+def _bounds(placed: geopandas.GeoDataFrame) -> list[list[float]]:
+    if placed.empty:
+        return [[0.0, 0.0], [1.0, 1.0]]
+    return bounds_in_degrees(placed.crs.to_wkt(), *placed.total_bounds)
+
+
+def bounds_in_degrees(
+    crs: CRS | str, left: float, bottom: float, right: float, top: float
+) -> list[list[float]]:
+    """Southwestern and northeastern corner, latitude before longitude."""
+    west, south, east, north = transform_bounds(crs, DEGREES, left, bottom, right, top)
+    return [[south, west], [north, east]]
 
 
 def legend(rules: Rules) -> dict[str, list[dict[str, str]]]:
@@ -93,12 +110,14 @@ def legend(rules: Rules) -> dict[str, list[dict[str, str]]]:
 
 
 _NOTHING: dict[str, Any] = {
-    "columns": [], "meanings": [], "rows": [], "shapes": [], "ranked": [],
-}  # fmt: skip
+    "columns": [],
+    "shapes": {"parts": [], "points": [], "steps": []},
+    "ranked": [],
+}
 
 
 def _read(package: Path, layer: str) -> geopandas.GeoDataFrame:
-    return geopandas.read_file(package, layer=layer).to_crs(DEGREES)
+    return geopandas.read_file(package, layer=layer)
 
 
 def _cracks(package: Path, most: int) -> tuple[geopandas.GeoDataFrame, pd.DataFrame]:
@@ -111,12 +130,12 @@ def _cracks(package: Path, most: int) -> tuple[geopandas.GeoDataFrame, pd.DataFr
     by = ["grade", "length_m", "crack_id"]
     chosen = ranked.sort_values(by, ascending=[True, False, True]).head(most)
     lines = pyogrio.read_dataframe(package, layer=CENTERLINE.name, columns=["crack_id"])
-    lines = lines[lines["crack_id"].isin(set(chosen["crack_id"]))].to_crs(DEGREES)
-    order = {crack_id: place for place, crack_id in enumerate(chosen["crack_id"])}
-    place = lines["crack_id"].map(order).to_numpy(dtype=np.int64)
-    by_crack = np.argsort(place, kind="stable")
+    place = pd.Index(chosen["crack_id"]).get_indexer(lines["crack_id"])
+    drawn = np.flatnonzero(place >= 0)
+    by_crack = drawn[np.argsort(place[drawn], kind="stable")]
     shapes = shapely.multilinestrings(lines.geometry.to_numpy()[by_crack], indices=place[by_crack])
-    return geopandas.GeoDataFrame(chosen[list(CRACK_COLUMNS)], geometry=shapes, crs=DEGREES), table
+    worst = chosen[list(CRACK_COLUMNS)]
+    return geopandas.GeoDataFrame(worst, geometry=shapes, crs=lines.crs), table
 
 
 def _blocks(inspected: geopandas.GeoDataFrame) -> str:
@@ -137,20 +156,29 @@ def _by_rank(segments: geopandas.GeoDataFrame) -> list[int]:
 
 
 def _segments(segments: geopandas.GeoDataFrame) -> dict[str, Any]:
-    return _records(segments, ROAD_SEGMENT, _by_rank(segments))
+    return records(segments, ROAD_SEGMENT, _by_rank(segments))
 
 
-def _records(frame: geopandas.GeoDataFrame, layer: Layer, ranked: list[int]) -> dict[str, Any]:
-    columns = [str(column) for column in frame.columns if column != frame.geometry.name]
+def records(frame: geopandas.GeoDataFrame, layer: Layer, ranked: list[int]) -> dict[str, Any]:
+    """Attributes by column, shapes and the rows of the table beside the map, worst first."""
     meanings = {column.name: column.described for column in layer.columns}
-    values = [[_plain(value) for value in frame[column]] for column in columns]
+    names = [str(column) for column in frame.columns if column != frame.geometry.name]
     return {
-        "columns": columns,
-        "meanings": [meanings[name] for name in columns],
-        "rows": [list(row) for row in zip(*values, strict=True)],
-        "shapes": [_lat_lon(shape) for shape in frame.geometry],
+        "columns": [{"name": n, "meaning": meanings[n]} | _values(frame[n]) for n in names],
+        "shapes": encoded(frame.geometry),
         "ranked": ranked,
     }
+
+
+def _values(column: pd.Series) -> dict[str, list[Any]]:
+    """A column's values, or codes into its levels where few texts occur often."""
+    plain = [_plain(value) for value in column]
+    if not isinstance(next(filter(None, plain), None), str):
+        return {"values": plain}
+    levels = {text: code for code, text in enumerate(dict.fromkeys(plain))}
+    if len(levels) > max(1, FEW_VALUES * len(plain)):
+        return {"values": plain}
+    return {"levels": list(levels), "codes": [levels[text] for text in plain]}
 
 
 def _plain(value: Any) -> Any:
@@ -163,10 +191,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float | np.floating):
         return float(f"{value:.6g}")
     return str(value)
-
-
-def _lat_lon(shape: shapely.Geometry) -> list[Any]:
-    """Nested [lat, lon] of lines, or of the outer rings of polygons."""
-    parts = shapely.get_parts(shape)
-    rings = [part.exterior if part.geom_type == "Polygon" else part for part in parts]
-    return [np.round(np.array(ring.coords)[:, 1::-1], DIGITS).tolist() for ring in rings]

@@ -12,15 +12,13 @@ from typing import Any
 
 import numpy as np
 from rasterio.transform import array_bounds
-from rasterio.warp import Resampling, calculate_default_transform, reproject, transform_bounds
+from rasterio.warp import Resampling, calculate_default_transform, reproject
 
 from geo.errors import OutputError
-from geo.map_data import DEGREES, MapOptions, map_data
+from geo.map_data import MapOptions, bounds_in_degrees, map_data
+from geo.map_shapes import SCREEN_CRS
 from geo.preview import encoded
 from geo.reduce import Overview
-
-SCREEN_CRS = "EPSG:3857"
-"""What web maps draw in; nothing is measured in it."""
 
 IMAGE_QUALITY = 75
 """Of the WebP imagery, percent."""
@@ -60,6 +58,7 @@ def page(data: dict[str, Any]) -> str:
         "map.css": _static("map.css"),
         "data": text.replace("<", "\\u003c"),
         "leaflet.js": _static("leaflet.js"),
+        "shapes.js": _static("shapes.js"),
         "map.js": _static("map.js"),
     }
     return re.sub(r"\{\{([\w.]+)\}\}", lambda match: parts[match[1]], _static("map.html"))
@@ -91,8 +90,6 @@ def _image(overview: Overview, max_bytes: int) -> dict[str, Any] | None:
     picture = encoded(warped, "WEBP", QUALITY=IMAGE_QUALITY)
     if len(picture) > max_bytes:
         return None
-    left, bottom, right, top = transform_bounds(
-        SCREEN_CRS, DEGREES, *array_bounds(height, width, transform)
-    )
     url = "data:image/webp;base64," + base64.b64encode(picture).decode("ascii")
-    return {"url": url, "bounds": [[bottom, left], [top, right]]}
+    bounds = bounds_in_degrees(SCREEN_CRS, *array_bounds(height, width, transform))
+    return {"url": url, "bounds": bounds}

@@ -75,7 +75,9 @@ def measure_paths(
     options = CenterlineOptions()
     measured: dict[int, Measures] = {}
     for paths in _paths(thin, chosen, grid):
-        lean = shapely.simplify(_lines(paths, options), options.simplify_px * max(grid.pixel_m))
+        lean = _lines(paths, options)
+        if paths.points.shape[1] > 2:
+            lean = shapely.simplify(lean, options.simplify_px * max(grid.pixel_m))
         names = thin.names[paths.members]
         results = _measured(paths, lean, n_pixels[names], grid)
         measured.update(zip(names.tolist(), results, strict=True))

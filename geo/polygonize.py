@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from shapely.geometry import MultiPolygon
 
+from geo.collector import paused_collector
 from geo.grid import Grid, Window
 from geo.measure import measure_components
 from geo.measures import Measures
@@ -52,6 +53,7 @@ class Piece:
         return len(self.seam_pixels) > 0
 
 
+@paused_collector()
 def pieces(
     mask: NDArray[np.bool_],
     probability: NDArray[np.uint8],

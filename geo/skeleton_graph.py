@@ -68,17 +68,18 @@ def trace(places: FloatArray, links: NDArray[np.int64], reach: FloatArray) -> Gr
         links: (E, 2) indices of neighboring pixels.
         reach: (K,) distance of each pixel to the border.
     """
-    neighbors = _neighbors(links, len(places))
-    clusters = _clusters(neighbors)
+    paths = _Paths.of(links, len(places))
+    clusters = paths.clusters()
     node_of = {pixel: number for number, pixels in enumerate(clusters) for pixel in pixels}
-    walks = _walks(neighbors, node_of)
-    seen = {pixel for walk in walks for pixel in walk} | node_of.keys()
-    for pixel in range(len(places)):  # what is left are plain loops, which have no node yet
-        if pixel not in seen:
-            node_of[pixel] = len(clusters)
-            clusters.append([pixel])
-            walks.append(_walk(neighbors, node_of, pixel, neighbors[pixel][0]))
-            seen.update(walks[-1])
+    walks = paths.walks(node_of)
+    if sum(len(walk) - 2 for walk in walks) + len(node_of) < len(places):
+        seen = {pixel for walk in walks for pixel in walk} | node_of.keys()
+        for pixel in range(len(places)):  # what is left are plain loops, which have no node yet
+            if pixel not in seen:
+                node_of[pixel] = len(clusters)
+                clusters.append([pixel])
+                walks.append(paths.walk(node_of, pixel, paths.one[pixel]))
+                seen.update(walks[-1])
     if not walks:
         return _dot(places.mean(axis=0), float(reach.max()))
     centers = np.array([places[pixels].mean(axis=0) for pixels in clusters])
@@ -97,58 +98,82 @@ def _dot(place: FloatArray, reach: float) -> Graph:
     return Graph((edge,), {0: (x, y), 1: (x_end, y_end)}, dict.fromkeys((0, 1), reach))
 
 
-def _neighbors(links: NDArray[np.int64], count: int) -> list[list[int]]:
-    """Neighbors of each pixel, ascending."""
-    pairs = np.concatenate((links, links[:, ::-1]))
-    pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
-    beside = pairs[:, 1].tolist()
-    ends = np.searchsorted(pairs[:, 0], np.arange(count), side="right").tolist()
-    return [beside[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+@dataclass(frozen=True, eq=False)
+class _Paths:
+    """Which pixels are neighbors.
 
+    Attributes:
+        beside: neighbors of all pixels in a row, ascending; those of pixel p begin at starts[p].
+        starts: as many as pixels, and the end.
+        one, other: the two neighbors of a pixel of degree two.
+    """
 
-def _clusters(neighbors: list[list[int]]) -> list[list[int]]:
-    """Pixels that form a node together: free ends, and connected pixels of degree 3 and more."""
-    clusters, placed = [], set()
-    for pixel, beside in enumerate(neighbors):
-        if len(beside) == 2 or pixel in placed:
-            continue
-        cluster, waiting = [], [pixel]
-        placed.add(pixel)
-        while waiting:
-            current = waiting.pop()
-            cluster.append(current)
-            if len(neighbors[current]) < 3:
+    beside: list[int]
+    starts: list[int]
+    one: list[int]
+    other: list[int]
+
+    @classmethod
+    def of(cls, links: NDArray[np.int64], count: int) -> _Paths:
+        pairs = np.concatenate((links, links[:, ::-1]))
+        beside = pairs[np.lexsort((pairs[:, 1], pairs[:, 0])), 1]
+        starts = np.append(0, np.cumsum(np.bincount(links.ravel(), minlength=count)))
+        padded = np.append(beside, (-1, -1))
+        first = starts[:-1]
+        lists = (beside, starts, padded[first], padded[first + 1])
+        return cls(*(values.tolist() for values in lists))
+
+    def clusters(self) -> list[list[int]]:
+        """Pixels that form a node: free ends, and connected pixels of degree 3 and more."""
+        degree = np.diff(self.starts)
+        is_junction = degree >= 3
+        clusters, placed = [], set()
+        for pixel in np.flatnonzero(degree != 2).tolist():
+            if pixel in placed:
                 continue
-            for other in neighbors[current]:
-                if len(neighbors[other]) >= 3 and other not in placed:
-                    placed.add(other)
-                    waiting.append(other)
-        clusters.append(sorted(cluster))
-    return clusters
+            cluster, waiting = [], [pixel]
+            placed.add(pixel)
+            while waiting:
+                current = waiting.pop()
+                cluster.append(current)
+                if not is_junction[current]:
+                    continue
+                for other in self.around(current):
+                    if is_junction[other] and other not in placed:
+                        placed.add(other)
+                        waiting.append(other)
+            clusters.append(sorted(cluster))
+        return clusters
 
+    def around(self, pixel: int) -> list[int]:
+        """Neighbors of a pixel."""
+        return self.beside[self.starts[pixel] : self.starts[pixel + 1]]
 
-def _walks(neighbors: list[list[int]], node_of: dict[int, int]) -> list[list[int]]:
-    """Pixel paths from node to node, each once."""
-    walks, used = [], set()
-    for pixel, node in node_of.items():
-        for beside in neighbors[pixel]:
-            if node_of.get(beside) == node or (pixel, beside) in used:
-                continue
-            walk = _walk(neighbors, node_of, pixel, beside)
-            used |= {(pixel, beside), (walk[-1], walk[-2])}
-            walks.append(walk)
-    return walks
+    def walks(self, node_of: dict[int, int]) -> list[list[int]]:
+        """Pixel paths from node to node, each once."""
+        walks, used = [], set()
+        for pixel, node in node_of.items():
+            for beside in self.around(pixel):
+                if node_of.get(beside) == node or (pixel, beside) in used:
+                    continue
+                walk = self.walk(node_of, pixel, beside)
+                used |= {(pixel, beside), (walk[-1], walk[-2])}
+                walks.append(walk)
+        return walks
 
-
-def _walk(
-    neighbors: list[list[int]], node_of: dict[int, int], start: int, following: int
-) -> list[int]:
-    """Pixels from ``start`` by way of ``following`` to the next pixel that belongs to a node."""
-    walk = [start, following]
-    while walk[-1] not in node_of:
-        one, other = neighbors[walk[-1]]
-        walk.append(other if one == walk[-2] else one)
-    return walk
+    def walk(self, node_of: dict[int, int], start: int, following: int) -> list[int]:
+        """Pixels from ``start`` by way of ``following`` to the next one that belongs to a node."""
+        one, other = self.one, self.other
+        before, here = start, following
+        walk = [start]
+        while here not in node_of:
+            walk.append(here)
+            after = one[here]
+            if after == before:
+                after = other[here]
+            before, here = here, after
+        walk.append(here)
+        return walk
 
 
 def _edge(

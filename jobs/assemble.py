@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from geo.backdrop import blank_backdrop, read_backdrop
 from geo.errors import InputError, OutputError
+from geo.leftovers import folder_of_parts, remove_leftovers
 from geo.package import AssembleOptions, AssembleReport, RunRecord, assemble
 from geo.preview import OVERVIEW_PX
 from geo.report import MapReport
@@ -142,7 +142,8 @@ def _parts(source: Source, job: AssembleJob, *, kept: bool) -> Iterator[list[Pat
     missing = [block for block in source.record.blocks if block not in finished]
     try:
         job.out.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=f".{job.out.stem}.", dir=job.out.parent) as made:
+        remove_leftovers(job.out)
+        with folder_of_parts(job.out) as made:
             folder, grid = Path(made), source.grid
             for block in missing:
                 place = folder / f"{block.block_id}.parquet"

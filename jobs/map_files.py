@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from geo.leftovers import remove_leftovers
 from geo.map_page import write_map
 from geo.package import SEGMENTS_CSV as SEGMENTS
 from geo.preview import draw_overview
@@ -61,6 +62,8 @@ class MapFiles:
         Raises:
             GeoError: A file cannot be written.
         """
+        for path in (self.overview, self.page, self.segments, self.report, self.figures):
+            remove_leftovers(path)
         draw_overview(backdrop, self.package, self.overview)
         write_map(self.package, self.page, backdrop if backdrop.valid.any() else None)
         return write_report(self.package, self.report, self.figures)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +32,7 @@ from jobs.infer_report import InferReport
 from jobs.infer_worker import BlockResult, BlockWorker, Plan, PredictorFactory
 from wpcrack.predict import WindowPredictor
 
+ROOT = Path(__file__).parents[1]
 GSD = 0.005
 EAST, NORTH = 500_000, 5_700_000
 LAYERS = ("crack", "centerline", "road_segment")
@@ -142,6 +147,29 @@ def test_another_threshold_gives_what_a_run_with_it_gives(
     cracks = geopandas.read_file(out, layer="crack")
     assert set(cracks["touches_nodata"]) == {False, True}
     assert cracks["gsd_mm"].max() == pytest.approx(10)
+
+
+KILLED = """
+import os, signal, sys
+import geo.geopackage, jobs.cli
+geo.geopackage.add_styles = lambda *given: os.kill(os.getpid(), signal.SIGKILL)
+jobs.cli.app(["assemble", *sys.argv[1:]])
+"""
+
+
+def test_the_next_run_removes_what_a_killed_one_left(kept: Path, tmp_path: Path) -> None:
+    out, given = tmp_path / "other.gpkg", "threshold=0.3"
+    work = str(kept / "map" / "cracks.work")
+    command = [sys.executable, "-c", KILLED, work, f"out={out}", given]
+    assert subprocess.run(command, capture_output=True, cwd=ROOT).returncode == -signal.SIGKILL
+    left = {path.name.split(".")[-1] for path in tmp_path.iterdir()}
+    assert left >= {"parts", "gpkg"}
+    assert not out.exists()
+    (tmp_path / f".other.{os.getppid()}.tmp.gpkg").touch()  # of a process that lives
+    (tmp_path / ".other.b.999999999.tmp.gpkg").touch()  # of another map
+    assert assemble(work, f"out={out}", given).exit_code == 3
+    hidden = {path.name for path in tmp_path.iterdir() if path.name.startswith(".")}
+    assert hidden == {f".other.{os.getppid()}.tmp.gpkg", ".other.b.999999999.tmp.gpkg"}
 
 
 def test_thresholds_find_more_and_fewer_cracks(kept: Path, tmp_path: Path) -> None:

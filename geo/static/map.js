@@ -1,12 +1,10 @@
 "use strict";
 (function () {
   const data = JSON.parse(document.getElementById("data").textContent);
-  const colors = (entries) => Object.fromEntries(entries.map((entry) => [entry.key, entry.color]));
-  const CONDITION = colors(data.legend.condition);
-  const SEVERITY = colors(data.legend.severity);
-  const STATUS = colors(data.legend.status);
+  const CRACK_REACH_PX = 6; // how near to a line a click must be
+  const SEGMENT_REACH_PX = 8;
 
-  const map = L.map("map", { renderer: L.canvas({ tolerance: 4 }), maxZoom: 26, zoomSnap: 0.25 });
+  const map = L.map("map", { maxZoom: 26, zoomSnap: 0.25 });
   map.attributionControl.setPrefix("Leaflet 1.9.4");
   L.control.scale({ imperial: false }).addTo(map);
 
@@ -22,57 +20,78 @@
     return typeof value === "number" ? String(Number(value.toPrecision(4))) : String(value);
   }
 
-  function attributes(record, kind) {
+  const value = (column, k) => column.levels ? column.levels[column.codes[k]] : column.values[k];
+  const column = (kind, name) => data[kind].columns.find((one) => one.name === name);
+
+  function attributes(kind, k) {
     const table = element("table");
     table.className = "attributes";
-    data[kind].columns.forEach((name, k) => {
+    data[kind].columns.forEach((one) => {
       const row = table.insertRow();
-      const head = element("th", name);
-      head.title = data[kind].meanings[k];
-      row.append(head, element("td", shown(record[k])));
+      const head = element("th", one.name);
+      head.title = one.meaning;
+      row.append(head, element("td", shown(value(one, k))));
     });
     return table;
   }
 
-  function open(layer, record, kind) {
-    const at = layer.getCenter ? layer.getCenter() : layer.getBounds().getCenter();
-    L.popup({ maxWidth: 340, maxHeight: 360 }).setLatLng(at)
-      .setContent(attributes(record, kind)).openOn(map);
+  function open(kind, k, latlng) {
+    L.popup({ maxWidth: 340, maxHeight: 360 }).setLatLng(latlng)
+      .setContent(attributes(kind, k)).openOn(map);
     document.getElementById("said").textContent =
-      data[kind].columns.map((name, k) => `${name} ${shown(record[k])}`).join(", ");
+      data[kind].columns.map((one) => `${one.name} ${shown(value(one, k))}`).join(", ");
   }
 
-  function draw(kind, make) {
-    const names = data[kind].columns;
-    const group = L.featureGroup();
-    const layers = data[kind].rows.map((record, k) => {
-      const layer = make(data[kind].shapes[k], Object.fromEntries(names.map((n, i) => [n, record[i]])));
-      layer.on("click", (event) => {
-        L.DomEvent.stop(event);
-        open(layer, record, kind);
-      });
-      group.addLayer(layer);
-      return layer;
-    });
-    return { group, layers };
+  // One layer in a pane of its own, so that switching layers keeps their order.
+  function draw(kind, classes, by, look) {
+    map.createPane(kind).style.zIndex = { inspected: 410, segments: 420, cracks: 430 }[kind];
+    const keys = classes.map((one) => one.key);
+    const keyed = column(kind, by);
+    const number = (k) => keys.indexOf(value(keyed, k) || "");
+    return new Shapes(data[kind].shapes, classes.map(look), number, { pane: kind }).addTo(map);
   }
 
-  const line = (color, weight, opacity) => (shape) => L.polyline(shape, { color, weight, opacity });
-  const coverage = draw("inspected", (shape, r) =>
-    L.polygon(shape, { color: STATUS[r.status], weight: r.status === "inspected" ? 0 : 1, fillOpacity: r.status === "inspected" ? 0.06 : 0.3 }));
-  const segments = draw("segments", (shape, r) => line(CONDITION[r.priority || ""], 10, 0.6)(shape));
-  const cracks = draw("cracks", (shape, r) => line(SEVERITY[r.severity_d6433], 2, 1)(shape));
-
+  const worstOnTop = (entries) => [...entries].reverse();
+  map.fitBounds(data.bounds);
   const overlays = {};
   if (data.image) {
-    const image = L.imageOverlay(data.image.url, data.image.bounds, { alt: "imagery" }).addTo(map);
-    overlays["imagery"] = image;
+    map.createPane("imagery").style.zIndex = 300;
+    const image = L.imageOverlay(data.image.url, data.image.bounds, { alt: "imagery", pane: "imagery" });
+    overlays["imagery"] = image.addTo(map);
   }
-  overlays["inspected"] = coverage.group.addTo(map);
-  if (segments.layers.length) overlays["road segments"] = segments.group.addTo(map);
-  overlays["cracks"] = cracks.group.addTo(map);
+  const layers = {};
+  layers.inspected = draw("inspected", data.legend.status, "status", (entry) => ({
+    color: entry.color, opacity: 1, weight: entry.key === "inspected" ? 0 : 1,
+    fill: entry.key === "inspected" ? 0.06 : 0.3,
+  }));
+  overlays["inspected"] = layers.inspected;
+  if (data.segments.shapes.parts.length) {
+    layers.segments = draw("segments", worstOnTop(data.legend.condition), "priority",
+      (entry) => ({ color: entry.color, weight: 10, opacity: 0.6, fill: 0 }));
+    overlays["road segments"] = layers.segments;
+  }
+  layers.cracks = draw("cracks", worstOnTop(data.legend.severity), "severity_d6433",
+    (entry) => ({ color: entry.color, weight: 2, opacity: 1, fill: 0 }));
+  overlays["cracks"] = layers.cracks;
   L.control.layers(null, overlays, { collapsed: false }).addTo(map);
-  map.fitBounds(data.bounds);
+
+  function under(latlng) {
+    for (const [kind, reach] of [["cracks", CRACK_REACH_PX], ["segments", SEGMENT_REACH_PX], ["inspected", 0]]) {
+      const k = layers[kind] ? layers[kind].at(latlng, reach) : -1;
+      if (k >= 0) return { kind, k };
+    }
+    return null;
+  }
+
+  map.on("click", (event) => {
+    const found = under(event.latlng);
+    if (found) open(found.kind, found.k, event.latlng);
+  });
+  map.on("mousemove", (event) => {
+    const found = under(event.latlng);
+    const isLine = found !== null && found.kind !== "inspected";
+    map.getContainer().style.cursor = isLine ? "pointer" : "";
+  });
 
   function legend(title, entries) {
     const box = element("div");
@@ -87,12 +106,11 @@
     document.getElementById("legend").append(box);
   }
   legend("Cracks", data.legend.severity);
-  if (segments.layers.length) legend("Road segments", data.legend.condition);
+  if (layers.segments) legend("Road segments", data.legend.condition);
   legend("Imagery", data.legend.status);
 
   // A ranked table, by which the map can be used without a mouse.
-  function ranked(title, kind, drawn, columns, isOpen) {
-    const names = data[kind].columns;
+  function ranked(title, kind, columns, isOpen) {
     const box = element("details");
     box.open = isOpen;
     const table = element("table");
@@ -100,27 +118,28 @@
     columns.forEach(([name, label, isText]) => {
       const cell = element("th", label);
       cell.scope = "col";
-      cell.title = data[kind].meanings[names.indexOf(name)];
+      cell.title = column(kind, name).meaning;
       if (isText) cell.className = "text";
       head.append(cell);
     });
     const body = table.createTBody();
     data[kind].ranked.forEach((k) => {
-      const record = data[kind].rows[k];
       const row = body.insertRow();
-      columns.forEach(([name, , isText], column) => {
+      columns.forEach(([name, , isText], place) => {
         const cell = row.insertCell();
-        const text = shown(record[names.indexOf(name)]);
+        const plain = shown(value(column(kind, name), k));
+        const text = isText && place === 0 ? plain.replaceAll("_", " ") : plain; // a class, no id
         if (isText) cell.className = "text";
-        if (column !== 1) {
+        if (place !== 1) {
           cell.textContent = text;
           return;
         }
         const button = element("button", text);
         button.type = "button";
+        button.className = "id";
         button.addEventListener("click", () => {
-          map.fitBounds(drawn.layers[k].getBounds(), { maxZoom: 24, padding: [40, 40] });
-          open(drawn.layers[k], record, kind);
+          map.fitBounds(layers[kind].bounds(k), { maxZoom: 24, padding: [40, 40] });
+          open(kind, k, layers[kind].middle(k));
         });
         cell.append(button);
       });
@@ -134,15 +153,18 @@
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape") map.closePopup();
   });
-  if (segments.layers.length) {
-    ranked("Segments, worst first", "segments", segments, [
+  if (layers.segments) {
+    ranked("Segments, worst first", "segments", [
       ["rank", "rank"], ["segment_id", "segment", true], ["name", "street", true],
       ["zeb_cell_pct", "cells %"], ["crack_length_m", "cracks m"],
     ], true);
   }
-  ranked("Cracks, worst first", "cracks", cracks, [
+  ranked("Cracks, worst first", "cracks", [
     ["severity_d6433", "severity", true], ["crack_id", "crack", true], ["length_m", "m"],
     ["width_mean_mm", "mm"],
-  ], !segments.layers.length);
-  document.body.dataset.ready = String(Math.round(performance.now()));
+  ], !layers.segments);
+  window.crackMap = { map, layers }; // for whoever extends or tests the page
+  requestAnimationFrame(() => setTimeout(() => { // after the first picture is drawn
+    document.body.dataset.ready = String(Math.round(performance.now()));
+  }));
 })();
