@@ -16,6 +16,7 @@ import fcntl
 import json
 import os
 import shutil
+import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,10 +26,13 @@ from typing import Any
 import yaml
 
 from jobs.train_job import TrainJob
-from wpcrack.errors import ConfigError, DataError
+from wpcrack.errors import ConfigError, DataError, TrainingError
 
 CONFIG, METRICS, REPORT, CARD = "config.yaml", "metrics.jsonl", "report.json", "MODEL_CARD.md"
 CHECKPOINTS, TENSORBOARD, LOCK = "checkpoints", "tensorboard", ".lock"
+WRITER = ".writer.lock"
+LEAVING_S = 60.0
+"""After the SIGKILL of a driver its Ray needs some seconds to end the workers."""
 OWN = {CONFIG, METRICS, REPORT, CARD, CHECKPOINTS, TENSORBOARD, LOCK, "model"}
 RAY_OWN = {"checkpoint_manager_snapshot.json", ".validate_storage_marker"}
 FREE_KEYS = ("resume", "run_dir", "scaling")
@@ -90,6 +94,33 @@ def open_run(job: TrainJob, kind: FolderKind = TRAINING) -> Iterator[Path]:
         yield root
 
 
+@contextmanager
+def sole_writer(root: Path, patience_s: float = LEAVING_S) -> Iterator[None]:
+    """Keeps the worker of a driver that was just killed from writing beside its successor.
+
+    Args:
+        root: run folder.
+        patience_s: how long to wait for the other to end.
+
+    Raises:
+        TrainingError: It does not.
+    """
+    with (root / WRITER).open("w") as lock:
+        end = time.monotonic() + patience_s
+        while True:
+            try:
+                fcntl.flock(lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise TrainingError(
+                        f"a worker of an earlier start still writes in {root}; end that process, "
+                        "and the same command continues"
+                    ) from None
+                time.sleep(0.2)
+        yield
+
+
 def refuse_foreign(root: Path, kind: FolderKind = TRAINING) -> None:
     """Never works, and above all never deletes, in a folder that holds something else."""
     if root.exists() and not root.is_dir():
@@ -104,11 +135,11 @@ def refuse_foreign(root: Path, kind: FolderKind = TRAINING) -> None:
 
 
 def empty(root: Path) -> None:
-    """Removes everything but the lock."""
+    """Removes everything but the locks."""
     for path in root.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
-        elif path.name != LOCK:
+        elif path.name not in (LOCK, WRITER):
             path.unlink()
 
 

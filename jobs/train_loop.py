@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from jobs.train_folder import METRICS, TENSORBOARD, truncate_metrics
+from jobs.train_folder import METRICS, TENSORBOARD, sole_writer, truncate_metrics
 from jobs.train_job import TrainJob, masked_pairs
 from jobs.train_states import LocalStates, RayStates, States
 from jobs.versions import versions
@@ -50,9 +51,22 @@ def train_loop(
     torch.set_num_threads(job.scaling.threads)
     context = ray.train.get_context()
     shard = Shard(context.get_world_rank(), context.get_world_size())
-    local = job.scaling.num_workers == 0
-    device = torch.device("cpu") if local else ray.train.torch.get_device()
-    states: States = LocalStates(job) if local else RayStates(job)
+    if job.scaling.num_workers == 0:
+        train(job, shard, torch.device("cpu"), LocalStates(job), after_epoch)
+        return
+    writes = sole_writer(job.run_dir) if shard.rank == 0 else nullcontext()
+    with writes:
+        train(job, shard, ray.train.torch.get_device(), RayStates(job), after_epoch)
+
+
+def train(
+    job: TrainJob,
+    shard: Shard,
+    device: torch.device,
+    states: States,
+    after_epoch: Callable[[dict[str, Any]], None] | None,
+) -> None:
+    """What is left of a run, on one rank."""
     data = read_image_level(job.data.root, val_fraction=job.data.val_fraction, seed=job.seed)
     trainer = Trainer(job, data, masked=masked_pairs(job.data), shard=shard, device=device)
     state = states.latest()

@@ -15,10 +15,11 @@ from jobs.train_folder import (
     differences,
     open_run,
     read_metrics,
+    sole_writer,
     truncate_metrics,
 )
 from jobs.train_job import TrainJob
-from wpcrack.errors import ConfigError, DataError
+from wpcrack.errors import ConfigError, DataError, TrainingError
 
 
 def job(run_dir: Path, **changes: object) -> TrainJob:
@@ -88,6 +89,17 @@ def test_a_run_dir_below_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot be written"):
         open_run(job(tmp_path / "file" / "run")).__enter__()
+
+
+def test_a_worker_of_a_killed_driver_is_waited_for(tmp_path: Path) -> None:
+    with (
+        sole_writer(tmp_path),
+        pytest.raises(TrainingError, match="still writes"),
+        sole_writer(tmp_path, patience_s=0.3),
+    ):
+        pass
+    with sole_writer(tmp_path, patience_s=0):
+        pass
 
 
 def test_epochs_that_run_again_and_half_lines_are_dropped(tmp_path: Path) -> None:
