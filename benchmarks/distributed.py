@@ -96,6 +96,7 @@ def report(options: argparse.Namespace, folder: Path) -> None:
         places[side] = folder / str(side)
         draw_folder(places[side], side)
     base = places[128]
+    print("one worker, two workers, Ray, windows: a few minutes each", file=sys.stderr, flush=True)
     plain = measured(options, base, 1)
     two = measured(options, base, 2)
     ray = on_ray(options, base)

@@ -27,7 +27,7 @@ STATES = {"adamw": 2, "sgd": 1}
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes of one worker in the stage that needs most, without the program itself (see README)."""
+    """Bytes of one worker in the stage that needs most, without those of the program itself."""
 
     weights: int
     """Networks, teacher and average."""
