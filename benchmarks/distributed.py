@@ -205,6 +205,7 @@ def on_ray(options: argparse.Namespace, folder: Path) -> Cost:
     """One Ray Train worker of one thread."""
     from jobs.train import run_training
 
+    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 would be measured as a loss
     run_training(job_of(options, folder), local=True)
     cost = Cost()
     for epoch in read_metrics(folder / "run" / METRICS):
