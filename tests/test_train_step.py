@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -40,7 +41,7 @@ def make(train_step: ModuleType, variant: str, *settings: str, drops: bool = Fal
 
 def doubled(train_step: ModuleType, side: int = 64) -> object:
     batch = train_step.noise(side)
-    return type(batch)(*(value.double() for value in vars(batch).values()))
+    return replace(batch, **{k: v.double() for k, v in vars(batch).items() if v is not None})
 
 
 @pytest.mark.parametrize("recompute", ["true", "false"])
