@@ -74,6 +74,7 @@ def map_data(package: Path, options: MapOptions) -> dict[str, Any]:
         "summary": summary + shown,
         "note": terms.not_claimed,
         "legend": legend(terms.rules),
+        "failures": _failures(inspected),
         "bounds": _bounds(placed),
         "image": None,
         "cracks": records(cracks, CRACK, _first(cracks)),
@@ -138,12 +139,19 @@ def _cracks(package: Path, most: int) -> tuple[geopandas.GeoDataFrame, pd.DataFr
     return geopandas.GeoDataFrame(worst, geometry=shapes, crs=lines.crs), table
 
 
+def _failures(inspected: geopandas.GeoDataFrame) -> list[list[str]]:
+    """File or block, and reason; also of tiles that have no place on the map."""
+    failed = inspected[inspected["status"].isin(["failed", "partial"])].head(TABLE_ROWS)
+    where = failed["block_id"].fillna(failed["tiles_failed"])
+    return [[str(place), str(why)] for place, why in zip(where, failed["reason"], strict=True)]
+
+
 def _blocks(inspected: geopandas.GeoDataFrame) -> str:
     blocks = int(inspected["block_id"].notna().sum())
     failed = int(inspected["status"].isin(["failed", "partial"]).sum())
     if not failed:
-        return f"Nothing failed in {blocks} blocks."
-    return f"Of {blocks} blocks and the files behind them {failed} failed, wholly or in part."
+        return f"Nothing failed in {blocks} {'block' if blocks == 1 else 'blocks'}."
+    return f"Failed, wholly or in part: {failed} of {blocks} blocks and the files behind them."
 
 
 def _first(cracks: geopandas.GeoDataFrame) -> list[int]:

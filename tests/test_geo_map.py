@@ -31,6 +31,7 @@ from geo.reduce import reduced
 from geo.roads import RoadOptions
 from geo.rules import Rules
 from geo.schema import CRACK
+from geo.tiles import TileProblem
 
 HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=alert(1)>"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -64,7 +65,14 @@ def street(tmp_path_factory) -> tuple[Path, Mosaic]:
     row = InspectedRow.of(block, np.ones_like(mask), (), mosaic.grid, seconds=0)
     write_part(folder / "b.parquet", found, row)
     chosen = RoadOptions(folder / "roads.gpkg", id="ref", name="street", width="wide")
-    assemble([folder / "b.parquet"], folder / "out.gpkg", grid, AssembleOptions(roads=chosen))
+    broken = TileProblem(f"{HOSTILE}.tif", "is not a GeoTIFF; convert it")
+    assemble(
+        [folder / "b.parquet"],
+        folder / "out.gpkg",
+        grid,
+        AssembleOptions(roads=chosen),
+        problems=[broken],
+    )
     return folder / "out.gpkg", mosaic
 
 
@@ -87,6 +95,7 @@ def test_the_page_holds_every_layer_and_no_address(street, tmp_path):
     assert len(values(data["cracks"], "crack_id")) == 3
     assert values(data["segments"], "name") == ["Am Markt", HOSTILE]
     assert values(data["inspected"], "status") == ["inspected"]
+    assert data["failures"] == [[f"{HOSTILE}.tif", "is not a GeoTIFF; convert it"]]
     (south, west), (north, east) = data["bounds"]
     assert 52.3 < south < north < 52.4
     assert 8.9 < west < east < 9.1
@@ -243,6 +252,8 @@ def test_a_browser_draws_the_page_offline_and_shows_hostile_text_as_text(street,
         assert "R2-000" in shown.run(POPUP)
         assert HOSTILE in shown.run(POPUP)
         assert "segment_id R2-000" in shown.run(SAID)
+        failed = shown.run("document.querySelector('#tables li').textContent")
+        assert failed == f"{HOSTILE}.tif: is not a GeoTIFF; convert it"
         assert shown.run("document.title") == "Crack map"
         assert shown.run("document.querySelectorAll('img[src=x], #tables script').length") == 0
         shown.picture(tmp_path / "shot.png")
@@ -339,6 +350,7 @@ def many_cracks(count):
     return {
         "summary": f"{count} cracks",
         "note": "",
+        "failures": [],
         "bounds": [[south, west], [north, east]],
         "image": None,
         "legend": legend(Rules()),

@@ -163,6 +163,13 @@
     ["severity_d6433", "severity", true], ["crack_id", "crack", true], ["length_m", "m"],
     ["width_mean_mm", "mm"],
   ], !layers.segments);
+  if (data.failures.length) {
+    const box = element("details");
+    const list = element("ul");
+    data.failures.forEach(([where, reason]) => list.append(element("li", `${where}: ${reason}`)));
+    box.append(element("summary", `Not inspected (${data.failures.length})`), list);
+    document.getElementById("tables").append(box);
+  }
   window.crackMap = { map, layers }; // for whoever extends or tests the page
   requestAnimationFrame(() => setTimeout(() => { // after the first picture is drawn
     document.body.dataset.ready = String(Math.round(performance.now()));
