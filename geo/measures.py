@@ -16,7 +16,7 @@ PROFILE_PX = 5
 P95 = 95
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class MeasuredBranch:
     """A centerline: (N, 2) col, row in mosaic pixels, with length and width."""
 
@@ -28,7 +28,7 @@ class MeasuredBranch:
     to_node: int
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Measures:
     """What is known of a whole crack beyond its area.
 

@@ -21,7 +21,7 @@ from geo.outlines import outlines
 from geo.pixel_set import IntArray, Owner, PixelSet, firsts
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Piece:
     """A crack, or the part of one that lies in a block.
 

@@ -82,7 +82,7 @@ def thinned(pixels: PixelSet, owner: NDArray[np.integer]) -> Thinned:
     number[left] = np.arange(len(left), dtype=np.int32)
     edges = _edges(left, number, pixels.neighbors)
     border, border_owner = _border(pixels, owner)
-    names = np.unique(owner[left])
+    names = owner[left][np.flatnonzero(np.diff(owner[left], prepend=-1))]  # they ascend
     return Thinned(
         names.astype(np.int64),
         np.column_stack(pixels.places(pixels.keys[left])),
