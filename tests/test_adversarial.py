@@ -13,7 +13,6 @@ from wpcrack.adversarial import (
     CrackPart,
     classifier_terms,
     detector_terms,
-    label_batch,
     off_crack,
     reconstructor_terms,
 )
@@ -24,6 +23,7 @@ from wpcrack.networks import Networks
 from wpcrack.optim import frozen
 from wpcrack.pseudo_label import PseudoLabel
 from wpcrack.stages import Learner
+from wpcrack.teaching import label_batch
 
 Weights = dict[str, Tensor]
 

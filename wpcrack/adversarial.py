@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +19,10 @@ from torch.utils.checkpoint import checkpoint
 from wpcrack import losses
 from wpcrack.batch import Batch, CrackPart
 from wpcrack.cam import crack_map, upsample
-from wpcrack.config import LossConfig, MethodConfig, PseudoLabelConfig
-from wpcrack.networks import CRACK, Activation, Classifier, Encoding, Features, Networks
+from wpcrack.config import LossConfig, MethodConfig
+from wpcrack.networks import CRACK, Activation, Encoding, Features, Networks
 from wpcrack.optim import Optimizers, Terms, descend, evaluating, frozen
-from wpcrack.pseudo_label import PseudoLabel, pseudo_label, refine
+from wpcrack.pseudo_label import PseudoLabel
 
 
 @dataclass
@@ -301,40 +300,3 @@ def detector_terms(
             logits, batch.has_crack, batch.roads, config.det_alarm_fraction
         )
     return terms
-
-
-def label_batch(
-    teacher: Classifier,
-    batch: Batch,
-    config: PseudoLabelConfig,
-    cam_norm: Literal["sigmoid", "max"],
-    features: Features | None = None,
-    averaged: Networks | None = None,
-) -> PseudoLabel:
-    """Pseudo label from the CAM of `teacher` (by default the averaged classifier), no gradient.
-
-    A road image has no crack to refine, so only the crack images are looked at.
-
-    Args:
-        teacher: the classifier whose CAM counts.
-        batch: the local batch.
-        config: refiners and thresholds.
-        cam_norm: how CAM logits become a map.
-        features: of the teacher's encoder on the batch, if they are known.
-        averaged: networks in eval mode whose detector has a say too (self-training).
-    """
-    part = CrackPart.of(batch)
-    image, shown = batch.to_label[part.index], part.shown.view(-1, 1, 1, 1)
-    with torch.no_grad():
-        if features is None:
-            cam = teacher(image).cam
-        else:
-            cam, _ = teacher.head(features.of(part.index))
-        with torch.autocast(image.device.type, enabled=False):
-            found = refine(image, shown * crack_map(cam, batch.size, cam_norm), config)
-        if averaged is not None:
-            seen = shown * torch.sigmoid(averaged(image).float())
-            found = torch.lerp(found, seen, config.self_training)
-        refined = torch.zeros_like(batch.erased)
-        refined[part.index] = found
-        return pseudo_label(refined, batch.has_crack, config)

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from wpcrack import distributed, losses
-from wpcrack.adversarial import adversarial_step, detector_step, label_batch
+from wpcrack.adversarial import adversarial_step, detector_step
 from wpcrack.batch import Batch
 from wpcrack.config import MethodConfig, TrainConfig
 from wpcrack.errors import NotFiniteError, TrainingError
@@ -32,6 +32,7 @@ from wpcrack.optim import (
     set_learning_rate,
 )
 from wpcrack.pseudo_label import PseudoLabel, require_refiners
+from wpcrack.teaching import label_batch
 
 STAGES = ("warmup", "adversarial", "detector")
 PHASES = {
