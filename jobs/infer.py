@@ -31,7 +31,7 @@ from jobs.infer_ray import compute
 from jobs.infer_report import Failures, InferReport
 from jobs.infer_state import WorkFolder, explained, finished_blocks, open_work
 from jobs.infer_worker import BlockResult, Plan, PredictorFactory
-from jobs.ray_session import stop_on_sigterm
+from jobs.stop_signals import stop_on_sigterm
 from jobs.work_record import JobRecord
 
 __all__ = ["Forecast", "InferJob", "InferReport", "plan_inference", "run_inference"]

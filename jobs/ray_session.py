@@ -10,16 +10,14 @@ from __future__ import annotations
 import logging
 import math
 import os
-import signal
 import socket
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from contextlib import contextmanager
 
 from jobs.ray_capacity import reachable_resources
+from jobs.stop_signals import sigterm_kept, undisturbed
 from wpcrack.errors import ConfigError
 
 LOCAL_ENVIRONMENT = {
@@ -79,7 +77,7 @@ def ray_session(
         return
     address = "local" if local else os.environ.get("RAY_ADDRESS") or "local"
     try:
-        with _sigterm_kept():
+        with sigterm_kept():
             if address == "local":
                 _start(math.ceil(cpus) + READER_CPUS, dashboard)
             else:
@@ -87,19 +85,8 @@ def ray_session(
         _require(cpus + READER_CPUS, gpus, address)
         yield
     finally:
-        with _undisturbed():
+        with undisturbed():
             ray.shutdown()
-
-
-@contextmanager
-def stop_on_sigterm() -> Iterator[None]:
-    """Makes SIGTERM end a job like Ctrl-C does, with everything that follows from it."""
-
-    def interrupt(_signum: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    with _handlers(interrupt, signal.SIGTERM):
-        yield
 
 
 def _start(cpus: int, dashboard: bool) -> None:
@@ -203,32 +190,6 @@ def _stderr_held_back() -> Iterator[None]:
         finally:
             os.dup2(terminal, 2)
             os.close(terminal)
-
-
-@contextmanager
-def _sigterm_kept() -> Iterator[None]:
-    """Keeps Ray from replacing the job's handler by one that exits at once."""
-    with _handlers(signal.getsignal(signal.SIGTERM), signal.SIGTERM):
-        yield
-
-
-def _undisturbed() -> AbstractContextManager[None]:
-    """Ignores Ctrl-C and SIGTERM for the seconds in which Ray's processes are ended."""
-    return _handlers(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM)
-
-
-@contextmanager
-def _handlers(handler: Any, *numbers: signal.Signals) -> Iterator[None]:
-    """Sets signal handlers and restores what was there before, not what came in between."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set handlers; signals of a caller's process are its own
-        return
-    before = {number: signal.signal(number, handler) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, former in before.items():
-            signal.signal(number, former)
 
 
 def _first_line(error: Exception) -> str:

@@ -18,7 +18,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.ray_session import prepare_environment, ray_session, stop_on_sigterm
+from jobs.ray_session import prepare_environment, ray_session
+from jobs.stop_signals import stop_on_sigterm
 from jobs.train_folder import METRICS, open_run, read_metrics
 from jobs.train_job import TrainJob, masked_pairs
 from jobs.train_progress import ProgressLines

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import torch
 
+from jobs.stop_signals import postponed
 from jobs.train_folder import CHECKPOINTS, METRICS, read_metrics
 from jobs.train_job import TrainJob
 from wpcrack import distributed
@@ -166,13 +167,13 @@ def folder_name(epoch: int) -> str:
 
 
 def write_state(state: Mapping[str, Any], folder: Path, epoch: int) -> None:
-    """Writes a state and waits until it is on the disk.
+    """Writes a state and waits until it is on the disk; Ctrl-C waits too.
 
     Raises:
         TrainingError: It cannot be written.
     """
     try:
-        with (folder / STATE).open("wb") as file:
+        with postponed(), (folder / STATE).open("wb") as file:
             torch.save(dict(state), file)
             file.flush()
             os.fsync(file.fileno())

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from jobs.ray_session import stop_on_sigterm
+from jobs.stop_signals import stop_on_sigterm
 from jobs.train import check_readable
 from jobs.train_folder import REPORT, open_run, write_text
 from jobs.train_job import masked_pairs

@@ -12,8 +12,8 @@ from jobs.ray_session import (
     LOCAL_ENVIRONMENT,
     prepare_environment,
     ray_session,
-    stop_on_sigterm,
 )
+from jobs.stop_signals import stop_on_sigterm
 from wpcrack.errors import ConfigError
 
 

@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 
 from jobs import train_states
+from jobs.stop_signals import stop_on_sigterm
 from jobs.train import Watch, run_training
 from jobs.train_folder import CHECKPOINTS, METRICS, read_metrics
 from jobs.train_job import TrainJob
@@ -301,6 +302,24 @@ def test_an_error_that_is_not_the_disks_stays_what_it_is(
     monkeypatch.setattr(train_states.torch, "save", fails)
     with pytest.raises(RuntimeError, match="a bug"):
         train_states.write_state({}, tmp_path, 0)
+
+
+def test_a_stop_while_a_state_is_written_waits_for_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stopping:
+        def __reduce__(self) -> tuple[Any, ...]:
+            signal.raise_signal(signal.SIGTERM)
+            return (dict, ())
+
+    folder = tmp_path / "epoch_00000"
+    folder.mkdir()
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), stop_on_sigterm():
+        train_states.write_state({"epoch": 7, "stopping": Stopping()}, folder, 7)
+    assert complete(tmp_path) == [folder]
+    assert torch.load(folder / train_states.STATE, weights_only=False)["epoch"] == 7
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 # -- the driver dies ---------------------------------------------------------------------------

@@ -1,0 +1,65 @@
+"""What Ctrl-C and SIGTERM do in a job, and where they have to wait.
+
+Only the main thread may set handlers; in others nothing is changed, and the signals of the process
+belong to whoever owns its main thread.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+
+@contextmanager
+def stop_on_sigterm() -> Iterator[None]:
+    """Makes SIGTERM end a job like Ctrl-C does, with everything that follows from it."""
+
+    def interrupt(_signum: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    with _handlers(interrupt, signal.SIGTERM):
+        yield
+
+
+@contextmanager
+def sigterm_kept() -> Iterator[None]:
+    """Keeps Ray from replacing the job's handler by one that exits at once."""
+    with _handlers(signal.getsignal(signal.SIGTERM), signal.SIGTERM):
+        yield
+
+
+def undisturbed() -> AbstractContextManager[None]:
+    """Ignores Ctrl-C and SIGTERM for the seconds in which Ray's processes are ended."""
+    return _handlers(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def postponed() -> Iterator[None]:
+    """Holds Ctrl-C and SIGTERM back until the end of a step that must not break in the middle.
+
+    A KeyboardInterrupt inside torch's file writer ends as a RuntimeError about the file.
+    """
+    came: list[int] = []
+    try:
+        with _handlers(lambda number, _frame: came.append(number), signal.SIGINT, signal.SIGTERM):
+            yield
+    finally:
+        if came:
+            signal.raise_signal(came[0])
+
+
+@contextmanager
+def _handlers(handler: Any, *numbers: signal.Signals) -> Iterator[None]:
+    """Sets signal handlers and restores what was there before, not what came in between."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, former in before.items():
+            signal.signal(number, former)
