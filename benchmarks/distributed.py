@@ -6,6 +6,7 @@ Run from the repository root, on a machine that does nothing else:
 Everything runs the default preset on drawn windows with one thread for each worker. A second of a
 training is that of its stages in the proportion of their default steps; the first epoch of a stage
 is not timed. "averaging" holds the time of the all_reduce and that of waiting for the other rank.
+"without talking" are two loops of half a batch each: what two threads of the machine give at most.
 The table for 8 GPUs is an estimate: bytes are measured, link speeds are published ones, and no GPU
 was used.
 """
@@ -76,6 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="tiny networks, two window sizes")
     parser.add_argument("--rank", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--ranks", type=int, default=1, help=argparse.SUPPRESS)
+    parser.add_argument("--apart", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.quick:
@@ -99,9 +101,11 @@ def report(options: argparse.Namespace, folder: Path) -> None:
     print("one worker, two workers, Ray, windows: a few minutes each", file=sys.stderr, flush=True)
     plain = measured(options, base, 1)
     two = measured(options, base, 2)
+    apart = measured(options, base, 2, apart=True)
     ray = on_ray(options, base)
     print(f"\n{'':34}{'reached':>9}{'target':>9}")
     line("two workers / one, images/s", plain.seconds() / two.seconds(), TARGET_TWO)
+    print(f"{'the same without talking':34}{plain.seconds() / apart.seconds():9.2f}")
     line("Ray, 1 worker / plain loop, steps/s", plain.seconds() / ray.seconds(), TARGET_RAY)
     share = two.seconds("averaging_s") / two.seconds()
     print(f"{'share of averaging and waiting':34}{share:9.1%}")
@@ -150,11 +154,12 @@ def paper_bytes() -> dict[str, float]:
 # -- measured ----------------------------------------------------------------------------------
 
 
-def measured(options: argparse.Namespace, folder: Path, ranks: int) -> Cost:
-    """Ranks in processes of their own, without Ray."""
+def measured(options: argparse.Namespace, folder: Path, ranks: int, *, apart: bool = False) -> Cost:
+    """Ranks in processes of their own, without Ray; or as many loops that share nothing."""
     (folder / "store").unlink(missing_ok=True)
     command = [sys.executable, __file__, "--ranks", str(ranks), "--folder", str(folder)]
     command += ["--steps", str(options.steps), *(["--quick"] if options.quick else [])]
+    command += ["--apart"] if apart else []
     started = [
         subprocess.Popen([*command, "--rank", str(rank)], env=one_thread()) for rank in range(ranks)
     ]
@@ -174,7 +179,8 @@ def one_thread() -> dict[str, str]:
 def run_rank(options: argparse.Namespace) -> Cost:
     """What each rank does: a training of two epochs a stage."""
     torch.set_num_threads(1)
-    if options.ranks > 1:
+    talks = options.ranks > 1 and not options.apart
+    if talks:
         store = f"file://{options.folder}/store"
         dist.init_process_group("gloo", store, rank=options.rank, world_size=options.ranks)
     spent = {"seconds": 0.0, "bytes": 0.0}
@@ -190,13 +196,16 @@ def run_rank(options: argparse.Namespace) -> Cost:
     distributed.average_gradients = timed
     job = job_of(options, options.folder)
     shard, cost = Shard(options.rank, options.ranks), Cost()
+    if options.apart:
+        train = job.train.model_copy(update={"batch_size": job.train.batch_size // options.ranks})
+        job, shard = job.model_copy(update={"train": train}), Shard()
     for epoch in Trainer(job, read_image_level(job.data.root), shard=shard).epochs():
         cost.step_s[epoch.stage] = job.train.batch_size / epoch.metrics["train/images_per_s"]
         cost.averaging_s[epoch.stage] = spent["seconds"] / options.steps
         cost.averaged_bytes[epoch.stage] = spent["bytes"] / options.steps
         spent.update(seconds=0.0, bytes=0.0)
     cost.peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    if options.ranks > 1:
+    if talks:
         dist.destroy_process_group()
     return cost
 

@@ -117,7 +117,7 @@ def listing(options: argparse.Namespace, folder: Path) -> None:
 
 def actors(options: argparse.Namespace, folder: Path) -> None:
     """Twice the actors, one thread each."""
-    side, count = (SMALL_TILE_PX, 2) if options.quick else (TILE_PX, 1)
+    side, count = (SMALL_TILE_PX, 2) if options.quick else (TILE_PX, 2)
     draw_tiles(folder / "tiles", (count, count), side, options.seed)
     model = options.model or random_model(folder / "random")
     speed: dict[int, Measured] = {}

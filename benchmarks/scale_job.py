@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -109,12 +108,11 @@ def plan(order: dict[str, Any]) -> dict[str, float]:
     with watch:
         made = make_plan(job, open_mosaic(job, None, lambda text: None))
     seconds = time.monotonic() - begin
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return {
         "tiles": len(made.mosaic.tiles),
         "blocks": len(made.blocks),
         "seconds": seconds,
-        "cpu_s": sum(usage.ru_utime + usage.ru_stime for usage in used),
+        "cpu_s": watch.cpu_since(0.0),
         "peak_mb": max(own_peak_mb(), watch.helper_mb),
     }
 

@@ -21,12 +21,11 @@ from geo.features import (
 from geo.geopackage import LayerData, publish
 from geo.grid import Grid
 from geo.inspected import inspected_rows
+from geo.joining import Joining
 from geo.parts import InspectedRow, read_part, write_part
-from geo.piece_table import to_pieces, to_table
 from geo.roads import RoadNetwork, read_roads
 from geo.run_record import RunRecord, run_rows
 from geo.schema import CENTERLINE, CRACK, INSPECTED, ROAD_SEGMENT, RUN
-from geo.seams import join
 from geo.segment_rows import segment_rows, write_csv
 from geo.segments import RoadSurvey
 from geo.tiles import TileProblem
@@ -69,8 +68,8 @@ def assemble(
 ) -> AssembleReport:
     """Write all layers from the parts of all blocks.
 
-    Pieces that touch a seam are held until all parts are read and joined then; the others stream
-    through. An existing ``out`` stays until the new file is complete and checked.
+    Pieces that touch a seam are joined when all parts have been read (`geo.joining`); the others
+    stream through. An existing ``out`` stays until the new file is complete and checked.
 
     Args:
         parts: files of `write_part`, one per block, in any order.
@@ -86,7 +85,7 @@ def assemble(
         OutputError: ``out`` cannot be written.
     """
     chosen = options or AssembleOptions()
-    cracks = _Cracks(sorted(parts), grid, chosen)
+    cracks = _Cracks(sorted(parts), grid, chosen, out)
     roads = _road_survey(chosen, grid)
     table = segments_csv or out.with_name(SEGMENTS_CSV)
     rows = (crack_rows(table, grid, chosen, roads) for table in cracks.tables())
@@ -99,7 +98,10 @@ def assemble(
     if roads is not None:
         layers.append(LayerData(ROAD_SEGMENT, _surveyed(roads, cracks, table)))
     about = {"model": chosen.model, "run_id": chosen.run_id}
-    publish(out, grid.crs, layers, about, rules=chosen.rules, parquet="parquet" in chosen.formats)
+    with cracks.joining:
+        publish(
+            out, grid.crs, layers, about, rules=chosen.rules, parquet="parquet" in chosen.formats
+        )
     return AssembleReport(
         path=out,
         n_cracks=cracks.kept,
@@ -134,11 +136,13 @@ def _surveyed(roads: RoadSurvey, cracks: _Cracks, table: Path) -> Iterator[pa.Re
 class _Cracks:
     """Whole cracks of all parts, as often as they are asked for, and sums over them."""
 
-    def __init__(self, parts: Sequence[Path], grid: Grid, options: AssembleOptions) -> None:
+    def __init__(
+        self, parts: Sequence[Path], grid: Grid, options: AssembleOptions, out: Path
+    ) -> None:
         self._parts = parts
+        self.joining = Joining(parts, grid, out)
         self.grid = grid
         self.options = options
-        self._joined: pa.Table | None = None
         self.rows: list[InspectedRow] = []
         self.kept = self.dropped = self.pixels = 0
         self.length_m = 0.0
@@ -146,23 +150,20 @@ class _Cracks:
     def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Tables of cracks that are large enough: part by part, then those joined across seams.
 
-        The first time all columns are needed, as the pieces at seams are kept and joined then.
+        The first time all columns are needed, as pieces at seams are joined then.
         """
-        first = self._joined is None
+        first = not self.joining.is_done
         assert columns is None or not first, "pieces cannot be joined without their columns"
         wanted = None if columns is None else (*columns, "seam_pixels")
-        waiting: list[pa.Table] = []
-        for path in self._parts:
+        for number, path in enumerate(self._parts):
             part = read_part(path, wanted)
             whole = np.equal(pc.list_value_length(part.pieces["seam_pixels"]).to_numpy(), 0)
             if first:
                 self.rows.append(part.inspected)
-                waiting.append(part.pieces.filter(pa.array(~whole)))
+                self.joining.add(number, part.pieces, np.flatnonzero(~whole))
             yield self._filtered(part.pieces.filter(pa.array(whole)), count=first)
-        if self._joined is None:
-            cut = [piece for table in waiting for piece in to_pieces(table)]
-            self._joined = to_table(join(cut, self.grid))
-        yield self._filtered(self._joined, count=first)
+        for table in self.joining.tables(columns):
+            yield self._filtered(table, count=first)
 
     def _filtered(self, cracks: pa.Table, *, count: bool) -> pa.Table:
         keep = large_enough(cracks, self.grid, self.options)

@@ -42,6 +42,10 @@ SCHEMA = pa.schema(
 )
 
 
+UNMEASURED = tuple(name for name in SCHEMA.names if name not in (*MEASURES, "branches"))
+"""Columns of a piece at a seam."""
+
+
 def to_table(pieces: Sequence[Piece]) -> pa.Table:
     """Columns of `SCHEMA`; geometries as WKB in mosaic pixel coordinates."""
     columns: dict[str, Any] = {

@@ -116,14 +116,14 @@ class PixelSet:
         below = np.flatnonzero(~lacks[S])
         first = lacks[W][below] | lacks[W][beside[S][below]]  # of the pixels that two runs share
         upper = below[first]
-        part_of_run = _components(run[upper], run[beside[S][upper]], int(run[-1]) + 1)
+        part_of_run = graph_components(run[upper], run[beside[S][upper]], int(run[-1]) + 1)
         part = part_of_run[run]
         pairs = []
         for step, side in ((SW, W), (SE, E)):
             corner = np.flatnonzero(((codes >> step) & 1).astype(bool) & lacks[S] & lacks[side])
             pairs.append(np.column_stack((part[corner], part[beside[step][corner]])))
         touching = np.concatenate(pairs)
-        whole = _components(touching[:, 0], touching[:, 1], int(part_of_run.max()) + 1)
+        whole = graph_components(touching[:, 0], touching[:, 1], int(part_of_run.max()) + 1)
         return part, whole[part]
 
     @property
@@ -144,7 +144,7 @@ def firsts(owner: NDArray[np.integer], count: int) -> IntArray:
     return first
 
 
-def _components(one: IntArray, other: IntArray, count: int) -> Owner:
+def graph_components(one: IntArray, other: IntArray, count: int) -> Owner:
     """(count,) component of each node of a graph; components are numbered by their first node."""
     if not len(one):
         return np.arange(count, dtype=np.int32)

@@ -8,6 +8,7 @@ import shapely
 from affine import Affine
 from rasterio.crs import CRS
 
+from geo import joining
 from geo.features import AssembleOptions
 from geo.grid import Grid, Window
 from geo.mosaic import Block
@@ -77,6 +78,19 @@ def test_every_column_of_every_layer_is_the_same(packages, n_blocks, layer):
     whole = table(packages[1], layer)
     assert len(whole) > 5
     pd.testing.assert_frame_equal(table(packages[n_blocks], layer), whole, check_exact=True)
+
+
+def test_joining_a_few_cracks_at_a_time_changes_nothing_and_leaves_nothing(
+    packages, tmp_path, monkeypatch
+):
+    read, original = [], joining.read_part
+    monkeypatch.setattr(joining, "AT_ONCE_PX", 40)
+    monkeypatch.setattr(joining, "read_part", lambda *a: read.append(a[0]) or original(*a))
+    few = package(tmp_path / "few", 37)
+    for layer in ("crack", "centerline", "road_segment"):
+        pd.testing.assert_frame_equal(table(few, layer), table(packages[37], layer))
+    assert len(read) > 37
+    assert not [path for path in few.path.parent.iterdir() if path.name.startswith(".")]
 
 
 @pytest.mark.parametrize("n_blocks", CUTS)

@@ -190,6 +190,39 @@ def test_failed_trials_are_run_again_only_on_request(
     assert (again.failed, again.finished) == (0, 2)
 
 
+def test_every_trial_has_the_seed_of_the_sweep_unless_seeds_are_searched(
+    data_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds: list[int] = []
+
+    class Noting(Drawn):
+        def __call__(self, job: TrainJob, *, watch: Watch) -> None:
+            seeds.append(job.seed)
+            super().__call__(job, watch=watch)
+
+    monkeypatch.setattr(tune_local, "run_training", Noting())
+    run_tune(make_job(data_set, tmp_path / "one", seed=7, tune={"trials": 3}))
+    space = {**SPACE, "seed": {"choice": [7, 8, 9]}}
+    run_tune(make_job(data_set, tmp_path / "all", seed=7, tune={"trials": 6, "space": space}))
+    assert seeds[:4] == [7, 7, 7, 7]  # the defaults of the second sweep are its first trial
+    assert len(set(seeds[4:])) > 1
+    assert [row["seed"] for row in rows(tmp_path / "one")] == ["7", "7", "7"]
+    assert [row["seed"] for row in rows(tmp_path / "all")] == [str(seed) for seed in seeds[3:]]
+
+
+def test_a_trial_that_really_diverges_is_noted_and_the_others_are_not_touched(
+    data_set: Path, tmp_path: Path
+) -> None:
+    space = {"optim.head_lr": {"choice": [2e-3, 1e30, 1e-3]}}
+    tune = {"space": space, "sampler": "grid", "trials": None, "asha": {"enabled": False}}
+    status = run_tune(make_job(data_set, tmp_path / "sweep", tune=tune))
+    table = rows(tmp_path / "sweep")
+    assert [row["status"] for row in table] == ["finished", "failed", "finished"]
+    assert table[1]["error"].startswith("TrainingError: ")
+    assert "not finite" in table[1]["error"]
+    assert (status.failed, status.is_complete) == (1, True)
+
+
 def test_another_config_in_the_same_folder_is_refused(
     data_set: Path, tmp_path: Path, drawn: Drawn
 ) -> None:

@@ -57,7 +57,8 @@ def panels(nets: Networks, teacher: Classifier, images: Tensor, config: MethodCo
     gap = torch.ones(len(images), 3, size[0], GAP_PX)
     parts = [images.float().cpu()]
     for values in maps:
-        parts += [gap, values.float().cpu().expand(-1, 3, -1, -1)]
+        shown = values.float().nan_to_num().cpu()  # of a network that has diverged
+        parts += [gap, shown.expand(-1, 3, -1, -1)]
     return torch.cat(parts, 3).clamp(0, 1)
 
 
