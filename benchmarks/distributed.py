@@ -186,12 +186,13 @@ def run_rank(options: argparse.Namespace) -> Cost:
     spent = {"seconds": 0.0, "bytes": 0.0}
     average = distributed.average_gradients
 
-    def timed(parameters: Any) -> None:
+    def timed(parameters: Any, counts: Any) -> Any:
         members = list(parameters)
         tick = time.perf_counter()
-        average(members)
+        summed = average(members, counts)
         spent["seconds"] += time.perf_counter() - tick
         spent["bytes"] += sum(4 * p.grad.numel() for p in members if p.grad is not None)
+        return summed
 
     distributed.average_gradients = timed
     job = job_of(options, options.folder)

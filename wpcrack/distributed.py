@@ -32,23 +32,31 @@ def broadcast_weights(module: nn.Module) -> None:
             dist.broadcast(tensor, 0)
 
 
-def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+def average_gradients(parameters: Iterable[nn.Parameter], counts: Tensor) -> Tensor:
     """Replaces each gradient by its mean over ranks, in one all_reduce.
 
     A parameter without a gradient keeps none, so that the optimizer leaves it alone as it does on
     a single rank. Which ones have a gradient follows from the network, not from data, so it is the
     same on every rank.
+
+    Args:
+        parameters: in the same order on every rank.
+        counts: (K,) travel with the gradients, since each all_reduce makes ranks wait.
+
+    Returns:
+        The counts, summed over ranks.
     """
     if world_size() == 1:
-        return
+        return counts
     members = [p.grad for p in parameters if p.grad is not None]
-    flat = torch.cat([gradient.reshape(-1) for gradient in members])
+    flat = torch.cat([*(gradient.reshape(-1) for gradient in members), counts.to(members[0])])
     dist.all_reduce(flat)
-    flat /= world_size()
     start = 0
     for gradient in members:  # in place: fused optimizers need the strides of the parameter
         gradient.copy_(flat[start : start + gradient.numel()].view(gradient.shape))
+        gradient /= world_size()
         start += gradient.numel()
+    return flat[start:]
 
 
 def average(values: Sequence[float], device: torch.device) -> list[float]:

@@ -169,34 +169,42 @@ def descend(
         add_gradients(terms)
         for name, term in terms.items():
             sums[name] = sums[name] + term.detach() if name in sums else term.detach()
-    distributed.average_gradients(parameters)
+    values = torch.stack(list(sums.values()))
+    broken = distributed.average_gradients(parameters, (~values.isfinite()).float())
     norm = nn.utils.clip_grad_norm_(parameters, math.inf if clip_norm is None else clip_norm)
-    if not norm.isfinite():
-        what = f"the gradient of {' + '.join(sums)}"
-        raise not_finite(what, f"norm={norm.item():.4g}", next(iter(sums)))
+    if not norm.isfinite() or broken.any():
+        raise not_finite(sums, broken, norm)
     for each in several:
         each.step()
     return sums
 
 
 def add_gradients(terms: Terms) -> None:
-    """Backward of the sum of the terms, if all are finite on every rank."""
+    """Backward of the sum of the terms."""
     values = torch.stack(list(terms.values()))
-    broken = distributed.total((~values.isfinite()).float(), values.device).tolist()
-    if any(broken):
-        name = list(terms)[broken.index(max(broken))]
-        here = ", ".join(f"{k}={v:.4g}" for k, v in zip(terms, values.tolist(), strict=True))
-        raise not_finite(f"loss term {name}", here, name)
     with torch.autocast(values.device.type, enabled=False):
         values.sum().backward()  # type: ignore[no-untyped-call]
 
 
-def not_finite(what: str, figures: str, term: str) -> NotFiniteError:
-    """The error for a loss or gradient that is infinite or no number."""
+def not_finite(terms: Terms, broken: Tensor, norm: Tensor) -> NotFiniteError:
+    """The error for a loss or gradient that is infinite or no number.
+
+    Args:
+        terms: as on this rank.
+        broken: (number of terms,) on how many ranks each is not finite.
+        norm: of the gradient.
+    """
+    if broken.any():
+        name = list(terms)[int(broken.argmax())]
+        here = ", ".join(f"{term}={value.item():.4g}" for term, value in terms.items())
+        what = f"loss term {name}"
+    else:
+        name, here = next(iter(terms)), f"norm={norm.item():.4g}"
+        what = f"the gradient of {' + '.join(terms)}"
     return NotFiniteError(
-        f"{what} is not finite ({figures}); the last checkpoint is kept: "
+        f"{what} is not finite ({here}); the last checkpoint is kept: "
         "lower optim.encoder_lr and optim.head_lr and start again",
-        term,
+        name,
     )
 
 
