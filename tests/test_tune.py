@@ -362,12 +362,7 @@ def test_a_sweep_killed_in_the_middle_is_continued_and_its_best_config_trains(
     tune = {"trials": 4, "concurrent": 2, "asha": {"grace": 2}}
     job = make_job(data_set, root, 1, tune=tune)
     (tmp_path / "job.json").write_text(job.model_dump_json(), encoding="utf-8")
-    code = (
-        "from pathlib import Path; from jobs.tune import TuneJob, run_tune\n"
-        f"job = TuneJob.model_validate_json(Path({str(tmp_path / 'job.json')!r}).read_text())\n"
-        "run_tune(job, local=True)\n"
-    )
-    command = [sys.executable, "-c", code]
+    command = sweeping(tmp_path / "job.json")
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(command, stderr=log, stdout=log, start_new_session=True)
         wait_until(lambda: bool(ended(root)) or process.poll() is not None, 400)
@@ -391,6 +386,41 @@ def test_a_sweep_killed_in_the_middle_is_continued_and_its_best_config_trains(
     assert run_training(chosen).epochs == 5
 
 
+@pytest.mark.ray
+def test_a_trial_whose_worker_dies_is_noted_and_the_sweep_goes_on(
+    data_set: Path, tmp_path: Path
+) -> None:
+    """As the kernel does when memory is short."""
+    root = tmp_path / "sweep"
+    tune = {"trials": 2, "concurrent": 1, "asha": {"enabled": False}}
+    scaling = {"num_workers": 1, "cpus_per_worker": 1, "max_failures": 0}
+    job = make_job(data_set, root, tune=tune, scaling=scaling)
+    (tmp_path / "job.json").write_text(job.model_dump_json(), encoding="utf-8")
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(
+            sweeping(tmp_path / "job.json"), stderr=log, stdout=log, start_new_session=True
+        )
+        first = trial_folder(root, 0) / METRICS
+        wait_until(lambda: first.is_file() or process.poll() is not None, 400)
+        for pid in trainers_of(process.pid, b"RayTrainWorker"):
+            os.kill(pid, signal.SIGKILL)
+        assert process.wait(400) == 0, (tmp_path / "log").read_text()
+    table = rows(root)
+    assert [row["status"] for row in table] == ["failed", "finished"]
+    assert "the workers failed" in table[0]["error"]
+    assert (root / "best.yaml").is_file()
+
+
+def sweeping(job: Path) -> list[str]:
+    """A process that runs a sweep."""
+    code = (
+        "from pathlib import Path; from jobs.tune import TuneJob, run_tune\n"
+        f"job = TuneJob.model_validate_json(Path({str(job)!r}).read_text())\n"
+        "run_tune(job, local=True)\n"
+    )
+    return [sys.executable, "-c", code]
+
+
 def ended(root: Path) -> list[int]:
     return [t.number for t in read_trials(root) if t.status != "running"]
 
@@ -402,15 +432,15 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> None:
         time.sleep(0.2)
 
 
-def trainers_of(session: int) -> list[int]:
-    """Processes of trials that are left of a session."""
-    found = []
+def trainers_of(session: int, *names: bytes) -> list[int]:
+    """Processes of a session that run trials, or that have one of these names."""
+    found, wanted = [], names or (b"Train", b"trial")
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = path.read_text().rsplit(")", 1)[1].split()
-            name = (path.parent / "cmdline").read_bytes()
+            command = (path.parent / "cmdline").read_bytes()
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if int(fields[3]) == session and (b"Train" in name or b"trial" in name):
+        if int(fields[3]) == session and any(name in command for name in wanted):
             found.append(int(path.parent.name))
     return found
