@@ -257,7 +257,7 @@ def test_a_killed_node_changes_nothing(
     run_dir, port = tmp_path / "run", free_port()
     monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
     quick = {"health_check_initial_delay_ms": 500, "health_check_period_ms": 500}
-    head = {"num_cpus": 0, "port": port, "_system_config": quick}
+    head = {"num_cpus": 0, "gcs_server_port": port, "_system_config": quick}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
         nodes = [cluster.add_node(num_cpus=1) for _ in range(3)]
