@@ -10,18 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from geo.grid import Grid
 from geo.leftovers import folder_of_parts
 from geo.parts import read_part
 from geo.piece_table import SCHEMA, UNMEASURED, to_pieces, to_table
-from geo.pixel_set import IntArray
+from geo.pixel_set import IntArray, Owner
+from geo.polygonize import Piece
 from geo.seams import crack_of_each, united
 
 AT_ONCE_PX = 1_000_000
@@ -42,9 +41,9 @@ class Joining:
 
     def __init__(self, parts: Sequence[Path], grid: Grid, out: Path) -> None:
         self._parts, self._grid, self._out = parts, grid, out
-        self._pieces: list[NDArray[np.int64]] = []
+        self._pieces: list[IntArray] = []
         """(N, 4) of each part: its number, row in it, pixels, seam pixels."""
-        self._seams: list[NDArray[np.int64]] = []
+        self._seams: list[IntArray] = []
         self._file: Path | None = None
         self._stack = ExitStack()
         self.is_done = False
@@ -103,9 +102,9 @@ class Joining:
                 writer.write_table(table)
                 yield table
 
-    def _read(self, pieces: IntArray, crack: NDArray[np.integer[Any]]) -> list[list[Any]]:
+    def _read(self, pieces: IntArray, crack: Owner) -> list[list[Piece]]:
         """The pieces of each crack; both arrays ascend by crack."""
-        groups: dict[int, list[Any]] = {int(number): [] for number in crack}
+        groups: dict[int, list[Piece]] = {int(number): [] for number in crack}
         for number in np.unique(pieces[:, 0]):
             here = np.flatnonzero(pieces[:, 0] == number)
             part = read_part(self._parts[number], UNMEASURED).pieces
@@ -114,7 +113,7 @@ class Joining:
         return list(groups.values())
 
 
-def _batches(pieces: IntArray, crack: NDArray[np.integer[Any]]) -> Iterator[IntArray]:
+def _batches(pieces: IntArray, crack: Owner) -> Iterator[IntArray]:
     """Indices of pieces, crack by crack, in batches of about AT_ONCE_PX pixels or one crack.
 
     Cracks are numbered by their first piece, so those of a batch begin in neighboring parts.
