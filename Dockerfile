@@ -1,7 +1,7 @@
 # Image for every node of a cluster (head, GPU and CPU workers) and for a single machine.
 # Not executed by the authors; checked statically (tests/test_cluster_files.py).
 #   docker build -t REGISTRY/wpcrack:0.1.0 .
-#   docker run --rm --shm-size=4g -v "$PWD/demo:/work/demo" REGISTRY/wpcrack:0.1.0 wpcrack demo
+#   docker run --rm --shm-size=4g -v "$PWD/demo:/city/demo" REGISTRY/wpcrack:0.1.0 wpcrack demo
 # GDAL, PROJ and GEOS come inside the wheels of rasterio, pyogrio and shapely; CUDA inside those of
 # torch, so a GPU needs only the driver and the container toolkit of its machine.
 
@@ -28,11 +28,11 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/* \
     && groupadd --gid 1000 ray \
     && useradd --uid 1000 --gid 1000 --create-home ray \
-    && install --directory --owner=ray --group=ray /work
+    && install --directory --owner=ray --group=ray /city
 COPY --from=build /opt/wpcrack /opt/wpcrack
 ENV PATH=/opt/wpcrack/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     RAY_USAGE_STATS_ENABLED=0
 USER 1000:1000
-WORKDIR /work
+WORKDIR /city
 CMD ["wpcrack", "--help"]
