@@ -31,6 +31,7 @@ import torch
 import torch.distributed as dist
 from train_step import machine
 
+from jobs.allocator import worker_environment
 from jobs.config import find_config, load
 from jobs.train_folder import METRICS, read_metrics
 from jobs.train_job import TrainJob
@@ -170,10 +171,10 @@ def measured(options: argparse.Namespace, folder: Path, ranks: int, *, apart: bo
 
 
 def one_thread() -> dict[str, str]:
-    """The environment of a worker."""
+    """The environment of a worker, as Ray's have it."""
     root = str(Path(__file__).resolve().parents[1])
     path = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH")) if p)
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    return {**os.environ, **worker_environment(), "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
 
 
 def run_rank(options: argparse.Namespace) -> Cost:

@@ -2,7 +2,7 @@
 
 Run from the repository root:
     python benchmarks/train_step.py paper [--divisor 1] [--steps 2] [--variants released equal ...]
-    python benchmarks/train_step.py default [--steps 10] [--compile]
+    python benchmarks/train_step.py default [--steps 10] [--side 128] [--allocator] [--compile]
 
 paper: one step of batch 4 at 256 x 256 (two crack, two road images), no CRF. "released" follows the
 released schedule and what its phases compute without using it: the decoder also on road images,
@@ -11,7 +11,9 @@ U-Net in memory. "equal" gives the same gradients (tests/test_train_step.py), "s
 forward pass of each encoder per step, "shared bf16" that under autocast. Each variant runs in a
 process of its own; time is that of its fastest step, memory the peak of the whole process.
 
-default: seconds per step of each stage and the share spent waiting for data, on drawn windows.
+default: seconds per step of each stage and the share spent waiting for data, on drawn windows, as
+`wpcrack train` runs; with --allocator also before glibc is told to keep freed memory
+(jobs/allocator.py), with --compile also with compiled encoders.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ import numpy as np
 import torch
 from released_step import ReleasedStep
 
+from jobs.allocator import keep_freed_memory
 from jobs.config import find_config, load
 from jobs.train_job import TrainJob
 from wpcrack.batch import Batch
@@ -76,6 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     paper.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     default = presets.add_parser("default")
     default.add_argument("--steps", type=int, default=10, help="of each stage that are timed")
+    default.add_argument("--side", type=int, default=128, help="pixels of a window")
+    default.add_argument("--allocator", action="store_true", help="compare with glibc as it is")
     default.add_argument("--compile", action="store_true", help="torch.compile on both encoders")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
@@ -165,16 +170,24 @@ def noise(side: int) -> Batch:
 
 def print_default(options: argparse.Namespace) -> None:
     """One line per stage: the second of two epochs, so nothing is done for the first time."""
-    print(machine(options.threads))
-    how = [False, True] if options.compile else [False]
-    print(f"{'encoders':10}{'stage':13}{'s/step':>9}{'CPU s':>9}{'first s':>9}{'data wait':>11}")
+    print(machine(options.threads) + f", windows of {options.side} px")
+    heads = f"{'s/step':>9}{'CPU s':>9}{'first s':>9}{'data wait':>11}"
+    print(f"{'variant':16}{'stage':13}{heads}")
     with TemporaryDirectory() as folder:
-        data = drawn_set(Path(folder))
-        for compiled in how:
-            for stage, cost in default_costs(data, options.steps, compiled=compiled):
-                name = "compiled" if compiled else "eager"
-                figures = "".join(f"{v:9.2f}" for v in cost[:3])
-                print(f"{name:10}{stage:13}{figures}{cost[3]:11.1%}", flush=True)
+        data = drawn_set(Path(folder), options.side)
+        if options.allocator:
+            print_stages("glibc as it is", default_costs(data, options.steps, compiled=False))
+        keep_freed_memory()
+        print_stages("eager", default_costs(data, options.steps, compiled=False))
+        if options.compile:
+            print_stages("compiled", default_costs(data, options.steps, compiled=True))
+
+
+def print_stages(variant: str, costs: Sequence[tuple[str, tuple[float, ...]]]) -> None:
+    """One line per stage."""
+    for stage, cost in costs:
+        figures = "".join(f"{v:9.2f}" for v in cost[:3])
+        print(f"{variant:16}{stage:13}{figures}{cost[3]:11.1%}", flush=True)
 
 
 def default_costs(
@@ -206,14 +219,14 @@ def default_costs(
     return found
 
 
-def drawn_set(folder: Path, streets: int = 4, windows: int = 8) -> ImageLevelSet:
+def drawn_set(folder: Path, side: int, streets: int = 4, windows: int = 8) -> ImageLevelSet:
     """As many crack as road windows; the last street is held out."""
-    rng, config, items = np.random.default_rng(0), WindowConfig(), []
+    rng, config, items = np.random.default_rng(0), WindowConfig(size=side), []
     for s in range(streets):
         street = draw_training_street(rng, config)
         for k in range(windows):
             window = draw_window(rng, config, k % 2 == 0, street)
-            path, side = folder / f"{s}_{k}.png", window.image.shape[0]
+            path = folder / f"{s}_{k}.png"
             write_png(path, window.image)
             split = "val" if s == streets - 1 else "train"
             items.append(Item(path, k % 2 == 0, str(s), window.row, window.col, side, side, split))

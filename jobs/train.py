@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+from jobs.allocator import keep_freed_memory, worker_environment
 from jobs.ray_session import prepare_environment, ray_session
 from jobs.stop_signals import stop_on_sigterm
 from jobs.train_folder import METRICS, open_run, read_metrics
@@ -104,6 +105,7 @@ def fit(job: TrainJob, local: bool, watch: Watch) -> None:
         resources["GPU"] = 1
 
     def in_process(values: dict[str, Any]) -> None:
+        keep_freed_memory()
         train_loop(values, after_epoch=watch.after_epoch)
 
     if scaling.num_workers:
@@ -117,9 +119,10 @@ def fit(job: TrainJob, local: bool, watch: Watch) -> None:
             use_gpu=scaling.use_gpu,
             resources_per_worker=resources if scaling.num_workers else None,
         ),
-        run_config=RunConfig(
+        run_config=RunConfig(  # type: ignore[call-arg]  # mypy sees that of Train V1
             name=name,
             storage_path=storage_path,
+            worker_runtime_env={"env_vars": worker_environment()},
             callbacks=list(watch.callbacks),
             failure_config=FailureConfig(max_failures=scaling.max_failures),
             checkpoint_config=CheckpointConfig(

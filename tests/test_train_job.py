@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import pytest
 
+from jobs.allocator import SETTINGS
 from jobs.train import TrainJob, run_training
 from jobs.train_folder import METRICS, read_metrics
 from wpcrack.checkpoint import load_model
@@ -283,6 +284,8 @@ def test_ctrl_c_ends_every_process_and_the_same_command_continues(
     longer = {"train": {**TINY["train"], "steps": {"warmup": 2, "adversarial": 0, "detector": 20}}}
     with started(make_job(drawn_set, run_dir, 1, **longer), tmp_path) as process:
         wait_until(lambda: len(read_metrics(run_dir / METRICS)) >= 2, PATIENCE_S)
+        variables = Path(f"/proc/{workers_of(process.pid)[0]}/environ").read_text()
+        assert variables.count("MALLOC_") == len(SETTINGS)  # it keeps what it frees
         os.kill(process.pid, signal.SIGINT)
         assert process.wait(60) == 130
     assert "the same command continues" in (tmp_path / "log").read_text()
