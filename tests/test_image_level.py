@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from wpcrack.dataset_folder import replaced_folder
 from wpcrack.errors import ConfigError, DataError
 from wpcrack.holdout import hold_out
 from wpcrack.image_level import BuildOptions, build_image_level, read_image_level
@@ -276,6 +277,28 @@ def test_failed_build_keeps_the_old_set_and_leaves_no_part(
         build_image_level(drawn / "images", drawn / "masks", built, options=BuildOptions(window=32))
     assert tree(built) == before
     assert [p.name for p in built.parent.iterdir()] == ["set"]
+
+
+def test_a_second_build_of_the_same_set_is_refused_and_disturbs_nothing(
+    drawn: Path, tmp_path: Path
+) -> None:
+    folders, out = (drawn / "images", drawn / "masks"), tmp_path / "set"
+    with replaced_folder(out) as part:
+        (part / "file").write_text("first")
+        with pytest.raises(DataError, match="another process builds"):
+            build_image_level(*folders, out, options=BuildOptions(window=64))
+    assert tree(tmp_path) == {"set/file": b"first"}
+
+
+def test_what_a_killed_build_left_does_not_enter_the_next(drawn: Path, tmp_path: Path) -> None:
+    (tmp_path / ".set.part" / "crack").mkdir(parents=True)
+    (tmp_path / ".set.part" / "crack" / "old.png").write_text("old")
+    (tmp_path / ".set.part" / "manifest.csv").write_text("old")
+    folders = (drawn / "images", drawn / "masks")
+    for name in ("set", "other"):
+        build_image_level(*folders, tmp_path / name, options=BuildOptions(window=64))
+    assert tree(tmp_path / "set") == tree(tmp_path / "other")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["other", "set"]
 
 
 def test_output_that_is_a_file_or_lies_below_one_is_refused(drawn: Path, tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -29,31 +31,60 @@ def replaced_folder(out: Path) -> Iterator[Path]:
         The folder to write into.
 
     Raises:
-        DataError: `out` holds anything else, or its parent folder cannot be written.
+        DataError: `out` holds anything else, another process is filling it, or its parent folder
+            cannot be written.
     """
     out = out.resolve()
     _require_replaceable(out)
     part, old = (out.with_name(f".{out.name}.{state}") for state in ("part", "old"))
     try:
-        for leftover in (part, old):
-            shutil.rmtree(leftover, ignore_errors=True)
-        part.mkdir(parents=True)
+        part.mkdir(parents=True, exist_ok=True)
+        lock = _lock(part, out)
+        shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise DataError(
             f"cannot write in {out.parent} ({error.strerror}); choose another output folder"
         ) from error
     try:
+        _empty(part)
         yield part
         if out.exists():
             out.rename(old)
         part.rename(out)
-    except OSError as error:
-        raise DataError(
-            f"cannot write {out} ({error.strerror or error}); check space and permissions"
-        ) from error
+    except BaseException as error:
+        shutil.rmtree(part, ignore_errors=True)
+        if old.exists() and not out.exists():
+            old.rename(out)
+        if isinstance(error, OSError):
+            raise DataError(
+                f"cannot write {out} ({error.strerror or error}); check space and permissions"
+            ) from error
+        raise
     finally:
-        for leftover in (part, old):
-            shutil.rmtree(leftover, ignore_errors=True)
+        os.close(lock)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _lock(part: Path, out: Path) -> int:
+    """Locks the folder that is being filled, under whatever name it has, until this is closed."""
+    folder = os.open(part, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(folder), part.stat()):  # not renamed before it was locked
+            return folder
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    os.close(folder)
+    raise DataError(f"another process builds {out}; wait for it or choose another output folder")
+
+
+def _empty(folder: Path) -> None:
+    """Removes what a killed build left."""
+    for leftover in folder.iterdir():
+        if leftover.is_dir() and not leftover.is_symlink():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink()
 
 
 def write_marker(folder: Path, facts: Mapping[str, object]) -> None:
