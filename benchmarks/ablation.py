@@ -30,6 +30,7 @@ from ablation_cells import Budget, Cell, Collection, Workplace
 from ablation_results import Results, leading, render
 from ablation_run import run_cell
 
+from jobs.allocator import keep_freed_memory
 from jobs.config import load
 from wpcrack.config import MethodConfig
 from wpcrack.errors import ConfigError, WpcrackError
@@ -119,6 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def fill(cells: Sequence[Cell], results: Results, options: argparse.Namespace) -> None:
     """Runs the cells that have no result yet."""
+    keep_freed_memory()  # as `wpcrack train` does
     place = Workplace(options.data, options.out.with_suffix(".work"), options.threads)
     for cell in cells:
         if results.of(cell) is None:
