@@ -1,7 +1,7 @@
 """glibc's allocator, told to keep the memory that a training step frees for the next step.
 
 By default it gives blocks of 32 MiB and more back to the system at once. The system clears them
-anew for every step, page by page: almost half of the time of a step on windows of 256 pixels
+anew for every step, page by page: some 40 % of the time of a step on windows of 256 pixels
 (`python benchmarks/train_step.py default --side 256 --allocator`). Elsewhere than on glibc nothing
 is changed.
 """

@@ -41,7 +41,7 @@ glibc = pytest.mark.skipif(
 def faults(*words: str, **variables: str) -> int:
     environment = {k: v for k, v in os.environ.items() if k not in SETTINGS} | variables
     command = [sys.executable, "-c", FAULTS, *words]
-    return int(subprocess.run(command, env=environment, check=True, stdout=-1).stdout)
+    return int(subprocess.run(command, env=environment, check=True, capture_output=True).stdout)
 
 
 @glibc

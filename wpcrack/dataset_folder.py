@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from wpcrack import manifest
@@ -37,54 +37,51 @@ def replaced_folder(out: Path) -> Iterator[Path]:
     out = out.resolve()
     _require_replaceable(out)
     part, old = (out.with_name(f".{out.name}.{state}") for state in ("part", "old"))
-    try:
-        part.mkdir(parents=True, exist_ok=True)
-        lock = _lock(part, out)
-        shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        raise DataError(
-            f"cannot write in {out.parent} ({error.strerror}); choose another output folder"
-        ) from error
-    try:
-        _empty(part)
-        yield part
-        if out.exists():
-            out.rename(old)
-        part.rename(out)
-    except BaseException as error:
-        shutil.rmtree(part, ignore_errors=True)
-        if old.exists() and not out.exists():
-            old.rename(out)
-        if isinstance(error, OSError):
+    with ExitStack() as stack:
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(_sole_builder(out))
+            for leftover in (part, old):
+                shutil.rmtree(leftover, ignore_errors=True)
+            part.mkdir()
+        except OSError as error:
+            raise DataError(
+                f"cannot write in {out.parent} ({error.strerror}); choose another output folder"
+            ) from error
+        try:
+            yield part
+            if out.exists():
+                out.rename(old)
+            part.rename(out)
+        except OSError as error:
             raise DataError(
                 f"cannot write {out} ({error.strerror or error}); check space and permissions"
             ) from error
-        raise
-    finally:
-        os.close(lock)
-    shutil.rmtree(old, ignore_errors=True)
+        finally:
+            if old.exists() and not out.exists():
+                old.rename(out)
+            for leftover in (part, old):
+                shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _lock(part: Path, out: Path) -> int:
-    """Locks the folder that is being filled, under whatever name it has, until this is closed."""
-    folder = os.open(part, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.samestat(os.fstat(folder), part.stat()):  # not renamed before it was locked
-            return folder
-    except (BlockingIOError, FileNotFoundError):
-        pass
-    os.close(folder)
-    raise DataError(f"another process builds {out}; wait for it or choose another output folder")
-
-
-def _empty(folder: Path) -> None:
-    """Removes what a killed build left."""
-    for leftover in folder.iterdir():
-        if leftover.is_dir() and not leftover.is_symlink():
-            shutil.rmtree(leftover)
-        else:
-            leftover.unlink()
+@contextmanager
+def _sole_builder(out: Path) -> Iterator[None]:
+    """Holds a lock file beside `out`, which goes with the lock."""
+    path = out.with_name(f".{out.name}.lock")
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = os.path.samestat(os.fstat(file.fileno()), path.stat())  # else removed meanwhile
+        except (BlockingIOError, FileNotFoundError):
+            held = False
+        if not held:
+            raise DataError(
+                f"another process builds {out}; wait for it or choose another output folder"
+            )
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def write_marker(folder: Path, facts: Mapping[str, object]) -> None:
