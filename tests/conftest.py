@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 RAY_SETTINGS = {
     "RAY_AUTH_MODE": "disabled",  # else a local ray.init() writes a token into the home directory
@@ -15,6 +16,8 @@ RAY_SETTINGS = {
 os.environ.update(RAY_SETTINGS)
 os.environ.pop("RAY_ADDRESS", None)  # tests never join a Ray that somebody else started
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small arrays: more threads only fight for cores
+# A shell lets what it starts in the background ignore Ctrl-C; tests send it to their processes.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from pathlib import Path  # noqa: E402
 
