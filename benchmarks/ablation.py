@@ -153,15 +153,16 @@ def chosen(options: argparse.Namespace, results: Results) -> list[Cell]:
     collections = [c for c in COLLECTIONS if c.name in options.collections]
     if options.longer:
         first = COLLECTIONS[0]
-        trained = [row for row in rows if row.trained]
-        plans = {r.name: plan([r], [first], budget, options.settings) for r in trained}
-        if any(results.of(cell) is None for cells in plans.values() for cell in cells):
-            raise ConfigError(
-                f"{options.out} lacks rows to choose the leading {LEADING} from; "
-                "run `make ablation` first, or name rows with --rows"
-            )
-        ranked = leading(plans, results)[:LEADING]
-        best = [row for row in rows if row.name in ranked]
+        best = [row for row in rows if row.trained]
+        if len(best) > LEADING:
+            plans = {r.name: plan([r], [first], budget, options.settings) for r in best}
+            if any(results.of(cell) is None for cells in plans.values() for cell in cells):
+                raise ConfigError(
+                    f"{options.out} lacks rows to choose the leading {LEADING} from; "
+                    f"run `make ablation` first, or name at most {LEADING} with --rows"
+                )
+            ranked = leading(plans, results)[:LEADING]
+            best = [row for row in best if row.name in ranked]
         return plan(best, [first], LONG, options.settings, seeds={first.name: (0,)})
     return plan(rows, collections, budget, options.settings)
 

@@ -162,6 +162,16 @@ def test_the_leading_rows_are_those_of_highest_iou(
     assert "run `make ablation` first" in capsys.readouterr().err
 
 
+def test_few_named_rows_run_longer_without_results_to_choose_by(
+    ablation: ModuleType, tmp_path: Path
+) -> None:
+    named = ["two-stage", "everything"]
+    options = ablation.parse([*TINY, "--longer", "--rows", *named])
+    cells = ablation.chosen(options, ablation.Results(tmp_path / "none.jsonl"))
+    assert [cell.row for cell in cells] == named
+    assert {cell.config.train.steps.warmup for cell in cells} == {ablation.LONG.warmup}
+
+
 def test_what_is_missing_is_said_in_a_sentence(
     ablation: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
