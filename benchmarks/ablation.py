@@ -154,6 +154,8 @@ def chosen(options: argparse.Namespace, results: Results) -> list[Cell]:
     if options.longer:
         first = COLLECTIONS[0]
         best = [row for row in rows if row.trained]
+        if not best:
+            raise ConfigError(f"no row of {options.rows} learns; name others with --longer")
         if len(best) > LEADING:
             plans = {r.name: plan([r], [first], budget, options.settings) for r in best}
             if any(results.of(cell) is None for cells in plans.values() for cell in cells):

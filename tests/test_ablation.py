@@ -163,13 +163,15 @@ def test_the_leading_rows_are_those_of_highest_iou(
 
 
 def test_few_named_rows_run_longer_without_results_to_choose_by(
-    ablation: ModuleType, tmp_path: Path
+    ablation: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     named = ["two-stage", "everything"]
     options = ablation.parse([*TINY, "--longer", "--rows", *named])
     cells = ablation.chosen(options, ablation.Results(tmp_path / "none.jsonl"))
     assert [cell.row for cell in cells] == named
     assert {cell.config.train.steps.warmup for cell in cells} == {ablation.LONG.warmup}
+    assert ablation.main(["--table", "--longer", "--rows", "CAM only"]) == 1
+    assert "no row of ['CAM only'] learns" in capsys.readouterr().err
 
 
 def test_what_is_missing_is_said_in_a_sentence(
