@@ -200,10 +200,10 @@ def test_a_file_without_tensors_is_refused(content: object, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", ["a.ckpt", "a.safetensors"])
-@pytest.mark.parametrize("data", [b"", b"no weights at all", b"PK\x03\x04 cut off"])
+@pytest.mark.parametrize("data", [b"", b"no weights at all", b"{\n}", b"PK\x03\x04 cut off"])
 def test_a_file_that_is_something_else_is_refused(name: str, data: bytes, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(data)
-    with pytest.raises(CheckpointError, match=rf"{name} (is no weight file|holds objects)"):
+    with pytest.raises(CheckpointError, match=rf"{name} is no weight file"):
         import_released(tmp_path / name, TINY)
 
 

@@ -90,7 +90,14 @@ def is_safetensors(path: Path) -> bool:
 
 
 def load_pickled(path: Path) -> Any:
-    """Content of a file of torch.save, read without running code."""
+    """Content of a file of torch.save, read without running code.
+
+    Raises:
+        ValueError: It begins like none, which torch would blame on the types in it.
+    """
+    with path.open("rb") as file:
+        if file.read(1) not in (b"P", b"\x80"):  # a zip archive; a pickle, as before torch 1.6
+            raise ValueError("neither a zip archive nor a pickle")
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
