@@ -20,7 +20,7 @@ from wpcrack.synthetic import (
     draw_training_street,
     draw_window,
 )
-from wpcrack.synthetic.noise import smooth, white
+from wpcrack.synthetic.noise import line_noise, smooth, white
 from wpcrack.synthetic.street import paint, true_mask
 from wpcrack.synthetic.strokes import Stroke, darkening, mask
 
@@ -65,6 +65,18 @@ def test_noise_has_mean_zero_and_deviation_one() -> None:
     for noise in (white(1, Frame(0, 0, 400, 400)), smooth(1, Frame(0, 0, 800, 800), 5.0)):
         assert abs(float(noise.mean())) < 0.03
         assert float(noise.std()) == pytest.approx(1.0, abs=0.05)
+
+
+@pytest.mark.parametrize("columns", range(4, 9))
+def test_bytes_left_on_the_stack_by_others_raise_no_warning(columns: int) -> None:
+    signalling = np.full(600, 0x7FA00000, np.uint32).view(np.float32)
+    with np.errstate(invalid="ignore"):
+        for rows in (5, 16, 70):  # a strided vector is copied to where OpenBLAS works
+            np.ones((rows, 200), np.float32) @ signalling[::3]
+    cell_px = 70 / (columns - 3.5)
+    assert np.isfinite(line_noise(1, 0, 70, cell_px)).all()  # a warning is an error here
+    assert np.isfinite(smooth(1, Frame(0, 0, 70, 1), cell_px)).all()
+    assert np.isfinite(smooth(1, Frame(0, 0, 1, 70), cell_px)).all()
 
 
 def test_darkening_of_a_straight_stroke_sums_to_its_area() -> None:

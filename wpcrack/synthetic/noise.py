@@ -89,13 +89,23 @@ def smooth(seed: int, frame: Frame, cell_px: float) -> Float32:
     top, row_weights = _spline(frame.row_off, frame.height, cell_px)
     left, col_weights = _spline(frame.col_off, frame.width, cell_px)
     lattice = white(seed, Frame(top, left, row_weights.shape[1], col_weights.shape[1]))
-    return np.asarray(row_weights @ lattice @ col_weights.T, np.float32)
+    return _product(_product(row_weights, lattice), col_weights.T)
 
 
 def line_noise(seed: int, start: int, count: int, cell_px: float) -> Float32:
     """Smooth noise along one axis at the pixel centers start + .5, ..., shape (count,)."""
     first, weights = _spline(start, count, cell_px)
-    return np.asarray(weights @ white(seed, Frame(0, first, 1, weights.shape[1]))[0], np.float32)
+    return _product(weights, white(seed, Frame(0, first, 1, weights.shape[1]))[0])
+
+
+def _product(a: Float32, b: Float32) -> Float32:
+    """Matrix product of finite arrays, silent where OpenBLAS raises the flag of invalid operations.
+
+    Its AVX-512 kernel of a matrix with five columns times a vector (OpenBLAS 0.3.31, in numpy's
+    wheels) computes on left-over bytes of the stack in lanes that it does not store.
+    """
+    with np.errstate(invalid="ignore"):
+        return np.asarray(a @ b, np.float32)
 
 
 def _spline(start: int, count: int, cell_px: float) -> tuple[int, Float32]:
