@@ -8,7 +8,8 @@ import math
 import os
 import sys
 from collections.abc import Generator, Sequence
-from typing import Any, NamedTuple
+from contextlib import closing
+from typing import Any, NamedTuple, cast
 
 from geo.errors import GeoError
 from jobs.infer_job import InferJob
@@ -58,7 +59,7 @@ def compute(
 
         _quiet()
         size = _actor_size(job, len(todo))
-        rows = (
+        blocks = (
             ray.data.from_items(
                 [{"index": index} for index in todo], override_num_blocks=_tasks(todo)
             )
@@ -75,10 +76,12 @@ def compute(
             )
             .iter_rows()
         )
-        for row in rows:
-            if row["error"]:
-                raise WpcrackError(row["error"])
-            yield BlockResult.from_row(json.loads(row["result"]))
+        # closed before Ray ends, which waits for the threads behind it
+        with closing(cast("Generator[dict[str, Any]]", iter(blocks))) as rows:
+            for row in rows:
+                if row["error"]:
+                    raise WpcrackError(row["error"])
+                yield BlockResult.from_row(json.loads(row["result"]))
 
 
 class _Actor:

@@ -13,6 +13,7 @@ import os
 import socket
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -38,6 +39,12 @@ LOCAL_OBJECT_STORE_BYTES = 512 * 2**20
 
 READER_CPUS = 1
 """Logical CPUs left for Ray Data's own tasks: an actor pool that takes all of them hangs."""
+
+DATA_THREADS = ("StreamingExecutor", "iter_threaded")
+"""First words of the names of threads with which Ray Data executes and reads a data set."""
+
+DATA_THREADS_TIMEOUT_S = 10.0
+"""Ray Data's threads end within tenths of a second after their data set is closed."""
 
 CONNECT_TIMEOUT_S = 5.0
 """A cluster that does not take a connection within this time is not there."""
@@ -86,7 +93,18 @@ def ray_session(
         yield
     finally:
         with undisturbed():
+            _wait_for_data_threads()
             ray.shutdown()
+
+
+def _wait_for_data_threads() -> None:
+    """Lets Ray Data's threads end first: one that drops an object while Ray ends ends the process.
+
+    Ray exits with code 1 and no word then ("the core worker has already been shutdown").
+    """
+    for thread in threading.enumerate():
+        if thread.name.startswith(DATA_THREADS):
+            thread.join(DATA_THREADS_TIMEOUT_S)
 
 
 def _start(cpus: int, dashboard: bool) -> None:

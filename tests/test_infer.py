@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -566,10 +567,20 @@ def test_a_signal_leaves_no_process_and_a_state_that_can_be_continued_on_ray(
 
 
 @pytest.mark.ray
-def test_one_raster_and_four_tiles_give_the_same_cracks_on_ray(tmp_path: Path) -> None:
-    from jobs.ray_session import ray_session
+def test_one_raster_and_four_tiles_give_the_same_cracks_on_ray(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
 
-    reports = []
+    from jobs.ray_session import DATA_THREADS, ray_session
+
+    reports, still_there, end = [], [], ray.shutdown
+
+    def shutdown() -> None:
+        still_there.extend(thread.name for thread in threading.enumerate())
+        end()
+
+    monkeypatch.setattr(ray, "shutdown", shutdown)
     with ray_session(2, local=True):
         for cuts, actors in ((1, 1), (2, 2)):
             job = job_of(write_tiles(tmp_path / f"t{cuts}", cuts), tmp_path / f"{cuts}.gpkg")
@@ -580,5 +591,7 @@ def test_one_raster_and_four_tiles_give_the_same_cracks_on_ray(tmp_path: Path) -
 
         with pytest.raises(WpcrackError, match="another kind"):
             run(job_of(tmp_path / "t2", tmp_path / "broken.gpkg"), broken)
+    assert still_there
+    assert not [name for name in still_there if name.startswith(DATA_THREADS)]
     assert [report.n_cracks for report in reports] == [2, 2]
     pd.testing.assert_frame_equal(cracks(reports[0].package), cracks(reports[1].package))

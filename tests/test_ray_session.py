@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import threading
 import time
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from jobs.ray_session import (
     DRIVER_ENVIRONMENT,
     LOCAL_ENVIRONMENT,
+    _wait_for_data_threads,
     prepare_environment,
     ray_session,
 )
@@ -80,3 +82,14 @@ def test_processes_of_a_ray_of_our_own_are_told_where_it_is(
         assert "RAY_GCS_SERVER_PORT" not in os.environ
     ((address, port),) = seen
     assert address == f"127.0.0.1:{port}"
+
+
+def test_what_still_reads_from_ray_data_ends_before_ray_does() -> None:
+    go = threading.Event()
+    reader = threading.Thread(target=go.wait, name="iter_threaded", daemon=True)
+    timer = threading.Timer(0.3, go.set)
+    reader.start()
+    timer.start()
+    _wait_for_data_threads()
+    assert go.is_set()
+    assert not reader.is_alive()
