@@ -1,5 +1,5 @@
 # Image for every node of a cluster (head, GPU and CPU workers) and for a single machine.
-# Not executed by the authors; checked statically (tests/test_cluster_files.py).
+# Not executed by the authors; checked statically (tests/jobs/cluster/test_cluster_files.py).
 #   docker build -t REGISTRY/wpcrack:0.1.0 .
 #   docker run --rm --shm-size=4g -v "$PWD/demo:/city/demo" REGISTRY/wpcrack:0.1.0 wpcrack demo
 # GDAL, PROJ and GEOS come inside the wheels of rasterio, pyogrio and shapely; CUDA inside those of

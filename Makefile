@@ -52,7 +52,7 @@ test-all: lint
 
 DATA := ../shared/data
 ablation: $(STAMP)
-	@$(BIN)/python benchmarks/ablation.py --data $(DATA)
+	@$(BIN)/python -m benchmarks.ablation --data $(DATA)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,6 +1,6 @@
 """Draw docs/contact_sheet.jpg: what the synthetic pavement looks like, with its truth.
 
-Run from the repository root:  python benchmarks/contact_sheet.py [--seed 0] [--out FILE]
+Run from the repository root:  python -m benchmarks.contact_sheet [--seed 0] [--out FILE]
 
 Rows: windows labelled crack, each above its true mask; windows labelled road (no crack, but what
 looks like one); the city reduced 16 times; a part of it at full resolution with the truth drawn.

@@ -11,8 +11,8 @@ from __future__ import annotations
 from importlib.metadata import version
 from pathlib import Path
 
-from wpcrack.checkpoint import MODEL_FOLDER, save_model
 from wpcrack.errors import CheckpointError
+from wpcrack.model import MODEL_FOLDER, save_model
 from wpcrack.released_weights import import_released
 
 CARD = "MODEL_CARD.md"
@@ -60,9 +60,3 @@ def model_card(trained: dict[str, str]) -> str:
             "",
         ]
     )
-
-
-if __name__ == "__main__":
-    from jobs.cli import run_command
-
-    run_command("import-weights")

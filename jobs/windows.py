@@ -19,14 +19,14 @@ from pathlib import Path
 
 import numpy as np
 
-from geo.mosaic import Mosaic
-from geo.tiles import scan, summary
-from geo.window_sample import Candidate, sample_windows
-from jobs.imagery import Imagery
-from wpcrack.dataset_folder import replaced_folder
+from geo.imagery.find import scan, summary
+from geo.imagery.mosaic import Mosaic
+from geo.imagery.samples import Candidate, sample_windows
+from jobs.settings.map import Imagery
+from wpcrack.data.folder import replaced_folder
+from wpcrack.data.images import write_png
+from wpcrack.data.manifest import COLUMNS, NAME, TILE_COLUMNS, Row, window_name
 from wpcrack.errors import ConfigError
-from wpcrack.images import write_png
-from wpcrack.manifest import COLUMNS, NAME, TILE_COLUMNS, Row, window_name
 
 WORLD_DIGITS = 3
 """Decimals of x and y in the manifest: millimeters."""

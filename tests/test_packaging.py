@@ -15,11 +15,10 @@ from pathlib import Path
 import pytest
 
 from jobs.cli import app
-from jobs.config import load, shipped_configs
-from jobs.infer_job import InferJob
-from jobs.train_job import TrainJob
-from jobs.tune_job import TuneJob
-from jobs.tune_space import read_space
+from jobs.infer.job import InferJob
+from jobs.settings.load import load, shipped_configs
+from jobs.train.job import TrainJob
+from jobs.tune.job import TuneJob, read_space
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("wpcrack", "geo", "jobs")

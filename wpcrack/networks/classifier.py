@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from wpcrack.config import ModelConfig
 from wpcrack.networks.encoder import Encoder, Features, ImageEncoder
-from wpcrack.networks.pooling import top_mean
-from wpcrack.networks.resnet38d import RESNET38D, ResNet38d, ResNet38dHead, load_backbone
+from wpcrack.networks.norm import top_mean
+from wpcrack.networks.paper.resnet38d import RESNET38D, ResNet38d, ResNet38dHead, load_backbone
 
 ROAD, CRACK = 0, 1
 

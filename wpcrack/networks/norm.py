@@ -102,3 +102,17 @@ class _SumOverRanks(torch.autograd.Function):
         total = gradient.clone()
         dist.all_reduce(total)
         return total
+
+
+# ==== wpcrack.networks.norm: From a class activation map to class logits.
+
+
+def top_mean(cam: Tensor, fraction: float) -> Tensor:
+    """Mean of the highest `fraction` of cells: (B, K, h, w) -> (B, K).
+
+    Fraction 1 is global average pooling (the paper); a small fraction tolerates a crack that
+    fills few cells, since a thin crack then is not averaged away.
+    """
+    cells = cam.flatten(2)
+    count = max(1, round(fraction * cells.shape[2]))
+    return cells.topk(count, dim=2).values.mean(2)

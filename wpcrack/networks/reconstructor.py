@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from wpcrack.config import ModelConfig
 from wpcrack.networks.classifier import Activation, encoder_and_head
-from wpcrack.networks.released_decoder import ReleasedDecoder
+from wpcrack.networks.paper.decoder import ReleasedDecoder
 
 LEAK = 0.2
 

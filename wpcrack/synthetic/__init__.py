@@ -8,12 +8,7 @@ from wpcrack.synthetic.city import City, CityConfig, TileDrawing, TrueStreet, dr
 from wpcrack.synthetic.furniture import FurnitureConfig
 from wpcrack.synthetic.noise import Frame
 from wpcrack.synthetic.street import Street, StreetConfig, TrueCrack
-from wpcrack.synthetic.windows import (
-    DrawnWindow,
-    WindowConfig,
-    draw_training_street,
-    draw_window,
-)
+from wpcrack.synthetic.windows import DrawnWindow, WindowConfig, draw_training_street, draw_window
 
 __all__ = [
     "City",

@@ -1,0 +1,251 @@
+"""Kill an inference job at random moments and compare its map with that of an undisturbed run.
+
+Run from the repository root:
+    python -m benchmarks.kills [--kills 20] [--seed 0] [--out FOLDER]
+
+Three Ray nodes on this machine; a stand-in network, so that restarting is what is tried. By turns
+an actor, a node (its raylet) and the driver get SIGKILL, each after a random number of further
+blocks. After a driver's end the same command is given again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.kills.watch import Nodes, cluster, differences, draw_tiles
+
+Kind = Literal["actor", "raylet", "driver"]
+KINDS: tuple[Kind, ...] = ("actor", "raylet", "driver")
+
+KILLS_PER_SIDE = 3**0.5
+"""Kills of a street of kill_maps.SIDE: more need more blocks, or the job ends before them."""
+
+WINDOW_S = 0.05
+"""The stand-in network takes so long for a window: enough for a job to be met at work."""
+
+PATIENCE_S = 300.0
+"""A job that finishes no block for so long does not recover."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a campaign found.
+
+    Attributes:
+        kills: what was killed, in order.
+        moments: blocks that were finished at each kill.
+        blocks: of the job.
+        lines: of the manifest; one per block, if none is missing or double.
+        recomputed: blocks whose part was finished at a kill and written again later.
+        differences: layers that differ from those of the undisturbed run.
+        seconds: from the first start to the last end.
+    """
+
+    kills: tuple[Kind, ...]
+    moments: tuple[int, ...]
+    blocks: int
+    lines: tuple[str, ...]
+    recomputed: tuple[str, ...]
+    differences: tuple[str, ...]
+    seconds: float
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether the kills left no trace."""
+        once = len(self.lines) == len(set(self.lines)) == self.blocks
+        return once and not self.recomputed and not self.differences
+
+
+def campaign(folder: Path, kinds: Sequence[Kind], seed: int) -> Outcome:
+    """Runs the job undisturbed and in spite of kills, and compares."""
+    from jobs.infer.run import run_inference
+
+    draw_tiles(folder / "tiles", math.ceil(len(kinds) ** 0.5 / KILLS_PER_SIDE - 1e-9))
+    reference, out = folder / "reference.gpkg", folder / "killed.gpkg"
+    start, chance = time.monotonic(), random.Random(seed)
+    with cluster() as nodes:
+        job = Job(folder, out, nodes.address)
+        try:
+            for kind in kinds:
+                job.wait_for_blocks(chance.randint(1, 3))
+                job.snapshots.append(job.parts())
+                kill(kind, job, nodes)
+            job.finish()
+        finally:
+            job.end()
+        parts = job.parts()
+        again = {n for before in job.snapshots for n, at in before.items() if parts.get(n) != at}
+        seconds = time.monotonic() - start
+        run_inference(job_of(folder / "tiles", reference), stand_in(0.0))
+    lines = (out.with_suffix(".work") / "manifest.jsonl").read_text().splitlines()
+    names = tuple(json.loads(line)["block_id"] for line in lines)
+    differing = tuple(differences(reference, out))
+    blocks = len(list((reference.with_suffix(".work") / "parts").glob("*.parquet")))
+    moments = tuple(map(len, job.snapshots))
+    return Outcome(tuple(kinds), moments, blocks, names, tuple(sorted(again)), differing, seconds)
+
+
+class Job:
+    """The driver, in a process of its own, started again when it was killed."""
+
+    def __init__(self, folder: Path, out: Path, address: str) -> None:
+        self.folder = folder
+        self.work = out.with_suffix(".work")
+        self.command = [sys.executable, "-m", "benchmarks.kills", "--driver", str(folder), str(out)]
+        path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+        self.environment = os.environ | {"RAY_ADDRESS": address, "PYTHONPATH": path}
+        self.snapshots: list[dict[str, tuple[int, int]]] = []
+        self.start()
+
+    def start(self) -> None:
+        """Gives the command."""
+        with (self.folder / "driver.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command, env=self.environment, stdout=log, stderr=log
+            )
+
+    def parts(self) -> dict[str, tuple[int, int]]:
+        """Finished blocks, each with what changes if it is written again."""
+        found = {}
+        for path in (self.work / "parts").glob("*.parquet"):
+            state = path.stat()
+            found[path.stem] = state.st_ino, state.st_mtime_ns
+        return found
+
+    def wait_for_blocks(self, count: int) -> None:
+        """Waits until so many further blocks are finished, or the job is."""
+        goal = len(self.parts()) + count
+        wait_until(lambda: len(self.parts()) >= goal or self.process.poll() is not None)
+        assert self.process.poll() in (None, 0), self.log()
+
+    def actors(self) -> list[int]:
+        """Processes that hold the network and are alive."""
+        folder = self.folder / "actors"
+        pids = [int(path.name) for path in folder.iterdir()] if folder.is_dir() else []
+        return [pid for pid in pids if is_actor(pid)]
+
+    def finish(self) -> None:
+        """Waits for the end, as long as blocks are finished or joined."""
+        code = self.process.wait(PATIENCE_S * 2)
+        assert code == 0, self.log()
+
+    def end(self) -> None:
+        """Leaves no process behind."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+    def log(self) -> str:
+        """The last that the driver said."""
+        return (self.folder / "driver.log").read_text(errors="replace")[-3000:]
+
+
+def kill(kind: Kind, job: Job, nodes: Nodes) -> None:
+    """Sends SIGKILL to one process, and restores what the job cannot."""
+    if kind == "driver":
+        job.process.kill()
+        job.process.wait()
+        job.start()
+    elif kind == "actor":
+        wait_until(lambda: job.actors() or job.process.poll() is not None)  # perhaps just starting
+        assert job.actors(), f"the job ended before all kills: {job.log()}"
+        os.kill(job.actors()[-1], signal.SIGKILL)
+    else:
+        nodes.replace_one()
+
+
+def is_actor(pid: int) -> bool:
+    """Whether a process that was an actor still is: numbers are given again."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::")
+    except OSError:
+        return False
+
+
+def drive(folder: Path, out: Path) -> None:
+    """What the driver process does."""
+    from jobs.infer.run import run_inference
+
+    run_inference(job_of(folder / "tiles", out), stand_in(WINDOW_S, folder / "actors"))
+
+
+def job_of(tiles: Path, out: Path) -> Any:
+    """Small blocks, so that there are many moments."""
+    from jobs.infer.job import InferJob
+
+    values = {"tiles": str(tiles), "model": "none", "out": out, "actors": 2, "min_area_m2": 0}
+    lattice = {"window": 96, "overlap": 32, "blend": 16}
+    return InferJob.model_validate(values | {"lattice": lattice, "block_strides": 1})
+
+
+def stand_in(seconds: float, actors: Path | None = None) -> Callable[[], Any]:
+    """Makes a deterministic network that finds dark pixels, and says in which process it lives."""
+
+    def factory() -> Any:
+        if actors is not None:
+            actors.mkdir(exist_ok=True)
+            (actors / str(os.getpid())).touch()
+
+        def predict(windows: NDArray[np.uint8]) -> NDArray[np.float32]:
+            time.sleep(seconds * len(windows))
+            return np.where(windows.mean(-1) < 80, 0.9, 0.1).astype(np.float32)
+
+        return predict
+
+    return factory
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    """Waits for a condition.
+
+    Raises:
+        TimeoutError: It does not come true.
+    """
+    end = time.monotonic() + PATIENCE_S
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError(f"the job finished no block for {PATIENCE_S:.0f} s")
+        time.sleep(0.02)
+
+
+def main() -> None:
+    """Runs a campaign and says how it ended."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="new folder; default: a temporary one")
+    parser.add_argument("--driver", nargs=2, type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.driver:
+        drive(*options.driver)
+        return
+    kinds = list(itertools.islice(itertools.cycle(KINDS), options.kills))
+    random.Random(options.seed).shuffle(kinds)
+    with tempfile.TemporaryDirectory() as temporary:
+        outcome = campaign(options.out or Path(temporary) / "kill", kinds, options.seed)
+    what = " ".join(f"{k}@{m}" for k, m in zip(outcome.kills, outcome.moments, strict=True))
+    print(f"{len(outcome.kills)} kills in {outcome.seconds:.0f} s: {what}")
+    print(f"{outcome.blocks} blocks, {len(outcome.lines)} lines, recomputed {outcome.recomputed}")
+    print("equal" if outcome.is_equal else f"DIFFERENT: {outcome.differences}")
+    sys.exit(not outcome.is_equal)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,212 @@
+"""A set of pixels as sorted numbers: its neighbors and components cost what the set costs.
+
+Cracks are a hundredth of a road, so nothing here ever touches the raster that the pixels lie in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+IntArray = NDArray[np.int64]
+Owner = NDArray[np.int32]
+"""Number of the component of each pixel."""
+
+E, SE, S, SW, W, NW, N, NE = range(8)
+"""The eight neighbors, clockwise from the east; the opposite of k is k ^ 4."""
+
+
+@dataclass(frozen=True, eq=False)
+class PixelSet:
+    """Pixels in raster order.
+
+    Attributes:
+        keys: (N,) ascending; the key of pixel (row, col) is row * stride + col.
+        stride: at least two more than the width, so that no pixel neighbors the row before.
+        row_off, col_off: place in the mosaic of the pixel with key 0.
+    """
+
+    keys: IntArray
+    stride: int
+    row_off: int
+    col_off: int
+
+    @classmethod
+    def of_mask(cls, mask: NDArray[np.bool_], row_off: int, col_off: int) -> PixelSet:
+        """The true pixels of an array (H, W) that lies at a place of the mosaic."""
+        width = mask.shape[1]
+        flat = np.flatnonzero(mask)
+        keys = flat + 2 * (flat // width) + width + 3  # a free row above, a free column around
+        return cls(keys, width + 2, row_off - 1, col_off - 1)
+
+    @classmethod
+    def of_places(cls, rows: IntArray, cols: IntArray) -> PixelSet:
+        """Pixels of the mosaic in any order, each once and at least one."""
+        row_off, col_off = int(rows.min()) - 1, int(cols.min()) - 1
+        stride = int(cols.max()) - col_off + 2
+        return cls(np.sort((rows - row_off) * stride + cols - col_off), stride, row_off, col_off)
+
+    def __len__(self) -> int:
+        """Number of pixels."""
+        return len(self.keys)
+
+    def places(self, keys: IntArray | None = None) -> tuple[IntArray, IntArray]:
+        """Rows and columns in the mosaic of these pixels, or of others with their keys."""
+        rows, cols = np.divmod(self.keys if keys is None else keys, self.stride)
+        return rows + self.row_off, cols + self.col_off
+
+    def keys_of(self, rows: IntArray, cols: IntArray) -> IntArray:
+        """Keys of pixels of the mosaic."""
+        return (rows - self.row_off) * self.stride + cols - self.col_off
+
+    def with_keys(self, keys: IntArray) -> PixelSet:
+        """Other pixels with the same keys; ``keys`` ascend."""
+        return PixelSet(keys, self.stride, self.row_off, self.col_off)
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """From a key to those of its eight neighbors."""
+        down = self.stride
+        return 1, down + 1, down, down - 1, -1, -down - 1, -down, -down + 1
+
+    @cached_property
+    def neighbors(self) -> NDArray[np.int32]:
+        """(8, N) index of each neighbor in the set; N where it is not in it."""
+        count = len(self)
+        table = np.full((8, count), count, np.int32)
+        below = np.searchsorted(self.keys, self.keys + self.stride)
+        straight = self._meet(table, S, below)
+        self._meet(table, SW, below - 1)
+        self._meet(table, SE, below + straight)
+        self._meet(table, E, np.arange(1, count + 1))
+        return table
+
+    def _meet(self, table: NDArray[np.int32], step: int, candidate: IntArray) -> NDArray[np.bool_]:
+        """Enter the neighbors of one direction, if the candidates are they, and the way back."""
+        last = len(self) - 1
+        bounded = np.clip(candidate, 0, last)
+        found: NDArray[np.bool_] = self.keys[bounded] == self.keys + self.steps[step]
+        here = np.flatnonzero(found).astype(np.int32)
+        there = bounded[here].astype(np.int32)
+        table[step, here] = there
+        table[step ^ 4, there] = here
+        return found
+
+    @cached_property
+    def codes(self) -> NDArray[np.uint8]:
+        """(N,) which neighbors are in the set: bit k for neighbor k."""
+        codes = np.zeros(len(self), np.uint8)
+        for step, index in enumerate(self.neighbors):
+            codes |= (index < len(self)).view(np.uint8) << np.uint8(step)
+        return codes
+
+    @cached_property
+    def _regions(self) -> tuple[Owner, Owner]:
+        """4-connected and 8-connected component of each pixel."""
+        if not len(self):
+            return np.zeros(0, np.int32), np.zeros(0, np.int32)
+        codes, beside = self.codes, self.neighbors
+        lacks = {step: (codes & (1 << step)) == 0 for step in (E, S, W)}
+        run = np.cumsum(lacks[W]) - 1
+        below = np.flatnonzero(~lacks[S])
+        first = lacks[W][below] | lacks[W][beside[S][below]]  # of the pixels that two runs share
+        upper = below[first]
+        part_of_run = graph_components(run[upper], run[beside[S][upper]], int(run[-1]) + 1)
+        part = part_of_run[run]
+        pairs = []
+        for step, side in ((SW, W), (SE, E)):
+            corner = np.flatnonzero(((codes >> step) & 1).astype(bool) & lacks[S] & lacks[side])
+            pairs.append(np.column_stack((part[corner], part[beside[step][corner]])))
+        touching = np.concatenate(pairs)
+        whole = graph_components(touching[:, 0], touching[:, 1], int(part_of_run.max()) + 1)
+        return part, whole[part]
+
+    @property
+    def parts(self) -> Owner:
+        """(N,) number of each pixel's 4-connected component, by first pixel."""
+        return self._regions[0]
+
+    @property
+    def components(self) -> Owner:
+        """(N,) number of each pixel's 8-connected component, by first pixel."""
+        return self._regions[1]
+
+
+def firsts(owner: NDArray[np.integer], count: int) -> IntArray:
+    """(count,) index at which each number first occurs in ``owner``; each occurs."""
+    first = np.empty(count, np.int64)
+    first[owner[::-1]] = np.arange(len(owner) - 1, -1, -1)
+    return first
+
+
+def graph_components(one: IntArray, other: IntArray, count: int) -> Owner:
+    """(count,) component of each node of a graph; components are numbered by their first node."""
+    if not len(one):
+        return np.arange(count, dtype=np.int32)
+    graph = coo_array((np.ones(len(one), np.int8), (one, other)), (count, count)).tocsr()
+    number, owner = connected_components(graph, directed=False)
+    rank = np.empty(number, np.int32)
+    rank[np.argsort(firsts(owner, number))] = np.arange(number, dtype=np.int32)
+    owners: Owner = rank[owner]
+    return owners
+
+
+# ==== geo.cracks.pixel_set: The pixels of pixel-shaped polygons.
+
+
+@dataclass(frozen=True, eq=False)
+class Covered:
+    """Pixels (N,) row, col in the mosaic, and the number of the area that each lies in."""
+
+    rows: IntArray
+    cols: IntArray
+    owner: IntArray
+
+
+def covered(vertices: NDArray[np.number], ring_starts: IntArray, owner: IntArray) -> Covered:
+    """Pixels inside closed rings on pixel borders: in each row, between its odd and even sides.
+
+    Args:
+        vertices: (V, 2) col, row, ring after ring.
+        ring_starts: (R + 1,) vertex at which each ring begins.
+        owner: (R,) area of each ring, whose holes are rings of the same area.
+
+    Returns:
+        The pixels by area, row and column.
+    """
+    col, row = vertices.T.astype(np.int64)
+    top, bottom = np.minimum(row[:-1], row[1:]), np.maximum(row[:-1], row[1:])
+    height = bottom - top
+    height[ring_starts[1:-1] - 1] = 0  # from one ring to the next
+    side, within = _ramps(height)
+    areas = np.repeat(owner, np.diff(ring_starts))
+    crossing = np.column_stack((areas[side], top[side] + within, col[side]))
+    crossing = crossing[np.lexsort((crossing[:, 2], crossing[:, 1], crossing[:, 0]))]
+    run, within = _ramps(crossing[1::2, 2] - crossing[0::2, 2])
+    area, row_of, col_of = crossing[0::2][run].T
+    return Covered(row_of, col_of + within, area)
+
+
+def pixels_of_each(geometries: NDArray[np.object_]) -> Covered:
+    """Pixels of polygons in mosaic pixel coordinates, numbered as they are given."""
+    _, vertices, (ring_starts, part_starts, starts) = shapely.to_ragged_array(geometries)
+    of_part = np.repeat(np.arange(len(geometries)), np.diff(starts))
+    return covered(vertices, ring_starts, np.repeat(of_part, np.diff(part_starts)))
+
+
+def pixels_of(geometry: shapely.MultiPolygon) -> IntArray:
+    """(N, 2) mosaic row, col of a polygon's pixels."""
+    found = pixels_of_each(np.array([geometry], dtype=object))
+    return np.column_stack((found.rows, found.cols))
+
+
+def _ramps(lengths: IntArray) -> tuple[IntArray, IntArray]:
+    """Index of each of many ramps 0, 1, ... of given lengths, and its values."""
+    index = np.repeat(np.arange(len(lengths)), lengths)
+    return index, np.arange(len(index)) - (np.cumsum(lengths) - lengths)[index]

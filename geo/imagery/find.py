@@ -1,0 +1,317 @@
+"""The rasters of a job, found and checked without reading their pixels."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import pyarrow as pa
+import pyogrio
+from pyogrio.errors import DataLayerError, DataSourceError
+from rasterio.crs import CRS
+
+from geo.errors import InputError, first_line
+from geo.imagery.area import PARQUET_SUFFIXES, layers, read_table
+from geo.imagery.headers import inspect
+from geo.imagery.reading import gdal_settings, is_remote, stamp_of
+from geo.imagery.tile import ListedTile, Tile, TileProblem, crs_name
+from geo.options import ReadOptions
+
+__all__ = [
+    "ListedTile",
+    "Scan",
+    "Tile",
+    "TileProblem",
+    "crs_name",
+    "inspect",
+    "inspect_all",
+    "scan",
+    "summary",
+]
+
+NAMED_REASONS = 3
+"""Problems that an error about a whole set of tiles spells out."""
+
+CHUNK = 500
+"""Headers that a process reads at a time; fewer files than two chunks are read in this one."""
+
+REQUESTS_AT_ONCE = 16
+"""Servers answer late, not slowly: headers of this many URLs are asked for together."""
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What was found under a ``tiles=`` value, in byte order of the paths."""
+
+    tiles: tuple[Tile, ...]
+    problems: tuple[TileProblem, ...]
+    listed: tuple[ListedTile, ...] = ()
+
+
+def scan(tiles: str | Sequence[str], options: ReadOptions | None = None) -> Scan:
+    """Find and check rasters; a file that cannot be used is a problem, not an exception.
+
+    Those of a tile index are not opened: whether they can be used is known when they are read.
+
+    Args:
+        tiles: see `geo.imagery.find.find_tiles`.
+        options: how patiently headers are read.
+
+    Raises:
+        InputError: nothing was found, or none of it can be used.
+    """
+    listing = find_tiles(tiles)
+    checked = [*inspect_all(listing.paths, options), *map(_stamped, listing.indexed)]
+    found = Scan(
+        tuple(item for item in checked if isinstance(item, Tile)),
+        tuple(item for item in checked if isinstance(item, TileProblem)),
+        tuple(item for item in checked if isinstance(item, ListedTile)),
+    )
+    if not found.tiles and not found.listed:
+        raise InputError(f"no usable tile in {tiles}: {summary(found.problems)}")
+    return found
+
+
+def inspect_all(
+    paths: Sequence[str], options: ReadOptions | None = None
+) -> list[Tile | TileProblem]:
+    """Describe rasters as `inspect` does: many files with all processors, URLs side by side."""
+    read = partial(_inspect_chunk, options=options)
+    urls = [[path] for path in paths if is_remote(path)]
+    files = [path for path in paths if not is_remote(path)]
+    chunks = [files[first : first + CHUNK] for first in range(0, len(files), CHUNK)]
+    with ThreadPoolExecutor(REQUESTS_AT_ONCE) as threads:
+        found = list(threads.map(read, urls))
+    if len(chunks) < 2:
+        found += map(read, chunks)
+    else:
+        with ProcessPoolExecutor(os.cpu_count(), get_context("forkserver")) as processes:
+            found += processes.map(read, chunks)
+    by_path = {item.path: item for item in _sharing_crs(chain.from_iterable(found))}
+    return [by_path[path] for path in paths]
+
+
+def summary(problems: Sequence[TileProblem]) -> str:
+    """Spell out the first problems in one sentence and count the rest."""
+    named = "; ".join(f"{p.path} {p.reason}" for p in problems[:NAMED_REASONS])
+    rest = len(problems) - NAMED_REASONS
+    return f"{named}; and {rest} more" if rest > 0 else named
+
+
+def _inspect_chunk(paths: Sequence[str], options: ReadOptions | None) -> list[Tile | TileProblem]:
+    with gdal_settings(options):
+        return _sharing_crs([inspect(path, options) for path in paths])
+
+
+def _stamped(tile: ListedTile) -> ListedTile | TileProblem:
+    try:
+        return replace(tile, stamp=stamp_of(tile.path))
+    except OSError as error:
+        reason = (
+            f"is in the index, but cannot be found ({first_line(error)}); copy it or list it anew"
+        )
+        return TileProblem(tile.path, reason, tile.footprint, tile.crs)
+
+
+def _sharing_crs(found: Iterable[Tile | TileProblem]) -> list[Tile | TileProblem]:
+    """Make equal systems one object: quick to compare, and sent between processes once."""
+    by_text: dict[str, CRS] = {}
+    return [
+        replace(item, crs=_first_equal(item.crs, by_text)) if isinstance(item, Tile) else item
+        for item in found
+    ]
+
+
+def _first_equal(crs: CRS, by_text: dict[str, CRS]) -> CRS:
+    text = crs.to_wkt()
+    if text not in by_text:
+        by_text[text] = next((known for known in by_text.values() if known == crs), crs)
+    return by_text[text]
+
+
+# ==== geo.imagery.find: Which rasters a ``tiles=`` value means: a folder, a glob, files, URLs, or lists of them.
+
+
+TILE_SUFFIXES = frozenset({".tif", ".tiff", ".jp2", ".j2k", ".png", ".jpg", ".jpeg"})
+"""Files of a folder that are taken for tiles (whether they are is decided by their content)."""
+
+FOREIGN_SUFFIXES = frozenset(
+    {".vrt", ".gti", ".img", ".ecw", ".sid", ".asc", ".bil", ".hdf", ".nc", ".zarr", ".mbtiles"}
+)
+"""Rasters of a folder that are never opened, but reported, so that none is missed unsaid."""
+
+LIST_SUFFIXES = frozenset({".txt", ".lst"})
+GLOB_CHARACTERS = frozenset("*?[")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Rasters by name in byte order, each once: those to be opened, those that an index places."""
+
+    paths: tuple[str, ...]
+    indexed: tuple[ListedTile, ...]
+
+
+def find_tiles(tiles: str | Sequence[str]) -> Listing:
+    """List the rasters that a ``tiles=`` value names.
+
+    Args:
+        tiles: a folder (searched recursively), glob, raster, URL (https:// or s3://), text list
+            (.txt, .lst: one path or URL a line, relative to the list; empty lines and lines with #
+            are skipped), tile index (.gpkg, .parquet, ...: see `read_index`), or several of these.
+
+    Returns:
+        Absolute paths and URLs; entries of a list are returned even if they do not exist.
+
+    Raises:
+        InputError: nothing at all was found under a given value, or an index is unusable.
+    """
+    values = [tiles] if isinstance(tiles, str) else [str(value) for value in tiles]
+    if not values:
+        raise InputError("no tiles given; set tiles= to a folder, a glob, a raster or a list")
+    indices = [value for value in values if _is_index(value)]
+    placed = {tile.path: tile for value in indices for tile in read_index(Path(value).expanduser())}
+    paths = {path for value in values if not _is_index(value) for path in _expand(value)}
+    listed = (placed[path] for path in _sorted(placed.keys() - paths))
+    return Listing(tuple(_sorted(paths)), tuple(listed))
+
+
+def _sorted(paths: Iterable[str]) -> list[str]:
+    return sorted(paths, key=os.fsencode)
+
+
+def _is_index(value: str) -> bool:
+    suffix = os.path.splitext(value)[1].lower()
+    return suffix in INDEX_SUFFIXES and not is_remote(value) and os.path.isfile(value)
+
+
+def _expand(value: str) -> Iterable[str]:
+    if is_remote(value):
+        return [_raster_url(value)]
+    path = Path(value).expanduser()
+    if path.is_dir():
+        return _some(_in_folder(path), f"no raster (.tif .jp2 .png .jpg) in the folder {value}")
+    if path.exists():
+        return _in_list(path) if path.suffix.lower() in LIST_SUFFIXES else [os.path.abspath(path)]
+    if GLOB_CHARACTERS & set(value):
+        matches = glob.iglob(str(path), recursive=True)
+        files = [os.path.abspath(match) for match in matches if not os.path.isdir(match)]
+        return _some(files, f"no file matches {value}")
+    raise InputError(f"tiles={value} does not exist; give a folder, a glob, a raster or a list")
+
+
+def _raster_url(url: str) -> str:
+    suffix = os.path.splitext(url)[1].lower()
+    if suffix in LIST_SUFFIXES | INDEX_SUFFIXES:
+        raise InputError(f"tiles={url} is a list on a server; download it and give the copy")
+    return url
+
+
+def _in_folder(folder: Path) -> list[str]:
+    """Rasters below a folder; a folder that cannot be listed stands for itself."""
+    wanted = TILE_SUFFIXES | FOREIGN_SUFFIXES
+    unlisted: list[OSError] = []
+    files = [
+        os.path.abspath(os.path.join(root, name))
+        for root, _, names in os.walk(folder, onerror=unlisted.append)
+        for name in names
+        if not name.startswith(".") and os.path.splitext(name)[1].lower() in wanted
+    ]
+    return files + [os.path.abspath(error.filename) for error in unlisted]
+
+
+def _in_list(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read as a UTF-8 list of paths: {error}") from error
+    names = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    here = os.path.abspath(path.parent)
+    files = [n if is_remote(n) else os.path.abspath(os.path.join(here, n)) for n in names]
+    return _some(files, f"the list {path} names no file")
+
+
+def _some(paths: list[str], complaint: str) -> list[str]:
+    if not paths:
+        raise InputError(f"{complaint}; check tiles=")
+    return paths
+
+
+# ==== geo.imagery.find: Tile indices: vector files whose rows name a raster and outline where it lies. An index lets a job be planned without opening its rasters: 100 000 of them in seconds.
+
+
+INDEX_SUFFIXES = frozenset({".gpkg", ".parquet", ".geoparquet", ".fgb", ".geojson", ".shp"})
+
+PATH_COLUMNS = ("location", "path", "filepath", "filename", "file", "href", "url", "uri")
+"""Names of the column with the raster, the first one found counts; gdaltindex calls it location."""
+
+NAMED_COLUMNS = 8
+"""Columns that an error lists."""
+
+
+def read_index(path: Path) -> tuple[ListedTile, ...]:
+    """Read a tile index: a column of paths (relative to the index) or URLs, and footprints.
+
+    Args:
+        path: GeoPackage, GeoParquet, FlatGeobuf, GeoJSON or Shapefile; in a file of several layers
+            the first one with a column of paths.
+
+    Raises:
+        InputError: not readable, no column of paths, no CRS, a row without path or footprint.
+    """
+    frame = _read(path)
+    column = _path_column(list(frame.columns))
+    if column is None:
+        names = ", ".join(str(name) for name in frame.columns[:NAMED_COLUMNS])
+        raise InputError(
+            f"{path} names its rasters in no column that is known ({', '.join(PATH_COLUMNS)}); "
+            f"it has {names}; rename the right one"
+        )
+    if frame.crs is None:
+        raise InputError(f"{path} has no coordinate system; write it again with one")
+    if not len(frame):
+        raise InputError(f"{path} lists no raster; check tiles=")
+    incomplete = frame[column].isna() | frame.geometry.isna() | frame.geometry.is_empty
+    if incomplete.any():
+        row = int(incomplete.to_numpy().argmax())
+        raise InputError(f"{path} has no path or no footprint in row {row}; complete or remove it")
+    here, crs = os.path.abspath(path.parent), CRS.from_wkt(frame.crs.to_wkt())
+    outlines = frame.geometry.envelope.to_numpy()
+    return tuple(
+        ListedTile(_absolute(here, str(name)), outline, crs)
+        for name, outline in zip(frame[column], outlines, strict=True)
+    )
+
+
+def _absolute(folder: str, name: str) -> str:
+    return name if is_remote(name) else os.path.abspath(os.path.join(folder, name))
+
+
+def _read(path: Path) -> geopandas.GeoDataFrame:
+    try:
+        return read_table(path, None if path.suffix.lower() in PARQUET_SUFFIXES else _layer(path))
+    except (OSError, ValueError, pa.ArrowException, DataSourceError, DataLayerError) as error:
+        raise InputError(
+            f"{path} cannot be read as a tile index ({first_line(error)}); write it again"
+        ) from error
+
+
+def _layer(path: Path) -> str:
+    """The first layer with geometries and a column of paths, else the first with geometries."""
+    names = layers(path)
+    fitting = (n for n in names if _path_column(pyogrio.read_info(path, layer=n)["fields"]))
+    return next(fitting, names[0])
+
+
+def _path_column(columns: Any) -> str | None:
+    by_name = {str(column).lower(): str(column) for column in columns}
+    return next((by_name[name] for name in PATH_COLUMNS if name in by_name), None)

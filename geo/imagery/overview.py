@@ -1,0 +1,143 @@
+"""A whole mosaic as one small picture, read from the files' overviews where they have some."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from affine import Affine
+from numpy.typing import NDArray
+from rasterio.errors import RasterioError
+
+from geo.errors import OutputError
+from geo.grid import Grid, Window
+from geo.imagery.mosaic import Mosaic, TileReader
+from geo.imagery.placing import Placed, painting_key
+from geo.imagery.reading import gdal_settings, open_raster, read_window
+from geo.imagery.tile import Tile
+from geo.imagery.warp import to_source
+
+
+@dataclass(frozen=True, eq=False)
+class Overview:
+    """A reduced mosaic: image (H, W, 3) uint8, valid (H, W) bool, and its grid."""
+
+    image: NDArray[np.uint8]
+    valid: NDArray[np.bool_]
+    grid: Grid
+
+
+def reduced(mosaic: Mosaic, longest_px: int) -> Overview:
+    """Read the whole mosaic, reduced to at most ``longest_px`` on its longer side.
+
+    Memory is bounded by the picture and one reduced tile. A tile that cannot be read stays blank.
+    Where tiles overlap, the smaller pixel wins, then the last path, as in `Mosaic.read`.
+    """
+    small = reduced_grid(mosaic.grid, longest_px)
+    overview = Overview(np.zeros((*small.shape, 3), np.uint8), np.zeros(small.shape, bool), small)
+    with gdal_settings(mosaic.reading):
+        for tile, window in _painting_order(mosaic):
+            with suppress(OSError, RasterioError):
+                _paint(overview, tile, window, mosaic)
+    return overview
+
+
+def reduced_grid(grid: Grid, longest_px: int) -> Grid:
+    """The same ground in at most ``longest_px`` pixels on its longer side."""
+    rows, cols = grid.shape
+    factor = max(1.0, max(rows, cols) / longest_px)
+    return _stretched(grid, (max(1, round(rows / factor)), max(1, round(cols / factor))))
+
+
+def _painting_order(mosaic: Mosaic) -> list[tuple[Tile, Window]]:
+    """The tiles and their windows, the one to be seen on top last, as in the mosaic itself."""
+    reader = TileReader(mosaic.grid, mosaic.stretch, mosaic.reading)
+    tiles = []
+    for listed, window in zip(mosaic.tiles, mosaic.windows, strict=True):
+        header = reader.header(Placed(listed, window))
+        if isinstance(header, Tile):
+            tiles.append((header, window))
+    return sorted(tiles, key=lambda item: painting_key(item[0], mosaic.grid))
+
+
+def _paint(overview: Overview, tile: Tile, window: Window, mosaic: Mosaic) -> None:
+    """Fill the pixels of the picture whose centers lie on a tile."""
+    place = _reduced_place(window, mosaic.grid, overview.grid)
+    if place is None:
+        return
+    small = min(tile.shape[0], place.height), min(tile.shape[1], place.width)
+    source = _stretched(tile.grid, small)
+    raster = open_raster(tile.path, tile.driver)
+    whole = Window(0, 0, *tile.shape)
+    image, valid = read_window(raster, whole, small, stretch=mosaic.stretch)
+    row, col = np.mgrid[place.row_off : place.row_end, place.col_off : place.col_end] + 0.5
+    centers = np.column_stack((col.ravel(), row.ravel()))
+    with np.errstate(invalid="ignore"):  # inf beyond a projection's reach lies in no tile
+        x, y = np.floor(to_source(source, overview.grid, centers)).astype(np.int64).T
+    inside = (x >= 0) & (y >= 0) & (x < small[1]) & (y < small[0])
+    seen = np.flatnonzero(inside)
+    seen = seen[valid[y[seen], x[seen]]]
+    rows, cols = np.divmod(seen, place.width)
+    rows, cols = rows + place.row_off, cols + place.col_off
+    overview.image[rows, cols] = image[y[seen], x[seen]]
+    overview.valid[rows, cols] = True
+
+
+def _stretched(grid: Grid, shape: tuple[int, int]) -> Grid:
+    """The same ground in another number of pixels."""
+    a, b, c, d, e, f = grid.transform[:6]
+    down, right = grid.shape[0] / shape[0], grid.shape[1] / shape[1]
+    return Grid(Affine(a * right, b * down, c, d * right, e * down, f), grid.crs, shape)
+
+
+def _reduced_place(window: Window, grid: Grid, small: Grid) -> Window | None:
+    """The pixels of the small grid that a window of the large one may touch."""
+    down, right = small.shape[0] / grid.shape[0], small.shape[1] / grid.shape[1]
+    row, col = int(window.row_off * down), int(window.col_off * right)
+    row_end, col_end = int(window.row_end * down) + 1, int(window.col_end * right) + 1
+    return Window(row, col, row_end - row, col_end - col).intersection(small.window)
+
+
+# ==== geo.imagery.overview: The reduced imagery of a job as a file, for maps that are drawn again without the tiles.
+
+
+def save_backdrop(path: Path, overview: Overview) -> None:
+    """Write an overview as a GeoTIFF of RGB and alpha; it appears complete or not at all.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    height, width = overview.valid.shape
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    profile = {"driver": "GTiff", "height": height, "width": width, "count": 4, "dtype": "uint8"}
+    place = {"crs": overview.grid.crs, "transform": overview.grid.transform}
+    try:
+        with rasterio.open(temporary, "w", compress="DEFLATE", **profile, **place) as dataset:
+            dataset.write(overview.image.transpose(2, 0, 1), (1, 2, 3))
+            dataset.write(overview.valid * np.uint8(255), 4)
+        os.replace(temporary, path)
+    except (OSError, RasterioError) as error:
+        raise OutputError(f"{path} could not be written ({error}); check the folder") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_backdrop(path: Path) -> Overview | None:
+    """The overview that `save_backdrop` wrote; None if there is none that can be read."""
+    try:
+        with rasterio.open(path, driver="GTiff") as dataset:
+            bands = dataset.read()
+            grid = Grid(dataset.transform, dataset.crs, dataset.shape)
+    except RasterioError:
+        return None
+    return Overview(bands[:3].transpose(1, 2, 0), bands[3] > 0, grid)
+
+
+def blank_backdrop(grid: Grid, longest_px: int) -> Overview:
+    """An overview without any imagery."""
+    small = reduced_grid(grid, longest_px)
+    return Overview(np.zeros((*small.shape, 3), np.uint8), np.zeros(small.shape, bool), small)

@@ -1,0 +1,269 @@
+"""The grid of a job: which CRS, pixel size and pixel corners most of its imagery has."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import geopandas
+import numpy as np
+from affine import Affine
+from numpy.typing import NDArray
+from rasterio.crs import CRS
+from shapely.geometry import Point, Polygon
+
+from geo.errors import InputError
+from geo.grid import Grid, Window
+from geo.imagery.tile import ListedTile, Tile, TileProblem, crs_name, is_metric, same_crs
+from geo.imagery.warp import transformer
+
+PIXEL_SIZE_TOLERANCE = 1e-6
+"""Relative difference up to which two pixel sizes are one."""
+
+ALIGNMENT_PX = 0.05
+"""Distance of a tile's corners from the common pixel corners that is still called aligned."""
+
+SIGNIFICANT_DIGITS = 3
+"""Pixel sizes are compared, and chosen where no tile gives one, with this many digits."""
+
+T = TypeVar("T")
+
+
+def job_crs(crs: str | CRS) -> CRS:
+    """Read the CRS that a user asks for.
+
+    Raises:
+        InputError: it is none, or lengths cannot be measured in it.
+    """
+    try:
+        parsed = CRS.from_user_input(crs)
+    except ValueError as error:
+        raise InputError(f"crs={crs} is not a coordinate system; give e.g. EPSG:25832") from error
+    if not parsed.is_projected:
+        raise InputError(f"crs={crs} is not projected; give a system in meters, e.g. EPSG:25832")
+    if not is_metric(parsed):
+        raise InputError(f"crs={crs} is Web Mercator, whose lengths are not true; give e.g. UTM")
+    return parsed
+
+
+def common_grid(tiles: Sequence[Tile], crs: CRS | None, gsd_m: float | None) -> Grid:
+    """Choose the grid on which most pixels lie already; its origin and shape are of no meaning.
+
+    Counted are pixels, not files, so that the choice does not depend on how an area is cut into
+    files. Without a metric CRS in most of the imagery it is the UTM zone of the tiles' middle.
+
+    Args:
+        tiles: at least one.
+        crs: the job's, if the user chose one.
+        gsd_m: pixel size in meters, if it was chosen; pixels are then square and north is up,
+            unless most of the imagery has this size anyway.
+    """
+    chosen = crs or _crs_of_most(tiles)
+    own = [tile for tile in tiles if same_crs(tile.crs, chosen)]
+    if own:
+        reference = _reference(own)
+        wanted = reference.gsd_m if gsd_m is None else gsd_m
+        if math.isclose(wanted, reference.gsd_m, rel_tol=PIXEL_SIZE_TOLERANCE):
+            return reference.grid
+    else:
+        wanted = gsd_m or _gsd_of_most(tiles, chosen)
+    if not math.isfinite(wanted):
+        raise InputError(
+            f"{crs_name(chosen)} has no values where most tiles lie; give another crs="
+        )
+    side = wanted / float(chosen.linear_units_factor[1])
+    return Grid(Affine(side, 0, 0, 0, -side, 0), chosen, (1, 1))
+
+
+def aligned_offset(tile: Tile, grid: Grid) -> tuple[int, int] | None:
+    """Row and column of a tile on a grid that it shares; None if its pixels are others."""
+    if not same_crs(tile.crs, grid.crs):
+        return None
+    own, common = np.array(_pixel(tile.transform)), np.array(_pixel(grid.transform))
+    if np.abs(own - common).max() > PIXEL_SIZE_TOLERANCE * np.abs(common).max():
+        return None
+    row, col = _corner(tile, grid)
+    off = max(abs(col - round(col)), abs(row - round(row)))
+    return None if off > ALIGNMENT_PX else (round(row), round(col))
+
+
+def true_gsd_m(tile: Tile, crs: CRS) -> float:
+    """Side of the square of a pixel's area on the ground in meters, also of pixels in degrees.
+
+    Infinite for a tile where the CRS has no values.
+
+    Args:
+        tile: a tile in any CRS.
+        crs: a metric CRS near the tile.
+    """
+    if is_metric(tile.crs):
+        return tile.gsd_m
+    rows, cols = tile.shape
+    middle = np.array([[cols / 2, rows / 2]]) + np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    x, y = transformer(tile.crs, crs).transform(*tile.grid.to_world(middle).T)
+    if not np.isfinite((*x, *y)).all():
+        return math.inf
+    area = abs((x[1] - x[0]) * (y[2] - y[0]) - (y[1] - y[0]) * (x[2] - x[0]))
+    return math.sqrt(area) * float(crs.linear_units_factor[1])
+
+
+def rounded_gsd(gsd_m: float) -> float:
+    """A pixel size with few digits, so that equal sizes are equal in spite of other systems."""
+    return float(f"{gsd_m:.{SIGNIFICANT_DIGITS}g}")
+
+
+def _crs_of_most(tiles: Sequence[Tile]) -> CRS:
+    first = {crs_name(tile.crs): tile.crs for tile in reversed(tiles)}
+    most = first[_most(tiles, lambda tile: crs_name(tile.crs))]
+    return most if is_metric(most) else _utm(tiles)
+
+
+def _utm(tiles: Iterable[Tile]) -> CRS:
+    """The UTM zone (WGS 84) of the middle of all tiles."""
+    degrees = CRS.from_epsg(4326)
+    centers = [
+        transformer(tile.crs, degrees).transform(*_center(tile)) for tile in tiles
+    ]  # longitude, latitude
+    turned = np.radians([longitude for longitude, _ in centers])
+    # A mean of directions: tiles on both sides of 180 degrees are not at 0.
+    longitude = math.degrees(math.atan2(np.sin(turned).mean(), np.cos(turned).mean()))
+    latitude = float(np.mean([latitude for _, latitude in centers]))
+    if not math.isfinite(longitude + latitude):
+        raise InputError("the tiles lie outside of their coordinate system; give crs=")
+    estimated = geopandas.GeoSeries([Point(longitude, latitude)], crs=4326).estimate_utm_crs()
+    return CRS.from_epsg(estimated.to_epsg())
+
+
+def _center(tile: Tile) -> tuple[float, float]:
+    rows, cols = tile.shape
+    x, y = tile.grid.to_world(np.array([[cols / 2, rows / 2]]))[0]
+    return float(x), float(y)
+
+
+def _reference(tiles: Sequence[Tile]) -> Tile:
+    """The first tile with the pixels, and of those with the pixel corners, that most have."""
+    common = _most(tiles, _kind)
+    alike = [tile for tile in tiles if _kind(tile) == common]
+    frame = alike[0].grid
+    phase = _most(alike, lambda tile: _phase(tile, frame))
+    return next(tile for tile in alike if _phase(tile, frame) == phase)
+
+
+def _gsd_of_most(tiles: Sequence[Tile], crs: CRS) -> float:
+    return _most(tiles, lambda tile: rounded_gsd(true_gsd_m(tile, crs)))
+
+
+def _most(tiles: Sequence[Tile], kind: Callable[[Tile], T]) -> T:
+    """The kind that has the most pixels; of equals the one seen first."""
+    pixels: dict[T, int] = {}
+    for tile in tiles:
+        of = kind(tile)
+        assert isinstance(of, Hashable)
+        pixels[of] = pixels.get(of, 0) + tile.shape[0] * tile.shape[1]
+    return max(pixels, key=lambda of: pixels[of])
+
+
+def _kind(tile: Tile) -> tuple[str, ...]:
+    return tuple(f"{value:.6g}" for value in _pixel(tile.transform))
+
+
+def _phase(tile: Tile, frame: Grid) -> tuple[int, int]:
+    """Offset of a tile's pixel corners from a grid's, in tolerances, wrapped to a pixel."""
+    steps = round(1 / ALIGNMENT_PX)
+    row, col = _corner(tile, frame)
+    return round(row * steps) % steps, round(col * steps) % steps
+
+
+def _corner(tile: Tile, grid: Grid) -> tuple[float, float]:
+    """Row and column of the tile's origin on a grid."""
+    col, row = grid.to_pixel(np.array([[tile.transform.c, tile.transform.f]]))[0]
+    return float(row), float(col)
+
+
+def _pixel(transform: Affine) -> tuple[float, float, float, float]:
+    a, b, _, d, e, _ = transform[:6]
+    return a, b, d, e
+
+
+# ==== geo.imagery.placing: Where tiles lie on the grid of a job, and which of them is seen where they overlap.
+
+
+EDGE_POINTS = 8
+"""An edge is followed through this many points into another CRS."""
+
+INDEX_SLACK = 0.02
+"""A tile may reach beyond its footprint in an index by this share of its side, and 2 pixels."""
+
+SNAP_PX = ALIGNMENT_PX
+"""Bounds this close to a pixel corner lie on it."""
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A tile and the window of the grid that it covers, or that an index says it covers."""
+
+    tile: Tile | ListedTile
+    window: Window
+
+    @property
+    def reach(self) -> Window:
+        """The window beyond which nothing of the tile is seen."""
+        if isinstance(self.tile, Tile):
+            return self.window
+        rows = round(INDEX_SLACK * self.window.height) + 2
+        cols = round(INDEX_SLACK * self.window.width) + 2
+        return self.window.pad(rows, cols)
+
+
+def place(tile: Tile | ListedTile, grid: Grid) -> Placed | TileProblem:
+    """Find a tile's window on the grid of a job; windows may have negative offsets."""
+    if isinstance(tile, ListedTile):
+        bounds = _bounds(tile.footprint, tile, grid)
+    elif offset := aligned_offset(tile, grid):
+        return Placed(tile, Window(*offset, *tile.shape))
+    else:
+        bounds = _bounds(tile.grid.footprint(), tile, grid)
+    if bounds is None:
+        outline = tile.footprint if isinstance(tile, ListedTile) else tile.grid.footprint()
+        reason = "lies where the map's coordinate system has no values; give another crs="
+        return TileProblem(tile.path, reason, outline, tile.crs)
+    return Placed(tile, bounds)
+
+
+def painting_key(tile: Tile, grid: Grid) -> tuple[float, bytes]:
+    """Sorts tiles so that the one to be seen comes last: the smaller pixel, then the later path."""
+    return -rounded_gsd(true_gsd_m(tile, grid.crs)), os.fsencode(tile.path)
+
+
+def hull(placed: Iterable[Placed]) -> Window:
+    """The smallest window that holds all."""
+    edges = [
+        (p.window.row_off, p.window.col_off, p.window.row_end, p.window.col_end) for p in placed
+    ]
+    table = np.array(edges)
+    top, left = (int(value) for value in table[:, :2].min(axis=0))
+    bottom, right = (int(value) for value in table[:, 2:].max(axis=0))
+    return Window(top, left, bottom - top, right - left)
+
+
+def _bounds(outline: Polygon, tile: Tile | ListedTile, grid: Grid) -> Window | None:
+    """The window around an outline in the tile's CRS; None where that cannot be transformed."""
+    points = _along(np.asarray(outline.exterior.coords)[:, :2])
+    if not same_crs(tile.crs, grid.crs):
+        points = np.column_stack(transformer(tile.crs, grid.crs).transform(*points.T))
+    if not np.isfinite(points).all():
+        return None
+    pixels = grid.to_pixel(points)
+    low, high = pixels.min(axis=0), pixels.max(axis=0)
+    left, top = (math.floor(value + SNAP_PX) for value in low)
+    right, bottom = (math.ceil(value - SNAP_PX) for value in high)
+    return Window(top, left, max(bottom - top, 1), max(right - left, 1))
+
+
+def _along(corners: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Points along a ring: its corners and some between them."""
+    steps = np.linspace(0, 1, EDGE_POINTS, endpoint=False)[:, None, None]
+    return np.asarray((corners[:-1] * (1 - steps) + corners[1:] * steps).reshape(-1, 2))

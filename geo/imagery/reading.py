@@ -1,0 +1,323 @@
+"""Opening rasters: allowed formats, local files and URLs, GDAL settings, kept handles."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.errors import RasterioIOError
+from rasterio.windows import Window as RasterWindow
+
+from geo.errors import InputError
+from geo.grid import Window
+from geo.options import ReadOptions
+
+GDAL_CACHE_BYTES = 128 * 2**20
+"""Block cache of a process; at least two block rows of an 8k-wide RGB raster need 64 MB."""
+
+MAX_OPEN = 32
+"""Rasters kept open per thread: striped files reopened per window read 7 x slower."""
+
+GDAL_OPTIONS: dict[str, Any] = {
+    "GDAL_CACHEMAX": GDAL_CACHE_BYTES,
+    "GDAL_NUM_THREADS": "1",
+    "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE",  # sidecars are asked for by name: 1.7 x quicker to open
+    "GDAL_ERROR_ON_LIBJPEG_WARNING": True,  # a cut JPEG is else filled with gray, with a warning
+}
+
+REMOTE_OPTIONS: dict[str, Any] = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no request for sidecar files
+    "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": True,
+    "VSI_CACHE": True,
+}
+"""Settings while a URL is opened; a local PNG needs its world file, so they are not for files."""
+
+RETRY_DELAY_S = 0.1
+"""Pause before a second try; the next ones wait twice as long each."""
+
+_MAGIC: tuple[tuple[bytes, str], ...] = (
+    (b"II*\x00", "GTiff"),
+    (b"MM\x00*", "GTiff"),
+    (b"II+\x00", "GTiff"),
+    (b"MM\x00+", "GTiff"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\x00\x00\x00\x0cjP  ", "JP2OpenJPEG"),
+    (b"\xff\x4f\xff\x51", "JP2OpenJPEG"),
+)
+
+_REMOTE_PREFIXES = {
+    "https://": "/vsicurl/https://",
+    "http://": "/vsicurl/http://",
+    "s3://": "/vsis3/",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class OpenRaster:
+    """An open raster and what reading it needs to know, asked once.
+
+    Asking GDAL for a property after a failed read raises that read's error again, so everything
+    is asked before the first read.
+    """
+
+    dataset: Any
+    bands: tuple[int, ...]
+    palette: NDArray[np.uint8] | None
+    all_valid: bool
+    block_shape: tuple[int, int]
+    shape: tuple[int, int]
+    dtype: str
+
+    @classmethod
+    def open(cls, path: str, driver: str) -> OpenRaster:
+        """Open a raster with one driver."""
+        dataset = open_dataset(path, driver)
+        return cls(
+            dataset=dataset,
+            bands=(1, 2, 3) if dataset.count >= 3 else (1,),
+            palette=_palette(dataset),
+            all_valid=all(MaskFlags.all_valid in flags for flags in dataset.mask_flag_enums),
+            block_shape=dataset.block_shapes[0],
+            shape=dataset.shape,
+            dtype=dataset.dtypes[0],
+        )
+
+
+class _Handles(threading.local):
+    """Open rasters of one thread (GDAL data sets must not be shared between threads)."""
+
+    def __init__(self) -> None:
+        self.open: OrderedDict[tuple[str, int, int], OpenRaster] = OrderedDict()
+
+
+_handles = _Handles()
+
+
+@contextmanager
+def gdal_settings(options: ReadOptions | None = None) -> Iterator[None]:
+    """Settings under which every raster of a job is read."""
+    patience = options or ReadOptions()
+    http = {
+        "GDAL_HTTP_TIMEOUT": patience.timeout_s,
+        "GDAL_HTTP_CONNECTTIMEOUT": patience.timeout_s,
+        "GDAL_HTTP_MAX_RETRY": patience.retries,
+        "GDAL_HTTP_RETRY_DELAY": RETRY_DELAY_S,
+    }
+    with rasterio.Env(**GDAL_OPTIONS, **http):
+        yield
+
+
+def is_remote(path: str) -> bool:
+    """Whether a path is a URL that GDAL reads by range requests."""
+    return path.startswith(tuple(_REMOTE_PREFIXES))
+
+
+def gdal_path(path: str) -> str:
+    """The name under which GDAL opens a path or URL.
+
+    >>> gdal_path("s3://city/a.tif"), gdal_path("https://city.org/a.tif")
+    ('/vsis3/city/a.tif', '/vsicurl/https://city.org/a.tif')
+    """
+    for prefix, virtual in _REMOTE_PREFIXES.items():
+        if path.startswith(prefix):
+            return virtual + path.removeprefix(prefix)
+    return path
+
+
+def driver_of(path: Path) -> str | None:
+    """Return the GDAL driver that the file's first bytes call for, or None if it is not allowed.
+
+    The content decides, not the name: an indirect format (VRT and the like) can make GDAL read
+    any path or URL, and would do so under any file name.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as stream:
+        return driver_of_bytes(stream.read(16))
+
+
+def driver_of_bytes(head: bytes) -> str | None:
+    """Return the driver that a file's first 16 bytes call for; see `driver_of`."""
+    return next((driver for magic, driver in _MAGIC if head.startswith(magic)), None)
+
+
+def open_dataset(path: str, driver: str) -> Any:
+    """Open a data set for reading with one driver, and with no other.
+
+    Raises:
+        RasterioIOError: it cannot be opened.
+    """
+    settings = rasterio.Env(**REMOTE_OPTIONS) if is_remote(path) else nullcontext()
+    with settings:
+        return rasterio.open(gdal_path(path), driver=driver, sharing=False)
+
+
+def open_raster(path: str, driver: str) -> OpenRaster:
+    """Return the open raster of ``path``, kept for the next call; reopened if the file changed.
+
+    Raises:
+        OSError: the file has vanished or is not readable (RasterioIOError is one).
+    """
+    key = (path, *stamp_of(path))
+    raster = _handles.open.pop(key, None) or OpenRaster.open(path, driver)
+    _handles.open[key] = raster
+    while len(_handles.open) > MAX_OPEN:
+        _handles.open.popitem(last=False)[1].dataset.close()
+    return raster
+
+
+def forget(path: str) -> None:
+    """Close the kept rasters of a path, so that the next call opens it anew."""
+    for key in [key for key in _handles.open if key[0] == path]:
+        _handles.open.pop(key).dataset.close()
+
+
+def stamp_of(path: str) -> tuple[int, int]:
+    """(bytes, mtime in ns) of a file; zeros for a URL.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    if is_remote(path):
+        return 0, 0
+    stat = os.stat(path)
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _palette(dataset: Any) -> NDArray[np.uint8] | None:
+    """The (256, 3) colors of a palette raster, or None for others."""
+    if dataset.colorinterp[0] != ColorInterp.palette:
+        return None
+    table = np.zeros((256, 3), np.uint8)
+    for index, color in dataset.colormap(1).items():
+        table[index] = color[:3]
+    return table
+
+
+# ==== geo.imagery.reading: Reading windows of single rasters as 8-bit RGB with their validity.
+
+
+__all__ = [
+    "OpenRaster",
+    "Stretch",
+    "driver_of",
+    "gdal_settings",
+    "open_raster",
+    "read_readable",
+    "read_window",
+]
+
+
+def read_window(
+    raster: OpenRaster,
+    window: Window,
+    shape: tuple[int, int] | None = None,
+    *,
+    stretch: Stretch | None = None,
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Read a window of an open raster as RGB with its validity.
+
+    Args:
+        raster: an open raster.
+        window: pixels inside the raster.
+        shape: (rows, cols) to reduce to by averaging; None reads every pixel.
+        stretch: how 16-bit pixels become 8-bit ones.
+
+    Returns:
+        image: (H, W, 3) uint8; one band is repeated, a palette is expanded, bands beyond the third
+            are left out.
+        valid: (H, W) bool; False for nodata, zero alpha and masked pixels.
+
+    Raises:
+        RasterioIOError: a block of the file cannot be decoded.
+    """
+    area = RasterWindow(window.col_off, window.row_off, window.width, window.height)
+    rows, cols = shape or (window.height, window.width)
+    image = np.empty((rows, cols, len(raster.bands)), raster.dtype)
+    raster.dataset.read(
+        raster.bands,
+        window=area,
+        out=image.transpose(2, 0, 1),  # GDAL interleaves the bands itself, 3 x faster than numpy
+        resampling=Resampling.average if raster.palette is None else Resampling.nearest,
+    )
+    if raster.palette is not None:
+        image = raster.palette[image[..., 0]]
+    else:
+        if raster.dtype == "uint16":
+            assert stretch is not None, f"{raster.dataset.name} has 16 bits"
+            image = stretch.apply(image)
+        if image.shape[2] == 1:
+            image = image.repeat(3, axis=2)
+    if raster.all_valid:
+        return image, np.ones((rows, cols), bool)
+    return image, raster.dataset.dataset_mask(window=area, out_shape=(rows, cols)) > 0
+
+
+def read_readable(
+    raster: OpenRaster, window: Window, *, stretch: Stretch | None = None
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_], str | None]:
+    """Read a window like `read_window`, but leave out what the file cannot deliver.
+
+    A corrupt block costs its own pixels (invalid afterwards) and no others, so what is lost does
+    not depend on the window that asked for it.
+
+    Returns:
+        image and valid as in `read_window`, and the reason of the first failure or None.
+    """
+    try:
+        return *read_window(raster, window, stretch=stretch), None
+    except RasterioIOError as error:
+        reason = str(error.__cause__ or error)
+    image = np.zeros((window.height, window.width, 3), np.uint8)
+    valid = np.zeros((window.height, window.width), bool)
+    for block in _file_blocks(raster, window):
+        with suppress(RasterioIOError):  # the reason is already known
+            here = block.slices_in(window)
+            image[here], valid[here] = read_window(raster, block, stretch=stretch)
+    return image, valid, reason
+
+
+def _file_blocks(raster: OpenRaster, window: Window) -> Iterator[Window]:
+    """The parts of a window that the blocks of the file cut out of it."""
+    rows, cols = raster.block_shape
+    for row in range(window.row_off // rows * rows, window.row_end, rows):
+        for col in range(window.col_off // cols * cols, window.col_end, cols):
+            part = Window(row, col, rows, cols).intersection(window)
+            assert part is not None, "a block in the window's range meets the window"
+            yield part
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """The 16-bit values that become 0 and 255; between them linear, beyond them clipped."""
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise InputError(
+                f"stretch is {self.low:g} to {self.high:g}; give two values in rising order"
+            )
+
+    def apply(self, bands: NDArray[np.uint16]) -> NDArray[np.uint8]:
+        """Bring 16-bit pixels of any shape to 8 bits.
+
+        >>> Stretch(100, 355).apply(np.array([0, 100, 200, 60000], np.uint16))
+        array([  0,   0, 100, 255], dtype=uint8)
+        """
+        scaled = (bands.astype(np.float32) - self.low) * np.float32(255 / (self.high - self.low))
+        eight: NDArray[np.uint8] = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+        return eight

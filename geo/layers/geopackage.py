@@ -1,0 +1,267 @@
+"""Writing a GeoPackage: one writer, streamed layers, checks, and publication in one step."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pyogrio
+import shapely
+from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, GeometryError
+from rasterio.crs import CRS
+
+from geo.errors import OutputError
+from geo.files import remove_leftovers
+from geo.layers.schema import GEOMETRY, Layer
+from geo.layers.style import add_styles
+from geo.options import Rules
+
+GPKG_VERSION = "1.3"
+"""Later versions make older desktops warn."""
+
+
+@dataclass(frozen=True)
+class LayerData:
+    """A layer to write and its batches, in the layer's Arrow schema."""
+
+    layer: Layer
+    batches: Iterator[pa.RecordBatch]
+
+
+def publish(
+    out: Path,
+    crs: CRS,
+    layers: Sequence[LayerData],
+    metadata: Mapping[str, str],
+    *,
+    rules: Rules | None = None,
+    parquet: bool = False,
+) -> None:
+    """Write layers to a temporary file beside ``out``, check it, and put it in place.
+
+    An existing ``out`` is untouched until the new file is complete, whatever happens.
+
+    Args:
+        out: the GeoPackage.
+        crs: of all layers.
+        layers: in the order in which their rows are asked for.
+        metadata: kept with each layer.
+        rules: of the map, which the styles explain; None: the defaults.
+        parquet: also write each spatial layer as ``<out stem>_<layer>.parquet``.
+
+    Raises:
+        OutputError: the folder or the disk does not take the file, or the checks fail.
+    """
+    temporary = out.with_name(f".{out.stem}.{os.getpid()}.tmp.gpkg")
+    copied = [data.layer for data in layers if parquet and data.layer.is_spatial]
+    copies = {layer.name: GeoParquetCopy(out, layer, crs) for layer in copied}
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        for path in (out, *(copy.path for copy in copies.values())):
+            remove_leftovers(path)
+        _remove(temporary)
+        for data in layers:
+            if copy := copies.get(data.layer.name):
+                data = LayerData(data.layer, copy.through(data.batches))
+            _check(temporary, data.layer, _write_layer(temporary, data, crs, metadata))
+        add_styles(temporary, [data.layer for data in layers], rules or Rules())
+        _check_whole(temporary)
+        _sync(temporary)
+        for copy in copies.values():
+            copy.check()
+        for copy in copies.values():
+            copy.publish()
+        os.replace(temporary, out)
+        _sync(out.parent)
+    except (
+        DataLayerError, DataSourceError, FeatureError, GeometryError, OSError, sqlite3.Error
+    ) as error:  # fmt: skip
+        raise OutputError(
+            f"{out} could not be written ({error}); check the folder and the free space, "
+            "what was there before is unchanged"
+        ) from error
+    finally:
+        _remove(temporary)
+        for copy in copies.values():
+            copy.discard()
+
+
+def _write_layer(path: Path, data: LayerData, crs: CRS, metadata: Mapping[str, str]) -> int:
+    """Write one layer; returns the number of rows that went in."""
+    source = _Source(data.batches)
+    authority = crs.to_authority()
+    described = {"DESCRIPTION": data.layer.meaning}
+    spatial = {
+        "geometry_name": GEOMETRY,
+        "geometry_type": data.layer.geometry,
+        "crs": ":".join(authority) if authority else crs.to_wkt(),
+        "layer_options": described | {"GEOMETRY_NAME": GEOMETRY},
+    }
+    new: dict[str, Any] = {} if path.exists() else {"dataset_options": {"VERSION": GPKG_VERSION}}
+    try:
+        pyogrio.write_arrow(
+            pa.RecordBatchReader.from_batches(data.layer.arrow(), source),
+            path,
+            layer=data.layer.name,
+            driver="GPKG",
+            **(spatial if data.layer.is_spatial else {"layer_options": described}),
+            layer_metadata=dict(metadata),
+            **new,
+        )
+    except RuntimeError as error:
+        raise source.error or error from None
+    return source.rows
+
+
+class _Source:
+    """Batches counted, and their exception kept, which the stream would replace by its own."""
+
+    def __init__(self, batches: Iterator[pa.RecordBatch]) -> None:
+        self._batches = batches
+        self.error: Exception | None = None
+        self.rows = 0
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        try:
+            for batch in self._batches:
+                self.rows += batch.num_rows
+                yield batch
+        except Exception as error:
+            self.error = error
+            raise
+
+
+def _check(path: Path, layer: Layer, expected: int) -> None:
+    """Compare a layer with what was written into it."""
+    name = layer.name
+    with closing(sqlite3.connect(path)) as base:
+        rows = base.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0]
+        stated = base.execute(
+            "SELECT feature_count FROM gpkg_ogr_contents WHERE table_name = ?", (name,)
+        ).fetchone()[0]
+        found = {"rows": rows, "stated rows": stated}
+        if layer.is_spatial:
+            shapes = base.execute(f'SELECT count("{GEOMETRY}") FROM "{name}"').fetchone()[0]
+            index = f'SELECT count(*) FROM "rtree_{name}_{GEOMETRY}"'
+            found["indexed shapes"] = base.execute(index).fetchone()[0] + rows - shapes
+    wrong = {what: count for what, count in found.items() if count != expected}
+    if wrong:
+        raise OutputError(f"layer {name} of {path} has {wrong}, not {expected}; check the disk")
+
+
+def _check_whole(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as base:
+        verdict = base.execute("PRAGMA integrity_check").fetchone()[0]
+    if verdict != "ok":
+        raise OutputError(f"{path} is damaged after writing ({verdict}); check the disk")
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    for suffix in ("", "-journal", "-wal", "-shm"):
+        with suppress(FileNotFoundError, NotADirectoryError):
+            path.with_name(path.name + suffix).unlink()
+
+
+# ==== geo.layers.geopackage: GeoParquet 1.1 copies of layers, written while the rows stream into the GeoPackage.
+
+
+ROW_GROUP = 20_000
+"""Rows that are held and written together."""
+
+BBOX = "bbox"
+"""Column of each row's bounds, by which readers skip what lies elsewhere."""
+
+_SIDES = ("xmin", "ymin", "xmax", "ymax")
+
+
+class GeoParquetCopy:
+    """A copy of one layer: a temporary file until `publish` puts it in place."""
+
+    def __init__(self, package: Path, layer: Layer, crs: CRS) -> None:
+        """Name the files; nothing is written yet."""
+        self.path = package.with_name(f"{package.stem}_{layer.name}.parquet")
+        self.rows = 0
+        self._temporary = self.path.with_name(f".{self.path.stem}.{os.getpid()}.tmp.parquet")
+        self._layer = layer
+        self._crs = crs
+        self._bounds = np.array([np.inf, np.inf, -np.inf, -np.inf])
+
+    def through(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Pass batches on and write them; the file is complete when they are exhausted."""
+        schema = self._layer.arrow()
+        box = pa.struct([pa.field(side, pa.float64()) for side in _SIDES])
+        held: list[pa.RecordBatch] = []
+        with pq.ParquetWriter(
+            self._temporary, schema.append(pa.field(BBOX, box)), compression="zstd"
+        ) as writer:
+            for batch in batches:
+                held.append(batch)
+                if sum(one.num_rows for one in held) >= ROW_GROUP:
+                    writer.write_table(self._with_bounds(pa.Table.from_batches(held), box))
+                    held = []
+                yield batch
+            if held:
+                writer.write_table(self._with_bounds(pa.Table.from_batches(held), box))
+            writer.add_key_value_metadata({"geo": json.dumps(self._described())})
+
+    def check(self) -> None:
+        """Compare the file with what was written into it.
+
+        Raises:
+            OutputError: it does not hold the rows that went in.
+        """
+        written = pq.read_metadata(self._temporary).num_rows
+        if written != self.rows:
+            raise OutputError(f"{self.path} has {written} rows, not {self.rows}; check the disk")
+
+    def publish(self) -> None:
+        """Put the file in place of an earlier one."""
+        with self._temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
+        os.replace(self._temporary, self.path)
+
+    def discard(self) -> None:
+        """Remove what is not in place."""
+        self._temporary.unlink(missing_ok=True)
+
+    def _with_bounds(self, rows: pa.Table, box: pa.StructType) -> pa.Table:
+        self.rows += len(rows)
+        bounds = shapely.bounds(shapely.from_wkb(rows[GEOMETRY].to_numpy()))
+        known = bounds[~np.isnan(bounds[:, 0])]
+        if len(known):
+            self._bounds[:2] = np.minimum(self._bounds[:2], known[:, :2].min(axis=0))
+            self._bounds[2:] = np.maximum(self._bounds[2:], known[:, 2:].max(axis=0))
+        missing = pa.array(np.isnan(bounds[:, 0]))
+        sides = [pa.array(np.ascontiguousarray(side)) for side in bounds.T]
+        return rows.append_column(
+            BBOX, pa.StructArray.from_arrays(sides, fields=list(box), mask=missing)
+        )
+
+    def _described(self) -> dict[str, Any]:
+        """The metadata that makes Parquet GeoParquet."""
+        column: dict[str, Any] = {
+            "encoding": "WKB",
+            "geometry_types": [self._layer.geometry],
+            "crs": self._crs.to_dict(projjson=True),
+            "covering": {BBOX: {side: [BBOX, side] for side in _SIDES}},
+        }
+        if np.isfinite(self._bounds).all():
+            column["bbox"] = self._bounds.tolist()
+        return {"version": "1.1.0", "primary_column": GEOMETRY, "columns": {GEOMETRY: column}}

@@ -1,0 +1,121 @@
+"""Rows of the layer inspected: blocks looked at, then tiles that could not be used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyogrio
+import shapely
+from rasterio.warp import transform as warp
+from shapely.geometry import MultiPolygon, Polygon
+
+from geo.cracks.parts import InspectedRow
+from geo.grid import Grid
+from geo.imagery.find import TileProblem
+from geo.layers.schema import INSPECTED, RUN
+from geo.options import AssembleOptions, Rules, SeverityOptions
+
+
+def inspected_rows(
+    blocks: Sequence[InspectedRow], problems: Sequence[TileProblem], grid: Grid
+) -> pa.RecordBatch:
+    """Rows of the blocks by id, then of the tiles left out."""
+    rows = [_block_row(row, grid) for row in sorted(blocks, key=lambda row: row.block_id)]
+    rows += [_tile_row(problem, grid) for problem in problems]
+    return pa.RecordBatch.from_pylist(rows, schema=INSPECTED.arrow())
+
+
+def _block_row(row: InspectedRow, grid: Grid) -> dict[str, Any]:
+    return {
+        "block_id": row.block_id,
+        "status": row.status,
+        "reason": row.reason or None,
+        "tiles_failed": ";".join(row.tiles_failed) or None,
+        "valid_pct": row.valid_pct,
+        "gsd_mm": row.gsd_mm,
+        "survey_date": date.fromisoformat(row.survey_date) if row.survey_date else None,
+        "seconds": row.seconds,
+        "geom": shapely.to_wkb(MultiPolygon([grid.footprint(row.window)])),
+    }
+
+
+def _tile_row(problem: TileProblem, grid: Grid) -> dict[str, Any]:
+    place = _footprint(problem, grid)
+    return {
+        "status": "failed",
+        "reason": problem.reason,
+        "tiles_failed": problem.path,
+        "geom": None if place is None else shapely.to_wkb(MultiPolygon([place])),
+    }
+
+
+def _footprint(problem: TileProblem, grid: Grid) -> Polygon | None:
+    """The footprint of a tile left out, in the mosaic's CRS."""
+    if problem.footprint is None or problem.crs is None:
+        return None
+    x, y = np.array(problem.footprint.exterior.coords).T
+    warped = np.column_stack(warp(problem.crs, grid.crs, x, y))
+    return Polygon(warped) if np.isfinite(warped).all() else None
+
+
+# ==== geo.layers.run_rows: The layer run: what made a file, and what it does not claim.
+
+
+def not_claimed(severity: SeverityOptions) -> str:
+    """What must not be read into a map that was made with these limits."""
+    return (
+        "No pavement condition index: one of the 19 distresses of ASTM D6433 is mapped. "
+        "Sealed cracks, joints and shadows may be confused with cracks. "
+        f"Widths below {severity.reliable_px:g} pixels, and severities from pixels above "
+        f"{severity.max_gsd_mm:g} mm, are not measured. "
+        "Areas without imagery were not looked at (layer inspected)."
+    )
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """Provenance of a run; texts, JSON where the schema says so."""
+
+    model_hash: str = ""
+    config: str = ""
+    inputs: str = ""
+    versions: str = ""
+    started: str = ""
+    finished: str = ""
+
+
+def run_rows(run: RunRecord, options: AssembleOptions) -> pa.RecordBatch:
+    """The one row of the layer run."""
+    row = {
+        "run_id": options.run_id,
+        "model": options.model,
+        "model_hash": run.model_hash,
+        "config": run.config,
+        "inputs": run.inputs,
+        "versions": run.versions,
+        "started": run.started,
+        "finished": run.finished,
+        "rules": options.rules.text(),
+        "not_claimed": not_claimed(options.severity),
+    }
+    return pa.RecordBatch.from_pylist([row], schema=RUN.arrow())
+
+
+@dataclass(frozen=True)
+class MapTerms:
+    """What the layer run of a finished GeoPackage says to readers of the map."""
+
+    rules: Rules
+    not_claimed: str
+
+    @classmethod
+    def read(cls, package: Path) -> MapTerms:
+        """The terms of a finished GeoPackage."""
+        row = pyogrio.read_dataframe(package, layer=RUN.name).iloc[0]
+        return cls(Rules.of_text(row["rules"]), str(row["not_claimed"]))

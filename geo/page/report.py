@@ -1,0 +1,244 @@
+"""A crack map in words and numbers: totals, streets, coverage, failures, what is not claimed."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import geopandas
+import pandas as pd
+import pyogrio
+
+from geo.errors import OutputError
+from geo.layers.classes import fine_enough
+from geo.layers.run_rows import MapTerms
+from geo.layers.schema import CRACK, INSPECTED, ROAD_SEGMENT
+from geo.layers.style import severity_legend
+from geo.options import Rules, SeverityOptions
+
+NAMED_FAILURES = 20
+"""Failures that the text spells out; the layer inspected and the JSON have all."""
+
+
+@dataclass(frozen=True)
+class Street:
+    """All segments of one name (of one road, where it has none)."""
+
+    name: str
+    segments: int
+    length_m: float
+    coverage_pct: float
+    crack_length_m: float
+    density_m_per_m2: float | None
+    worst_segment: str | None
+    worst_zeb_cell_pct: float | None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Tiles that failed, or a block in which some did."""
+
+    where: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class MapReport:
+    """The figures of one GeoPackage; lengths in meters, areas in square meters.
+
+    Attributes:
+        gsd_mm, coarsest_gsd_mm: smallest and largest pixels of the imagery; None without any.
+        smallest_reliable_width_mm: at the smallest pixels; None where they are too coarse.
+    """
+
+    package: str
+    cracks: int
+    length_m: float
+    area_m2: float
+    length_by_severity: dict[str, float]
+    length_by_type: dict[str, float]
+    gsd_mm: float | None
+    coarsest_gsd_mm: float | None
+    smallest_reliable_width_mm: float | None
+    rules: Rules
+    blocks: int
+    inspected_m2: float
+    streets: tuple[Street, ...]
+    failures: tuple[Failure, ...]
+    not_claimed: str
+
+
+def summarize(package: Path) -> MapReport:
+    """Collect the figures of a finished GeoPackage."""
+    cracks = pyogrio.read_dataframe(package, layer=CRACK.name, read_geometry=False)
+    inspected = geopandas.read_file(package, layer=INSPECTED.name)
+    layers = {str(name) for name, _ in pyogrio.list_layers(package)}
+    blocks = inspected[inspected["block_id"].notna()]
+    seen_m2 = blocks.geometry.area * blocks["valid_pct"] / 100
+    unit_m = inspected.crs.axis_info[0].unit_conversion_factor if inspected.crs else 1.0
+    pixels = blocks.loc[blocks["valid_pct"] > 0, "gsd_mm"]
+    gsd_mm = float(pixels.min()) if len(pixels) else None
+    terms = MapTerms.read(package)
+    return MapReport(
+        package=package.name,
+        cracks=len(cracks),
+        length_m=float(cracks["length_m"].sum()),
+        area_m2=float(cracks["area_m2"].sum()),
+        length_by_severity=_length_by(cracks, "severity_d6433"),
+        length_by_type=_length_by(cracks, "type"),
+        gsd_mm=gsd_mm,
+        coarsest_gsd_mm=float(pixels.max()) if len(pixels) else None,
+        smallest_reliable_width_mm=_smallest_width(gsd_mm, terms.rules.severity),
+        rules=terms.rules,
+        blocks=len(blocks),
+        inspected_m2=float(seen_m2.sum()) * unit_m**2,
+        streets=_streets(package) if ROAD_SEGMENT.name in layers else (),
+        failures=_failures(inspected),
+        not_claimed=terms.not_claimed,
+    )
+
+
+def write_report(package: Path, markdown: Path, as_json: Path) -> MapReport:
+    """Write a package's report as text and as JSON.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    report = summarize(package)
+    _write(markdown, render(report))
+    _write(as_json, json.dumps(asdict(report), indent=2, ensure_ascii=False) + "\n")
+    return report
+
+
+def render(report: MapReport) -> str:
+    """The report as Markdown."""
+    lines = [f"# Crack map {_cell(report.package)}", "", *_totals(report), ""]
+    classes = {entry.key: entry.label for entry in severity_legend(report.rules.severity)}
+    by_class = {classes.get(k, k): length for k, length in report.length_by_severity.items()}
+    lines += ["## Cracks", "", *_lengths("severity (ASTM D6433)", by_class), ""]
+    lines += [*_lengths("type", report.length_by_type), ""]
+    if report.streets:
+        lines += ["## Streets", "", *_street_table(report.streets), ""]
+    lines += ["## Not inspected", "", *_failure_lines(report.failures), ""]
+    lines += ["## Not claimed", "", report.not_claimed]
+    lines.append(_measurable(report))
+    return "\n".join(lines) + "\n"
+
+
+def _measurable(report: MapReport) -> str:
+    """Which widths can be measured at the pixel size of the map."""
+    if report.gsd_mm is None:
+        return "Nothing was seen, so nothing is measured."
+    width = report.smallest_reliable_width_mm
+    if width is None:
+        return "At this pixel size no width is reliable: cracks are found, but not measured."
+    return (
+        f"At this pixel size, mean widths from {width:g} mm are reliable; narrower cracks are "
+        "found, but not measured."
+    )
+
+
+def _totals(report: MapReport) -> list[str]:
+    return [
+        f"{report.cracks} cracks, {report.length_m:.1f} m, {report.area_m2:.3f} m2 of crack area, "
+        f"on {report.inspected_m2:.1f} m2 inspected in {report.blocks} blocks.{_pixels(report)}"
+    ]
+
+
+def _pixels(report: MapReport) -> str:
+    fine, coarse = report.gsd_mm, report.coarsest_gsd_mm
+    if fine is None or coarse is None:
+        return ""
+    size = f"{fine:.3g}" if f"{fine:.3g}" == f"{coarse:.3g}" else f"{fine:.3g} to {coarse:.3g}"
+    return f" Pixels of {size} mm."
+
+
+def _lengths(title: str, lengths: dict[str, float]) -> list[str]:
+    if not lengths:
+        return [f"No crack was found, so there is no {title}."]
+    rows = [f"| {name} | {length:.1f} |" for name, length in lengths.items()]
+    return [f"| {title} | m |", "|---|---|", *rows]
+
+
+def _street_table(streets: tuple[Street, ...]) -> list[str]:
+    head = "| street | segments | m | seen % | cracks m | m/m2 | worst segment | cells % |"
+    rows = [
+        f"| {_cell(s.name)} | {s.segments} | {s.length_m:.0f} | {s.coverage_pct:.0f} "
+        f"| {s.crack_length_m:.1f} | {_number(s.density_m_per_m2)} "
+        f"| {_cell(s.worst_segment or '-')} | {_number(s.worst_zeb_cell_pct)} |"
+        for s in streets
+    ]
+    return [head, "|---|---|---|---|---|---|---|---|", *rows]
+
+
+def _failure_lines(failures: tuple[Failure, ...]) -> list[str]:
+    if not failures:
+        return ["Nothing failed."]
+    lines = [f"- {_cell(f.where)}: {_cell(f.reason)}" for f in failures[:NAMED_FAILURES]]
+    rest = len(failures) - NAMED_FAILURES
+    return [*lines, f"- and {rest} more (layer inspected)"] if rest > 0 else lines
+
+
+def _cell(text: str) -> str:
+    """Text that cannot break a table or become markup."""
+    return text.replace("\n", " ").replace("|", "\\|").replace("<", "&lt;")
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"
+
+
+def _length_by(cracks: pd.DataFrame, column: str) -> dict[str, float]:
+    sums = cracks.groupby(column)["length_m"].sum().sort_values(ascending=False)
+    return {str(name): float(length) for name, length in sums.items()}
+
+
+def _smallest_width(gsd_mm: float | None, options: SeverityOptions) -> float | None:
+    if gsd_mm is None or not fine_enough(gsd_mm, options):
+        return None
+    return round(options.reliable_px * gsd_mm, 6)
+
+
+def _streets(package: Path) -> tuple[Street, ...]:
+    table = pyogrio.read_dataframe(package, layer=ROAD_SEGMENT.name, read_geometry=False)
+    street = table["name"].fillna("road " + table["road_id"])
+    found = [_street(str(name), group) for name, group in table.groupby(street)]
+    return tuple(sorted(found, key=lambda s: (-(s.density_m_per_m2 or 0.0), s.name)))
+
+
+def _street(name: str, group: pd.DataFrame) -> Street:
+    surveyed = float(group["surveyed_area_m2"].sum())
+    length = float(group["crack_length_m"].sum())
+    ground = group["surveyed_area_m2"] / (group["coverage_pct"] / 100)
+    total = float(ground.fillna(group["length_m"] * group["width_m"]).sum())
+    ranked = group.dropna(subset=["rank"]).sort_values("rank").head(1)
+    return Street(
+        name=name,
+        segments=len(group),
+        length_m=float(group["length_m"].sum()),
+        coverage_pct=100.0 * surveyed / total if total > 0 else 0.0,
+        crack_length_m=length,
+        density_m_per_m2=length / surveyed if surveyed > 0 else None,
+        worst_segment=None if ranked.empty else str(ranked["segment_id"].iloc[0]),
+        worst_zeb_cell_pct=None if ranked.empty else float(ranked["zeb_cell_pct"].iloc[0]),
+    )
+
+
+def _failures(inspected: geopandas.GeoDataFrame) -> tuple[Failure, ...]:
+    failed = inspected[inspected["status"].isin(["failed", "partial"])]
+    where = failed["block_id"].fillna(failed["tiles_failed"])
+    return tuple(
+        Failure(str(place), str(reason))
+        for place, reason in zip(where, failed["reason"], strict=True)
+    )
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OutputError(f"{path} could not be written ({error}); check the folder") from error

@@ -1,0 +1,227 @@
+"""A further map from a work folder: another threshold, other limits or roads; no tiles, no model.
+
+    wpcrack assemble maps/cracks.work out=maps/strict.gpkg threshold=0.7 min_length_m=0.3
+
+Parts of the run are joined as they are; another threshold than theirs takes the stored probability.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from geo.errors import InputError, OutputError
+from geo.files import folder_of_parts, remove_leftovers
+from geo.imagery.overview import blank_backdrop, read_backdrop
+from geo.layers.assemble import AssembleOptions, AssembleReport, RunRecord, assemble
+from geo.page.preview import OVERVIEW_PX
+from geo.page.report import MapReport
+from jobs.assemble.job import AssembleJob
+from jobs.assemble.source import Order, Source, vectorize_all, write_missing
+from jobs.infer.inputs import model_label
+from jobs.infer.outputs import RECORDED_VERSIONS, MapFiles, now
+from jobs.infer.report import listed
+from jobs.infer.work_folder import BACKDROP
+from jobs.runtime.terminal import counted
+from jobs.runtime.versions import versions
+
+
+@dataclass(frozen=True)
+class AssembledMap:
+    """What was delivered.
+
+    Attributes:
+        files: the GeoPackage and what lies beside it.
+        run_id: that of a run with the settings of this map.
+        source: parts or probability.
+        cracks: of the map.
+        report: figures of the map.
+        unfinished: blocks that the run has not computed.
+        seconds: it took.
+    """
+
+    files: MapFiles
+    run_id: str
+    source: str
+    cracks: AssembleReport
+    report: MapReport
+    unfinished: int
+    seconds: float
+
+    @property
+    def exit_code(self) -> int:
+        """0: everything was inspected; 3: delivered, but some tiles or blocks are missing."""
+        return 3 if self.report.failures else 0
+
+    def values(self) -> dict[str, Any]:
+        """The figures of `--json`."""
+        return {
+            "package": str(self.files.package),
+            "overview": str(self.files.overview),
+            "page": str(self.files.page),
+            "report": str(self.files.report),
+            "run_id": self.run_id,
+            "source": self.source,
+            "cracks": self.cracks.n_cracks,
+            "dropped": self.cracks.n_dropped,
+            "length_m": self.cracks.length_m,
+            "area_m2": self.cracks.area_m2,
+            "blocks": self.cracks.n_inspected,
+            "blocks_unfinished": self.unfinished,
+            "failures": [f"{f.where}: {f.reason}" for f in self.report.failures],
+            "seconds": round(self.seconds, 3),
+        }
+
+    def summary(self) -> str:
+        """A few lines for the terminal."""
+        cracks = self.cracks
+        lines = [
+            f"{counted(cracks.n_cracks, 'crack')}, {cracks.length_m:.1f} m, "
+            f"{cracks.area_m2:.2f} m2, from the {self.source} of "
+            f"{counted(cracks.n_inspected - self.unfinished, 'block')} in {self.seconds:.0f} s",
+            f"map       {self.files.package}",
+            f"overview  {self.files.overview}",
+            f"page      {self.files.page}",
+        ]
+        return "\n".join([*lines, *listed(self.values()["failures"])])
+
+
+def run_assemble(source: Source, job: AssembleJob) -> AssembledMap:
+    """Makes a map of what a work folder holds; an existing one stays until it is complete.
+
+    Blocks that the run has not computed are rows of the layer inspected like those that failed.
+
+    Args:
+        source: the work folder.
+        job: what to make of it.
+
+    Raises:
+        WpcrackError, GeoError: An output in the wrong place, a threshold that takes probability
+            which was not stored, a file that cannot be read or written.
+    """
+    start, started = time.monotonic(), now()
+    _refuse_output(source, job.out)
+    kept = job.level == source.level
+    if not kept:
+        source.require_probability(job.threshold)
+    unfinished = len(source.record.blocks) - len(source.finished)
+    if unfinished:
+        _say(f"{unfinished} of {len(source.record.blocks)} blocks are not computed yet")
+    files = MapFiles.of_further(job.out)
+    origin = "parts" if kept else "probability"
+    with _parts(source, job, kept=kept) as parts:
+        report = assemble(
+            parts,
+            job.out,
+            source.grid,
+            _options(source, job),
+            problems=source.record.problems,
+            run=_record(source, job, origin, started),
+            segments_csv=files.segments,
+        )
+    backdrop = read_backdrop(source.root / BACKDROP)
+    if backdrop is None:
+        _say("the run was not finished, so there is no imagery behind the map")
+    figures = files.draw(backdrop or blank_backdrop(source.grid, OVERVIEW_PX))
+    seconds = time.monotonic() - start
+    run_id = source.run_id(job)
+    return AssembledMap(files, run_id, origin, report, figures, unfinished, seconds)
+
+
+@contextmanager
+def _parts(source: Source, job: AssembleJob, *, kept: bool) -> Iterator[list[Path]]:
+    """Files of all blocks: those of the run, or new ones beside the output until it is made."""
+    finished = set(source.finished)
+    missing = [block for block in source.record.blocks if block not in finished]
+    try:
+        job.out.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(job.out)
+        with folder_of_parts(job.out) as made:
+            folder, grid = Path(made), source.grid
+            for block in missing:
+                place = folder / f"{block.block_id}.parquet"
+                write_missing(block, grid, source.record.config["survey_date"], place)
+            if kept:
+                old = [source.part(block) for block in source.finished]
+                yield [*old, *folder.iterdir()]
+                return
+            orders = [
+                Order(
+                    block,
+                    source.probability(block),
+                    source.part(block),
+                    folder / f"{block.block_id}.parquet",
+                    job.level,
+                    grid,
+                )
+                for block in source.finished
+            ]
+            for number, _ in enumerate(vectorize_all(orders, job.workers), start=1):
+                if number % 100 == 0:
+                    _say(f"{number} of {len(orders)} blocks")
+            yield list(folder.iterdir())
+    except OSError as error:
+        raise OutputError(
+            f"{job.out.parent} cannot be written ({error}); check the folder and the free space, "
+            "what was there before is unchanged"
+        ) from error
+
+
+def _options(source: Source, job: AssembleJob) -> AssembleOptions:
+    return AssembleOptions(
+        **job.options,
+        roads=job.roads.options,
+        survey_date=source.record.config["survey_date"],
+        model=model_label(source.record.model, source.record.model_hash),
+        run_id=source.run_id(job),
+    )
+
+
+def _record(source: Source, job: AssembleJob, origin: str, started: str) -> RunRecord:
+    """The layer run: the settings as a run with them would have had, and where they came from."""
+    inputs = source.fingerprint.inputs
+    summary = {
+        "tiles": str(source.record.config["tiles"]),
+        "files": len(inputs),
+        "bytes": sum(values[0] for values in inputs.values()),
+        "assembled_from": str(source.root),
+        "assembled_of": origin,
+        "first_run_id": source.fingerprint.run_id,
+        "blocks_unfinished": len(source.record.blocks) - len(source.finished),
+    }
+    own = job.model_dump(mode="json", exclude={"workers"})
+    return RunRecord(
+        model_hash=source.record.model_hash,
+        config=json.dumps(source.record.config | own),
+        inputs=json.dumps(summary),
+        versions=json.dumps(versions(RECORDED_VERSIONS)),
+        started=started,
+        finished=now(),
+    )
+
+
+def _refuse_output(source: Source, out: Path) -> None:
+    """A further map takes no other's place, and lies where no job looks for tiles."""
+    place = out.resolve()
+    if place == source.first_map.resolve():
+        raise InputError(
+            f"out={out} is the map of the run itself; choose another name (the command of `wpcrack "
+            "infer`, given again, renews it: blocks are kept unless the threshold changes)"
+        )
+    if place.is_relative_to(source.root.resolve()):
+        raise InputError(f"out={out} lies in the work folder; choose a folder outside of it")
+    tiles = source.record.config["tiles"]
+    for value in [tiles] if isinstance(tiles, str) else tiles:
+        folder = Path(value).expanduser()
+        if folder.is_dir() and place.is_relative_to(folder.resolve()):
+            raise InputError(f"out={out} lies in the folder of the tiles; choose another one")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,189 @@
+"""Subcommands around a model: draw or cut its data, train, sweep, score, try it on photographs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from jobs.cli.command import Settings, command, file_and_overrides
+
+Model = Annotated[Path, typer.Option(help="Run folder of `wpcrack train`.")]
+EngineName = Annotated[
+    Literal["auto", "torch", "openvino"],
+    typer.Option(help="auto: torch on a GPU, else openvino where it is installed."),
+]
+
+
+@command(example="wpcrack demo --out demo")
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for everything.")] = Path("demo"),
+    seed: Annotated[int, typer.Option(help="Another seed draws another city.")] = 0,
+) -> None:
+    """Draw a city, learn its cracks and map them.
+
+    Trains on drawn windows with image-level labels, and scores the map against the truth.
+    """
+    from jobs.demo.run import run_demo
+
+    run_demo(out, seed=seed)
+
+
+@command(example="wpcrack dataset --images photos --masks masks --out set --window 96 --val 0.25")
+def dataset(
+    images: Annotated[Path, typer.Option(help="Folder of photographs.")],
+    masks: Annotated[Path, typer.Option(help="Masks of the same stems, with or without _mask.")],
+    out: Annotated[Path, typer.Option(help="Folder of the set: crack/, road/, manifest.csv.")],
+    window: Annotated[int, typer.Option(help="Side of a window in pixels.")] = 128,
+    val: Annotated[float, typer.Option(help="Share of source images held out.")] = 0.2,
+    seed: Annotated[int, typer.Option(help="Of the split and the undersampling.")] = 0,
+    road: Annotated[Path | None, typer.Option(help="Further images without any crack.")] = None,
+    protocol: Annotated[
+        Literal["windows", "whole"],
+        typer.Option(help="whole: a crack item is a whole photograph, not a window."),
+    ] = "windows",
+) -> None:
+    """Cut photographs with masks into a data set.
+
+    The masks decide which windows show a crack, and are not used any further.
+    """
+    from jobs.dataset import run_dataset
+    from wpcrack.data.read import BuildOptions
+
+    options = BuildOptions(window=window, val=val, seed=seed, road=road, protocol=protocol)
+    run_dataset(images, masks, out, options)
+
+
+@command(
+    example="wpcrack train configs/train.yaml data.root=set run_dir=runs/city train.max_minutes=30"
+)
+def train(
+    settings: Settings = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Print config, size, memory and steps, and do nothing."),
+    ] = False,
+    json: Annotated[
+        Path | None,
+        typer.Option(help="Write plan or result to FILE; - is stdout.", metavar="FILE"),
+    ] = None,
+) -> None:
+    """Train on an image-level data set.
+
+    The same command continues an unfinished run.
+    """
+    from jobs.cli.command import report_figures
+    from jobs.settings.load import load
+    from jobs.train.job import TrainJob
+
+    job = load(TrainJob, *file_and_overrides("train", settings))
+    if dry_run:
+        from jobs.train.plan import plan_training
+
+        plan = plan_training(job)
+        report_figures(plan.text(), plan.values(), json)
+        return
+    from jobs.train.run import run_training
+
+    report = run_training(job)
+    if json is not None:
+        report_figures(report.summary(), report.values(), json)
+
+
+@command(example="wpcrack tune configs/tune.yaml data.root=set run_dir=runs/sweep tune.trials=20")
+def tune(
+    settings: Settings = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Say what it will try, and do nothing.")
+    ] = False,
+    status: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Say how far the sweep in DIR is.")
+    ] = None,
+    json: Annotated[
+        Path | None,
+        typer.Option(help="Write state and best trials to FILE; - is stdout.", metavar="FILE"),
+    ] = None,
+) -> None:
+    """Search for settings of a training.
+
+    Writes results.csv, best.yaml (for `wpcrack train`) and sweep.png; the same command continues
+    an unfinished sweep.
+    """
+    from jobs.settings.load import load
+    from jobs.tune.run import TuneJob, plan_text, run_tune
+    from jobs.tune.status import deliver, read_status
+
+    if status is not None:
+        deliver(read_status(status), json)
+        return
+    job = load(TuneJob, *file_and_overrides("tune", settings))
+    if plan:
+        print(plan_text(job))
+        return
+    deliver(run_tune(job), json)
+
+
+@command(
+    example="wpcrack evaluate --model runs/city --images photos --masks masks --json scores.json"
+)
+def evaluate(
+    model: Model,
+    images: Annotated[Path, typer.Option(help="Folder of photographs.")],
+    masks: Annotated[Path, typer.Option(help="Masks of the same stems, with or without _mask.")],
+    manifest: Annotated[
+        Path | None, typer.Option(help="Score only source images of this manifest.csv.")
+    ] = None,
+    split: Annotated[
+        Literal["train", "val"] | None, typer.Option(help="Which of them (default: val).")
+    ] = None,
+    resize: Annotated[
+        int | None, typer.Option(help="Also score after resizing to N x N.", metavar="N")
+    ] = None,
+    road: Annotated[
+        Path | None, typer.Option(help="Photographs without any crack, for false alarms.")
+    ] = None,
+    json: Annotated[
+        Path | None, typer.Option(help="Write the scores to FILE; - is stdout.", metavar="FILE")
+    ] = None,
+    figure: Annotated[
+        Path | None,
+        typer.Option(help="Draw the best and the worst images.", metavar="FILE.png"),
+    ] = None,
+    engine: EngineName = "auto",
+) -> None:
+    """Score a model on photographs with masks."""
+    from jobs.evaluate.run import EvaluateOptions, run_evaluate
+
+    folders = (model, images, masks, manifest, split, resize, road)
+    run_evaluate(EvaluateOptions(*folders, json, figure=figure, engine=engine))
+
+
+@command(example="wpcrack predict --model runs/city --out found photo.jpg")
+def predict(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Photographs.")],
+    model: Model,
+    out: Annotated[Path, typer.Option(help="Folder for STEM_prob.png and STEM_mask.png.")],
+    threshold: Annotated[
+        float, typer.Option(min=0, max=1, help="A pixel is crack from this probability on.")
+    ] = 0.5,
+    engine: EngineName = "auto",
+) -> None:
+    """Find cracks in plain photographs."""
+    from jobs.predict import run_predict
+
+    run_predict(model, out, images, threshold=threshold, engine=engine)
+
+
+@command(example="wpcrack import-weights wpcracknet.ckpt --out runs/released")
+def import_weights(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Checkpoint or state dict.")],
+    out: Annotated[Path, typer.Option(help="Run folder to write.")],
+) -> None:
+    """Make a run folder of the paper's released weights.
+
+    No code in the file is run; tensors that do not fit are named.
+    """
+    from jobs.import_weights import run_import
+
+    run_import(file, out)

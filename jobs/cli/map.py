@@ -1,0 +1,106 @@
+"""Subcommands around a map: from tiles to a map, another map of the same run, windows of tiles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jobs.cli.command import Settings, command, file_and_overrides
+
+
+@command(example="wpcrack infer tiles=tiles/ model=runs/city out=maps/cracks.gpkg crs=EPSG:25832")
+def infer(
+    settings: Settings = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Say what it will do and cost, and do nothing.")
+    ] = False,
+    status: Annotated[
+        Path | None,
+        typer.Option(metavar="OUT", help="Say how far the job of this GeoPackage or folder is."),
+    ] = None,
+    json: Annotated[
+        Path | None,
+        typer.Option(help="Write plan, status or result to FILE; - is stdout.", metavar="FILE"),
+    ] = None,
+) -> int:
+    """Map the cracks on georeferenced tiles.
+
+    Writes a GeoPackage and overview.png; the same command continues an interrupted job.
+    """
+    from jobs.cli.command import report_figures
+
+    if status is not None:
+        from jobs.infer.report import read_status
+
+        state = read_status(status)
+        report_figures(state.text(), state.values(), json)
+        return 0
+    from jobs.infer.run import InferJob, plan_inference, run_inference
+    from jobs.settings.load import load
+
+    job = load(InferJob, *file_and_overrides("infer", settings))
+    if plan:
+        forecast = plan_inference(job)
+        report_figures(forecast.text(), forecast.values(), json)
+        return 0
+    report = run_inference(job)
+    report_figures(report.summary(), report.values(), json)
+    return report.exit_code
+
+
+@command(
+    example="wpcrack assemble maps/cracks.work out=maps/strict.gpkg threshold=0.7 min_length_m=0.3"
+)
+def assemble(
+    work: Annotated[
+        Path, typer.Argument(metavar="WORK", help="Work folder of `wpcrack infer`, or its map.")
+    ],
+    settings: Settings = None,
+    json: Annotated[
+        Path | None, typer.Option(help="Write the figures to FILE; - is stdout.", metavar="FILE")
+    ] = None,
+) -> int:
+    """Make another map of what a run has found.
+
+    The model is not run again; tiles and model are not needed. Keys that are not given keep the
+    values of the run. Another threshold takes stored probability (`wpcrack infer ...
+    probability=keep`).
+    """
+    from jobs.assemble.job import AssembleJob
+    from jobs.assemble.run import run_assemble
+    from jobs.assemble.source import Source
+    from jobs.cli.command import report_figures
+    from jobs.settings.load import load
+
+    with Source.opened(work) as source:
+        job = load(AssembleJob, *file_and_overrides("assemble", settings), base=source.settings)
+        report = run_assemble(source, job)
+    report_figures(report.summary(), report.values(), json)
+    return report.exit_code
+
+
+@command(example="wpcrack windows tiles=tiles/ --count 2000 --out windows")
+def windows(
+    out: Annotated[Path, typer.Option(help="New folder for the windows and manifest.csv.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE", help="tiles=..., and keys of imagery as for infer."),
+    ] = None,
+    count: Annotated[int, typer.Option(help="How many.")] = 2000,
+    window: Annotated[int, typer.Option(help="Side in pixels.")] = 128,
+    seed: Annotated[int, typer.Option(help="Another seed gives other windows.")] = 0,
+) -> None:
+    """Cut windows out of your own tiles, to be labeled by hand.
+
+    Spread over tiles and brightness. Sort them into crack/ and road/, or fill the column label of
+    manifest.csv, and train on the folder.
+    """
+    from jobs.settings.load import load
+    from jobs.settings.map import Imagery
+    from jobs.windows import run_windows
+
+    imagery = load(Imagery, overrides=settings or ())
+    report = run_windows(imagery, out, count=count, window=window, seed=seed)
+    print(report.summary(count))

@@ -1,0 +1,173 @@
+"""The demo's input: an image-level training set and a city as GeoTIFF tiles, with its truth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import geopandas
+import numpy as np
+import numpy.typing as npt
+import rasterio
+import shapely
+from rasterio.transform import Affine
+
+from wpcrack.synthetic import City, DrawnWindow, WindowConfig, draw_training_street, draw_window
+
+CRS = "EPSG:25832"
+ORIGIN_M = (565_000.0, 5_935_000.0)
+"""Easting and northing of the city's top left corner."""
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class TrainingSetSize:
+    """How many windows are drawn; streets are the sources that a split holds out."""
+
+    streets: int = 80
+    per_street: int = 5
+    """Windows of each class that a street gives."""
+
+
+@dataclass(frozen=True)
+class DrawnSet:
+    """Windows written."""
+
+    crack: int
+    road: int
+    streets: int
+
+
+@dataclass(frozen=True)
+class DrawnCity:
+    """Where a city was written: a folder of tiles, and truth that only the score may read."""
+
+    tiles: Path
+    n_tiles: int
+    masks: Path
+    centerlines: Path
+    roads: Path
+
+
+def write_training_set(
+    root: Path, config: WindowConfig, size: TrainingSetSize, seed: np.random.SeedSequence
+) -> DrawnSet:
+    """Draw windows into root/crack and root/road as `<street>_r<row>_c<col>.png`.
+
+    The class of a window is all that is written about it: no mask leaves this function.
+    """
+    counts = {"crack": 0, "road": 0}
+    sources = set()
+    for label in counts:
+        (root / label).mkdir(parents=True)
+    for label, window in _windows(config, size, seed):
+        path = root / label / f"{window.source}_r{window.row:05d}_c{window.col:05d}.png"
+        if not path.exists():
+            _write_png(path, window.image)
+            counts[label] += 1
+            sources.add(window.source)
+    return DrawnSet(counts["crack"], counts["road"], len(sources))
+
+
+def write_city(city: City, tiles: Path, truth: Path) -> DrawnCity:
+    """Write tiles as GeoTIFF (8-bit RGB, nodata 0) and the truth: masks, centerlines, roads."""
+    masks = truth / "masks"
+    for folder in (tiles, masks):
+        folder.mkdir(parents=True)
+    count = 0
+    for tile in city.tiles():
+        transform = tile_transform(city, tile.row_off, tile.col_off)
+        write_tile(tiles / f"{tile.name}.tif", tile.image, transform, nodata=0)
+        mask = tile.mask.astype(np.uint8)[:, :, None] * np.uint8(255)
+        write_tile(masks / f"{tile.name}.tif", mask, transform, nodata=None)
+        count += 1
+    centerlines, roads = truth / "centerlines.gpkg", truth / "roads.gpkg"
+    _centerline_table(city).to_file(centerlines, layer="centerline", driver="GPKG")
+    _road_table(city).to_file(roads, layer="road", driver="GPKG")
+    return DrawnCity(tiles, count, masks, centerlines, roads)
+
+
+def tile_transform(city: City, row_off: int, col_off: int) -> Affine:
+    """Pixels of a window of the city's canvas to easting and northing."""
+    east, north = ORIGIN_M
+    gsd = city.gsd_m
+    return Affine(gsd, 0.0, east + col_off * gsd, 0.0, -gsd, north - row_off * gsd)
+
+
+def write_tile(path: Path, image: Pixels, transform: Affine, *, nodata: int | None) -> None:
+    """Write (H, W, bands) uint8 as a tiled, deflated GeoTIFF."""
+    height, width, bands = image.shape
+    profile = {
+        "driver": "GTiff",
+        "dtype": "uint8",
+        "height": height,
+        "width": width,
+        "count": bands,
+        "crs": CRS,
+        "transform": transform,
+        "nodata": nodata,
+        "compress": "deflate",
+        "predictor": 2,
+        "tiled": True,
+        "blockxsize": 256,
+        "blockysize": 256,
+        "photometric": "rgb" if bands == 3 else "minisblack",
+        "interleave": "pixel",
+    }
+    with rasterio.open(path, "w", **profile) as dataset:
+        dataset.write(np.moveaxis(image, 2, 0))
+
+
+def _windows(
+    config: WindowConfig, size: TrainingSetSize, seed: np.random.SeedSequence
+) -> Iterator[tuple[str, DrawnWindow]]:
+    for k, child in enumerate(seed.spawn(size.streets)):
+        rng = np.random.default_rng(child)
+        street = draw_training_street(rng, config, name=f"street{k:03d}")
+        for _ in range(size.per_street):
+            yield "crack", draw_window(rng, config, True, street)
+            yield "road", draw_window(rng, config, False, street)
+
+
+def _write_png(path: Path, image: Pixels) -> None:
+    if not cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR)):
+        raise OSError(f"{path} could not be written; is the disk full?")
+
+
+def _to_world(city: City, points_px: npt.NDArray[np.float64]) -> shapely.LineString:
+    east, north = ORIGIN_M
+    return shapely.LineString(
+        np.stack([east + points_px[:, 0] * city.gsd_m, north - points_px[:, 1] * city.gsd_m], 1)
+    )
+
+
+def _centerline_table(city: City) -> geopandas.GeoDataFrame:
+    cracks = city.cracks
+    width_mm = [crack.width_px * city.gsd_m * 1000 for crack in cracks]
+    return geopandas.GeoDataFrame(
+        {
+            "crack_id": [crack.crack_id for crack in cracks],
+            "kind": [crack.kind for crack in cracks],
+            "width_mean_mm": [float(width.mean()) for width in width_mm],
+            "width_max_mm": [float(width.max()) for width in width_mm],
+        },
+        geometry=[_to_world(city, crack.points_px) for crack in cracks],
+        crs=CRS,
+    )
+
+
+def _road_table(city: City) -> geopandas.GeoDataFrame:
+    streets = city.streets
+    return geopandas.GeoDataFrame(
+        {
+            "road_id": [street.street_id for street in streets],
+            "name": [street.name for street in streets],
+            "width_m": [street.width_m for street in streets],
+            "lanes": [1 for _ in streets],
+        },
+        geometry=[_to_world(city, street.centerline_px) for street in streets],
+        crs=CRS,
+    )

@@ -1,0 +1,204 @@
+"""`wpcrack demo`: draw a city, learn cracks from image-level labels, map them, compare with truth.
+
+    wpcrack demo --out demo
+    python -m jobs.demo --out demo
+
+Everything on one machine, nothing to download. Truth is drawn with the city and read only by the
+comparison at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from jobs.demo.draw import TrainingSetSize, write_city, write_training_set
+from jobs.demo.score import MapScore, score_map
+from jobs.infer.run import InferJob, InferReport, run_inference
+from wpcrack.errors import DataError
+from wpcrack.synthetic import City, CityConfig, WindowConfig, draw_city
+
+_MARKER = "demo.json"
+_FOLDERS = ("train", "tiles", "truth", "run", "cracks.work")
+_FILES = (
+    "cracks.gpkg",
+    "cracks.report.md",
+    "cracks.report.json",
+    "segments.csv",
+    "overview.png",
+    "map.html",
+    "report.json",
+)
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """How large the demo is; the defaults take about ten minutes on two cores."""
+
+    city: CityConfig = field(default_factory=CityConfig)
+    windows: WindowConfig = field(default_factory=WindowConfig)
+    training_set: TrainingSetSize = field(default_factory=TrainingSetSize)
+    train_minutes: float = 8.0
+    """Cap on the training time."""
+
+
+@dataclass(frozen=True)
+class DemoReport:
+    """What the demo made and how good it is."""
+
+    score: MapScore
+    seconds: dict[str, float]
+    """draw, train, infer (reading, network, outlines of each block), vectorize (joining across
+    blocks, writing, drawing overview and map)."""
+    cracks: Path
+    overview: Path
+    page: Path
+    report: Path
+
+
+def run_demo(out: Path, seed: int = 0, options: DemoOptions | None = None) -> DemoReport:
+    """Run the whole demo into `out`, which is created, or emptied of an earlier demo.
+
+    Args:
+        out: Folder for everything.
+        seed: Of the drawn streets, the network's weights and the training.
+        options: How large it is.
+
+    Raises:
+        DataError: `out` holds something that no demo made.
+    """
+    options = options or DemoOptions()
+    _prepare(out, seed)
+    seconds: dict[str, float] = {}
+    with _stage(1, "draw", "streets, a training set with image-level labels, a city", seconds):
+        city = _draw(out, seed, options)
+    with _stage(2, "train", "the three networks, from image-level labels alone", seconds):
+        _train(out, seed, options)
+    with _stage(3, "infer", "the city's tiles to a crack map", seconds):
+        inferred = _infer(out)
+    seconds |= {"infer": inferred.infer_s, "vectorize": inferred.assemble_s}
+    with _stage(4, "compare", "the map with the drawn truth", {}):
+        score = score_map(out / "cracks.gpkg", city)
+    report = DemoReport(
+        score,
+        seconds,
+        out / "cracks.gpkg",
+        out / "overview.png",
+        out / "map.html",
+        out / "report.json",
+    )
+    values = {
+        **asdict(score),
+        "seed": seed,
+        "seconds": {k: round(v, 1) for k, v in seconds.items()},
+    }
+    report.report.write_text(json.dumps(values, indent=2) + "\n")
+    print(render(report))
+    return report
+
+
+def render(report: DemoReport) -> str:
+    """The table that the demo prints."""
+    score = report.score
+    times = ", ".join(f"{name} {value:.0f} s" for name, value in report.seconds.items())
+    return "\n".join(
+        [
+            "",
+            "compared with the truth                                value     length",
+            f"recall_2cm      true cracks >= 5 mm found            {score.recall_2cm:7.3f}"
+            f" {score.true_m:8.1f} m",
+            f"                thinner cracks (below one pixel)     {score.recall_2cm_thin:7.3f}"
+            f" {score.thin_m:8.1f} m",
+            f"precision_2cm   mapped cracks that are true          {score.precision_2cm:7.3f}"
+            f" {score.predicted_m:8.1f} m",
+            f"pixel_iou       crack pixels, no tolerance           {score.pixel_iou:7.3f}",
+            f"f1              crack pixels, no tolerance           {score.f1:7.3f}",
+            "",
+            times,
+            f"crack map  {report.cracks}  ({score.cracks} cracks)",
+            f"picture    {report.overview}",
+            f"page       {report.page}",
+            f"figures    {report.report}",
+        ]
+    )
+
+
+def _prepare(out: Path, seed: int) -> None:
+    """An empty folder that is known as a demo's."""
+    if out.exists() and not out.is_dir():
+        raise DataError(f"--out {out} is a file; give a folder")
+    if out.is_dir() and any(out.iterdir()) and not (out / _MARKER).is_file():
+        raise DataError(f"--out {out} holds files that no demo made; give an empty or new folder")
+    try:
+        for folder in _FOLDERS:
+            if (out / folder).is_dir():
+                shutil.rmtree(out / folder)
+        for file in _FILES:
+            (out / file).unlink(missing_ok=True)
+        out.mkdir(parents=True, exist_ok=True)
+        (out / _MARKER).write_text(json.dumps({"seed": seed}) + "\n")
+    except OSError as error:
+        raise DataError(
+            f"--out {out} cannot be written ({error.strerror}); give another"
+        ) from error
+
+
+def _draw(out: Path, seed: int, options: DemoOptions) -> City:
+    """Training set and city from unrelated seeds: no street of the one is in the other."""
+    train_seed, city_seed = np.random.SeedSequence(seed).spawn(2)
+    drawn = write_training_set(out / "train", options.windows, options.training_set, train_seed)
+    print(f"      {drawn.crack} crack and {drawn.road} road windows of {drawn.streets} streets")
+    city = draw_city(options.city, int(city_seed.generate_state(1)[0]))
+    files = write_city(city, out / "tiles", out / "truth")
+    n_cracks = len({crack.crack_id for crack in city.cracks})
+    print(f"      {files.n_tiles} tiles along {len(city.streets)} streets, {n_cracks} cracks")
+    return city
+
+
+@contextmanager
+def _stage(number: int, name: str, what: str, seconds: dict[str, float]) -> Iterator[None]:
+    print(f"[{number}/4] {name}: {what}", flush=True)
+    started = time.perf_counter()
+    yield
+    seconds[name] = time.perf_counter() - started
+    print(f"      {seconds[name]:.0f} s", flush=True)
+
+
+def _train(out: Path, seed: int, options: DemoOptions) -> None:
+    from jobs.train.run import TrainJob, run_training
+
+    gsd_mm = options.windows.gsd_m * 1000
+    job = TrainJob.model_validate(
+        {
+            "data": {"root": out / "train", "gsd_mm": gsd_mm},
+            "run_dir": out / "run",
+            "seed": seed,
+            "train": {"max_minutes": options.train_minutes},
+        }
+    )
+    run_training(job, local=True)
+
+
+def _infer(out: Path) -> InferReport:
+    job = InferJob.model_validate(
+        {
+            "tiles": str(out / "tiles"),
+            "model": out / "run",
+            "out": out / "cracks.gpkg",
+            "roads": {
+                "path": out / "truth" / "roads.gpkg",
+                "id": "road_id",
+                "name": "name",
+                "width": "width_m",
+                "section_m": 10.0,  # the streets are some 40 m long
+            },
+        }
+    )
+    return run_inference(job, local=True)

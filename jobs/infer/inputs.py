@@ -1,0 +1,204 @@
+"""The imagery of an inference job: which tiles, on which grid, and where it counts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import yaml
+
+from geo.errors import InputError
+from geo.imagery.find import Scan, Tile, scan, summary
+from geo.imagery.mosaic import Mosaic
+from geo.imagery.placing import true_gsd_m
+from jobs.infer.job import InferJob
+from wpcrack.errors import CheckpointError
+from wpcrack.inference.predict import Engine, WindowPredictor
+
+MOST_GSD_RATIO = 1.5
+"""Networks see cracks as wide in pixels as they were trained; beyond this factor they are lost."""
+
+
+def open_mosaic(job: InferJob, model_gsd_mm: float | None, say: Callable[[str], None]) -> Mosaic:
+    """Finds the tiles of a job and places them on one grid.
+
+    Args:
+        job: Names the tiles, and what the user decides about the grid.
+        model_gsd_mm: Pixel size of the model's training images; None: photographs, any size.
+        say: Receives what the user should know.
+
+    Raises:
+        InputError: No usable tile, an output among the inputs, an unusable area, or a tile that
+            cannot be used if that is to end the job.
+    """
+    _refuse_output_folder(job)
+    say("reading the headers of the tiles")
+    found = scan(job.tiles, job.patience)
+    _refuse_outputs_as_tiles(job, found)
+    mosaic = job.mosaic(found)
+    _report_problems(job, mosaic, say)
+    if model_gsd_mm is not None:
+        mosaic = _fit_to_model(job, mosaic, model_gsd_mm, say)
+    return job.limited(mosaic)
+
+
+def _report_problems(job: InferJob, mosaic: Mosaic, say: Callable[[str], None]) -> None:
+    if not mosaic.problems:
+        return
+    if job.on_bad_tile == "stop":
+        raise InputError(
+            f"{summary(mosaic.problems)}; mend that, or set on_bad_tile=record to leave it out"
+        )
+    say(f"left out: {summary(mosaic.problems)}")
+
+
+def _fit_to_model(
+    job: InferJob, mosaic: Mosaic, model_gsd_mm: float, say: Callable[[str], None]
+) -> Mosaic:
+    """Brings imagery of quite another pixel size to that of the model, and says so."""
+    _warn_of_other_pixels(mosaic, model_gsd_mm, say)
+    is_near = _ratio(1000 * mosaic.grid.gsd_m, model_gsd_mm) <= MOST_GSD_RATIO
+    if is_near or job.gsd_mm or job.resample == "never":
+        return mosaic
+    say(f"resampling to {model_gsd_mm:g} mm; resample=never keeps the pixels of the tiles")
+    return Mosaic.build(
+        Scan(
+            tuple(tile for tile in mosaic.tiles if isinstance(tile, Tile)),
+            mosaic.problems,
+            tuple(tile for tile in mosaic.tiles if not isinstance(tile, Tile)),
+        ),
+        mosaic.grid.crs,
+        gsd_m=model_gsd_mm / 1000,
+        stretch=mosaic.stretch,
+        reading=mosaic.reading,
+    )
+
+
+def _warn_of_other_pixels(mosaic: Mosaic, model_gsd_mm: float, say: Callable[[str], None]) -> None:
+    opened = [tile for tile in mosaic.tiles if isinstance(tile, Tile)]
+    sizes = {tile.path: 1000 * true_gsd_m(tile, mosaic.grid.crs) for tile in opened}
+    other = [path for path, mm in sizes.items() if _ratio(mm, model_gsd_mm) > MOST_GSD_RATIO]
+    if other:
+        say(
+            f"warning: {len(other)} of {len(opened)} tiles have pixels that differ from the "
+            f"{model_gsd_mm:g} mm of the model's training images by more than {MOST_GSD_RATIO} x, "
+            f"like {other[0]} with {sizes[other[0]]:.3g} mm"
+        )
+
+
+def _ratio(one: float, other: float) -> float:
+    return max(one, other) / min(one, other)
+
+
+def _refuse_output_folder(job: InferJob) -> None:
+    """The next run would take overview.png for a tile."""
+    for value in [job.tiles] if isinstance(job.tiles, str) else job.tiles:
+        folder = Path(value).expanduser()
+        if folder.is_dir() and job.out.resolve().is_relative_to(folder.resolve()):
+            raise InputError(f"out={job.out} lies in the folder of the tiles; choose another one")
+
+
+def _refuse_outputs_as_tiles(job: InferJob, found: Scan) -> None:
+    """A glob or a list may name what an earlier run wrote."""
+    overview, work = job.overview.resolve(), job.work_folder.resolve()
+    named = [tile.path for tile in found.tiles]
+    named += [tile.path for tile in found.listed]
+    named += [problem.path for problem in found.problems]
+    for path in map(Path, named):
+        if path == overview or path.is_relative_to(work):
+            raise InputError(
+                f"{path} is an output of this job, but tiles= names it; narrow tiles= or choose "
+                "another out"
+            )
+
+
+# ==== jobs.infer.inputs: The trained model of an inference job: its files, their hash, and loading it in an actor.
+
+
+CONFIG = "config.yaml"
+"""Of a model folder; read here without torch, which the driver does not need."""
+
+READ_BYTES = 2**20
+"""Files are hashed in pieces of this size."""
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """Where a model lies and what identifies it.
+
+    Attributes:
+        folder: Of the model's files.
+        name: Of the run.
+        sha256: Of the files.
+        gsd_mm: Pixel size of the training images; None: photographs.
+    """
+
+    folder: Path
+    name: str
+    sha256: str
+    gsd_mm: float | None = None
+
+    @classmethod
+    def stand_in(cls) -> ModelFiles:
+        """For a predictor that is no trained model."""
+        return cls(Path(), "stand-in", "0" * 64)
+
+    @property
+    def label(self) -> str:
+        """For the attribute `model`."""
+        return model_label(self.name, self.sha256)
+
+
+def model_label(name: str, sha256: str) -> str:
+    """Name and hash of a model in a few characters."""
+    return f"{name}@{sha256[:12]}"
+
+
+def model_files(model: Path) -> ModelFiles:
+    """Finds the model in a run folder (`RUN/model/`) or in that folder itself, and hashes it.
+
+    Raises:
+        CheckpointError: There is no model.
+    """
+    inner = model / "model"
+    folder = (inner if inner.is_dir() else model).absolute()
+    files = sorted(folder.glob("*.safetensors")) + sorted(folder.glob("*.yaml"))
+    if not any(file.suffix == ".safetensors" for file in files):
+        found = "holds no *.safetensors" if model.exists() else "does not exist"
+        raise CheckpointError(f"model {model} {found}; give the run folder of `wpcrack train`")
+    named = folder.parent if folder.name == "model" else folder
+    return ModelFiles(folder, named.name, _hash(files), _gsd_mm(folder))
+
+
+def load_model(folder: Path, threads: int, engine: Engine = "auto") -> WindowPredictor:
+    """Loads the network and gives it its share of the machine; runs inside an actor."""
+    import torch
+
+    from wpcrack.inference.engine import load_predictor
+
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(threads)
+    return load_predictor(folder, engine, threads)
+
+
+def _gsd_mm(folder: Path) -> float | None:
+    """Pixel size in the model's config; a config that is broken is named when it is loaded."""
+    try:
+        content = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return None
+    value = content.get("gsd_mm") if isinstance(content, dict) else None
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _hash(files: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.name.encode())
+        with file.open("rb") as stream:
+            while piece := stream.read(READ_BYTES):
+                digest.update(piece)
+    return digest.hexdigest()

@@ -1,0 +1,125 @@
+"""What a user can set for `wpcrack infer`."""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from jobs.settings.map import Imagery, MapRules
+from wpcrack.config import Count, NonNegative
+from wpcrack.inference.lattice import Lattice
+from wpcrack.inference.predict import Engine
+
+LEAST_FAILURES = 10
+"""A percentage in `max_failed` never stops a job before more than this many failures."""
+
+
+OVERVIEW, PAGE = "overview.png", "map.html"
+"""Beside the GeoPackage of a job."""
+
+Probability = Annotated[float, Field(gt=0, le=1)]
+
+
+def crack_level(threshold: float) -> int:
+    """Smallest 8-bit probability that is crack: p / 255 >= threshold."""
+    return math.ceil(threshold * 255 - 1e-9)
+
+
+def require_geopackage(out: Path) -> None:
+    """Refuses an output of another name.
+
+    Raises:
+        ValueError: It is not called *.gpkg.
+    """
+    if out.suffix.lower() != ".gpkg":
+        raise ValueError(f"out is {out}; the file is a GeoPackage, name it *.gpkg")
+
+
+class InferJob(MapRules, Imagery):
+    """From georeferenced tiles to a GeoPackage of cracks."""
+
+    model: Path
+    """Run folder of `wpcrack train`, or its folder model/."""
+    out: Path
+    """The GeoPackage to write; its work folder and overview.png lie beside it."""
+    resample: Literal["auto", "never"] = "auto"
+    """auto: imagery whose pixels differ by more than 1.5 x from those of the model's training
+    images is brought to their size, unless gsd_mm is given; never: it is taken as it is."""
+    threshold: Probability = 0.5
+    """A pixel is crack from this probability on."""
+    survey_date: date | None = None
+    """Day of the survey, for the attribute."""
+    lattice: Lattice = Lattice()
+    """Windows that the network sees."""
+    block_strides: Count = 8
+    """Side of a block in strides of the lattice: the unit of work, memory and restart."""
+    batch: Count = 8
+    """Windows per call of the network."""
+    engine: Engine = "auto"
+    """What computes the network; auto: torch on a GPU, else openvino where it is installed. Their
+    results differ by rounding, so blocks of different engines are not mixed."""
+    actors: Count | None = None
+    """Processes that hold the model; null: as many as the CPUs allow."""
+    cpus_per_actor: Count = 1
+    """CPU threads of each of them."""
+    gpus_per_actor: NonNegative | None = None
+    """GPUs of each of them, may be a fraction; null: one, where there are any."""
+    probability: Literal["drop", "keep"] = "drop"
+    """keep: the 8-bit probability of each block stays in the work folder as a COG, with a VRT."""
+    on_bad_tile: Literal["record", "stop"] = "record"
+    """What an unreadable tile means: a row in the layer inspected, or the end of the job."""
+    max_failed: Annotated[int, Field(ge=0)] | str = "5%"
+    """The job stops beyond this many failed tiles and blocks; a percentage means of the tiles,
+    and at least 10."""
+    resume: Literal["auto", "never", "force"] = "auto"
+    """auto: continue, but refuse a work folder whose blocks have other settings (those of the map
+    alone may change: no block depends on them); never: start anew; force: keep what still holds
+    and recompute the rest."""
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> InferJob:
+        if isinstance(self.max_failed, str) and not re.fullmatch(
+            r"\d{1,2}(\.\d+)?%|100%", self.max_failed
+        ):
+            raise ValueError(
+                f"max_failed is {self.max_failed!r}; write a number or a percentage like 5%"
+            )
+        require_geopackage(self.out)
+        return self
+
+    @property
+    def block_px(self) -> int:
+        """Side of a block in pixels."""
+        return self.block_strides * self.lattice.stride
+
+    @property
+    def level(self) -> int:
+        """Smallest 8-bit probability that is crack."""
+        return crack_level(self.threshold)
+
+    @property
+    def work_folder(self) -> Path:
+        """Where finished blocks are kept."""
+        return self.out.with_name(f"{self.out.stem}.work")
+
+    @property
+    def map_page(self) -> Path:
+        """The page with the map."""
+        return self.out.with_name(PAGE)
+
+    @property
+    def overview(self) -> Path:
+        """The picture."""
+        return self.out.with_name(OVERVIEW)
+
+    def failures_allowed(self, n_tiles: int) -> int:
+        """How many tiles and blocks may fail before the job stops."""
+        if isinstance(self.max_failed, int):
+            return self.max_failed
+        share = float(self.max_failed.removesuffix("%")) / 100
+        return max(LEAST_FAILURES, math.floor(share * n_tiles))

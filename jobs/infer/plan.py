@@ -1,0 +1,174 @@
+"""The plan of an inference job: which blocks, and what they will cost, before any work.
+
+wpcrack infer configs/infer.yaml tiles=tiles/ model=runs/city out=maps/cracks.gpkg --plan
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from geo.imagery.mosaic import Mosaic
+from jobs.infer.job import InferJob
+from jobs.infer.worker import BlockResult, Plan
+from jobs.runtime.terminal import clock, counted
+
+ASSUMED_MPX_PER_S = 1.4
+"""Per CPU core, read to part, with the default network: what the demo city reached on two AMD EPYC
+cores with bfloat16 instructions (2.8 Mpx/s, README). Of other machines an assumption, and said to
+be one, until a block is measured."""
+
+PART_BYTES = 24 * 2**10
+"""A part without any crack, and its row in the GeoPackage: mostly Parquet's own description."""
+
+CRACK_BYTES_PER_MPX = 60_000
+"""Outlines and centerlines in parts and GeoPackage together, on a much cracked street."""
+
+PROBABILITY_BYTES_PER_PX = 0.3
+"""8-bit probability after compression; most of it is near 0."""
+
+
+def make_plan(job: InferJob, mosaic: Mosaic) -> Plan:
+    """What every actor of a job must know."""
+    work = job.work_folder.absolute()
+    return Plan(
+        mosaic=mosaic,
+        blocks=mosaic.blocks(job.block_px),
+        parts=work / "parts",
+        lattice=job.lattice,
+        level=job.level,
+        batch=job.batch,
+        survey_date=job.survey_date.isoformat() if job.survey_date else None,
+        probability=work / "probability" if job.probability == "keep" else None,
+    )
+
+
+def outline(plan: Plan) -> str:
+    """`100 tiles, 64.0 Mpx of 5 mm in 9 blocks`."""
+    mosaic = plan.mosaic
+    return (
+        f"{counted(len(mosaic.tiles), 'tile')}, {plan.most_px / 1e6:.1f} Mpx of "
+        f"{1000 * mosaic.grid.gsd_m:.3g} mm in {counted(len(plan.blocks), 'block')}"
+    )
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a job will cost.
+
+    Attributes:
+        plan: of the job.
+        finished: results of blocks that need not be computed again.
+        actors: processes that hold the model.
+        mpx_per_s: of all actors together; measured on the finished blocks if there are any.
+        disk_bytes: what parts, probabilities and GeoPackage may take.
+        free_bytes: what the disk of the output has left.
+        origin: where the speed is known from.
+    """
+
+    plan: Plan
+    finished: tuple[BlockResult, ...]
+    actors: int
+    mpx_per_s: float
+    disk_bytes: int
+    free_bytes: int
+    origin: str = "assumed"
+
+    @classmethod
+    def of(
+        cls,
+        job: InferJob,
+        plan: Plan,
+        finished: Sequence[BlockResult],
+        earlier: Sequence[BlockResult] = (),
+    ) -> Forecast:
+        """Forecasts a job on this machine (a cluster has more).
+
+        Args:
+            job: what was asked.
+            plan: its blocks.
+            finished: those of them that need not be computed again.
+            earlier: all that was computed for the same output, with whatever settings: its speed
+                is a better guess than none.
+        """
+        cores = os.cpu_count() or 1
+        actors = job.actors or max(1, cores // job.cpus_per_actor)
+        usable = min(cores, actors * job.cpus_per_actor)
+        known = finished or earlier
+        seconds = sum(result.seconds for result in known)
+        measured = sum(result.valid_px for result in known) / 1e6
+        speed, origin = usable * ASSUMED_MPX_PER_S, "assumed from another machine"
+        if measured and seconds:
+            speed = actors * measured / seconds
+            origin = f"measured on {counted(len(known), 'block')}{'' if finished else ' before'}"
+        disk = len(plan.blocks) * PART_BYTES + plan.most_px / 1e6 * CRACK_BYTES_PER_MPX
+        if plan.probability is not None:
+            disk += plan.most_px * PROBABILITY_BYTES_PER_PX
+        free = shutil.disk_usage(_existing(job.out.absolute().parent)).free
+        return cls(plan, tuple(finished), actors, speed, round(disk), free, origin)
+
+    @property
+    def seconds(self) -> float:
+        """Time for the blocks that are left; starting Ray and joining come on top."""
+        done = {result.block_id for result in self.finished}
+        left = [block for block in self.plan.blocks if block.block_id not in done]
+        share = sum(b.window.area_px for b in left) / max(1, self.plan.block_px)
+        return share * self.plan.most_px / 1e6 / self.mpx_per_s
+
+    def text(self) -> str:
+        """A few lines for the terminal."""
+        plan, grid = self.plan, self.plan.mosaic.grid
+        lines = [
+            outline(plan),
+            f"grid      {grid.crs.to_string()}, {grid.shape[1]} x {grid.shape[0]} pixels",
+            f"area      at most {plan.most_px * grid.pixel_area_m2:.0f} m2",
+            f"finished  {len(self.finished)} of {len(plan.blocks)} blocks",
+            f"time      about {clock(self.seconds)} at {self.mpx_per_s:.1f} Mpx/s ({self.origin}) "
+            f"with {counted(self.actors, 'actor')}",
+            f"disk      up to {_size(self.disk_bytes)}, free are {_size(self.free_bytes)}",
+        ]
+        if problems := plan.mosaic.problems:
+            lines.append(f"unusable  {counted(len(problems), 'file')}, like {problems[0].path}")
+        if self.disk_bytes > self.free_bytes:
+            lines.append("warning: the disk may be too small; free some or choose another out")
+        return "\n".join(lines)
+
+    def values(self) -> dict[str, Any]:
+        """The figures of `--json`."""
+        mosaic = self.plan.mosaic
+        return {
+            "tiles": len(mosaic.tiles),
+            "unusable": [problem.path for problem in mosaic.problems],
+            "crs": mosaic.grid.crs.to_string(),
+            "shape_px": list(mosaic.grid.shape),
+            "gsd_mm": 1000 * mosaic.grid.gsd_m,
+            "mpx": self.plan.most_px / 1e6,
+            "area_m2": self.plan.most_px * mosaic.grid.pixel_area_m2,
+            "blocks": len(self.plan.blocks),
+            "blocks_finished": len(self.finished),
+            "actors": self.actors,
+            "mpx_per_s": self.mpx_per_s,
+            "speed": self.origin,
+            "seconds": self.seconds,
+            "disk_bytes": self.disk_bytes,
+            "free_bytes": self.free_bytes,
+        }
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists already."""
+    return next(path for path in (folder, *folder.parents) if path.is_dir())
+
+
+def _size(count: float) -> str:
+    """Bytes for people.
+
+    >>> _size(2_500_000), _size(3e11)
+    ('2.5 MB', '300.0 GB')
+    """
+    unit, name = (1e9, "GB") if count >= 1e9 else (1e6, "MB")
+    return f"{count / unit:.1f} {name}"

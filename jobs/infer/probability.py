@@ -1,0 +1,115 @@
+"""`probability=keep`: the 8-bit probability of each block as a COG, and a VRT over all of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from xml.etree import ElementTree as Xml
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.errors import RasterioError
+
+from geo.cracks.pieces import Ground
+from geo.errors import InputError, first_line
+from geo.grid import Grid, Window, moved_origin
+from geo.imagery.mosaic import Block
+
+VRT = "probability.vrt"
+"""Inside the folder of the blocks; its paths are relative, so the folder can be moved."""
+
+
+GROUND_TAG = "WPCRACK_GROUND"
+"""Metadata of a block's file: where there was imagery, and how fine."""
+
+
+def probability_file(folder: Path, block: Block) -> Path:
+    """The file of a block."""
+    return folder / f"{block.block_id}.tif"
+
+
+def write_probability(
+    path: Path, probability: NDArray[np.uint8], window: Window, grid: Grid, ground: Ground
+) -> None:
+    """Writes the probability * 255 of a block; the file appears complete or not at all.
+
+    Args:
+        path: Of the file.
+        probability: (H, W).
+        window: Of the block on the mosaic's grid.
+        grid: Of the mosaic.
+        ground: Of the block; what another threshold needs to know besides.
+
+    Raises:
+        OSError: The disk does not take it.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    profile = {
+        "driver": "COG",
+        "dtype": "uint8",
+        "count": 1,
+        "height": window.height,
+        "width": window.width,
+        "crs": grid.crs,
+        "transform": moved_origin(grid.transform, window.row_off, window.col_off),
+        "compress": "DEFLATE",
+    }
+    try:
+        with rasterio.open(temporary, "w", **profile) as dataset:
+            dataset.write(probability, 1)
+            dataset.update_tags(**{GROUND_TAG: ground.text()})
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_probability(path: Path) -> tuple[NDArray[np.uint8], Ground]:
+    """Reads what `write_probability` wrote: (H, W) probability * 255, and the block's ground.
+
+    Raises:
+        InputError: The file is missing, damaged or none of ours.
+    """
+    try:
+        with rasterio.open(path, driver="GTiff") as dataset:
+            probability: NDArray[np.uint8] = dataset.read(1)
+            return probability, Ground.of_text(dataset.tags()[GROUND_TAG])
+    except (RasterioError, KeyError, InputError) as error:
+        raise InputError(
+            f"{path} is no probability that can be read ({first_line(error)}); compute it again "
+            "with `wpcrack infer ... probability=keep resume=never`"
+        ) from error
+
+
+def write_vrt(folder: Path, blocks: Sequence[Block], grid: Grid) -> Path:
+    """Joins the blocks that have a file into one raster; the others read as 0.
+
+    Raises:
+        OSError: The disk does not take it.
+    """
+    height, width = grid.shape
+    root = Xml.Element("VRTDataset", rasterXSize=str(width), rasterYSize=str(height))
+    Xml.SubElement(root, "SRS").text = grid.crs.to_wkt()
+    numbers = grid.transform.to_gdal()
+    Xml.SubElement(root, "GeoTransform").text = ", ".join(repr(float(n)) for n in numbers)
+    band = Xml.SubElement(root, "VRTRasterBand", dataType="Byte", band="1")
+    for block in blocks:
+        path = probability_file(folder, block)
+        if path.exists():
+            _add_source(band, path.name, block.window)
+    vrt = folder / VRT
+    temporary = folder / f".{VRT}.{os.getpid()}.tmp"
+    temporary.write_bytes(Xml.tostring(root))
+    os.replace(temporary, vrt)
+    return vrt
+
+
+def _add_source(band: Xml.Element, name: str, window: Window) -> None:
+    source = Xml.SubElement(band, "SimpleSource")
+    Xml.SubElement(source, "SourceFilename", relativeToVRT="1").text = name
+    Xml.SubElement(source, "SourceBand").text = "1"
+    size = {"xSize": str(window.width), "ySize": str(window.height)}
+    place = {"xOff": str(window.col_off), "yOff": str(window.row_off)}
+    Xml.SubElement(source, "SrcRect", {"xOff": "0", "yOff": "0"} | size)
+    Xml.SubElement(source, "DstRect", place | size)

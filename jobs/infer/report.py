@@ -1,0 +1,310 @@
+"""What an inference job delivered, and what failed on the way."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, TextIO
+
+from geo.errors import InputError
+from geo.imagery.mosaic import Mosaic
+from jobs.infer.job import InferJob
+from jobs.infer.reading import NO_ANSWER
+from jobs.infer.work_folder import LOCK, ManifestLine, read_manifest, read_session
+from jobs.infer.worker import BlockResult
+from jobs.runtime.terminal import clock, counted
+from wpcrack.errors import ConfigError
+
+SHOWN_FAILURES = 5
+"""Failures that the summary spells out; the layer inspected names all."""
+
+
+@dataclass(frozen=True)
+class InferReport:
+    """What a job delivered.
+
+    Attributes:
+        package: The GeoPackage.
+        overview: The picture.
+        map_page: The page to open in a browser.
+        run_id: Fingerprint of settings, model and inputs.
+        n_cracks: Rows of the layer crack.
+        area_m2: Area of all cracks.
+        n_tiles: Files that were found.
+        n_blocks: Blocks of the mosaic.
+        surveyed_mpx: Valid pixels, in millions.
+        failures: One text per file or block that failed, with the reason.
+        infer_s: Seconds from the start of Ray to the last block.
+        assemble_s: Seconds for joining, writing and drawing.
+    """
+
+    package: Path
+    overview: Path
+    map_page: Path
+    run_id: str
+    n_cracks: int
+    area_m2: float
+    n_tiles: int
+    n_blocks: int
+    surveyed_mpx: float
+    failures: tuple[str, ...]
+    infer_s: float
+    assemble_s: float
+
+    @property
+    def exit_code(self) -> int:
+        """0: everything was inspected; 3: delivered, but something failed."""
+        return 3 if self.failures else 0
+
+    def summary(self) -> str:
+        """A few lines for the terminal."""
+        lines = [
+            f"{counted(self.n_cracks, 'crack')}, {self.area_m2:.2f} m2, on "
+            f"{counted(self.n_tiles, 'tile')} "
+            f"({self.surveyed_mpx:.1f} Mpx surveyed) in {self.infer_s + self.assemble_s:.0f} s",
+            f"map       {self.package}",
+            f"overview  {self.overview}",
+            f"page      {self.map_page}",
+        ]
+        return "\n".join([*lines, *listed(self.failures)])
+
+    def values(self) -> dict[str, Any]:
+        """The figures of `--json`."""
+        files = ("package", "overview", "map_page")
+        return asdict(self) | {name: str(getattr(self, name)) for name in files}
+
+
+class Failures:
+    """Files and blocks that failed so far; stops the job where the user wants that."""
+
+    def __init__(self, job: InferJob, mosaic: Mosaic) -> None:
+        self._stops_at_once = job.on_bad_tile == "stop"
+        self._allowed = job.failures_allowed(len(mosaic.tiles) + len(mosaic.problems))
+        self._reasons = {problem.path: problem.reason for problem in mosaic.problems}
+
+    def count(self, results: Iterable[BlockResult]) -> None:
+        """Takes in what failed in some blocks.
+
+        Raises:
+            InputError: The job is to stop at the first failure, or after so many.
+        """
+        for result in results:
+            failed = result.tiles_failed or (
+                (f"block {result.block_id}",) if result.status == "failed" else ()
+            )
+            for name in failed:
+                self._reasons.setdefault(name, result.reason)
+            if failed and self._stops_at_once:
+                raise InputError(
+                    f"{failed[0]}: {result.reason}; mend it, or set on_bad_tile=record to leave "
+                    "such tiles out, and give the same command again"
+                )
+        if len(self._reasons) > self._allowed:
+            last = list(self.texts())[-1]
+            raise InputError(
+                f"{len(self._reasons)} tiles or blocks failed, allowed are {self._allowed} "
+                f"(max_failed); the last: {last}; finished blocks are kept"
+            )
+
+    def without_silent_tiles(self, mosaic: Mosaic) -> Mosaic:
+        """The mosaic without the tiles that gave no answer, which would hang the next reader."""
+        kept = [
+            (tile, window)
+            for tile, window in zip(mosaic.tiles, mosaic.windows, strict=True)
+            if f"{os.path.basename(tile.path)} {NO_ANSWER}" not in self._reasons.get(tile.path, "")
+        ]
+        tiles, windows = zip(*kept, strict=True)
+        return replace(mosaic, tiles=tiles, windows=windows)
+
+    def texts(self) -> tuple[str, ...]:
+        """One text per failure."""
+        return tuple(f"{name}: {reason}" for name, reason in self._reasons.items())
+
+
+def listed(failures: Sequence[str]) -> list[str]:
+    """Lines for the terminal about what failed, none if nothing did."""
+    if not failures:
+        return []
+    lines = [f"{len(failures)} failed, see the layer inspected:"]
+    lines += [f"  {failure}" for failure in failures[:SHOWN_FAILURES]]
+    more = len(failures) - SHOWN_FAILURES
+    return [*lines, f"  and {more} more"] if more > 0 else lines
+
+
+# ==== jobs.infer.report: One line that says how far a job is, how fast, and how long it will take.
+
+
+LOG_INTERVAL_S = 10.0
+"""Without a terminal a new line is written at most this often."""
+
+
+class Progress:
+    """Counts finished blocks; rewrites its line on a terminal, else writes one now and then."""
+
+    def __init__(
+        self, total: int, done: Sequence[BlockResult] = (), stream: TextIO | None = None
+    ) -> None:
+        self.total = total
+        self.done = len(done)
+        self.failed = sum(has_failure(result) for result in done)
+        self.stream = stream or sys.stderr
+        self._timed_blocks = 0
+        self._timed_px = 0
+        self._first: float | None = None
+        self._written = time.monotonic()
+        self._width = 0
+
+    def add(self, result: BlockResult) -> None:
+        """Counts a block and shows the line."""
+        self.done += 1
+        self.failed += has_failure(result)
+        now = time.monotonic()
+        if self._first is None:
+            self._first = now  # what came before was the start of Ray
+        else:
+            self._timed_blocks += 1
+            self._timed_px += result.valid_px
+        due = now - self._written >= LOG_INTERVAL_S or self.done == self.total
+        if self.stream.isatty():
+            self._show(end="")
+        elif due:
+            self._written = now
+            self._show(end="\n")
+
+    def close(self) -> None:
+        """Ends the line of a terminal, so that what follows starts on a line of its own."""
+        if self._width:
+            print(file=self.stream)
+
+    def line(self) -> str:
+        """`infer 12/96 blocks, 3.4 Mpx/s, ETA 0:42, 1 with failures`."""
+        parts = [f"infer {self.done}/{self.total} blocks"]
+        if self._first is not None and self._timed_blocks:
+            elapsed = max(time.monotonic() - self._first, 1e-9)
+            remaining = (self.total - self.done) * elapsed / self._timed_blocks
+            parts += [f"{self._timed_px / elapsed / 1e6:.1f} Mpx/s", f"ETA {clock(remaining)}"]
+        if self.failed:
+            parts.append(f"{self.failed} with failures")
+        return ", ".join(parts)
+
+    def _show(self, end: str) -> None:
+        text = self.line()
+        if self.stream.isatty():
+            padding = " " * max(0, self._width - len(text))
+            self._width = len(text)
+            text = f"\r{text}{padding}"
+        print(text, end=end, file=self.stream, flush=True)
+
+
+def has_failure(result: BlockResult) -> bool:
+    """Whether a block is less than wholly inspected, because something failed."""
+    return result.status in ("partial", "failed")
+
+
+# ==== jobs.infer.report: How far an inference job is, told from its work folder while it runs or afterwards. wpcrack infer --status maps/cracks.gpkg
+
+
+@dataclass(frozen=True)
+class JobStatus:
+    """State of a job.
+
+    Attributes:
+        work: its work folder.
+        total: blocks of the job.
+        done: blocks that are finished, also the failed ones.
+        failed: those of them that failed, wholly or in part.
+        is_running: whether a process works on them now.
+        mpx_per_s: speed since the job was last started; None before its second block.
+        eta_s: seconds to the last block at that speed.
+    """
+
+    work: Path
+    total: int
+    done: int
+    failed: int
+    is_running: bool
+    mpx_per_s: float | None
+    eta_s: float | None
+
+    def text(self) -> str:
+        """One line.
+
+        >>> JobStatus(Path("a.work"), 96, 12, 1, True, 3.42, 42).text()
+        'a.work: 12/96 blocks, 1 with failures, 3.4 Mpx/s, ETA 0:42, running'
+        """
+        parts = [f"{self.done}/{self.total} blocks", f"{self.failed} with failures"]
+        if self.mpx_per_s is not None:
+            parts.append(f"{self.mpx_per_s:.1f} Mpx/s")
+        if self.is_running and self.eta_s is not None:
+            parts.append(f"ETA {clock(self.eta_s)}")
+        stopped = "all blocks finished" if self.done == self.total else "not running"
+        parts.append("running" if self.is_running else stopped)
+        return f"{self.work}: {', '.join(parts)}"
+
+    def values(self) -> dict[str, Any]:
+        """The figures of `--json`."""
+        return asdict(self) | {"work": str(self.work)}
+
+
+def read_status(path: Path) -> JobStatus:
+    """Reads the state of a job; changes nothing and disturbs nobody.
+
+    Args:
+        path: The GeoPackage of the job, its work folder, or a folder that holds one work folder.
+
+    Raises:
+        ConfigError: There is no job.
+    """
+    work = work_folder(path)
+    session, lines = read_session(work), read_manifest(work)
+    if session is None:
+        raise ConfigError(f"{work} holds no job that was started; give its GeoPackage")
+    results = [line.result for line in lines.values()]
+    recent = sorted((line for line in lines.values() if line.at >= session.started), key=_time)
+    speed = eta = None
+    if len(recent) > 1 and (elapsed := recent[-1].at - recent[0].at) > 0:
+        speed = sum(line.result.valid_px for line in recent[1:]) / 1e6 / elapsed
+        eta = (session.blocks - len(results)) * elapsed / (len(recent) - 1)
+    failed = sum(has_failure(result) for result in results)
+    return JobStatus(work, session.blocks, len(results), failed, _is_locked(work), speed, eta)
+
+
+def _time(line: ManifestLine) -> float:
+    return line.at
+
+
+def work_folder(path: Path) -> Path:
+    """The work folder that a GeoPackage, a folder with one work folder, or itself means.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if path.suffix.lower() == ".gpkg":
+        work = path.with_suffix(".work")
+        if work.is_dir():
+            return work
+        raise ConfigError(f"{path} has no work folder {work.name}; start the job first")
+    if not path.is_dir():
+        raise ConfigError(f"{path} does not exist; give the GeoPackage of a job or its work folder")
+    if path.suffix == ".work":
+        return path
+    works = sorted(path.glob("*.work"))
+    if len(works) != 1:
+        raise ConfigError(f"{path} holds {len(works)} work folders; give the GeoPackage of a job")
+    return works[0]
+
+
+def _is_locked(work: Path) -> bool:
+    try:
+        with (work / LOCK).open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+    return False

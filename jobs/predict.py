@@ -1,0 +1,94 @@
+"""`wpcrack predict`: crack probability and mask of plain photographs."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from jobs.evaluate.run import DEFAULT_THRESHOLD, ENDINGS, _load, _require_model
+from wpcrack.data.images import NAMED_AT_MOST, named, read_rgb, write_png
+from wpcrack.errors import DataError
+from wpcrack.inference.lattice import Lattice
+from wpcrack.inference.predict import Engine, WindowPredictor, predict_image
+from wpcrack.scoring.metrics import predicted_at
+
+
+def run_predict(
+    model: Path,
+    out: Path,
+    images: Sequence[Path],
+    *,
+    threshold: float = DEFAULT_THRESHOLD,
+    engine: Engine = "auto",
+    predictor: WindowPredictor | None = None,
+) -> list[Path]:
+    """Write `<stem>_prob.png` (8 bit) and `<stem>_mask.png` (0 / 255) of each photograph to `out`.
+
+    Photographs that cannot be read are named in one error after all others were delivered.
+
+    Args:
+        model: run folder, or its model/ folder.
+        out: folder, made if need be.
+        images: files with distinct stems.
+        threshold: of the 8-bit probability / 255.
+        engine: what computes the network.
+        predictor: takes the model's place, for tests.
+
+    Returns:
+        The files written.
+
+    Raises:
+        WpcrackError: a missing model, equal stems, missing or unreadable images, or `out` cannot be
+            written.
+    """
+    _require_model(model, predictor)
+    _require_distinct(images, out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot make {out} ({error.strerror}); choose another folder") from error
+    if not os.access(out, os.W_OK):
+        raise DataError(
+            f"{out} may not be written; choose another folder or change its permissions"
+        )
+    predictor = predictor or _load(model, engine)
+    written: list[Path] = []
+    failures: list[DataError] = []
+    for path in images:
+        try:
+            image = read_rgb(path)
+        except DataError as error:
+            failures.append(error)
+            continue
+        probability = predict_image(image, predictor, Lattice())
+        mask = predicted_at(probability, threshold).astype(np.uint8) * 255
+        for array, ending in zip((probability, mask), ENDINGS, strict=True):
+            written.append(out / f"{path.stem}_{ending}.png")
+            write_png(written[-1], array)
+        print(f"{path.name}: {np.count_nonzero(mask) / mask.size:.2%} crack -> {written[-1]}")
+    if failures:
+        others = f"; the other {len(images) - len(failures)} are in {out}" if written else ""
+        raise DataError(f"{'; '.join(str(error) for error in failures[:NAMED_AT_MOST])}{others}")
+    return written
+
+
+def _require_distinct(images: Sequence[Path], out: Path) -> None:
+    if not images:
+        raise DataError("no image is given; name at least one")
+    equal = [stem for stem, times in Counter(path.stem for path in images).items() if times > 1]
+    if equal:
+        first = " and ".join(str(path) for path in images if path.stem == equal[0])
+        raise DataError(
+            f"images of equal stem would overwrite each other's result ({first}); rename one or "
+            "predict them into different folders"
+        )
+    results = {
+        (out / f"{path.stem}_{ending}.png") for path in images for ending in ("prob", "mask")
+    }
+    hit = [str(path) for path in images if path.resolve() in results]
+    if hit:
+        raise DataError(f"the results would overwrite {named(hit)}; choose another output folder")

@@ -1,0 +1,291 @@
+"""A job's configuration: YAML file + `section.key=value` overrides -> one validated model.
+
+    job = load(InferJob, find_config("configs/infer.yaml"), ["tiles=tiles/", "lattice.window=256"])
+
+Every mistake of the user becomes a ConfigError of one sentence that names the key.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from jobs.settings.yaml_text import one_line, parse_value, read_yaml
+from wpcrack.errors import ConfigError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+SHOWN_KEYS = 12
+"""An error lists at most this many valid keys."""
+
+
+def load(
+    model_type: type[Model],
+    path: Path | None = None,
+    overrides: Sequence[str] = (),
+    base: Mapping[str, Any] | None = None,
+) -> Model:
+    """Builds a job's configuration from its defaults, a file and overrides, in rising priority.
+
+    Args:
+        model_type: A pydantic model; unknown keys are refused.
+        path: A YAML file that holds only what differs from the defaults; None: nothing differs.
+        overrides: `section.key=value`; the value is read as YAML (`1e-3`, `[1, 2]`, `null`).
+        base: Values that stand in the place of the defaults.
+
+    Returns:
+        The validated model.
+
+    Raises:
+        ConfigError: Missing or unreadable file, unknown key (the nearest valid one is named),
+            value of a wrong type or out of range, required key without a value.
+    """
+    values = _merged(base or {}, read_yaml(path) if path is not None else {})
+    given = [_parse_override(text) for text in overrides]
+    for override in given:
+        _assign(values, override, model_type)
+    try:
+        return model_type.model_validate(values)
+    except ValidationError as error:
+        source = _Source(path, frozenset(override.key for override in given))
+        raise ConfigError(_explain(error, model_type, source)) from None
+
+
+def _merged(below: Mapping[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Nested values of which those above count where both have one."""
+    merged = {**below, **above}
+    for name in below.keys() & above.keys():
+        if isinstance(below[name], Mapping) and isinstance(above[name], dict):
+            merged[name] = _merged(below[name], above[name])
+    return copy.deepcopy(merged)
+
+
+def explain_value(error: ValidationError, model_type: type[BaseModel], key: str) -> str | None:
+    """One sentence on what is wrong with the value of a key, or with the key itself.
+
+    Args:
+        error: Of a model that was valid before this key was set.
+        model_type: The model.
+        key: Dotted name.
+
+    Returns:
+        None if the value is right as such and only does not go together with another key's.
+    """
+    for details in error.errors(include_url=False):
+        if details["type"] == "extra_forbidden":
+            return f"unknown key {key}; {_suggestion(key, model_type)}"
+        found = _dotted(details, model_type)
+        if details["type"] != "value_error" or found.startswith(key):
+            return _sentence(found, [details], model_type, _Source(None, frozenset()))
+    return None
+
+
+def find_config(name: str) -> Path:
+    """The file that a CONFIG argument means: a path, or the name of a config that ships with us.
+
+    Raises:
+        ConfigError: There is neither such a file nor such a shipped config.
+    """
+    path = Path(name)
+    if path.exists():
+        return path
+    shipped = {file.stem: file for file in shipped_configs()}
+    if name in shipped:
+        return shipped[name]
+    raise ConfigError(
+        f"config {name} does not exist; give a YAML file, or one of the names "
+        f"{', '.join(sorted(shipped)) or '(none)'} that come with the program"
+    )
+
+
+def shipped_configs() -> list[Path]:
+    """The YAML files of configs/, which lie inside the package, sorted by name."""
+    with resources.as_file(resources.files("jobs") / "configs") as folder:
+        return sorted(folder.glob("*.yaml"))
+
+
+class _Override(NamedTuple):
+    """One `section.key=value` of the command line."""
+
+    key: str
+    text: str
+    value: Any
+
+
+class _Source(NamedTuple):
+    """Where values came from, for the error message."""
+
+    path: Path | None
+    overridden: frozenset[str]
+
+    def unknown(self, key: str) -> tuple[str, str]:
+        """An unknown key as the user wrote it, and ` in FILE` or ` on the command line`.
+
+        pydantic names only the unknown section that an override made.
+        """
+        made = (name for name in sorted(self.overridden) if name.startswith(f"{key}."))
+        written = next(made, key)
+        given = written in self.overridden
+        return written, " on the command line" if given else self.of(written)
+
+    def of(self, key: str) -> str:
+        """` in FILE` for a key that the file set, nothing for one of the command line."""
+        return "" if self.path is None or key in self.overridden else f" in {self.path}"
+
+
+def _parse_override(text: str) -> _Override:
+    key, equals, value = text.partition("=")
+    if not equals or not all(key.split(".")):
+        raise ConfigError(f"got {text!r}; an override is written section.key=value")
+    try:
+        return _Override(key, value, parse_value(value))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"the value of {text!r} is not valid YAML: {one_line(error)}") from None
+
+
+def _assign(values: dict[str, Any], override: _Override, model_type: type[BaseModel]) -> None:
+    """Writes an override into nested values; sections that are absent or null are made."""
+    *sections, last = override.key.split(".")
+    section = values
+    for depth, name in enumerate(sections):
+        if section.get(name) is None:
+            section[name] = {}
+        inner = section[name]
+        if not isinstance(inner, dict):
+            dotted = ".".join(sections[: depth + 1])
+            raise ConfigError(f"{override.key}: {dotted} is {inner!r}, not a section with keys")
+        section = inner
+    section[last] = _as_text_if_wanted(override, leaf_types(model_type, override.key))
+
+
+def _as_text_if_wanted(override: _Override, wanted: frozenset[type]) -> Any:
+    """`out=2026` means the text 2026 where the key takes text or paths but no numbers."""
+    value = override.value
+    is_number = isinstance(value, bool | int | float)
+    takes_text = bool({str, Path} & wanted)
+    return override.text if is_number and takes_text and type(value) not in wanted else value
+
+
+def _explain(error: ValidationError, model_type: type[BaseModel], source: _Source) -> str:
+    """One sentence for the most telling key; further wrong keys are only named."""
+    by_key: dict[str, list[ErrorDetails]] = {}
+    for details in error.errors(include_url=False):
+        by_key.setdefault(_dotted(details, model_type), []).append(details)
+    ranked = sorted(by_key, key=lambda key: by_key[key][0]["type"] != "extra_forbidden")
+    first, *others = ranked
+    more = f" (also wrong: {', '.join(others)})" if others else ""
+    return _sentence(first, by_key[first], model_type, source) + more
+
+
+def _dotted(details: ErrorDetails, model_type: type[BaseModel]) -> str:
+    """The key as the user writes it; pydantic's location also names members of unions."""
+    name = ""
+    current: type[BaseModel] | None = model_type
+    for part in details["loc"]:
+        if isinstance(part, int):
+            name += f"[{part}]"
+        elif current is not None:
+            name += f".{part}" if name else part
+            field = current.model_fields.get(part)
+            current = section_type(field.annotation) if field else None
+    return name
+
+
+def _sentence(
+    key: str, problems: list[ErrorDetails], model_type: type[BaseModel], source: _Source
+) -> str:
+    details, where = problems[0], source.of(key)
+    match details["type"]:
+        case "extra_forbidden":
+            key, where = source.unknown(key)
+            return f"unknown key {key}{where}; {_suggestion(key, model_type)}"
+        case "missing":
+            key = _first_required(key, model_type)
+            return f"{key} is required; set it as {key}=VALUE or in the config file"
+        case "value_error":
+            reason = details["msg"].removeprefix("Value error, ")
+            return f"{key}{where}: {reason}" if key else f"{reason}{where}"
+        case "model_type" | "model_attributes_type":
+            return f"{key} is {details['input']!r}{where}, but it is a section with keys of its own"
+    expected = dict.fromkeys(_expectation(problem) for problem in problems)
+    return f"{key} is {details['input']!r}{where}, but must be {' or '.join(expected)}"
+
+
+def _first_required(key: str, model_type: type[BaseModel]) -> str:
+    """The first key without a default inside a missing section; the key itself if it is a value."""
+    current: type[BaseModel] | None = model_type
+    for part in key.split("."):
+        field = current.model_fields.get(part) if current else None
+        current = section_type(field.annotation) if field else None
+    fields = current.model_fields.items() if current else ()
+    inner = next((name for name, field in fields if field.is_required()), None)
+    return key if inner is None else _first_required(f"{key}.{inner}", model_type)
+
+
+def _expectation(problem: ErrorDetails) -> str:
+    """`a valid integer` out of pydantic's `Input should be a valid integer, unable to ...`."""
+    if problem["type"] == "path_type":
+        return "a path"
+    subject, should, rest = problem["msg"].split(", unable")[0].partition(" should be ")
+    return rest if should else f"such that {subject[0].lower()}{subject[1:]}"
+
+
+def _suggestion(key: str, model_type: type[BaseModel]) -> str:
+    names = list(key_names(model_type))
+    same_leaf = [name for name in names if name.rpartition(".")[2] == key.rpartition(".")[2]]
+    near = difflib.get_close_matches(key, names, n=1, cutoff=0.6)
+    if near or same_leaf:
+        return f"did you mean {(near or same_leaf)[0]}?"
+    section = key.rpartition(".")[0]
+    siblings = [name for name in names if name.rpartition(".")[0] == section]
+    dots = ", ..." if len(siblings) > SHOWN_KEYS else ""
+    return f"valid keys are {', '.join(siblings[:SHOWN_KEYS])}{dots}"
+
+
+# ==== jobs.settings.load: Which keys a configuration model has, by dotted name, and what each accepts.
+
+
+def leaf_types(model_type: type[BaseModel], key: str) -> frozenset[type]:
+    """The plain types that a dotted key accepts; empty for an unknown key."""
+    *sections, last = key.split(".")
+    current: type[BaseModel] | None = model_type
+    for name in sections:
+        field = current.model_fields.get(name) if current else None
+        current = section_type(field.annotation) if field else None
+    field = current.model_fields.get(last) if current else None
+    return frozenset(flat_types(field.annotation)) if field else frozenset()
+
+
+def flat_types(annotation: Any) -> Iterator[type]:
+    """The plain types inside unions and Annotated; containers give themselves."""
+    origin = typing.get_origin(annotation)
+    if origin in (typing.Union, types.UnionType):
+        for part in typing.get_args(annotation):
+            yield from flat_types(part)
+    elif origin is typing.Annotated:
+        yield from flat_types(typing.get_args(annotation)[0])
+    elif isinstance(annotation, type):
+        yield annotation
+
+
+def section_type(annotation: Any) -> type[BaseModel] | None:
+    """The model behind a section (`Block` or `Block | None`); None for a plain value."""
+    return next((kind for kind in flat_types(annotation) if issubclass(kind, BaseModel)), None)
+
+
+def key_names(model_type: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """All dotted names that can be set, sections before their keys."""
+    for name, field in model_type.model_fields.items():
+        yield prefix + name
+        if section := section_type(field.annotation):
+            yield from key_names(section, f"{prefix}{name}.")

@@ -1,0 +1,255 @@
+"""States to continue from: complete or absent, the newest always kept, the others by score.
+
+With workers they go through Ray (`ray.train.report`), which copies them to its storage and hands
+the last one to restarted workers. With num_workers=0 Ray runs the loop in the driver and keeps
+nothing, so they are then kept by `LocalStates` in the same place. Either continues from the other.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import uuid
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from jobs.runtime.folder import write_text
+from jobs.runtime.signals import postponed
+from jobs.train.folder import CHECKPOINTS, METRICS, read_metrics
+from jobs.train.job import TrainJob
+from wpcrack import distributed
+from wpcrack.errors import ConfigError, TrainingError, first_line
+from wpcrack.training.selection import objective
+from wpcrack.training.trainer import EpochReport
+
+STATE = "state.pt"
+SNAPSHOT = "checkpoint_manager_snapshot.json"
+"""Ray's list of checkpoints, in the folder above them; written in place: a crash may halve it."""
+
+
+class States(Protocol):
+    """Where states to continue from are kept."""
+
+    def latest(self) -> dict[str, Any] | None:
+        """The last complete one."""
+
+    def keep(self, state: Mapping[str, Any], report: EpochReport) -> None:
+        """Adds one; called on every rank, `state` matters on rank 0.
+
+        Raises:
+            TrainingError: It cannot be written; those before are as they were.
+        """
+
+
+class RayStates:
+    """States kept by Ray Train under run_dir/checkpoints, or at scaling.storage_path."""
+
+    def __init__(self, job: TrainJob) -> None:
+        self.folder = job.run_dir.absolute() / CHECKPOINTS
+
+    def latest(self) -> dict[str, Any] | None:
+        """The last one that Ray completed; of a run that Ray does not know, the newest."""
+        import ray.train
+
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint is None:
+            return newest(self.folder)
+        with checkpoint.as_directory() as folder:
+            return load_state(Path(folder))
+
+    def keep(self, state: Mapping[str, Any], report: EpochReport) -> None:
+        """Reports the epoch; a barrier over all workers."""
+        import ray.train
+
+        metrics = {**report.metrics, "epoch": report.epoch, "stage": report.stage}
+        name = f"{CHECKPOINTS}/{folder_name(report.epoch)}"
+        if distributed.rank() != 0:
+            ray.train.report(metrics, checkpoint_dir_name=name)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            write_state(state, Path(folder), report.epoch)
+            checkpoint = ray.train.Checkpoint.from_directory(folder)
+            try:
+                ray.train.report(metrics, checkpoint=checkpoint, checkpoint_dir_name=name)
+            except OSError as error:
+                raise unwritten(report.epoch, "its storage", error) from error
+
+
+class LocalStates:
+    """States kept by ourselves."""
+
+    def __init__(self, job: TrainJob) -> None:
+        self.root = job.run_dir.absolute()
+        self.folder = self.root / CHECKPOINTS
+        self.num_to_keep = job.scaling.num_to_keep
+
+    def latest(self) -> dict[str, Any] | None:
+        """The newest one."""
+        return newest(self.folder)
+
+    def keep(self, state: Mapping[str, Any], report: EpochReport) -> None:
+        """Writes to a temporary name, renames, drops what is neither new nor among the best."""
+        import ray.train
+
+        folder = self.folder / folder_name(report.epoch)
+        fresh = folder.with_name(f".{folder.name}.new")
+        shutil.rmtree(fresh, ignore_errors=True)
+        try:
+            fresh.mkdir(parents=True)
+            write_state(state, fresh, report.epoch)
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(fresh, folder)
+        except OSError as error:
+            raise unwritten(report.epoch, str(self.folder), error) from error
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+        self.drop()
+        ray.train.report(dict(report.metrics))
+
+    def drop(self) -> None:
+        """Keeps the newest state and the `num_to_keep` best, as Ray does."""
+        scores = {
+            folder_name(line["epoch"]): line[objective(line)]
+            for line in read_metrics(self.root / METRICS)
+        }
+        states = complete(self.folder)
+        ranked = sorted(states, key=lambda path: (scores.get(path.name, float("-inf")), path.name))
+        for path in set(ranked[: -self.num_to_keep]) - {states[-1]}:
+            shutil.rmtree(path)
+
+
+def mend_list(root: Path) -> None:
+    """Removes Ray's list of checkpoints if it is halved, or does not know the newest state.
+
+    Ray would refuse such a run folder; without a list it takes `newest`. States that are then on
+    no list are removed but the newest, since Ray would never drop them.
+
+    Args:
+        root: run folder.
+    """
+    snapshot, states = root / SNAPSHOT, complete(root / CHECKPOINTS)
+    if not states:
+        snapshot.unlink(missing_ok=True)
+        return
+    try:
+        known = json.loads(snapshot.read_text(encoding="utf-8"))
+        listed = {
+            Path(result["checkpoint_dir_name"]).name for result in known["checkpoint_results"]
+        }
+        last = Path(known["latest_checkpoint_result"]["checkpoint_dir_name"]).name
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        listed, last = set(), ""
+    if last == states[-1].name and listed <= {path.name for path in states}:
+        return
+    snapshot.unlink(missing_ok=True)
+    for path in states[:-1]:
+        shutil.rmtree(path)
+
+
+def newest(folder: Path) -> dict[str, Any] | None:
+    """The newest complete state in a folder."""
+    states = complete(folder)
+    return load_state(states[-1]) if states else None
+
+
+def complete(folder: Path) -> list[Path]:
+    """Complete states in a folder, oldest first; a file that was cut off lacks its end."""
+    return [path for path in sorted(folder.glob("epoch_*/")) if zipfile.is_zipfile(path / STATE)]
+
+
+def folder_name(epoch: int) -> str:
+    """Of the state of an epoch; names sort as the epochs do."""
+    return f"epoch_{epoch:05d}"
+
+
+def write_state(state: Mapping[str, Any], folder: Path, epoch: int) -> None:
+    """Writes a state and waits until it is on the disk; Ctrl-C waits too.
+
+    Raises:
+        TrainingError: It cannot be written.
+    """
+    try:
+        with postponed(), (folder / STATE).open("wb") as file:
+            torch.save(dict(state), file)
+            file.flush()
+            os.fsync(file.fileno())
+    except (OSError, RuntimeError) as error:
+        cause = disk_error(error)
+        if cause is None:
+            raise
+        raise unwritten(epoch, str(folder.parent), cause) from error
+
+
+def disk_error(error: BaseException | None) -> OSError | None:
+    """What the disk said, which torch's writer hides behind a RuntimeError."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__context__
+    return error
+
+
+def unwritten(epoch: int, place: str, error: OSError) -> TrainingError:
+    """The error for a state that could not be kept."""
+    return TrainingError(
+        f"the checkpoint of epoch {epoch} cannot be written to {place} "
+        f"({error.strerror or first_line(error)}); the one before is kept: free space there, and "
+        "the same command continues"
+    )
+
+
+def load_state(folder: Path) -> dict[str, Any]:
+    """Reads a state; tensors, numbers and strings only, never code."""
+    state: dict[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True)
+    return state
+
+
+# ==== jobs.train.checkpoints: Where Ray keeps the checkpoints of a run: in its run folder, or where all nodes reach them.
+
+
+RUN_ID = ".run_id"
+
+
+def storage_of(job: TrainJob) -> tuple[str, str]:
+    """Ray's storage path and the name of the run in it.
+
+    Elsewhere than in the run folder the name carries an id of the run, so that runs of one name do
+    not continue from each other; resume=never makes another one.
+
+    Args:
+        job: whose run folder is ours.
+
+    Raises:
+        ConfigError: Nothing can be kept at scaling.storage_path.
+    """
+    root, place = job.run_dir.absolute(), job.scaling.storage_path
+    if place is None:
+        return str(root.parent), root.name
+    path = place if "://" in place else str(Path(place).absolute())
+    require_storage(path)
+    known = root / RUN_ID
+    if not known.exists():
+        write_text(known, uuid.uuid4().hex[:8])
+    return path, f"{root.name}-{known.read_text(encoding='utf-8')}"
+
+
+def require_storage(path: str) -> None:
+    """Makes the folder, as Ray will, to learn now what does not work.
+
+    Raises:
+        ConfigError: Of what pyarrow and the storage say.
+    """
+    import pyarrow.fs
+
+    try:
+        filesystem, inner = pyarrow.fs.FileSystem.from_uri(path)
+        filesystem.create_dir(inner, recursive=True)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"scaling.storage_path {path} cannot be used ({first_line(error)}); give a folder "
+            "that all nodes share, or a URI that pyarrow knows, such as s3://BUCKET/runs or gs://BUCKET/runs"
+        ) from error

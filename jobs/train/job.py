@@ -1,0 +1,132 @@
+"""What a user can set for `wpcrack train`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from wpcrack.config import Block, Count, MethodConfig, Positive
+from wpcrack.data.images import Pair, pair
+
+
+class DataConfig(Block):
+    """The image-level data set."""
+
+    root: Path
+    """Folder with crack/ and road/, or with the manifest.csv of `wpcrack dataset`."""
+    val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Share of sources held out, for folders without a manifest."""
+    gsd_mm: Positive | None = None
+    """Pixel size on the ground in mm; null: photographs, inference never resamples."""
+    license: str = "not stated"
+    """Licence of the images, as you want it in the model card."""
+    val_images: Path | None = None
+    """Folder of photographs with masks that judge each epoch by IoU in place of the label-free
+    score; null: no pixel label is used anywhere."""
+    val_masks: Path | None = None
+    """Their masks, of the same stems, with or without _mask."""
+
+    @model_validator(mode="after")
+    def _images_come_with_masks(self) -> DataConfig:
+        if (self.val_images is None) != (self.val_masks is None):
+            given, lacking = ("val_images", "val_masks")[:: 1 if self.val_masks is None else -1]
+            raise ValueError(f"{given} needs {lacking} too; set both or none")
+        return self
+
+
+class ScalingConfig(Block):
+    """Ray Train workers."""
+
+    num_workers: Annotated[int, Field(ge=0)] = 1
+    """Data-parallel workers; 0 trains inside the driver's process."""
+    use_gpu: bool = False
+    """One GPU for each worker."""
+    cpus_per_worker: Count | None = None
+    """CPU threads of each worker; null: this machine's, shared among the workers."""
+    max_failures: Annotated[int, Field(ge=0)] = 2
+    """How often lost workers are started again from the last checkpoint."""
+    num_to_keep: Count = 2
+    """Checkpoints kept, those of the best epochs; beside them always the newest, to continue from.
+    The best model is kept apart."""
+    storage_path: str | None = None
+    """Where Ray's workers keep checkpoints: a folder that all nodes share, or a URI such as
+    s3://BUCKET/runs; null: in run_dir. All other files lie in run_dir."""
+
+    @property
+    def threads(self) -> int:
+        """CPU threads of each worker."""
+        if self.cpus_per_worker is not None:
+            return self.cpus_per_worker
+        return max(1, (os.cpu_count() or 1) // max(self.num_workers, 1))
+
+
+class TrainJob(MethodConfig):
+    """From an image-level data set to a model."""
+
+    data: DataConfig
+    """Images and labels."""
+    run_dir: Path
+    """Run folder: model/, checkpoints/, metrics.jsonl, tensorboard/, config.yaml, report.json."""
+    scaling: ScalingConfig = ScalingConfig()
+    """Workers."""
+    resume: Literal["auto", "never", "force"] = "auto"
+    """auto: continue an unfinished run, refuse another config; never: start in an emptied folder;
+    force: continue although the config differs."""
+
+    def absolute(self) -> TrainJob:
+        """The same job for a process with another working folder."""
+        data, model = self.data, self.model
+        kept = {name: getattr(data, name) for name in ("root", "val_images", "val_masks")}
+        places = {name: path.absolute() for name, path in kept.items() if path is not None}
+        weights = model.weights_file.absolute() if model.weights_file is not None else None
+        return self.model_copy(
+            update={
+                "run_dir": self.run_dir.absolute(),
+                "data": data.model_copy(update=places),
+                "model": model.model_copy(update={"weights_file": weights}),
+            }
+        )
+
+    @field_validator("run_dir", mode="before")
+    @classmethod
+    def _is_no_uri(cls, value: object) -> object:
+        if isinstance(value, str) and "://" in value:
+            raise ValueError(
+                f"{value} is a URI, but a run folder is a local or mounted folder; checkpoints "
+                "alone may lie at a URI, see scaling.storage_path"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _storage_is_rays(self) -> TrainJob:
+        if self.scaling.storage_path is not None and self.scaling.num_workers == 0:
+            raise ValueError(
+                "scaling.storage_path is for Ray's workers; set scaling.num_workers=1 or more, or "
+                "leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _batch_is_shared(self) -> TrainJob:
+        workers, pieces = max(self.scaling.num_workers, 1), self.train.accumulate
+        if self.train.batch_size % (workers * pieces):
+            each = f" in {pieces} pieces each (train.accumulate)" if pieces > 1 else ""
+            raise ValueError(
+                f"train.batch_size is {self.train.batch_size}, which {workers} workers cannot "
+                f"share equally{each}; set a multiple of {workers * pieces}"
+            )
+        return self
+
+
+def masked_pairs(config: DataConfig) -> list[Pair]:
+    """The masked validation set, if the user gives one.
+
+    Raises:
+        DataError: Images and masks do not pair up.
+    """
+    if config.val_images is None or config.val_masks is None:
+        return []
+    return pair(config.val_images, config.val_masks)

@@ -1,0 +1,158 @@
+"""What each Ray Train worker runs: the method's trainer, with files on rank 0."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch.utils.tensorboard import SummaryWriter
+
+from jobs.runtime.versions import versions
+from jobs.train.checkpoints import LocalStates, RayStates, States
+from jobs.train.folder import METRICS, TENSORBOARD, sole_writer, truncate_metrics
+from jobs.train.job import TrainJob, masked_pairs
+from wpcrack.data.batches import Shard
+from wpcrack.data.read import read_image_level
+from wpcrack.errors import TrainingError
+from wpcrack.model import MODEL_FOLDER, ModelInfo, save_model
+from wpcrack.training.selection import COLUMNS, LABEL_FREE, MASKED_IOU, objective
+from wpcrack.training.trainer import EpochReport, Trainer
+
+PANELS = " | ".join(COLUMNS)
+PANEL_ROWS = 4
+"""Validation windows that TensorBoard shows after each epoch."""
+
+SELECTIONS = {
+    LABEL_FREE: "label-free score on held-out sources",
+    MASKED_IOU: "IoU on the masked validation images that the user gave",
+}
+"""What a model says of the metric by which its epoch was chosen."""
+
+
+def train_loop(
+    config: dict[str, Any], *, after_epoch: Callable[[dict[str, Any]], None] | None = None
+) -> None:
+    """Trains to the end, from wherever the last state stands.
+
+    Args:
+        config: A TrainJob, as JSON.
+        after_epoch: Gets the new line of metrics.jsonl once the state is kept, on rank 0; what it
+            raises ends the training.
+    """
+    import ray.train
+    import ray.train.torch
+
+    job = TrainJob.model_validate(config)
+    torch.set_num_threads(job.scaling.threads)
+    context = ray.train.get_context()
+    shard = Shard(context.get_world_rank(), context.get_world_size())
+    if job.scaling.num_workers == 0:
+        train(job, shard, torch.device("cpu"), LocalStates(job), after_epoch)
+        return
+    writes = sole_writer(job.run_dir) if shard.rank == 0 else nullcontext()
+    with writes:
+        train(job, shard, ray.train.torch.get_device(), RayStates(job), after_epoch)
+
+
+def train(
+    job: TrainJob,
+    shard: Shard,
+    device: torch.device,
+    states: States,
+    after_epoch: Callable[[dict[str, Any]], None] | None,
+) -> None:
+    """What is left of a run, on one rank."""
+    data = read_image_level(job.data.root, val_fraction=job.data.val_fraction, seed=job.seed)
+    trainer = Trainer(job, data, masked=masked_pairs(job.data), shard=shard, device=device)
+    state = states.latest()
+    if state is not None:
+        trainer.load_state_dict(state)
+    files = RunFiles(job, trainer) if shard.rank == 0 else None
+    for report in trainer.epochs():
+        line = files.write(report) if files is not None else None
+        states.keep(trainer.state_dict() if shard.rank == 0 else {}, report)
+        if line is not None and after_epoch is not None:
+            after_epoch(line)
+    if files is not None:
+        files.close()
+
+
+class RunFiles:
+    """metrics.jsonl, TensorBoard and the best model; on rank 0."""
+
+    def __init__(self, job: TrainJob, trainer: Trainer) -> None:
+        self.job, self.trainer = job, trainer
+        self.root = job.run_dir.absolute()
+        truncate_metrics(self.root, trainer.position.epoch)
+        self.ticked, self.warnings = time.monotonic(), list(trainer.warnings)
+        self.board = SummaryWriter(str(self.root / TENSORBOARD), purge_step=trainer.position.step)
+
+    def write(self, report: EpochReport) -> dict[str, Any]:
+        """Records an epoch; a model that is the best so far replaces model/ as a whole.
+
+        Returns:
+            The new line of metrics.jsonl; `seconds` is the time since the last one.
+
+        Raises:
+            WpcrackError: The run folder cannot be written; the last checkpoint is as it was.
+        """
+        try:
+            return self._write(report)
+        except OSError as error:
+            raise TrainingError(
+                f"epoch {report.epoch} cannot be recorded in {self.root} "
+                f"({error.strerror or error}); the last checkpoint is kept: free space there, and "
+                "the same command continues"
+            ) from error
+
+    def _write(self, report: EpochReport) -> dict[str, Any]:
+        if report.is_best:
+            info = ModelInfo(
+                model=self.job.model,
+                gsd_mm=self.job.data.gsd_mm,
+                trained={
+                    "epoch": report.epoch,
+                    "stage": report.stage,
+                    "step": report.step,
+                    "seed": self.job.seed,
+                    "selection": SELECTIONS[objective(report.metrics)],
+                    "score": round(report.metrics[objective(report.metrics)], 6),
+                    "versions": versions(("wpcrack", "torch", "timm")),
+                },
+            )
+            save_model(self.root / MODEL_FOLDER, self.trainer.learner.delivered, info)
+        now = time.monotonic()
+        line = {
+            "epoch": report.epoch,
+            "stage": report.stage,
+            "step": report.step,
+            "best": report.is_best,
+            "seconds": round(now - self.ticked, 3),
+            **{k: round(v, 6) for k, v in report.metrics.items()},
+        }
+        if self.warnings:
+            line["warnings"] = self.warnings
+            self.warnings = []
+        with (self.root / METRICS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        self.show(report)
+        self.ticked = now
+        return line
+
+    def show(self, report: EpochReport) -> None:
+        """TensorBoard: losses and scores, learning rates, and what the networks see."""
+        rates = self.trainer.learner.optimizers.rates()
+        scalars = {**report.metrics, **{f"learning rate/{k}": v for k, v in rates.items()}}
+        for name, value in scalars.items():
+            self.board.add_scalar(name, value, report.step)
+        rows = self.trainer.panels(PANEL_ROWS)
+        self.board.add_image(PANELS, torch.cat(tuple(rows), 1), report.step)
+        self.board.flush()
+
+    def close(self) -> None:
+        """Ends the TensorBoard file."""
+        self.board.close()

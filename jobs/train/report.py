@@ -1,0 +1,207 @@
+"""What a finished training says of itself: report.json for programs, MODEL_CARD.md for people."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from jobs.runtime.folder import write_text
+from jobs.runtime.versions import versions
+from jobs.train.folder import CARD, METRICS, REPORT, read_metrics
+from jobs.train.job import TrainJob
+from wpcrack.data.read import ImageLevelSet
+from wpcrack.errors import TrainingError
+from wpcrack.training.selection import LABEL_FREE, MASKED_IOU, objective
+
+SELECTED_ON = {
+    LABEL_FREE: "label-free score on held-out sources; selected on this split",
+    MASKED_IOU: "IoU on the masked validation images that the user gave; selected on these images",
+}
+"""What report and card say of the metric by which the epoch was chosen."""
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """What a finished run gave."""
+
+    run_dir: Path
+    epochs: int
+    best_epoch: int
+    score: float
+    """Of the kept model, by the metric that selected it."""
+    seconds: float
+    already_finished: bool = False
+
+    def summary(self) -> str:
+        """One line."""
+        return f"best epoch {self.best_epoch} of {self.epochs}, score {self.score:.3f}"
+
+    def values(self) -> dict[str, Any]:
+        """For programs."""
+        return {**asdict(self), "run_dir": str(self.run_dir)}
+
+
+def write_report(root: Path, job: TrainJob, data: ImageLevelSet, seconds: float) -> TrainReport:
+    """Writes report.json and the model card."""
+    lines = read_metrics(root / METRICS)
+    best = max((line for line in lines if line["best"]), key=lambda x: x["epoch"], default=None)
+    if best is None:
+        raise TrainingError(
+            f"{job.run_dir} holds no model: train.steps.adversarial and train.steps.detector are "
+            "0; set at least one of them"
+        )
+    chosen_by = objective(best)
+    values = {
+        "epochs": len(lines),
+        "best_epoch": best["epoch"],
+        "score": best[chosen_by],
+        "selection": SELECTED_ON[chosen_by],
+        "val": {k.removeprefix("val/"): v for k, v in best.items() if k.startswith("val/")},
+        "items": counts(data),
+        "seconds": round(seconds, 1),
+        "seed": job.seed,
+        "versions": versions(("wpcrack", "torch", "timm", "ray")),
+    }
+    write_text(root / CARD, model_card(job, values))
+    write_text(root / REPORT, json.dumps(values, indent=2) + "\n")
+    return TrainReport(
+        job.run_dir, values["epochs"], values["best_epoch"], values["score"], seconds
+    )
+
+
+def read_report(root: Path) -> TrainReport | None:
+    """The report of a finished run."""
+    path = root / REPORT
+    if not path.exists():
+        return None
+    values = json.loads(path.read_text(encoding="utf-8"))
+    return TrainReport(
+        root, values["epochs"], values["best_epoch"], values["score"], values["seconds"], True
+    )
+
+
+def counts(data: ImageLevelSet) -> dict[str, dict[str, int]]:
+    """Items and sources per split."""
+    return {
+        name: {
+            "crack": sum(i.has_crack for i in part),
+            "road": sum(not i.has_crack for i in part),
+            "sources": len({i.source for i in part}),
+        }
+        for name, part in (("train", data.train), ("val", data.val))
+    }
+
+
+def model_card(job: TrainJob, values: dict[str, Any]) -> str:
+    """Markdown: what the model is, what it was trained on, how it scored, what it cannot do."""
+    gsd = f"{job.data.gsd_mm:g} mm" if job.data.gsd_mm else "photographs, pixel size unknown"
+    rows = [
+        f"| {name} | {c['crack']} | {c['road']} | {c['sources']} |"
+        for name, c in values["items"].items()
+    ]
+    scores = [f"| {name} | {value:.4f} |" for name, value in values["val"].items()]
+    software = ", ".join(f"{name} {number}" for name, number in values["versions"].items())
+    return "\n".join(
+        [
+            "# Model card",
+            "",
+            "Road crack detector learned from image-level labels (WP-CrackNet, arXiv 2510.17566).",
+            "",
+            f"* Data: `{job.data.root}`; licence as stated by the user: {job.data.license}",
+            f"* Pixel size: {gsd}",
+            f"* Encoder: {job.model.encoder}, seed {job.seed}, batch {job.train.batch_size}",
+            f"* Versions: {software}",
+            "",
+            "| split | crack | road | sources |",
+            "|---|---|---|---|",
+            *rows,
+            "",
+            f"Epoch {values['best_epoch']} of {values['epochs']} was selected by the",
+            f"{values['selection']}. Figures of the val split:",
+            "",
+            "| figure | value |",
+            "|---|---|",
+            *scores,
+            "",
+            "Not claimed: a pavement condition index. Sealed cracks, joints and shadows may be",
+            "confused with cracks on surfaces unlike the training images.",
+            "",
+        ]
+    )
+
+
+# ==== jobs.train.report: One line per epoch on the driver's terminal, read from metrics.jsonl as rank 0 writes it.
+
+
+POLL_S = 1.0
+
+
+class ProgressLines:
+    """Follows a metrics file in a thread while the workers train."""
+
+    def __init__(self, metrics: Path) -> None:
+        self.metrics = metrics
+        self.shown = {line["epoch"] for line in read_metrics(metrics)}
+        self.started, self.progress_at_start = time.monotonic(), self._progress()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+
+    def __enter__(self) -> ProgressLines:
+        """Starts to follow."""
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Shows what is left and ends."""
+        self._stop.set()
+        self._thread.join()
+        self._show_new()
+
+    def _follow(self) -> None:
+        while not self._stop.wait(POLL_S):
+            self._show_new()
+
+    def _progress(self) -> float:
+        lines = read_metrics(self.metrics)
+        return float(lines[-1]["train/progress"]) if lines else 0.0
+
+    def _show_new(self) -> None:
+        for line in read_metrics(self.metrics):
+            if line["epoch"] not in self.shown:
+                self.shown.add(line["epoch"])
+                for warning in line.get("warnings", ()):
+                    print(f"warning: {warning}", file=sys.stderr, flush=True)
+                elapsed = time.monotonic() - self.started
+                print(describe(line, elapsed, self.progress_at_start), file=sys.stderr, flush=True)
+
+
+def describe(line: dict[str, Any], elapsed_s: float, progress_at_start: float) -> str:
+    """`train epoch 3 adversarial 190 steps, loss ..., score 0.773, 12 images/s, ETA 2:10`."""
+    phases = {"cls": 0.0, "rec": 0.0, "det": 0.0}
+    for name, value in line.items():
+        if name.startswith("train/"):
+            term = name.removeprefix("train/")
+            phase = "cls" if term == "ceccm" else term.split("_")[0]
+            if phase in phases:
+                phases[phase] += float(value)
+    losses = " ".join(f"{k} {v:.3f}" for k, v in phases.items() if v)
+    progress = float(line["train/progress"])
+    gained = max(progress - progress_at_start, 1e-6)
+    eta = elapsed_s * (1 - progress) / gained
+    return (
+        f"train epoch {line['epoch']} {line['stage']}, {line['step']} steps, loss {losses}, "
+        f"score {line[objective(line)]:.3f}{' (best)' if line['best'] else ''}, "
+        f"{line['train/images_per_s']:.1f} images/s, data wait {line['train/data_wait']:.0%}, "
+        f"{progress:.0%}, ETA {int(eta) // 60}:{int(eta) % 60:02d}"
+    )

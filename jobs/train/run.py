@@ -1,0 +1,177 @@
+"""Image-level data set -> model, on Ray Train.
+
+    wpcrack train configs/train.yaml data.root=out/set run_dir=out/run
+    python -m jobs.train configs/train.yaml data.root=out/set run_dir=out/run
+
+The same command continues an unfinished run.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jobs.runtime.allocator import keep_freed_memory, worker_environment
+from jobs.runtime.ray_session import (
+    interruptible,
+    prepare_environment,
+    training_session,
+)
+from jobs.runtime.signals import stop_on_sigterm
+from jobs.runtime.terminal import say
+from jobs.train.checkpoints import storage_of
+from jobs.train.folder import METRICS, open_run, read_metrics
+from jobs.train.job import TrainJob, masked_pairs
+from jobs.train.report import ProgressLines, TrainReport, read_report, write_report
+from wpcrack.data.images import Pair, named, read_rgb
+from wpcrack.data.read import ImageLevelSet, Item, read_image_level
+from wpcrack.errors import TrainingError, WpcrackError
+from wpcrack.training.selection import LABEL_FREE, MASKED_IOU
+
+__all__ = ["TrainJob", "TrainReport", "run_training"]
+
+
+@dataclass(frozen=True)
+class Watch:
+    """How a sweep looks into the trainings that it starts."""
+
+    after_epoch: Callable[[dict[str, Any]], None] | None = None
+    """In-process training: gets each new line of metrics.jsonl; what it raises ends the run."""
+    callbacks: Sequence[Any] = ()
+    """Ray Train: user callbacks of the controller."""
+
+
+def run_training(job: TrainJob, *, local: bool = False, watch: Watch | None = None) -> TrainReport:
+    """Trains, or continues, the run in `job.run_dir`.
+
+    Args:
+        job: What to do.
+        local: Use a Ray of our own even if RAY_ADDRESS names another.
+        watch: Who is told of each epoch beside the terminal.
+
+    Raises:
+        WpcrackError: Unusable data or settings, a loss that is not finite, lost workers.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; the last checkpoint is kept and the user is told so.
+    """
+    with stop_on_sigterm():
+        data = read_image_level(job.data.root, val_fraction=job.data.val_fraction, seed=job.seed)
+        with open_run(job) as root:
+            finished = read_report(root)
+            if finished is not None:
+                say(f"{job.run_dir} is finished already; resume=never trains anew")
+                return finished
+            for warning in data.warnings:
+                say(f"warning: {warning}")
+            check_readable(data.items)
+            for warning in seen_in_training(masked_pairs(job.data), data):
+                say(f"warning: {warning}")
+            started = time.monotonic()
+            try:
+                with ProgressLines(root / METRICS):
+                    fit(job, local, watch or Watch())
+            except KeyboardInterrupt:
+                epochs = len(read_metrics(root / METRICS))
+                say(
+                    f"interrupted: {epochs} epochs are finished and kept in {job.run_dir}; "
+                    "the same command continues"
+                )
+                raise
+            report = write_report(root, job, data, time.monotonic() - started)
+            say(
+                f"best epoch {report.best_epoch} of {report.epochs}, score {report.score:.3f}; "
+                f"model in {job.run_dir / 'model'}"
+            )
+            return report
+
+
+def fit(job: TrainJob, local: bool, watch: Watch) -> None:
+    """Runs the loop on Ray Train, or with num_workers=0 in this process."""
+    prepare_environment()
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+    from ray.train.v2.api.exceptions import TrainingFailedError
+
+    from jobs.train.checkpoints import mend_list
+    from jobs.train.loop import train_loop
+
+    logging.getLogger("ray.train").setLevel(logging.WARNING)  # the job shows its own lines
+    scaling, config = job.scaling, job.absolute()
+    resources: dict[str, float] = {"CPU": scaling.threads}
+    if scaling.use_gpu:
+        resources["GPU"] = 1
+
+    def in_process(values: dict[str, Any]) -> None:
+        keep_freed_memory()
+        train_loop(values, after_epoch=watch.after_epoch)
+
+    if scaling.num_workers:
+        mend_list(config.run_dir)
+    storage_path, name = storage_of(config)
+    trainer = TorchTrainer(
+        train_loop if scaling.num_workers else in_process,
+        train_loop_config=config.model_dump(mode="json"),
+        scaling_config=ScalingConfig(
+            num_workers=scaling.num_workers,
+            use_gpu=scaling.use_gpu,
+            resources_per_worker=resources if scaling.num_workers else None,
+        ),
+        run_config=RunConfig(  # type: ignore[call-arg]  # mypy sees that of Train V1
+            name=name,
+            storage_path=storage_path,
+            worker_runtime_env={"env_vars": worker_environment()},
+            callbacks=list(watch.callbacks),
+            failure_config=FailureConfig(max_failures=scaling.max_failures),
+            checkpoint_config=CheckpointConfig(
+                num_to_keep=scaling.num_to_keep,
+                checkpoint_score_attribute=LABEL_FREE if job.data.val_masks is None else MASKED_IOU,
+            ),
+        ),
+    )
+    cpus = scaling.num_workers * scaling.threads
+    gpus = scaling.num_workers if scaling.use_gpu else 0
+    with training_session(cpus, gpus, local, in_process=scaling.num_workers == 0):
+        try:
+            if scaling.num_workers == 0:
+                trainer.fit()
+            else:
+                interruptible(trainer.fit)
+        except TrainingFailedError as error:
+            raise explained(error) from error
+
+
+def explained(error: Exception) -> WpcrackError:
+    """The error of the user's input that ended the workers, or a sentence about the loss of one."""
+    failures: dict[int, BaseException] = getattr(error, "worker_failures", {})
+    for failure in failures.values():
+        cause = getattr(failure, "_base_exc", failure)
+        if isinstance(cause, WpcrackError):
+            return cause
+    text = str(next(iter(failures.values()), error)).strip().splitlines()
+    return TrainingError(
+        f"the workers failed ({text[-1] if text else type(error).__name__}); the last checkpoint "
+        "is kept and the same command continues from it"
+    )
+
+
+def check_readable(items: Sequence[Item]) -> None:
+    """Decodes every image once, so that a broken one is named before Ray starts.
+
+    Raises:
+        DataError: An image is truncated or unreadable.
+    """
+    for item in items:
+        read_rgb(item.path)
+
+
+def seen_in_training(pairs: Sequence[Pair], data: ImageLevelSet) -> list[str]:
+    """Warns of masked validation images that training windows were cut from."""
+    shared = {pair.stem for pair in pairs} & {item.source for item in data.train}
+    if not shared:
+        return []
+    return [
+        f"{len(shared)} of {len(pairs)} masked validation images are sources of training windows "
+        f"({named(shared)}); their IoU will flatter the model, so leave them out"
+    ]

@@ -1,0 +1,76 @@
+"""Ray Tune's two questions, answered by the sweep: what to try next, and whether to go on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from jobs.tune.sweep import Sweep
+from jobs.tune.trials import ERROR, JOB, NUMBER, USERS
+from wpcrack.errors import TrainingError, WpcrackError
+
+
+class Suggestions(Searcher):
+    """Hands out the sweep's trials."""
+
+    def __init__(self, sweep: Sweep, decisions: Decisions) -> None:
+        super().__init__()  # no metric: a trial that was complete but for its end reports none
+        self.sweep, self.decisions = sweep, decisions
+
+    def suggest(self, trial_id: str) -> Any:
+        """The config of the next trial; what is wrong with the space ends the sweep."""
+        try:
+            trial = None if self.decisions.fatal else self.sweep.next()
+        except WpcrackError as error:
+            self.decisions.fatal, trial = error, None
+        if trial is None:
+            return Searcher.FINISHED
+        return {NUMBER: trial.number, JOB: self.sweep.training(trial).model_dump_json()}
+
+    def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
+        """Nothing: the sweep reads its files."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the sweep's folder is the state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Never called: Ray's experiment state is not restored from."""
+
+
+class Decisions(FIFOScheduler):
+    """Ends trials that ASHA stops, and notes how each trial ended."""
+
+    def __init__(self, sweep: Sweep) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.sweep = sweep
+        self.fatal: WpcrackError | None = None
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """After each epoch, and after a failure that the trial could report itself."""
+        number = trial.config[NUMBER]
+        if ERROR in result:
+            self._failed(number, result[ERROR], is_users=result[USERS])
+        elif "epoch" in result and self.sweep.epoch(number, result):
+            self.sweep.end(number, "stopped")
+            return str(TrialScheduler.STOP)
+        return str(TrialScheduler.CONTINUE)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """The trial ran to its end, or told of its failure before."""
+        number = trial.config[NUMBER]
+        if ERROR in result:
+            self._failed(number, result[ERROR], is_users=result[USERS])
+        self.sweep.end(number, "finished")
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        """The trial's own process died."""
+        error = trial.get_error()
+        text = (str(error).strip().splitlines() or ["no message"])[-1] if error else "no message"
+        self._failed(trial.config[NUMBER], f"the process of the trial died ({text})")
+
+    def _failed(self, number: int, text: str, *, is_users: bool = False) -> None:
+        self.sweep.end(number, "failed", text)
+        if number == 0 and is_users:
+            self.fatal = TrainingError(f"the defaults cannot be trained: {text}")

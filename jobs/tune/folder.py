@@ -1,0 +1,141 @@
+"""The folder of a sweep, and what its files say of each trial.
+
+run_dir/
+    config.yaml      the resolved config; decides whether the sweep may be continued
+    trials.jsonl     a line when a trial gets its settings, another when it ends
+    trials/00000/    run folder of a training (jobs.train.folder); 00000 has the defaults
+    results.csv      every trial
+    best.yaml        config of `wpcrack train` with the best settings
+    sweep.png        score over trials, importance of the settings
+    report.json      written last: the sweep is finished
+
+Nothing else is kept: a process that dies loses no more than the epoch that it was in.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from jobs.runtime.folder import FREE_KEYS, FolderKind, write_text
+from jobs.train.folder import CHECKPOINTS, CONFIG, METRICS, REPORT
+from jobs.train.folder import read_metrics as read_lines
+from wpcrack.training.selection import LABEL_FREE, MASKED_IOU, objective
+
+JOURNAL, TRIALS, RESULTS, BEST, PICTURE = (
+    "trials.jsonl",
+    "trials",
+    "results.csv",
+    "best.yaml",
+    "sweep.png",
+)
+SWEEP = FolderKind(
+    noun="sweep",
+    verb="tunes",
+    own=frozenset({CONFIG, JOURNAL, TRIALS, RESULTS, BEST, PICTURE, REPORT}),
+    free_keys=(*FREE_KEYS, "tune.trials", "tune.concurrent", "tune.retry_failed"),
+)
+
+Ending = Literal["finished", "stopped", "failed"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial as its files tell.
+
+    Attributes:
+        number: from 0.
+        params: its settings, by dotted key.
+        status: running also means: unfinished, to be continued.
+        lines: of its metrics.jsonl.
+        error: why it failed.
+    """
+
+    number: int
+    params: dict[str, Any]
+    status: Literal["running", "finished", "stopped", "failed"] = "running"
+    lines: tuple[dict[str, Any], ...] = ()
+    error: str = ""
+
+    @property
+    def judged(self) -> list[dict[str, Any]]:
+        """Epochs whose score means something: those after the warm-up stage."""
+        return [line for line in self.lines if line["stage"] != "warmup"]
+
+    @property
+    def values(self) -> list[float]:
+        """Objective after each of them."""
+        return [float(line[objective(line)]) for line in self.judged]
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The epoch of the highest objective."""
+        numbers = [line for line in self.judged if line[objective(line)] == line[objective(line)]]
+        return max(numbers, key=lambda line: float(line[objective(line)]), default=None)
+
+    @property
+    def score(self) -> float | None:
+        """Objective of the best epoch; None before there is one, and of failed trials."""
+        best = self.best
+        return None if best is None or self.status == "failed" else float(best[objective(best)])
+
+    @property
+    def label_free(self) -> float | None:
+        """Label-free score of the best epoch."""
+        return None if self.best is None else float(self.best[LABEL_FREE])
+
+    @property
+    def val_iou(self) -> float | None:
+        """IoU on the masked validation set at the best epoch, if there is such a set."""
+        return None if self.best is None else self.best.get(MASKED_IOU)
+
+    @property
+    def seconds(self) -> float:
+        """Time in its epochs."""
+        return float(sum(line["seconds"] for line in self.lines))
+
+
+def trial_folder(root: Path, number: int) -> Path:
+    """Run folder of a trial."""
+    return root / TRIALS / f"{number:05d}"
+
+
+def read_trials(root: Path) -> list[Trial]:
+    """All trials of a sweep, by number."""
+    entries: dict[int, dict[str, Any]] = {}
+    for line in read_lines(root / JOURNAL):
+        entries.setdefault(line["trial"], {}).update(line)
+    return [read_trial(root, number, entry) for number, entry in sorted(entries.items())]
+
+
+def read_trial(root: Path, number: int, entry: Mapping[str, Any]) -> Trial:
+    """One trial; its own report counts even if the sweep died before noting the end."""
+    folder = trial_folder(root, number)
+    status = entry.get("status", "finished" if (folder / REPORT).exists() else "running")
+    lines = tuple(read_lines(folder / METRICS))
+    return Trial(number, entry["params"], status, lines, entry.get("error", ""))
+
+
+def open_journal(root: Path, *, retry_failed: bool) -> None:
+    """Drops what a crash left half-written, and on request the ends of failed trials."""
+    kept = [
+        line
+        for line in read_lines(root / JOURNAL)
+        if not (retry_failed and line.get("status") == "failed")
+    ]
+    write_text(root / JOURNAL, "".join(json.dumps(line) + "\n" for line in kept))
+
+
+def note(root: Path, number: int, **entry: Any) -> None:
+    """Adds a line to the journal."""
+    with (root / JOURNAL).open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"trial": number, **entry}) + "\n")
+
+
+def drop_states(root: Path, number: int) -> None:
+    """Frees the space of states that nobody will continue from; the best model stays."""
+    shutil.rmtree(trial_folder(root, number) / CHECKPOINTS, ignore_errors=True)

@@ -1,0 +1,146 @@
+"""Search for settings of a training, on Ray Tune.
+
+    wpcrack tune configs/tune.yaml data.root=out/set run_dir=out/sweep
+    python -m jobs.tune configs/tune.yaml data.root=out/set run_dir=out/sweep
+
+The same command continues an unfinished sweep: ended trials are not run again, the others go on
+from their checkpoints.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from jobs.runtime.folder import write_text
+from jobs.runtime.signals import stop_on_sigterm
+from jobs.runtime.versions import versions
+from jobs.train.folder import REPORT, open_run
+from jobs.train.job import masked_pairs
+from jobs.train.run import check_readable
+from jobs.tune.folder import BEST, PICTURE, RESULTS, SWEEP, read_trials
+from jobs.tune.job import TuneJob, read_space
+from jobs.tune.results import best_trial, draw_sweep, importances, objective_name
+from jobs.tune.sampler import make_sampler
+from jobs.tune.status import SweepStatus, read_status
+from jobs.tune.sweep import Sweep, say
+from jobs.tune.trials import run_in_process
+from wpcrack.data.read import read_image_level
+from wpcrack.errors import TrainingError
+
+__all__ = ["TuneJob", "plan_text", "run_tune"]
+
+
+def run_tune(job: TuneJob, *, local: bool = False) -> SweepStatus:
+    """Runs, or continues, the sweep in `job.run_dir`.
+
+    Args:
+        job: What to search.
+        local: Use a Ray of our own even if RAY_ADDRESS names another.
+
+    Raises:
+        WpcrackError: A wrong space, unusable data, a cluster without room, no trial that ended
+            with a score.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; ended trials and checkpoints are kept.
+    """
+    total = make_sampler(job, read_space(job))[1]
+    with stop_on_sigterm():
+        data = read_image_level(job.data.root, val_fraction=job.data.val_fraction, seed=job.seed)
+        masked_pairs(job.data)
+        with open_run(job, SWEEP) as root:
+            if is_finished(root, total) and not job.tune.retry_failed:
+                say(f"{job.run_dir} is finished already; resume=never sweeps anew")
+            else:
+                (root / REPORT).unlink(missing_ok=True)
+                for warning in data.warnings:
+                    say(f"warning: {warning}")
+                check_readable(data.items)
+                run_trials(Sweep(job, root), local=local)
+                conclude(job, root)
+    return read_status(root)
+
+
+def run_trials(sweep: Sweep, *, local: bool) -> None:
+    """In this process or on Ray, as the trials' workers ask."""
+    try:
+        if sweep.job.scaling.num_workers == 0:
+            run_in_process(sweep)
+        else:
+            from jobs.tune.trials import run_on_ray
+
+            run_on_ray(sweep, local=local)
+    except KeyboardInterrupt:
+        ended = sum(trial.status != "running" for trial in read_trials(sweep.root))
+        say(
+            f"interrupted: {ended} ended trials and the checkpoints of the others are kept in "
+            f"{sweep.job.run_dir}; the same command continues"
+        )
+        raise
+
+
+def is_finished(root: Path, total: int) -> bool:
+    """Whether a report of as many trials is there; with more trials the sweep goes on."""
+    path = root / REPORT
+    return path.exists() and json.loads(path.read_text(encoding="utf-8"))["trials"] >= total
+
+
+def conclude(job: TuneJob, root: Path) -> None:
+    """Writes results, picture and report.
+
+    Raises:
+        TrainingError: No trial has a score.
+    """
+    space = read_space(job)
+    trials = read_trials(root)
+    best = best_trial(trials)
+    if best is None:
+        error = next((trial.error for trial in trials if trial.error), "no epoch was judged")
+        raise TrainingError(
+            f"no trial of {job.run_dir} ended with a score ({error}); see {RESULTS}, mend the "
+            "cause and set tune.retry_failed=true"
+        )
+    found = importances(space.dimensions, trials)
+    draw_sweep(root / PICTURE, trials, found, objective_name(trials))
+    values: dict[str, Any] = {
+        "trials": len(trials),
+        "objective": objective_name(trials),
+        "best": {"trial": best.number, "score": best.score, "params": best.params},
+        "defaults": trials[0].score,
+        "seconds": round(sum(trial.seconds for trial in trials), 1),
+        "seed": job.seed,
+        "sampler": job.tune.sampler,
+        "importance": [asdict(one) for one in found],
+        "importance_method": "rank correlation (numbers: Spearman; choices: correlation ratio), "
+        "permutation test",
+        "versions": versions(("wpcrack", "torch", "ray", "optuna")),
+    }
+    write_text(root / REPORT, json.dumps(values, indent=2) + "\n")
+    reference = "" if values["defaults"] is None else f" (defaults {values['defaults']:.3f})"
+    say(f"best is trial {best.number}, score {best.score:.3f}{reference}; {job.run_dir / BEST}")
+
+
+def plan_text(job: TuneJob) -> str:
+    """What a sweep will do: its trials, settings and lengths; nothing is started.
+
+    Raises:
+        ConfigError: A wrong space.
+    """
+    space = read_space(job)
+    total = make_sampler(job, space)[1]
+    steps, train = job.train.steps, job.train
+    judged = sum(-(-n // train.epoch_steps) for n in (steps.adversarial, steps.detector))
+    asha = job.tune.asha
+    rungs: list[float] = []
+    while asha.enabled and (rung := asha.grace * asha.factor ** len(rungs)) < judged:
+        rungs.append(rung)
+    checks = ", ".join(f"{rung:g}" for rung in rungs) or "none"
+    where = f"{job.scaling.num_workers} workers each" if job.scaling.num_workers else "in process"
+    lines = [
+        f"{total} trials ({job.tune.sampler}), trial 0 with the defaults, {where}",
+        f"{steps.warmup} + {steps.adversarial} + {steps.detector} steps of "
+        f"{train.batch_size} images; {judged} epochs are judged, weak trials stop after {checks}",
+        *(f"  {d.key}: {d.text()}" for d in space.dimensions),
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,201 @@
+"""Which settings a trial gets: drawn at random, from a grid, or by Optuna's TPE.
+
+A suggestion follows from the seed, the trial's number and the trials before it, so a sweep that
+was cut off goes on as it would have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+)
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from jobs.tune.job import Dimension, Params, Space, TuneJob
+from wpcrack.errors import ConfigError
+
+DEFAULT_TRIALS = 20
+ATTEMPTS = 200
+"""Draws of one trial before the space counts as having no settings that go together."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a sampler knows of an earlier trial.
+
+    Attributes:
+        params: its settings.
+        status: how it stands; running also before its first epoch.
+        values: objective after each epoch since its warm-up stage.
+    """
+
+    params: Params
+    status: Literal["running", "finished", "stopped", "failed"]
+    values: Sequence[float]
+
+
+Sampler = Callable[[int, Sequence[Told]], Params | None]
+"""(number of the trial, earlier trials) -> its settings; None: there are no more."""
+
+
+def make_sampler(job: TuneJob, space: Space) -> tuple[Sampler, int]:
+    """The sampler of a sweep, and how many trials there are. Trial 0 always has the defaults.
+
+    Raises:
+        ConfigError: A grid over a continuous range, or with more combinations than trials.
+    """
+    trials = job.tune.trials or DEFAULT_TRIALS
+    if job.tune.sampler == "grid":
+        combinations = grid_of(job, space)
+        return Grid(space, combinations), len(combinations) + 1
+    if job.tune.sampler == "random":
+        return Random(space, job.seed), trials
+    return Tpe(space, job.seed, job.tune.startup), trials
+
+
+def grid_of(job: TuneJob, space: Space) -> list[Params]:
+    """Every combination but the defaults."""
+    for dimension in space.dimensions:
+        if dimension.listed() is None:
+            raise ConfigError(
+                f"tune.sampler=grid cannot list {dimension.key} ({dimension.text()}); give it "
+                "choice, randint or a step, or take sampler=tpe"
+            )
+    size = int(np.prod([len(d.listed() or ()) for d in space.dimensions], dtype=float))
+    limit = job.tune.trials
+    if limit is not None and size > limit:
+        raise ConfigError(
+            f"the grid has {size} combinations and tune.trials is {limit}; set tune.trials=null "
+            "for all of them, shorten tune.space, or take sampler=random"
+        )
+    defaults = space.defaults()
+    return [params for params in space.grid() if params != defaults]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Every combination, in order."""
+
+    space: Space
+    combinations: list[Params]
+
+    def __call__(self, number: int, told: Sequence[Told]) -> Params | None:
+        """The next one."""
+        if number == 0:
+            return self.space.defaults()
+        return self.combinations[number - 1] if number <= len(self.combinations) else None
+
+
+@dataclass(frozen=True)
+class Random:
+    """Independent draws; combinations that do not go together are drawn again."""
+
+    space: Space
+    seed: int
+
+    def __call__(self, number: int, told: Sequence[Told]) -> Params | None:
+        """A draw.
+
+        Raises:
+            ConfigError: No draw gave settings that go together.
+        """
+        if number == 0:
+            return self.space.defaults()
+        rng = np.random.default_rng([self.seed, number])
+        for _ in range(ATTEMPTS):
+            params = {d.key: d.draw(rng) for d in self.space.dimensions}
+            if self.space.allows(params):
+                return params
+        raise ConfigError(
+            f"{ATTEMPTS} draws from tune.space gave no settings that go together; change its ranges"
+        )
+
+
+@dataclass(frozen=True)
+class Tpe:
+    """Tree of Parzen estimators, rebuilt from the earlier trials for each suggestion.
+
+    Trials that still run count as poor ones, so that trials at the same time differ; trials that
+    were stopped are ranked by what they had reached; failed ones rank last.
+    """
+
+    space: Space
+    seed: int
+    startup: int
+
+    def __call__(self, number: int, told: Sequence[Told]) -> Params | None:
+        """A suggestion; the first `startup` trials are random draws."""
+        random = Random(self.space, self.seed)
+        if number <= self.startup:
+            return random(number, told)
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        seed = int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0])
+        study = optuna.create_study(
+            direction="maximize",
+            sampler=optuna.samplers.TPESampler(
+                seed=seed, n_startup_trials=0, multivariate=True, constant_liar=True
+            ),
+        )
+        distributions = {d.key: distribution(d) for d in self.space.dimensions}
+        study.add_trials([t for t in (self._frozen(trial, distributions) for trial in told) if t])
+        for _ in range(ATTEMPTS):
+            asked = study.ask(distributions)
+            params = {d.key: decoded(d, asked.params[d.key]) for d in self.space.dimensions}
+            if self.space.allows(params):
+                return params
+            study.tell(asked, state=TrialState.FAIL)
+        return random(number, told)
+
+    def _frozen(
+        self, trial: Told, distributions: dict[str, BaseDistribution]
+    ) -> FrozenTrial | None:
+        """As Optuna keeps it; None if the defaults lie outside the space."""
+        if not all(d.holds(trial.params[d.key]) for d in self.space.dimensions):
+            return None
+        params = {d.key: encoded(d, trial.params[d.key]) for d in self.space.dimensions}
+        values = [v if np.isfinite(v) else -np.inf for v in trial.values]
+        finished = trial.status == "finished" and bool(values)
+        running = trial.status == "running"
+        state = TrialState.RUNNING if running else TrialState.PRUNED
+        return create_trial(
+            state=TrialState.COMPLETE if finished else state,
+            value=max(values) if finished else None,
+            params=params,
+            distributions=distributions,
+            intermediate_values={} if trial.status == "failed" else dict(enumerate(values)),
+        )
+
+
+def distribution(dimension: Dimension) -> BaseDistribution:
+    """Optuna's; choices by their number, since they may be lists."""
+    if dimension.kind == "choice":
+        return CategoricalDistribution(tuple(range(len(dimension.values))))
+    listed = dimension.listed()
+    high = listed[-1] if listed else dimension.high
+    return FloatDistribution(
+        float(dimension.low),
+        float(high),
+        log=dimension.kind == "loguniform",
+        step=None if dimension.step is None else float(dimension.step),
+    )
+
+
+def encoded(dimension: Dimension, value: Any) -> Any:
+    """A value as Optuna keeps it."""
+    return dimension.values.index(value) if dimension.kind == "choice" else float(value)
+
+
+def decoded(dimension: Dimension, value: Any) -> Any:
+    """Back from Optuna, onto the exact values of a stepped range."""
+    if dimension.kind == "choice":
+        return dimension.values[value]
+    listed = dimension.listed()
+    return value if listed is None else min(listed, key=lambda known: abs(known - value))

@@ -1,0 +1,137 @@
+"""How far a sweep is, told from its folder while it runs or afterwards.
+
+wpcrack tune --status runs/sweep
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from jobs.train.folder import CONFIG, LOCK, REPORT
+from jobs.tune.folder import JOURNAL, Trial, read_trials
+from jobs.tune.job import TuneJob, read_space
+from jobs.tune.results import best_trial, objective_name
+from jobs.tune.sampler import make_sampler
+from wpcrack.errors import ConfigError, DataError
+
+SHOWN = 5
+
+
+@dataclass(frozen=True)
+class SweepStatus:
+    """State of a sweep.
+
+    Attributes:
+        run_dir: its folder.
+        objective: what the score is.
+        total: trials of the sweep.
+        finished: trials that ran to their end.
+        stopped: trials that were ended early.
+        failed: trials that went wrong.
+        unfinished: trials that run, or wait to be continued.
+        is_running: whether a process works on them now.
+        is_complete: every trial has ended and the report is written.
+        best: up to five trials, best first: trial, score, status, epochs, params.
+    """
+
+    run_dir: str
+    objective: str
+    total: int
+    finished: int
+    stopped: int
+    failed: int
+    unfinished: int
+    is_running: bool
+    is_complete: bool
+    best: list[dict[str, Any]]
+
+    def as_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        return asdict(self)
+
+    def text(self) -> str:
+        """One line, then the best trials."""
+        ended = self.finished + self.stopped + self.failed
+        now = "running" if self.is_running else "finished" if self.is_complete else "not running"
+        head = (
+            f"{self.run_dir}: {ended}/{self.total} trials ended ({self.stopped} stopped early, "
+            f"{self.failed} failed), {self.unfinished} under way, {now}"
+        )
+        rows = [
+            f"  trial {row['trial']:>3}  {self.objective} {row['score']:.4f}  {row['status']} "
+            f"after {row['epochs']} epochs"
+            for row in self.best
+        ]
+        return "\n".join([head, *rows])
+
+
+def read_status(root: Path) -> SweepStatus:
+    """Reads the state of a sweep; changes nothing and disturbs nobody.
+
+    Raises:
+        ConfigError: There is no sweep.
+    """
+    if not (root / JOURNAL).is_file():
+        raise ConfigError(f"{root} holds no sweep; give the run_dir of `wpcrack tune`")
+    job = TuneJob.model_validate(yaml.safe_load((root / CONFIG).read_text(encoding="utf-8")))
+    trials = read_trials(root)
+    count = {s: sum(t.status == s for t in trials) for s in ("finished", "stopped", "failed")}
+    return SweepStatus(
+        run_dir=str(root),
+        objective=objective_name(trials),
+        total=make_sampler(job, read_space(job))[1],
+        unfinished=sum(t.status == "running" for t in trials),
+        is_running=is_locked(root),
+        is_complete=(root / REPORT).exists(),
+        best=ranking(trials)[:SHOWN],
+        **count,
+    )
+
+
+def ranking(trials: list[Trial]) -> list[dict[str, Any]]:
+    """Scored trials, best first."""
+    left, rows = list(trials), []
+    while (best := best_trial(left)) is not None:
+        left.remove(best)
+        rows.append(
+            {
+                "trial": best.number,
+                "score": best.score,
+                "status": best.status,
+                "epochs": len(best.lines),
+                "params": best.params,
+            }
+        )
+    return rows
+
+
+def is_locked(root: Path) -> bool:
+    """Whether a process holds the folder."""
+    try:
+        with (root / LOCK).open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+    return False
+
+
+def deliver(status: SweepStatus, file: Path | None) -> None:
+    """Prints a status, or writes it as JSON; `-` is standard output and nothing else."""
+    text = json.dumps(status.as_json(), indent=1)
+    if file is None or str(file) != "-":
+        print(status.text())
+    if file is not None and str(file) == "-":
+        print(text)
+    elif file is not None:
+        try:
+            file.write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            raise DataError(f"cannot write {file} ({error.strerror}); choose another") from error

@@ -1,0 +1,178 @@
+"""The course of a sweep, whoever runs its trials: what comes next, what ends, what is noted."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from jobs.train.job import TrainJob
+from jobs.tune.folder import (
+    Ending,
+    Trial,
+    drop_states,
+    note,
+    open_journal,
+    read_trials,
+    trial_folder,
+)
+from jobs.tune.job import AshaConfig, TuneJob, read_space
+from jobs.tune.results import write_results
+from jobs.tune.sampler import Told, make_sampler
+from wpcrack.training.selection import objective
+
+
+class Sweep:
+    """Hands out trials: first the unfinished ones of an earlier start, then new ones.
+
+    The journal and the trials' own run folders are the only state, so a continued sweep and one
+    that was never cut off take the same decisions from the same files.
+    """
+
+    def __init__(self, job: TuneJob, root: Path) -> None:
+        self.job, self.root = job, root
+        self.space = read_space(job)
+        self.sampler, self.total = make_sampler(job, self.space)
+        open_journal(root, retry_failed=job.tune.retry_failed)
+        self.halving = Halving(job.tune.asha)
+        trials = read_trials(root)
+        for trial in trials:
+            for line in trial.lines:
+                self.halving.stops(trial.number, line)
+        self._waiting = [trial for trial in trials if trial.status == "running"]
+        self._known = 1 + max((trial.number for trial in trials), default=-1)
+        self._open = {trial.number for trial in self._waiting}
+        for trial in trials:
+            if trial.status in ("finished", "stopped"):
+                drop_states(root, trial.number)
+
+    @property
+    def left(self) -> int:
+        """Trials that are not ended yet."""
+        return len(self._waiting) + max(0, self.total - self._known)
+
+    def next(self) -> Trial | None:
+        """The trial to run now; None: there is none left.
+
+        Raises:
+            ConfigError: The space holds no settings that go together.
+        """
+        if self._waiting:
+            trial = self._waiting.pop(0)
+            say(f"trial {trial.number} of {self.total}: continued after {len(trial.lines)} epochs")
+            return trial
+        if self._known >= self.total:
+            return None
+        number = self._known
+        told = [Told(t.params, t.status, t.values) for t in read_trials(self.root)]
+        params = self.sampler(number, told)
+        if params is None:
+            return None
+        self._known += 1
+        self._open.add(number)
+        note(self.root, number, params=params)
+        shown = "the defaults" if number == 0 else brief(params)
+        say(f"trial {number} of {self.total}: {shown}")
+        return Trial(number, params)
+
+    def training(self, trial: Trial) -> TrainJob:
+        """What a trial runs. All share one seed, so that their scores differ by settings alone."""
+        scaling = self.job.scaling
+        return self.space.job(
+            trial.params,
+            run_dir=str(trial_folder(self.root, trial.number)),
+            resume="force" if self.job.resume == "force" else "auto",
+            scaling={**scaling.model_dump(), "cpus_per_worker": scaling.threads},
+        ).absolute()
+
+    def epoch(self, number: int, line: Mapping[str, Any]) -> bool:
+        """Takes note of an epoch; whether the trial shall end with it."""
+        stops = self.halving.stops(number, line)
+        score = f", score {line[objective(line)]:.3f}" if line["stage"] != "warmup" else ""
+        say(
+            f"trial {number} epoch {line['epoch']} {line['stage']}{score}"
+            f"{', stopped: others are better' if stops else ''}"
+        )
+        self.write()
+        return stops
+
+    def end(self, number: int, status: Ending, error: str = "") -> None:
+        """Takes note of a trial's end; the first one counts."""
+        if number not in self._open:
+            return
+        self._open.remove(number)
+        note(self.root, number, status=status, **({"error": error} if error else {}))
+        if status == "failed":
+            say(f"trial {number} failed: {error}")
+        else:
+            drop_states(self.root, number)
+        self.write()
+
+    def write(self) -> None:
+        """Brings results.csv and best.yaml up to date."""
+        write_results(self.root, self.job, self.space, read_trials(self.root))
+
+
+def brief(params: Mapping[str, Any]) -> str:
+    """Settings on one line: last part of each key, four digits."""
+    parts = []
+    for key, value in params.items():
+        text = f"{value:.4g}" if isinstance(value, float) else str(value)
+        parts.append(f"{key.rpartition('.')[2]} {text}")
+    return ", ".join(parts)
+
+
+def say(text: str) -> None:
+    """One line for the user."""
+    print(text, file=sys.stderr, flush=True)
+
+
+# ==== jobs.tune.sweep: When a weak trial ends early: Ray Tune's ASHA, fed from what the trials have recorded.
+
+
+MOST_EPOCHS = 1_000_000
+"""Rungs are laid up to here; no trial is that long."""
+
+NO_CONTROLLER: Any = None
+"""ASHA stops trials by what it returns; it never asks the controller that it is given."""
+
+
+class Halving:
+    """Decides after each epoch; counts epochs after a trial's warm-up stage.
+
+    Ray does not keep a scheduler's state, so a continued sweep replays the recorded epochs.
+    """
+
+    def __init__(self, config: AshaConfig) -> None:
+        from ray.tune.schedulers import AsyncHyperBandScheduler
+
+        self._epochs: dict[int, set[int]] = {}
+        self._asha = AsyncHyperBandScheduler(
+            time_attr="epochs",
+            metric="value",
+            mode="max",
+            max_t=MOST_EPOCHS,
+            grace_period=config.grace,
+            reduction_factor=config.factor,
+        )
+        self._enabled = config.enabled
+
+    def stops(self, number: int, line: Mapping[str, Any]) -> bool:
+        """Whether a trial shall end after this epoch. Trial 0, the defaults, always goes on.
+
+        Args:
+            number: Of the trial.
+            line: Of its metrics.jsonl.
+        """
+        if not self._enabled or line["stage"] == "warmup":
+            return False
+        stand_in: Any = SimpleNamespace(trial_id=str(number))  # all that ASHA reads of a trial
+        if number not in self._epochs:
+            self._epochs[number] = set()
+            self._asha.on_trial_add(NO_CONTROLLER, stand_in)
+        self._epochs[number].add(line["epoch"])
+        result = {"epochs": len(self._epochs[number]), "value": line[objective(line)]}
+        action = self._asha.on_trial_result(NO_CONTROLLER, stand_in, result)
+        return number > 0 and action == self._asha.STOP

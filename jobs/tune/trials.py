@@ -1,0 +1,206 @@
+"""Trials of a sweep one after another in this process (`scaling.num_workers=0`), without Ray."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from jobs.runtime.ray_session import interruptible, prepare_environment, training_session
+from jobs.runtime.terminal import first_line
+from jobs.train.job import TrainJob
+from jobs.train.run import Watch, run_training
+from jobs.tune.folder import Trial
+from jobs.tune.job import TuneJob
+from jobs.tune.status import is_locked
+from jobs.tune.sweep import Sweep
+from wpcrack.errors import ConfigError, DataError
+
+
+class TrialStopped(Exception):
+    """ASHA ends a trial."""
+
+
+def run_in_process(sweep: Sweep) -> None:
+    """Runs all trials that are left.
+
+    Raises:
+        WpcrackError: The defaults themselves cannot be trained; every other trial would fail too.
+        KeyboardInterrupt: Everything finished is kept.
+    """
+    while (trial := sweep.next()) is not None:
+        run_trial(sweep, trial)
+        gc.collect()  # optimizers and networks of a trial refer to each other
+
+
+def run_trial(sweep: Sweep, trial: Trial) -> None:
+    """Runs one trial; what goes wrong in it is noted."""
+    number = trial.number
+    try:
+        watch = Watch(after_epoch=partial(stop_if_weak, sweep, number))
+        run_training(sweep.training(trial), watch=watch)
+        sweep.end(number, "finished")
+    except TrialStopped:
+        sweep.end(number, "stopped")
+    except Exception as error:
+        sweep.end(number, "failed", f"{type(error).__name__}: {first_line(error)}")
+        if number == 0 and isinstance(error, ConfigError | DataError):
+            raise
+
+
+def stop_if_weak(sweep: Sweep, number: int, line: dict[str, Any]) -> None:
+    """Ends the training from inside."""
+    if sweep.epoch(number, line):
+        raise TrialStopped
+
+
+# ==== jobs.tune.trials: Trials of a sweep on Ray Tune, each a Ray Train run of its own workers. Ray Tune starts, watches and stops the trials. What it must not lose lies in the sweep's folder (jobs.tune.folder), so Ray's own experiment state is thrown away and never restored from.
+
+
+QUIET = {
+    "RAY_AIR_NEW_OUTPUT": "0",  # with verbose=0 it says nothing
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the trainings write their own files
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # Ray's experiment state is not used
+    "TUNE_FORCE_TRIAL_CLEANUP_S": "10",  # a stopped trial waits for its trainer, which goes with it
+}
+"""Environment of Ray Tune, where the user did not set it."""
+
+DRIVER_BYTES = 2**20
+"""Ray Tune refuses a trial that reserves nothing. No CPU: only its workers compute, and a driver's
+share of one could take a worker's place."""
+
+LEAVING_S = 60.0
+"""After the SIGKILL of a driver its Ray needs some seconds to end the trials' processes."""
+
+STATE = ".ray"
+"""Folder of Ray's own experiment state while a sweep runs."""
+
+NUMBER, JOB, ERROR, USERS = "number", "job", "error", "is_users"
+"""Keys of a trial's config and of its report of a failure."""
+
+
+def run_on_ray(sweep: Sweep, *, local: bool) -> None:
+    """Runs all trials that are left.
+
+    Raises:
+        WpcrackError: The cluster is too small, or the defaults themselves cannot be trained.
+        KeyboardInterrupt: Everything finished is kept, and no process is left.
+    """
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    prepare_environment(local=local)
+    from ray import tune
+
+    from jobs.tune.adapters import Decisions, Suggestions
+
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)  # the job shows its own lines
+    job, left = sweep.job, sweep.left
+    joins = not local and os.environ.get("RAY_ADDRESS", "local") not in ("", "local")
+    room = 1 if joins else local_room(job)  # of a cluster, see at_once; one trial must fit
+    cpus, gpus = needs(job, room)
+    state = sweep.root / STATE
+    shutil.rmtree(state, ignore_errors=True)
+    with training_session(cpus, gpus, local, in_process=False):
+        decisions = Decisions(sweep)
+        tuner = tune.Tuner(
+            tune.with_resources(trial, {"CPU": 0, "memory": DRIVER_BYTES}),
+            tune_config=tune.TuneConfig(
+                num_samples=left,
+                search_alg=Suggestions(sweep, decisions),
+                scheduler=decisions,
+                max_concurrent_trials=at_once(job, None if joins else room),
+                reuse_actors=False,
+                trial_dirname_creator=dirname,
+            ),
+            run_config=tune.RunConfig(
+                name=STATE,
+                storage_path=str(sweep.root),
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=0),
+            ),
+        )
+        interruptible(tuner.fit)
+    shutil.rmtree(state, ignore_errors=True)
+    if decisions.fatal is not None:
+        raise decisions.fatal
+
+
+def trial(config: Mapping[str, Any]) -> None:
+    """What Ray Tune runs for each trial: a training that reports its epochs through Ray Train."""
+    from ray import tune
+    from ray.tune.integration.ray_train import TuneReportCallback
+
+    job = TrainJob.model_validate_json(config[JOB])
+    wait_for_folder(job.run_dir)
+    try:
+        run_training(job, watch=Watch(callbacks=[TuneReportCallback()]))  # type: ignore[no-untyped-call]
+    except Exception as error:  # noted in results.csv; the sweep goes on
+        text = f"{type(error).__name__}: {first_line(error)}"
+        tune.report({ERROR: text, USERS: isinstance(error, ConfigError | DataError)})
+
+
+def wait_for_folder(run_dir: Path, seconds: float = LEAVING_S) -> None:
+    """Waits while a process of a sweep that was just killed still holds the run folder."""
+    end = time.monotonic() + seconds
+    while is_locked(run_dir) and time.monotonic() < end:
+        time.sleep(0.5)
+
+
+def dirname(trial: Any) -> str:
+    """Ray's default name holds every setting."""
+    return f"{trial.config[NUMBER]:05d}"
+
+
+def needs(job: TuneJob, concurrent: int) -> tuple[int, int]:
+    """CPUs and GPUs of that many trials together."""
+    workers = concurrent * job.scaling.num_workers
+    return workers * job.scaling.threads, workers if job.scaling.use_gpu else 0
+
+
+def local_room(job: TuneJob) -> int:
+    """Trials that a Ray of our own is made for: the wish, or what this machine's cores carry."""
+    cores = os.cpu_count() or 1
+    return job.tune.concurrent or max(1, cores // needs(job, 1)[0])
+
+
+def at_once(job: TuneJob, room: int | None) -> int:
+    """How many trials run at a time, so that each gets all of its workers.
+
+    Ray Tune itself sees only the trials' drivers: with more trials than room, each could hold some
+    of the workers that another waits for.
+
+    Args:
+        job: Tells what a trial needs, and the user's wish.
+        room: Trials that our own Ray was made for; None: Ray is a cluster that was joined.
+
+    Raises:
+        ConfigError: The cluster has room for fewer than asked, or for none.
+    """
+    import ray
+
+    slots = worker_slots(job, [node["Resources"] for node in ray.nodes() if node["Alive"]])  # type: ignore[no-untyped-call]
+    fitting = slots // job.scaling.num_workers
+    wanted = job.tune.concurrent or (fitting if room is None else min(room, fitting))
+    if fitting < max(wanted, 1):
+        raise ConfigError(
+            f"the cluster has room for {slots} workers of {job.scaling.threads} CPU"
+            f"{' and 1 GPU' if job.scaling.use_gpu else ''}, {max(wanted, 1)} trials at once need "
+            f"{max(wanted, 1) * job.scaling.num_workers}; set a smaller tune.concurrent, "
+            "scaling.num_workers or scaling.cpus_per_worker"
+        )
+    return wanted
+
+
+def worker_slots(job: TuneJob, nodes: Sequence[Mapping[str, float]]) -> int:
+    """Workers that fit on the nodes together; a worker never spans two nodes."""
+    slots = 0
+    for node in nodes:
+        fits = int(node.get("CPU", 0) // job.scaling.threads)
+        slots += min(fits, int(node.get("GPU", 0))) if job.scaling.use_gpu else fits
+    return slots

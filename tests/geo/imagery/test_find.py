@@ -1,0 +1,310 @@
+"""Where tiles come from: folders, globs, lists, tile indices, web servers."""
+
+from __future__ import annotations
+
+import http.server
+import os
+import re
+import threading
+import time
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import ClassVar
+
+import geopandas
+import numpy as np
+import pytest
+import rasterio
+import shapely
+from rasterio.transform import from_origin
+
+from geo.errors import InputError
+from geo.grid import Window
+from geo.imagery.find import find_tiles, inspect
+from geo.imagery.mosaic import Mosaic, scan
+from geo.imagery.reading import gdal_path
+from geo.options import ReadOptions
+
+GSD = 0.005
+SIDE = 32
+
+
+def write(path, image, row=0, col=0, crs="EPSG:25832", gsd=GSD, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    height, width, count = image.shape
+    place = from_origin(5e5 + col * gsd, 5.8e6 - row * gsd, gsd, gsd)
+    with rasterio.open(
+        path, "w", "GTiff", width, height, count, crs, place, "uint8", **options
+    ) as tiff:
+        tiff.write(image.transpose(2, 0, 1))
+    return path
+
+
+def picture(rows=2, cols=3):
+    shape = (rows * SIDE, cols * SIDE, 3)
+    return np.random.default_rng(0).integers(1, 256, shape).astype(np.uint8)
+
+
+def write_city(folder, image):
+    """Write a picture as SIDE x SIDE tiles in subfolders; returns their paths in byte order."""
+    paths = []
+    for row in range(0, image.shape[0], SIDE):
+        for col in range(0, image.shape[1], SIDE):
+            part = image[row : row + SIDE, col : col + SIDE]
+            paths.append(write(folder / f"row{row}" / f"c{col:03}.tif", part, row, col))
+    return sorted(paths, key=os.fsencode)
+
+
+def index_of(paths, column="location", crs=None, shift=0.0):
+    """A tile index of rasters, as gdaltindex would write it."""
+    tiles = [inspect(path) for path in paths]
+    outlines = [shapely.affinity.translate(tile.grid.footprint(), shift) for tile in tiles]
+    frame = geopandas.GeoDataFrame({column: map(str, paths)}, geometry=outlines, crs=25832)
+    return frame.to_crs(crs) if crs else frame
+
+
+def test_a_folder_is_searched_to_the_bottom_in_byte_order(tmp_path):
+    paths = write_city(tmp_path, picture())
+    write(tmp_path / ".hidden.tif", picture(1, 1))
+    (tmp_path / "note.doc").touch()
+    assert find_tiles(str(tmp_path)).paths == tuple(map(str, paths))
+
+
+def test_each_way_to_name_tiles_gives_the_same_picture(tmp_path):
+    image = picture()
+    paths = write_city(tmp_path / "tiles", image)
+    relative = [str(path.relative_to(tmp_path)) for path in paths]
+    (tmp_path / "tiles.txt").write_text("# all\n" + "\n".join(relative))
+    index_of(paths).to_file(tmp_path / "index.gpkg", layer="tiles")
+    index_of(paths, "path", crs=4326).to_parquet(tmp_path / "index.parquet")
+    index_of(paths, "Href").assign(location=None).rename(columns={"location": "note"}).to_file(
+        tmp_path / "index.geojson"
+    )
+    merged = write(tmp_path / "one.tif", image)
+    ways = [str(tmp_path / "tiles"), str(tmp_path / "tiles" / "**" / "*.tif"), str(merged)]
+    ways += [str(tmp_path / f"index.{kind}") for kind in ("gpkg", "parquet", "geojson")]
+    ways += [str(tmp_path / "tiles.txt")]
+    for way in [*ways, [str(path) for path in paths]]:
+        mosaic = Mosaic.build(scan(way))
+        raster = mosaic.read(mosaic.grid.window)
+        assert np.array_equal(raster.image, image), way
+        assert (raster.valid.all(), raster.failures) == (True, ())
+        assert tuple(mosaic.grid.transform[:6]) == pytest.approx((GSD, 0, 5e5, 0, -GSD, 5.8e6))
+
+
+def test_an_index_is_planned_from_a_sample_of_headers(tmp_path, monkeypatch):
+    monkeypatch.setattr("geo.imagery.mosaic.SAMPLED_HEADERS", 2)
+    paths = write_city(tmp_path, picture())
+    index_of(paths).to_file(tmp_path / "index.gpkg")
+    opened = []
+    original = rasterio.open
+    monkeypatch.setattr(
+        rasterio, "open", lambda p, *a, **k: opened.append(p) or original(p, *a, **k)
+    )
+    mosaic = Mosaic.build(scan(str(tmp_path / "index.gpkg")))
+    assert len(mosaic.blocks(SIDE)) == 6
+    assert opened == [str(paths[0]), str(paths[-1])]
+    mosaic.read(Window(0, SIDE, 4, 4))
+    assert set(opened[2:]) <= {str(path) for path in paths[:3]}
+
+
+def test_what_an_index_gets_wrong_is_said_with_the_file(tmp_path):
+    paths = write_city(tmp_path, picture(1, 3))
+    right, moved = index_of(paths[:2]), index_of(paths[2:], shift=5.0)
+    gone = index_of(paths[:1]).assign(location="gone.tif")
+    frame = geopandas.pd.concat((right, moved, gone))
+    frame.to_file(tmp_path / "index.gpkg")
+    mosaic = Mosaic.build(scan(str(tmp_path / "index.gpkg")))
+    assert "cannot be found" in mosaic.problems[0].reason
+    assert mosaic.problems[0].path == str(tmp_path / "gone.tif")
+    raster = mosaic.read(mosaic.grid.window)
+    assert [os.path.basename(f.path) for f in raster.failures] == [paths[2].name]
+    assert "elsewhere" in raster.failures[0].reason
+    assert raster.valid[:, : 2 * SIDE].all()
+
+
+@pytest.mark.parametrize(
+    ("frame", "words"),
+    [
+        ({"name": ["a.tif"], "geometry": [shapely.box(0, 0, 1, 1)]}, "no column that is known"),
+        ({"path": [None], "geometry": [shapely.box(0, 0, 1, 1)]}, "row 0"),
+        ({"path": ["a.tif"], "geometry": [None]}, "row 0"),
+        ({"path": [], "geometry": []}, "lists no raster"),
+    ],
+)
+def test_an_unusable_index_is_refused_with_its_name(tmp_path, frame, words):
+    path = tmp_path / "index.parquet"
+    geopandas.GeoDataFrame(frame, geometry="geometry", crs=25832).to_parquet(path)
+    with pytest.raises(InputError, match=words) as caught:
+        scan(str(path))
+    assert str(path) in str(caught.value)
+
+
+def test_an_index_without_system_or_of_no_kind_is_refused(tmp_path):
+    frame = {"path": ["a.tif"], "geometry": [shapely.box(0, 0, 1, 1)]}
+    geopandas.GeoDataFrame(frame).to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(InputError, match="no coordinate system"):
+        scan(str(tmp_path / "a.parquet"))
+    for name in ("b.gpkg", "b.parquet"):
+        (tmp_path / name).write_text("nothing")
+        with pytest.raises(InputError, match="cannot be read as a tile index"):
+            scan(str(tmp_path / name))
+
+
+def test_a_tile_named_by_file_and_by_index_is_one_tile(tmp_path):
+    paths = write_city(tmp_path, picture(1, 2))
+    index_of(paths).to_file(tmp_path / "index.gpkg")
+    found = scan([str(paths[0]), str(tmp_path / "index.gpkg")])
+    assert [tile.path for tile in found.tiles] == [str(paths[0])]
+    assert [tile.path for tile in found.listed] == [str(paths[1])]
+
+
+def test_an_index_gives_a_foreign_grid_tile_its_own_place(tmp_path):
+    paths = [
+        write(tmp_path / "a.tif", picture(2, 2)),
+        write(tmp_path / "b.tif", picture(1, 1), 0, 40, gsd=2 * GSD),
+    ]
+    index_of(paths).to_file(tmp_path / "index.gpkg")
+    listed = Mosaic.build(scan(str(tmp_path / "index.gpkg")))
+    opened = Mosaic.build(scan([str(path) for path in paths]))
+    assert listed.grid == opened.grid
+    one, other = (mosaic.read(mosaic.grid.window) for mosaic in (listed, opened))
+    assert np.array_equal(one.image, other.image)
+    assert np.array_equal(one.valid, other.valid)
+    assert one.gsd_m == other.gsd_m == pytest.approx(2 * GSD)
+
+
+class RangeHandler(http.server.SimpleHTTPRequestHandler):
+    """Serves files by byte ranges; `log` collects (method, path, range)."""
+
+    log: ClassVar[list] = []
+    delay_s = 0.0
+    broken_until = 0
+
+    def log_message(self, *arguments):
+        """Says nothing."""
+
+    def do_HEAD(self):
+        self.log.append(("HEAD", self.path, None))
+        super().do_HEAD()
+
+    def do_GET(self):
+        asked = self.headers.get("Range")
+        self.log.append(("GET", self.path, asked))
+        time.sleep(self.delay_s)
+        path = Path(self.translate_path(self.path))
+        if len(self.log) <= self.broken_until:
+            self.send_error(503)
+        elif not path.is_file():
+            self.send_error(404)
+        else:
+            first, last = (int(n or 10**12) for n in re.match(r"bytes=(\d+)-(\d*)", asked).groups())
+            content = path.read_bytes()
+            part = content[first : last + 1]
+            self.send_response(206)
+            self.send_header("Content-Length", str(len(part)))
+            total = len(content)
+            self.send_header("Content-Range", f"bytes {first}-{first + len(part) - 1}/{total}")
+            self.end_headers()
+            with suppress(BrokenPipeError):
+                self.wfile.write(part)
+
+
+@contextmanager
+def serving(folder, **behavior):
+    """Serve a folder; yields (base URL, log of requests)."""
+    handler = type("Handler", (RangeHandler,), {"log": [], **behavior})
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), partial(handler, directory=str(folder))
+    )
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", handler.log
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def large_picture(side=1024):
+    return np.random.default_rng(0).integers(1, 256, (side, side, 3)).astype(np.uint8)
+
+
+TILED = {"tiled": True, "blockxsize": 256, "blockysize": 256}
+
+
+def test_a_raster_on_a_web_server_is_read_by_ranges(tmp_path):
+    image = large_picture()
+    size = write(tmp_path / "a.tif", image, **TILED).stat().st_size
+    with serving(tmp_path) as (base, log):
+        mosaic = Mosaic.build(scan(f"{base}/a.tif"))
+        raster = mosaic.read(Window(300, 300, 100, 100))
+        asked = {path for _, path, _ in log}
+        ranges = [re.match(r"bytes=(\d+)-(\d+)", r).groups() for _, _, r in log if r]
+    assert np.array_equal(raster.image, image[300:400, 300:400])
+    assert not raster.failures
+    assert asked == {"/a.tif"}  # no sidecar is looked for
+    assert sum(int(last) - int(first) + 1 for first, last in ranges) < size / 2
+    assert mosaic.tiles[0].stamp[0] == size
+
+
+def test_urls_stand_in_lists_and_indices_too(tmp_path):
+    image = picture()
+    paths = write_city(tmp_path / "tiles", image)
+    with serving(tmp_path / "tiles") as (base, _):
+        urls = [f"{base}/{path.relative_to(tmp_path / 'tiles')}" for path in paths]
+        (tmp_path / "list.txt").write_text("\n".join(urls))
+        index_of(paths).assign(location=urls).to_file(tmp_path / "index.gpkg")
+        for way in ("list.txt", "index.gpkg"):
+            mosaic = Mosaic.build(scan(str(tmp_path / way)))
+            assert np.array_equal(mosaic.read(mosaic.grid.window).image, image)
+
+
+def test_what_a_server_does_not_have_is_a_problem(tmp_path):
+    (tmp_path / "text.tif").write_text("no raster " * 100)
+    write(tmp_path / "good.tif", picture())
+    with serving(tmp_path) as (base, _):
+        found = scan([f"{base}/{name}.tif" for name in ("good", "gone", "text")])
+    reasons = {os.path.basename(p.path): p.reason for p in found.problems}
+    assert len(found.tiles) == 1
+    assert "404" in reasons["gone.tif"]
+    assert "not a GeoTIFF" in reasons["text.tif"]
+
+
+def test_a_server_that_recovers_costs_nothing(tmp_path):
+    image = picture()
+    write(tmp_path / "a.tif", image)
+    with serving(tmp_path, broken_until=1) as (base, log):
+        mosaic = Mosaic.build(scan(f"{base}/a.tif"))
+        assert np.array_equal(mosaic.read(mosaic.grid.window).image, image)
+        assert len(log) > 1
+
+
+def test_a_server_that_does_not_answer_is_given_up(tmp_path):
+    write(tmp_path / "a.tif", picture())
+    patience = ReadOptions(retries=0, timeout_s=1)
+    with serving(tmp_path, delay_s=2.5) as (base, _):
+        start = time.monotonic()
+        with pytest.raises(InputError, match="timed out"):
+            scan(f"{base}/a.tif", patience)
+        assert time.monotonic() - start < 10
+
+
+def test_object_stores_are_left_to_gdal_and_lists_on_servers_refused():
+    assert gdal_path("s3://city/2026/a.tif") == "/vsis3/city/2026/a.tif"
+    assert find_tiles("s3://city/2026/a.tif").paths == ("s3://city/2026/a.tif",)
+    for url in ("https://city.org/tiles.txt", "s3://city/index.gpkg"):
+        with pytest.raises(InputError, match="download it"):
+            find_tiles(url)
+
+
+def test_many_files_are_read_by_several_processes_in_the_same_order(tmp_path, monkeypatch):
+    monkeypatch.setattr("geo.imagery.find.CHUNK", 2)
+    paths = write_city(tmp_path, picture())
+    (tmp_path / "row0" / "c001.tif").touch()
+    found = scan(str(tmp_path))
+    assert [tile.path for tile in found.tiles] == [str(path) for path in paths]
+    assert "empty" in found.problems[0].reason
+    assert len({id(tile.crs) for tile in found.tiles}) == 1

@@ -1,0 +1,446 @@
+"""From a mask to the layers of the GeoPackage, whatever the cut into blocks."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+
+import geopandas
+import numpy as np
+import pyogrio
+import pytest
+import shapely
+from affine import Affine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from rasterio.crs import CRS
+from rasterio.features import rasterize
+
+from geo.cracks.parts import read_part, to_pieces
+from geo.cracks.pieces import pieces
+from geo.cracks.pixel_set import pixels_of
+from geo.cracks.seams import join
+from geo.errors import InputError, OutputError
+from geo.grid import Grid, Window
+from geo.imagery.find import TileProblem
+from geo.imagery.mosaic import Block
+from geo.layers import schema
+from geo.layers.assemble import AssembleOptions, InspectedRow, assemble, write_part
+from geo.layers.crack_rows import crack_ids, simplified, world_outlines
+
+UTM = CRS.from_epsg(25832)
+masks = arrays(bool, st.tuples(st.integers(1, 20), st.integers(1, 20)))
+cuts = st.integers(1, 21)
+
+
+def grid_of(mask, gsd=0.005):
+    return Grid(Affine(gsd, 0, 5e5, 0, -gsd, 5.8e6), UTM, mask.shape)
+
+
+def probability_of(mask):
+    """Probabilities that differ from pixel to pixel."""
+    return np.where(mask, 128 + np.arange(mask.size).reshape(mask.shape) % 128, 0).astype(np.uint8)
+
+
+def cut_up(mask, height, width):
+    """All pieces of a mask that is cut into blocks of height x width."""
+    grid, probability = grid_of(mask), probability_of(mask)
+    for window in lattice(mask.shape, height, width):
+        here = window.slices_in(grid.window)
+        yield from pieces(mask[here], probability[here], window, grid)
+
+
+def lattice(shape, height, width):
+    for row in range(0, shape[0], height):
+        for col in range(0, shape[1], width):
+            yield Window(row, col, min(height, shape[0] - row), min(width, shape[1] - col))
+
+
+def as_rows(found):
+    return [
+        (p.geometry.wkb_hex, p.n_pixels, p.probability_sum, p.top, p.left, p.touches_seam)
+        for p in found
+    ]
+
+
+@settings(deadline=None)
+@given(masks)
+def test_polygonize_then_rasterize_is_the_identity(mask):
+    grid = grid_of(mask)
+    found = pieces(mask, probability_of(mask), grid.window, grid)
+    shapes = [(piece.geometry, number) for number, piece in enumerate(found, start=1)]
+    burned = rasterize(shapes, out_shape=mask.shape) if shapes else np.zeros(mask.shape)
+    assert np.array_equal(burned > 0, mask)
+    for number, piece in enumerate(found, start=1):
+        assert piece.geometry.is_valid
+        assert piece.geometry.area == piece.n_pixels == (burned == number).sum()
+        assert piece.probability_sum == probability_of(mask)[burned == number].sum()
+        rows, cols = np.nonzero(burned == number)
+        assert (piece.top, piece.left) == (rows[0], cols[0])
+        assert not piece.touches_seam
+
+
+def canonical(geometry):
+    """The one form of a pixel-shaped area: no needless vertex, the order of GEOS."""
+    lean = shapely.simplify(shapely.normalize(geometry), 0, preserve_topology=True)
+    return shapely.MultiPolygon(list(shapely.get_parts(shapely.normalize(lean))))
+
+
+@settings(deadline=None)
+@given(masks)
+def test_outlines_are_the_union_of_their_pixels_in_the_order_of_geos(mask):
+    grid = grid_of(mask)
+    for piece in pieces(mask, probability_of(mask), grid.window, grid):
+        pixels = pixels_of(piece.geometry)
+        squares = shapely.box(pixels[:, 1], pixels[:, 0], pixels[:, 1] + 1, pixels[:, 0] + 1)
+        assert canonical(shapely.union_all(squares)).wkb == piece.geometry.wkb
+
+
+@settings(deadline=None, max_examples=50)
+@given(masks, cuts, cuts)
+def test_joined_pieces_do_not_depend_on_the_cut(mask, height, width):
+    whole = as_rows(join(list(cut_up(mask, *mask.shape)), grid_of(mask)))
+    assert as_rows(join(list(cut_up(mask, height, width)), grid_of(mask))) == whole
+
+
+def test_pieces_that_touch_only_at_a_corner_of_four_blocks_are_one_crack():
+    mask = np.zeros((8, 8), bool)
+    mask[2:4, 2:4] = mask[4:6, 4:6] = True
+    (crack,) = join(list(cut_up(mask, 4, 4)), grid_of(mask))
+    assert crack.n_pixels == 8
+    assert len(crack.geometry.geoms) == 2
+    assert crack.geometry.is_valid
+
+
+def test_cracks_one_pixel_apart_across_a_seam_stay_apart():
+    mask = np.zeros((8, 8), bool)
+    mask[3, :4] = True
+    mask[4, 5:] = True
+    assert len(join(list(cut_up(mask, 4, 8)), grid_of(mask))) == 2
+    assert len(join(list(cut_up(mask, 4, 4)), grid_of(mask))) == 2
+
+
+def test_holes_survive_a_seam_through_them():
+    mask = np.zeros((9, 9), bool)
+    mask[1:8, 1:8] = True
+    mask[3:6, 3:6] = False
+    (crack,) = join(list(cut_up(mask, 5, 4)), grid_of(mask))
+    assert len(crack.geometry.geoms[0].interiors) == 1
+    assert crack.geometry.area == mask.sum()
+
+
+def test_a_border_of_the_mosaic_is_no_seam():
+    mask = np.ones((4, 4), bool)
+    grid = grid_of(np.ones((4, 8), bool))
+    left, right = Window(0, 0, 4, 4), Window(0, 4, 4, 4)
+    (piece,) = pieces(mask, probability_of(mask), left, grid)
+    assert piece.seam_pixels.tolist() == [[row, 3] for row in range(4)]
+    (piece,) = pieces(mask, probability_of(mask), right, grid)
+    assert piece.seam_pixels.tolist() == [[row, 4] for row in range(4)]
+
+
+@pytest.mark.parametrize("cut", [12, 5, 4])
+def test_a_crack_beside_nodata_says_so_whatever_the_cut(cut):
+    mask, valid = np.zeros((12, 12), bool), np.ones((12, 12), bool)
+    mask[2, 1:7] = mask[8, 2:9] = mask[11, 4] = True
+    valid[3, 7] = False  # diagonally beside the first crack; the third lies at the mosaic's border
+    grid, around = grid_of(mask), np.pad(valid, 1)
+    found = []
+    for window in lattice(mask.shape, cut, cut):
+        here, halo = window.slices_in(grid.window), window.pad(1).slices_in(grid.window.pad(1))
+        part = mask[here]
+        found += pieces(part, probability_of(part), window, grid, around[halo])
+    assert [crack.touches_nodata for crack in join(found, grid)] == [True, False, True]
+
+
+def test_arrays_that_do_not_fit_the_window_are_refused():
+    mask = np.ones((4, 4), bool)
+    with pytest.raises(ValueError, match="do not fit"):
+        pieces(mask, probability_of(mask), Window(0, 0, 4, 5), grid_of(mask))
+
+
+def deliver(folder, mask, height, width, gsd=0.005, failures=()):
+    """Write the parts of a mask, cut into blocks; returns (paths, grid)."""
+    grid, probability = grid_of(mask, gsd), probability_of(mask)
+    paths = []
+    for number, window in enumerate(lattice(mask.shape, height, width)):
+        here = window.slices_in(grid.window)
+        block = Block(f"b{number:03d}", window)
+        row = InspectedRow.of(
+            block, np.ones((window.height, window.width), bool), failures, grid, seconds=0.5
+        )
+        paths.append(folder / f"{block.block_id}.parquet")
+        write_part(paths[-1], pieces(mask[here], probability[here], window, grid), row)
+    return paths, grid
+
+
+@pytest.fixture
+def mask():
+    drawn = np.random.default_rng(3).random((60, 60)) < 0.05
+    drawn[5:50, 20:23] = drawn[30:33, 3:58] = True
+    drawn[40:52, 40:52] = True
+    drawn[44:48, 44:48] = False
+    return drawn
+
+
+def test_a_part_is_read_back_as_it_was_written(tmp_path, mask):
+    paths, grid = deliver(tmp_path, mask, 25, 60)
+    window = Window(25, 0, 25, 60)
+    written = pieces(mask[25:50], probability_of(mask)[25:50], window, grid)
+    part = read_part(paths[1])
+    read = to_pieces(part.pieces)
+    assert as_rows(read) == as_rows(written)
+    for one, other in zip(read, written, strict=True):
+        assert np.array_equal(one.seam_pixels, other.seam_pixels)
+    assert part.inspected.window == window
+    assert len(geopandas.read_parquet(paths[1])) == len(written)
+    assert sorted(tmp_path.iterdir()) == sorted(paths)
+
+
+def test_a_damaged_part_is_named(tmp_path, mask):
+    (path,), grid = deliver(tmp_path, mask, 60, 60)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(InputError, match=r"b000\.parquet"):
+        assemble([path], tmp_path / "out.gpkg", grid)
+
+
+@pytest.mark.parametrize(("height", "width"), [(60, 60), (15, 15), (7, 31), (1, 60)])
+def test_the_table_of_cracks_does_not_depend_on_the_blocks(tmp_path, mask, height, width):
+    (tmp_path / "whole").mkdir()
+    paths, grid = deliver(tmp_path / "whole", mask, 60, 60)
+    options = AssembleOptions(min_area_m2=3 * grid.pixel_area_m2, model="m", run_id="r")
+    assemble(paths, tmp_path / "whole.gpkg", grid, options)
+    paths, _ = deliver(tmp_path, mask, height, width)
+    report = assemble(paths, tmp_path / "cut.gpkg", grid, options)
+    whole, cut = (
+        geopandas.read_file(tmp_path / name, layer="crack").sort_values(
+            "crack_id", ignore_index=True
+        )
+        for name in ("whole.gpkg", "cut.gpkg")
+    )
+    assert cut.equals(whole)
+    assert cut.geometry.to_wkb().equals(whole.geometry.to_wkb())
+    assert report.n_cracks == len(cut) > 3
+    assert report.area_m2 == pytest.approx(cut.area_m2.sum())
+    assert cut.crs == UTM
+
+
+def test_area_is_measured_before_simplification_and_small_cracks_are_dropped(tmp_path, mask):
+    paths, grid = deliver(tmp_path, mask, 60, 60)
+    everything = assemble(paths, tmp_path / "all.gpkg", grid)
+    assert everything.area_m2 == pytest.approx(mask.sum() * grid.pixel_area_m2)
+    least = 4 * grid.pixel_area_m2
+    report = assemble(paths, tmp_path / "large.gpkg", grid, AssembleOptions(min_area_m2=least))
+    cracks = geopandas.read_file(tmp_path / "large.gpkg", layer="crack")
+    assert cracks.area_m2.min() >= least
+    assert report.n_cracks + report.n_dropped == everything.n_cracks
+    assert cracks.is_valid.all()
+    assert (cracks.confidence.between(128 / 255, 1)).all()
+    assert cracks.gsd_mm.to_numpy() == pytest.approx(np.full(len(cracks), 5.0))
+
+
+def test_oblong_pixels_have_their_own_area(tmp_path):
+    mask = np.zeros((10, 10), bool)
+    mask[2:5, 3:9] = True
+    grid = Grid(Affine(0.02, 0, 5e5, 0, -0.005, 5.8e6), UTM, mask.shape)
+    found = pieces(mask, probability_of(mask), grid.window, grid)
+    row = InspectedRow.of(Block("b", grid.window), mask, (), grid, seconds=0)
+    write_part(tmp_path / "b.parquet", found, row)
+    assemble([tmp_path / "b.parquet"], tmp_path / "out.gpkg", grid)
+    (crack,) = geopandas.read_file(tmp_path / "out.gpkg", layer="crack").itertuples()
+    assert crack.area_m2 == pytest.approx(18 * 1e-4) == crack.geometry.area
+    assert crack.geometry.bounds == pytest.approx((500000.06, 5799999.975, 500000.18, 5799999.99))
+
+
+def test_inspected_names_blocks_and_tiles_left_out(tmp_path, mask):
+    lost = TileProblem("/tiles/bad.tif", "failed on reading (torn); replace it")
+    paths, grid = deliver(tmp_path, mask, 30, 30, failures=[lost])
+    degrees = shapely.transform(shapely.box(9, 52, 9.001, 52.001), lambda xy: xy)
+    left_out = [
+        TileProblem("/tiles/degrees.tif", "is in degrees", degrees, CRS.from_epsg(4326)),
+        TileProblem("/tiles/text.tif", "is not a GeoTIFF"),
+    ]
+    report = assemble(paths, tmp_path / "out.gpkg", grid, problems=left_out)
+    rows = geopandas.read_file(tmp_path / "out.gpkg", layer="inspected")
+    blocks = rows[rows.block_id.notna()]
+    assert report.n_inspected == len(blocks) == 4
+    assert blocks.geometry.area.sum() == pytest.approx(mask.size * grid.pixel_area_m2)
+    assert set(blocks.status) == {"partial"}
+    assert set(blocks.tiles_failed) == {"/tiles/bad.tif"}
+    tiles = rows[rows.block_id.isna()].set_index("tiles_failed")
+    assert tiles.geometry["/tiles/text.tif"] is None
+    center = tiles.geometry["/tiles/degrees.tif"].centroid
+    assert (center.x, center.y) == pytest.approx((500034.3, 5761094.2), abs=1)
+    assert set(tiles.status) == {"failed"}
+
+
+@pytest.mark.parametrize(
+    ("valid", "failed", "status"),
+    [(1, 0, "inspected"), (0, 0, "nodata"), (1, 1, "partial"), (0, 1, "failed")],
+)
+def test_status_of_a_block(valid, failed, status):
+    grid = grid_of(np.ones((4, 4), bool))
+    failures = [TileProblem("a.tif", "failed on reading")] * failed
+    seen = np.full((4, 4), bool(valid))
+    row = InspectedRow.of(Block("b", grid.window), seen, failures, grid, seconds=1)
+    assert row.status == status
+    assert row.valid_pct == 100 * valid
+    assert (row.reason == "") == (status == "inspected")
+
+
+def test_no_crack_at_all_gives_an_empty_layer(tmp_path):
+    paths, grid = deliver(tmp_path, np.zeros((10, 10), bool), 5, 5)
+    assert assemble(paths, tmp_path / "out.gpkg", grid).n_cracks == 0
+    cracks = geopandas.read_file(tmp_path / "out.gpkg", layer="crack")
+    assert len(cracks) == 0
+    assert cracks.crs == UTM
+
+
+def test_the_package_is_sound_and_nothing_else_is_left(tmp_path, mask):
+    (tmp_path / "parts").mkdir()
+    paths, grid = deliver(tmp_path / "parts", mask, 20, 20)
+    out = tmp_path / "new" / "out.gpkg"
+    report = assemble(paths, out, grid, AssembleOptions(model="lite", run_id="abc"))
+    assert [path.name for path in out.parent.iterdir()] == ["out.gpkg"]
+    with closing(sqlite3.connect(out)) as base:
+        assert base.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert base.execute("PRAGMA journal_mode").fetchall() == [("delete",)]
+        counts = dict(base.execute("SELECT table_name, feature_count FROM gpkg_ogr_contents"))
+        assert counts["crack"] == report.n_cracks
+        assert (
+            base.execute("SELECT count(*) FROM rtree_crack_geom").fetchone()[0] == counts["crack"]
+        )
+        assert "lite" in base.execute("SELECT metadata FROM gpkg_metadata").fetchone()[0]
+    for layer in (schema.CRACK, schema.CENTERLINE, schema.INSPECTED, schema.RUN):
+        info = pyogrio.read_info(out, layer=layer.name)
+        assert info["fields"].tolist() == [column.name for column in layer.columns]
+        assert (info["geometry_type"] or "none") == layer.geometry
+
+
+def test_the_old_package_stays_if_the_new_one_fails(tmp_path, mask):
+    paths, grid = deliver(tmp_path, mask, 60, 60)
+    out = tmp_path / "out.gpkg"
+    assemble(paths, out, grid)
+    before = out.read_bytes()
+    paths[0].write_bytes(b"torn")
+    with pytest.raises(InputError):
+        assemble(paths, out, grid)
+    assert out.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir() if "tmp" in path.name] == []
+
+
+def test_geoparquet_files_hold_the_same_rows_as_the_geopackage(tmp_path, mask):
+    paths, grid = deliver(tmp_path, mask, 20, 20)
+    unplaced = [TileProblem("/tiles/text.tif", "is not a GeoTIFF")]
+    options = AssembleOptions(formats=("gpkg", "parquet"), survey_date="2025-05-01")
+    assemble(paths, tmp_path / "out.gpkg", grid, options, problems=unplaced)
+    for layer in ("crack", "centerline", "inspected"):
+        copy = geopandas.read_parquet(tmp_path / f"out_{layer}.parquet")
+        original = geopandas.read_file(tmp_path / "out.gpkg", layer=layer)
+        assert copy.crs == UTM
+        assert copy.columns.drop("geom").tolist() == original.columns.drop("geometry").tolist()
+        assert copy.geometry.to_wkb().equals(original.geometry.to_wkb().rename("geom"))
+        for name in copy.columns.drop("geom"):
+            assert copy[name].isna().tolist() == original[name].isna().tolist()
+            assert copy[name].dropna().astype(str).tolist() == [
+                str(value)[:10] if name == "survey_date" else str(value)
+                for value in original[name].dropna()
+            ]
+    x, y = grid.to_world(np.array([[0.0, 0], [30, 30]])).T
+    corner = geopandas.read_parquet(
+        tmp_path / "out_crack.parquet", bbox=(x.min(), y.min(), x.max(), y.max())
+    )
+    assert 0 < len(corner) < len(geopandas.read_file(tmp_path / "out.gpkg", layer="crack"))
+    assert not (tmp_path / "out_run.parquet").exists()
+
+
+def test_empty_layers_are_geoparquet_files_too(tmp_path):
+    paths, grid = deliver(tmp_path, np.zeros((10, 10), bool), 5, 5)
+    assemble(paths, tmp_path / "out.gpkg", grid, AssembleOptions(formats=("gpkg", "parquet")))
+    empty = geopandas.read_parquet(tmp_path / "out_crack.parquet")
+    assert len(empty) == 0
+    assert empty.crs == UTM
+
+
+def test_old_geoparquet_files_stay_if_the_new_ones_fail(tmp_path, mask):
+    (tmp_path / "parts").mkdir()
+    paths, grid = deliver(tmp_path / "parts", mask, 30, 30)
+    options = AssembleOptions(formats=("gpkg", "parquet"))
+    assemble(paths, tmp_path / "out.gpkg", grid, options)
+    before = {path: path.read_bytes() for path in tmp_path.glob("out*")}
+    assert len(before) == 4
+    paths[-1].write_bytes(b"torn")
+    with pytest.raises(InputError):
+        assemble(paths, tmp_path / "out.gpkg", grid, options)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+
+
+@pytest.mark.parametrize("formats", [(), ("parquet",), ("gpkg", "shapefile")])
+def test_formats_that_cannot_be_written_are_refused(formats):
+    with pytest.raises(InputError, match=r"give \[gpkg\] or \[gpkg,parquet\]"):
+        AssembleOptions(formats=formats)
+
+
+def test_an_output_that_cannot_be_written_is_said(tmp_path, mask):
+    paths, grid = deliver(tmp_path, mask, 60, 60)
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(OutputError, match="file"):
+        assemble(paths, tmp_path / "file" / "out.gpkg", grid)
+
+
+@given(st.integers(0, 1000), st.integers(0, 1000), st.integers(0, 50), st.integers(0, 50))
+def test_a_crack_keeps_its_id_when_the_mosaic_grows(top, left, more_rows, more_cols):
+    small = grid_of(np.ones((4, 4), bool))
+    large = small.subgrid(Window(-more_rows, -more_cols, 100, 100))
+    (one,) = crack_ids(small, np.array([top]), np.array([left]))
+    (other,) = crack_ids(large, np.array([top + more_rows]), np.array([left + more_cols]))
+    assert one == other
+    (neighbor,) = crack_ids(small, np.array([top]), np.array([left + 1]))
+    assert neighbor != one
+
+
+def test_the_readme_table_names_every_column_once():
+    table = schema.readme_table()
+    for layer in schema.LAYERS:
+        assert f"**{layer.name}**" in table
+        assert len({column.name for column in layer.columns}) == len(layer.columns)
+        for column in layer.columns:
+            assert f"| {column.name} | {column.type} | {column.unit} | {column.meaning} |" in table
+
+
+@settings(deadline=None, max_examples=40)
+@given(arrays(bool, (40, 40), elements=st.booleans()), st.floats(0.001, 3))
+def test_simplified_outlines_are_valid_in_the_world(mask, tolerance):
+    grid = grid_of(mask)
+    found = pieces(mask, probability_of(mask), grid.window, grid)
+    geometry = np.array([piece.geometry for piece in found], dtype=object)
+    outlines = world_outlines(geometry, grid, tolerance)
+    assert all(outline.is_valid for outline in outlines)
+    assert {outline.geom_type for outline in outlines} <= {"MultiPolygon"}
+
+
+def test_a_slanting_crack_of_one_piece_is_simplified(tmp_path):
+    mask = np.zeros((60, 60), bool)
+    for row in range(50):
+        mask[row, row // 5 : row // 5 + 3] = True
+    paths, grid = deliver(tmp_path, mask, 60, 60)
+    assemble(paths, tmp_path / "out.gpkg", grid)
+    (outline,) = geopandas.read_file(tmp_path / "out.gpkg", layer="crack").geometry
+    assert shapely.get_num_coordinates(outline) < 20
+    assert outline.area / 0.005**2 == pytest.approx(150, rel=0.02)
+
+
+@settings(deadline=None, max_examples=40)
+@given(arrays(bool, (24, 24)), st.floats(0.1, 3))
+def test_simplified_outlines_keep_polygons_holes_and_area_and_stay_near(mask, tolerance):
+    found = pieces(mask, probability_of(mask), grid_of(mask).window, grid_of(mask))
+    exact = np.array([piece.geometry for piece in found], dtype=object)
+    for outline, lean in zip(exact, simplified(exact, tolerance), strict=True):
+        assert lean.is_valid
+        assert lean.geom_type == "MultiPolygon"
+        assert len(lean.geoms) == len(outline.geoms)
+        holes = [[len(part.interiors) for part in each.geoms] for each in (outline, lean)]
+        assert sorted(holes[0]) == sorted(holes[1])
+        assert lean.area == pytest.approx(outline.area, rel=0.02)
+        assert lean.hausdorff_distance(outline) <= 2 * tolerance + 1e-9

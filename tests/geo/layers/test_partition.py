@@ -1,0 +1,126 @@
+"""All layers are the same however the ground was cut into blocks, and they fit together."""
+
+from __future__ import annotations
+
+import geopandas
+import numpy as np
+import pandas as pd
+import pytest
+import shapely
+from affine import Affine
+from rasterio.crs import CRS
+
+from geo.cracks import seams as joining
+from geo.cracks.pieces import pieces
+from geo.grid import Grid, Window
+from geo.imagery.mosaic import Block
+from geo.layers.assemble import InspectedRow, assemble, write_part
+from geo.options import AssembleOptions, RoadOptions
+
+ROWS, COLS = 151, 185
+PLACE = Affine(0.005, 0.001, 5e5, 0.0008, -0.004, 5.8e6)  # turned, pixels not square
+GRID = Grid(PLACE, CRS.from_epsg(25832), (ROWS, COLS))
+CUTS = {1: (151, 185), 4: (83, 97), 37: (151, 5)}
+
+
+def drawn():
+    """Cracks that cross each other, touch diagonally at a seam, loop; and crumbs."""
+    mask = np.zeros(GRID.shape, bool)
+    mask[20:23, 5:180] = mask[5:140, 90:92] = True  # a cross
+    mask[60:100, 20:24] = mask[60:100, 60:64] = True
+    mask[60:64, 20:64] = mask[96:100, 20:64] = True  # a ring
+    mask[112:114, 130:140] = mask[114:116, 140:150] = True  # a corner at column 140
+    mask[82:84, 100:110] = True
+    mask[83, 110] = mask[84, 111] = True  # diagonally across row 83
+    mask |= np.random.default_rng(1).random(GRID.shape) < 0.004
+    return mask
+
+
+def package(folder, n_blocks):
+    folder.mkdir()
+    mask, (height, width) = drawn(), CUTS[n_blocks]
+    probability = mask * (128 + np.arange(mask.size).reshape(mask.shape) % 128).astype(np.uint8)
+    valid = np.ones((ROWS + 2, COLS + 2), bool)
+    valid[:, 170:] = False
+    for row in range(0, ROWS, height):
+        for col in range(0, COLS, width):
+            window = Window(row, col, height, width).intersection(GRID.window)
+            here, halo = window.slices_in(GRID.window), window.pad(1).slices_in(GRID.window.pad(1))
+            found = pieces(mask[here], probability[here], window, GRID, valid[halo])
+            seen = valid[halo][1:-1, 1:-1]
+            row_of = InspectedRow.of(Block(f"{row}_{col}", window), seen, (), GRID, seconds=0)
+            write_part(folder / f"{row:03d}_{col:03d}.parquet", found, row_of)
+    assert len(list(folder.iterdir())) == n_blocks
+    lines = [GRID.to_world(np.array([[0.0, v], [185, v]])) for v in (40.0, 110.0)]
+    roads = geopandas.GeoDataFrame(
+        {"ref": [7, 8]}, geometry=[shapely.LineString(line) for line in lines], crs=25832
+    )
+    roads.to_file(folder / "roads.gpkg")
+    chosen = RoadOptions(folder / "roads.gpkg", id="ref", lane_m=0.12, section_m=0.3)
+    options = AssembleOptions(roads=chosen)
+    return assemble(folder.glob("*.parquet"), folder / "out.gpkg", GRID, options)
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("partition")
+    return {n_blocks: package(folder / str(n_blocks), n_blocks) for n_blocks in CUTS}
+
+
+def table(report, layer):
+    frame = geopandas.read_file(report.path, layer=layer)
+    frame = frame.sort_values(frame.columns[0], ignore_index=True)
+    return pd.DataFrame(frame).assign(geometry=frame.geometry.to_wkb())
+
+
+@pytest.mark.parametrize("n_blocks", [4, 37])
+@pytest.mark.parametrize("layer", ["crack", "centerline", "road_segment"])
+def test_every_column_of_every_layer_is_the_same(packages, n_blocks, layer):
+    whole = table(packages[1], layer)
+    assert len(whole) > 5
+    pd.testing.assert_frame_equal(table(packages[n_blocks], layer), whole, check_exact=True)
+
+
+def test_joining_a_few_cracks_at_a_time_changes_nothing_and_leaves_nothing(
+    packages, tmp_path, monkeypatch
+):
+    read, original = [], joining.read_part
+    monkeypatch.setattr(joining, "AT_ONCE_PX", 40)
+    monkeypatch.setattr(joining, "read_part", lambda *a: read.append(a[0]) or original(*a))
+    few = package(tmp_path / "few", 37)
+    for layer in ("crack", "centerline", "road_segment"):
+        pd.testing.assert_frame_equal(table(few, layer), table(packages[37], layer))
+    assert len(read) > 37
+    assert not [path for path in few.path.parent.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("n_blocks", CUTS)
+def test_layers_refer_to_rows_that_exist(packages, n_blocks):
+    cracks, lines, segments = (
+        table(packages[n_blocks], layer) for layer in ("crack", "centerline", "road_segment")
+    )
+    assert cracks.crack_id.is_unique
+    assert lines.centerline_id.is_unique
+    assert segments.segment_id.is_unique
+    assert set(lines.crack_id) == set(cracks.crack_id)
+    named = cracks.segment_id.dropna()
+    assert 0 < len(named) < len(cracks)
+    assert set(named) <= set(segments.segment_id)
+    assert lines.groupby("crack_id").size().to_dict() == dict(
+        zip(cracks.crack_id, cracks.branches, strict=True)
+    )
+
+
+@pytest.mark.parametrize("n_blocks", CUTS)
+def test_segments_and_what_is_on_no_road_add_up_to_all(packages, n_blocks):
+    report, segments = packages[n_blocks], table(packages[n_blocks], "road_segment")
+    assert report.off_road_m > 0
+    total = segments.crack_length_m.sum() + report.off_road_m
+    assert total == pytest.approx(report.length_m)
+    by_severity = segments[["low_m", "medium_m", "high_m", "not_measurable_m"]].sum(axis=1)
+    kinds = ["longitudinal_m", "transverse_m", "diagonal_m", "network_m", "unknown_m"]
+    assert by_severity.to_numpy() == pytest.approx(segments.crack_length_m.to_numpy())
+    assert segments[kinds].sum(axis=1).to_numpy() == pytest.approx(by_severity.to_numpy())
+    blocks = geopandas.read_file(report.path, layer="inspected")
+    ground = GRID.pixel_area_m2 * ROWS * COLS
+    assert blocks.geometry.area.sum() == pytest.approx(ground)

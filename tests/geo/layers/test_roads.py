@@ -1,0 +1,269 @@
+"""Road segments: cutting, sharing out, coverage, cells, ranks."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+
+import geopandas
+import numpy as np
+import pytest
+import shapely
+from affine import Affine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from rasterio.crs import CRS
+from rasterio.features import rasterize
+
+from geo.cracks.pieces import pieces
+from geo.errors import InputError
+from geo.grid import Grid, Window
+from geo.imagery.coverage import CoverageMap, cell_px, encode
+from geo.imagery.mosaic import Block
+from geo.layers.assemble import InspectedRow, assemble, write_part
+from geo.layers.roads import RoadNetwork, Segment, read_roads, sections
+from geo.layers.segments import CellGrid
+from geo.options import AssembleOptions, RoadOptions
+
+UTM = CRS.from_epsg(25832)
+GSD = 0.02
+GRID = Grid(Affine(GSD, 0, 5e5, 0, -GSD, 5.8e6), UTM, (500, 1500))
+"""30 m x 10 m; the street runs along y = 5 m."""
+
+
+def at(x, y):
+    """World coordinates of a point in meters from the top-left corner."""
+    return 5e5 + x, 5.8e6 - y
+
+
+def roads_file(path, lines, crs="EPSG:25832", **columns):
+    frame = geopandas.GeoDataFrame(columns, geometry=lines, crs=crs)
+    frame.to_file(path, driver="GPKG")
+    return path
+
+
+def street(tmp_path):
+    main = shapely.LineString([at(0, 5), at(30, 5)])
+    columns = {"ref": ["A1"], "street": ["Hauptstraße, Ost"], "wide": [6.0]}
+    return RoadOptions(
+        roads_file(tmp_path / "roads.gpkg", [main], **columns),
+        id="ref",
+        name="street",
+        width="wide",
+        section_m=10.0,
+    )
+
+
+def drawn_cracks():
+    """Longitudinal 8 m in the first section, transverse 3 m and diagonal 2 m in the second."""
+    lines = [
+        [(1, 4), (9, 4)],
+        [(12, 3), (12, 6)],
+        [(16, 5.5), (17.414, 6.914)],
+        [(25, 9), (28, 9.5)],  # beyond the road's edge
+    ]
+    shapes = [
+        shapely.LineString(np.array(line) / GSD).buffer(2.5, cap_style="flat") for line in lines
+    ]
+    return rasterize(shapes, out_shape=GRID.shape).astype(bool)
+
+
+def package(tmp_path, mask, roads, cut=500, valid=None, name="out.gpkg"):
+    valid = np.ones(mask.shape, bool) if valid is None else valid
+    folder = tmp_path / f"parts_{cut}"
+    for row in range(0, mask.shape[0], cut):
+        for col in range(0, mask.shape[1], cut):
+            window = Window(row, col, cut, cut).intersection(GRID.window)
+            here = window.slices_in(GRID.window)
+            found = pieces(mask[here], mask[here] * np.uint8(204), window, GRID)
+            block = Block(f"{row}_{col}", window)
+            seen = InspectedRow.of(block, valid[here], (), GRID, seconds=0)
+            write_part(folder / f"{block.block_id}.parquet", found, seen)
+    options = AssembleOptions(roads=roads)
+    return assemble(folder.glob("*.parquet"), tmp_path / name, GRID, options)
+
+
+def read(path, layer):
+    return geopandas.read_file(path, layer=layer)
+
+
+def test_a_street_gives_the_figures_that_were_drawn(tmp_path):
+    report = package(tmp_path, drawn_cracks(), street(tmp_path))
+    segments = read(report.path, "road_segment").set_index("segment_id")
+    assert segments.index.tolist() == ["A1-000", "A1-001", "A1-002"]
+    assert set(segments.name) == {"Hauptstraße, Ost"}
+    assert segments.from_m.tolist() == pytest.approx([0, 10, 20])
+    assert segments.coverage_pct.to_numpy() == pytest.approx([100, 100, 100], abs=0.1)
+    assert segments.surveyed_area_m2.to_numpy() == pytest.approx([60, 60, 60], rel=0.04)
+    first, second, third = segments.itertuples()
+    assert first.longitudinal_m == pytest.approx(8, rel=0.02)
+    assert first.crack_length_m == pytest.approx(first.longitudinal_m)
+    assert second.transverse_m == pytest.approx(3, rel=0.02)
+    assert second.diagonal_m == pytest.approx(2, rel=0.03)
+    assert first.not_measurable_m == pytest.approx(first.crack_length_m)
+    assert third.crack_length_m == 0
+    assert third.zeb_cell_pct == 0
+    assert np.isnan(third.width_p95_mm)
+    assert first.width_p95_mm == pytest.approx(100, abs=4)
+    assert first.crack_area_pct == pytest.approx(100 * 8 * 0.1 / 60, rel=0.05)
+    assert first.density_m_per_m2 == pytest.approx(8 / 60, rel=0.05)
+    cells = 10 * round(3 * 6 / 3.5)
+    assert first.zeb_cell_pct == pytest.approx(100 * 8 / cells)
+    assert [first.rank, second.rank, third.rank] == [2, 1, 3]
+    assert [first.priority, second.priority, third.priority] == ["medium", "high", "low"]
+    assert report.off_road_m == pytest.approx(3.04, rel=0.03)
+    cracks = read(report.path, "crack")
+    assert cracks["type"].value_counts().to_dict() == {
+        "longitudinal": 1,
+        "transverse": 1,
+        "diagonal": 1,
+        "unknown": 1,
+    }
+    on = cracks.segment_id.dropna()
+    assert set(on) <= set(segments.index)
+    assert set(read(report.path, "centerline").crack_id) == set(cracks.crack_id)
+    with (tmp_path / "segments.csv").open(encoding="utf-8-sig", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["segment_id"] for row in rows] == ["A1-001", "A1-000", "A1-002"]
+    assert rows[1]["name"] == "Hauptstraße, Ost"
+
+
+@pytest.mark.parametrize("cut", [250, 97])
+def test_segments_do_not_depend_on_the_blocks(tmp_path, cut):
+    mask = drawn_cracks()
+    valid = np.ones(mask.shape, bool)
+    valid[:220, 700:1100] = False
+    mask &= valid
+    roads = street(tmp_path)
+    whole = package(tmp_path, mask, roads, 1500, valid, "whole.gpkg")
+    parts = package(tmp_path, mask, roads, cut, valid, "cut.gpkg")
+    one, other = read(whole.path, "road_segment"), read(parts.path, "road_segment")
+    assert one.coverage_pct[1] < 99
+    numbers = one.select_dtypes("number").columns
+    assert other[numbers].to_numpy() == pytest.approx(
+        one[numbers].to_numpy(), rel=1e-9, nan_ok=True
+    )
+    assert other.drop(columns=numbers).equals(one.drop(columns=numbers))
+
+
+@settings(deadline=None, max_examples=4)
+@given(st.integers(0, 10**6))
+def test_segments_and_the_rest_add_up_to_the_total(tmp_path_factory, seed):
+    tmp_path = tmp_path_factory.mktemp("sums")
+    rng = np.random.default_rng(seed)
+    lines = [
+        shapely.LineString(rng.random((2, 2)) * [1500, 500]).buffer(rng.uniform(1, 3))
+        for _ in range(6)
+    ]
+    mask = rasterize(lines, out_shape=GRID.shape).astype(bool)
+    ends = rng.random((3, 3, 2)) * [30, 10]
+    roads = [shapely.LineString([at(*point) for point in line]) for line in ends]
+    path = roads_file(tmp_path / "roads.gpkg", roads, wide=rng.uniform(1, 6, 3))
+    report = package(tmp_path, mask, RoadOptions(path, width="wide", section_m=7.0))
+    segments = read(report.path, "road_segment")
+    assert segments.crack_length_m.sum() + report.off_road_m == pytest.approx(report.length_m)
+    kinds = ["longitudinal_m", "transverse_m", "diagonal_m", "network_m", "unknown_m"]
+    assert segments[kinds].sum(axis=1).to_numpy() == pytest.approx(
+        segments.crack_length_m.to_numpy()
+    )
+
+
+def test_too_little_coverage_is_not_ranked(tmp_path):
+    valid = np.zeros(GRID.shape, bool)
+    valid[:, :800] = True
+    mask = drawn_cracks() & valid
+    report = package(tmp_path, mask, street(tmp_path), valid=valid)
+    segments = read(report.path, "road_segment")
+    assert segments.coverage_pct.to_numpy() == pytest.approx([100, 60, 0], abs=0.5)
+    assert sorted(segments["rank"].dropna()) == [1, 2]
+    assert np.isnan(segments["rank"].iloc[2])
+    assert segments.priority.isna().tolist() == [False, False, True]
+    assert np.isnan(segments.zeb_cell_pct.iloc[2])
+
+
+@given(st.floats(1, 500), st.floats(3, 120))
+def test_sections_cover_a_line_once(length, section):
+    line = shapely.LineString([(0, 0), (length / 2, 0), (length / 2, length / 2)])
+    parts = sections(line, section, 1.0)
+    assert sum(part.length for part, _, _ in parts) == pytest.approx(line.length)
+    assert parts[0][1] == 0
+    assert parts[-1][2] == pytest.approx(line.length)
+    for (_, _, end), (_, begin, _) in itertools.pairwise(parts):
+        assert begin == end
+    assert all(part.length <= section * (1 + 1e-5) for part, _, _ in parts)
+    assert len(sections(line, None, 1.0)) == 1
+
+
+def test_points_go_to_the_nearest_road_within_half_its_width():
+    lines = [shapely.LineString([(0, 0), (10, 0)]), shapely.LineString([(0, 4), (10, 4)])]
+    segments = [Segment(str(k), "", "", line, 0, 10, 4 + 4 * k) for k, line in enumerate(lines)]
+    located = RoadNetwork(segments, 1.0).locate(
+        np.array([[2.0, 1], [2, 2], [2, 2.5], [3, 7.9], [3, 8.1], [-3, 0]])
+    )
+    assert located.segment.tolist() == [0, 0, 1, 1, -1, -1]
+    assert located.along_m[:4] == pytest.approx([2, 2, 2, 3])
+    assert located.across_m[:4] == pytest.approx([1, 2, -1.5, 3.9])
+    assert located.direction_deg[0] == pytest.approx(90)
+
+
+@settings(deadline=None)
+@given(arrays(bool, st.tuples(st.integers(1, 40), st.integers(1, 40))), st.integers(1, 41))
+def test_coverage_adds_up_whatever_the_cut(valid, cut):
+    grid = Grid(Affine(0.02, 0, 0, 0, -0.02, 0), UTM, valid.shape)
+    side = cell_px(grid)
+    blocks = []
+    for row in range(0, valid.shape[0], cut):
+        for col in range(0, valid.shape[1], cut):
+            window = Window(row, col, cut, cut).intersection(grid.window)
+            blocks.append((window, encode(valid[window.slices_in(grid.window)], window, side)))
+    seen = CoverageMap(grid, blocks)
+    rows, cols = np.mgrid[-1:10, -1:10].reshape(2, -1)
+    padded = np.zeros((50 * side, 50 * side))
+    padded[: valid.shape[0], : valid.shape[1]] = valid
+    for row, col, share in zip(rows, cols, seen.share(rows, cols), strict=True):
+        cell = padded[max(row, 0) * side : (row + 1) * side, max(col, 0) * side : (col + 1) * side]
+        assert share == pytest.approx(cell.sum() / side**2)
+
+
+def test_a_cell_with_a_crack_counts_and_one_unseen_does_not():
+    cells = CellGrid(length_m=3.0, width_m=3.5, lane_m=3.5)
+    assert cells.hit_pct is None
+    cells.see(np.array([0.5, 1.5, 1.6]), np.zeros(3), np.array([1.0, 1.0, 0.4]))
+    assert cells.hit_pct == 0
+    cells.hit(np.array([0.2, 2.9]), np.array([0.0, 1.7]))
+    assert cells.hit_pct == pytest.approx(100 * 2 / 3)
+
+
+def test_roads_in_degrees_are_brought_into_the_grid(tmp_path):
+    line = geopandas.GeoSeries([shapely.LineString([at(0, 5), at(30, 5)])], crs=25832).to_crs(4326)
+    path = tmp_path / "roads.geojson"
+    geopandas.GeoDataFrame({"lanes": ["2"]}, geometry=line).to_file(path, driver="GeoJSON")
+    (segment,) = read_roads(RoadOptions(path, lanes="lanes"), GRID)
+    assert segment.line.length == pytest.approx(30, abs=1e-3)
+    assert segment.width_m == 7.0
+    assert segment.road_id == "0"
+
+
+@pytest.mark.parametrize(
+    ("columns", "options", "message"),
+    [
+        ({}, {"id": "ref"}, "no column ref"),
+        ({"ref": ["a", "a"]}, {"id": "ref"}, "the id a twice"),
+        ({"wide": [3.0, -1.0]}, {"width": "wide"}, "wide=-1"),
+        ({"lanes": ["2", "many"]}, {"lanes": "lanes"}, "lanes=many"),
+    ],
+)
+def test_bad_roads_are_refused_with_the_reason(tmp_path, columns, options, message):
+    lines = [shapely.LineString([at(0, k), at(9, k)]) for k in (1, 2)]
+    path = roads_file(tmp_path / "roads.gpkg", lines, **columns)
+    with pytest.raises(InputError, match=message):
+        read_roads(RoadOptions(path, **options), GRID)
+
+
+def test_roads_without_lines_or_file_are_refused(tmp_path):
+    path = roads_file(tmp_path / "points.gpkg", [shapely.Point(at(1, 1))])
+    with pytest.raises(InputError, match="no lines"):
+        read_roads(RoadOptions(path), GRID)
+    with pytest.raises(InputError, match="cannot be read"):
+        read_roads(RoadOptions(tmp_path / "absent.gpkg"), GRID)

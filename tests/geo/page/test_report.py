@@ -1,0 +1,93 @@
+"""The report in words and numbers."""
+
+from __future__ import annotations
+
+import json
+
+import geopandas
+import numpy as np
+import pytest
+import shapely
+from affine import Affine
+from rasterio.crs import CRS
+
+from geo.cracks.pieces import pieces
+from geo.errors import OutputError
+from geo.grid import Grid
+from geo.imagery.mosaic import Block, TileProblem
+from geo.layers.assemble import InspectedRow, assemble, write_part
+from geo.options import AssembleOptions, RoadOptions
+from geo.page.report import summarize, write_report
+
+
+def package(tmp_path, mask, roads=None, problems=(), crs=25832, gsd=0.005):
+    grid = Grid(Affine(gsd, 0, 5e5, 0, -gsd, 5.8e6), CRS.from_epsg(crs), mask.shape)
+    found = pieces(mask, mask * np.uint8(200), grid.window, grid)
+    valid = np.ones_like(mask)
+    valid[:, : mask.shape[1] // 2] = False
+    row = InspectedRow.of(Block("b", grid.window), valid, (), grid, seconds=0)
+    write_part(tmp_path / "b.parquet", found, row)
+    out = tmp_path / "out.gpkg"
+    return assemble(
+        [tmp_path / "b.parquet"], out, grid, AssembleOptions(roads=roads), problems=problems
+    )
+
+
+@pytest.fixture
+def mask():
+    drawn = np.zeros((200, 800), bool)
+    drawn[50:54, 450:750] = True
+    drawn[150, 450:650] = True
+    return drawn
+
+
+def test_totals_streets_and_failures_are_those_of_the_package(tmp_path, mask):
+    lines = [shapely.LineString([(5e5, 5.8e6 - y), (5e5 + 4, 5.8e6 - y)]) for y in (0.25, 0.75)]
+    columns = {"street": ["A|B <b>", None], "wide": [0.5, 0.5]}
+    geopandas.GeoDataFrame(columns, geometry=lines, crs=25832).to_file(tmp_path / "r.gpkg")
+    roads = RoadOptions(tmp_path / "r.gpkg", name="street", width="wide")
+    lost = [TileProblem("/tiles/cut.tif", "is truncated")]
+    built = package(tmp_path, mask, roads, lost)
+    report = write_report(built.path, tmp_path / "report.md", tmp_path / "report.json")
+    assert report.cracks == 2
+    assert report.length_m == pytest.approx(built.length_m)
+    assert report.area_m2 == pytest.approx(1400 * 25e-6)
+    assert report.inspected_m2 == pytest.approx(200 * 400 * 25e-6)
+    assert sum(report.length_by_type.values()) == pytest.approx(built.length_m)
+    assert report.smallest_reliable_width_mm == 15
+    named, other = sorted(report.streets, key=lambda s: s.name)
+    assert named.crack_length_m == pytest.approx(1.5, rel=0.02)
+    assert named.coverage_pct == pytest.approx(50, abs=1)
+    assert other.name == "road 1"
+    assert [failure.where for failure in report.failures] == ["/tiles/cut.tif"]
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "| A\\|B &lt;b> | 1 |" in text
+    assert "/tiles/cut.tif: is truncated" in text
+    assert "No pavement condition index" in text
+    stored = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert stored["cracks"] == 2
+    assert stored["streets"][0]["crack_length_m"] == pytest.approx(1.5, rel=0.02)
+
+
+def test_an_empty_map_is_reported_as_empty(tmp_path):
+    built = package(tmp_path, np.zeros((10, 10), bool))
+    write_report(built.path, tmp_path / "report.md", tmp_path / "report.json")
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "0 cracks" in text
+    assert "No crack was found" in text
+    assert "Nothing failed." in text
+
+
+def test_areas_are_square_meters_where_the_crs_counts_feet(tmp_path, mask):
+    report = summarize(package(tmp_path, mask, crs=2263, gsd=0.01).path)
+    assert report.inspected_m2 == pytest.approx(200 * 400 * (0.01 * 0.3048006096) ** 2)
+
+
+def test_coarse_pixels_have_no_reliable_width(tmp_path, mask):
+    assert summarize(package(tmp_path, mask, gsd=0.02).path).smallest_reliable_width_mm is None
+
+
+def test_a_report_that_cannot_be_written_is_said(tmp_path, mask):
+    built = package(tmp_path, mask)
+    with pytest.raises(OutputError, match="absent"):
+        write_report(built.path, tmp_path / "absent" / "r.md", tmp_path / "r.json")

@@ -1,0 +1,244 @@
+""""""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner, Result
+
+import jobs.cli
+from geo.errors import GeoError
+from jobs.infer.job import InferJob
+from jobs.settings.load import shipped_configs
+from wpcrack.errors import WpcrackError
+
+ROOT = Path(__file__).parents[3]
+COMMANDS = [command.name for command in jobs.cli.app.registered_commands]
+
+
+def wpcrack(*arguments: str) -> Result:
+    return CliRunner().invoke(jobs.cli.app, list(arguments))
+
+
+@dataclass
+class Calls:
+    """Records with what a job was called, in the job's place."""
+
+    jobs: list[InferJob]
+    outcome: BaseException | int = 0
+
+    def __call__(self, job: InferJob) -> Calls:
+        self.jobs.append(job)
+        if isinstance(self.outcome, BaseException):
+            raise self.outcome
+        return self
+
+    @property
+    def exit_code(self) -> int:
+        assert isinstance(self.outcome, int)
+        return self.outcome
+
+    def summary(self) -> str:
+        return "3 cracks"
+
+    def values(self) -> dict[str, object]:
+        return {"n_cracks": 3}
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    recorded = Calls([])
+    monkeypatch.setattr("jobs.infer.run.run_inference", recorded)
+    return recorded
+
+
+NEEDED = ("tiles=t", "model=m", "out=o.gpkg")
+
+
+def test_every_command_of_the_product_is_there() -> None:
+    assert {"demo", "dataset", "train", "evaluate", "predict", "infer", "config"} <= set(COMMANDS)
+
+
+def test_the_help_of_the_program_begins_with_an_example_and_cuts_no_line() -> None:
+    text = wpcrack("--help").stdout
+    assert "Example:\n    wpcrack demo" in text
+    assert "..." not in text.partition("Commands:")[2]
+
+
+@pytest.mark.parametrize("name", [path.stem for path in shipped_configs()])
+def test_the_help_of_config_names_what_it_knows(name: str) -> None:
+    assert name in wpcrack("config", "--help").stdout.partition("NAME <str>")[2]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_a_help_with_an_example_that_names_its_options(command: str) -> None:
+    result = wpcrack(command, "--help")
+    assert result.exit_code == 0
+    _, _, example = result.stdout.partition("Example:\n  ")
+    words = example.splitlines()[0].split()
+    assert words[:2] == ["wpcrack", command]
+    for word in words[2:]:
+        if word.startswith("--"):
+            assert f"{word} " in result.stdout.replace(example, "") + example.partition("\n")[2]
+
+
+def test_the_command_starts_quickly_and_without_heavy_libraries() -> None:
+    code = (
+        "import sys, jobs.cli; "
+        "print([m for m in ('torch', 'ray', 'rasterio', 'numpy', 'pydantic') if m in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert run.stdout == "[]\n", run.stderr
+
+
+def test_a_config_file_and_overrides_reach_the_job(calls: Calls, tmp_path: Path) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text("threshold: 0.7\nbatch: 3\n")
+    result = wpcrack("infer", str(file), *NEEDED, "batch=4", "lattice.window=256")
+    assert result.exit_code == 0, result.output
+    (job,) = calls.jobs
+    assert (job.threshold, job.batch, job.lattice.window) == (0.7, 4, 256)
+    assert result.stdout == "3 cracks\n"
+    as_json = wpcrack("infer", str(file), *NEEDED, "--json", "-")
+    assert json.loads(as_json.stdout) == {"n_cracks": 3}
+
+
+def test_the_config_is_optional_and_may_be_a_shipped_name(calls: Calls) -> None:
+    assert wpcrack("infer", *NEEDED).exit_code == 0
+    assert wpcrack("infer", "infer", *NEEDED).exit_code == 0
+    expected = InferJob(tiles="t", model=Path("m"), out=Path("o.gpkg"))
+    assert calls.jobs == [expected, expected]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code"),
+    [
+        (0, 0),
+        (3, 3),
+        (WpcrackError("model m is odd; choose another"), 1),
+        (GeoError("tile t is odd; choose another"), 1),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_exit_codes_say_what_happened(
+    calls: Calls, outcome: BaseException | int, code: int
+) -> None:
+    calls.outcome = outcome
+    result = wpcrack("infer", *NEEDED)
+    assert result.exit_code == code
+    if code == 1:
+        assert result.stderr == f"error: {outcome}\n"
+        assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("tiels=t",), "error: unknown key tiels on the command line; did you mean tiles?"),
+        (("threshold=high", *NEEDED), "error: threshold is 'high', but must be a valid number"),
+        (("nowhere.yaml", *NEEDED), "error: config nowhere.yaml does not exist"),
+        ((), "error: tiles is required; set it as tiles=VALUE"),
+    ],
+)
+def test_a_wrong_config_is_one_sentence_and_exit_1(
+    calls: Calls, arguments: tuple[str, ...], message: str
+) -> None:
+    result = wpcrack("infer", *arguments)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(message)
+    assert result.stderr.count("\n") == 1
+    assert calls.jobs == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("bogus",),
+        ("infer", "--bogus"),
+        ("infer", "infer", "another"),
+        ("predict", "--model", "m", "--out", "o"),
+        ("dataset", "--images", "i"),
+        ("evaluate", "--model", "m", "--images", "i", "--masks", "k", "--split", "test"),
+        ("config",),
+    ],
+)
+def test_wrong_usage_exits_2(arguments: tuple[str, ...]) -> None:
+    assert wpcrack(*arguments).exit_code == 2
+
+
+@pytest.mark.parametrize("name", ["train", "infer"])
+def test_config_prints_documented_yaml(name: str) -> None:
+    result = wpcrack("config", name)
+    assert result.exit_code == 0
+    assert result.stdout.startswith("# ")
+    values = yaml.safe_load(result.stdout)
+    assert isinstance(values, dict)
+
+
+def test_an_unknown_config_name_is_refused_with_the_known_ones() -> None:
+    result = wpcrack("config", "nothing")
+    assert result.exit_code == 1
+    assert "infer, paper, train" in result.stderr
+
+
+def test_options_reach_the_functions_behind_the_commands(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr("jobs.dataset.run_dataset", lambda *a: seen.update(dataset=a))
+    monkeypatch.setattr("jobs.evaluate.run.run_evaluate", lambda *a: seen.update(evaluate=a))
+    monkeypatch.setattr("jobs.predict.run_predict", lambda *a, **k: seen.update(predict=(a, k)))
+    monkeypatch.setattr("jobs.demo.run.run_demo", lambda *a, **k: seen.update(demo=(a, k)))
+    common = ("--images", "i", "--masks", "k")
+    for arguments in (
+        ("dataset", *common, "--out", "o", "--window", "96", "--val", "0.25", "--road", "r"),
+        (
+            "evaluate",
+            *common,
+            "--model",
+            "m",
+            "--resize",
+            "256",
+            "--json",
+            "-",
+            "--engine",
+            "torch",
+        ),
+        ("predict", "--model", "m", "--out", "o", "a.jpg", "b.jpg", "--engine", "openvino"),
+        ("demo", "--out", str(tmp_path), "--seed", "3"),
+    ):
+        result = wpcrack(*arguments)
+        assert result.exit_code == 0, result.output
+    images, masks, out, options = seen["dataset"]
+    assert (images, masks, out) == (Path("i"), Path("k"), Path("o"))
+    assert (options.window, options.val, options.road) == (96, 0.25, Path("r"))
+    (scored,) = seen["evaluate"]
+    assert scored.engine == "torch"
+    assert (scored.model, scored.images, scored.masks) == (Path("m"), Path("i"), Path("k"))
+    assert (scored.resize, scored.json, scored.manifest, scored.road) == (
+        256,
+        Path("-"),
+        None,
+        None,
+    )
+    assert seen["predict"] == (
+        (Path("m"), Path("o"), [Path("a.jpg"), Path("b.jpg")]),
+        {"threshold": 0.5, "engine": "openvino"},
+    )
+    assert seen["demo"] == ((tmp_path,), {"seed": 3})
+
+
+@pytest.mark.parametrize("job", ["infer", "train"])
+def test_a_job_file_is_a_program_of_its_own(job: str) -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", f"jobs.{job}", "bogus=1"], capture_output=True, text=True, cwd=ROOT
+    )
+    assert run.returncode == 1
+    assert run.stderr.startswith("error: unknown key bogus on the command line; ")

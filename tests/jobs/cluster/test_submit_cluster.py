@@ -1,0 +1,442 @@
+"""Jobs submitted to a real head with token authentication, which this file starts on loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pyogrio
+import pytest
+import rasterio
+import torch
+import yaml
+from rasterio.transform import from_origin
+
+from wpcrack.config import ModelConfig
+from wpcrack.model import ModelInfo, save_model
+from wpcrack.networks import Networks
+from wpcrack.synthetic import WindowConfig, draw_training_street, draw_window
+
+pytestmark = pytest.mark.ray
+
+ROOT = Path(__file__).resolve().parents[3]
+PATIENCE_S = 1200.0
+"""For one command; on a quiet machine none takes a twentieth of it."""
+
+LIFE_SIGNS = {
+    "RAY_health_check_period_ms": "500",  # a killed node is noticed after 3 s, not 15
+    "RAY_health_check_timeout_ms": "120000",  # a slow one is not taken for dead,
+    "RAY_worker_register_timeout_seconds": "600",  # nor a process that starts slowly
+}
+"""Settings of the cluster, so that the load of the machine decides nothing."""
+
+GSD_M = 0.005
+SIDE = 896
+"""Pixels of the street on each side: 196 blocks, so that a kill meets the job at work."""
+
+TRAIN: dict[str, Any] = {
+    "model": {
+        "pretrained": "none",
+        "cam_channels": 8,
+        "recon_channels": 8,
+        "decoder_widths": [8, 8],
+        "detector_channels": 8,
+    },
+    "train": {
+        "steps": {"warmup": 1, "adversarial": 1, "detector": 1},
+        "epoch_steps": 1,
+        "batch_size": 4,
+        "val_items": 4,
+    },
+    "scaling": {"num_workers": 1, "cpus_per_worker": 1},
+}
+SWEEP: dict[str, Any] = {
+    "scaling": {"num_workers": 0},
+    "tune": {"trials": 2, "space": {"optim.encoder_lr": {"loguniform": [1e-4, 1e-3]}}},
+}
+SMALLEST = "test_efficientnet"
+"""An encoder for jobs that shall be quick."""
+LONG = 40
+"""Epochs of a training that shall not end before it is stopped: some ten times as long as that
+takes on a machine of any speed."""
+INFER: dict[str, Any] = {
+    "lattice": {"window": 96, "overlap": 32, "blend": 16},
+    "block_strides": 1,
+    "min_area_m2": 0,
+    "engine": "torch",  # starts sooner
+    "threshold": 0.004,  # a network that has learned nothing gives more everywhere: one crack
+}
+
+
+class Head:
+    """A Ray head of our own: its processes, its addresses and its token."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.token = folder / "token"
+        self.token.write_text("0123456789abcdef" * 4)
+        gcs, dashboard, agent, client = free_ports(4)
+        self.gcs, self.url = f"127.0.0.1:{gcs}", f"http://127.0.0.1:{dashboard}"
+        self.process = self._start(
+            "head",
+            "--head",
+            f"--port={gcs}",
+            "--dashboard-host=127.0.0.1",
+            f"--dashboard-port={dashboard}",
+            f"--dashboard-agent-listen-port={agent}",
+            f"--ray-client-server-port={client}",
+            f"--temp-dir={folder}",
+            "--num-cpus=3",
+        )
+
+    def join(self, cpus: int) -> subprocess.Popen[bytes]:
+        """Starts a second node on this machine."""
+        (agent,) = free_ports(1)
+        return self._start(
+            "node",
+            f"--address={self.gcs}",
+            f"--num-cpus={cpus}",
+            f"--dashboard-agent-listen-port={agent}",
+        )
+
+    def environment(self, token: Path | None = None) -> dict[str, str]:
+        """What a user of this cluster has in the environment; our code is not on the path."""
+        kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        path = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", "")])
+        secret = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token or self.token)}
+        return kept | secret | {"PATH": path}
+
+    def _start(self, name: str, *options: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *options]
+        command += ["--disable-usage-stats", f"--object-store-memory={100 * 2**20}"]
+        with (self.folder / f"{name}.log").open("ab") as log:
+            return subprocess.Popen(
+                command,
+                env=self.environment() | LIFE_SIGNS,
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                start_new_session=True,
+            )
+
+    def answers(self) -> bool:
+        """Whether the dashboard takes connections."""
+        assert self.process.poll() is None, (self.folder / "head.log").read_text()
+        host, port = self.url.rpartition("/")[2].split(":")
+        with suppress(OSError), socket.create_connection((host, int(port)), timeout=1):
+            return True
+        return False
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[Head]:
+    folder = Path(tempfile.mkdtemp(prefix="wpc"))  # paths of sockets may have 107 characters
+    started = Head(folder)
+    try:
+        wait_until(started.answers)
+        yield started
+    finally:
+        end(started.process)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def node(head: Head) -> Iterator[subprocess.Popen[bytes]]:
+    """A second machine; three CPUs of the head and four of this one make seven."""
+    joined = head.join(cpus=4)
+    try:
+        yield joined
+    finally:
+        end(joined)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A user's folder: a drawn data set, tiles, a model that has learned nothing, configs."""
+    folder = tmp_path_factory.mktemp("user")
+    draw_set(folder / "set")
+    draw_tiles(folder / "tiles")
+    config = ModelConfig.model_validate(TRAIN["model"] | {"encoder": SMALLEST})
+    torch.manual_seed(0)
+    networks = Networks(config).to(memory_format=torch.channels_last)
+    save_model(folder / "untrained" / "model", networks, ModelInfo(model=config))
+    for name, values in (("train", TRAIN), ("sweep", TRAIN | SWEEP), ("infer", INFER)):
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(values))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def jobs(
+    head: Head, node: subprocess.Popen[bytes], place: Path
+) -> Iterator[Mapping[str, subprocess.Popen[str]]]:
+    """One job of each kind, submitted at once: they run while other tests do."""
+    small = f"model.encoder={SMALLEST}"
+    commands = {
+        "train": ("train", "train.yaml", "data.root=set", "run_dir=runs/first", small),
+        "tune": ("tune", "sweep.yaml", "data.root=set", "run_dir=runs/sweep", small),
+        "infer": (*infer_arguments(place / "whole.gpkg", place), "actors=1"),
+    }
+    with ExitStack() as stack:
+        yield {
+            name: stack.enter_context(running(head, place, *command))
+            for name, command in commands.items()
+        }
+
+
+@pytest.fixture(scope="module")
+def cracks(jobs: Mapping[str, subprocess.Popen[str]], place: Path) -> Path:
+    """A map that was made by a submitted job, without a disturbance but one broken tile."""
+    done = finished(jobs["infer"])
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "broken.tif" in done.stdout
+    assert "core_worker" not in done.stdout  # Ray Data's spurious line for each actor
+    return place / "whole.gpkg"
+
+
+@pytest.mark.usefixtures("jobs")
+def test_a_wrong_token_is_refused_with_a_sentence(head: Head, place: Path) -> None:
+    wrong = head.folder / "wrong"
+    wrong.write_text("f" * 64)
+    done = submit(head, place, *infer_arguments(place / "never.gpkg", place), token=wrong)
+    assert done.returncode == 1
+    assert "asks for a token" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (place / "never.work").exists()
+
+
+def test_the_doctor_finds_the_cluster_fit(head: Head, place: Path) -> None:
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "jobs.cli", "doctor", "--address", head.url),
+            *("--storage", str(place), "--json", "-"),
+        ],
+        env=head.environment() | {"PYTHONPATH": str(ROOT)},
+        cwd=place,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = {
+        (check["where"], check["name"]): check["state"]
+        for check in json.loads(done.stdout)["checks"]
+    }
+    for name in ("dashboard", "nodes", "same ray", "same python", "maps", "torch", "storage"):
+        assert found["cluster", name] in ("ok", "note")
+
+
+def test_a_stopped_job_is_continued_by_the_same_command(head: Head, place: Path) -> None:
+    command = ("train", "train.yaml", "data.root=set", "run_dir=runs/stopped")
+    command += (f"train.steps.detector={LONG - 2}", "scaling.num_workers=0")
+    metrics = place / "runs" / "stopped" / "metrics.jsonl"
+    with running(head, place, *command) as process:
+        wait_until(lambda: len(lines(metrics)) >= 2)
+        os.kill(process.pid, signal.SIGINT)  # no terminal: the job goes on
+        _, errors = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 130, errors
+    (job_id,) = {word for word in errors.split() if word.startswith("raysubmit_")}
+    assert f"detached; job {job_id} goes on" in errors
+    stopped = submit(head, place, "--stop", job_id)
+    assert stopped.returncode == 0, stopped.stderr
+    before = lines(metrics)
+    assert 2 <= len(before) < LONG
+    attached = submit(head, place, "--attach", job_id)
+    assert attached.returncode == 130
+    assert "the same command continues" in attached.stdout
+    assert submit(head, place, *command).returncode == 0
+    after = lines(metrics)
+    assert after[: len(before) - 1] == before[:-1]
+    assert [json.loads(line)["epoch"] for line in after] == list(range(LONG))
+
+
+def test_a_submitted_training_ends_with_its_model_and_its_exit_code(
+    jobs: Mapping[str, subprocess.Popen[str]], place: Path
+) -> None:
+    done = finished(jobs["train"])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "best epoch" in done.stdout
+    assert "wpcrack submit --attach raysubmit_" in done.stderr
+    assert " INFO " not in done.stderr  # Ray's client tells of uploads and connections
+    run = place / "runs" / "first"
+    assert (run / "model" / "model.safetensors").is_file()
+    assert json.loads((run / "report.json").read_text())["epochs"] == 3
+
+
+def test_a_submitted_sweep_ends_with_its_best_settings_and_its_exit_code(
+    jobs: Mapping[str, subprocess.Popen[str]], place: Path
+) -> None:
+    done = finished(jobs["tune"])
+    assert done.returncode == 0, done.stdout + done.stderr
+    sweep = place / "runs" / "sweep"
+    assert len(lines(sweep / "results.csv")) == 1 + SWEEP["tune"]["trials"]
+    assert yaml.safe_load((sweep / "best.yaml").read_text())["data"]["root"] == str(place / "set")
+
+
+def test_a_submitted_inference_ends_with_its_map_and_its_exit_code(cracks: Path) -> None:
+    layers = {name for name, _ in pyogrio.list_layers(cracks)}
+    assert {"crack", "centerline", "inspected", "run"} <= layers
+    (area_m2,) = pyogrio.read_dataframe(cracks, layer="crack")["area_m2"]
+    assert area_m2 == pytest.approx((SIDE * GSD_M) ** 2)  # no block is missing
+
+
+def test_a_node_that_joins_and_is_killed_costs_no_block(
+    head: Head, node: subprocess.Popen[bytes], place: Path, cracks: Path
+) -> None:
+    out = place / "killed.gpkg"
+    wait_until(lambda: count_nodes(head) == 2)
+    command = (*infer_arguments(out, place), "actors=4")  # one more than the head has room for
+    with running(head, place, *command) as process:
+        parts = out.with_suffix(".work") / "parts"
+        wait_until(lambda: len(list(parts.glob("*.parquet"))) >= 5)
+        raylets = [pid for pid in session_members(node.pid) if "raylet" in name_of(pid)]
+        assert raylets
+        for pid in raylets:
+            os.kill(pid, signal.SIGKILL)
+        done = finished(process)
+    assert done.returncode == 3, done.stdout + done.stderr
+    manifest = [
+        json.loads(line)["block_id"] for line in lines(out.with_suffix(".work") / "manifest.jsonl")
+    ]
+    assert len(manifest) == len(set(manifest)) == (SIDE // 64) ** 2
+    for layer in ("crack", "centerline"):
+        columns = {"sql": f'SELECT * FROM "{layer}" ORDER BY {layer}_id', "sql_dialect": "SQLITE"}
+        one, other = (pyogrio.read_dataframe(path, **columns) for path in (cracks, out))
+        assert one.to_wkb().equals(other.to_wkb())
+
+
+def infer_arguments(out: Path, place: Path) -> tuple[str, ...]:
+    return "infer", "infer.yaml", "tiles=tiles", f"model={place / 'untrained'}", f"out={out}"
+
+
+def submit(
+    head: Head, place: Path, *arguments: str, token: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """`wpcrack submit` as a user types it, to its end."""
+    with running(head, place, *arguments, token=token) as process:
+        return finished(process)
+
+
+def finished(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
+    """A command at its end."""
+    output, errors = process.communicate(timeout=PATIENCE_S)
+    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+
+@contextmanager
+def running(
+    head: Head, place: Path, *arguments: str, token: Path | None = None
+) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "jobs.cli", "submit", *arguments, "--address", head.url]
+    process = subprocess.Popen(
+        command,
+        env=head.environment(token) | {"PYTHONPATH": str(ROOT)},
+        cwd=place,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+
+
+def count_nodes(head: Head) -> int:
+    code = "import sys; from jobs.cluster.api import nodes; print(len(nodes(sys.argv[1])))"
+    run = subprocess.run(
+        [sys.executable, "-c", code, head.url],
+        env=head.environment() | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    return int(run.stdout)
+
+
+def draw_set(root: Path) -> None:
+    rng, config = np.random.default_rng(0), WindowConfig(size=64)
+    for number in range(4):
+        street = draw_training_street(rng, config)
+        for has_crack, folder in ((True, "crack"), (False, "road")):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            for k in range(3):
+                image = draw_window(rng, config, has_crack, street).image
+                path = root / folder / f"street{number}_r{k}_c{int(has_crack)}.png"
+                assert cv2.imwrite(str(path), image[..., ::-1])
+
+
+def draw_tiles(folder: Path) -> None:
+    """A street in two files, and a third that is cut off."""
+    folder.mkdir()
+    image = np.random.default_rng(0).integers(140, 170, (SIDE, SIDE, 3), np.uint8)
+    for points in ([[10, 20], [440, 480], [870, 600]], [[15, 840], [480, 380], [850, 60]]):
+        cv2.polylines(image, [np.array(points)], False, (20, 20, 20), 5)
+    half = SIDE // 2
+    for row in (0, half):
+        transform = from_origin(500_000, 5_700_000 - row * GSD_M, GSD_M, GSD_M)
+        shape = (half, SIDE, 3, "EPSG:25832", transform, "uint8")
+        with rasterio.open(folder / f"r{row}.tif", "w", "GTiff", *shape[1::-1], *shape[2:]) as tile:
+            tile.write(image[row : row + half].transpose(2, 0, 1))
+    (folder / "broken.tif").write_bytes((folder / "r0.tif").read_bytes()[:50])
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def free_ports(count: int) -> Sequence[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    limit = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < limit, "waited too long"
+        time.sleep(0.05)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Kills a `ray start --block` and what it started; asked politely it drains for 20 s."""
+    for pid in {process.pid, *session_members(process.pid)}:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.wait()
+
+
+def session_members(session: int) -> list[int]:
+    """Processes that are left of a session."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            fields = path.read_text().rsplit(")", 1)[1].split()
+            if int(fields[3]) == session and fields[0] != "Z":
+                found.append(int(path.parent.name))
+    return found
+
+
+def name_of(pid: int) -> str:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text()
+    return ""

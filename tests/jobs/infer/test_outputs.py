@@ -1,0 +1,122 @@
+"""What lies beside the GeoPackage after a job: segments, page, report; and what the layers say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import pandas as pd
+import pytest
+import rasterio
+from numpy.typing import NDArray
+from rasterio.transform import from_origin
+from shapely.geometry import LineString
+
+from jobs.infer import run as infer
+from jobs.infer.job import InferJob
+from jobs.infer.report import InferReport
+from jobs.infer.worker import BlockResult, BlockWorker, Plan, PredictorFactory
+from wpcrack.inference.predict import WindowPredictor
+
+GSD_M = 0.005
+EAST, NORTH = 500_000, 5_700_000
+
+
+def darkness() -> WindowPredictor:
+    def predict(windows: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return np.where(windows.mean(-1) < 80, 0.9, 0.1).astype(np.float32)
+
+    return predict
+
+
+def in_process(
+    job: InferJob, plan: Plan, todo: list[int], factory: PredictorFactory, *, local: bool = False
+) -> Iterator[BlockResult]:
+    worker = BlockWorker(plan, factory())
+    for index in todo:
+        yield worker.run(index)
+
+
+@pytest.fixture(scope="module")
+def delivered(tmp_path_factory: pytest.TempPathFactory) -> tuple[InferReport, Path]:
+    """A street of 2 x 1.2 m along x with a crack along it and one that ends at missing imagery."""
+    folder = tmp_path_factory.mktemp("street")
+    image = np.full((3, 240, 400), 150, np.uint8)
+    image[:, 100:104, 20:380] = 20
+    image[:, 150:240, 200:204] = 20
+    image[:, 220:, :] = 0  # nodata
+    tiles = folder / "tiles"
+    tiles.mkdir()
+    profile = {"driver": "GTiff", "width": 400, "height": 240, "count": 3, "dtype": "uint8"}
+    place = from_origin(EAST, NORTH, GSD_M, GSD_M)
+    with rasterio.open(
+        tiles / "a.tif", "w", **profile, crs="EPSG:25832", transform=place, nodata=0
+    ) as tile:
+        tile.write(image)
+    line = LineString([(EAST, NORTH - 0.6), (EAST + 2, NORTH - 0.6)])
+    roads = geopandas.GeoDataFrame(
+        {"key": ["A7"], "street": ["Mill Street"], "width": [1.2]}, geometry=[line], crs=25832
+    )
+    roads.to_file(folder / "roads.gpkg")
+    job = InferJob.model_validate(
+        {
+            "tiles": str(tiles),
+            "model": "none",
+            "out": folder / "map" / "cracks.gpkg",
+            "lattice": {"window": 96, "overlap": 32, "blend": 16},
+            "block_strides": 2,
+            "formats": ["gpkg", "parquet"],
+            "roads": {
+                "path": folder / "roads.gpkg",
+                "id": "key",
+                "name": "street",
+                "width": "width",
+                "section_m": 1.0,
+            },
+        }
+    )
+    job.out.parent.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(infer, "compute", in_process)
+        report = infer.run_inference(job, darkness)
+    return report, job.out
+
+
+def test_the_users_road_is_cut_into_ranked_segments(delivered: tuple[InferReport, Path]) -> None:
+    segments = geopandas.read_file(delivered[1], layer="road_segment")
+    assert set(segments.road_id) == {"A7"}
+    assert set(segments.name) == {"Mill Street"}
+    assert sorted(segments["rank"]) == [1, 2]
+    table = pd.read_csv(delivered[1].with_name("segments.csv"), encoding="utf-8-sig")
+    assert sorted(table.segment_id) == sorted(segments.segment_id)
+
+
+def test_a_crack_at_missing_imagery_is_marked(delivered: tuple[InferReport, Path]) -> None:
+    cracks = geopandas.read_file(delivered[1], layer="crack").set_index("type")
+    assert not cracks.loc["longitudinal", "touches_nodata"]
+    assert cracks.loc["transverse", "touches_nodata"]
+
+
+def test_each_crack_belongs_to_a_segment(delivered: tuple[InferReport, Path]) -> None:
+    cracks = geopandas.read_file(delivered[1], layer="crack")
+    segments = geopandas.read_file(delivered[1], layer="road_segment")
+    assert set(cracks.segment_id) <= set(segments.segment_id)
+
+
+def test_page_picture_and_report_lie_beside_the_map(delivered: tuple[InferReport, Path]) -> None:
+    report, out = delivered
+    assert "Mill Street" in report.map_page.read_text(encoding="utf-8")
+    assert report.overview.is_file()
+    assert "Mill Street" in out.with_name("cracks.report.md").read_text(encoding="utf-8")
+    assert json.loads(out.with_name("cracks.report.json").read_text())
+    assert str(report.map_page) in report.summary()
+
+
+def test_geoparquet_on_request_holds_the_same_cracks(delivered: tuple[InferReport, Path]) -> None:
+    cracks = geopandas.read_file(delivered[1], layer="crack")
+    copy = geopandas.read_parquet(delivered[1].with_name("cracks_crack.parquet"))
+    assert sorted(copy.crack_id) == sorted(cracks.crack_id)
+    assert copy.crs == cracks.crs

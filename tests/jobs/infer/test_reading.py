@@ -1,0 +1,215 @@
+"""Reading ahead and reading what does not answer; a stand-in network, no Ray."""
+
+from __future__ import annotations
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import geopandas
+import numpy as np
+import pandas as pd
+import pytest
+import rasterio
+from rasterio.transform import from_origin
+
+from geo.errors import InputError
+from geo.imagery import mosaic as mosaic_module
+from jobs.infer import run as infer
+from jobs.infer.inputs import open_mosaic
+from jobs.infer.job import InferJob
+from jobs.infer.plan import make_plan
+from jobs.infer.worker import BLOCKS_AT_A_TIME, BlockWorker
+
+SIDE = 192
+
+
+@pytest.fixture
+def tiles(tmp_path):
+    """Four tiles in a row with a crack along all of them and one across each."""
+    folder = tmp_path / "tiles"
+    folder.mkdir()
+    for number in range(4):
+        image = np.random.default_rng(number).integers(140, 170, (3, SIDE, SIDE), np.uint8)
+        image[:, 100:104] = image[:, :, 50:53] = 20
+        place = from_origin(500_000 + number * SIDE * 0.005, 5_700_000, 0.005, 0.005)
+        with rasterio.open(
+            folder / f"{number}.tif", "w", "GTiff", SIDE, SIDE, 3, "EPSG:25832", place, "uint8"
+        ) as tiff:
+            tiff.write(image)
+    return folder
+
+
+def darkness():
+    return lambda windows: np.where(windows.mean(-1) < 80, 0.9, 0.1).astype(np.float32)
+
+
+def job_of(tiles, name="o", **values):
+    small = {"lattice": {"window": 96, "overlap": 32, "blend": 16}, "block_strides": 1}
+    given = {"tiles": str(tiles), "model": "none", "out": tiles.parent / f"{name}.gpkg"}
+    return InferJob.model_validate(given | small | {"min_area_m2": 0} | values)
+
+
+def run(job, monkeypatch, threads=1):
+    def pool(job, plan, todo, factory, *, local=False):
+        worker = BlockWorker(plan, factory())
+        with ThreadPoolExecutor(threads) as calls:
+            yield from calls.map(worker.run, todo)
+
+    monkeypatch.setattr(infer, "compute", pool)
+    return infer.run_inference(job, darkness)
+
+
+def cracks(report):
+    frame = geopandas.read_file(report.package, layer="crack").sort_values(
+        "crack_id", ignore_index=True
+    )
+    return pd.DataFrame(frame.drop(columns="geometry")).assign(wkb=frame.geometry.to_wkb())
+
+
+def test_reading_ahead_changes_nothing(tiles, monkeypatch):
+    alone = run(job_of(tiles, "a"), monkeypatch)
+    ahead = run(job_of(tiles, "b"), monkeypatch, threads=BLOCKS_AT_A_TIME)
+    assert alone.n_cracks == 1
+    pd.testing.assert_frame_equal(cracks(alone), cracks(ahead))
+    one, other = (
+        geopandas.read_file(r.package, layer="inspected").drop(columns="seconds")
+        for r in (alone, ahead)
+    )
+    pd.testing.assert_frame_equal(one, other)
+
+
+def plan_of(job):
+    plan = make_plan(job, open_mosaic(job, None, lambda text: None))
+    plan.parts.mkdir(parents=True)
+    return plan
+
+
+def test_the_next_block_is_read_while_the_model_works_and_no_third_one(tiles, monkeypatch):
+    reads, original = [], mosaic_module.Mosaic.read
+    second = threading.Event()
+
+    def counting(self, window):
+        reads.append(window)
+        if len(reads) == 2:
+            second.set()
+        return original(self, window)
+
+    monkeypatch.setattr(mosaic_module.Mosaic, "read", counting)
+    seen, at_once = [], []
+
+    def predictor(windows):
+        at_once.append(1)
+        assert len(at_once) == 1, "two blocks in the model at a time"
+        assert second.wait(10), "nothing is read while the model works"
+        seen.append(len(reads))
+        at_once.pop()
+        return np.zeros(windows.shape[:3], np.float32)
+
+    worker = BlockWorker(plan_of(job_of(tiles, batch=100)), predictor)
+    with ThreadPoolExecutor(BLOCKS_AT_A_TIME) as calls:
+        results = list(calls.map(worker.run, range(6)))
+    assert {result.status for result in results} == {"inspected"}
+    assert all(count <= done + BLOCKS_AT_A_TIME for done, count in enumerate(seen))
+
+
+def test_a_block_whose_part_is_there_is_not_computed_again(tiles):
+    plan = plan_of(job_of(tiles))
+    first = BlockWorker(plan, darkness()).run(0)
+
+    def unwanted(windows):
+        raise AssertionError("computed again")
+
+    assert BlockWorker(plan, unwanted).run(0) == first
+    plan.part(plan.blocks[0]).write_bytes(b"PAR1")
+    assert BlockWorker(plan, darkness()).run(0).n_pieces == first.n_pieces
+
+
+def hang(monkeypatch, *names):
+    """Lets the reading of some tiles take for ever; returns what ends it."""
+    original, release, calls = mosaic_module.TileReader.read, threading.Event(), []
+
+    def read(self, tile, window):
+        if os.path.basename(tile.path) in names:
+            calls.append(tile.path)
+            release.wait()
+        return original(self, tile, window)
+
+    monkeypatch.setattr(mosaic_module.TileReader, "read", read)
+    return release, calls
+
+
+def test_a_tile_that_hangs_is_recorded_and_the_rest_delivered(tiles, monkeypatch):
+    whole = run(job_of(tiles, "whole"), monkeypatch)
+    release, calls = hang(monkeypatch, "1.tif")
+    report = run(job_of(tiles, timeout_s=0.5), monkeypatch, threads=BLOCKS_AT_A_TIME)
+    assert report.exit_code == 3
+    (failure,) = report.failures
+    assert failure.startswith(str(tiles / "1.tif"))
+    assert "gave no answer within 0.5 s" in failure
+    assert report.surveyed_mpx == pytest.approx(whole.surveyed_mpx * 3 / 4)
+    assert len(calls) == 2  # as it hung and as it was asked by itself; then it is left alone
+    release.set()
+
+
+def test_a_block_of_which_nothing_answers_has_failed(tiles, monkeypatch):
+    release, _ = hang(monkeypatch, "0.tif", "1.tif")
+    report = run(job_of(tiles, timeout_s=0.3), monkeypatch)
+    assert [os.path.basename(text.partition(":")[0]) for text in report.failures] == [
+        "0.tif",
+        "1.tif",
+    ]
+    states = geopandas.read_file(report.package, layer="inspected").set_index("block_id")
+    assert states.loc["r000000_c000000", "status"] == "failed"
+    release.set()
+
+
+def test_a_pipe_in_the_place_of_a_tile_does_not_stop_the_job(tiles, monkeypatch):
+    job = job_of(tiles, timeout_s=3, retries=0)
+
+    def replaced():
+        victim = tiles / "2.tif"
+        victim.unlink()
+        os.mkfifo(victim)  # opening it waits for a writer that never comes
+        return darkness()
+
+    def pool(job, plan, todo, factory, *, local=False):
+        worker = BlockWorker(plan, factory())
+        yield from map(worker.run, todo)
+
+    monkeypatch.setattr(infer, "compute", pool)
+    report = infer.run_inference(job, replaced)
+    assert report.exit_code == 3
+    assert [os.path.basename(text.partition(":")[0]) for text in report.failures] == ["2.tif"]
+    with (tiles / "2.tif").open("r+b", buffering=0):
+        pass  # lets the waiting threads go
+
+
+def times_of(job):
+    parts = (job.work_folder / "parts").glob("*.parquet")
+    return {path.name: path.stat().st_mtime_ns for path in parts}
+
+
+def test_too_many_failures_in_mid_run_stop_the_job_and_keep_its_parts(tiles, monkeypatch):
+    job = job_of(tiles, max_failed=0, retries=0)
+    victim = tiles / "3.tif"
+    original = BlockWorker.run
+
+    def vanishing(self, index):
+        victim.unlink(missing_ok=True)
+        return original(self, index)
+
+    kept = victim.read_bytes()
+    with monkeypatch.context() as patched:
+        patched.setattr(BlockWorker, "run", vanishing)
+        with pytest.raises(InputError, match=r"1 tiles or blocks failed.*3\.tif.*are kept"):
+            run(job, patched)
+    finished = {
+        path.name: path.stat().st_mtime_ns for path in (job.work_folder / "parts").iterdir()
+    }
+    assert 5 < len(finished) < 36
+    assert not job.out.exists()
+    victim.write_bytes(kept)
+    assert run(job.model_copy(update={"resume": "force"}), monkeypatch).exit_code == 0
+    again = times_of(job)
+    assert sum(again[name] == time for name, time in finished.items()) > 5

@@ -1,0 +1,64 @@
+"""Rules of the map as config values: defaults, limits that make no sense, their way to the map."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from geo.options import AssembleOptions
+from jobs.infer.job import InferJob
+from jobs.infer.work_folder import ASSEMBLY_KEYS
+from jobs.settings.docs import render_defaults
+from jobs.settings.load import load
+from jobs.settings.map import MapRules
+from wpcrack.errors import ConfigError
+
+
+def test_the_defaults_are_those_of_the_maps_own_records() -> None:
+    built, plain = AssembleOptions(**MapRules().options), AssembleOptions(min_area_m2=0.0002)
+    assert built == plain
+
+
+def test_each_value_reaches_the_record() -> None:
+    given = [
+        "severity.d6433_mm=[3, 30]", "severity.ltpp_mm=[4, 40]", "severity.max_gsd_mm=2",
+        "severity.reliable_px=5", "type.angle_deg=10", "type.min_length_m=0.5",
+        "type.network_loops=3", "type.network_loops_per_m=1", "segments.min_coverage_pct=60",
+        "segments.medium_pct=7", "segments.high_pct=33", "simplify_px=0", "min_length_m=0.1",
+    ]  # fmt: skip
+    built = AssembleOptions(**load(MapRules, overrides=given).options)
+    assert (built.severity.d6433_mm, built.severity.ltpp_mm) == ((3, 30), (4, 40))
+    assert (built.severity.max_gsd_mm, built.severity.reliable_px) == (2, 5)
+    types = built.types
+    assert (types.angle_deg, types.min_length_m) == (10, 0.5)
+    assert (types.network_loops, types.network_loops_per_m) == (3, 1)
+    assert vars(built.segments) == {"min_coverage_pct": 60, "medium_pct": 7, "high_pct": 33}
+    assert (built.simplify_px, built.min_length_m) == (0, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("severity.d6433_mm=[75, 10]", r"severity: d6433_mm is \[75, 10\]; the second must be"),
+        ("severity.ltpp_mm=[6]", r"severity\.ltpp_mm"),
+        ("type.angle_deg=50", r"type\.angle_deg is 50"),
+        ("segments.medium_pct=30", "segments: medium_pct is 30 and high_pct 20"),
+        ("severity.d6433=[1, 2]", r"did you mean severity\.d6433_mm"),
+    ],
+)
+def test_limits_that_make_no_sense_are_refused(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load(MapRules, overrides=[override])
+
+
+def test_every_rule_is_documented_with_its_standard() -> None:
+    text = render_defaults(InferJob)
+    for standard in ("ASTM D6433", "LTPP", "AASHTO R 85", "23 CFR 490"):
+        assert standard in text
+    printed = yaml.safe_load(text)
+    assert printed["severity"]["d6433_mm"] == [10, 75]
+
+
+def test_rules_of_the_map_are_no_reason_to_compute_blocks_again() -> None:
+    assert {"severity", "type", "segments", "min_length_m", "roads"} <= ASSEMBLY_KEYS
+    assert "threshold" not in ASSEMBLY_KEYS

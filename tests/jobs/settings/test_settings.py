@@ -1,0 +1,262 @@
+""""""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import Field, model_validator
+
+from jobs.settings.docs import render_defaults
+from jobs.settings.load import find_config, load, shipped_configs
+from jobs.settings.yaml_text import parse_value
+from wpcrack.config import Block, TrainConfig
+from wpcrack.errors import ConfigError
+
+
+class Optimizer(Block):
+    """How to descend."""
+
+    lr: Annotated[float, Field(gt=0)] = 0.1
+    """Learning rate."""
+    name: Literal["adam", "sgd"] = "adam"
+    """Which update."""
+
+
+class Job(Block):
+    """A job for tests.
+
+    With a second paragraph.
+    """
+
+    run_dir: Path
+    """Where the run is kept."""
+    optimizer: Optimizer = Optimizer()
+    """How to descend."""
+    fallback: Optimizer | None = None
+    """Tried when the first one fails."""
+    steps: tuple[Annotated[int, Field(ge=1)], ...] = (1, 2)
+    """Steps per stage; a description so long that it does not fit into one line and therefore has
+    to be wrapped in the rendered text."""
+    limit: Annotated[int, Field(ge=0)] | str = "5%"
+    """A number or a percentage."""
+    crs: str | None = None
+    """Coordinate system."""
+    flown: date | None = None
+    """Day of survey."""
+
+    @model_validator(mode="after")
+    def _limit_is_percent(self) -> Job:
+        if isinstance(self.limit, str) and not self.limit.endswith("%"):
+            raise ValueError(f"limit is {self.limit!r}; write a number or a percentage like 5%")
+        return self
+
+
+class Outer(Block):
+    """A job inside another."""
+
+    job: Job
+    """A section without a default."""
+
+
+def error_of(*overrides: str, path: Path | None = None) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(Job, path, overrides)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "job.yaml"
+    path.write_text("run_dir: out\noptimizer:\n  lr: 1e-3\n", encoding="utf-8")
+    return path
+
+
+def test_a_file_changes_only_what_it_names(file: Path) -> None:
+    job = load(Job, file)
+    assert job == Job(run_dir=Path("out"), optimizer=Optimizer(lr=0.001))
+
+
+def test_an_override_wins_over_the_file(file: Path) -> None:
+    job = load(Job, file, ["optimizer.lr=0.5", "fallback.name=sgd"])
+    assert job.optimizer.lr == 0.5
+    assert job.fallback == Optimizer(name="sgd")
+
+
+def test_the_last_override_wins(file: Path) -> None:
+    assert load(Job, file, ["optimizer.lr=1", "optimizer.lr=2"]).optimizer.lr == 2
+
+
+@pytest.mark.parametrize("text", ["1e-3", "1E-3", "0.001", "1.e-3", "+.001"])
+def test_an_exponent_without_a_point_is_a_number(text: str) -> None:
+    assert parse_value(text) == 0.001
+    assert load(Job, overrides=["run_dir=r", f"optimizer.lr={text}"]).optimizer.lr == 0.001
+
+
+@pytest.mark.parametrize("text", ["no", "on", "12:30:00", "2026-05-01", "007", "1_000"])
+def test_words_that_only_look_like_values_stay_text(text: str) -> None:
+    assert parse_value(text) == text
+
+
+@given(st.floats(allow_nan=False))
+def test_every_float_survives_its_written_form(number: float) -> None:
+    value = parse_value(repr(number).replace("inf", ".inf"))
+    assert isinstance(value, float)
+    assert value == number
+
+
+def test_overrides_are_read_as_yaml() -> None:
+    job = load(Job, overrides=["run_dir=r", "steps=[3, 4]", "crs=null", "flown=2026-05-01"])
+    assert (job.steps, job.crs, job.flown) == ((3, 4), None, date(2026, 5, 1))
+
+
+@pytest.mark.parametrize("text", ["2026", "007", "1e5", "true", "a=b"])
+def test_a_path_keeps_the_text_that_was_typed(text: str) -> None:
+    assert load(Job, overrides=[f"run_dir={text}"]).run_dir == Path(text)
+
+
+def test_text_or_number_takes_either() -> None:
+    assert load(Job, overrides=["run_dir=r", "limit=3"]).limit == 3
+    assert load(Job, overrides=["run_dir=r", "limit=7%"]).limit == "7%"
+
+
+@pytest.mark.parametrize(
+    ("key", "nearest"),
+    [
+        ("run_dri", "run_dir"),
+        ("optimiser.lr", "optimizer.lr"),
+        ("optimizer.rl", "optimizer.lr"),
+        ("fallback.nmae", "fallback.name"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest_valid_one(key: str, nearest: str) -> None:
+    message = error_of("run_dir=r", f"{key}=1")
+    assert f"did you mean {nearest}?" in message
+
+
+def test_an_unknown_key_that_resembles_none_lists_the_valid_ones() -> None:
+    assert "valid keys are lr, name" not in (message := error_of("run_dir=r", "zzz=1"))
+    assert "valid keys are run_dir, optimizer" in message
+
+
+def test_an_unknown_key_of_the_file_names_the_file(file: Path) -> None:
+    file.write_text("run_dir: r\nstpes: [1]\n", encoding="utf-8")
+    assert error_of(path=file) == f"unknown key stpes in {file}; did you mean steps?"
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["optimizer.rl", "optimizer.rl.x", "zzz", "zzz.y"],
+    ids=["leaf", "below", "top", "section"],
+)
+def test_an_unknown_key_of_the_command_line_is_not_blamed_on_the_file(key: str, file: Path) -> None:
+    message = error_of(f"{key}=1", path=file)
+    assert message.startswith(f"unknown key {key} on the command line; ")
+    assert str(file) not in message
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimizer.lr=fast", "optimizer.lr is 'fast', but must be a valid number"),
+        ("optimizer.lr=-1", "optimizer.lr is -1, but must be greater than 0"),
+        ("optimizer.name=lion", "optimizer.name is 'lion', but must be 'adam' or 'sgd'"),
+        ("optimizer=3", "optimizer is 3, but it is a section with keys of its own"),
+        ("fallback=3", "fallback is 3, but it is a section with keys of its own"),
+        ("steps=3", "steps is 3, but must be a valid tuple"),
+        ("steps=[1, x]", "steps[1] is 'x', but must be a valid integer"),
+        ("limit=[1]", "limit is [1], but must be a valid integer or a valid string"),
+        ("limit=many", "limit is 'many'; write a number or a percentage like 5%"),
+        ("run_dir=[a]", "run_dir is ['a'], but must be a path"),
+        ("run_dir.x=1", "run_dir.x: run_dir is 'r', not a section with keys"),
+        ("steps", "got 'steps'; an override is written section.key=value"),
+        ("=3", "got '=3'; an override is written section.key=value"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_is_expected(override: str, message: str) -> None:
+    assert error_of("run_dir=r", override) == message
+
+
+def test_a_wrong_value_of_the_file_names_the_file(file: Path) -> None:
+    file.write_text("run_dir: r\noptimizer: {lr: fast}\n", encoding="utf-8")
+    assert f"'fast' in {file}, but must be a valid number" in error_of(path=file)
+
+
+def test_a_missing_required_key_is_named() -> None:
+    assert error_of() == "run_dir is required; set it as run_dir=VALUE or in the config file"
+
+
+def test_a_missing_section_is_named_by_the_key_that_must_be_set() -> None:
+    with pytest.raises(ConfigError, match=r"^job\.run_dir is required; set it as job\.run_dir="):
+        load(Outer)
+
+
+def test_further_wrong_keys_are_named_too() -> None:
+    message = error_of("run_dir=r", "optimizer.lr=x", "steps=[0]")
+    assert message.endswith("(also wrong: steps[0])")
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("- a\n- b\n", "holds a list"),
+        ("just text", "holds a str"),
+        ("a: [1", "is not valid YAML"),
+        ("steps: [1]\nsteps: [2]\n", "the key 'steps' stands twice"),
+    ],
+)
+def test_a_file_that_is_no_config_is_refused(file: Path, text: str, part: str) -> None:
+    file.write_text(text, encoding="utf-8")
+    message = error_of(path=file)
+    assert part in message
+    assert str(file) in message
+
+
+def test_an_empty_file_means_the_defaults(file: Path) -> None:
+    file.write_text("# nothing\n", encoding="utf-8")
+    assert load(TrainConfig, file) == TrainConfig()
+
+
+@pytest.mark.parametrize("name", ["", "binary.yaml"])
+def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    assert "cannot be read" in error_of(path=tmp_path / name)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    assert "does not exist" in error_of(path=tmp_path / "none.yaml")
+
+
+def test_rendered_defaults_read_back_as_the_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "train.yaml"
+    path.write_text(render_defaults(TrainConfig), encoding="utf-8")
+    assert load(TrainConfig, path) == TrainConfig()
+    path.write_text(render_defaults(Job), encoding="utf-8")
+    assert load(Job, path, ["run_dir=r"]) == Job(run_dir=Path("r"))
+    path.write_text(render_defaults(Outer), encoding="utf-8")
+    assert load(Outer, path, ["job.run_dir=r"]) == Outer(job=Job(run_dir=Path("r")))
+
+
+def test_rendered_defaults_document_every_key() -> None:
+    text = render_defaults(Job)
+    assert text.startswith("# A job for tests.\n")
+    assert "# Where the run is kept.\n# run_dir:  (required)" in text
+    assert "  # Which update. One of: adam, sgd.\n  name: adam" in text
+    assert max(map(len, text.splitlines())) <= 96
+
+
+def test_shipped_configs_are_found_by_name_and_by_path(file: Path) -> None:
+    assert find_config(str(file)) == file
+    for path in shipped_configs():
+        assert find_config(path.stem) == path
+
+
+def test_a_config_that_is_neither_path_nor_name_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"config trian\.yaml does not exist"):
+        find_config("trian.yaml")

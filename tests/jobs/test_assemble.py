@@ -1,0 +1,352 @@
+"""Further maps from a work folder: equal to those of a run with these settings; nothing silent."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import pandas as pd
+import pyogrio
+import pytest
+import rasterio
+import yaml
+from numpy.typing import NDArray
+from rasterio.transform import from_origin
+from shapely.geometry import LineString
+from typer.testing import CliRunner, Result
+
+import jobs.cli
+from jobs.assemble.source import NOT_COMPUTED
+from jobs.infer import run as infer
+from jobs.infer.job import InferJob
+from jobs.infer.report import InferReport
+from jobs.infer.worker import BlockResult, BlockWorker, Plan, PredictorFactory
+from wpcrack.inference.predict import WindowPredictor
+
+ROOT = Path(__file__).parents[2]
+GSD = 0.005
+EAST, NORTH = 500_000, 5_700_000
+LAYERS = ("crack", "centerline", "road_segment")
+
+
+def brightness() -> WindowPredictor:
+    """Probability falls with brightness, so that thresholds tell cracks apart."""
+    return lambda windows: (1 - windows.mean(-1) / 255).astype(np.float32)
+
+
+def in_process(
+    job: InferJob, plan: Plan, todo: list[int], factory: PredictorFactory, *, local: bool = False
+) -> Iterator[BlockResult]:
+    worker = BlockWorker(plan, factory())
+    yield from (worker.run(index) for index in todo)
+
+
+@pytest.fixture(autouse=True)
+def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(infer, "compute", in_process)
+
+
+def write(path: Path, image: NDArray[np.uint8], col: int, gsd: float) -> None:
+    path.parent.mkdir(exist_ok=True)
+    place = from_origin(EAST + col * GSD, NORTH, gsd, gsd)
+    rows, cols = image.shape
+    with rasterio.open(
+        path, "w", "GTiff", cols, rows, 1, "EPSG:25832", place, "uint8", nodata=0
+    ) as tile:
+        tile.write(image, 1)
+
+
+def street(folder: Path) -> Path:
+    """Two tiles, the second of coarser pixels and half without imagery, a road, a broken file."""
+    image = np.full((200, 300), 210, np.uint8)
+    image[60:64, 10:300] = 20  # dark: found by any threshold
+    image[100:103, 40:220] = 100  # pale: only by low ones
+    image[20:160, 250:253] = 60
+    image[150, 30:34] = 20
+    write(folder / "tiles" / "a.tif", image, 0, GSD)
+    coarse = np.full((100, 100), 210, np.uint8)
+    coarse[30:32] = 20
+    coarse[60:] = 0
+    write(folder / "tiles" / "b.tif", coarse, 300, 2 * GSD)
+    (folder / "tiles" / "c.tif").write_bytes(b"no raster")
+    line = LineString([(EAST, NORTH - 0.5), (EAST + 2.5, NORTH - 0.5)])
+    roads = geopandas.GeoDataFrame(
+        {"key": ["A7"], "street": ["Mill Street"]}, geometry=[line], crs=25832
+    )
+    roads.to_file(folder / "roads.gpkg")
+    return folder
+
+
+def run(folder: Path, name: str = "cracks", **values: object) -> InferReport:
+    given: dict[str, object] = {
+        "tiles": str(folder / "tiles"),
+        "model": "none",
+        "out": folder / "map" / f"{name}.gpkg",
+        "lattice": {"window": 96, "overlap": 32, "blend": 16},
+        "block_strides": 2,
+        "min_area_m2": 0,
+        "gsd_mm": 1000 * GSD,
+        "survey_date": "2025-05-17",
+        "roads": {"path": folder / "roads.gpkg", "id": "key", "name": "street", "section_m": 1.0},
+    }
+    return infer.run_inference(InferJob.model_validate(given | values), brightness)
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run that kept its probability; tests only read it."""
+    folder = street(tmp_path_factory.mktemp("kept"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(infer, "compute", in_process)
+        assert run(folder, probability="keep").exit_code == 3
+    return folder
+
+
+def assemble(*arguments: object) -> Result:
+    return CliRunner().invoke(jobs.cli.app, ["assemble", *map(str, arguments)])
+
+
+def assert_equal_maps(one: Path, other: Path, layers: tuple[str, ...] = LAYERS) -> None:
+    for layer in layers:
+        tables = []
+        for path in (one, other):
+            frame = geopandas.read_file(path, layer=layer)
+            key = frame.columns[0]
+            frame = frame.sort_values(key, ignore_index=True)
+            tables.append(pd.DataFrame(frame).assign(geometry=frame.geometry.to_wkb()))
+        assert len(tables[0])
+        pd.testing.assert_frame_equal(*tables)
+
+
+def test_the_same_settings_give_the_runs_own_layers(kept: Path, tmp_path: Path) -> None:
+    out = tmp_path / "again.gpkg"
+    result = assemble(kept / "map" / "cracks.work", f"out={out}")
+    assert result.exit_code == 3, result.output  # the broken file is still missing
+    assert_equal_maps(out, kept / "map" / "cracks.gpkg", (*LAYERS, "inspected"))
+    assert "c.tif" in result.stdout
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.501, 0.85])
+def test_another_threshold_gives_what_a_run_with_it_gives(
+    kept: Path, tmp_path: Path, threshold: float
+) -> None:
+    out = tmp_path / "other.gpkg"
+    given = f"threshold={threshold}"
+    assert assemble(kept / "map" / "cracks.gpkg", f"out={out}", given).exit_code == 3
+    run(kept, "truth", threshold=threshold, out=tmp_path / "truth.gpkg")
+    assert_equal_maps(out, tmp_path / "truth.gpkg")
+    cracks = geopandas.read_file(out, layer="crack")
+    assert set(cracks["touches_nodata"]) == {False, True}
+    assert cracks["gsd_mm"].max() == pytest.approx(10)
+
+
+KILLED = """
+import os, signal, sys
+import geo.layers.geopackage, jobs.cli
+geo.layers.geopackage.add_styles = lambda *given: os.kill(os.getpid(), signal.SIGKILL)
+jobs.cli.app(["assemble", *sys.argv[1:]])
+"""
+
+
+def test_the_next_run_removes_what_a_killed_one_left(kept: Path, tmp_path: Path) -> None:
+    out, given = tmp_path / "other.gpkg", "threshold=0.3"
+    work = str(kept / "map" / "cracks.work")
+    command = [sys.executable, "-c", KILLED, work, f"out={out}", given]
+    assert subprocess.run(command, capture_output=True, cwd=ROOT).returncode == -signal.SIGKILL
+    left = {path.name.split(".")[-1] for path in tmp_path.iterdir()}
+    assert left >= {"parts", "gpkg"}
+    assert not out.exists()
+    (tmp_path / f".other.{os.getppid()}.tmp.gpkg").touch()  # of a process that lives
+    (tmp_path / ".other.b.999999999.tmp.gpkg").touch()  # of another map
+    assert assemble(work, f"out={out}", given).exit_code == 3
+    hidden = {path.name for path in tmp_path.iterdir() if path.name.startswith(".")}
+    assert hidden == {f".other.{os.getppid()}.tmp.gpkg", ".other.b.999999999.tmp.gpkg"}
+
+
+def test_thresholds_find_more_and_fewer_cracks(kept: Path, tmp_path: Path) -> None:
+    found = []
+    for threshold in (0.3, 0.5, 0.85):
+        out = tmp_path / f"t{threshold}.gpkg"
+        assemble(kept / "map", f"out={out}", f"threshold={threshold}", "--json", tmp_path / "j")
+        figures = json.loads((tmp_path / "j").read_text())
+        assert figures["cracks"] == len(geopandas.read_file(out, layer="crack"))
+        assert figures["source"] == ("parts" if threshold == 0.5 else "probability")
+        found.append(figures["length_m"])
+    assert found[0] > found[1] > found[2] > 0
+
+
+def test_probability_is_vectorized_by_several_processes_alike(kept: Path, tmp_path: Path) -> None:
+    for workers in (1, 2):
+        out = tmp_path / f"w{workers}.gpkg"
+        given = (f"out={out}", "threshold=0.3", f"workers={workers}")
+        assert assemble(kept / "map", *given).exit_code == 3
+    assert_equal_maps(tmp_path / "w1.gpkg", tmp_path / "w2.gpkg")
+
+
+def test_limits_and_filters_of_the_new_map_are_those_of_a_run_with_them(
+    kept: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "other.gpkg"
+    limits: dict[str, object] = {"severity": {"d6433_mm": [3, 18]}, "min_length_m": 0.5}
+    config = tmp_path / "limits.yaml"
+    config.write_text(yaml.safe_dump(limits | {"type": {"angle_deg": 5}}))
+    result = assemble(kept / "map", config, f"out={out}", "type.angle_deg=45")
+    assert result.exit_code == 3, result.output
+    truth = tmp_path / "truth.gpkg"
+    run(kept, out=truth, type={"angle_deg": 45}, **limits)
+    assert_equal_maps(out, truth)
+    assert "high (> 18 mm)" in out.with_name("other.map.html").read_text(encoding="utf-8")
+
+
+def test_tiles_and_model_are_not_needed(kept: Path, tmp_path: Path) -> None:
+    work = tmp_path / "moved.work"
+    shutil.copytree(kept / "map" / "cracks.work", work)
+    (work / ".lock").unlink()
+    out = tmp_path / "new" / "other.gpkg"
+    result = assemble(work, f"out={out}", "roads.path=null", "formats=[gpkg,parquet]")
+    assert result.exit_code == 3, result.output
+    assert {path.name for path in out.parent.iterdir()} == {
+        "other.gpkg", "other.map.html", "other.overview.png", "other.report.md",
+        "other.report.json", "other_crack.parquet", "other_centerline.parquet",
+        "other_inspected.parquet",
+    }  # fmt: skip
+    assert "road_segment" not in {name for name, _ in pyogrio.list_layers(out)}
+    assert set(geopandas.read_file(out, layer="crack")["type"]) == {"unknown"}
+    assert "data:image/webp" in out.with_name("other.map.html").read_text(encoding="utf-8")
+
+
+def test_the_run_row_says_where_the_map_comes_from(kept: Path, tmp_path: Path) -> None:
+    out = tmp_path / "other.gpkg"
+    assemble(kept / "map", f"out={out}", "threshold=0.3")
+    first, second = (
+        pyogrio.read_dataframe(path, layer="run").iloc[0]
+        for path in (kept / "map" / "cracks.gpkg", out)
+    )
+    inputs, config = json.loads(second.inputs), json.loads(second.config)
+    assert inputs["assembled_from"] == str(kept / "map" / "cracks.work")
+    assert inputs["assembled_of"] == "probability"
+    assert inputs["first_run_id"] == first.run_id != second.run_id
+    assert inputs["files"] == json.loads(first.inputs)["files"] == 3
+    assert (config["threshold"], config["out"]) == (0.3, str(out))
+    assert (second.model, second.model_hash) == (first.model, first.model_hash)
+
+
+def test_blocks_that_were_never_computed_are_named_and_exit_3(kept: Path, tmp_path: Path) -> None:
+    work = tmp_path / "half.work"
+    shutil.copytree(kept / "map" / "cracks.work", work)
+    gone = sorted((work / "parts").glob("*.parquet"))[:2]
+    for path in gone:
+        path.unlink()
+    (work / "backdrop.tif").unlink()
+    out = tmp_path / "half.map.gpkg"
+    result = assemble(work, f"out={out}", "--json", "-")
+    assert result.exit_code == 3
+    assert json.loads(result.stdout)["blocks_unfinished"] == 2
+    assert "2 of 8 blocks are not computed yet" in result.stderr
+    assert "no imagery behind the map" in result.stderr
+    rows = geopandas.read_file(out, layer="inspected").set_index("block_id")
+    for path in gone:
+        row = rows.loc[path.stem]
+        assert (row.status, row.reason, row.valid_pct) == ("failed", NOT_COMPUTED, 0)
+    assert rows.geometry.area.sum() == pytest.approx(200 * 500 * GSD**2)
+
+
+def test_another_threshold_without_probability_is_refused_with_the_way_to_it(
+    tmp_path: Path,
+) -> None:
+    folder = street(tmp_path)
+    run(folder)
+    out = tmp_path / "map" / "other.gpkg"
+    result = assemble(folder / "map" / "cracks.work", f"out={out}", "threshold=0.4")
+    assert result.exit_code == 1
+    assert "probability=keep" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not list((tmp_path / "map").glob("*other*"))
+
+
+@pytest.mark.parametrize(
+    ("out", "words"),
+    [
+        ("map/cracks.gpkg", "is the map of the run itself"),
+        ("map/cracks.work/new.gpkg", "lies in the work folder"),
+        ("tiles/new.gpkg", "lies in the folder of the tiles"),
+        ("map/new.shp", "name it *.gpkg"),
+    ],
+)
+def test_an_output_in_a_wrong_place_is_refused(kept: Path, out: str, words: str) -> None:
+    before = sorted(kept.rglob("*"))
+    result = assemble(kept / "map" / "cracks.work", f"out={kept / out}")
+    assert result.exit_code == 1
+    assert words in result.stderr
+    assert sorted(kept.rglob("*")) == before
+
+
+def test_an_existing_map_stays_until_the_new_one_is_complete(kept: Path, tmp_path: Path) -> None:
+    work, out = tmp_path / "a.work", tmp_path / "map" / "b.gpkg"
+    shutil.copytree(kept / "map" / "cracks.work", work)
+    assemble(work, f"out={out}")
+    before = out.read_bytes()
+    next((work / "parts").iterdir()).write_bytes(b"torn")
+    result = assemble(work, f"out={out}", "min_length_m=1")
+    assert result.exit_code == 1
+    assert "is not a readable part" in result.stderr
+    next((work / "probability").glob("*.tif")).write_bytes(b"torn")
+    result = assemble(work, f"out={out}", "threshold=0.3")
+    assert result.exit_code == 1
+    assert "compute it again" in result.stderr
+    assert out.read_bytes() == before
+    assert not [path for path in out.parent.iterdir() if path.name.startswith(".")]
+
+
+def test_a_folder_that_is_no_source_is_refused(kept: Path, tmp_path: Path) -> None:
+    assert "does not exist" in assemble(tmp_path / "no.work", "out=o.gpkg").stderr
+    work = tmp_path / "a.work"
+    shutil.copytree(kept / "map" / "cracks.work", work)
+    (work / "job.json").unlink()
+    assert "has no job.json" in assemble(work, "out=o.gpkg").stderr
+    shutil.rmtree(work / "parts")
+    shutil.copy(kept / "map" / "cracks.work" / "job.json", work)
+    assert "holds no finished block" in assemble(work, "out=o.gpkg").stderr
+    (work / "fingerprint.json").write_text("{}")
+    assert "of another version" in assemble(work, "out=o.gpkg").stderr
+
+
+def test_a_folder_in_which_a_job_runs_is_left_alone(kept: Path, tmp_path: Path) -> None:
+    with (kept / "map" / "cracks.work" / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        result = assemble(kept / "map", f"out={tmp_path / 'o.gpkg'}")
+    assert result.exit_code == 1
+    assert "another process works in" in result.stderr
+
+
+def test_probability_of_a_block_goes_with_its_part(tmp_path: Path) -> None:
+    folder = street(tmp_path)
+    run(folder, probability="keep")
+    stored = folder / "map" / "cracks.work" / "probability"
+    before = len(list(stored.glob("*.tif")))
+    image = np.full((100, 100), 210, np.uint8)
+    write(folder / "tiles" / "b.tif", image, 300, 2 * GSD)
+    run(folder, resume="force")  # does not keep probability
+    assert 0 < len(list(stored.glob("*.tif"))) < before
+    out = f"out={tmp_path / 'o.gpkg'}"
+    assert "keeps no probability of" in assemble(folder / "map", out, "threshold=0.3").stderr
+
+
+def test_the_printed_config_leaves_every_value_to_the_run(kept: Path, tmp_path: Path) -> None:
+    printed = CliRunner().invoke(jobs.cli.app, ["config", "assemble"])
+    assert yaml.safe_load(printed.stdout) is None
+    assert "#threshold: 0.5" in printed.stdout.splitlines()
+    config = tmp_path / "my.yaml"
+    config.write_text(printed.stdout)
+    out = tmp_path / "o.gpkg"
+    assert assemble(kept / "map", config, f"out={out}").exit_code == 3
+    assert "road_segment" in {name for name, _ in pyogrio.list_layers(out)}

@@ -1,0 +1,294 @@
+"""evaluate and predict with a stand-in network that takes darkness for probability."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jobs.dataset import run_dataset
+from jobs.evaluate import report as score_figure
+from jobs.evaluate.run import EvaluateOptions, run_evaluate
+from jobs.predict import run_predict
+from wpcrack.data.images import read_rgb
+from wpcrack.data.manifest import read_manifest
+from wpcrack.data.read import BuildOptions
+from wpcrack.errors import CheckpointError, ConfigError, DataError
+from wpcrack.scoring import metrics
+from wpcrack.scoring.scores import ImageScore
+
+KEYS = [
+    "n_images",
+    "threshold",
+    "native",
+    "miou_2class",
+    "per_image",
+    "ods",
+    "ois",
+    "f1_macro",
+    "fp_area_share",
+    "ci95",
+    "seconds",
+]
+
+
+def darkness(windows: np.ndarray) -> np.ndarray:
+    assert windows.dtype == np.uint8
+    return (1 - windows.mean(axis=-1) / 255).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight bright photographs with a dark crack and a dark stain, and two without crack."""
+    root = tmp_path_factory.mktemp("drawn")
+    for name in ("images", "masks", "road"):
+        (root / name).mkdir()
+    for k in range(10):
+        image = np.full((96, 128, 3), 200, np.uint8)
+        mask = np.zeros((96, 128), np.uint8)
+        image[80:84, 100 : 103 + k] = 20
+        if k < 8:
+            mask[:, 20 + k : 23 + k] = 255
+            image[mask > 0] = 20
+            Image.fromarray(mask).save(root / "masks" / f"p{k}.png")
+        Image.fromarray(image).save(root / ("images" if k < 8 else "road") / f"p{k}.png")
+    return root
+
+
+def options(drawn: Path, **changes: object) -> EvaluateOptions:
+    paths = {"model": drawn, "images": drawn / "images", "masks": drawn / "masks"}
+    return EvaluateOptions(**(paths | changes))
+
+
+@pytest.fixture
+def manifest(drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    build = BuildOptions(window=32, val=0.25, road=drawn / "road")
+    run_dataset(drawn / "images", drawn / "masks", tmp_path / "set", build)
+    capsys.readouterr()
+    return tmp_path / "set" / "manifest.csv"
+
+
+def test_scores_are_those_of_the_drawn_pixels(drawn: Path) -> None:
+    scores = run_evaluate(options(drawn), darkness)
+    assert list(scores) == KEYS
+    tp, fp = 8 * 96 * 3, sum(4 * (3 + k) for k in range(8))
+    assert scores["n_images"] == 8
+    native = scores["native"]
+    assert isinstance(native, dict)
+    assert list(native) == ["iou", "precision", "recall", "f1", "f1_tol2", "f1_tol5"]
+    assert native["iou"] == pytest.approx(tp / (tp + fp))
+    assert native["recall"] == 1
+    assert scores["fp_area_share"] is None
+
+
+def test_json_file_holds_what_is_returned_and_the_table_is_printed(
+    drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "deep" / "scores.json"
+    scores = run_evaluate(options(drawn, json=file, resize=64), darkness)
+    assert json.loads(file.read_text()) == json.loads(json.dumps(scores))
+    assert set(scores["resize_64"]) == set(scores["native"])
+    table = capsys.readouterr().out
+    assert f"{scores['native']['f1']:.3f}" in table
+    assert "64x64" in table
+
+
+def test_dash_prints_json_and_nothing_else(drawn: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scores = run_evaluate(options(drawn, json="-"), darkness)
+    assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(scores))
+
+
+def test_the_figure_shows_the_best_and_worst_images_with_hits_and_misses(
+    drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "new" / "best.png"
+    plain = run_evaluate(options(drawn), darkness)
+    scores = run_evaluate(options(drawn, figure=file), darkness)
+    assert {k: v for k, v in scores.items() if k != "seconds"} == {
+        k: v for k, v in plain.items() if k != "seconds"
+    }
+    picture = read_rgb(file)
+    strip = score_figure.PANEL_WIDTH * 96 // 128
+    assert picture.shape[0] == (
+        score_figure.HEADER + 8 * (score_figure.LABEL + strip) + score_figure.GAP
+    )
+    first = picture[score_figure.HEADER : score_figure.HEADER + score_figure.LABEL + strip]
+    share = {
+        name: float((first == color).all(2).mean())
+        for name, color in (
+            ("hit", score_figure.HIT),
+            ("false alarm", score_figure.FALSE_ALARM),
+            ("missed", score_figure.MISS),
+        )
+    }
+    panels = first[..., 0].size / (score_figure.PANEL_WIDTH * strip)
+    assert share["hit"] * panels == pytest.approx(3 / 128, rel=0.2)  # p0: 3 of 128 columns
+    assert share["false alarm"] * panels == pytest.approx(4 * 3 / (96 * 128), rel=0.4)
+    assert share["missed"] == 0
+
+
+def test_best_and_worst_are_ranked_by_iou_and_never_the_same_image() -> None:
+    images = [
+        ImageScore(f"p{k}", metrics.Counts(tp=tp, fp=10), 0.0)
+        for k, tp in enumerate((3, 9, 1, 3, 7))
+    ]
+    best, worst = score_figure.best_and_worst(images, each=2)
+    assert [image.name for image in best] == ["p1", "p4"]
+    assert [image.name for image in worst] == ["p2", "p3"]
+    best, worst = score_figure.best_and_worst(images[:3])
+    assert [image.name for image in best] == ["p1", "p0"]
+    assert [image.name for image in worst] == ["p2"]
+    assert score_figure.best_and_worst(images[:1])[1] == []
+
+
+def test_resized_scores_resize_the_thresholded_prediction(drawn: Path) -> None:
+    scores = run_evaluate(options(drawn, resize=48), darkness)
+    pooled = metrics.Counts()
+    for path in sorted((drawn / "images").iterdir()):
+        predicted = read_rgb(path)[..., 0] < 128
+        truth = read_rgb(drawn / "masks" / path.name)[..., 0] > 127
+        pooled += metrics.count(*(metrics.resize_nearest(mask, 48) for mask in (predicted, truth)))
+    assert scores["resize_48"]["iou"] == pytest.approx(metrics.iou(pooled))
+
+
+def test_manifest_limits_scores_to_the_sources_of_its_split(drawn: Path, manifest: Path) -> None:
+    rows = read_manifest(manifest)
+    for split in ("train", "val"):
+        sources = {r.source for r in rows if r.split == split} - {"p8", "p9"}
+        scores = run_evaluate(options(drawn, manifest=manifest, split=split), darkness)
+        assert scores["n_images"] == len(sources)
+    assert run_evaluate(options(drawn, manifest=manifest), darkness)["n_images"] == 2
+
+
+def test_road_images_of_the_split_are_scored_by_false_area(
+    drawn: Path, manifest: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    held = next(
+        r.source for r in read_manifest(manifest) if r.split == "val" and r.source in ("p8", "p9")
+    )
+    scores = run_evaluate(options(drawn, manifest=manifest), darkness)
+    assert scores["fp_area_share"] is None
+    assert f"not found: {held}; add --road" in capsys.readouterr().out
+    scores = run_evaluate(options(drawn, manifest=manifest, road=drawn / "road"), darkness)
+    assert scores["fp_area_share"] == 4 * (3 + int(held[1])) / (96 * 128)
+    assert scores["n_images"] == 2
+    both = run_evaluate(options(drawn, road=drawn / "road"), darkness)
+    assert both["fp_area_share"] == (4 * 11 + 4 * 12) / (2 * 96 * 128)
+
+
+def test_road_images_may_lie_among_the_images_of_a_manifest(
+    drawn: Path, manifest: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "all").mkdir()
+    for path in [*(drawn / "images").iterdir(), *(drawn / "road").iterdir()]:
+        (tmp_path / "all" / path.name).write_bytes(path.read_bytes())
+    scores = run_evaluate(options(drawn, images=tmp_path / "all", manifest=manifest), darkness)
+    assert scores["fp_area_share"] is not None
+    with pytest.raises(DataError, match=r"images without a mask: p8\.png, p9\.png"):
+        run_evaluate(options(drawn, images=tmp_path / "all"), darkness)
+
+
+def test_manifest_of_other_images_or_without_the_split_is_refused(
+    drawn: Path, manifest: Path
+) -> None:
+    text = manifest.read_text()
+    manifest.write_text(text.replace(",p", ",other"))
+    with pytest.raises(DataError, match=r"lacks source images of .*other"):
+        run_evaluate(options(drawn, manifest=manifest), darkness)
+    manifest.write_text(text.replace(",val\n", ",train\n"))
+    with pytest.raises(DataError, match="has no item of the val split"):
+        run_evaluate(options(drawn, manifest=manifest), darkness)
+    with pytest.raises(ConfigError, match="split val needs a manifest"):
+        run_evaluate(options(drawn, split="val"), darkness)
+
+
+def test_missing_model_bad_figures_and_unwritable_json_stop_before_any_work(
+    drawn: Path, tmp_path: Path
+) -> None:
+    def never(_: np.ndarray) -> np.ndarray:
+        raise AssertionError("predicted")
+
+    with pytest.raises(CheckpointError, match="gone is no model folder"):
+        run_evaluate(options(drawn, model=tmp_path / "gone"))
+    with pytest.raises(CheckpointError, match="gone is no model folder"):
+        run_predict(tmp_path / "gone", tmp_path / "out", [drawn / "images" / "p0.png"])
+    with pytest.raises(ConfigError, match="resize=0 is no size"):
+        options(drawn, resize=0)
+    with pytest.raises(ConfigError, match="threshold=0 lies outside"):
+        options(drawn, threshold=0)
+    with pytest.raises(ConfigError, match=r"figure .*a\.jpg is no PNG file"):
+        options(drawn, figure=tmp_path / "a.jpg")
+    with pytest.raises(DataError, match="cannot write"):
+        run_evaluate(options(drawn, json=tmp_path), never)
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(DataError, match="cannot write"):
+        run_evaluate(options(drawn, figure=tmp_path / "folder.png"), never)
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="cannot make"):
+        run_evaluate(options(drawn, json=tmp_path / "file" / "a.json"), never)
+    with pytest.raises(DataError, match="cannot make"):
+        run_predict(drawn, tmp_path / "file", [drawn / "images" / "p0.png"], predictor=never)
+
+
+def test_mask_of_another_size_stops_evaluation(drawn: Path, tmp_path: Path) -> None:
+    for folder in ("i", "m"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "i/a.png").write_bytes((drawn / "images" / "p0.png").read_bytes())
+    Image.new("L", (64, 48)).save(tmp_path / "m/a.png")
+    with pytest.raises(DataError, match=r"a\.png has 64 x 48 pixels, its image has 128 x 96"):
+        run_evaluate(options(drawn, images=tmp_path / "i", masks=tmp_path / "m"), darkness)
+
+
+def test_predict_writes_probability_and_mask_of_the_image_size(drawn: Path, tmp_path: Path) -> None:
+    image = np.full((70, 90, 3), 255, np.uint8)
+    image[10, 0:3] = [[128] * 3, [127] * 3, [0] * 3]
+    Image.fromarray(image).save(tmp_path / "a.tif")
+    written = run_predict(drawn, tmp_path / "out", [tmp_path / "a.tif"], predictor=darkness)
+    assert [path.name for path in written] == ["a_prob.png", "a_mask.png"]
+    probability, mask = (np.asarray(Image.open(path)) for path in written)
+    np.testing.assert_array_equal(probability, 255 - image[..., 0])
+    assert mask.dtype == np.uint8
+    np.testing.assert_array_equal(mask, np.where(probability / 255 >= 0.5, 255, 0))
+    assert mask[10, :3].tolist() == [0, 255, 255]
+
+
+def test_inputs_of_equal_stem_are_refused_before_any_work(drawn: Path, tmp_path: Path) -> None:
+    inputs = [drawn / "images" / "p0.png", tmp_path / "p0.jpg"]
+    with pytest.raises(DataError, match="equal stem would overwrite"):
+        run_predict(drawn, tmp_path / "out", inputs, predictor=darkness)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(DataError, match="no image is given"):
+        run_predict(drawn, tmp_path / "out", [], predictor=darkness)
+
+
+def test_predictions_never_overwrite_an_input(drawn: Path, tmp_path: Path) -> None:
+    for name in ("a.png", "a_mask.png"):
+        (tmp_path / name).write_bytes((drawn / "images" / "p0.png").read_bytes())
+    inputs = [tmp_path / "a.png", tmp_path / "a_mask.png"]
+    with pytest.raises(DataError, match=r"would overwrite .*a_mask\.png"):
+        run_predict(drawn, tmp_path, inputs, predictor=darkness)
+
+
+def test_unreadable_photograph_is_named_and_the_others_are_delivered(
+    drawn: Path, tmp_path: Path
+) -> None:
+    data = (drawn / "images" / "p0.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(data[: len(data) // 2])
+    inputs = [tmp_path / "cut.png", drawn / "images" / "p1.png"]
+    with pytest.raises(DataError, match=r"cut\.png cannot be read.*the other 1 are in"):
+        run_predict(drawn, tmp_path / "out", inputs, predictor=darkness)
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["p1_mask.png", "p1_prob.png"]
+
+
+def test_dataset_prints_balance_sources_and_warnings(
+    drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dataset(drawn / "images", drawn / "masks", tmp_path / "s", BuildOptions(window=64))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["split", "crack", "road", "sources"]
+    assert [line.split()[0] for line in lines[1:3]] == ["train", "val"]
+    assert lines[3].startswith("identical files across splits: ")
+    assert any(line.startswith("warning: only") for line in lines)

@@ -1,0 +1,131 @@
+"""Odd photographs through every command: the same street gives the same result in any file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from jobs.evaluate.run import EvaluateOptions, run_evaluate
+from jobs.predict import run_predict
+from wpcrack.data.images import read_rgb
+from wpcrack.data.read import BuildOptions, build_image_level, read_image_level
+from wpcrack.errors import DataError
+
+H, W = 96, 128
+
+
+def darkness(windows: np.ndarray) -> np.ndarray:
+    return (1 - windows.mean(axis=-1) / 255).astype(np.float32)
+
+
+def street(k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Gray pavement with a dark crack, and its mask; both (H, W)."""
+    gray = np.random.default_rng(k).integers(150, 220, (H, W), np.uint8)
+    mask = np.zeros((H, W), bool)
+    mask[:, 10 + k : 14 + k] = True
+    gray[mask] = 20
+    return gray, mask
+
+
+def as_gray(path: Path, gray: np.ndarray) -> Path:
+    Image.fromarray(gray).save(path.with_suffix(".png"))
+    return path.with_suffix(".png")
+
+
+def as_rgba(path: Path, gray: np.ndarray) -> Path:
+    alpha = np.full_like(gray, 200)
+    Image.fromarray(np.dstack([gray] * 3 + [alpha])).save(path.with_suffix(".png"))
+    return path.with_suffix(".png")
+
+
+def as_palette(path: Path, gray: np.ndarray) -> Path:
+    Image.fromarray(gray).convert("P").save(path.with_suffix(".png"))
+    return path.with_suffix(".png")
+
+
+def as_16_bit(path: Path, gray: np.ndarray) -> Path:
+    cv2.imwrite(str(path.with_suffix(".tif")), gray.astype(np.uint16) * 257)
+    return path.with_suffix(".tif")
+
+
+def as_16_bit_rgb(path: Path, gray: np.ndarray) -> Path:
+    cv2.imwrite(str(path.with_suffix(".png")), np.dstack([gray] * 3).astype(np.uint16) * 257)
+    return path.with_suffix(".png")
+
+
+def as_rotated(path: Path, gray: np.ndarray) -> Path:
+    """Store the picture lying on its side, as a phone does, with the turn in EXIF."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.rot90(gray, 1)).save(path.with_suffix(".png"), exif=exif)
+    return path.with_suffix(".png")
+
+
+KINDS = [as_gray, as_rgba, as_palette, as_16_bit, as_16_bit_rgb, as_rotated]
+
+
+@pytest.fixture(params=KINDS, ids=lambda kind: kind.__name__)
+def odd(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Six streets in one odd kind of file, with plain masks."""
+    save: Callable[[Path, np.ndarray], Path] = request.param
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    for k in range(6):
+        gray, mask = street(k)
+        save(tmp_path / "images" / f"p{k}", gray)
+        Image.fromarray(mask).save(tmp_path / "masks" / f"p{k}.png")
+    return tmp_path
+
+
+def test_any_kind_of_file_gives_the_same_pixels(odd: Path) -> None:
+    for k, path in enumerate(sorted((odd / "images").iterdir())):
+        np.testing.assert_array_equal(read_rgb(path), np.dstack([street(k)[0]] * 3))
+
+
+def test_any_kind_of_file_gives_the_same_windows(odd: Path) -> None:
+    options = BuildOptions(window=32)
+    build_image_level(odd / "images", odd / "masks", odd / "set", options=options)
+    items = read_image_level(odd / "set").items
+    assert len(items) > 10
+    for item in items:
+        gray = street(int(item.source[1:]))[0][item.row : item.row + 32, item.col : item.col + 32]
+        np.testing.assert_array_equal(read_rgb(item.path), np.dstack([gray] * 3))
+
+
+def test_any_kind_of_file_is_scored_and_predicted_upright(odd: Path) -> None:
+    options = EvaluateOptions(model=odd, images=odd / "images", masks=odd / "masks")
+    native = run_evaluate(options, darkness)["native"]
+    assert isinstance(native, dict)
+    assert native["iou"] == 1
+    photo = sorted((odd / "images").iterdir())[2]
+    _, mask = run_predict(odd, odd / "out", [photo], predictor=darkness)
+    np.testing.assert_array_equal(np.asarray(Image.open(mask)) > 0, street(2)[1])
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (20, 33), (31, 7)])
+def test_photographs_smaller_than_any_window_are_predicted(
+    tmp_path: Path, shape: tuple[int, int]
+) -> None:
+    gray = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    Image.fromarray(gray).save(tmp_path / "tiny.png")
+    written = run_predict(tmp_path, tmp_path / "out", [tmp_path / "tiny.png"], predictor=darkness)
+    np.testing.assert_array_equal(np.asarray(Image.open(written[0])), 255 - gray)
+
+
+def test_photographs_smaller_than_the_window_are_refused_in_a_sentence(odd: Path) -> None:
+    with pytest.raises(DataError, match="every image is smaller than the window of 128 px"):
+        build_image_level(odd / "images", odd / "masks", odd / "set")
+
+
+def test_small_label_images_are_read_with_their_own_sizes(tmp_path: Path) -> None:
+    for k in range(6):
+        for label in ("crack", "road"):
+            (tmp_path / label).mkdir(exist_ok=True)
+            Image.new("L", (10 + k, 20)).save(tmp_path / label / f"{label}{k}.png")
+    sizes = {(item.height, item.width) for item in read_image_level(tmp_path).items}
+    assert sizes == {(20, 10 + k) for k in range(6)}

@@ -1,0 +1,186 @@
+"""`wpcrack windows`: labeling windows of a city's own tiles."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+
+import geopandas
+import numpy as np
+import pytest
+import rasterio
+import shapely
+from rasterio.transform import from_origin
+from typer.testing import CliRunner
+
+from geo.errors import InputError
+from jobs.cli import app
+from jobs.settings.map import Imagery
+from jobs.windows import run_windows
+from wpcrack.data.images import read_rgb
+from wpcrack.data.read import read_image_level
+from wpcrack.errors import ConfigError, DataError
+
+GSD = 0.005
+X, Y = 5e5, 5.8e6
+
+
+def write(path, image, row=0, col=0, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    height, width, bands = image.shape
+    place = from_origin(X + col * GSD, Y - row * GSD, GSD, GSD)
+    with rasterio.open(
+        path, "w", "GTiff", width, height, bands, "EPSG:25832", place, "uint8", **options
+    ) as tiff:
+        tiff.write(image.transpose(2, 0, 1))
+    return path
+
+
+def noise(height, width, low=1, high=250, seed=0):
+    return np.random.default_rng(seed).integers(low, high, (height, width, 3)).astype(np.uint8)
+
+
+@pytest.fixture
+def city(tmp_path):
+    """Six tiles of 200 px, one of them half in shadow, one half empty."""
+    for number in range(6):
+        image = noise(200, 200, 120, 180, seed=number)
+        if number == 2:
+            image[:, :100] //= 4
+        if number == 4:
+            image[:, :100] = 0
+        write(tmp_path / "tiles" / f"t{number}.tif", image, 0, 200 * number, nodata=0)
+    return tmp_path / "tiles"
+
+
+def manifest_of(folder):
+    with (folder / "manifest.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def cut(tiles, out, **options):
+    return run_windows(Imagery(tiles=str(tiles)), out, **({"count": 24, "window": 32} | options))
+
+
+def test_each_window_holds_the_pixels_of_its_tile_at_its_place(city, tmp_path):
+    report = cut(city, tmp_path / "w")
+    rows = manifest_of(tmp_path / "w")
+    assert report.n_windows == len(rows) == len({row["file"] for row in rows}) == 24
+    for row in rows:
+        r, c = int(row["row"]), int(row["col"])
+        with rasterio.open(row["tile"]) as tiff:
+            whole = tiff.read().transpose(1, 2, 0)
+            x, y = tiff.transform @ (c, r)
+        assert np.array_equal(read_rgb(tmp_path / "w" / row["file"]), whole[r : r + 32, c : c + 32])
+        assert (float(row["x"]), float(row["y"])) == pytest.approx((x, y), abs=1e-3)
+        assert row["label"] == row["split"] == ""
+        assert (row["height"], row["width"]) == ("32", "32")
+
+
+def test_windows_are_spread_over_tiles_and_brightness_and_avoid_missing_imagery(city, tmp_path):
+    cut(city, tmp_path / "w")
+    rows = manifest_of(tmp_path / "w")
+    tiles = [row["tile"][-6:-4] for row in rows]
+    assert set(tiles) == {f"t{number}" for number in range(6)}
+    images = [read_rgb(tmp_path / "w" / row["file"]) for row in rows]
+    assert sum(image.mean() < 80 for image in images) >= 3  # 1/12 of the area, 1/8 of the windows
+    assert all(image.min() > 0 for image in images)
+
+
+def test_windows_do_not_overlap_and_the_seed_decides(city, tmp_path):
+    cut(city, tmp_path / "a", count=60)
+    cut(city, tmp_path / "b", count=60)
+    cut(city, tmp_path / "c", count=60, seed=1)
+    rows = manifest_of(tmp_path / "a")
+    assert manifest_of(tmp_path / "b") == rows
+    assert manifest_of(tmp_path / "c") != rows
+    by_tile: dict[str, list[tuple[int, int]]] = {}
+    for row in rows:
+        by_tile.setdefault(row["tile"], []).append((int(row["row"]), int(row["col"])))
+    for corners in by_tile.values():
+        for index, (r, c) in enumerate(corners):
+            assert all(abs(r - s) >= 32 or abs(c - d) >= 32 for s, d in corners[index + 1 :])
+
+
+def test_sorted_windows_can_be_trained_on(city, tmp_path):
+    folder = tmp_path / "w"
+    cut(city, folder)
+    for number, row in enumerate(manifest_of(folder)):
+        label = folder / ("crack" if number % 2 else "road")
+        label.mkdir(exist_ok=True)
+        shutil.move(folder / row["file"], label / row["file"])
+    found = read_image_level(folder)
+    assert len(found.items) == 24
+    assert not {item.source for item in found.train} & {item.source for item in found.val}
+
+
+def test_a_filled_label_column_can_be_trained_on(city, tmp_path):
+    folder = tmp_path / "w"
+    cut(city, folder)
+    rows = manifest_of(folder)
+    with (folder / "manifest.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        for number, row in enumerate(rows):
+            writer.writerow(row | {"label": "crack" if number % 2 else "road"})
+    found = read_image_level(folder)
+    assert len(found.items) == 24
+    assert {item.source for item in found.items} == {f"t{number}" for number in range(6)}
+
+
+def test_a_city_in_one_file_can_be_split(tmp_path, monkeypatch):
+    monkeypatch.setattr("geo.imagery.samples.SOURCE_PX", 100)
+    write(tmp_path / "city.tif", noise(300, 400))
+    cut(tmp_path / "city.tif", tmp_path / "w")
+    rows = manifest_of(tmp_path / "w")
+    assert len({row["source"] for row in rows}) == 12
+    assert {row["tile"] for row in rows} == {str(tmp_path / "city.tif")}
+    assert rows[0]["file"].startswith("city.y0x0_r")
+
+
+def test_tiles_of_equal_name_have_names_of_their_own(tmp_path):
+    for number, folder in enumerate(("north", "south")):
+        write(tmp_path / "t" / folder / "a.tif", noise(64, 64), 64 * number)
+    cut(tmp_path / "t", tmp_path / "w", count=4)
+    sources = {row["source"] for row in manifest_of(tmp_path / "w")}
+    assert sources == {"north-a", "south-a"}
+
+
+def test_fewer_windows_than_wanted_are_said_aloud(tmp_path):
+    write(tmp_path / "a.tif", noise(70, 70))
+    report = cut(tmp_path / "a.tif", tmp_path / "w")
+    assert report.n_windows == 4
+    assert "wanted were 24" in report.summary(24)
+    assert "data.gsd_mm=5" in report.summary(24)
+
+
+def test_windows_lie_inside_the_area_of_interest(city, tmp_path):
+    aoi = shapely.box(X + 200 * GSD, Y - 100 * GSD, X + 400 * GSD, Y)
+    geopandas.GeoSeries([aoi], crs=25832).to_file(tmp_path / "aoi.gpkg")
+    imagery = Imagery(tiles=str(city), aoi=tmp_path / "aoi.gpkg")
+    run_windows(imagery, tmp_path / "w", count=9, window=32)
+    for row in manifest_of(tmp_path / "w"):
+        assert row["source"] == "t1"
+        assert int(row["row"]) + 32 <= 100
+
+
+def test_labels_are_never_overwritten_and_nonsense_is_refused(city, tmp_path):
+    cut(city, tmp_path / "w")
+    with pytest.raises(DataError, match="w"):
+        cut(city, tmp_path / "w")
+    for wrong in ({"count": 0}, {"window": 0}, {"seed": -1}):
+        with pytest.raises(ConfigError, match="give positive numbers"):
+            cut(city, tmp_path / "v", **wrong)
+    with pytest.raises(InputError, match="choose smaller"):
+        cut(city, tmp_path / "v", window=201)
+    assert not (tmp_path / "v").exists()
+
+
+def test_the_command_says_what_comes_next(city, tmp_path):
+    out = tmp_path / "w"
+    arguments = ["windows", f"tiles={city}", "--count", "6", "--window", "32", "--out", str(out)]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "6 windows from 6 tiles" in result.output
+    assert f"wpcrack train data.root={out} data.gsd_mm=5" in result.output
+    assert CliRunner().invoke(app, ["windows", "tiels=x", "--out", str(out)]).exit_code == 1

@@ -1,0 +1,358 @@
+"""What a training continues from: complete or absent, newest and best, also on a full disk."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from jobs.runtime.signals import stop_on_sigterm
+from jobs.train import checkpoints as train_states
+from jobs.train.checkpoints import (
+    RUN_ID,
+    SNAPSHOT,
+    STATE,
+    LocalStates,
+    complete,
+    mend_list,
+    newest,
+    require_storage,
+    storage_of,
+)
+from jobs.train.folder import CHECKPOINTS, METRICS, read_metrics
+from jobs.train.job import TrainJob
+from jobs.train.run import Watch, run_training
+from wpcrack.errors import ConfigError, WpcrackError
+from wpcrack.training.trainer import EpochReport
+
+CLOCK = ("train/images_per_s", "train/data_wait", "seconds")
+
+
+@pytest.fixture(scope="module")
+def data_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("set")
+    rng = np.random.default_rng(0)
+    for folder in ("crack", "road"):
+        (root / folder).mkdir()
+        for k in range(8):
+            image = rng.integers(0, 256, (48, 48, 3)).astype(np.uint8)
+            Image.fromarray(image).save(root / folder / f"street{k % 4}_r{k}_c0.png")
+    return root
+
+
+def tiny_job(data_set: Path, run_dir: Path, **scaling: Any) -> TrainJob:
+    tiny = {"cam_channels": 8, "recon_channels": 8, "decoder_widths": [8], "detector_channels": 8}
+    return TrainJob.model_validate(
+        {
+            "data": {"root": data_set},
+            "run_dir": run_dir,
+            "model": {"encoder": "test_efficientnet", "pretrained": "none", **tiny},
+            "train": {
+                "batch_size": 4,
+                "epoch_steps": 4,
+                "val_items": 4,
+                "steps": {"warmup": 8, "adversarial": 8, "detector": 16},
+            },
+            "scaling": {"num_workers": 0, "cpus_per_worker": 1, **scaling},
+        }
+    )
+
+
+def measured(run_dir: Path) -> list[dict[str, Any]]:
+    """Metrics without those that depend on the clock."""
+    lines = read_metrics(run_dir / METRICS)
+    return [{k: v for k, v in line.items() if k not in CLOCK} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run_dir = tmp_path_factory.mktemp("undisturbed") / "run"
+    run_training(tiny_job(data_set, run_dir))
+    return run_dir
+
+
+def assert_same_run(found: Path, wanted: Path) -> None:
+    assert measured(found) == measured(wanted)
+    a, b = (run_dir / "model" / "model.safetensors" for run_dir in (found, wanted))
+    assert a.read_bytes() == b.read_bytes()
+    a, b = (complete(run_dir / CHECKPOINTS)[-1] / STATE for run_dir in (found, wanted))
+    first, second = (torch.load(path, weights_only=True)["nets"] for path in (a, b))
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+# -- what is kept ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`LocalStates` outside a training."""
+    monkeypatch.setattr("ray.train.report", lambda metrics: None)
+
+
+def keep(run_dir: Path, scores: list[float], num_to_keep: int) -> list[int]:
+    """Epochs whose states are left after keeping one for each score."""
+    states = LocalStates(tiny_job(run_dir, run_dir, num_to_keep=num_to_keep))
+    for epoch, score in enumerate(scores):
+        run_dir.mkdir(exist_ok=True)
+        with (run_dir / METRICS).open("a") as file:
+            file.write(json.dumps({"epoch": epoch, "val/score": score}) + "\n")
+        report = EpochReport(epoch, "detector", epoch, {"val/score": score}, False)
+        states.keep({"epoch": epoch}, report)
+    latest = states.latest()
+    assert latest is not None
+    assert latest["epoch"] == len(scores) - 1
+    return [int(path.name.partition("_")[2]) for path in complete(run_dir / CHECKPOINTS)]
+
+
+@pytest.mark.usefixtures("silent")
+@pytest.mark.parametrize(
+    ("scores", "number", "left"),
+    [
+        ([0.1, 0.9, 0.5, 0.2], 2, [1, 2, 3]),
+        ([0.1, 0.2, 0.3, 0.4], 2, [2, 3]),
+        ([0.4, 0.3, 0.2, 0.1], 1, [0, 3]),
+        ([0.5, 0.5, 0.5], 1, [2]),
+        ([-1.0, -2.0], 5, [0, 1]),
+    ],
+)
+def test_the_best_states_are_kept_and_always_the_newest(
+    tmp_path: Path, scores: list[float], number: int, left: list[int]
+) -> None:
+    assert keep(tmp_path / "run", scores, number) == left
+
+
+@pytest.mark.usefixtures("silent")
+def test_a_half_written_state_is_never_loaded(tmp_path: Path) -> None:
+    keep(tmp_path / "run", [0.1, 0.2], 2)
+    folder = tmp_path / "run" / CHECKPOINTS
+    whole = (folder / "epoch_00001" / STATE).read_bytes()
+    for name in ("epoch_00002", ".epoch_00003.new"):
+        (folder / name).mkdir()
+        (folder / name / STATE).write_bytes(whole[: len(whole) // 2])
+    (folder / "epoch_00004").mkdir()
+    state = newest(folder)
+    assert state is not None
+    assert state["epoch"] == 1
+
+
+# -- Ray's list --------------------------------------------------------------------------------
+
+
+def with_list(run_dir: Path, listed: list[int]) -> Path:
+    """A run folder whose list of checkpoints, as Ray writes it, names these epochs."""
+    results = [{"checkpoint_dir_name": f"checkpoints/epoch_{k:05d}", "metrics": {}} for k in listed]
+    values = {"checkpoint_results": results, "latest_checkpoint_result": results[-1]}
+    (run_dir / SNAPSHOT).write_text(json.dumps(values))
+    return run_dir
+
+
+@pytest.mark.usefixtures("silent")
+def test_a_list_that_knows_the_states_is_left_alone(tmp_path: Path) -> None:
+    assert keep(tmp_path / "run", [0.3, 0.2, 0.1], 1) == [0, 2]
+    run_dir = with_list(tmp_path / "run", [0, 2])
+    mend_list(run_dir)
+    assert (run_dir / SNAPSHOT).exists()
+    assert len(complete(run_dir / CHECKPOINTS)) == 2
+
+
+@pytest.mark.usefixtures("silent")
+@pytest.mark.parametrize("defect", ["halved", "empty", "older", "names a missing state"])
+def test_a_list_that_is_wrong_gives_way_to_the_newest_state(tmp_path: Path, defect: str) -> None:
+    keep(tmp_path / "run", [0.3, 0.2, 0.1], 1)
+    run_dir = with_list(tmp_path / "run", [0, 2])
+    text = (run_dir / SNAPSHOT).read_text()
+    if defect == "halved":
+        (run_dir / SNAPSHOT).write_text(text[:40])
+    elif defect == "empty":
+        (run_dir / SNAPSHOT).write_text("")
+    elif defect == "older":
+        with_list(run_dir, [0])
+    else:
+        with_list(run_dir, [0, 1, 2])
+    mend_list(run_dir)
+    assert not (run_dir / SNAPSHOT).exists()
+    assert [path.name for path in complete(run_dir / CHECKPOINTS)] == ["epoch_00002"]
+
+
+def test_a_list_without_any_state_is_dropped(tmp_path: Path) -> None:
+    with_list(tmp_path, [0])
+    mend_list(tmp_path)
+    assert not (tmp_path / SNAPSHOT).exists()
+
+
+# -- where -------------------------------------------------------------------------------------
+
+
+def test_checkpoints_lie_in_the_run_folder_unless_told_otherwise(tmp_path: Path) -> None:
+    assert storage_of(tiny_job(tmp_path, tmp_path / "run")) == (str(tmp_path), "run")
+
+
+@pytest.mark.parametrize("scheme", ["file://", ""])
+def test_elsewhere_runs_of_one_name_do_not_meet(tmp_path: Path, scheme: str) -> None:
+    names = set()
+    for folder in ("a", "b"):
+        place = f"{scheme}{tmp_path}/states"
+        job = tiny_job(tmp_path, tmp_path / folder / "run", storage_path=place, num_workers=1)
+        job.run_dir.mkdir(parents=True)
+        path, name = storage_of(job)
+        assert path == place
+        assert (path, name) == storage_of(job)
+        names.add(name)
+        (job.run_dir / RUN_ID).unlink()  # as resume=never does
+        names.add(storage_of(job)[1])
+    assert len(names) == 4
+    assert all(name.startswith("run-") for name in names)
+    assert (tmp_path / "states").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"), [("nonsense://a/b", "nrecognized filesystem"), ("/proc/x/y", "/proc/x")]
+)
+def test_a_place_that_cannot_be_used_is_one_sentence(place: str, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason) as caught:
+        require_storage(place)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_run_folder_is_no_uri_and_storage_needs_workers(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"s3://b/run is a URI.*scaling\.storage_path"):
+        tiny_job(tmp_path, "s3://b/run")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="storage_path is for Ray's workers"):
+        tiny_job(tmp_path, tmp_path, storage_path="s3://b/runs")
+
+
+# -- a full disk -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["state", "rename", "metrics"])
+def test_on_a_full_disk_one_sentence_says_so_and_the_last_state_goes_on(
+    data_set: Path,
+    undisturbed: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    where: str,
+) -> None:
+    job = tiny_job(data_set, tmp_path / "run")
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def fill(line: dict[str, Any]) -> None:
+        def fails(*_: Any, **__: Any) -> None:
+            raise full
+
+        if line["epoch"] == 3:
+            target = {
+                "state": (train_states.torch, "save"),
+                "rename": (train_states.os, "replace"),
+                "metrics": (json, "dumps"),
+            }[where]
+            monkeypatch.setattr(*target, fails)
+
+    with pytest.raises(WpcrackError, match="No space left on device") as caught:
+        run_training(job, watch=Watch(after_epoch=fill))
+    monkeypatch.undo()
+    assert "\n" not in str(caught.value)
+    assert "free space" in str(caught.value)
+    folder = job.run_dir / CHECKPOINTS
+    assert complete(folder)[-1].name == "epoch_00003"
+    assert not list(folder.glob(".*"))
+    run_training(job)
+    assert_same_run(job.run_dir, undisturbed)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 24 MiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(place)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("a file system can be mounted by root alone")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def test_a_disk_that_is_really_full_loses_nothing(
+    data_set: Path, undisturbed: Path, small_disk: Path
+) -> None:
+    job, ballast = tiny_job(data_set, small_disk / "run"), small_disk / "ballast"
+
+    def fill(line: dict[str, Any]) -> None:
+        if line["epoch"] == 3:
+            left = shutil.disk_usage(small_disk).free
+            ballast.write_bytes(bytes(max(0, left - 200_000)))
+
+    with pytest.raises(WpcrackError, match="No space left on device"):
+        run_training(job, watch=Watch(after_epoch=fill))
+    assert complete(job.run_dir / CHECKPOINTS)[-1].name == "epoch_00003"
+    ballast.unlink()
+    run_training(job)
+    assert_same_run(job.run_dir, undisturbed)
+
+
+def test_an_error_that_is_not_the_disks_stays_what_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(train_states.torch, "save", fails)
+    with pytest.raises(RuntimeError, match="a bug"):
+        train_states.write_state({}, tmp_path, 0)
+
+
+def test_a_stop_while_a_state_is_written_waits_for_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stopping:
+        def __reduce__(self) -> tuple[Any, ...]:
+            signal.raise_signal(signal.SIGTERM)
+            return (dict, ())
+
+    folder = tmp_path / "epoch_00000"
+    folder.mkdir()
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), stop_on_sigterm():
+        train_states.write_state({"epoch": 7, "stopping": Stopping()}, folder, 7)
+    assert complete(tmp_path) == [folder]
+    assert torch.load(folder / train_states.STATE, weights_only=False)["epoch"] == 7
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+# -- the driver dies ---------------------------------------------------------------------------
+
+
+def test_a_driver_that_is_killed_anywhere_ends_like_an_undisturbed_one(
+    data_set: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    job = tiny_job(data_set, tmp_path / "run")
+    (tmp_path / "job.json").write_text(job.model_dump_json(), encoding="utf-8")
+    code = (
+        "from pathlib import Path; from jobs.train.run import TrainJob, run_training\n"
+        f"path = Path({str(tmp_path / 'job.json')!r})\n"
+        "run_training(TrainJob.model_validate_json(path.read_text()))\n"
+    )
+    for epochs, pause in ((1, 0.0), (3, 0.15)):
+        process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+        end = time.monotonic() + 120
+        while len(read_metrics(job.run_dir / METRICS)) < epochs:
+            assert time.monotonic() < end
+            assert process.poll() is None
+            time.sleep(0.01)
+        time.sleep(pause)
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    run_training(job)
+    assert_same_run(job.run_dir, undisturbed)

@@ -1,0 +1,121 @@
+"""The run folder: whose it is, what may be continued, what a crash may leave behind."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from jobs.train.folder import (
+    METRICS,
+    REPORT,
+    differences,
+    open_run,
+    read_metrics,
+    sole_writer,
+    truncate_metrics,
+)
+from jobs.train.job import TrainJob
+from wpcrack.errors import ConfigError, DataError, TrainingError
+
+
+def job(run_dir: Path, **changes: object) -> TrainJob:
+    return TrainJob.model_validate({"data": {"root": "set"}, "run_dir": run_dir, **changes})
+
+
+def test_a_new_run_leaves_its_resolved_config(tmp_path: Path) -> None:
+    with open_run(job(tmp_path / "run", seed=3)) as root:
+        values = yaml.safe_load((root / "config.yaml").read_text())
+    assert values["seed"] == 3
+    assert TrainJob.model_validate(values).optim == job(tmp_path).optim
+
+
+def test_another_config_in_the_same_folder_is_refused_and_names_the_key(tmp_path: Path) -> None:
+    with open_run(job(tmp_path / "run", seed=3)):
+        pass
+    with pytest.raises(ConfigError, match=r"seed: 3 -> 4.*resume=force"):
+        open_run(job(tmp_path / "run", seed=4)).__enter__()
+
+
+def test_workers_and_place_may_change_between_two_starts(tmp_path: Path) -> None:
+    with open_run(job(tmp_path / "run")):
+        pass
+    (tmp_path / "run").rename(tmp_path / "moved")
+    with open_run(job(tmp_path / "moved", scaling={"num_workers": 2})) as root:
+        assert root.name == "moved"
+
+
+def test_force_continues_with_the_new_config_and_reopens_a_finished_run(tmp_path: Path) -> None:
+    with open_run(job(tmp_path / "run", seed=3)) as root:
+        (root / REPORT).write_text("{}")
+        (root / METRICS).write_text('{"epoch": 0}\n')
+    with open_run(job(tmp_path / "run", seed=4, resume="force")) as root:
+        assert not (root / REPORT).exists()
+        assert (root / METRICS).exists()
+
+
+def test_never_starts_in_an_emptied_folder(tmp_path: Path) -> None:
+    with open_run(job(tmp_path / "run", seed=3)) as root:
+        (root / "checkpoints" / "epoch_00000").mkdir(parents=True)
+        (root / METRICS).write_text('{"epoch": 0}\n')
+    with open_run(job(tmp_path / "run", seed=4, resume="never")) as root:
+        assert sorted(p.name for p in root.iterdir()) == [".lock", "config.yaml"]
+
+
+@pytest.mark.parametrize("resume", ["auto", "never", "force"])
+def test_a_folder_with_foreign_files_is_never_touched(tmp_path: Path, resume: str) -> None:
+    (tmp_path / "thesis.docx").write_text("precious")
+    with pytest.raises(ConfigError, match=r"thesis\.docx"):
+        open_run(job(tmp_path, resume=resume)).__enter__()
+    assert (tmp_path / "thesis.docx").read_text() == "precious"
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
+    with open_run(job(tmp_path / "run")), pytest.raises(ConfigError, match="another process"):
+        open_run(job(tmp_path / "run")).__enter__()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(DataError, match="cannot be written"):
+        open_run(job(tmp_path / "run")).__enter__()
+
+
+def test_a_run_dir_below_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="cannot be written"):
+        open_run(job(tmp_path / "file" / "run")).__enter__()
+
+
+def test_a_worker_of_a_killed_driver_is_waited_for(tmp_path: Path) -> None:
+    with (
+        sole_writer(tmp_path),
+        pytest.raises(TrainingError, match="still writes"),
+        sole_writer(tmp_path, patience_s=0.3),
+    ):
+        pass
+    with sole_writer(tmp_path, patience_s=0):
+        pass
+
+
+def test_epochs_that_run_again_and_half_lines_are_dropped(tmp_path: Path) -> None:
+    lines = [json.dumps({"epoch": k}) for k in range(3)]
+    (tmp_path / METRICS).write_text("\n".join(lines) + '\n{"epoch": 3, "tra')
+    assert [line["epoch"] for line in read_metrics(tmp_path / METRICS)] == [0, 1, 2]
+    truncate_metrics(tmp_path, 2)
+    assert [line["epoch"] for line in read_metrics(tmp_path / METRICS)] == [0, 1]
+
+
+def test_differences_name_nested_keys() -> None:
+    a = {"train": {"steps": {"warmup": 1}}, "seed": 0}
+    b = {"train": {"steps": {"warmup": 2}}, "seed": 0}
+    assert differences(a, b) == ["train.steps.warmup: 1 -> 2"]
+
+
+def test_a_batch_that_workers_cannot_share_is_refused() -> None:
+    with pytest.raises(ValueError, match="multiple of 3"):
+        job(Path("run"), scaling={"num_workers": 3})

@@ -1,0 +1,364 @@
+"""Training through Ray Train: the same numbers whatever the workers, continued after a stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from jobs.runtime.allocator import SETTINGS
+from jobs.train.folder import METRICS, read_metrics
+from jobs.train.run import TrainJob, run_training
+from wpcrack.errors import DataError
+from wpcrack.model import load_model
+from wpcrack.synthetic import WindowConfig, draw_training_street, draw_window
+
+WINDOW = WindowConfig(size=64)
+PATIENCE_S = 300.0
+"""Ray starts in 15 s on a machine that does nothing else."""
+TINY: dict[str, Any] = {
+    "model": {
+        "pretrained": "none",
+        "cam_channels": 8,
+        "recon_channels": 8,
+        "decoder_widths": [8, 8],
+        "detector_channels": 8,
+    },
+    "train": {
+        "steps": {"warmup": 2, "adversarial": 2, "detector": 2},
+        "epoch_steps": 1,
+        "batch_size": 4,
+        "val_items": 4,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def drawn_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("set")
+    rng = np.random.default_rng(0)
+    for number in range(4):
+        street = draw_training_street(rng, WINDOW)
+        for has_crack, folder in ((True, "crack"), (False, "road")):
+            (root / folder).mkdir(exist_ok=True)
+            for k in range(3):
+                image = draw_window(rng, WINDOW, has_crack, street).image
+                path = root / folder / f"street{number}_r{k}_c{int(has_crack)}.png"
+                assert cv2.imwrite(str(path), image[..., ::-1])
+    return root
+
+
+def make_job(root: Path, run_dir: Path, workers: int, **changes: Any) -> TrainJob:
+    return TrainJob.model_validate(
+        {
+            **TINY,
+            "data": {"root": root},
+            "run_dir": run_dir,
+            "scaling": {"num_workers": workers, "cpus_per_worker": 1},
+            **changes,
+        }
+    )
+
+
+def measured(run_dir: Path) -> list[dict[str, Any]]:
+    """Metrics without those that depend on the clock."""
+    clock = ("train/images_per_s", "train/data_wait", "seconds")
+    return [
+        {k: v for k, v in line.items() if k not in clock}
+        for line in read_metrics(run_dir / METRICS)
+    ]
+
+
+def test_a_run_leaves_a_loadable_model_metrics_and_a_card(drawn_set: Path, tmp_path: Path) -> None:
+    report = run_training(make_job(drawn_set, tmp_path / "run", 0))
+    root = tmp_path / "run"
+    assert report.epochs == 6
+    assert load_model(root).info.trained["epoch"] == report.best_epoch
+    assert json.loads((root / "report.json").read_text())["items"]["val"]["sources"] >= 1
+    assert "selected on this split" in (root / "MODEL_CARD.md").read_text()
+    assert list((root / "tensorboard").iterdir())
+    assert sorted(p.name for p in (root / "checkpoints").iterdir()) == [
+        "epoch_00004",
+        "epoch_00005",
+    ]
+
+
+def test_a_masked_validation_set_selects_by_iou_and_the_report_says_so(
+    drawn_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos, masks = tmp_path / "photos", tmp_path / "masks"
+    for folder in (photos, masks):
+        folder.mkdir()
+    rng = np.random.default_rng(1)
+    drawn = draw_window(rng, WINDOW, True, draw_training_street(rng, WINDOW))
+    assert cv2.imwrite(str(photos / "street0.png"), drawn.image[..., ::-1])
+    assert cv2.imwrite(str(masks / "street0.png"), drawn.mask.astype(np.uint8) * 255)
+    data = {"root": drawn_set, "val_images": photos, "val_masks": masks}
+    report = run_training(make_job(drawn_set, tmp_path / "run", 0, data=data))
+    lines = [x for x in read_metrics(tmp_path / "run" / METRICS) if x["stage"] != "warmup"]
+    best = max(lines, key=lambda line: line["val/iou"])
+    assert (report.best_epoch, report.score) == (best["epoch"], best["val/iou"])
+    assert "val/score" in best
+    values = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert "masked validation images" in values["selection"]
+    assert "1 of 1 masked validation images are sources" in capsys.readouterr().err
+
+
+def test_validation_images_without_masks_are_refused(drawn_set: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="val_images needs val_masks too"):
+        make_job(drawn_set, tmp_path, 0, data={"root": drawn_set, "val_images": tmp_path})
+
+
+def test_a_finished_run_is_left_as_it_is(
+    drawn_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = make_job(drawn_set, tmp_path / "run", 0)
+    run_training(job)
+    before = (tmp_path / "run" / "model" / "model.safetensors").stat().st_mtime_ns
+    assert run_training(job).already_finished
+    assert "finished already" in capsys.readouterr().err
+    assert (tmp_path / "run" / "model" / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_a_continued_run_equals_an_undisturbed_one(
+    drawn_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_training(make_job(drawn_set, tmp_path / "whole", 0))
+    from jobs.train import loop as train_loop
+
+    write = train_loop.RunFiles.write
+
+    def stop_after_three(self: Any, report: Any) -> None:
+        if report.epoch == 3:
+            raise KeyboardInterrupt
+        write(self, report)
+
+    monkeypatch.setattr(train_loop.RunFiles, "write", stop_after_three)
+    with pytest.raises(KeyboardInterrupt):
+        run_training(make_job(drawn_set, tmp_path / "cut", 0))
+    monkeypatch.setattr(train_loop.RunFiles, "write", write)
+    run_training(make_job(drawn_set, tmp_path / "cut", 0))
+    assert measured(tmp_path / "cut") == measured(tmp_path / "whole")
+    a, b = (tmp_path / name / "model" / "model.safetensors" for name in ("cut", "whole"))
+    assert a.read_bytes() == b.read_bytes()
+
+
+def test_a_truncated_image_is_named_before_training(drawn_set: Path, tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    for folder in ("crack", "road"):
+        (root / folder).mkdir(parents=True)
+        for path in (drawn_set / folder).iterdir():
+            (root / folder / path.name).write_bytes(path.read_bytes())
+    broken = root / "road" / "street0_r0_c0.png"
+    broken.write_bytes(broken.read_bytes()[:2000])
+    with pytest.raises(DataError, match=r"street0_r0_c0\.png"):
+        run_training(make_job(root, tmp_path / "run", 0))
+
+
+# -- on Ray ------------------------------------------------------------------------------------
+
+LONGER = {
+    "train": {
+        **TINY["train"],
+        "epoch_steps": 4,
+        "steps": {"warmup": 8, "adversarial": 8, "detector": 32},
+    }
+}
+"""Epochs of about a second, so that a kill meets them in the middle."""
+
+
+@pytest.fixture(scope="module")
+def two_undisturbed(drawn_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two workers."""
+    run_dir = tmp_path_factory.mktemp("two") / "run"
+    run_training(make_job(drawn_set, run_dir, 2, **LONGER), local=True)
+    return run_dir
+
+
+def assert_close(found: Path, wanted: Path, tolerance: float) -> None:
+    """Metrics of each epoch, and which epoch was best."""
+    for a, b in zip(measured(found), measured(wanted), strict=True):
+        assert a.keys() == b.keys()
+        for key, value in a.items():
+            assert value == pytest.approx(b[key], abs=tolerance), key
+
+
+@pytest.mark.ray
+def test_two_workers_give_the_numbers_of_one(
+    drawn_set: Path, two_undisturbed: Path, tmp_path: Path
+) -> None:
+    run_training(make_job(drawn_set, tmp_path / "one", 0, **LONGER))
+    first = measured(tmp_path / "one")[0]
+    for key, value in measured(two_undisturbed)[0].items():
+        assert value == pytest.approx(first[key], abs=1e-4), key  # later ones round apart
+    assert len(measured(two_undisturbed)) == 12
+
+
+@pytest.mark.ray
+def test_a_killed_worker_of_two_changes_nothing(
+    drawn_set: Path, two_undisturbed: Path, tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    with started(make_job(drawn_set, run_dir, 2, **LONGER), tmp_path) as process:
+        wait_until(lambda: len(read_metrics(run_dir / METRICS)) >= 3, PATIENCE_S)
+        time.sleep(0.3)
+        os.kill(workers_of(process.pid)[-1], signal.SIGKILL)
+        assert process.wait(PATIENCE_S) == 0
+    assert_close(run_dir, two_undisturbed, 1e-4)
+
+
+@pytest.mark.ray
+def test_a_killed_worker_and_a_killed_driver_change_nothing_bit_by_bit(
+    drawn_set: Path, tmp_path: Path
+) -> None:
+    """Checkpoints lie at a URI."""
+    run_dir, place = tmp_path / "run", f"file://{tmp_path}/states"
+    scaling = {"num_workers": 1, "cpus_per_worker": 1, "storage_path": place}
+    job = make_job(drawn_set, run_dir, 1, scaling=scaling, **LONGER)
+    with started(job, tmp_path) as process:
+        for epochs in (2, 5):
+            wait_until(lambda n=epochs: len(read_metrics(run_dir / METRICS)) >= n, PATIENCE_S)  # type: ignore[misc]
+            time.sleep(0.3)
+            victim = workers_of(process.pid)[0] if epochs == 2 else process.pid
+            os.kill(victim, signal.SIGKILL)
+        process.wait()
+    assert len(read_metrics(run_dir / METRICS)) < 12
+    with started(job, tmp_path) as process:
+        assert process.wait(PATIENCE_S) == 0
+    run_training(make_job(drawn_set, tmp_path / "undisturbed", 0, **LONGER))
+    assert measured(run_dir) == measured(tmp_path / "undisturbed")
+    a, b = (p / "model" / "model.safetensors" for p in (run_dir, tmp_path / "undisturbed"))
+    assert a.read_bytes() == b.read_bytes()
+    assert not (run_dir / "checkpoints").exists()
+    kept = {p.name for p in (tmp_path / "states").glob("run-*/checkpoints/*")}
+    best = sorted(measured(run_dir), key=lambda x: (x["val/score"], x["epoch"]))[-2:]
+    assert kept == {f"epoch_{epoch:05d}" for epoch in (*(x["epoch"] for x in best), 11)}
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_killed_node_changes_nothing(
+    drawn_set: Path, two_undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three nodes of one CPU; the one of a worker dies, the third takes its place."""
+    from ray.cluster_utils import Cluster
+
+    run_dir, port = tmp_path / "run", free_port()
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
+    quick = {"health_check_initial_delay_ms": 500, "health_check_period_ms": 500}
+    head = {"num_cpus": 0, "gcs_server_port": port, "_system_config": quick}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        nodes = [cluster.add_node(num_cpus=1) for _ in range(3)]
+        raylets = {node.all_processes["raylet"][0].process.pid: node for node in nodes}
+        job = make_job(drawn_set, run_dir, 2, **LONGER)
+        with started(job, tmp_path, local=False) as process:
+            wait_until(lambda: len(read_metrics(run_dir / METRICS)) >= 3, PATIENCE_S)
+            time.sleep(0.3)
+            hosts = [raylets[parent] for parent in parents_of_workers() if parent in raylets]
+            assert len(hosts) == 2
+            cluster.remove_node(hosts[-1], allow_graceful=False)
+            assert process.wait(PATIENCE_S) == 0
+    finally:
+        cluster.shutdown()
+    assert_close(run_dir, two_undisturbed, 1e-4)
+
+
+@pytest.mark.ray
+def test_ctrl_c_ends_every_process_and_the_same_command_continues(
+    drawn_set: Path, tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    longer = {"train": {**TINY["train"], "steps": {"warmup": 2, "adversarial": 0, "detector": 20}}}
+    with started(make_job(drawn_set, run_dir, 1, **longer), tmp_path) as process:
+        wait_until(lambda: len(read_metrics(run_dir / METRICS)) >= 2, PATIENCE_S)
+        variables = Path(f"/proc/{workers_of(process.pid)[0]}/environ").read_text()
+        assert variables.count("MALLOC_") == len(SETTINGS)  # it keeps what it frees
+        os.kill(process.pid, signal.SIGINT)
+        assert process.wait(60) == 130
+    assert "the same command continues" in (tmp_path / "log").read_text()
+    wait_until(lambda: not session_members(process.pid), 20)
+    assert len(read_metrics(run_dir / METRICS)) < 22
+    assert run_training(make_job(drawn_set, run_dir, 0, **longer)).epochs == 22
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def started(
+    job: TrainJob, folder: Path, *, local: bool = True
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A driver in a session of its own; its stderr goes to folder/log."""
+    (folder / "job.json").write_text(job.model_dump_json(), encoding="utf-8")
+    code = (
+        "import sys; from pathlib import Path; from jobs.train.run import TrainJob, run_training\n"
+        f"job = TrainJob.model_validate_json(Path({str(folder / 'job.json')!r}).read_text())\n"
+        f"try: run_training(job, local={local})\n"
+        "except KeyboardInterrupt: sys.exit(130)\n"
+    )
+    with (folder / "log").open("a") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], stderr=log, start_new_session=True, cwd=Path.cwd()
+        )
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.2)
+
+
+def workers_of(session: int) -> list[int]:
+    """Processes of Ray Train's workers in a session."""
+    return [
+        pid
+        for pid in session_members(session)
+        if b"RayTrainWorker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+
+
+def parents_of_workers() -> list[int]:
+    """Parents (raylets) of all of Ray Train's workers on this machine."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            if b"RayTrainWorker" in (path.parent / "cmdline").read_bytes():
+                found.append(int(path.read_text().rsplit(")", 1)[1].split()[1]))
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found
+
+
+def session_members(session: int) -> list[int]:
+    """Processes that are left of a session."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rsplit(")", 1)[1].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(fields[3]) == session and fields[0] != "Z":
+            found.append(int(path.parent.name))
+    return found

@@ -1,0 +1,87 @@
+"""Panels show the same windows in every epoch and change nothing."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from jobs.train.job import TrainJob
+from jobs.train.loop import PANELS
+from jobs.train.run import run_training
+from wpcrack.data.read import read_image_level
+from wpcrack.training.selection import COLUMNS, GAP_PX, chosen
+from wpcrack.training.trainer import Trainer
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> TrainJob:
+    root = tmp_path_factory.mktemp("set")
+    rng = np.random.default_rng(0)
+    for folder in ("crack", "road"):
+        (root / folder).mkdir()
+        for k in range(12):
+            image = rng.integers(0, 256, (48, 64, 3)).astype(np.uint8)
+            Image.fromarray(image).save(root / folder / f"street{k % 4}_r{k}_c0.png")
+    tiny = {"cam_channels": 8, "recon_channels": 8, "decoder_widths": [8], "detector_channels": 8}
+    return TrainJob.model_validate(
+        {
+            "data": {"root": root},
+            "run_dir": root.parent / "run",
+            "model": {"encoder": "test_efficientnet", "pretrained": "none", **tiny},
+            "train": {
+                "batch_size": 4,
+                "epoch_steps": 1,
+                "val_items": 100,
+                "steps": {"warmup": 1, "adversarial": 1, "detector": 1},
+            },
+            "scaling": {"num_workers": 0, "cpus_per_worker": 1},
+        }
+    )
+
+
+def trainer(job: TrainJob) -> Trainer:
+    return Trainer(job, read_image_level(job.data.root, seed=job.seed))
+
+
+def test_three_of_four_watched_windows_show_a_crack(job: TrainJob) -> None:
+    images = trainer(job).val_images
+    shown = [images.items[k] for k in chosen(images, 4)]
+    assert [item.has_crack for item in shown] == [True, True, True, False]
+    assert len(set(shown)) == 4
+    assert sorted(chosen(images, 100)) == list(range(len(images)))
+
+
+def test_a_panel_holds_image_maps_and_mask_and_leaves_the_training_alone(job: TrainJob) -> None:
+    made = trainer(job)
+    before = copy.deepcopy(made.state_dict()["nets"])
+    draws = torch.get_rng_state()
+    rows = made.panels(4)
+    assert rows.shape == (4, 3, 48, len(COLUMNS) * 64 + (len(COLUMNS) - 1) * GAP_PX)
+    image = made.val_images[chosen(made.val_images, 4)[0]].transpose(2, 0, 1) / 255
+    np.testing.assert_allclose(rows[0, :, :, :64], image, atol=1e-6)
+    assert 0 <= rows.min() <= rows.max() <= 1
+    assert set(rows[:, :, :, -64:].unique().tolist()) <= {0.0, 1.0}
+    assert torch.equal(torch.get_rng_state(), draws)
+    assert all(torch.equal(v, before[k]) for k, v in made.nets.state_dict().items())
+    assert torch.equal(made.panels(4), rows)
+
+
+def test_tensorboard_holds_losses_learning_rates_and_panels_of_every_epoch(job: TrainJob) -> None:
+    run_training(job)
+    found = EventAccumulator(str(job.run_dir / "tensorboard"))
+    found.Reload()
+    scalars = found.Tags()["scalars"]
+    for name in ("train/cls_bce", "train/rec_bce", "train/det_bce", "val/score"):
+        assert name in scalars
+    rates = {name for name in scalars if name.startswith("learning rate/")}
+    assert {name.split("/")[1].split(",")[0] for name in rates} == {
+        *("classifier", "reconstructor", "detector", "joint")
+    }
+    assert found.Tags()["images"] == [PANELS]
+    assert [event.step for event in found.Images(PANELS)] == [1, 2, 3]
+    assert len(found.Scalars("val/score")) == 3

@@ -1,0 +1,174 @@
+"""`wpcrack train --dry-run` says what a training would do, and does nothing."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from typer.testing import CliRunner
+
+import jobs.cli
+from jobs.settings.load import load
+from jobs.train.folder import METRICS, open_run
+from jobs.train.job import TrainJob
+from jobs.train.plan import plan_training
+from wpcrack.config import MethodConfig
+from wpcrack.networks import Networks
+from wpcrack.training.footprint import footprint, kept, on_meta, parameters
+from wpcrack.training.optim import make_optimizers
+from wpcrack.training.stages import STAGES
+
+TINY = {
+    "model": {
+        "encoder": "test_efficientnet",
+        "pretrained": "none",
+        "cam_channels": 8,
+        "recon_channels": 8,
+        "decoder_widths": [8, 8],
+        "detector_channels": 8,
+    },
+    "train": {"batch_size": 8, "epoch_steps": 100, "val_items": 4},
+}
+
+
+@pytest.fixture(scope="module")
+def data_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("set")
+    rng = np.random.default_rng(0)
+    for folder in ("crack", "road"):
+        (root / folder).mkdir()
+        for k in range(8):
+            image = rng.integers(0, 256, (60, 64, 3)).astype(np.uint8)
+            Image.fromarray(image).save(root / folder / f"street{k % 4}_r{k}_c0.png")
+    return root
+
+
+def arguments(data_set: Path, run_dir: Path, *more: str) -> list[str]:
+    (run_dir.parent / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    config = str(run_dir.parent / "tiny.yaml")
+    return ["train", config, f"data.root={data_set}", f"run_dir={run_dir}", "--dry-run", *more]
+
+
+def test_a_dry_run_prints_a_config_that_trains_and_touches_nothing(
+    data_set: Path, tmp_path: Path
+) -> None:
+    result = CliRunner().invoke(jobs.cli.app, arguments(data_set, tmp_path / "run"))
+    assert result.exit_code == 0, result.output
+    values = yaml.safe_load(result.stdout)
+    assert TrainJob.model_validate(values).train.batch_size == 8
+    assert not (tmp_path / "run").exists()
+    for text in (
+        "# run               starts in",
+        "# train             6 crack and 6 road windows of 3 sources",
+        "# val               2 crack and 2 road windows of 1 source; 4 are scored",
+        "# images            64 x 64 px, 8 a batch, 8 for each of 1 worker",
+        "# stage warmup      150 steps in 2 epochs",
+        "# parameters        classifier 0.",
+        "# memory            about 1.",
+        "# warning           only 8 crack items",
+    ):
+        assert text in result.stdout, text
+
+
+def test_a_dry_run_for_programs(data_set: Path, tmp_path: Path) -> None:
+    more = ["--json", "-", "train.steps.warmup=101", "scaling.num_workers=2"]
+    result = CliRunner().invoke(jobs.cli.app, arguments(data_set, tmp_path / "run", *more))
+    values = json.loads(result.stdout)
+    assert values["stages"]["warmup"] == {"steps": 101, "epochs": 2}
+    assert values["steps"] == 101 + 40 + 300
+    assert values["size_px"] == [64, 64]
+    nets = Networks(MethodConfig.model_validate(TINY).model)
+    assert values["parameters"] == {k: parameters(v) for k, v in nets.named_children()}
+    assert set(values["averaged_bytes"]) == set(STAGES)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["data.root=nowhere"], "nowhere is no folder"),
+        (["train.acumulate=2"], r"unknown key train.acumulate on the command line; did you mean"),
+        (["train.accumulate=3"], "in 3 pieces each (train.accumulate); set a multiple of 3"),
+        (["model.pretrained=package"], "holds weights of tf_efficientnet_lite0"),
+        (["model.encoder=nonsense"], "timm cannot build 'nonsense'"),
+        (["model.decoder_widths=[8,8,8,8,8,8]"], "6 levels, which need images of 128 pixels"),
+        (["train.freeze_batchnorm=false", "scaling.num_workers=2"], "freeze_batchnorm=false with"),
+        (["data.val_images=a", "data.val_masks=b"], "a "),
+    ],
+)
+def test_what_would_stop_the_training_is_said_by_the_dry_run(
+    data_set: Path, tmp_path: Path, more: list[str], message: str
+) -> None:
+    result = CliRunner().invoke(jobs.cli.app, arguments(data_set, tmp_path / "run", *more))
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: ")
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_dry_run_says_what_lies_in_the_run_folder(data_set: Path, tmp_path: Path) -> None:
+    def standing(**changes: Any) -> str:
+        return plan_training(job.model_copy(update=changes)).standing
+
+    config = load(TrainJob, None, [f"data.root={data_set}", "run_dir=x"])
+    job = TrainJob.model_validate({**config.model_dump(), **TINY, "run_dir": tmp_path / "run"})
+    assert standing().startswith("starts in")
+    with open_run(job) as root:
+        (root / METRICS).write_text('{"epoch": 0}\n{"epoch": 1}\n')
+    assert standing().endswith("after 2 epochs")
+    assert standing(resume="never").endswith("2 finished epochs there are dropped")
+    result = CliRunner().invoke(jobs.cli.app, arguments(data_set, root, "seed=1"))
+    assert result.exit_code == 1
+    assert "seed: 0 -> 1" in result.stderr
+    values = {"epochs": 2, "best_epoch": 1, "score": 0.5, "seconds": 1.0}
+    (root / "report.json").write_text(json.dumps(values))
+    assert standing().startswith("is finished in")
+
+
+def test_a_dry_run_needs_no_ray(data_set: Path, tmp_path: Path) -> None:
+    before = {name for name in sys.modules if name.split(".")[0] == "ray"}
+    assert CliRunner().invoke(jobs.cli.app, arguments(data_set, tmp_path / "run")).exit_code == 0
+    assert {name for name in sys.modules if name.split(".")[0] == "ray"} == before
+
+
+# -- what is counted ---------------------------------------------------------------------------
+
+
+def test_what_a_forward_pass_keeps_is_counted_without_the_weights() -> None:
+    nets = on_meta(MethodConfig.model_validate(TINY).model)
+    layer = nets.classifier.head.score
+    x = torch.empty(2, 8, 4, 4, device="meta")
+    assert kept(nets, lambda: layer(x))[1] == x.numel() * 4
+    assert kept(nets, lambda: torch.relu(layer(x)))[1] == x.numel() * 4 + 2 * 2 * 16 * 4
+
+
+def test_pieces_recomputing_and_bf16_lower_the_estimate_and_windows_raise_it() -> None:
+    def held(side: int = 64, **train: object) -> int:
+        merged = {**TINY, "train": {**TINY["train"], **train}}  # type: ignore[dict-item]
+        config = MethodConfig.model_validate(merged)
+        return footprint(config, (side, side), 8).activations["adversarial"]
+
+    assert held(accumulate=4) < held(accumulate=2) < held()
+    assert held(recompute=True) < held()
+    assert held(precision="bf16") < 0.6 * held()
+    assert held(128) == pytest.approx(4 * held(), rel=0.05)
+
+
+def test_optimizer_states_and_gradients_are_those_of_the_optimizers() -> None:
+    for kind in ("adamw", "sgd"):
+        config = MethodConfig.model_validate({**TINY, "optim": {"kind": kind}})
+        nets = Networks(config.model)
+        moments = 0
+        for optimizer in make_optimizers(nets, config.optim).named().values():
+            each = 1 if isinstance(optimizer, torch.optim.SGD) else 2
+            groups = optimizer.param_groups
+            moments += each * sum(p.numel() for g in groups for p in g["params"])
+        found = footprint(config, (64, 64), 8)
+        assert found.optimizers == 4 * moments
+        assert found.weights == 4 * (2 * parameters(nets) + parameters(nets.classifier))

@@ -1,0 +1,228 @@
+"""The search space of a sweep is checked before anything starts; samplers keep to it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from jobs.settings.load import key_names, load, shipped_configs
+from jobs.tune.folder import Trial
+from jobs.tune.job import AshaConfig, Dimension, Space, TuneJob, read_space
+from jobs.tune.results import importances
+from jobs.tune.sampler import Told, Tpe, make_sampler
+from jobs.tune.sweep import Halving
+from wpcrack.errors import ConfigError
+
+TUNE_YAML = next(path for path in shipped_configs() if path.stem == "tune")
+
+
+def job(space: dict[str, Any], **tune: Any) -> TuneJob:
+    return TuneJob.model_validate(
+        {"data": {"root": "set"}, "run_dir": "run", "tune": {"space": space, **tune}}
+    )
+
+
+def space(entries: dict[str, Any]) -> Space:
+    return read_space(job(entries))
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({}, "tune.space is empty"),
+        ({"optim.haed_lr": {"choice": [1]}}, r"unknown key optim\.haed_lr; did you mean optim"),
+        ({"optin.head_lr": {"uniform": [0.1, 0.2]}}, r"unknown key optin\.head_lr; did you mean"),
+        ({"optim.head_lr": {"choice": [1e-3, "high"]}}, r"head_lr is 'high', but must be a val"),
+        ({"optim.head_lr": {"uniform": [0, 0.1]}}, r"head_lr is 0, but must be greater than 0"),
+        ({"erase.grid": {"uniform": [8, 32]}}, r"grid is 17\.168, but must be a valid integer"),
+        ({"erase.grid": {"randint": [8, 100]}}, r"grid is 100, but must be less than"),
+        ({"model.paam.kernel_length": {"randint": [3, 9]}}, r"kernel_length: 4 has no center"),
+        ({"pseudo_label.refiners": {"choice": [["darknes"]]}}, r"refiners\[0\] is 'darknes'"),
+        ({"seed": {"grid": [1, 2]}}, r"tune\.space\.seed.*write one of choice"),
+        ({"seed": {"choice": []}}, r"write choice: \[value"),
+        ({"seed": {"choice": 3}}, r"write choice: \[value"),
+        ({"seed": 3}, r"tune\.space\.seed is 3; write one of"),
+        ({"losses.rec_full": {"uniform": [2, 1]}}, r"give two numbers \[low, high\]"),
+        ({"losses.rec_full": {"uniform": [0, float("inf")]}}, r"give two numbers"),
+        ({"losses.rec_full": {"loguniform": [0, 1]}}, r"loguniform needs low > 0"),
+        ({"losses.rec_full": {"uniform": [0, 1], "step": 2}}, r"step is 2"),
+        ({"train.batch_size": {"randint": [2, 8.5]}}, r"randint takes whole numbers"),
+        ({"run_dir": {"choice": ["a", "b"]}}, r"run_dir is the same for all trials"),
+        ({"scaling.num_workers": {"choice": [1, 2]}}, r"is the same for all trials"),
+    ],
+)  # fmt: skip
+def test_a_wrong_space_is_one_sentence_that_names_the_key(
+    entries: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        space(entries)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_shipped_space_covers_the_method_and_every_sweep_setting_is_written_out() -> None:
+    shipped = load(TuneJob, TUNE_YAML, ["data.root=d", "run_dir=r"])
+    keys = read_space(shipped).keys
+    for part in ("model.paam.", "losses.ceccm", "losses.cls", "erase.", "optim.", "pseudo_label."):
+        assert any(key.startswith(part) for key in keys), part
+    text = TUNE_YAML.read_text("utf-8")
+    for key in key_names(TuneJob):
+        if key.startswith("tune."):
+            assert f"{key.rpartition('.')[2]}:" in text, key
+
+
+def test_overrides_change_and_remove_single_keys_of_the_space() -> None:
+    given = ["tune.space.erase.grid=null", "tune.space.optim.head_lr={choice: [1e-3]}"]
+    changed = load(TuneJob, TUNE_YAML, ["data.root=d", "run_dir=r", *given])
+    by_key = {d.key: d for d in read_space(changed).dimensions}
+    assert "erase.grid" not in by_key
+    assert by_key["optim.head_lr"].values == (1e-3,)
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "grid"])
+def test_the_first_trial_has_the_defaults(sampler: str) -> None:
+    made = job({"erase.grid": {"choice": [8, 16]}}, sampler=sampler)
+    suggest, _ = make_sampler(made, read_space(made))
+    assert suggest(0, []) == {"erase.grid": 16}
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_suggestions_repeat_for_one_seed_lie_in_range_and_go_together(sampler: str) -> None:
+    entries = {
+        "pseudo_label.cam_crack": {"uniform": [0.1, 0.6]},
+        "pseudo_label.cam_road": {"uniform": [0.1, 0.6]},
+        "optim.head_lr": {"loguniform": [1e-4, 1e-2]},
+        "erase.grid": {"randint": [4, 20], "step": 4},
+        "pseudo_label.refiners": {"choice": [["darkness"], ["darkness", "par"]]},
+    }
+    made = job(entries, sampler=sampler, startup=2, trials=8)
+    read = read_space(made)
+    runs = []
+    for _ in range(2):
+        suggest, total = make_sampler(made, read)
+        told: list[Told] = []
+        for number in range(total):
+            params = suggest(number, told)
+            assert params is not None
+            assert read.allows(params)
+            status = ("finished", "stopped", "failed", "running")[number % 4]
+            told.append(Told(params, status, [0.1 * number, float("nan")]))  # type: ignore[arg-type]
+        runs.append([t.params for t in told])
+    assert runs[0] == runs[1]
+    for params in runs[0][1:]:
+        assert all(d.holds(params[d.key]) for d in read.dimensions)
+        assert params["pseudo_label.cam_road"] <= params["pseudo_label.cam_crack"]
+        assert isinstance(params["erase.grid"], int)
+    assert len({str(p) for p in runs[0]}) == 8
+
+
+def test_tpe_learns_where_scores_are_high() -> None:
+    read = space({"losses.rec_full": {"uniform": [0.0, 1.0]}, "erase.grid": {"choice": [8, 16]}})
+    sampler, told = Tpe(read, seed=0, startup=8), []
+    for number in range(30):
+        params = sampler(number, told)
+        score = -abs(params["losses.rec_full"] - 0.8) - 0.3 * (params["erase.grid"] == 16)
+        told.append(Told(params, "finished", [score]))
+    late = [t.params for t in told[20:]]
+    assert np.mean([abs(p["losses.rec_full"] - 0.8) for p in late]) < 0.15
+    assert Counter(p["erase.grid"] for p in late)[8] >= 8
+
+
+def test_a_space_without_settings_that_go_together_is_refused() -> None:
+    impossible = {
+        "pseudo_label.cam_crack": {"uniform": [0.2, 0.3]},
+        "pseudo_label.cam_road": {"uniform": [0.4, 0.5]},
+    }
+    suggest, _ = make_sampler(job(impossible, sampler="random"), space(impossible))
+    with pytest.raises(ConfigError, match="no settings that go together"):
+        suggest(1, [])
+
+
+def test_a_grid_has_every_combination_once_the_defaults_first() -> None:
+    entries = {
+        "pseudo_label.cam_crack": {"choice": [0.3, 0.5]},
+        "pseudo_label.cam_road": {"uniform": [0.2, 0.4], "step": 0.1},
+    }
+    made = job(entries, sampler="grid")
+    suggest, total = make_sampler(made, read_space(made))
+    found = [suggest(number, []) for number in range(total)]
+    assert suggest(total, []) is None
+    pairs = [(p["pseudo_label.cam_crack"], p["pseudo_label.cam_road"]) for p in found if p]
+    assert pairs == [(0.5, 0.2), (0.3, 0.2), (0.3, 0.3), (0.5, 0.3), (0.5, 0.4)]
+
+
+@pytest.mark.parametrize(
+    ("entry", "trials", "message"),
+    [
+        ({"uniform": [0.1, 0.2]}, None, r"cannot list losses\.rec_full"),
+        ({"choice": [0.1, 0.2, 0.3]}, 2, "3 combinations and tune.trials is 2"),
+    ],
+)
+def test_a_grid_that_cannot_be_run_whole_is_refused(
+    entry: dict[str, Any], trials: int | None, message: str
+) -> None:
+    made = job({"losses.rec_full": entry}, sampler="grid", trials=trials)
+    with pytest.raises(ConfigError, match=message):
+        make_sampler(made, read_space(made))
+
+
+def epoch(number: int, score: float, stage: str = "detector") -> dict[str, Any]:
+    return {"epoch": number, "stage": stage, "val/score": score}
+
+
+def test_asha_stops_the_weaker_half_after_its_grace_but_never_the_defaults() -> None:
+    halving = Halving(AshaConfig(grace=2, factor=2))
+    assert not any(halving.stops(1, epoch(k, 0.9)) for k in range(3))
+    assert not any(halving.stops(2, epoch(k, 0.1, "warmup")) for k in range(9))
+    assert not halving.stops(2, epoch(9, 0.1))  # within its grace
+    assert not halving.stops(2, epoch(9, 0.1))  # told again after a restart
+    assert halving.stops(2, epoch(10, 0.1))
+    assert not any(halving.stops(0, epoch(k, 0.0)) for k in range(5))
+    off = Halving(AshaConfig(enabled=False))
+    assert not any(off.stops(n, epoch(k, -n)) for n in range(5) for k in range(5))
+
+
+def test_asha_judges_by_masked_iou_where_there_is_one() -> None:
+    halving = Halving(AshaConfig(grace=1))
+    halving.stops(1, {**epoch(0, 0.1), "val/iou": 0.8})
+    assert halving.stops(2, {**epoch(0, 0.9), "val/iou": 0.2})
+
+
+def trial(number: int, params: dict[str, Any], score: float, status: Any = "finished") -> Trial:
+    return Trial(number, params, status, ({**epoch(0, score), "seconds": 1.0},))
+
+
+def test_importance_finds_the_setting_that_matters_and_owns_to_chance() -> None:
+    rng = np.random.default_rng(1)
+    dimensions = [Dimension("a", "uniform", (), 0, 1), Dimension("b", "choice", ("x", "y"))]
+    dimensions.append(Dimension("c", "uniform", (), 0, 1))
+    trials = []
+    for number in range(20):
+        params = {"a": rng.random(), "b": "xy"[number % 2], "c": rng.random()}
+        trials.append(trial(number, params, -params["a"]))
+    first, *others = importances(dimensions, trials)
+    assert (first.key, first.sign) == ("a", -1)
+    assert first.strength == pytest.approx(1.0)
+    assert first.is_clear
+    assert not any(one.is_clear for one in others)
+    assert importances(dimensions, trials[:4]) == []
+
+
+def test_importance_of_a_choice_needs_no_order() -> None:
+    dimension = Dimension("b", "choice", (["x"], ["y"], ["z"]))
+    scores = {"x": 0.1, "y": 0.9, "z": 0.2}
+    trials = [trial(n, {"b": ["xyz"[n % 3]]}, scores["xyz"[n % 3]]) for n in range(12)]
+    (one,) = importances([dimension], trials)
+    assert (one.sign, one.strength) == (0, pytest.approx(1.0))
+    assert one.is_clear
+
+
+def test_the_plan_of_the_shipped_sweep_is_read_without_data(tmp_path: Path) -> None:
+    from jobs.tune.run import plan_text
+
+    text = plan_text(load(TuneJob, TUNE_YAML, ["data.root=nowhere", f"run_dir={tmp_path}/s"]))
+    assert text.startswith("20 trials (tpe), trial 0 with the defaults")
+    assert not (tmp_path / "s").exists()

@@ -1,0 +1,446 @@
+"""A sweep ends with right results whatever happens to its trials, its driver or its workers."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+import jobs.cli
+from jobs.settings.load import load
+from jobs.train.folder import METRICS, REPORT, open_run, read_metrics
+from jobs.train.run import TrainJob, Watch, run_training
+from jobs.tune import trials as tune_local
+from jobs.tune.adapters import Decisions, Suggestions
+from jobs.tune.folder import JOURNAL, SWEEP, read_trials, trial_folder
+from jobs.tune.job import TuneJob
+from jobs.tune.run import run_tune
+from jobs.tune.status import read_status
+from jobs.tune.sweep import Sweep
+from jobs.tune.trials import at_once, worker_slots
+from wpcrack.errors import ConfigError, DataError, TrainingError, WpcrackError
+
+TINY: dict[str, Any] = {
+    "model": {
+        "encoder": "test_efficientnet",
+        "pretrained": "none",
+        "cam_channels": 8,
+        "recon_channels": 8,
+        "decoder_widths": [8, 8],
+        "detector_channels": 8,
+    },
+    "train": {
+        "steps": {"warmup": 1, "adversarial": 1, "detector": 3},
+        "epoch_steps": 1,
+        "batch_size": 4,
+        "val_items": 4,
+    },
+}
+SPACE = {
+    "losses.rec_full": {"uniform": [0.0, 1.0]},
+    "erase.grid": {"choice": [8, 16, 32]},
+    "pseudo_label.refiners": {"choice": [["darkness"], ["darkness", "par"]]},
+}
+
+
+@pytest.fixture(scope="module")
+def data_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("set")
+    rng = np.random.default_rng(0)
+    for folder, dark in (("crack", 40), ("road", 0)):
+        (root / folder).mkdir()
+        for k in range(8):
+            image = rng.integers(100, 160, (64, 64, 3)).astype(np.uint8)
+            image[:, 30:33] -= np.uint8(dark)
+            Image.fromarray(image).save(root / folder / f"street{k % 4}_r{k}_c{dark}.png")
+    return root
+
+
+def make_job(root: Path, run_dir: Path, workers: int = 0, **changes: Any) -> TuneJob:
+    tune = {"space": SPACE, "trials": 6, "startup": 2, **changes.pop("tune", {})}
+    return TuneJob.model_validate(
+        {
+            **TINY,
+            "data": {"root": root},
+            "run_dir": run_dir,
+            "scaling": {"num_workers": workers, "cpus_per_worker": 1},
+            "tune": tune,
+            **changes,
+        }
+    )
+
+
+class Drawn:
+    """Takes the training's place: a score that follows from the settings, epoch by epoch."""
+
+    def __init__(self) -> None:
+        self.epochs: list[tuple[int, int]] = []
+        self.at: dict[tuple[int, int], BaseException] = {}
+
+    def __call__(self, job: TrainJob, *, watch: Watch) -> None:
+        number = int(job.run_dir.name)
+        job.run_dir.mkdir(parents=True, exist_ok=True)
+        lines = read_metrics(job.run_dir / METRICS)
+        for epoch in range(len(lines), 5):
+            if (number, epoch) in self.at:
+                raise self.at.pop((number, epoch))
+            self.epochs.append((number, epoch))
+            line = {
+                "epoch": epoch,
+                "stage": "warmup" if epoch == 0 else "detector",
+                "seconds": 2.0,
+                "val/score": 0.0 if epoch == 0 else job.losses.rec_full + 0.01 * epoch,
+            }
+            with (job.run_dir / METRICS).open("a") as file:
+                file.write(json.dumps(line) + "\n")
+            assert watch.after_epoch is not None
+            watch.after_epoch(line)
+        (job.run_dir / REPORT).write_text("{}")
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> Drawn:
+    made = Drawn()
+    monkeypatch.setattr(tune_local, "run_training", made)
+    return made
+
+
+def rows(run_dir: Path) -> list[dict[str, str]]:
+    with (run_dir / "results.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_sweep_leaves_a_table_a_config_a_picture_and_a_report(
+    data_set: Path, tmp_path: Path, drawn: Drawn
+) -> None:
+    drawn.at[3, 2] = TrainingError("the loss cls_bce is not finite\nin detail")
+    drawn.at[4, 1] = MemoryError("32 GiB")
+    status = run_tune(make_job(data_set, tmp_path / "sweep"))
+    root, table = tmp_path / "sweep", rows(tmp_path / "sweep")
+    assert [row["trial"] for row in table] == ["0", "1", "2", "3", "4", "5"]
+    assert (table[0]["status"], table[0]["losses.rec_full"]) == ("finished", "0.2")
+    assert json.loads(table[0]["score_per_epoch"]) == [0.21, 0.22, 0.23, 0.24]
+    assert (table[0]["epochs"], table[0]["best_epoch"], table[0]["seconds"]) == ("5", "4", "10.0")
+    assert table[3]["error"] == "TrainingError: the loss cls_bce is not finite"
+    assert table[4]["error"] == "MemoryError: 32 GiB"
+    assert (table[3]["status"], table[3]["score"]) == ("failed", "")
+    assert {row["status"] for row in table} == {"finished", "stopped", "failed"}
+    best = max((row for row in table if row["score"]), key=lambda row: float(row["score"]))
+    chosen = load(TrainJob, root / "best.yaml")
+    assert chosen.losses.rec_full == pytest.approx(float(best["losses.rec_full"]), abs=1e-5)
+    assert chosen.data.root == data_set.absolute()
+    assert chosen.run_dir == tmp_path / "sweep-best"
+    assert load(TrainJob, root / "best.yaml", ["run_dir=elsewhere"]).run_dir == Path("elsewhere")
+    with Image.open(root / "sweep.png") as picture:
+        assert picture.size[0] == 1000
+    report = json.loads((root / REPORT).read_text())
+    assert (report["objective"], report["trials"]) == ("label-free score", 6)
+    assert (status.failed, status.is_complete, status.is_running) == (2, True, False)
+
+
+def test_an_interrupted_sweep_ends_as_an_undisturbed_one_and_repeats_no_epoch(
+    data_set: Path, tmp_path: Path, drawn: Drawn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_tune(make_job(data_set, tmp_path / "whole"))
+    whole, drawn.epochs = list(drawn.epochs), []
+    for place in ((1, 0), (2, 3), (4, 2)):
+        drawn.at[place] = KeyboardInterrupt()
+        with pytest.raises(KeyboardInterrupt):
+            run_tune(make_job(data_set, tmp_path / "cut"))
+        assert "the same command continues" in capsys.readouterr().err
+        with (tmp_path / "cut" / JOURNAL).open("a") as file:
+            file.write('{"trial": 9, "par')  # a crash while noting
+    run_tune(make_job(data_set, tmp_path / "cut"))
+    assert drawn.epochs == whole
+    assert rows(tmp_path / "cut") == rows(tmp_path / "whole")
+
+
+def test_a_finished_sweep_says_so_and_goes_on_with_more_trials(
+    data_set: Path, tmp_path: Path, drawn: Drawn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_tune(make_job(data_set, tmp_path / "sweep", tune={"trials": 2}))
+    drawn.epochs.clear()
+    assert run_tune(make_job(data_set, tmp_path / "sweep", tune={"trials": 2})).is_complete
+    assert "finished already" in capsys.readouterr().err
+    assert drawn.epochs == []
+    assert run_tune(make_job(data_set, tmp_path / "sweep", tune={"trials": 3})).total == 3
+    assert {number for number, _ in drawn.epochs} == {2}
+
+
+def test_failed_trials_are_run_again_only_on_request(
+    data_set: Path, tmp_path: Path, drawn: Drawn
+) -> None:
+    drawn.at[1, 1] = MemoryError()
+    first = {"trials": 2, "asha": {"enabled": False}}
+    assert run_tune(make_job(data_set, tmp_path / "sweep", tune=first)).failed == 1
+    assert run_tune(make_job(data_set, tmp_path / "sweep", tune=first)).failed == 1
+    again = run_tune(make_job(data_set, tmp_path / "sweep", tune={**first, "retry_failed": True}))
+    assert (again.failed, again.finished) == (0, 2)
+
+
+def test_every_trial_has_the_seed_of_the_sweep_unless_seeds_are_searched(
+    data_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds: list[int] = []
+
+    class Noting(Drawn):
+        def __call__(self, job: TrainJob, *, watch: Watch) -> None:
+            seeds.append(job.seed)
+            super().__call__(job, watch=watch)
+
+    monkeypatch.setattr(tune_local, "run_training", Noting())
+    run_tune(make_job(data_set, tmp_path / "one", seed=7, tune={"trials": 3}))
+    space = {**SPACE, "seed": {"choice": [7, 8, 9]}}
+    run_tune(make_job(data_set, tmp_path / "all", seed=7, tune={"trials": 6, "space": space}))
+    assert seeds[:4] == [7, 7, 7, 7]  # the defaults of the second sweep are its first trial
+    assert len(set(seeds[4:])) > 1
+    assert [row["seed"] for row in rows(tmp_path / "one")] == ["7", "7", "7"]
+    assert [row["seed"] for row in rows(tmp_path / "all")] == [str(seed) for seed in seeds[3:]]
+
+
+def test_a_trial_that_really_diverges_is_noted_and_the_others_are_not_touched(
+    data_set: Path, tmp_path: Path
+) -> None:
+    space = {"optim.head_lr": {"choice": [2e-3, 1e30, 1e-3]}}
+    tune = {"space": space, "sampler": "grid", "trials": None, "asha": {"enabled": False}}
+    status = run_tune(make_job(data_set, tmp_path / "sweep", tune=tune))
+    table = rows(tmp_path / "sweep")
+    assert [row["status"] for row in table] == ["finished", "failed", "finished"]
+    assert table[1]["error"].startswith("TrainingError: ")
+    assert "not finite" in table[1]["error"]
+    assert (status.failed, status.is_complete) == (1, True)
+
+
+def test_another_config_in_the_same_folder_is_refused(
+    data_set: Path, tmp_path: Path, drawn: Drawn
+) -> None:
+    run_tune(make_job(data_set, tmp_path / "sweep", tune={"trials": 1}))
+    with pytest.raises(ConfigError, match=r"holds a sweep of other settings.*seed: 0 -> 1"):
+        run_tune(make_job(data_set, tmp_path / "sweep", seed=1, tune={"trials": 1}))
+    other = {"trials": 1, "space": {"erase.grid": {"choice": [8]}}}
+    with pytest.raises(ConfigError, match=r"tune\.space"):
+        run_tune(make_job(data_set, tmp_path / "sweep", tune=other))
+    run_tune(make_job(data_set, tmp_path / "sweep", seed=1, resume="never", tune={"trials": 1}))
+    (tmp_path / "sweep" / "thesis.docx").write_text("precious")
+    with pytest.raises(ConfigError, match=r"thesis\.docx, which is not of a sweep"):
+        run_tune(make_job(data_set, tmp_path / "sweep", resume="never"))
+
+
+@pytest.mark.parametrize("error", [DataError("an image is odd"), ConfigError("sides differ")])
+def test_defaults_that_cannot_be_trained_end_the_sweep_with_their_reason(
+    data_set: Path, tmp_path: Path, drawn: Drawn, error: WpcrackError
+) -> None:
+    drawn.at[0, 0] = error
+    with pytest.raises(type(error), match=str(error)):
+        run_tune(make_job(data_set, tmp_path / "sweep"))
+    assert drawn.epochs == []
+
+
+def test_a_sweep_without_any_score_is_an_error(
+    data_set: Path, tmp_path: Path, drawn: Drawn
+) -> None:
+    drawn.at = {(k, 1): TrainingError("not finite") for k in range(2)}
+    with pytest.raises(TrainingError, match=r"no trial .* not finite.*retry_failed"):
+        run_tune(make_job(data_set, tmp_path / "sweep", tune={"trials": 2}))
+    assert not (tmp_path / "sweep" / REPORT).exists()
+
+
+def test_status_counts_without_disturbing(data_set: Path, tmp_path: Path, drawn: Drawn) -> None:
+    root, seen = tmp_path / "sweep", []
+    drawn.at[2, 2] = KeyboardInterrupt()
+    call = drawn.__call__
+
+    def looking(job: TrainJob, *, watch: Watch) -> None:
+        seen.append(read_status(root))
+        call(job, watch=watch)
+
+    tune_local.run_training = looking  # type: ignore[assignment]  # restored with the fixture
+    with pytest.raises(KeyboardInterrupt):
+        run_tune(make_job(data_set, root))
+    assert [s.finished + s.stopped for s in seen] == [0, 1, 2]
+    assert all(s.is_running and s.unfinished == 1 for s in seen)
+    result = CliRunner().invoke(jobs.cli.app, ["tune", "--status", str(root), "--json", "-"])
+    values = json.loads(result.stdout)
+    assert (values["total"], values["unfinished"], values["is_running"]) == (6, 1, False)
+    assert values["best"][0]["score"] >= values["best"][1]["score"]
+    text = CliRunner().invoke(jobs.cli.app, ["tune", "--status", str(root)]).stdout
+    assert "2/6 trials ended" in text
+    assert "not running" in text
+
+
+def test_status_of_no_sweep_is_one_sentence(tmp_path: Path) -> None:
+    result = CliRunner().invoke(jobs.cli.app, ["tune", "--status", str(tmp_path)])
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"error: {tmp_path} holds no sweep")
+
+
+def test_workers_are_counted_by_node_so_that_trials_cannot_starve_each_other() -> None:
+    nodes = [{"CPU": 6.0, "GPU": 1.0}, {"CPU": 7.0}, {"CPU": 3.0, "GPU": 4.0}, {}]
+    job = make_job(Path("set"), Path("run"))
+    four = job.model_copy(update={"scaling": job.scaling.model_copy(update={"cpus_per_worker": 4})})
+    assert worker_slots(job, nodes) == 16
+    assert worker_slots(four, nodes) == 2
+    gpu = job.model_copy(update={"scaling": job.scaling.model_copy(update={"use_gpu": True})})
+    assert worker_slots(gpu, nodes) == 4
+
+
+@pytest.mark.parametrize(
+    ("wish", "room", "want"), [(None, 3, 3), (2, 3, 2), (None, 9, 4), (None, None, 4), (4, None, 4)]
+)
+def test_as_many_trials_run_at_once_as_all_their_workers_fit(
+    monkeypatch: pytest.MonkeyPatch, wish: int | None, room: int | None, want: int
+) -> None:
+    nodes = [{"Alive": True, "Resources": {"CPU": cpus}} for cpus in (5.0, 4.0)]
+    nodes.append({"Alive": False, "Resources": {"CPU": 64.0}})
+    monkeypatch.setattr("ray.nodes", lambda: nodes)
+    assert at_once(make_job(Path("set"), Path("run"), 2, tune={"concurrent": wish}), room) == want
+
+
+def test_more_trials_at_once_than_fit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray.nodes", lambda: [{"Alive": True, "Resources": {"CPU": 5.0}}])
+    with pytest.raises(ConfigError, match=r"room for 5 workers of 1 CPU, 3 trials .* need 6"):
+        at_once(make_job(Path("set"), Path("run"), 2, tune={"concurrent": 3}), None)
+    with pytest.raises(ConfigError, match=r"1 trials at once need 8"):
+        at_once(make_job(Path("set"), Path("run"), 8, train={"batch_size": 8}), None)
+
+
+class RayTrial:
+    """What Ray Tune hands to a scheduler."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.config = config
+
+    def get_error(self) -> Exception:
+        return RuntimeError("actor died\nout of memory")
+
+
+def test_ray_tune_asks_the_sweep_and_every_end_is_noted(data_set: Path, tmp_path: Path) -> None:
+    job = make_job(data_set, tmp_path / "sweep", 1)
+    with open_run(job, SWEEP) as root:
+        sweep = Sweep(job, root)
+        decisions = Decisions(sweep)
+        suggestions = Suggestions(sweep, decisions)
+        trials = [RayTrial(suggestions.suggest(str(k))) for k in range(4)]
+        assert [TrainJob.model_validate_json(t.config["job"]).run_dir for t in trials] == [
+            trial_folder(root, k) for k in range(4)
+        ]
+        lines = [{"epoch": k, "stage": "detector", "val/score": 0.5} for k in range(3)]
+        for line in lines:
+            assert decisions.on_trial_result(None, trials[1], line) == "CONTINUE"
+        weak = [decisions.on_trial_result(None, trials[2], {**x, "val/score": 0}) for x in lines]
+        assert weak == ["CONTINUE", "CONTINUE", "STOP"]
+        decisions.on_trial_complete(None, trials[2], {})  # Ray says so of stopped trials too
+        decisions.on_trial_complete(None, trials[1], {})
+        decisions.on_trial_error(None, trials[3])
+        failure = {"error": "DataError: an image is odd", "is_users": True}
+        decisions.on_trial_result(None, trials[0], failure)
+        decisions.on_trial_complete(None, trials[0], failure)
+        ends = [(t.status, t.error) for t in read_trials(root)]
+        assert ends[:3] == [("failed", failure["error"]), ("finished", ""), ("stopped", "")]
+        assert ends[3] == ("failed", "the process of the trial died (out of memory)")
+        assert "defaults cannot be trained: DataError: an image is odd" in str(decisions.fatal)
+        assert suggestions.suggest("4") == "FINISHED"
+
+
+@pytest.mark.ray
+def test_a_sweep_killed_in_the_middle_is_continued_and_its_best_config_trains(
+    data_set: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "sweep"
+    tune = {"trials": 4, "concurrent": 2, "asha": {"grace": 2}}
+    job = make_job(data_set, root, 1, tune=tune)
+    (tmp_path / "job.json").write_text(job.model_dump_json(), encoding="utf-8")
+    command = sweeping(tmp_path / "job.json")
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(command, stderr=log, stdout=log, start_new_session=True)
+        wait_until(lambda: bool(ended(root)) or process.poll() is not None, 400)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        before = {t.number: t for t in read_trials(root)}
+        assert len(before) >= 2
+        assert all(t.status != "failed" for t in before.values()), rows(root)
+        subprocess.run(command, stderr=log, stdout=log, check=True, timeout=400)
+    wait_until(lambda: not trainers_of(process.pid), 20)
+    after = {t.number: t for t in read_trials(root)}
+    assert sorted(after) == [0, 1, 2, 3]
+    assert all(t.status in ("finished", "stopped") for t in after.values()), rows(root)
+    for number, trial in before.items():
+        assert after[number].params == trial.params
+        if trial.status != "running":
+            assert after[number].lines == trial.lines  # the time in them too: not run again
+    assert [line["epoch"] for line in after[0].lines] == [0, 1, 2, 3, 4]
+    assert not trial_folder(root, 0).joinpath("checkpoints").exists()
+    chosen = load(TrainJob, root / "best.yaml", ["scaling.num_workers=0"])
+    assert run_training(chosen).epochs == 5
+
+
+@pytest.mark.ray
+def test_a_trial_whose_worker_dies_is_noted_and_the_sweep_goes_on(
+    data_set: Path, tmp_path: Path
+) -> None:
+    """As the kernel does when memory is short."""
+    root = tmp_path / "sweep"
+    tune = {"trials": 2, "concurrent": 1, "asha": {"enabled": False}}
+    scaling = {"num_workers": 1, "cpus_per_worker": 1, "max_failures": 0}
+    job = make_job(data_set, root, tune=tune, scaling=scaling)
+    (tmp_path / "job.json").write_text(job.model_dump_json(), encoding="utf-8")
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(
+            sweeping(tmp_path / "job.json"), stderr=log, stdout=log, start_new_session=True
+        )
+        first = trial_folder(root, 0) / METRICS
+        wait_until(lambda: first.is_file() or process.poll() is not None, 400)
+        for pid in trainers_of(process.pid, b"RayTrainWorker"):
+            os.kill(pid, signal.SIGKILL)
+        assert process.wait(400) == 0, (tmp_path / "log").read_text()
+    table = rows(root)
+    assert [row["status"] for row in table] == ["failed", "finished"]
+    assert "the workers failed" in table[0]["error"]
+    assert (root / "best.yaml").is_file()
+
+
+def sweeping(job: Path) -> list[str]:
+    """A process that runs a sweep."""
+    code = (
+        "from pathlib import Path; from jobs.tune.run import TuneJob, run_tune\n"
+        f"job = TuneJob.model_validate_json(Path({str(job)!r}).read_text())\n"
+        "run_tune(job, local=True)\n"
+    )
+    return [sys.executable, "-c", code]
+
+
+def ended(root: Path) -> list[int]:
+    return [t.number for t in read_trials(root) if t.status != "running"]
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.2)
+
+
+def trainers_of(session: int, *names: bytes) -> list[int]:
+    """Processes of a session that run trials, or that have one of these names."""
+    found, wanted = [], names or (b"Train", b"trial")
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rsplit(")", 1)[1].split()
+            command = (path.parent / "cmdline").read_bytes()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(fields[3]) == session and any(name in command for name in wanted):
+            found.append(int(path.parent.name))
+    return found

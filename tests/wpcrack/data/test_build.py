@@ -1,0 +1,322 @@
+"""Building image-level sets: labels follow the rule, sources stay whole, nothing is overwritten."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from wpcrack.data.build import label_windows
+from wpcrack.data.folder import replaced_folder
+from wpcrack.data.images import read_rgb
+from wpcrack.data.manifest import COLUMNS, hold_out
+from wpcrack.data.read import BuildOptions, build_image_level, read_image_level
+from wpcrack.errors import ConfigError, DataError
+
+DATA = Path(__file__).parents[4] / "shared" / "data"
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten photographs of 128 x 192 with a crack through their left half, and two without."""
+    root = tmp_path_factory.mktemp("drawn")
+    for name in ("images", "masks", "road"):
+        (root / name).mkdir()
+    rng = np.random.default_rng(0)
+    for k in range(12):
+        image = rng.integers(90, 160, (128, 192, 3), np.uint8)
+        mask = np.zeros((128, 192), np.uint8)
+        if k < 10:
+            mask[:, 20 + k : 24 + k] = 255
+            image[mask > 0] //= 4
+            Image.fromarray(mask).save(root / "masks" / f"p{k}_mask.png")
+        Image.fromarray(image).save(root / ("images" if k < 10 else "road") / f"p{k}.png")
+    return root
+
+
+@pytest.fixture
+def built(drawn: Path, tmp_path: Path) -> Path:
+    build_image_level(
+        drawn / "images", drawn / "masks", tmp_path / "set", options=BuildOptions(window=64)
+    )
+    return tmp_path / "set"
+
+
+def tree(root: Path) -> dict[str, bytes]:
+    return {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(16, 90), st.integers(16, 90), st.sampled_from([16, 32, 33, 48]), st.integers(0, 99)
+)
+def test_window_labels_equal_counting_pixels(h: int, w: int, n: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    mask = np.zeros((h, w), bool)
+    mask[rng.integers(0, h, 12), rng.integers(0, w, 12)] = True
+    mask[rng.integers(0, h)] |= rng.random(w) < rng.random()
+    b, crack, road = n // 16, [], []
+    for r in range(0, h - n + 1, n // 2):
+        for c in range(0, w - n + 1, n // 2):
+            if mask[r + b : r + n - b, c + b : c + n - b].sum() > 0.47 * n:
+                crack.append([r, c])
+            if not mask[max(r - b, 0) : r + n + b, max(c - b, 0) : c + n + b].any():
+                road.append([r, c])
+    labels = label_windows(mask, n)
+    assert (labels.crack.tolist(), labels.road.tolist()) == (crack, road)
+
+
+@given(
+    st.dictionaries(
+        st.text("abc123", min_size=1), st.sets(st.sampled_from(["crack", "road"]), min_size=1)
+    ),
+    st.floats(0.01, 0.99),
+    st.integers(0, 9),
+)
+def test_hold_out_takes_its_share_of_each_kind_in_any_order(
+    sources: dict[str, set[str]], fraction: float, seed: int
+) -> None:
+    val = hold_out(sources, fraction, seed)
+    assert val == hold_out(dict(reversed(sources.items())), fraction, seed)
+    for kind in (True, False):
+        names = {name for name, labels in sources.items() if ("crack" in labels) == kind}
+        if len(names) > 1:
+            assert 1 <= len(names & val) < len(names)
+            assert abs(len(names & val) - fraction * len(names)) <= 1
+        else:
+            assert not names & val
+
+
+def test_built_set_is_balanced_cut_from_its_sources_and_reads_back(
+    drawn: Path, built: Path
+) -> None:
+    data = read_image_level(built)
+    assert len(data.items) == len(list(built.glob("*/*.png"))) > 20
+    for items in (data.train, data.val):
+        assert sum(i.has_crack for i in items) * 2 == len(items) > 0
+    assert {i.source for i in data.val}.isdisjoint({i.source for i in data.train})
+    assert len({i.source for i in data.val}) == 2
+    for item in data.items:
+        image = read_rgb(drawn / "images" / f"{item.source}.png")
+        window = image[item.row : item.row + 64, item.col : item.col + 64]
+        np.testing.assert_array_equal(read_rgb(item.path), window)
+        assert item.path.name == f"{item.source}_r{item.row}_c{item.col}.png"
+        assert item.path.parent.name == ("crack" if item.has_crack else "road")
+        assert (window.min() < 45) == item.has_crack
+
+
+def test_manifest_has_the_agreed_columns(built: Path) -> None:
+    header = (built / "manifest.csv").read_text().splitlines()[0]
+    assert header == "file,label,source,row,col,height,width,split"
+    assert header == ",".join(COLUMNS)
+
+
+def test_build_depends_on_content_and_seed_not_on_directory_order(
+    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(name: str, seed: int = 0) -> dict[str, bytes]:
+        options = BuildOptions(window=64, seed=seed, road=drawn / "road")
+        build_image_level(drawn / "images", drawn / "masks", tmp_path / name, options=options)
+        return tree(tmp_path / name)
+
+    first = run("a")
+    listing = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda self: iter(list(listing(self))[::-1]))
+    assert run("b") == first
+    assert run("c", seed=1) != first
+
+
+def test_road_images_join_the_road_class_and_are_split_too(drawn: Path, tmp_path: Path) -> None:
+    options = BuildOptions(window=32, road=drawn / "road")
+    build_image_level(drawn / "images", drawn / "masks", tmp_path / "set", options=options)
+    extra = [i for i in read_image_level(tmp_path / "set").items if i.source in ("p10", "p11")]
+    assert not any(item.has_crack for item in extra)
+    assert {item.split for item in extra} == {"train", "val"}
+
+
+def test_whole_protocol_keeps_each_cracked_image_at_full_size(tmp_path: Path, drawn: Path) -> None:
+    options = BuildOptions(protocol="whole", whole_road_window=64)
+    build_image_level(drawn / "images", drawn / "masks", tmp_path / "set", options=options)
+    items = read_image_level(tmp_path / "set").items
+    cracks = [item for item in items if item.has_crack]
+    assert sorted(item.source for item in cracks) == sorted(f"p{k}" for k in range(10))
+    assert {(item.height, item.width) for item in cracks} == {(128, 192)}
+    assert {(item.height, item.width) for item in items if not item.has_crack} == {(64, 64)}
+    for item in cracks:
+        np.testing.assert_array_equal(
+            read_rgb(item.path), read_rgb(drawn / "images" / f"{item.source}.png")
+        )
+
+
+def test_report_counts_what_was_written(drawn: Path, tmp_path: Path) -> None:
+    report = build_image_level(
+        drawn / "images", drawn / "masks", tmp_path / "set", options=BuildOptions(window=64)
+    )
+    data = read_image_level(tmp_path / "set")
+    for count, items in zip(report.counts, (data.train, data.val), strict=True):
+        assert count.crack == sum(i.has_crack for i in items)
+        assert count.road == sum(not i.has_crack for i in items)
+        assert count.sources == len({i.source for i in items})
+    assert report.identical == ()
+    assert [warning.split()[2] for warning in report.warnings] == ["crack", "road"]
+
+
+def test_identical_images_in_both_splits_are_reported(drawn: Path, tmp_path: Path) -> None:
+    images, masks = tmp_path / "i", tmp_path / "m"
+    images.mkdir()
+    masks.mkdir()
+    for k in range(6):
+        shutil.copy(drawn / "images" / "p0.png", images / f"q{k}.png")
+        shutil.copy(drawn / "masks" / "p0_mask.png", masks / f"q{k}.png")
+    report = build_image_level(images, masks, tmp_path / "set", options=BuildOptions(window=64))
+    names = {name for pair in report.identical for name in pair}
+    assert any(name.startswith("q") for name in names)
+    assert any(name.startswith("crack/q") for name in names)
+    assert any("identical to files of train" in warning for warning in report.warnings)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"val": 0.0}, "val=0.0 is no share"),
+        ({"val": 1.0}, "val=1.0 is no share"),
+        ({"seed": -1}, "seed=-1 is negative"),
+        ({"window": 8}, "window=8 is too small"),
+        ({"protocol": "half"}, "use windows or whole"),
+    ],
+)
+def test_options_out_of_range_are_refused(options: dict[str, object], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        BuildOptions(**options)
+
+
+def test_window_larger_than_every_image_is_refused_and_leaves_nothing(
+    drawn: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match="every image is smaller than the window of 129 px"):
+        build_image_level(
+            drawn / "images", drawn / "masks", tmp_path / "set", options=BuildOptions(window=129)
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_images_smaller_than_the_window_are_named(drawn: Path, tmp_path: Path) -> None:
+    shutil.copytree(drawn, tmp_path / "d")
+    Image.new("RGB", (40, 30)).save(tmp_path / "d/images/tiny.png")
+    Image.new("L", (40, 30)).save(tmp_path / "d/masks/tiny.png")
+    report = build_image_level(
+        tmp_path / "d/images", tmp_path / "d/masks", tmp_path / "s", options=BuildOptions(window=64)
+    )
+    assert "1 images are smaller than a window: tiny.png" in report.warnings
+
+
+def test_classes_that_the_images_cannot_give_are_refused(drawn: Path, tmp_path: Path) -> None:
+    shutil.copytree(drawn, tmp_path / "d")
+    images, masks = tmp_path / "d/images", tmp_path / "d/masks"
+    for level, sentence in [(0, "no window shows a crack"), (255, "no window is free of cracks")]:
+        for mask in masks.iterdir():
+            Image.new("L", (192, 128), level).save(mask)
+        with pytest.raises(DataError, match=sentence):
+            build_image_level(images, masks, tmp_path / "s", options=BuildOptions(window=64))
+
+
+def test_one_cracked_image_cannot_be_split(drawn: Path, tmp_path: Path) -> None:
+    for name in ("images/p0.png", "masks/p0_mask.png"):
+        (tmp_path / name).parent.mkdir()
+        shutil.copy(drawn / name, tmp_path / name)
+    options = BuildOptions(window=64, road=drawn / "road")
+    with pytest.raises(DataError, match="val split has no crack item"):
+        build_image_level(tmp_path / "images", tmp_path / "masks", tmp_path / "s", options=options)
+
+
+def test_stems_shared_by_images_and_road_are_refused(drawn: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"has stems that .* has too"):
+        build_image_level(
+            drawn / "images",
+            drawn / "masks",
+            tmp_path / "s",
+            options=BuildOptions(window=64, road=drawn / "images"),
+        )
+
+
+def test_rebuilding_replaces_an_own_set_and_nothing_else(drawn: Path, built: Path) -> None:
+    def build() -> None:
+        options = BuildOptions(window=32)
+        build_image_level(drawn / "images", drawn / "masks", built, options=options)
+
+    build()
+    assert {i.height for i in read_image_level(built).items} == {32}
+    before = tree(built)
+    (built / "crack" / "mine.png").write_bytes(b"precious")
+    with pytest.raises(DataError, match=r"1 files that its build did not write.*crack/mine\.png"):
+        build()
+    assert tree(built) == before | {"crack/mine.png": b"precious"}
+    (built / "crack" / "mine.png").unlink()
+    (built / "dataset.json").unlink()
+    with pytest.raises(DataError, match="not empty and no set built here"):
+        build()
+    assert [p.name for p in built.parent.iterdir()] == ["set"]
+
+
+def test_failed_build_keeps_the_old_set_and_leaves_no_part(
+    drawn: Path, built: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = tree(built)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("wpcrack.data.build.write_png", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        build_image_level(drawn / "images", drawn / "masks", built, options=BuildOptions(window=32))
+    assert tree(built) == before
+    assert [p.name for p in built.parent.iterdir()] == ["set"]
+
+
+def test_a_second_build_of_the_same_set_is_refused_and_disturbs_nothing(
+    drawn: Path, tmp_path: Path
+) -> None:
+    folders, out = (drawn / "images", drawn / "masks"), tmp_path / "set"
+    with replaced_folder(out) as part:
+        (part / "file").write_text("first")
+        with pytest.raises(DataError, match="another process builds"):
+            build_image_level(*folders, out, options=BuildOptions(window=64))
+    assert tree(tmp_path) == {"set/file": b"first"}
+
+
+def test_what_a_killed_build_left_does_not_enter_the_next(drawn: Path, tmp_path: Path) -> None:
+    (tmp_path / ".set.part" / "crack").mkdir(parents=True)
+    (tmp_path / ".set.part" / "crack" / "old.png").write_text("old")
+    (tmp_path / ".set.part" / "manifest.csv").write_text("old")
+    folders = (drawn / "images", drawn / "masks")
+    for name in ("set", "other"):
+        build_image_level(*folders, tmp_path / name, options=BuildOptions(window=64))
+    assert tree(tmp_path / "set") == tree(tmp_path / "other")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["other", "set"]
+
+
+def test_output_that_is_a_file_or_lies_below_one_is_refused(drawn: Path, tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("x")
+    with pytest.raises(DataError, match="is a file; choose another output folder"):
+        build_image_level(drawn / "images", drawn / "masks", tmp_path / "f")
+    with pytest.raises(DataError, match="cannot write in"):
+        build_image_level(drawn / "images", drawn / "masks", tmp_path / "f" / "set")
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not DATA.exists(), reason="needs ../shared/data")
+def test_crackforest_builds_as_the_documentation_says(tmp_path: Path) -> None:
+    cfd = DATA / "cfd"
+    options = BuildOptions(window=96, val=0.25, road=cfd / "road")
+    report = build_image_level(cfd / "images", cfd / "masks", tmp_path / "cfd", options=options)
+    train, val = report.counts
+    assert train.crack == train.road > 1000
+    assert val.crack == val.road > 300
+    assert (train.sources, val.sources) == (60, 20)
+    assert report.identical == ()
+    assert report.warnings == ()

@@ -1,0 +1,174 @@
+"""Reading image-level sets: manifests, label folders, hand-filled tables, and their defects."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from wpcrack.data.manifest import Row, origin, window_name, write_manifest
+from wpcrack.data.read import read_image_level
+from wpcrack.errors import DataError
+
+
+@pytest.fixture
+def built(tmp_path: Path) -> Path:
+    """Ten sources with a crack window and a road window each; the last two are held out."""
+    root = tmp_path / "set"
+    rng = np.random.default_rng(0)
+    rows = []
+    for k, label in [(k, label) for label in ("crack", "road") for k in range(10)]:
+        col = 0 if label == "crack" else 64
+        file = f"{label}/{window_name(f'p{k}', 32, col)}"
+        (root / label).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8)).save(root / file)
+        rows.append(Row(file, label, f"p{k}", 32, col, 64, 64, "val" if k > 7 else "train"))
+    write_manifest(root / "manifest.csv", rows)
+    return root
+
+
+def edit(root: Path, change: dict[str, str] | None = None, drop: tuple[str, ...] = ()) -> None:
+    """Rewrite manifest.csv: set cells of every line, drop columns."""
+    with (root / "manifest.csv").open() as file:
+        rows = [row | (change or {}) for row in csv.DictReader(file)]
+    rows = [{k: v for k, v in row.items() if k not in drop} for row in rows]
+    with (root / "manifest.csv").open("w") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+@given(st.text("ab_r1c", min_size=1), st.integers(0, 9999), st.integers(0, 9999))
+def test_window_names_round_trip(source: str, row: int, col: int) -> None:
+    assert origin(Path(window_name(source, row, col)).stem) == (source, row, col)
+
+
+def test_items_carry_what_the_manifest_says(built: Path) -> None:
+    data = read_image_level(built)
+    assert len(data.train) == 16
+    assert {i.source for i in data.val} == {"p8", "p9"}
+    first = data.items[0]
+    assert first.path == built / "crack" / "p0_r32_c0.png"
+    assert (first.has_crack, first.row, first.col, first.height) == (True, 32, 0, 64)
+    assert [i.path for i in data.items] == sorted(i.path for i in data.items)
+
+
+def test_own_label_folders_are_grouped_by_stem_before_the_corner(built: Path) -> None:
+    by_manifest = read_image_level(built, seed=3)
+    (built / "manifest.csv").unlink()
+    by_folder = read_image_level(built, val_fraction=0.3, seed=3)
+    facts = [(i.path, i.has_crack, i.source, i.row, i.col, i.height) for i in by_folder.items]
+    assert facts == [
+        (i.path, i.has_crack, i.source, i.row, i.col, i.height) for i in by_manifest.items
+    ]
+    assert len({i.source for i in by_folder.val}) == 3
+    assert {i.source for i in by_folder.val}.isdisjoint({i.source for i in by_folder.train})
+
+
+def test_label_column_filled_by_hand_is_accepted(built: Path) -> None:
+    before = read_image_level(built)
+    text = (built / "manifest.csv").read_text().replace(",source,", ",tile,")
+    text = text.replace(",crack,", ", Crack,").replace(",", ";")
+    (built / "manifest.csv").write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    assert read_image_level(built).items == before.items
+
+
+def test_items_without_a_label_are_left_out_with_a_warning(built: Path) -> None:
+    before = read_image_level(built)
+    text = (built / "manifest.csv").read_text().split("\n")
+    text[1] = text[1].replace(",crack,", ",,")
+    (built / "manifest.csv").write_text("\n".join(text))
+    after = read_image_level(built)
+    assert len(after.items) == len(before.items) - 1
+    assert any("1 files of" in warning for warning in after.warnings)
+
+
+def test_empty_label_column_gives_way_to_sorted_folders_or_says_what_to_do(built: Path) -> None:
+    before = {(i.path, i.has_crack) for i in read_image_level(built).items}
+    edit(built, {"label": ""})
+    assert {(i.path, i.has_crack) for i in read_image_level(built).items} == before
+    for label in ("crack", "road"):
+        for path in (built / label).iterdir():
+            path.rename(built / path.name)
+        (built / label).rmdir()
+    with pytest.raises(DataError, match=r"label column of .* is empty; fill in crack or road"):
+        read_image_level(built)
+
+
+def test_images_beside_the_manifest_are_not_skipped_silently(built: Path) -> None:
+    shutil.copy(next((built / "crack").iterdir()), built / "crack" / "mine.png")
+    assert any("mine.png" in warning for warning in read_image_level(built).warnings)
+
+
+def test_manifest_without_split_column_is_split_by_source(built: Path) -> None:
+    edit(built, drop=("split", "height", "width"))
+    data = read_image_level(built, val_fraction=0.4)
+    assert len({i.source for i in data.val}) == 4
+    assert {(i.height, i.width) for i in data.items} == {(64, 64)}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("file,label,", "file,label,color,", "unknown columns .color.; known are file, label"),
+        ("file,label,", "path,label,", "unknown columns .path."),
+        (",crack,", ",pothole,", "line 2: label is 'pothole'; use crack or road"),
+        (",train\n", ",test\n", "split is 'test'; use train or val"),
+        ("crack/p", "crack/x", "lists .* files that do not exist: crack/x"),
+        (",64,64,", ",64,wide,", "line 2: width is 'wide'; use a whole number"),
+    ],
+)
+def test_defects_of_a_manifest_are_named(built: Path, old: str, new: str, sentence: str) -> None:
+    path = built / "manifest.csv"
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(DataError, match=sentence):
+        read_image_level(built)
+
+
+def test_manifest_with_repeated_files_torn_sources_or_nothing_is_refused(built: Path) -> None:
+    path = built / "manifest.csv"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*lines, lines[1]]))
+    with pytest.raises(DataError, match="lists files twice"):
+        read_image_level(built)
+    swapped = lines[1].replace(",train", ",?").replace(",val", ",train").replace(",?", ",val")
+    path.write_text("".join([lines[0], swapped, *lines[2:]]))
+    with pytest.raises(DataError, match="spreads sources over train and val"):
+        read_image_level(built)
+    path.write_text(lines[0])
+    with pytest.raises(DataError, match="lists no file"):
+        read_image_level(built)
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DataError, match="save it as CSV in UTF-8"):
+        read_image_level(built)
+
+
+def test_folders_that_are_no_set_say_what_is_missing(built: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is no folder"):
+        read_image_level(tmp_path / "gone")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"neither manifest\.csv nor the folder crack/ and road/"):
+        read_image_level(tmp_path / "empty")
+    (built / "manifest.csv").unlink()
+    shutil.rmtree(built / "road")
+    with pytest.raises(DataError, match="nor the folder road/"):
+        read_image_level(built)
+    (built / "road").mkdir()
+    with pytest.raises(DataError, match="road holds no image"):
+        read_image_level(built)
+    (built / "road" / "bad.png").write_bytes(b"not an image")
+    (built / "road" / "bad2.png").write_bytes(b"not an image")
+    with pytest.raises(DataError, match=r"bad\.png cannot be read as an image"):
+        read_image_level(built)
+
+
+def test_split_without_a_class_is_refused(built: Path) -> None:
+    edit(built, {"split": "train"})
+    with pytest.raises(DataError, match="val split has no crack item"):
+        read_image_level(built)

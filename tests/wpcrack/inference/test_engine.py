@@ -1,0 +1,283 @@
+"""The engines agree: OpenVINO, the folded networks and torch compute the same probability."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from wpcrack.config import ModelConfig, PaamConfig
+from wpcrack.errors import CheckpointError, ConfigError
+from wpcrack.inference import engine, openvino_engine
+from wpcrack.inference.engine import load_predictor
+from wpcrack.inference.openvino_engine import OpenVinoPredictor, cached_graph, convert, fold
+from wpcrack.inference.torch_engine import TorchPredictor, native_bfloat16
+from wpcrack.model import ModelInfo, save_model
+from wpcrack.networks import Networks
+from wpcrack.synthetic import WindowConfig, draw_training_street, draw_window
+
+Windows = NDArray[np.uint8]
+
+SIDE = 128
+STEPS = 25
+
+needs_openvino = pytest.mark.skipif(
+    not openvino_engine.is_installed(), reason="needs the package openvino"
+)
+needs_bfloat16 = pytest.mark.skipif(
+    not native_bfloat16(), reason="needs a CPU with bfloat16 instructions"
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def drawn() -> tuple[Windows, NDArray[np.bool_]]:
+    config, rng = WindowConfig(), np.random.default_rng(0)
+    windows = [draw_window(rng, config, True, draw_training_street(rng, config)) for _ in range(8)]
+    return np.stack([w.image for w in windows]), np.stack([w.mask for w in windows])
+
+
+@pytest.fixture(scope="module")
+def networks(drawn: tuple[Windows, NDArray[np.bool_]]) -> Networks:
+    """Networks of real shape whose detector has learned these windows: probabilities spread."""
+    torch.manual_seed(0)
+    networks = Networks(ModelConfig()).eval()
+    image = torch.from_numpy(drawn[0]).permute(0, 3, 1, 2).float() / 255
+    truth = torch.from_numpy(drawn[1])[:, None].float()
+    with torch.no_grad():
+        features = networks.classifier.encoder(image), networks.reconstructor.encoder(image)
+    optimizer = torch.optim.Adam(networks.detector.parameters(), 0.01)
+    for _ in range(STEPS):
+        logits = networks.detector(*features, image.shape[-2:])
+        loss = F.binary_cross_entropy_with_logits(logits, truth, pos_weight=torch.tensor(10.0))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return networks.requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def reference(networks: Networks, drawn: tuple[Windows, NDArray[np.bool_]]) -> NDArray[np.float32]:
+    probability = TorchPredictor(networks, torch.device("cpu"), low_precision=False)(drawn[0])
+    low, high = (probability < 0.1).mean(), (probability > 0.9).mean()
+    assert low > 0.3, "the probabilities do not spread"
+    assert high > 0.01, "the probabilities do not spread"
+    return probability
+
+
+@pytest.fixture(scope="module")
+def graph(networks: Networks) -> Any:
+    return convert(networks)
+
+
+@pytest.fixture
+def quick_convert(graph: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of what surrounds the conversion, which takes seconds."""
+    monkeypatch.setattr(openvino_engine, "convert", lambda _: graph.clone())
+
+
+@pytest.fixture
+def run(tmp_path: Path, networks: Networks) -> Path:
+    save_model(tmp_path / "run" / "model", networks, ModelInfo(model=networks.config))
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize(
+    "paam",
+    [
+        PaamConfig(),
+        PaamConfig(spatial=False),
+        PaamConfig(channel=False, residual=False, kernel_length=5),
+        PaamConfig(low_levels=(4,)),
+        PaamConfig(low_levels=(2, 4, 8), kernel_length=3),
+    ],
+    ids=["default", "no-spatial", "spatial-only", "stride4", "stride8"],
+)
+def test_folding_keeps_the_logits_and_the_original(paam: PaamConfig) -> None:
+    torch.manual_seed(1)
+    networks = Networks(ModelConfig(pretrained="none", paam=paam)).eval().requires_grad_(False)
+    for parameter in networks.detector.parameters():
+        parameter.add_(0.1 * torch.randn_like(parameter))  # no norm or bias stays at 1 or 0
+    before = {name: tensor.clone() for name, tensor in networks.state_dict().items()}
+    image = torch.rand(2, 3, 64, 96)
+    wanted, found = networks(image), fold(networks)(image)
+    assert found.shape == wanted.shape == (2, 1, 64, 96)
+    assert wanted.std() > 1e-3
+    assert (found - wanted).abs().max() < 1e-5 * wanted.abs().max()
+    after = networks.state_dict()
+    assert list(before) == list(after)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@needs_openvino
+def test_openvino_f32_equals_torch(
+    graph: Any, drawn: tuple[Windows, NDArray[np.bool_]], reference: NDArray[np.float32]
+) -> None:
+    found = OpenVinoPredictor(graph.clone(), 1, "f32")(drawn[0])
+    assert found.dtype == np.float32
+    assert found.shape == reference.shape
+    assert np.abs(found - reference).max() <= 1e-3
+
+
+@needs_openvino
+@needs_bfloat16
+def test_openvino_bf16_is_close_to_torch(
+    graph: Any, drawn: tuple[Windows, NDArray[np.bool_]], reference: NDArray[np.float32]
+) -> None:
+    predictor = OpenVinoPredictor(graph.clone(), 1)
+    assert predictor.precision == "bf16"
+    assert np.abs(predictor(drawn[0]) - reference).mean() <= 2e-3
+
+
+@needs_openvino
+def test_a_window_alone_equals_the_window_in_a_batch(
+    graph: Any, drawn: tuple[Windows, NDArray[np.bool_]]
+) -> None:
+    windows = drawn[0]
+    predictor = OpenVinoPredictor(graph.clone(), 1)
+    batch = predictor(windows)
+    for index in (0, 3, 7):
+        assert np.array_equal(predictor(windows[index : index + 1])[0], batch[index])
+
+
+@needs_openvino
+def test_any_size_multiple_of_32_in_any_order(networks: Networks, graph: Any) -> None:
+    predictor = OpenVinoPredictor(graph.clone(), 1, "f32")
+    wanted = TorchPredictor(networks, torch.device("cpu"), low_precision=False)
+    rng = np.random.default_rng(0)
+    sizes = [(32, 32), (96, 32), (64, 160), (32, 96), (128, 128)]
+    for height, width in [*sizes, sizes[0]]:  # more sizes than stay compiled
+        windows = rng.integers(0, 256, (2, height, width, 3), dtype=np.uint8)
+        windows.flags.writeable = False  # as Ray hands them out
+        assert np.abs(predictor(windows) - wanted(windows)).max() <= 1e-3
+
+
+@needs_openvino
+def test_the_graph_is_kept_beside_the_model_and_used_again(
+    run: Path, drawn: tuple[Windows, NDArray[np.bool_]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = load_predictor(run, "openvino", 1)(drawn[0][:1])
+    (kept,) = (run / "model").glob("*openvino-*")
+    assert sorted(file.name for file in kept.iterdir()) == ["model.bin", "model.xml"]
+    monkeypatch.setattr(openvino_engine, "convert", None)
+    assert np.array_equal(load_predictor(run, "openvino", 1)(drawn[0][:1]), first)
+
+
+@needs_openvino
+@pytest.mark.usefixtures("quick_convert")
+def test_other_weights_get_another_graph(run: Path) -> None:
+    cached_graph(run)
+    weights = run / "model" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    cached_graph(run)
+    assert len(list((run / "model").glob("openvino-*"))) == 2
+
+
+@needs_openvino
+@pytest.mark.usefixtures("quick_convert")
+def test_a_damaged_graph_is_made_again(
+    run: Path, drawn: tuple[Windows, NDArray[np.bool_]], caplog: pytest.LogCaptureFixture
+) -> None:
+    first = load_predictor(run, "openvino", 1)(drawn[0][:1])
+    (kept,) = (run / "model").glob("openvino-*")
+    (kept / "model.xml").write_text("<net", encoding="utf-8")
+    assert np.array_equal(load_predictor(run, "openvino", 1)(drawn[0][:1]), first)
+    assert "converting the model again" in caplog.text
+    assert (kept / "model.xml").stat().st_size > 1000
+
+
+@needs_openvino
+@pytest.mark.usefixtures("quick_convert")
+def test_a_folder_that_cannot_be_written_to_is_no_obstacle(
+    run: Path, drawn: tuple[Windows, NDArray[np.bool_]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, *_: object) -> None:
+        raise PermissionError(13, "Read-only file system", str(path))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)  # root may write to any folder, so chmod won't do
+    assert load_predictor(run, "openvino", 1)(drawn[0][:1]).shape == (1, SIDE, SIDE)
+    assert not list((run / "model").glob("*openvino-*"))
+
+
+@needs_openvino
+def test_two_workers_that_convert_at_once_leave_one_graph(
+    run: Path, graph: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def other_worker_is_faster(_: Networks) -> Any:
+        monkeypatch.setattr(openvino_engine, "convert", lambda _: graph.clone())
+        cached_graph(run)
+        return graph.clone()
+
+    monkeypatch.setattr(openvino_engine, "convert", other_worker_is_faster)
+    assert cached_graph(run).inputs
+    assert len(list((run / "model").glob("*openvino-*"))) == 1
+
+
+@needs_openvino
+def test_openvino_reports_to_nobody(run: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    code = (
+        "import sys, pathlib, numpy as np\n"
+        "from wpcrack.inference.engine import load_predictor\n"
+        "assert 'openvino' not in sys.modules, 'imported before it is used'\n"
+        f"load_predictor(pathlib.Path({str(run)!r}), 'openvino', 1)"
+        "(np.zeros((1, 32, 32, 3), np.uint8))\n"
+        "assert 'openvino' in sys.modules\n"
+        "names = [n for n in sys.modules if n.startswith('openvino_telemetry')]\n"
+        "assert not names, names\n"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "CI"} | {"HOME": str(home)}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=120)
+    assert not list(home.glob("intel*"))
+
+
+def test_auto_is_openvino_on_a_cpu_and_torch_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    for gpu, installed, wanted in [
+        (False, True, "openvino"),
+        (False, False, "torch"),
+        (True, True, "torch"),
+    ]:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda gpu=gpu: gpu)
+        monkeypatch.setattr(engine, "is_installed", lambda installed=installed: installed)
+        assert engine.choose("auto") == wanted
+
+
+def test_openvino_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "is_installed", lambda: False)
+    with pytest.raises(ConfigError, match=r"pip install openvino, or set engine=torch"):
+        load_predictor(Path("run"), "openvino")
+
+
+def test_torch_gives_the_reference(
+    run: Path, drawn: tuple[Windows, NDArray[np.bool_]], reference: NDArray[np.float32]
+) -> None:
+    predictor = load_predictor(run, "torch", 1)
+    assert isinstance(predictor, TorchPredictor)
+    assert np.abs(predictor(drawn[0]) - reference).mean() <= 2e-3
+
+
+@pytest.mark.parametrize("name", ["torch", pytest.param("openvino", marks=needs_openvino)])
+def test_a_missing_model_is_named_by_every_engine(name: engine.Engine, run: Path) -> None:
+    shutil.rmtree(run / "model")
+    with pytest.raises(CheckpointError, match=r"holds no model/model\.safetensors"):
+        load_predictor(run, name)

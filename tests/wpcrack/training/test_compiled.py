@@ -1,0 +1,107 @@
+"""Compiled encoders compute the same; without a compiler the training goes on without."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from wpcrack.config import MethodConfig
+from wpcrack.data.read import ImageLevelSet, Item
+from wpcrack.training import trainer as train
+from wpcrack.training.stages import compile_encoders
+from wpcrack.training.trainer import Trainer
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler() -> Iterator[None]:
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> ImageLevelSet:
+    folder, items = tmp_path_factory.mktemp("windows"), []
+    for k in range(8):
+        path = folder / f"{k}.png"
+        noise = np.random.default_rng(k).integers(0, 256, (32, 32, 3), np.uint8)
+        Image.fromarray(noise).save(path)
+        items.append(Item(path, k % 2 == 0, path.stem, 0, 0, 32, 32, "train" if k < 4 else "val"))
+    return ImageLevelSet(folder, tuple(items))
+
+
+def config(**settings: object) -> MethodConfig:
+    steps = {"warmup": 2, "adversarial": 2, "detector": 2}
+    tiny = {"cam_channels": 8, "recon_channels": 8, "decoder_widths": [8], "detector_channels": 8}
+    return MethodConfig.model_validate(
+        {
+            "model": {"encoder": "test_efficientnet", "pretrained": "none", **tiny},
+            "train": {"batch_size": 4, "steps": steps, "val_items": 4, **settings},
+        }
+    )
+
+
+def learned(data: ImageLevelSet, **settings: object) -> tuple[Trainer, dict[str, Tensor]]:
+    made = Trainer(config(**settings), data)
+    list(made.epochs())
+    return made, copy.deepcopy(made.nets.state_dict())
+
+
+def assert_same(found: dict[str, Tensor], wanted: dict[str, Tensor], close: float) -> None:
+    assert found.keys() == wanted.keys()
+    for name, value in wanted.items():
+        torch.testing.assert_close(found[name], value, rtol=0, atol=close, msg=name)
+
+
+def test_compiled_encoders_learn_the_same(
+    data: ImageLevelSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, wanted = learned(data)
+    monkeypatch.setattr(train, "compile_encoders", partial(compile_encoders, backend="aot_eager"))
+    made, found = learned(data, compile=True)
+    assert made.warnings == ()
+    assert_same(found, wanted, 1e-4)
+
+
+def broken_compiler(*_: Any) -> None:
+    raise RuntimeError("no C++ compiler\nand a long story")
+
+
+def test_without_a_compiler_one_warning_is_all_that_changes(
+    data: ImageLevelSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, wanted = learned(data)
+    monkeypatch.setattr(
+        train, "compile_encoders", partial(compile_encoders, backend=broken_compiler)
+    )
+    made, found = learned(data, compile=True)
+    (warning,) = made.warnings
+    assert "train.compile=true has no effect" in warning
+    assert "\n" not in warning
+    assert_same(found, wanted, 0)
+
+
+def test_trying_out_changes_no_weight_statistic_gradient_or_draw(data: ImageLevelSet) -> None:
+    made = Trainer(config(freeze_batchnorm=False), data)
+    made.nets.train()
+    before, state = copy.deepcopy(made.nets.state_dict()), torch.get_rng_state()
+    assert compile_encoders(made.nets, (4, 3, 32, 32), "aot_eager") is None
+    assert_same(made.nets.state_dict(), before, 0)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(p.grad is None for p in made.nets.parameters())
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_the_default_compiler_learns_the_same(data: ImageLevelSet) -> None:
+    _, wanted = learned(data)
+    _, found = learned(data, compile=True)  # with a warning where there is no compiler
+    assert_same(found, wanted, 1e-3)

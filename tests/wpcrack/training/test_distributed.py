@@ -1,0 +1,289 @@
+"""Laws of data-parallel training. Run as a program, this file is one of two ranks:
+
+`python test_distributed.py RANK FOLDER` writes FOLDER/rank<RANK>.pt for the tests below.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from PIL import Image
+from torch import Tensor, nn
+
+from wpcrack import distributed
+from wpcrack.config import MethodConfig
+from wpcrack.data.batches import Batch, Shard
+from wpcrack.data.read import ImageLevelSet, Item
+from wpcrack.errors import ConfigError, TrainingError
+from wpcrack.training.optim import descend
+from wpcrack.training.stages import STAGES, Learner
+from wpcrack.training.trainer import Trainer
+
+RANKS = 2
+CPU = torch.device("cpu")
+CASES: dict[str, tuple[str, dict[str, object]]] = {
+    **{stage: (stage, {}) for stage in STAGES},
+    "fresh": ("adversarial", {"schedule": "fresh"}),
+    "joint": ("adversarial", {"joint_after": 0, "joint_every": 1, "epoch_steps": 1}),
+    "pieces": ("adversarial", {"accumulate": 2}),
+}
+LABELS = ([1, 0, 1, 0], [1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 1], [1, 1, 1, 1])
+"""Of five steps; in the second, rank 1 has no crack image, in the third neither has one, in the
+fourth rank 0 has none."""
+
+
+def config(seed: int = 0, **train: object) -> MethodConfig:
+    return MethodConfig.model_validate(
+        {
+            "seed": seed,
+            "model": {
+                "encoder": "test_efficientnet",
+                "pretrained": "none",
+                "cam_channels": 8,
+                "recon_channels": 8,
+                "decoder_widths": [8, 8],
+                "detector_channels": 8,
+            },
+            "train": {"batch_size": 4, **train},
+        }
+    )
+
+
+# -- what a rank does --------------------------------------------------------------------------
+
+
+def part_of_batch(step: int, shard: Shard) -> Batch:
+    rng = np.random.default_rng(step)
+    image, erased = rng.random((4, 3, 64, 64)), rng.random((4, 1, 64, 64)) < 0.3
+    label = torch.tensor(LABELS[step], dtype=torch.float64)
+    local = 4 // shard.ranks
+    mine = slice(shard.rank * local, (shard.rank + 1) * local)
+    return Batch(
+        image=torch.from_numpy(image)[mine],
+        has_crack=label[mine],
+        erased=torch.from_numpy(erased).double()[mine],
+        images=torch.tensor(float(local)),
+        cracks=label.sum().clamp_min(1) / shard.ranks,
+    )
+
+
+def five_steps(stage: str, train: dict[str, object], shard: Shard) -> dict[str, Tensor]:
+    """Weights after five steps in float64."""
+    learner = Learner(config(**train), CPU)
+    learner.nets.double().train()
+    learner.teacher.double()
+    for module in learner.nets.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    for step in range(5):
+        learner.step(stage, part_of_batch(step, shard), 0.5, step, step)
+    return copy.deepcopy(learner.nets.state_dict())
+
+
+def message_of(function: Any, *args: Any) -> str:
+    try:
+        function(*args)
+    except TrainingError as error:
+        return str(error)
+    return ""
+
+
+def broken_on_rank_1(rank: int) -> str:
+    """The error of an update whose loss is broken on rank 1 only."""
+    weight = nn.Parameter(torch.ones(1))
+    terms = {"fine": weight.sum(), "rec_full": weight.sum() * (math.nan if rank else 1.0)}
+    message = message_of(descend, [terms], torch.optim.SGD([weight], lr=1.0), 5.0)
+    assert weight.item() == 1
+    return message
+
+
+def drifted(rank: int) -> tuple[str, str]:
+    """The errors of comparing equal and different weights."""
+    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    distributed.broadcast_weights(net)
+    equal = message_of(distributed.assert_equal_weights, net)
+    with torch.no_grad():
+        net[1].bias += 1e-7 * rank
+    return equal, message_of(distributed.assert_equal_weights, net)
+
+
+def data_set(folder: Path) -> ImageLevelSet:
+    items = []
+    for k in range(12):
+        path = folder / f"{k}.png"
+        if not path.exists():
+            noise = np.random.default_rng(k).integers(0, 256, (64, 64, 3), np.uint8)
+            Image.fromarray(noise).save(path)
+        items.append(Item(path, k % 2 == 0, path.stem, 0, 0, 64, 64, "train" if k < 8 else "val"))
+    return ImageLevelSet(folder, tuple(items))
+
+
+def whole_run(
+    folder: Path, shard: Shard, minutes: float | None
+) -> list[tuple[int, dict[str, float]]]:
+    """Steps and metrics of each epoch of a short run."""
+    steps = {"warmup": 2, "adversarial": 2, "detector": 2}
+    made = Trainer(
+        config(steps=steps, epoch_steps=2, val_items=4, max_minutes=minutes),
+        data_set(folder),
+        shard=shard,
+    )
+    timed = ("train/images_per_s", "train/data_wait")
+    return [(r.step, {k: v for k, v in r.metrics.items() if k not in timed}) for r in made.epochs()]
+
+
+def drifting_run(folder: Path, shard: Shard) -> None:
+    """One rank changes a weight by itself in the second epoch."""
+    steps = {"warmup": 6, "adversarial": 0, "detector": 0}
+    made = Trainer(config(steps=steps, epoch_steps=2, val_items=4), data_set(folder), shard=shard)
+    for report in made.epochs():
+        assert report.epoch < 2
+        if report.epoch == 1 and shard.rank == 1:
+            with torch.no_grad():
+                made.nets.detector.logit.weight += 1e-6
+
+
+def run_rank(rank: int, folder: Path) -> None:
+    found: dict[str, Any] = {}
+    single = torch.Tensor.float
+    torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]
+    if rank == 0:  # the reference, before there is a group
+        for name, (stage, train) in CASES.items():
+            found[f"one {name}"] = five_steps(stage, train, Shard())
+    dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=RANKS)
+    shard = Shard(rank, RANKS)
+    for name, (stage, train) in CASES.items():
+        found[f"both {name}"] = five_steps(stage, train, shard)
+    torch.Tensor.float = single  # type: ignore[method-assign]
+    found["seeds"] = copy.deepcopy(Learner(config(seed=rank), CPU).nets.state_dict())
+    found["broken"] = broken_on_rank_1(rank)
+    found["equal"], found["drifted"] = drifted(rank)
+    found["run"] = whole_run(folder, shard, None)
+    found["run that drifts"] = message_of(drifting_run, folder, shard)
+    found["capped"] = whole_run(folder, shard, 1e-4)
+    dist.destroy_process_group()
+    if rank == 0:
+        found["run alone"] = whole_run(folder, Shard(), None)
+    torch.save(found, folder / f"rank{rank}.pt")
+
+
+# -- laws --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each of two ranks found."""
+    folder = tmp_path_factory.mktemp("ranks")
+    data_set(folder)
+    root = str(Path(__file__).resolve().parents[3])
+    environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
+    started = [
+        subprocess.Popen(
+            [sys.executable, __file__, str(rank), str(folder)],
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(RANKS)
+    ]
+    try:
+        for process in started:
+            _, errors = process.communicate(timeout=240)
+            assert process.returncode == 0, errors[-2000:]
+    finally:
+        for process in started:
+            process.kill()
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(RANKS)]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_ranks_learn_what_one_learns_from_both_parts(
+    ranks: list[dict[str, Any]], case: str
+) -> None:
+    one, both = (ranks[0][f"{who} {case}"] for who in ("one", "both"))
+    start = Learner(config(), CPU).nets.state_dict()
+    moved = {k.partition(".")[0] for k in one if (one[k] - start[k].double()).abs().max() > 1e-3}
+    assert "classifier" in moved or case == "detector"
+    if CASES[case][0] == "adversarial":
+        assert moved == {"classifier", "reconstructor", "detector"}
+    for name, value in one.items():
+        torch.testing.assert_close(both[name], value, rtol=1e-9, atol=1e-12, msg=name)
+
+
+def test_all_ranks_hold_the_same_weights(ranks: list[dict[str, Any]]) -> None:
+    for case in CASES:
+        for name, value in ranks[0][f"both {case}"].items():
+            assert torch.equal(ranks[1][f"both {case}"][name], value)
+
+
+def test_every_rank_starts_from_the_weights_of_rank_0(ranks: list[dict[str, Any]]) -> None:
+    want = Learner(config(seed=0), CPU).nets.state_dict()
+    for found in ranks:
+        assert all(torch.equal(found["seeds"][k], v) for k, v in want.items())
+
+
+def test_a_loss_that_breaks_on_one_rank_stops_all(ranks: list[dict[str, Any]]) -> None:
+    assert all("loss term rec_full is not finite" in found["broken"] for found in ranks)
+
+
+def test_weights_that_drift_apart_are_named(ranks: list[dict[str, Any]]) -> None:
+    for found in ranks:
+        assert found["equal"] == ""
+        assert found["drifted"].startswith("tensor 1.bias differs between workers")
+
+
+def test_a_run_whose_weights_drift_apart_stops_at_its_next_epoch_and_names_the_tensor(
+    ranks: list[dict[str, Any]],
+) -> None:
+    for found in ranks:
+        message = found["run that drifts"]
+        assert message.startswith("tensor detector.logit.weight differs between workers")
+
+
+def test_metrics_are_those_of_all_ranks(ranks: list[dict[str, Any]]) -> None:
+    assert ranks[0]["run"] == ranks[1]["run"]
+    together, alone = ranks[0]["run"][0], ranks[0]["run alone"][0]
+    assert together[0] == alone[0]
+    for name, value in alone[1].items():
+        assert together[1][name] == pytest.approx(value, rel=1e-3, abs=1e-3), name
+
+
+def test_ranks_leave_a_stage_together_when_time_is_up(ranks: list[dict[str, Any]]) -> None:
+    steps = [[step for step, _ in found["capped"]] for found in ranks]
+    assert steps == [[1, 2, 3]] * 2
+
+
+def test_without_a_group_there_is_one_rank() -> None:
+    assert (distributed.rank(), distributed.world_size()) == (0, 1)
+    assert distributed.average([1.0, 2.0], CPU) == [1, 2]
+    x = torch.ones(2)
+    assert distributed.total(x, CPU).tolist() == [1, 1]
+    assert distributed.total(x, CPU) is not x
+
+
+def test_a_digest_tells_any_two_tensors_apart() -> None:
+    x = torch.rand(2, 3, 4, 4)
+    assert distributed.digest(x) == distributed.digest(x.to(memory_format=torch.channels_last))
+    y = x.clone()
+    y[1, 2, 3, 3] += 1e-6
+    assert distributed.digest(x) != distributed.digest(y)
+    assert distributed.digest(torch.tensor(1)) != distributed.digest(torch.tensor(2))
+
+
+def test_statistics_of_local_batches_are_refused_for_several_workers(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="freeze_batchnorm=false with 2 workers"):
+        Trainer(config(freeze_batchnorm=False), data_set(tmp_path), shard=Shard(0, 2))
+
+
+if __name__ == "__main__":
+    run_rank(int(sys.argv[1]), Path(sys.argv[2]))

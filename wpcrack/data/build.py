@@ -1,0 +1,380 @@
+"""Building an image-level set: windows labeled crack or road, held out by source image."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from wpcrack.data import manifest
+from wpcrack.data.folder import replaced_folder, write_marker
+from wpcrack.data.images import list_images, named, pair, read_mask, read_rgb, write_png
+from wpcrack.data.manifest import (
+    LABELS,
+    SPLITS,
+    Label,
+    Row,
+    Split,
+    check_fraction,
+    few_items_warnings,
+    hold_out,
+    require_both_classes,
+    window_name,
+)
+from wpcrack.errors import ConfigError, DataError
+
+SMALLEST_WINDOW = 16
+"""Below this the border of N // 16 vanishes, and so does any context."""
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """How to cut, label, balance and split.
+
+    Attributes:
+        window: side of a window in pixels (protocol windows).
+        val: share of source images held out.
+        seed: of the split and of the undersampling.
+        road: folder of further images that show no crack at all.
+        protocol: windows cuts both classes as windows; whole takes each cracked image as one crack
+            item at full size, and crack-free windows of `whole_road_window` as road.
+        whole_road_window: side in pixels, 256 in the released set.
+        whole_road_stride: step in pixels; small, because few places of a cracked photograph are
+            free of cracks over 256 px (the released set has about 5 overlapping ones per image).
+    """
+
+    window: int = 128
+    val: float = 0.2
+    seed: int = 0
+    road: Path | None = None
+    protocol: Literal["windows", "whole"] = "windows"
+    whole_road_window: int = 256
+    whole_road_stride: int = 32
+
+    def __post_init__(self) -> None:
+        check_fraction(self.val, self.seed)
+        if self.protocol not in ("windows", "whole"):
+            raise ConfigError(f"protocol={self.protocol!r} is unknown; use windows or whole")
+        if self.whole_road_stride < 1:
+            raise ConfigError(f"whole_road_stride={self.whole_road_stride} must be 1 or more")
+        if min(self.window, self.whole_road_window) < SMALLEST_WINDOW:
+            raise ConfigError(
+                f"window={self.window} is too small to show a road; use {SMALLEST_WINDOW} or more"
+            )
+
+    @property
+    def cut(self) -> Cut:
+        """How this protocol cuts items."""
+        if self.protocol == "windows":
+            return Cut(self.window, self.window // 2, whole_cracks=False)
+        return Cut(self.whole_road_window, self.whole_road_stride, whole_cracks=True)
+
+
+@dataclass(frozen=True)
+class SplitCount:
+    """What one side of the split holds: items by class, and source images with an item."""
+
+    split: Split
+    crack: int
+    road: int
+    sources: int
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """What was built; `identical` pairs files of equal pixels in train and val."""
+
+    out: Path
+    counts: tuple[SplitCount, SplitCount]
+    identical: tuple[tuple[str, str], ...]
+    warnings: tuple[str, ...]
+
+
+def build_image_level(
+    images: Path, masks: Path, out: Path, *, options: BuildOptions | None = None
+) -> BuildReport:
+    """Build the folders crack/ and road/ with manifest.csv from images and their pixel masks.
+
+    The masks decide labels and nothing else; no mask pixel is written. The result depends on the
+    files' contents and names, the options and the seed alone. `out` appears only when complete.
+
+    Args:
+        images: folder of photographs.
+        masks: folder of masks of the same stems, with or without a `_mask` suffix.
+        out: folder to make; an older set that this function built is replaced.
+        options: defaults to `BuildOptions()`.
+
+    Returns:
+        Class balance and sources by split, identical files across splits, warnings.
+
+    Raises:
+        ConfigError: an option out of range.
+        DataError: a defect of the input, a class that a split lacks, or an unusable `out`.
+    """
+    options = options or BuildOptions()
+    sources = list_sources(images, masks, options.road)
+    with replaced_folder(out) as part:
+        surveys = [survey(source, options.cut) for source in sources]
+        _require_items(surveys, options)
+        labels = {
+            s.source.stem: {row.label for row in s.items if row.label} for s in surveys if s.items
+        }
+        val = hold_out(labels, options.val, options.seed)
+        split = [_in_split(seen, val) for seen in surveys]
+        chosen = _balance([row for seen in split for row in seen.items], options)
+        digests = _write_items(part, split, chosen)
+        manifest.write_manifest(part / manifest.NAME, chosen)
+        report = _report(out, split, chosen, digests)
+        write_marker(
+            part,
+            {
+                "images": str(images),
+                "options": asdict(options) | {"road": options.road and str(options.road)},
+            },
+        )
+    return report
+
+
+def _in_split(seen: Survey, val: frozenset[str]) -> Survey:
+    side: Split = "val" if seen.source.stem in val else "train"
+    return replace(seen, items=tuple(replace(row, split=side) for row in seen.items))
+
+
+def _require_items(surveys: Sequence[Survey], options: BuildOptions) -> None:
+    if all(seen.too_small for seen in surveys):
+        raise DataError(
+            f"every image is smaller than the window of {options.cut.side} px; "
+            "use a smaller window or larger images"
+        )
+    found = {row.label for seen in surveys for row in seen.items}
+    if "crack" not in found:
+        raise DataError(
+            "no window shows a crack; check that the masks are white (above 127) on cracks, "
+            "or change the window"
+        )
+    if "road" not in found:
+        raise DataError(
+            "no window is free of cracks; use a smaller window or give a folder of road images"
+        )
+
+
+def _balance(rows: Iterable[Row], options: BuildOptions) -> list[Row]:
+    """Undersample to 1:1 within each split; whole crack images are all kept."""
+    rng = np.random.default_rng(np.random.SeedSequence([options.seed, 1]))
+    groups: dict[tuple[Split, Label], list[Row]] = {(s, c): [] for s in SPLITS for c in LABELS}
+    for row in rows:
+        if row.split and row.label:
+            groups[row.split, row.label].append(row)
+    require_both_classes({key: len(group) for key, group in groups.items()}, "this set")
+    chosen: list[Row] = []
+    for side in SPLITS:
+        fewer = min(len(groups[side, label]) for label in LABELS)
+        for label in LABELS:
+            group = sorted(groups[side, label], key=lambda row: (row.source, row.row, row.col))
+            keep_all = label == "crack" and options.protocol == "whole"
+            kept = rng.permutation(len(group))[: None if keep_all else fewer]
+            chosen += [group[k] for k in sorted(kept)]
+    return chosen
+
+
+def _write_items(
+    folder: Path, surveys: Sequence[Survey], chosen: Iterable[Row]
+) -> dict[str, bytes]:
+    """Cut and write the chosen items, one source image in memory at a time; digest by file."""
+    wanted: dict[str, list[Row]] = {}
+    for row in chosen:
+        wanted.setdefault(row.source, []).append(row)
+    for label in LABELS:
+        (folder / label).mkdir()
+    digests = {}
+    for seen in surveys:
+        rows = wanted.get(seen.source.stem, [])
+        if not rows:
+            continue
+        image = read_rgb(seen.source.image)
+        for row in rows:
+            window = image[row.row : row.row + row.height, row.col : row.col + row.width]
+            write_png(folder / row.file, np.ascontiguousarray(window))
+            digests[row.file] = digest(window)
+    return digests
+
+
+def _report(
+    out: Path, surveys: Sequence[Survey], chosen: Sequence[Row], digests: Mapping[str, bytes]
+) -> BuildReport:
+    counts = [_count(side, chosen) for side in SPLITS]
+    prints = [(row.split, row.file, digests[row.file]) for row in chosen]
+    for seen in surveys:
+        prints += [(row.split, seen.source.image.name, seen.digest) for row in seen.items[:1]]
+    train = {print_: name for side, name, print_ in prints if side == "train"}
+    identical = [(train[p], name) for side, name, p in prints if side == "val" and p in train]
+    warnings = few_items_warnings(
+        {label: sum(getattr(c, label) for c in counts) for label in LABELS}
+    )
+    small = [seen.source.image.name for seen in surveys if seen.too_small]
+    if small:
+        warnings.append(f"{len(small)} images are smaller than a window: {named(small)}")
+    if identical:
+        pairs = [f"{a} = {b}" for a, b in identical]
+        warnings.append(
+            f"{len(pairs)} files of val are identical to files of train: {named(pairs)}"
+        )
+    return BuildReport(out, (counts[0], counts[1]), tuple(identical), tuple(warnings))
+
+
+def _count(side: Split, rows: Iterable[Row]) -> SplitCount:
+    mine = [row for row in rows if row.split == side]
+    by_label = Counter(row.label for row in mine)
+    sources = len({row.source for row in mine})
+    return SplitCount(side, by_label["crack"], by_label["road"], sources)
+
+
+# ==== wpcrack.data.build: What each source image of a set can give: candidate items by class, seen through its mask.
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Side and stride of windows in pixels, and whether crack items are whole images."""
+
+    side: int
+    stride: int
+    whole_cracks: bool
+
+
+@dataclass(frozen=True)
+class Source:
+    """An image; without a mask it is crack-free by the user's word."""
+
+    stem: str
+    image: Path
+    mask: Path | None
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A source after its mask was seen: candidate items, and a digest of its pixels."""
+
+    source: Source
+    items: tuple[Row, ...]
+    digest: bytes
+    too_small: bool
+
+
+def list_sources(images: Path, masks: Path, road: Path | None) -> list[Source]:
+    """List paired images, then those of the road folder.
+
+    Raises:
+        DataError: a folder or file that does not fit, or a stem that stands in both.
+    """
+    sources = [Source(pair_.stem, pair_.image, pair_.mask) for pair_ in pair(images, masks)]
+    if road is not None:
+        extra = list_images(road)
+        clash = extra.keys() & {source.stem for source in sources}
+        if clash:
+            raise DataError(
+                f"{road} has stems that {images} has too ({named(clash)}); rename one of each"
+            )
+        sources += [Source(stem, path, None) for stem, path in extra.items()]
+    return sources
+
+
+def survey(source: Source, cut: Cut) -> Survey:
+    """Read a source and list all items it can give.
+
+    With `whole_cracks` the image is one crack item if its mask shows any crack; otherwise both
+    classes are windows.
+
+    Raises:
+        DataError: an unreadable image or mask, or a mask of another size.
+    """
+    image = read_rgb(source.image)
+    height, width = image.shape[:2]
+    if source.mask is None:
+        mask = np.zeros((height, width), bool)
+    else:
+        mask = read_mask(source.mask, (height, width))
+    windows = label_windows(mask, cut.side, cut.stride)
+    size = (cut.side, cut.side)
+    items = [_item(source.stem, "road", r, c, size) for r, c in windows.road.tolist()]
+    if not cut.whole_cracks:
+        items += [_item(source.stem, "crack", r, c, size) for r, c in windows.crack.tolist()]
+    elif mask.any():
+        items.append(_item(source.stem, "crack", 0, 0, (height, width)))
+    return Survey(source, tuple(items), digest(image), min(height, width) < cut.side)
+
+
+def _item(source: str, label: Label, row: int, col: int, size: tuple[int, int]) -> Row:
+    file = f"{label}/{window_name(source, row, col)}"
+    return Row(file, label, source, row, col, *size, None)
+
+
+def digest(image: NDArray[np.uint8]) -> bytes:
+    """Hash pixels and shape: equal digests are equal images, whatever their files."""
+    head = repr(image.shape).encode()
+    return hashlib.sha256(head + np.ascontiguousarray(image).tobytes()).digest()
+
+
+# ==== wpcrack.data.build: Image-level labels of windows, decided from pixel masks that nothing else will ever see.
+
+
+CRACK_SHARE = 0.47
+"""Crack needs more mask pixels than this times the window's side: about half a crossing."""
+
+BORDER_SHARE = 1 / 16
+"""Width of the border that does not count for crack, and of the margin kept clean for road."""
+
+
+@dataclass(frozen=True)
+class LabeledWindows:
+    """Top left corners (row, col) in pixels: (N, 2) of crack windows, (M, 2) of road windows."""
+
+    crack: NDArray[np.int64]
+    road: NDArray[np.int64]
+
+
+def label_windows(
+    mask: NDArray[np.bool_], window: int, stride: int | None = None
+) -> LabeledWindows:
+    """Label the windows of one image; those that are neither clearly crack nor road are left out.
+
+    Windows start at multiples of the stride and lie wholly inside the image. With the border
+    b = N // 16, a window is *crack* if its inside without b pixels along each edge holds more than
+    0.47 N mask pixels, and *road* if the window widened by b pixels (as far as the image reaches)
+    holds none.
+
+    Args:
+        mask: (H, W) bool, True on cracks.
+        window: side N of a window in pixels.
+        stride: step between windows in pixels, N // 2 if not given.
+
+    Returns:
+        Corners in row-major order; both empty if the image is smaller than a window.
+    """
+    height, width = mask.shape
+    stride = stride or window // 2
+    rows = np.arange(0, height - window + 1, stride)
+    cols = np.arange(0, width - window + 1, stride)
+    corners = np.stack(np.meshgrid(rows, cols, indexing="ij"), axis=-1).reshape(-1, 2)
+    border = int(window * BORDER_SHARE)
+    sums = cv2.integral(mask.astype(np.uint8)).astype(np.int64)
+    inside = _box_sums(sums, corners + border, corners + window - border)
+    around = _box_sums(
+        sums, np.maximum(corners - border, 0), np.minimum(corners + window + border, mask.shape)
+    )
+    return LabeledWindows(corners[inside > CRACK_SHARE * window], corners[around == 0])
+
+
+def _box_sums(
+    sums: NDArray[np.int64], first: NDArray[np.int64], stop: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Sum over boxes [first, stop) from the (H + 1, W + 1) integral image; corners are (N, 2)."""
+    (top, left), (bottom, right) = first.T, stop.T
+    total = sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
+    return np.asarray(total, np.int64)

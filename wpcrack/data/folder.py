@@ -1,0 +1,117 @@
+"""A built set appears whole or not at all, and never takes the place of anything else."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from wpcrack.data import manifest
+from wpcrack.errors import DataError
+
+MARKER = "dataset.json"
+"""Says that `wpcrack dataset` made the folder, with which options, from what."""
+
+_MADE_BY = "wpcrack dataset"
+
+
+@contextmanager
+def replaced_folder(out: Path) -> Iterator[Path]:
+    """Give an empty folder beside `out` to fill; it takes `out`'s place if no exception comes.
+
+    Args:
+        out: where the set is to stand: nothing there yet, an empty folder, or an older set that
+            holds nothing but what its build wrote.
+
+    Yields:
+        The folder to write into.
+
+    Raises:
+        DataError: `out` holds anything else, another process is filling it, or its parent folder
+            cannot be written.
+    """
+    out = out.resolve()
+    _require_replaceable(out)
+    part, old = (out.with_name(f".{out.name}.{state}") for state in ("part", "old"))
+    with ExitStack() as stack:
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(_sole_builder(out))
+            for leftover in (part, old):
+                shutil.rmtree(leftover, ignore_errors=True)
+            part.mkdir()
+        except OSError as error:
+            raise DataError(
+                f"cannot write in {out.parent} ({error.strerror}); choose another output folder"
+            ) from error
+        try:
+            yield part
+            if out.exists():
+                out.rename(old)
+            part.rename(out)
+        except OSError as error:
+            raise DataError(
+                f"cannot write {out} ({error.strerror or error}); check space and permissions"
+            ) from error
+        finally:
+            if old.exists() and not out.exists():
+                old.rename(out)
+            for leftover in (part, old):
+                shutil.rmtree(leftover, ignore_errors=True)
+
+
+@contextmanager
+def _sole_builder(out: Path) -> Iterator[None]:
+    """Holds a lock file beside `out`, which goes with the lock."""
+    path = out.with_name(f".{out.name}.lock")
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = os.path.samestat(os.fstat(file.fileno()), path.stat())  # else removed meanwhile
+        except (BlockingIOError, FileNotFoundError):
+            held = False
+        if not held:
+            raise DataError(
+                f"another process builds {out}; wait for it or choose another output folder"
+            )
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def write_marker(folder: Path, facts: Mapping[str, object]) -> None:
+    """Note in the folder that this command built it, with the facts a reader may want to know."""
+    text = json.dumps({"made_by": _MADE_BY, **facts}, indent=1)
+    (folder / MARKER).write_text(text + "\n", encoding="utf-8")
+
+
+def _require_replaceable(out: Path) -> None:
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise DataError(f"{out} is a file; choose another output folder")
+    files = {p.relative_to(out).as_posix() for p in out.rglob("*") if not p.is_dir()}
+    if not files:
+        return
+    if not _has_marker(out):
+        raise DataError(f"{out} is not empty and no set built here; choose another output folder")
+    listed = {row.file for row in manifest.read_manifest(out / manifest.NAME)}
+    foreign = sorted(files - listed - {MARKER, manifest.NAME})
+    if foreign:
+        raise DataError(
+            f"{out} holds {len(foreign)} files that its build did not write (such as {foreign[0]}) "
+            "and that a new build would delete; move them or choose another output folder"
+        )
+
+
+def _has_marker(out: Path) -> bool:
+    try:
+        facts = json.loads((out / MARKER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(facts, dict) and facts.get("made_by") == _MADE_BY

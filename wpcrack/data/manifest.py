@@ -1,0 +1,230 @@
+"""manifest.csv: which file shows a crack, where it was cut from, and on which side it stands."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import astuple, dataclass, fields
+from itertools import zip_longest
+from pathlib import Path, PurePosixPath
+from typing import Literal, TypeVar
+
+import numpy as np
+
+from wpcrack.data.images import named
+from wpcrack.errors import ConfigError, DataError
+
+NAME = "manifest.csv"
+T = TypeVar("T")
+
+CORNER = re.compile(r"_r(\d+)_c(\d+)$")
+"""What a window's file stem ends in: the corner inside its source image, in pixels."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One item of a set; the fields are the columns of the file, in this order.
+
+    `file` is relative to the manifest's folder, `source` the stem of the image or tile that it was
+    cut from at pixel (row, col). An empty label or split has not been decided yet, a size of 0 has
+    not been noted.
+    """
+
+    file: str
+    label: Label | None
+    source: str
+    row: int
+    col: int
+    height: int
+    width: int
+    split: Split | None
+
+
+COLUMNS = tuple(field.name for field in fields(Row))
+TILE_COLUMNS = ("tile", "x", "y")
+"""Further columns of windows cut from map tiles: the tile stands for the source, x y on the map."""
+
+
+def window_name(source: str, row: int, col: int) -> str:
+    """Name the PNG of a window: `<source>_r<row>_c<col>.png`."""
+    return f"{source}_r{row}_c{col}.png"
+
+
+def origin(stem: str) -> tuple[str, int, int]:
+    """Undo `window_name` (without .png): source, row, col; a stem without a corner is a source.
+
+    >>> origin("street_7_r64_c128"), origin("photo")
+    (('street_7', 64, 128), ('photo', 0, 0))
+    """
+    found = CORNER.search(stem)
+    if found is None or not found.start():
+        return stem, 0, 0
+    return stem[: found.start()], int(found[1]), int(found[2])
+
+
+def write_manifest(path: Path, rows: Iterable[Row]) -> None:
+    """Write rows under their header, comma-separated UTF-8; None becomes an empty cell."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows(astuple(row) for row in rows)
+
+
+def read_manifest(path: Path) -> list[Row]:
+    """Read a manifest as written here, or as saved by a spreadsheet (; or tab, byte-order mark).
+
+    `file` and `label` must be there; other columns may be missing and are then taken from the
+    file's name (source, row, col) or left undecided.
+
+    Raises:
+        DataError: not readable, unknown or missing columns, an unknown label or split, a cell that
+            is not a number, a file listed twice, or no row at all.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read ({error}); save it as CSV in UTF-8") from error
+    header = text.partition("\n")[0]
+    delimiter = max(",;\t", key=header.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    columns = [name.strip() for name in next(reader, [])]
+    _check_columns(path, columns)
+    rows = [_row(f"{path} line {reader.line_num}", columns, cells) for cells in reader if cells]
+    if not rows:
+        raise DataError(f"{path} lists no file; build the set again")
+    twice = [file for file, times in Counter(row.file for row in rows).items() if times > 1]
+    if twice:
+        raise DataError(f"{path} lists files twice ({named(twice)}); keep one line of each")
+    return rows
+
+
+def _check_columns(path: Path, columns: list[str]) -> None:
+    unknown = [name for name in columns if name not in (*COLUMNS, *TILE_COLUMNS)]
+    if unknown:
+        raise DataError(
+            f"{path} has unknown columns ({named(unknown)}); known are "
+            f"{', '.join((*COLUMNS, *TILE_COLUMNS))}"
+        )
+    missing = [name for name in ("file", "label") if name not in columns]
+    if missing:
+        raise DataError(
+            f"{path} has no column {named(missing)}; its first line must name the columns"
+        )
+
+
+def _row(where: str, columns: list[str], cells: list[str]) -> Row:
+    if len(cells) > len(columns):
+        raise DataError(f"{where} has more cells than the header has columns; quote or remove them")
+    values = {name: cell.strip() for name, cell in zip_longest(columns, cells, fillvalue="")}
+    file = values["file"].replace("\\", "/")
+    if not file:
+        raise DataError(f"{where} names no file; fill in its path relative to the manifest")
+    source, row, col = origin(PurePosixPath(file).stem)
+    return Row(
+        file=file,
+        label=_choice(where, "label", values["label"].lower(), LABELS),
+        source=values.get("source") or values.get("tile") or source,
+        row=_whole(where, "row", values, row),
+        col=_whole(where, "col", values, col),
+        height=_whole(where, "height", values, 0),
+        width=_whole(where, "width", values, 0),
+        split=_choice(where, "split", values.get("split", "").lower(), SPLITS),
+    )
+
+
+def _choice(where: str, column: str, value: str, known: tuple[T, ...]) -> T | None:
+    if not value:
+        return None
+    if value not in known:
+        raise DataError(f"{where}: {column} is {value!r}; use {' or '.join(map(str, known))}")
+    return known[known.index(value)]
+
+
+def _whole(where: str, column: str, values: Mapping[str, str], otherwise: int) -> int:
+    value = values.get(column, "")
+    if not value:
+        return otherwise
+    if not value.isdecimal():
+        raise DataError(f"{where}: {column} is {value!r}; use a whole number of pixels")
+    return int(value)
+
+
+# ==== wpcrack.data.manifest: Splits by source image: no window of a validation image is ever seen in training.
+
+
+Split = Literal["train", "val"]
+Label = Literal["crack", "road"]
+SPLITS: tuple[Split, Split] = ("train", "val")
+LABELS: tuple[Label, Label] = ("crack", "road")
+
+FEW_ITEMS = 50
+"""A class with fewer items than this is worth a warning."""
+
+
+def hold_out(
+    sources: Mapping[str, Collection[Label]], fraction: float, seed: int
+) -> frozenset[str]:
+    """Draw the validation sources, seeded and independent of the order they are given in.
+
+    Sources that show a crack and sources that show none are drawn apart, each kind with `fraction`
+    rounded to whole images, at least one and never all (a single one stays in training).
+
+    Args:
+        sources: labels that occur among the items of each source image.
+        fraction: share of the sources to hold out, in (0, 1).
+        seed: >= 0.
+
+    Returns:
+        Names of the validation sources.
+
+    Raises:
+        ConfigError: fraction or seed out of range.
+    """
+    check_fraction(fraction, seed)
+    rng = np.random.default_rng(seed)
+    held: set[str] = set()
+    for cracked in (True, False):
+        kind = [name for name, labels in sources.items() if ("crack" in labels) == cracked]
+        kind.sort(key=os.fsencode)
+        count = min(max(int(fraction * len(kind) + 0.5), 1), len(kind) - 1)
+        held.update(kind[k] for k in rng.permutation(len(kind))[: max(count, 0)])
+    return frozenset(held)
+
+
+def check_fraction(fraction: float, seed: int) -> None:
+    """Raise ConfigError unless 0 < fraction < 1 and seed >= 0."""
+    if not 0 < fraction < 1:
+        raise ConfigError(
+            f"val={fraction} is no share of the images; give a number between 0 and 1"
+        )
+    if seed < 0:
+        raise ConfigError(f"seed={seed} is negative; give 0 or more")
+
+
+def require_both_classes(counts: Mapping[tuple[Split, Label], int], where: str) -> None:
+    """Raise DataError naming the first class that a split lacks.
+
+    Args:
+        counts: number of items by split and class.
+        where: the data set as the user knows it, for the message.
+    """
+    for split in SPLITS:
+        for label in LABELS:
+            if not counts.get((split, label), 0):
+                raise DataError(
+                    f"{where}: the {split} split has no {label} item; whole source images go to "
+                    "one side, so add images of that kind, or try another seed or val fraction"
+                )
+
+
+def few_items_warnings(counts: Mapping[Label, int]) -> list[str]:
+    """Warn about each class of fewer than 50 items."""
+    return [
+        f"only {count} {label} items; with fewer than {FEW_ITEMS} scores say little"
+        for label, count in counts.items()
+        if count < FEW_ITEMS
+    ]

@@ -1,0 +1,53 @@
+"""Windows -> crack probability with torch: the engine on a GPU, and the reference on a CPU."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from wpcrack.networks import Networks
+
+
+class TorchPredictor:
+    """A `wpcrack.inference.predict.WindowPredictor`.
+
+    On a GPU, and on a CPU with native bfloat16 instructions, the networks run under bfloat16
+    autocast; the probability is float32.
+    """
+
+    def __init__(
+        self,
+        networks: Networks,
+        device: torch.device | None = None,
+        *,
+        low_precision: bool | None = None,
+    ) -> None:
+        """Moves networks to their device.
+
+        Args:
+            networks: Trained networks; moved, not copied.
+            device: None: the GPU if there is one, else the CPU.
+            low_precision: Compute in bfloat16; None: if the device does so natively.
+        """
+        self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.networks = networks.to(self.device).eval()
+        self.networks.to(memory_format=torch.channels_last)
+        native = self.device.type == "cuda" or native_bfloat16()
+        self.low_precision = native if low_precision is None else low_precision
+
+    @torch.inference_mode()
+    def __call__(self, windows: NDArray[np.uint8], /) -> NDArray[np.float32]:
+        """Windows (N, H, W, 3) uint8 RGB -> crack probability (N, H, W) float32 in [0, 1]."""
+        pixels = torch.tensor(windows, device=self.device)  # copies: torch wants them writable
+        image = pixels.permute(0, 3, 1, 2).float() / 255
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.low_precision):
+            logits = self.networks(image)
+        probability: NDArray[np.float32] = torch.sigmoid(logits[:, 0].float()).cpu().numpy()
+        return probability
+
+
+def native_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 natively (AVX512-BF16 or AMX)."""
+    capability = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # private, torch >= 2.6
+    return bool(capability()) if capability is not None else False

@@ -1,0 +1,279 @@
+"""Pseudo labels: refined CAMs, two thresholds, an ignored band between them. Pure functions.
+
+A refiner maps (image, crack map) to a sharper crack map in [0, 1]; refiners run in the order of
+the config. Shape letters: B images, H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from wpcrack.config import DarknessConfig, ParConfig, PseudoLabelConfig
+from wpcrack.data.batches import Batch, CrackPart
+from wpcrack.labels.cam import crack_map
+from wpcrack.labels.refiners import (
+    box_mean,
+    dense_crf_batch,
+    gaussian_blur,
+    guided_filter,
+    require_crf,
+)
+from wpcrack.networks import Classifier, Features, Networks
+
+Refiner = Callable[[Tensor, Tensor, PseudoLabelConfig], Tensor]
+
+GRAY_LEVEL = 1 / 255
+MIN_DEVIATION = 2 * GRAY_LEVEL
+"""Darkness is not measured in deviations smaller than the camera's noise (two gray levels)."""
+MIN_ROAD = 0.01
+"""What a pixel counts as road however sure the CAM is, so that surroundings are never empty."""
+
+
+@dataclass(frozen=True)
+class PseudoLabel:
+    """Target of the detector."""
+
+    target: Tensor
+    """(B, 1, H, W) 1 on crack pixels, else 0."""
+    weight: Tensor
+    """(B, 1, H, W) 1 where the target counts, 0 in the ignored band."""
+
+
+def refine(image: Tensor, crack_map: Tensor, config: PseudoLabelConfig) -> Tensor:
+    """Applies the configured refiners.
+
+    Args:
+        image: (B, 3, H, W) in [0, 1].
+        crack_map: (B, 1, H, W) in [0, 1], the upsampled CAM.
+        config: Which refiners, in which order.
+
+    Returns:
+        (B, 1, H, W) in [0, 1].
+    """
+    for name in config.refiners:
+        crack_map = REFINERS[name](image, crack_map, config)
+    return crack_map
+
+
+def pseudo_label(refined: Tensor, has_crack: Tensor, config: PseudoLabelConfig) -> PseudoLabel:
+    """Two thresholds on the refined map; an image labeled road is road in every pixel.
+
+    Args:
+        refined: (B, 1, H, W) in [0, 1].
+        has_crack: (B,) 0 or 1, the image-level label.
+        config: The two thresholds.
+    """
+    shown = has_crack.view(-1, 1, 1, 1) > 0
+    crack = (refined >= config.cam_crack) & shown
+    road = (refined < config.cam_road) | ~shown
+    return PseudoLabel(crack.to(refined.dtype), (crack | road).to(refined.dtype))
+
+
+def darkness(image: Tensor, config: DarknessConfig, road: Tensor | None = None) -> Tensor:
+    """(local mean - pixel) / local deviation of the slightly blurred gray image.
+
+    One rule for all surfaces: contrast is measured against the texture around it, so no
+    threshold in gray levels has to be chosen per data set.
+
+    Args:
+        image: (B, 3, H, W) in [0, 1].
+        config: Sides of the blur and of the surroundings, in pixels.
+        road: (B, 1, H, W) in [0, 1], how much a pixel counts as surroundings; all equally if None.
+
+    Returns:
+        (B, 1, H, W) in local standard deviations, positive where darker than the surroundings.
+    """
+    gray = gaussian_blur(image.mean(1, keepdim=True), config.blur_px)
+    weight = torch.ones_like(gray) if road is None else road.clamp_min(MIN_ROAD)
+    share = box_mean(weight, config.surround_px)
+    mean = box_mean(weight * gray, config.surround_px) / share
+    variance = box_mean(weight * gray.square(), config.surround_px) / share - mean.square()
+    return (mean - gray) / (variance.clamp_min(0).sqrt() + MIN_DEVIATION)
+
+
+def refine_by_darkness(image: Tensor, crack_map: Tensor, config: PseudoLabelConfig) -> Tensor:
+    """The weaker of CAM and min(ramp(darkness), ramp(darkness / darkest point nearby)).
+
+    The first ramp is 0 up to `darkness.zero`, 1 from `darkness.one` deviations on: is this dark
+    against the surface? The second is 0.5 at `darkness.peak_share` of the darkest point that the
+    CAM holds nearby: is this inside the crack or on its blurred edge? A blurred edge of a wide,
+    deep crack is darker than the core of a hairline, so neither ramp replaces the other.
+
+    Then a crack is followed: dark pixels that are connected to it count as far as the CAM is above
+    `cam_road`, since cells of a CAM end before the crack does.
+    """
+    rule = config.darkness
+    dark = darkness(image, rule, 1 - crack_map if rule.beside else None)
+    ramp = ((dark - rule.zero) / (rule.one - rule.zero)).clamp(0, 1)
+    if rule.peak_share:
+        held = dark.clamp_min(0) * (crack_map >= config.cam_crack)
+        peak = F.max_pool2d(held, rule.peak_px, 1, rule.peak_px // 2).clamp_min(rule.one)
+        ramp = torch.minimum(ramp, (dark / (2 * rule.peak_share * peak)).clamp(0, 1))
+    dark_cam = crack_map * ramp if rule.combine == "product" else torch.minimum(crack_map, ramp)
+    if not rule.follow_px:
+        return dark_cam
+    return followed(dark_cam, ramp * (crack_map >= config.cam_road), rule.follow_px)
+
+
+def followed(seed: Tensor, path: Tensor, reach_px: int) -> Tensor:
+    """Gray-scale reconstruction: the seed spreads along 8-connected pixels, nowhere above the path.
+
+    The soft form of hysteresis thresholding (Vincent, IEEE TIP 1993), cut off after `reach_px`.
+
+    Args:
+        seed: (B, 1, H, W) in [0, 1].
+        path: (B, 1, H, W) in [0, 1].
+        reach_px: how far it spreads.
+
+    Returns:
+        (B, 1, H, W), at least the seed.
+
+    >>> seed, path = torch.tensor([0.0, 0.9, 0.0, 0.0, 0.0]), torch.tensor([0.0, 1, 0.6, 0.0, 1])
+    >>> followed(seed.view(1, 1, 1, 5), path.view(1, 1, 1, 5), 4).flatten()
+    tensor([0.0000, 0.9000, 0.6000, 0.0000, 0.0000])
+    """
+    grown = torch.minimum(seed, path)
+    for _ in range(reach_px):
+        grown = torch.minimum(dilated(grown), path)
+    return torch.maximum(seed, grown)
+
+
+def dilated(x: Tensor) -> Tensor:
+    """Maximum over 3x3 pixels of (B, 1, H, W) >= 0; 15 times as fast as max_pool2d on a CPU."""
+    x = F.pad(x, (1, 1, 1, 1))
+    x = torch.maximum(torch.maximum(x[..., :-2, :], x[..., 2:, :]), x[..., 1:-1, :])
+    return torch.maximum(torch.maximum(x[..., :-2], x[..., 2:]), x[..., 1:-1])
+
+
+def refine_by_pixels(image: Tensor, crack_map: Tensor, config: PseudoLabelConfig) -> Tensor:
+    """Pixel-adaptive refinement (PAR; Ru et al., Learning Affinity from Attention, CVPR 2022).
+
+    affinity = softmax(-(|dI| / (0.3 std))^2) + 0.01 softmax(position term) over the 8 neighbors
+    at each dilation; the map is replaced by its affinity-weighted mean, `iterations` times.
+    """
+    rule: ParConfig = config.par
+    around = neighbors(image, rule.dilations)  # (B, 3, N, H, W)
+    difference = (around - image[:, :, None]).abs()
+    deviation = around.std(2, keepdim=True) + 1e-8
+    color = -((difference / deviation / rule.color_weight) ** 2).mean(1, keepdim=True)
+    distance = offsets(rule.dilations, image)
+    position = -((distance / (distance.std() + 1e-8) / rule.color_weight) ** 2)
+    affinity = color.softmax(2) + rule.position_weight * position.softmax(0).view(1, 1, -1, 1, 1)
+    affinity = affinity / affinity.sum(2, keepdim=True)
+    for _ in range(rule.iterations):
+        crack_map = (neighbors(crack_map, rule.dilations) * affinity).sum(2)
+    return crack_map.clamp(0, 1)
+
+
+def refine_by_guide(image: Tensor, crack_map: Tensor, config: PseudoLabelConfig) -> Tensor:
+    """Guided filter: the map becomes locally linear in the image, so its edges move to those."""
+    rule = config.guided
+    guide = image if rule.guide == "color" else image.mean(1, keepdim=True)
+    return guided_filter(guide, crack_map, 2 * rule.radius_px + 1, rule.eps).clamp(0, 1)
+
+
+def refine_by_crf(image: Tensor, crack_map: Tensor, config: PseudoLabelConfig) -> Tensor:
+    """Dense CRF of each image on the CPU; a map that is 0 everywhere stays so. 0 or 1."""
+    refined = torch.zeros_like(crack_map)
+    marked = crack_map.flatten(1).amax(1).nonzero().flatten().tolist()
+    if marked:
+        pixels = (image[marked] * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+        found = dense_crf_batch(
+            list(pixels.cpu().numpy()),
+            list(crack_map[marked, 0].float().cpu().numpy()),
+            config.crf,
+            config.crf.processes or torch.get_num_threads(),
+        )
+        refined[marked, 0] = torch.from_numpy(np.stack(found)).to(refined)
+    return refined
+
+
+REFINERS: Mapping[str, Refiner] = {
+    "darkness": refine_by_darkness,
+    "par": refine_by_pixels,
+    "guided": refine_by_guide,
+    "crf": refine_by_crf,
+}
+
+
+def require_refiners(config: PseudoLabelConfig) -> None:
+    """Checks before a run that every refiner can work.
+
+    Raises:
+        ConfigError: An optional package is missing.
+    """
+    if "crf" in config.refiners:
+        require_crf()
+
+
+def neighbors(x: Tensor, dilations: tuple[int, ...]) -> Tensor:
+    """The 8 neighbors at each dilation, edges replicated: (B, C, H, W) -> (B, C, 8 D, H, W)."""
+    h, w = x.shape[-2:]
+    reach = max(dilations)
+    padded = F.pad(x, (reach,) * 4, mode="replicate")
+    return torch.stack(
+        [
+            padded[..., reach + dy : reach + dy + h, reach + dx : reach + dx + w]
+            for dy, dx in shifts(dilations)
+        ],
+        2,
+    )
+
+
+def shifts(dilations: tuple[int, ...]) -> list[tuple[int, int]]:
+    """(dy, dx) of the 8 neighbors at each dilation, in pixels."""
+    ring = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0)]
+    return [(d * dy, d * dx) for d in dilations for dy, dx in ring]
+
+
+def offsets(dilations: tuple[int, ...], like: Tensor) -> Tensor:
+    """(8 D,) distance in pixels of each neighbor, on the device of `like`."""
+    steps = torch.tensor(shifts(dilations), dtype=like.dtype, device=like.device)
+    return steps.square().sum(1).sqrt()
+
+
+# ==== wpcrack.labels.pseudo_label: What the detector is taught: the pseudo label of a batch, from a CAM and the averaged detector. Shape letters: B images, H W pixels.
+
+
+def label_batch(
+    teacher: Classifier,
+    batch: Batch,
+    config: PseudoLabelConfig,
+    cam_norm: Literal["sigmoid", "max"],
+    features: Features | None = None,
+    averaged: Networks | None = None,
+) -> PseudoLabel:
+    """Pseudo label from the CAM of `teacher` (by default the averaged classifier), no gradient.
+
+    A road image has no crack to refine, so only the crack images are looked at.
+
+    Args:
+        teacher: the classifier whose CAM counts.
+        batch: the local batch.
+        config: refiners and thresholds.
+        cam_norm: how CAM logits become a map.
+        features: of the teacher's encoder on the batch, if they are known.
+        averaged: networks in eval mode whose detector has a say too (self-training).
+    """
+    part = CrackPart.of(batch)
+    image, shown = batch.to_label[part.index], part.shown.view(-1, 1, 1, 1)
+    with torch.no_grad():
+        if features is None:
+            cam = teacher(image).cam
+        else:
+            cam, _ = teacher.head(features.of(part.index))
+        with torch.autocast(image.device.type, enabled=False):
+            found = refine(image, shown * crack_map(cam, batch.size, cam_norm), config)
+        if averaged is not None:
+            seen = shown * torch.sigmoid(averaged(image).float())
+            found = torch.lerp(found, seen, config.self_training)
+        refined = torch.zeros_like(batch.erased)
+        refined[part.index] = found
+        return pseudo_label(refined, batch.has_crack, config)

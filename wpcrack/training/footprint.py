@@ -1,0 +1,132 @@
+"""What a training holds in memory and sends between ranks, counted without computing it.
+
+The networks are built on the meta device, which knows shapes and no values; autograd says what a
+forward pass keeps for its backward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from wpcrack.config import MethodConfig, ModelConfig
+from wpcrack.networks import Networks
+from wpcrack.training.stages import STAGES
+
+Result = TypeVar("Result")
+
+WEIGHT_BYTES = 4
+"""Weights, gradients and optimizer states are float32 at every precision."""
+STATES = {"adamw": 2, "sgd": 1}
+"""Numbers that an optimizer keeps for each weight."""
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes of one worker in the stage that needs most, without those of the program itself."""
+
+    weights: int
+    """Networks, teacher and average."""
+    gradients: int
+    """Of the largest set that is updated at once."""
+    optimizers: int
+    """Moments of all optimizers."""
+    activations: dict[str, int]
+    """What the forward passes of a step keep, by stage."""
+    averaged: dict[str, int]
+    """Gradients that ranks average in one step, by stage."""
+
+    @property
+    def total(self) -> int:
+        """All of it in the stage that needs most."""
+        return self.weights + self.gradients + self.optimizers + max(self.activations.values())
+
+
+def parameters(network: nn.Module) -> int:
+    """Number of trained weights."""
+    return sum(p.numel() for p in network.parameters())
+
+
+def on_meta(config: ModelConfig) -> Networks:
+    """The networks without weights.
+
+    Raises:
+        ConfigError: they cannot be built.
+    """
+    with torch.device("meta"):
+        return Networks(config.model_copy(update={"pretrained": "none"}))
+
+
+def footprint(config: MethodConfig, size: tuple[int, int], local_batch: int) -> Footprint:
+    """Counts memory and traffic of a training.
+
+    Args:
+        config: what is learned.
+        size: (H, W) of the windows in pixels.
+        local_batch: images of a global batch that one worker reads.
+    """
+    nets = on_meta(config.model)
+    c, r, d = (parameters(n) for n in (nets.classifier, nets.reconstructor, nets.detector))
+    encoders = parameters(nets.classifier.encoder) + parameters(nets.reconstructor.encoder)
+    train, states = config.train, STATES[config.optim.kind]
+    fitted = d + encoders if train.joint else d
+    copies = (c if config.pseudo_label.source == "ema" else 0) + (
+        c + r + d if train.detector_ema else 0
+    )
+    moments = states * (c + r) + 2 * d
+    if train.joint or train.joint_after is not None:
+        moments += states * encoders + (2 * d if config.optim.kind == "adamw" else 0)
+    return Footprint(
+        weights=WEIGHT_BYTES * (c + r + d + copies),
+        gradients=WEIGHT_BYTES * max(c, r, fitted),
+        optimizers=WEIGHT_BYTES * moments,
+        activations=activations(nets, config, size, local_batch),
+        averaged={
+            stage: WEIGHT_BYTES * count
+            for stage, count in zip(STAGES, (c, c + r + d, fitted), strict=True)
+        },
+    )
+
+
+def activations(
+    nets: Networks, config: MethodConfig, size: tuple[int, int], local_batch: int
+) -> dict[str, int]:
+    """Bytes that the forward passes of one step keep, by stage; half of the images show a crack."""
+    dtype = torch.bfloat16 if config.train.precision == "bf16" else torch.float32
+    nets = nets.to(dtype).train()
+    images = max(1, -(-local_batch // config.train.accumulate))
+    image = torch.empty(images, 3, *size, dtype=dtype, device="meta")
+    part = torch.arange(max(1, images // 2), device="meta")
+    keep = torch.empty(len(part), 1, *size, dtype=dtype, device="meta")
+    activation, look = kept(nets, lambda: nets.classifier(image))
+    encoding, encode = kept(nets, lambda: nets.reconstructor.encode(image, part))
+    _, paint = kept(nets, lambda: nets.reconstructor.decode(encoding.feature, keep))
+    features = activation.features, encoding.activation.features
+    _, detect = kept(nets, lambda: nets.detector(*features, image.shape[-2:]))
+    infer, deceive = (paint, paint) if config.train.recompute else (3 * paint, 2 * paint)
+    if config.train.schedule == "shared" and config.train.accumulate == 1:
+        adversarial = look + encode + infer
+    else:
+        adversarial = max(encode + infer, look + deceive)
+    fit = detect + (look + encode if config.train.joint else 0)
+    return dict(zip(STAGES, (look, max(adversarial, detect), fit), strict=True))
+
+
+def kept(nets: Networks, forward: Callable[[], Result]) -> tuple[Result, int]:
+    """What `forward` gives, and the bytes that it keeps for backward beside the weights."""
+    weights = {t.untyped_storage()._cdata for t in (*nets.parameters(), *nets.buffers())}
+    found: dict[int, torch.UntypedStorage] = {}  # holds them, so that no address is used twice
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in weights:
+            found[storage._cdata] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        result = forward()
+    return result, sum(storage.nbytes() for storage in found.values())

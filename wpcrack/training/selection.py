@@ -1,0 +1,195 @@
+"""Which epoch is best, judged without any pixel label; or with masks, if the user gives some.
+
+score = 0.5 IoU(detector, refined CAM of the averaged classifier; crack windows)
+      + 0.5 F1 of "the detector finds a crack in this window" (image-level labels)
+      - 10 x share of pixels that the detector marks on road windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wpcrack import distributed
+from wpcrack.config import MethodConfig, TrainConfig
+from wpcrack.data.augment import as_planes
+from wpcrack.data.batches import Images, Shard
+from wpcrack.data.images import Pair, read_mask, read_rgb
+from wpcrack.inference.lattice import Lattice
+from wpcrack.inference.predict import predict_image
+from wpcrack.inference.torch_engine import TorchPredictor
+from wpcrack.labels.cam import crack_map
+from wpcrack.labels.pseudo_label import refine
+from wpcrack.networks import Classifier, Networks
+from wpcrack.scoring import metrics
+from wpcrack.scoring.metrics import Counts
+
+THRESHOLD = 0.5
+
+LABEL_FREE, MASKED_IOU = "val/score", "val/iou"
+"""Metrics by which an epoch is judged; the second only where a masked validation set is given."""
+
+
+def objective(metrics: Mapping[str, object]) -> str:
+    """The name of the metric that decides among epochs that were measured like this one."""
+    return MASKED_IOU if MASKED_IOU in metrics else LABEL_FREE
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Figures of one validation pass over the held-out windows."""
+
+    score: float
+    agreement_iou: float
+    image_f1: float
+    road_share: float
+    cam_f1: float
+
+    def named(self) -> dict[str, float]:
+        """By metric name."""
+        return {
+            "val/score": self.score,
+            "val/agreement_iou": self.agreement_iou,
+            "val/image_f1": self.image_f1,
+            "val/road_share": self.road_share,
+            "val/cam_f1": self.cam_f1,
+        }
+
+
+@dataclass
+class AgreementCounter:
+    """Sums over windows, exact over ranks."""
+
+    config: TrainConfig
+    sums: Tensor = field(default_factory=lambda: torch.zeros(10, dtype=torch.float64))
+
+    def add(self, detected: Tensor, refined: Tensor, seen: Tensor, has_crack: Tensor) -> None:
+        """Adds windows.
+
+        Args:
+            detected: (B, 1, H, W) bool, detector's mask.
+            refined: (B, 1, H, W) bool, refined CAM's mask.
+            seen: (B,) bool, the averaged classifier says crack.
+            has_crack: (B,) bool, the image-level label.
+        """
+        crack = has_crack.view(-1, 1, 1, 1)
+        found = detected.double().mean((1, 2, 3)) >= self.config.label_min_share
+        self.sums += torch.stack(
+            [
+                (detected & refined & crack).sum(),
+                ((detected | refined) & crack).sum(),
+                (found & has_crack).sum(),
+                (found & ~has_crack).sum(),
+                (~found & has_crack).sum(),
+                (detected & ~crack).sum(),
+                (~has_crack).sum() * detected[0].numel(),
+                (seen & has_crack).sum(),
+                (seen & ~has_crack).sum(),
+                (~seen & has_crack).sum(),
+            ]
+        ).double()
+
+    def result(self, device: torch.device) -> Agreement:
+        """The figures over all ranks (which talk through `device`); without any case 0."""
+        both, either, tp, fp, fn, marked, road, ctp, cfp, cfn = distributed.total(
+            self.sums, device
+        ).tolist()
+        iou = both / either if either else 0.0
+        f1 = 2 * tp / (2 * tp + fp + fn) if tp else 0.0
+        share = marked / road if road else 0.0
+        return Agreement(
+            score=0.5 * iou + 0.5 * f1 - self.config.false_alarm_weight * share,
+            agreement_iou=iou,
+            image_f1=f1,
+            road_share=share,
+            cam_f1=2 * ctp / (2 * ctp + cfp + cfn) if ctp else 0.0,
+        )
+
+
+# ==== wpcrack.training.selection: IoU on images with masks, for the user who has some: judges epochs, never teaches.
+
+
+def masked_iou(nets: Networks, pairs: Sequence[Pair], shard: Shard, device: torch.device) -> float:
+    """IoU of the crack class, pooled over all pixels of all images, as `wpcrack evaluate` has it.
+
+    Args:
+        nets: left in eval mode.
+        pairs: images of any size and their masks; each rank predicts its share.
+        shard: which share.
+        device: of the networks.
+
+    Returns:
+        IoU over all ranks; 1 if there is neither truth nor prediction.
+
+    Raises:
+        DataError: an image or mask cannot be read, or their sizes differ.
+    """
+    predictor = TorchPredictor(nets, device, low_precision=False)
+    mine = Counts()
+    for pair in pairs[shard.rank :: shard.ranks]:
+        image = read_rgb(pair.image)
+        truth = read_mask(pair.mask, image.shape[:2])
+        predicted = metrics.predicted_at(predict_image(image, predictor, Lattice()), THRESHOLD)
+        mine += metrics.count(predicted, truth)
+    pooled = distributed.total(torch.tensor(astuple(mine), dtype=torch.float64), device)
+    return metrics.iou(Counts(*(int(value) for value in pooled.tolist())))
+
+
+# ==== wpcrack.training.selection: What the networks see in a few validation windows, side by side, for people to watch.
+
+
+COLUMNS = ("image", "CAM", "pseudo label", "prediction", "mask")
+"""Of a panel, from left to right; the pseudo label is the refined CAM before its thresholds."""
+GAP_PX = 2
+
+
+def chosen(images: Images, count: int) -> list[int]:
+    """Positions of windows to watch, the same in every epoch: every fourth a road, spread evenly.
+
+    Args:
+        images: the validation windows.
+        count: how many, if there are so many.
+    """
+    cracks = [k for k, item in enumerate(images.items) if item.has_crack]
+    roads = [k for k, item in enumerate(images.items) if not item.has_crack]
+    wanted = ((cracks, count - count // 4), (roads, count // 4))
+    return [
+        side[k * len(side) // min(n, len(side))]
+        for side, n in wanted
+        for k in range(min(n, len(side)))
+    ]
+
+
+@torch.no_grad()
+def panels(nets: Networks, teacher: Classifier, images: Tensor, config: MethodConfig) -> Tensor:
+    """One row of `COLUMNS` for each image; networks are in eval mode.
+
+    Args:
+        nets: whose detector predicts.
+        teacher: whose CAM labels.
+        images: (N, 3, H, W) in [0, 1].
+        config: how a CAM becomes a map, and the refiners.
+
+    Returns:
+        (N, 3, H, W') in [0, 1] on the CPU.
+    """
+    size = (images.shape[-2], images.shape[-1])
+    cam = crack_map(teacher(images).cam, size, config.model.cam_norm)
+    refined = refine(images, cam, config.pseudo_label)
+    predicted = torch.sigmoid(nets(images).float())
+    maps = (cam, refined, predicted, (predicted >= THRESHOLD).float())
+    gap = torch.ones(len(images), 3, size[0], GAP_PX)
+    parts = [images.float().cpu()]
+    for values in maps:
+        shown = values.float().nan_to_num().cpu()  # of a network that has diverged
+        parts += [gap, shown.expand(-1, 3, -1, -1)]
+    return torch.cat(parts, 3).clamp(0, 1)
+
+
+def watched(images: Images, positions: list[int]) -> Tensor:
+    """(N, 3, H, W) in [0, 1], unchanged."""
+    return torch.from_numpy(np.stack([as_planes(images.still(k)) for k in positions]))

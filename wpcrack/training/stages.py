@@ -1,0 +1,287 @@
+"""One step of each stage: warmup, adversarial, detector; and the averaged classifier (teacher).
+
+The teacher is an exponential moving average of the classifier; pseudo labels come from it, in
+eval mode. It follows the classifier in the first two stages and is fixed in the third. With
+another `pseudo_label.source` the teacher is the classifier itself.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+
+import numpy as np
+import torch
+from torch import nn
+
+from wpcrack import distributed
+from wpcrack.config import MethodConfig, TrainConfig
+from wpcrack.data.batches import Batch
+from wpcrack.errors import NotFiniteError, TrainingError, first_line
+from wpcrack.labels.pseudo_label import PseudoLabel, label_batch, require_refiners
+from wpcrack.networks import Classifier, Features, Networks
+from wpcrack.networks.encoder import ImageEncoder
+from wpcrack.networks.paper.resnet38d import ResNet38d
+from wpcrack.training import losses
+from wpcrack.training.adversarial import adversarial_step, detector_step
+from wpcrack.training.optim import (
+    Terms,
+    descend,
+    evaluating,
+    frozen,
+    learning_rate_share,
+    make_optimizers,
+    set_learning_rate,
+)
+
+STAGES = ("warmup", "adversarial", "detector")
+PHASES = {
+    "rec": "reconstructor",
+    "cls": "classifier",
+    "ceccm": "classifier",
+    "det": "detector",
+}
+"""Which network a loss term is descended for, by the first word of the term."""
+
+
+class Learner:
+    """The networks, their teacher and optimizers; knows nothing of data, time or files."""
+
+    def __init__(self, config: MethodConfig, device: torch.device) -> None:
+        require_refiners(config.pseudo_label)
+        self.config, self.device = config, device
+        with torch.random.fork_rng(devices=[]):  # drawn on the CPU, whatever the device
+            torch.default_generator.manual_seed(config.seed)
+            self.nets = Networks(config.model).to(device)
+        if config.train.channels_last:
+            self.nets.to(memory_format=torch.channels_last)
+        distributed.broadcast_weights(self.nets)
+        self.teacher: Classifier = self.nets.classifier
+        if config.pseudo_label.source == "ema":
+            self.teacher = copy.deepcopy(self.nets.classifier).requires_grad_(False).eval()
+        self.optimizers = make_optimizers(self.nets, config.optim)
+        self.averaged: Networks | None = None
+
+    @property
+    def delivered(self) -> Networks:
+        """What is validated and saved: in the detector stage the average over its steps."""
+        return self.nets if self.averaged is None else self.averaged
+
+    def start_average(self) -> Networks:
+        """The average over the detector stage begins with the networks as they are."""
+        self.averaged = copy.deepcopy(self.nets)
+        self.averaged.requires_grad_(False).eval()
+        return self.averaged
+
+    def enter(self, stage: str) -> None:
+        """What happens once at the beginning of a stage.
+
+        The reconstructor's encoder starts from the warm classifier: same architecture, same task.
+        """
+        if stage == "adversarial":
+            self.nets.reconstructor.encoder.load_state_dict(
+                self.nets.classifier.encoder.state_dict()
+            )
+            self.nets.reconstructor.head.load_state_dict(self.nets.classifier.head.state_dict())
+        if stage == "detector" and self.config.train.detector_ema:
+            self.start_average()
+
+    def step(
+        self, stage: str, batch: Batch, progress: float, steps_done: int, stage_step: int
+    ) -> Terms:
+        """One step of a stage; its `progress` in [0, 1] sets learning rates and CECCM's weight.
+
+        Args:
+            stage: one of `STAGES`.
+            batch: the local batch.
+            progress: of the stage, in [0, 1].
+            steps_done: before this one, over all stages.
+            stage_step: before this one, in this stage.
+
+        Raises:
+            TrainingError: a loss or gradient is not finite; names stage, phase, step and terms.
+        """
+        self._set_learning_rates(progress)
+        try:
+            terms = self._step(stage, batch, progress, steps_done)
+        except NotFiniteError as error:
+            phase = PHASES[error.term.partition("_")[0]]
+            where = f"{stage} stage, {phase} phase, step {steps_done}"
+            raise TrainingError(f"{where}: {error}") from error
+        if stage != "detector" and self.teacher is not self.nets.classifier:
+            average(self.teacher, self.nets.classifier, self.config.train.ema_decay, steps_done)
+        if stage == "detector" and self.averaged is not None:
+            average(self.averaged, self.nets, self.config.train.detector_ema, stage_step)
+        return terms
+
+    def _step(self, stage: str, batch: Batch, progress: float, steps_done: int) -> Terms:
+        low = self.config.train.precision == "bf16"
+        pieces = batch.pieces(self.config.train.accumulate)
+        with (
+            seeded(self.config.seed, steps_done, self.device),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=low),
+        ):
+            if stage == "warmup":
+                terms = self._warmup(pieces)
+            elif stage == "adversarial":
+                epoch = steps_done // self.config.train.epoch_steps
+                terms = self._adversarial(pieces, epoch, progress)
+            else:
+                terms = self._fit_detector(pieces, joint=self.config.train.joint)
+        return terms
+
+    def _warmup(self, batches: Sequence[Batch]) -> Terms:
+        """The classifier learns the image-level labels."""
+
+        def terms(batch: Batch) -> Terms:
+            logits = self.nets.classifier(batch.image).logits.float()
+            return {"cls_bce": losses.classification(logits, batch.label, batch.images)}
+
+        clip = self.config.optim.clip_norm
+        return descend(map(terms, batches), self.optimizers.classifier, clip)
+
+    def _adversarial(self, batches: Sequence[Batch], epoch: int, progress: float) -> Terms:
+        """The three phases of the paper; in joint epochs the third also updates the encoders."""
+        nets, train = self.nets, self.config.train
+        first_joint = first_joint_epoch(train)
+        reached = first_joint is not None and epoch >= first_joint
+        stopped = [nets.reconstructor.decoder] if train.decoder_stops and reached else []
+        with frozen(*stopped):
+            terms, pieces = adversarial_step(
+                nets, batches, self.optimizers, self.config, progress=progress
+            )
+        if is_joint_epoch(epoch, train):
+            return {**terms, **self._fit_detector(batches, joint=True)}
+        with frozen(nets.classifier, nets.reconstructor):
+            inputs = (self._seen(piece.batch, piece.features) for piece in pieces)
+            det = detector_step(nets, inputs, self.optimizers.detector, self.config)
+        return {**terms, **det}
+
+    def _fit_detector(self, batches: Sequence[Batch], *, joint: bool) -> Terms:
+        """The detector, and with `joint` the encoders below it, learn the pseudo label."""
+        optimizers = self.optimizers.for_joint() if joint else (self.optimizers.detector,)
+        inputs = (self._seen(batch, None, joint=joint) for batch in batches)
+        return detector_step(self.nets, inputs, optimizers, self.config)
+
+    def _seen(
+        self, batch: Batch, features: tuple[Features, Features] | None, *, joint: bool = False
+    ) -> tuple[Batch, tuple[Features, Features], PseudoLabel]:
+        """A piece of the batch with what the detector gets: features, if not known, and label."""
+        nets = self.nets
+        if features is None:
+            with torch.set_grad_enabled(joint):
+                features = (
+                    nets.classifier.encoder(batch.image),
+                    nets.reconstructor.encoder(batch.image),
+                )
+        return batch, features, self._label(batch, features[0])
+
+    def _label(self, batch: Batch, seen: Features) -> PseudoLabel:
+        """Pseudo label of the classifier that `pseudo_label.source` names.
+
+        Of the classifier itself `seen` is what its encoder gave, so where that is the same in eval
+        mode and of the images that labels are made of, only the head runs again.
+        """
+        rule, how = self.config.pseudo_label, self.config.model.cam_norm
+        averaged = self.averaged if rule.self_training else None
+        if rule.source == "ema":
+            return label_batch(self.teacher, batch, rule, how, averaged=averaged)
+        classifier = self.nets.classifier
+        same = rule.source == "train" or isinstance(classifier.encoder, ResNet38d)
+        with evaluating(classifier) if rule.source == "eval" else nullcontext():
+            features = seen if same and batch.plain is None else None
+            return label_batch(classifier, batch, rule, how, features, averaged)
+
+    def _set_learning_rates(self, progress: float) -> None:
+        config = self.config.optim
+        share = learning_rate_share(progress, config)
+        for name, optimizer in self.optimizers.named().items():
+            constant = name == "detector" and not config.detector_decay
+            set_learning_rate(optimizer, 1.0 if constant else share)
+
+
+@torch.no_grad()
+def average(slow: nn.Module, fast: nn.Module, decay: float, steps_done: int) -> None:
+    """Exponential moving average of all weights; short at the beginning, so that it starts well."""
+    keep = min(decay, (1 + steps_done) / (10 + steps_done))
+    pairs = zip(slow.state_dict().values(), fast.state_dict().values(), strict=True)
+    for mean, value in pairs:
+        if mean.dtype.is_floating_point:
+            mean.lerp_(value, 1 - keep)
+        else:
+            mean.copy_(value)
+
+
+@contextmanager
+def seeded(seed: int, step: int, device: torch.device) -> Iterator[None]:
+    """Dropout follows from seed, step and rank, so a continued run is the same run."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        state = np.random.SeedSequence([seed, step, distributed.rank()]).generate_state(1)
+        torch.manual_seed(int(state[0]))
+        yield
+
+
+def is_joint_epoch(epoch: int, config: TrainConfig) -> bool:
+    """Whether this epoch of the adversarial stage also fine-tunes the encoders (paper)."""
+    after = config.joint_after
+    return after is not None and epoch > after and epoch % config.joint_every == 0
+
+
+def first_joint_epoch(config: TrainConfig) -> int | None:
+    """The first epoch of which `is_joint_epoch` holds."""
+    if config.joint_after is None:
+        return None
+    return (config.joint_after // config.joint_every + 1) * config.joint_every
+
+
+# ==== wpcrack.training.stages: torch.compile of the encoders, tried out before the training depends on it.
+
+
+Backend = str | Callable[..., object]
+
+SHOWN = 200
+"""Characters of a compiler's message that are shown."""
+
+
+def compile_encoders(
+    nets: Networks, shape: tuple[int, int, int, int], backend: Backend = "inductor"
+) -> str | None:
+    """Compiles both encoders in place, or leaves both as they are.
+
+    What is compiled is the call: weights keep their names, copies of the networks are not compiled.
+    Each encoder runs once forward and backward, so that a compiler that is missing is known now
+    and the time of compiling is not taken from the training.
+
+    Args:
+        nets: in the modes and memory order of the training.
+        shape: (B, 3, H, W) of the images of a forward pass.
+        backend: of torch.compile.
+
+    Returns:
+        Why nothing was compiled, in one line; None: both are compiled.
+    """
+    encoders = nets.classifier.encoder, nets.reconstructor.encoder
+    try:
+        for encoder in encoders:
+            encoder.compile(backend=backend)
+            try_out(encoder, shape)
+    except Exception as error:  # a compiler may fail in any way; the encoders work without it
+        for encoder in encoders:
+            encoder._compiled_call_impl = None  # what Module.compile sets
+            encoder.zero_grad(set_to_none=True)
+        reason = first_line(error)[:SHOWN]
+        return f"train.compile=true has no effect, encoders run as they are ({reason})"
+    return None
+
+
+def try_out(encoder: ImageEncoder, shape: tuple[int, int, int, int]) -> None:
+    """One forward and backward pass that leaves nothing behind."""
+    weight = next(encoder.parameters())
+    image = torch.zeros(shape, dtype=weight.dtype, device=weight.device)
+    statistics = [(buffer, buffer.clone()) for buffer in encoder.buffers()]
+    with torch.random.fork_rng(devices=[weight.device] if weight.is_cuda else []):
+        encoder(image).deep.sum().backward()
+    encoder.zero_grad(set_to_none=True)
+    for buffer, value in statistics:
+        buffer.copy_(value)

@@ -1,0 +1,362 @@
+"""Training: stages, epochs, validation and model selection. Yields metrics, does no I/O.
+
+Stages (lengths in `train.steps`): warmup trains the classifier alone; adversarial runs the three
+phases of the paper; detector trains the detector and the encoders below it with labels of the
+averaged classifier, which then is fixed.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wpcrack import distributed
+from wpcrack.config import MethodConfig, ModelConfig
+from wpcrack.data.batches import (
+    Batch,
+    BatchSource,
+    Images,
+    Shard,
+    validation_batches,
+    validation_part,
+)
+from wpcrack.data.images import Pair
+from wpcrack.data.read import ImageLevelSet
+from wpcrack.errors import ConfigError
+from wpcrack.labels.cam import crack_map
+from wpcrack.labels.pseudo_label import refine
+from wpcrack.networks import CRACK
+from wpcrack.training.optim import learning_rate_share
+from wpcrack.training.selection import (
+    MASKED_IOU,
+    THRESHOLD,
+    Agreement,
+    AgreementCounter,
+    chosen,
+    masked_iou,
+    objective,
+    panels,
+    watched,
+)
+from wpcrack.training.stages import STAGES, Learner, compile_encoders
+
+
+@dataclass
+class Position:
+    """Where a run stands; part of every checkpoint."""
+
+    epoch: int = 0
+    step: int = 0
+    """Global steps done over all stages."""
+    stage: int = 0
+    stage_step: int = 0
+    stage_seconds: float = 0.0
+    best_score: float = -math.inf
+    best_epoch: int = -1
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """What one epoch gave."""
+
+    epoch: int
+    stage: str
+    step: int
+    metrics: Mapping[str, float]
+    is_best: bool
+    """Its `wpcrack.training.selection.objective` is the highest so far."""
+
+
+@dataclass
+class Meter:
+    """Means of loss terms and of time over an epoch."""
+
+    sums: dict[str, float] = field(default_factory=dict)
+    steps: int = 0
+
+    def add(self, terms: Mapping[str, float]) -> None:
+        """Adds the terms of one step."""
+        self.steps += 1
+        for name, value in terms.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+
+    def means(self, device: torch.device) -> dict[str, float]:
+        """Mean per step over all ranks."""
+        names = sorted(self.sums)
+        values = distributed.average([self.sums[n] / self.steps for n in names], device)
+        return {f"train/{n}": v for n, v in zip(names, values, strict=True)}
+
+
+class Trainer:
+    """Networks, optimizers and position of one run on this rank."""
+
+    def __init__(
+        self,
+        config: MethodConfig,
+        data: ImageLevelSet,
+        *,
+        masked: Sequence[Pair] = (),
+        shard: Shard | None = None,
+        device: torch.device | None = None,
+    ) -> None:
+        """Prepares a run from its first step.
+
+        Args:
+            config: What is learned.
+            data: Image-level training and validation windows.
+            masked: Validation images with masks; if there are any, they judge the epochs.
+            shard: The part of each batch that this rank reads.
+            device: Of the networks.
+        """
+        shard = shard or Shard()
+        self.config, self.device = config, device or torch.device("cpu")
+        self.shard, self.masked = shard, tuple(masked)
+        self.source = BatchSource(Images(data.train), config, shard)
+        self.val_images = Images(validation_part(data.val, config.train.val_items, config.seed))
+        require_sides(config.model, self.source.images.size, self.val_images.size)
+        require_common_statistics(config, shard)
+        self.learner = Learner(config, self.device)
+        self.nets = self.learner.nets
+        self.position = Position()
+        self.warnings = self._compiled() if config.train.compile else ()
+
+    # -- the run -----------------------------------------------------------------------------
+
+    def epochs(self) -> Iterator[EpochReport]:
+        """Trains from the current position to the end, an epoch at a time."""
+        while self.position.stage < len(STAGES):
+            if self._stage_done():
+                self._next_stage()
+                continue
+            yield self._epoch()
+
+    def _epoch(self) -> EpochReport:
+        at, stage = self.position, STAGES[self.position.stage]
+        started, meter, waited = time.perf_counter(), Meter(), 0.0
+        count = min(self.config.train.epoch_steps, self._stage_steps() - at.stage_step)
+        self._train_mode()
+        with closing(self.source.stream(at.step, count, at.epoch)) as batches:
+            for _ in range(count):
+                tick = time.perf_counter()
+                batch = self._to_device(next(batches))
+                waited += time.perf_counter() - tick
+                terms = self.learner.step(stage, batch, self._progress(), at.step, at.stage_step)
+                meter.add({name: float(value.detach()) for name, value in terms.items()})
+                at.step, at.stage_step = at.step + 1, at.stage_step + 1
+                at.stage_seconds += self._agreed_seconds(time.perf_counter() - tick)
+                if self._stage_done():
+                    break
+        seconds = time.perf_counter() - started
+        distributed.assert_equal_weights(self.nets)
+        tick = time.perf_counter()
+        validation = self.validate().named()
+        if self.masked:
+            validation[MASKED_IOU] = masked_iou(
+                self.learner.delivered, self.masked, self.shard, self.device
+            )
+        at.stage_seconds += self._agreed_seconds(time.perf_counter() - tick)
+        metrics = {
+            **meter.means(self.device),
+            **validation,
+            "train/images_per_s": meter.steps * self.config.train.batch_size / seconds,
+            "train/data_wait": waited / seconds,
+            "train/lr_share": learning_rate_share(self._progress(), self.config.optim),
+            "train/progress": self.progress(),
+        }
+        return self._report(stage, metrics)
+
+    def _report(self, stage: str, metrics: Mapping[str, float]) -> EpochReport:
+        at, score = self.position, metrics[objective(metrics)]
+        is_best = stage != "warmup" and score > at.best_score
+        if is_best:
+            at.best_score, at.best_epoch = score, at.epoch
+        report = EpochReport(at.epoch, stage, at.step, metrics, is_best)
+        at.epoch += 1
+        return report
+
+    # -- validation --------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def validate(self) -> Agreement:
+        """Label-free figures on the held-out windows (see `wpcrack.training.selection`)."""
+        counter = AgreementCounter(self.config.train)
+        nets = self.learner.delivered.eval()
+        rule = self.config.pseudo_label
+        batch_size = self.config.train.batch_size
+        for image, has_crack in validation_batches(self.val_images, batch_size, self.shard):
+            image = self._placed(image)
+            activation = self.learner.teacher.eval()(image)
+            size = (image.shape[-2], image.shape[-1])
+            refined = refine(
+                image, crack_map(activation.cam, size, self.config.model.cam_norm), rule
+            )
+            detected = torch.sigmoid(nets(image)) >= THRESHOLD
+            counter.add(
+                detected.cpu(),
+                (refined >= rule.cam_crack).cpu(),
+                (activation.logits[:, CRACK] > 0).cpu(),
+                has_crack > 0,
+            )
+        return counter.result(self.device)
+
+    def panels(self, count: int) -> Tensor:
+        """(N, 3, H, W') of `wpcrack.training.selection` for some validation windows, by this rank alone."""
+        images = self._placed(watched(self.val_images, chosen(self.val_images, count)))
+        nets, teacher = self.learner.delivered.eval(), self.learner.teacher.eval()
+        return panels(nets, teacher, images, self.config)
+
+    # -- preparation -------------------------------------------------------------------------
+
+    def _compiled(self) -> tuple[str, ...]:
+        """Compiles the encoders for what they will see; a warning where that does not work."""
+        self._train_mode()
+        local = self.config.train.batch_size // self.shard.ranks
+        shape = (-(-local // self.config.train.accumulate), 3, *self.source.images.size)
+        reason = compile_encoders(self.nets, shape)
+        return () if reason is None else (reason,)
+
+    # -- position ----------------------------------------------------------------------------
+
+    def _stage_steps(self) -> int:
+        return int(getattr(self.config.train.steps, STAGES[self.position.stage]))
+
+    def _stage_done(self) -> bool:
+        return self._progress() >= 1
+
+    def _progress(self) -> float:
+        """How far the current stage is, by steps or by its share of `max_minutes`."""
+        steps = self._stage_steps()
+        if steps == 0:
+            return 1.0
+        done = self.position.stage_step / steps
+        seconds = self.stage_seconds(STAGES[self.position.stage])
+        return min(1.0, max(done, self.position.stage_seconds / seconds if seconds else 0.0))
+
+    def progress(self) -> float:
+        """How far the run is, in [0, 1], by the relative cost of the stages."""
+        costs = [self._cost(stage) for stage in STAGES]
+        at = self.position.stage
+        if at >= len(STAGES):
+            return 1.0
+        return (sum(costs[:at]) + costs[at] * self._progress()) / max(sum(costs), 1e-9)
+
+    def stage_seconds(self, stage: str) -> float | None:
+        """Time share of a stage under `max_minutes`; None without a cap."""
+        cap = self.config.train.max_minutes
+        if cap is None:
+            return None
+        return 60 * cap * self._cost(stage) / sum(self._cost(s) for s in STAGES)
+
+    def _cost(self, stage: str) -> float:
+        train = self.config.train
+        return float(getattr(train.steps, stage) * getattr(train.cost, stage))
+
+    def _agreed_seconds(self, seconds: float) -> float:
+        """The same time on every rank, so that all leave a stage together."""
+        if self.config.train.max_minutes is None:
+            return seconds
+        return distributed.average([seconds], self.device)[0]
+
+    def _next_stage(self) -> None:
+        at = self.position
+        at.stage, at.stage_step, at.stage_seconds = at.stage + 1, 0, 0.0
+        if at.stage < len(STAGES):
+            self.learner.enter(STAGES[at.stage])
+
+    def _train_mode(self) -> None:
+        self.nets.train()
+        if self.config.train.freeze_batchnorm:
+            for module in self.nets.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+
+    def _to_device(self, batch: Batch) -> Batch:
+        return Batch(
+            self._placed(batch.image),
+            batch.has_crack.to(self.device),
+            batch.erased.to(self.device),
+            batch.images.to(self.device),
+            batch.cracks.to(self.device),
+            None if batch.plain is None else self._placed(batch.plain),
+        )
+
+    def _placed(self, image: Tensor) -> Tensor:
+        """Images on the device, in the memory order of the networks."""
+        if self.config.train.channels_last:
+            return image.to(self.device, memory_format=torch.channels_last)
+        return image.to(self.device)
+
+    # -- state -------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that continues the run exactly; sampling needs only the position."""
+        averaged = self.learner.averaged
+        return {
+            "nets": self.nets.state_dict(),
+            "teacher": self.learner.teacher.state_dict(),
+            "optimizers": {k: v.state_dict() for k, v in self.learner.optimizers.named().items()},
+            "averaged": None if averaged is None else averaged.state_dict(),
+            "position": vars(self.position).copy(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continues from `state_dict`."""
+        self.nets.load_state_dict(state["nets"])
+        self.learner.teacher.load_state_dict(state["teacher"])
+        for name, optimizer in self.learner.optimizers.named().items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        if state["averaged"] is not None:
+            self.learner.start_average().load_state_dict(state["averaged"])
+        self.position = Position(**state["position"])
+
+
+# ==== wpcrack.training.trainer: What must hold before a training starts, checked before any network is built.
+
+
+def require_sides(model: ModelConfig, *sizes: tuple[int, int]) -> None:
+    """Refuses images that the decoder's downs would shrink to nothing.
+
+    Args:
+        model: Decoder stride and number of downs.
+        sizes: (H, W) in pixels of every kind of image that will be read.
+
+    Raises:
+        ConfigError: if an image side is shorter than the decoder needs.
+    """
+    needed = model.decoder_stride * 2 ** len(model.decoder_widths)
+    smallest = min(min(size) for size in sizes)
+    if smallest < needed:
+        raise ConfigError(
+            f"model.decoder_widths has {len(model.decoder_widths)} levels, which need images of "
+            f"{needed} pixels, but some have {smallest}; set fewer levels or use larger windows"
+        )
+
+
+def require_common_statistics(config: MethodConfig, shard: Shard) -> None:
+    """Refuses BatchNorm statistics of less than the batch: of a worker's part or of a piece.
+
+    The released detector's are those of all workers, but of one piece.
+
+    Raises:
+        ConfigError: if statistics would differ from those of the batch.
+    """
+    train = config.train
+    if config.model.detector == "released" and train.accumulate > 1:
+        raise ConfigError(
+            f"model.detector=released normalizes over the whole batch, which train.accumulate="
+            f"{train.accumulate} cuts into pieces; set train.accumulate=1"
+        )
+    if train.freeze_batchnorm or (shard.ranks == 1 and train.accumulate == 1):
+        return
+    how = f"{shard.ranks} workers" if shard.ranks > 1 else f"train.accumulate={train.accumulate}"
+    raise ConfigError(
+        f"train.freeze_batchnorm=false with {how} gives each part of a batch its own BatchNorm "
+        "statistics; set train.freeze_batchnorm=true, or use one worker and train.accumulate=1"
+    )
