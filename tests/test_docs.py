@@ -26,7 +26,8 @@ README = ROOT / "README.md"
 MANUAL = sorted(DOCS.glob("*.md"))
 PAGES = [README, *MANUAL, *(ROOT / name for name in ("CONTRIBUTING.md", "SECURITY.md"))]
 PACKAGES = ("wpcrack", "geo", "jobs")
-OUR_FILE = re.compile(r"`((?:wpcrack|geo|jobs|configs|benchmarks|tests|docs)/[\w./-]+)`")
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+OUR_FILE = r"`((?:wpcrack|geo|jobs|configs|benchmarks|tests|docs)/[\w./-]+)`"
 FILES = {".csv", ".gpkg", ".html", ".json", ".md", ".png", ".yaml"}
 JOBS = {"train", "tune", "infer", "assemble", "windows"}
 """Commands that take key=value."""
@@ -36,16 +37,21 @@ def text(page: Path) -> str:
     return page.read_text("utf-8")
 
 
+def blocks(page: Path, language: str) -> list[str]:
+    """Blocks of code in a language; in none are commands and what they print."""
+    found = FENCED.findall(text(page))
+    return [block for name, block in found if name == language]
+
+
 def code(page: Path) -> Iterator[str]:
-    """Lines of the page's blocks of code, without a prompt, continued ones in one piece."""
-    for block in re.findall(r"^```\n(.*?)^```$", text(page), flags=re.MULTILINE | re.DOTALL):
+    """Lines of commands and output, without a prompt, continued ones in one piece."""
+    for block in blocks(page, ""):
         yield from (line.removeprefix("$ ") for line in block.replace("\\\n", "").splitlines())
 
 
 def spans(page: Path) -> list[str]:
     """What stands between backticks in running text."""
-    prose = re.sub(r"^```.*?^```$", "", text(page), flags=re.MULTILINE | re.DOTALL)
-    return re.findall(r"`([^`]+)`", prose)
+    return re.findall(r"`([^`]+)`", FENCED.sub("", text(page)))
 
 
 def commands(page: Path) -> list[list[str]]:
@@ -131,7 +137,7 @@ def test_every_linked_file_exists(page: Path, target: str) -> None:
     assert (page.parent / target).is_file()
 
 
-@pytest.mark.parametrize(("page", "path"), marked(OUR_FILE.pattern))
+@pytest.mark.parametrize(("page", "path"), marked(OUR_FILE))
 def test_every_named_file_exists(page: Path, path: str) -> None:
     assert (ROOT / path).exists()
 
@@ -209,17 +215,12 @@ def test_the_citation_names_this_version() -> None:
 def test_the_examples_of_the_python_page_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from wpcrack.config import ModelConfig
-    from wpcrack.model import ModelInfo, save_model
-    from wpcrack.networks import Networks
+    from factories import tiny_model
 
-    small = ModelConfig(pretrained="none")
-    save_model(tmp_path / "demo/run/model", Networks(small), ModelInfo(model=small))
+    tiny_model(tmp_path / "demo/run/model")
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
-    blocks = re.findall(r"^```python\n(.*?)^```$", text(DOCS / "python.md"), re.M | re.S)
-    assert blocks
-    for number, block in enumerate(blocks):
+    for number, block in enumerate(blocks(DOCS / "python.md", "python")):
         exec(compile(block, f"docs/python.md, block {number}", "exec"), names)
     assert names["probability"].shape == names["truth"].shape
     assert names["probability"].dtype == np.float32
@@ -248,9 +249,6 @@ def test_the_built_manual_loads_nothing_from_the_network(tmp_path: Path) -> None
     for page in tmp_path.rglob("*.html"):
         loaded.feed(text(page))
     for sheet in tmp_path.rglob("*.css"):
-        loaded.addresses += re.findall(
-            r"url\(\s*['\"]?([^)'\"]+)|@import\s+['\"]([^'\"]+)", text(sheet)
-        )
-    flat_addresses = ["".join(address) for address in loaded.addresses]
-    assert len(flat_addresses) > len(MANUAL)
-    assert not [a for a in flat_addresses if re.match(r"(https?:)?//", a)]
+        loaded.addresses += re.findall(r"(?:url\(|@import)\s*['\"]?([^)'\"]+)", text(sheet))
+    assert len(loaded.addresses) > len(MANUAL)
+    assert not [address for address in loaded.addresses if re.match(r"(https?:)?//", address)]
