@@ -3,6 +3,8 @@
 #   make demo        train on drawn pavement, map a drawn city, score it against the truth
 #   make test        lint, types, import rules and every test that is not slow
 #   make test-all    the same with the slow tests
+#   make docs        the manual as web pages in site/; a broken link is an error
+#   make layers      the tables of docs/layers.md anew, from the schema
 #   make ablation    what each part of the method contributes; resumable, needs the image collections
 #   make venv PYTHON=python3.12    only prepare the environment, with a Python of your choice
 
@@ -24,7 +26,7 @@ endif
 endif
 STAMP := $(VENV)/.installed-$(WANTED)-$(shell cksum < pyproject.toml | tr ' ' '-')
 
-.PHONY: venv demo test test-all lint ablation clean
+.PHONY: venv demo test test-all lint docs layers ablation clean
 
 venv: $(STAMP)
 
@@ -32,7 +34,7 @@ $(STAMP):
 	@test -n "$(WANTED)" || { echo "error: no Python 3.11 or newer found$(if $(PYTHON), as '$(PYTHON)'); install one or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12" >&2; exit 1; }
 	@test "$$($(call VERSION_OF,$(BIN)/python))" = "$(WANTED)" || { rm -rf $(VENV) && $(PYTHON) -m venv $(VENV); } || { rm -rf $(VENV); echo "error: $(PYTHON) cannot create a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 	@echo "installing into $(VENV) with Python $(WANTED) (a few minutes, about 7 GB)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,docs]'
 	@rm -f $(VENV)/.installed-* && touch $@
 
 demo: $(STAMP)
@@ -50,9 +52,19 @@ test: lint
 test-all: lint
 	@$(BIN)/python -m pytest
 
+docs: $(STAMP)
+	@$(BIN)/mkdocs build --strict --quiet && echo "open site/index.html"
+
+WRITE_LAYERS := from pathlib import Path; from geo.layers.schema import readme_table; \
+	page = Path("docs/layers.md"); head, rest = page.read_text().split("-->", 1); \
+	tail = rest[rest.index("<!-- end"):]; \
+	page.write_text(f"{head}-->\n\n{readme_table().strip()}\n\n{tail}")
+layers: $(STAMP)
+	@$(BIN)/python -c '$(WRITE_LAYERS)'
+
 DATA := ../shared/data
 ablation: $(STAMP)
 	@$(BIN)/python -m benchmarks.ablation --data $(DATA)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) site build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
