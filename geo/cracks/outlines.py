@@ -102,7 +102,7 @@ def outlines(pixels: PixelSet) -> Outlines:
     holes, which is the only valid way to cut an area into rings.
     """
     corners = _corners(pixels)
-    following, is_down = _following(corners)
+    following, is_down = _next_sides(corners)
     ring_of = _rings(following)
     length = np.bincount(ring_of)
     first = firsts(ring_of, len(length))
@@ -179,7 +179,7 @@ def _directions(
     return right, down, twice
 
 
-def _following(corners: _Corners) -> tuple[IntArray, BoolArray]:
+def _next_sides(corners: _Corners) -> tuple[IntArray, BoolArray]:
     """The vertical side after each one, with the set to the left of one that leads down."""
     count, right = len(corners.col), corners.goes_right
     stride = int(corners.col.max()) + 1 if count else 1

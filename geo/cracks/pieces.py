@@ -20,14 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 from shapely.geometry import MultiPolygon
 
-from geo.cracks.formulas import Measures
-from geo.cracks.measure import measure_components
+from geo.cracks.components import measure_components
+from geo.cracks.measure import Measures
 from geo.cracks.outlines import outlines
 from geo.cracks.pixel_set import IntArray, Owner, PixelSet, firsts, pixels_of
 from geo.errors import InputError
 from geo.grid import Grid, Window
-
-# ==== geo.cracks.pieces: Python's collector of cyclic garbage, paused while many records without cycles are made.
 
 
 @contextmanager
@@ -80,6 +78,22 @@ class Piece:
         return len(self.seam_pixels) > 0
 
 
+def block_pieces(
+    probability: NDArray[np.uint8], level: int, window: Window, grid: Grid, ground: Ground
+) -> list[Piece]:
+    """Cut the cracks of a block into pieces that know the imagery under them.
+
+    Args:
+        probability: (H, W), 255 = certain; 0 where nothing counts.
+        level: smallest probability that is crack.
+        window: the block.
+        grid: of the mosaic.
+        ground: of the block.
+    """
+    found = pieces(probability >= level, probability, window, grid, ground.ring)
+    return ground.resolve(found, window)
+
+
 @paused_collector()
 def pieces(
     mask: NDArray[np.bool_],
@@ -113,7 +127,9 @@ def pieces(
     whole = np.ones(len(n_pixels), bool)
     whole[list(seams)] = False
     measures = measure_components(pixels, traced, whole, grid)
-    ragged = [None] * len(first) if valid is None else _ragged(valid, rows, cols, owner, window)
+    beside_nodata = (
+        [None] * len(first) if valid is None else _touch_nodata(valid, rows, cols, owner, window)
+    )
     none = np.empty((0, 2), np.int64)
     columns = (n_pixels, sums, rows[first], cols[first])
     return [
@@ -121,7 +137,7 @@ def pieces(
         for number, (geometry, beside, found, count, total, top, left) in enumerate(
             zip(
                 traced.polygons(),
-                ragged,
+                beside_nodata,
                 map(measures.get, range(len(first))),
                 *(column.tolist() for column in columns),
                 strict=True,
@@ -130,16 +146,16 @@ def pieces(
     ]
 
 
-def _ragged(
+def _touch_nodata(
     valid: NDArray[np.bool_], rows: IntArray, cols: IntArray, owner: Owner, window: Window
 ) -> list[bool | None]:
     """For each component, whether a pixel of it has one of its eight neighbors without imagery."""
-    ragged = np.zeros(int(owner.max()) + 1, bool)
+    touches = np.zeros(int(owner.max()) + 1, bool)
     if not valid.all():
         top, left = rows - window.row_off, cols - window.col_off
         for row, col in np.ndindex(3, 3):
-            ragged[owner[~valid[top + row, left + col]]] = True
-    found: list[bool | None] = ragged.tolist()
+            touches[owner[~valid[top + row, left + col]]] = True
+    found: list[bool | None] = touches.tolist()
     return found
 
 
@@ -159,9 +175,6 @@ def _seam_pixels(
     ends = np.append(starts[1:], len(here))
     runs = zip(numbers.tolist(), starts, ends, strict=len(here) > 0)
     return {number: pixels[start:end] for number, start, end in runs}
-
-
-# ==== geo.cracks.pieces: What is known of the ground of a block besides its picture: where it was seen, and how finely.
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,23 +227,3 @@ class Ground:
         places = ((pixels_of(piece.geometry) - corner).T for piece in found)
         largest = (float(self.gsd_m[rows, cols].max()) for rows, cols in places)
         return [replace(piece, gsd_m=gsd) for piece, gsd in zip(found, largest, strict=True)]
-
-
-def vectorized(
-    probability: NDArray[np.uint8],
-    level: int,
-    window: Window,
-    grid: Grid,
-    ground: Ground,
-) -> list[Piece]:
-    """Pieces of the cracks of a block.
-
-    Args:
-        probability: (H, W), 255 = certain; 0 where nothing counts.
-        level: smallest probability that is crack.
-        window: the block.
-        grid: of the mosaic.
-        ground: of the block.
-    """
-    found = pieces(probability >= level, probability, window, grid, ground.ring)
-    return ground.resolve(found, window)

@@ -15,6 +15,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 IntArray = NDArray[np.int64]
+
 Owner = NDArray[np.int32]
 """Number of the component of each pixel."""
 
@@ -157,11 +158,8 @@ def graph_components(one: IntArray, other: IntArray, count: int) -> Owner:
     return owners
 
 
-# ==== geo.cracks.pixel_set: The pixels of pixel-shaped polygons.
-
-
 @dataclass(frozen=True, eq=False)
-class Covered:
+class AreaPixels:
     """Pixels (N,) row, col in the mosaic, and the number of the area that each lies in."""
 
     rows: IntArray
@@ -169,7 +167,9 @@ class Covered:
     owner: IntArray
 
 
-def covered(vertices: NDArray[np.number], ring_starts: IntArray, owner: IntArray) -> Covered:
+def pixels_in_rings(
+    vertices: NDArray[np.number], ring_starts: IntArray, owner: IntArray
+) -> AreaPixels:
     """Pixels inside closed rings on pixel borders: in each row, between its odd and even sides.
 
     Args:
@@ -190,14 +190,14 @@ def covered(vertices: NDArray[np.number], ring_starts: IntArray, owner: IntArray
     crossing = crossing[np.lexsort((crossing[:, 2], crossing[:, 1], crossing[:, 0]))]
     run, within = _ramps(crossing[1::2, 2] - crossing[0::2, 2])
     area, row_of, col_of = crossing[0::2][run].T
-    return Covered(row_of, col_of + within, area)
+    return AreaPixels(row_of, col_of + within, area)
 
 
-def pixels_of_each(geometries: NDArray[np.object_]) -> Covered:
+def pixels_of_each(geometries: NDArray[np.object_]) -> AreaPixels:
     """Pixels of polygons in mosaic pixel coordinates, numbered as they are given."""
     _, vertices, (ring_starts, part_starts, starts) = shapely.to_ragged_array(geometries)
     of_part = np.repeat(np.arange(len(geometries)), np.diff(starts))
-    return covered(vertices, ring_starts, np.repeat(of_part, np.diff(part_starts)))
+    return pixels_in_rings(vertices, ring_starts, np.repeat(of_part, np.diff(part_starts)))
 
 
 def pixels_of(geometry: shapely.MultiPolygon) -> IntArray:

@@ -1,8 +1,15 @@
 """Skeletons of cracks as pixel graphs, one per component.
 
-The thinning runs once over all components: it looks at 3 x 3 pixels only, and those of one
-8-connected component never see another. So a component has the same skeleton in any company,
-which is what makes measures independent of the cut into blocks.
+The thinning is that of Lee, Kashyap and Chu (1994), chosen as that of Zhang and Suen (1984) eats
+diagonal cracks of an even number of pixels from their ends, in the worst case wholly. It runs once
+over all components: it looks at 3 x 3 pixels only, and those of one 8-connected component never
+see another. So a component has the same skeleton in any company, which is what makes measures
+independent of the cut into blocks.
+
+Each pass takes the border pixels of one side that may go and, in raster order, removes those that
+may still go. A pixel's turn depends on those before it only through its own neighbors, so all
+pixels whose fate does not hang on an undecided neighbor are decided together: the result is that
+of the sequential algorithm, for the cost of its border pixels.
 """
 
 from __future__ import annotations
@@ -14,6 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geo.cracks.pixel_set import NE, NW, SE, SW, E, IntArray, N, PixelSet, S, W
+
+_SIDES: Final = (N, S, E, W)
+"""Sides in the order of scikit-image, whose skeletons these are, pixel for pixel."""
+
+_LATER, _EARLIER = (E, SE, S, SW), (W, NW, N, NE)
+"""Neighbors after and before a pixel in raster order."""
+
+_STAYS, _GOES, _OPEN = 0, 1, 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +55,7 @@ class Skeleton:
 
 
 @dataclass(frozen=True, eq=False)
-class Thinned:
+class Skeletons:
     """The skeletons of all components of a set, one run after the other, by number.
 
     Attributes:
@@ -69,7 +84,7 @@ class Thinned:
         )
 
 
-def thinned(pixels: PixelSet, owner: NDArray[np.integer]) -> Thinned:
+def thin_components(pixels: PixelSet, owner: NDArray[np.integer]) -> Skeletons:
     """Thin each component of a set of pixels.
 
     Args:
@@ -83,7 +98,7 @@ def thinned(pixels: PixelSet, owner: NDArray[np.integer]) -> Thinned:
     edges = _edges(left, number, pixels.neighbors)
     border, border_owner = _border(pixels, owner)
     names = owner[left][np.flatnonzero(np.diff(owner[left], prepend=-1))]  # they ascend
-    return Thinned(
+    return Skeletons(
         names.astype(np.int64),
         np.column_stack(pixels.places(pixels.keys[left])),
         edges,
@@ -131,52 +146,6 @@ def _border(pixels: PixelSet, owner: NDArray[np.integer]) -> tuple[IntArray, Int
     new[1:] = pairs[1:] != pairs[:-1]
     border_owner, border = np.divmod(pairs[new], span)
     return border, border_owner
-
-
-# ==== geo.cracks.skeleton: Thinning of a set of pixels after Lee, Kashyap and Chu (1994), all borders of a side at once. Each pass takes the border pixels of one side that may go and, in raster order, removes those that may still go. A pixel's turn depends on those before it only through its own neighbors, so all pixels whose fate does not hang on an undecided neighbor are decided together: the result is that of the sequential algorithm, for the cost of its border pixels. Lee's thinning was chosen as that of Zhang and Suen (1984) eats diagonal cracks of an even number of pixels from their ends, in the worst case wholly.
-
-
-_SIDES: Final = (N, S, E, W)
-"""Sides in the order of scikit-image, whose skeletons these are, pixel for pixel."""
-
-_LATER, _EARLIER = (E, SE, S, SW), (W, NW, N, NE)
-"""Neighbors after and before a pixel in raster order."""
-
-_STAYS, _GOES, _OPEN = 0, 1, 2
-
-
-def _crossings() -> NDArray[np.int64]:
-    """(256,) crossing number by neighbor code (Hilditch 1969).
-
-    It is the number of 8-connected components that the neighbors form, or 0 if all four sides
-    are in (then they form one, too) or none is.
-    """
-    code = np.arange(256)
-    is_in = [(code >> step) & 1 for step in range(8)]
-    turns = [(1 - is_in[k]) & (is_in[k + 1] | is_in[(k + 2) % 8]) for k in (E, S, W, N)]
-    return np.asarray(sum(turns))
-
-
-def _verdicts() -> NDArray[np.uint8]:
-    """(256, 16) fate of a pixel by its code and which of its earlier neighbors are undecided.
-
-    A candidate goes if its neighbors hang together without it.
-    """
-    code, undecided = np.arange(256)[:, None], np.arange(16)
-    goes = _CROSSINGS <= 1
-    fates = np.array([goes[code & ~((undecided & taken) << 4)] for taken in range(16)])
-    verdict = np.where(fates.all(axis=0), _GOES, np.where(fates.any(axis=0), _OPEN, _STAYS))
-    return verdict.astype(np.uint8)
-
-
-_CODES = np.arange(256)
-_CROSSINGS = _crossings()
-_VERDICTS = _verdicts()
-_CANDIDATES: Final = {
-    side: (_CROSSINGS == 1) & (_CODES & (_CODES - 1) > 0) & ((_CODES >> side) & 1 == 0)
-    for side in _SIDES
-}
-"""Codes of pixels with an open side that are no end and whose neighbors hang together."""
 
 
 def thin(pixels: PixelSet) -> IntArray:
@@ -229,3 +198,40 @@ class _Thinning:
         """Take removed pixels out of the codes of their neighbors on some sides."""
         for step in steps:
             self._codes[self._beside[step][gone]] &= np.uint8(255 - (1 << (step ^ 4)))
+
+
+def _crossings() -> NDArray[np.int64]:
+    """(256,) crossing number by neighbor code (Hilditch 1969).
+
+    It is the number of 8-connected components that the neighbors form, or 0 if all four sides
+    are in (then they form one, too) or none is.
+    """
+    code = np.arange(256)
+    is_in = [(code >> step) & 1 for step in range(8)]
+    turns = [(1 - is_in[k]) & (is_in[k + 1] | is_in[(k + 2) % 8]) for k in (E, S, W, N)]
+    return np.asarray(sum(turns))
+
+
+def _verdicts() -> NDArray[np.uint8]:
+    """(256, 16) fate of a pixel by its code and which of its earlier neighbors are undecided.
+
+    A candidate goes if its neighbors hang together without it.
+    """
+    code, undecided = np.arange(256)[:, None], np.arange(16)
+    goes = _CROSSINGS <= 1
+    fates = np.array([goes[code & ~((undecided & taken) << 4)] for taken in range(16)])
+    verdict = np.where(fates.all(axis=0), _GOES, np.where(fates.any(axis=0), _OPEN, _STAYS))
+    return verdict.astype(np.uint8)
+
+
+_CODES = np.arange(256)
+
+_CROSSINGS = _crossings()
+
+_VERDICTS = _verdicts()
+
+_CANDIDATES: Final = {
+    side: (_CROSSINGS == 1) & (_CODES & (_CODES - 1) > 0) & ((_CODES >> side) & 1 == 0)
+    for side in _SIDES
+}
+"""Codes of pixels with an open side that are no end and whose neighbors hang together."""

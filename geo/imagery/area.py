@@ -1,4 +1,4 @@
-"""Where pixels count: polygons, or surroundings of lines, on the pixels of a job's grid."""
+"""Where pixels count: polygons, or surroundings of lines, from a user's vector files."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ from geo.grid import Grid, Window
 CELL_PX = 1024
 """Polygons are drawn in cells of this side at fixed places: a pixel is in or out whatever window
 asks, even where an outline runs through its very center."""
+
+PARQUET_SUFFIXES = frozenset({".parquet", ".geoparquet"})
 
 
 @dataclass(frozen=True)
@@ -138,12 +140,6 @@ def _region(polygons: Iterator[Polygon], grid: Grid, path: Path) -> tuple[Polygo
     if not len(met):
         raise InputError(f"nothing of {path} lies on the tiles; check its coordinate system")
     return tuple(met)
-
-
-# ==== geo.imagery.area: Vector files of a user: areas and roads, in any format and CRS.
-
-
-PARQUET_SUFFIXES = frozenset({".parquet", ".geoparquet"})
 
 
 def read_vectors(path: Path, crs: CRS, key: str) -> geopandas.GeoDataFrame:

@@ -65,7 +65,7 @@ class CoverageMap:
         self._chunks: dict[tuple[int, int], NDArray[np.int64]] = {}
         for window, text in blocks:
             if text:
-                self._add(window, self._decoded(window, text))
+                self._add(window, self._decode(window, text))
 
     def share(self, rows: NDArray[np.int64], cols: NDArray[np.int64]) -> NDArray[np.float64]:
         """Share of the cells (rows, cols) that was seen, 0-1."""
@@ -78,7 +78,7 @@ class CoverageMap:
                 share[here] = chunk[rows[here] % _CHUNK, cols[here] % _CHUNK]
         return share / self.side**2
 
-    def _decoded(self, window: Window, text: str) -> NDArray[np.int64]:
+    def _decode(self, window: Window, text: str) -> NDArray[np.int64]:
         if text == FULL:
             return count(np.ones((window.height, window.width), bool), window, self.side)
         shape = (

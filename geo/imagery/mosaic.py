@@ -17,11 +17,11 @@ from rasterio.errors import RasterioError
 from geo.errors import InputError, first_line
 from geo.grid import Grid, Window, moved_origin
 from geo.imagery.area import Area
-from geo.imagery.find import Scan, inspect_all, scan, summary
-from geo.imagery.headers import inspect
+from geo.imagery.find import Scan, inspect_all, summary
+from geo.imagery.headers import ListedTile, Tile, TileProblem, inspect
 from geo.imagery.placing import (
     PIXEL_SIZE_TOLERANCE,
-    Placed,
+    Placement,
     aligned_offset,
     common_grid,
     hull,
@@ -35,21 +35,21 @@ from geo.imagery.reading import (
     Stretch,
     forget,
     gdal_settings,
+    measure_stretch,
     open_raster,
     read_readable,
 )
-from geo.imagery.stretch import measure_stretch
-from geo.imagery.tile import ListedTile, Tile, TileProblem
 from geo.imagery.warp import Pixels, sample
 from geo.options import ReadOptions
-
-__all__ = ["Block", "Mosaic", "Raster", "Scan", "Tile", "TileProblem", "scan"]
 
 ORIGIN_DIGITS = 6
 """Decimals of the mosaic's origin, so that it does not depend on how the area is cut into files."""
 
 SAMPLED_HEADERS = 64
 """Headers of a tile index that are read to choose the grid of the job."""
+
+KNOWN_HEADERS = 4096
+"""Headers of listed tiles that a process remembers."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,26 @@ class Block:
 
     block_id: str
     window: Window
+
+
+@dataclass(frozen=True, eq=False)
+class Raster:
+    """Pixels of a window.
+
+    Attributes:
+        image: (H, W, 3) uint8.
+        valid: (H, W) bool; False where there is no imagery.
+        failures: tiles that failed, with the reason.
+        gsd_m: the largest pixel that was seen, at least the grid's: what the image can resolve.
+        sizes_m: (H, W) float64, the size of the imagery's own pixels where it is coarser than the
+            grid's, else the grid's; None: it is coarser nowhere.
+    """
+
+    image: NDArray[np.uint8]
+    valid: NDArray[np.bool_]
+    failures: tuple[TileProblem, ...]
+    gsd_m: float
+    sizes_m: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)
@@ -107,23 +127,24 @@ class Mosaic:
         """
         found = found if isinstance(found, Scan) else Scan(tuple(found), ())
         patience = reading or ReadOptions()
-        known = (*found.tiles, *_sampled(found, patience))
+        known = (*found.tiles, *_sample_headers(found, patience))
         frame = common_grid(known, None if crs is None else job_crs(crs), gsd_m)
         tiles: list[Tile | ListedTile] = [*found.tiles, *found.listed]
         places = [place(tile, frame) for tile in tiles]
-        placed = [item for item in places if isinstance(item, Placed)]
+        placed = [item for item in places if isinstance(item, Placement)]
         problems = (*found.problems, *(p for p in places if isinstance(p, TileProblem)))
         if not placed:
             raise InputError(f"no usable tile: {summary(problems)}")
         with gdal_settings(patience):
-            measured = stretch or measure_stretch(known)
+            deep = [(tile.path, tile.driver) for tile in known if tile.dtype == "uint16"]
+            measured = stretch or measure_stretch(deep)
         return cls._on(frame, placed, problems, measured, patience)
 
     @classmethod
     def _on(
         cls,
         frame: Grid,
-        placed: Sequence[Placed],
+        placed: Sequence[Placement],
         problems: tuple[TileProblem, ...],
         stretch: Stretch | None,
         reading: ReadOptions,
@@ -131,8 +152,8 @@ class Mosaic:
         """Move the origin of a frame to the corner of all tiles."""
         whole = hull(placed)
         origin = moved_origin(frame.transform, whole.row_off, whole.col_off)
-        grid = Grid(_rounded_origin(origin), frame.crs, (whole.height, whole.width))
-        windows = (item.window.moved(-whole.row_off, -whole.col_off) for item in placed)
+        grid = Grid(_round_origin(origin), frame.crs, (whole.height, whole.width))
+        windows = (item.window.shift(-whole.row_off, -whole.col_off) for item in placed)
         tiles = tuple(item.tile for item in placed)
         return cls(grid, tiles, tuple(windows), problems, stretch, None, reading)
 
@@ -181,7 +202,7 @@ class Mosaic:
         failures, sizes_m = [], PixelSizes(self.grid, valid.shape)
         reader = TileReader(self.grid, self.stretch, self.reading)
         with gdal_settings(self.reading):
-            tiles, unusable = self._opened(window, reader)
+            tiles, unusable = self._tiles_in(window, reader)
             failures += unusable
             for tile, part in tiles:
                 if valid[part.slices_in(window)].all():
@@ -200,13 +221,13 @@ class Mosaic:
                     failures.append(_failure(tile, reason))
         return Raster(image, valid, tuple(failures), sizes_m.largest, sizes_m.known)
 
-    def _opened(
+    def _tiles_in(
         self, window: Window, reader: TileReader
     ) -> tuple[list[tuple[Tile, Window]], list[TileProblem]]:
         """The tiles in a window, the one to be seen first first, each with its part of it."""
         tiles, unusable = [], []
         for index in self.touching(window):
-            placed = self._placed(index)
+            placed = self._place_of(index)
             found = reader.header(placed)
             part = placed.reach.intersection(window)
             assert part is not None, "touching() returns tiles that meet the window"
@@ -220,19 +241,19 @@ class Mosaic:
     def touching(self, window: Window) -> list[int]:
         """Indices of the tiles that share a pixel with the window."""
         near = np.sort(self._tree.query(window.polygon()))
-        return [int(i) for i in near if self._placed(i).reach.intersection(window)]
+        return [int(i) for i in near if self._place_of(i).reach.intersection(window)]
 
-    def _placed(self, index: int) -> Placed:
-        return Placed(self.tiles[index], self.windows[index])
+    def _place_of(self, index: int) -> Placement:
+        return Placement(self.tiles[index], self.windows[index])
 
     @cached_property
     def _tree(self) -> shapely.STRtree:
-        reaches = (self._placed(index).reach for index in range(len(self.tiles)))
+        reaches = (self._place_of(index).reach for index in range(len(self.tiles)))
         edges = np.array([(w.col_off, w.row_off, w.col_end, w.row_end) for w in reaches], float)
         return shapely.STRtree(shapely.box(*edges.T))
 
 
-def _sampled(found: Scan, reading: ReadOptions) -> list[Tile]:
+def _sample_headers(found: Scan, reading: ReadOptions) -> list[Tile]:
     """Headers of some listed tiles, evenly spread; those that cannot be used show up when read."""
     if not found.listed:
         return []
@@ -246,21 +267,29 @@ def _sampled(found: Scan, reading: ReadOptions) -> list[Tile]:
     return usable
 
 
-def _rounded_origin(transform: Affine) -> Affine:
+def _round_origin(transform: Affine) -> Affine:
     a, b, c, d, e, f = transform[:6]
     return Affine(a, b, round(c, ORIGIN_DIGITS), d, e, round(f, ORIGIN_DIGITS))
 
 
-def _failure(tile: Tile, reason: str) -> TileProblem:
-    text = f"failed on reading ({first_line(reason)}); replace it"
-    return TileProblem(tile.path, text, tile.grid.footprint(), tile.crs)
+class PixelSizes:
+    """Pixel sizes of the imagery that was seen in a window."""
 
+    def __init__(self, grid: Grid, shape: tuple[int, ...]) -> None:
+        self.largest = grid.gsd_m
+        self.known: NDArray[np.float64] | None = None
+        self._grid = grid
+        self._shape = shape
 
-# ==== geo.imagery.mosaic: Pixels of one tile on the grid of a job, with patience for what may pass.
-
-
-KNOWN_HEADERS = 4096
-"""Headers of listed tiles that a process remembers."""
+    def see(self, here: tuple[slice, slice], new: NDArray[np.bool_], tile: Tile) -> None:
+        """Note the size of a tile's pixels for those that were newly seen."""
+        size_m = true_gsd_m(tile, self._grid.crs)
+        if size_m <= self._grid.gsd_m * (1 + PIXEL_SIZE_TOLERANCE) or not new.any():
+            return
+        self.largest = max(self.largest, size_m)
+        if self.known is None:
+            self.known = np.full(self._shape, self._grid.gsd_m)
+        self.known[here][new] = size_m
 
 
 @dataclass(frozen=True)
@@ -271,7 +300,7 @@ class TileReader:
     stretch: Stretch | None = None
     options: ReadOptions = field(default_factory=ReadOptions)
 
-    def header(self, placed: Placed) -> Tile | TileProblem:
+    def header(self, placed: Placement) -> Tile | TileProblem:
         """Describe a tile; the header of a listed one is read now, checked and remembered."""
         tile = placed.tile
         if isinstance(tile, Tile):
@@ -336,44 +365,6 @@ def _header(path: str, stamp: tuple[int, int], options: ReadOptions) -> Tile | T
     return inspect(path, options)
 
 
-# ==== geo.imagery.mosaic: Pixels of a window of a mosaic, and how fine the imagery is that they came from.
-
-
-@dataclass(frozen=True, eq=False)
-class Raster:
-    """Pixels of a window.
-
-    Attributes:
-        image: (H, W, 3) uint8.
-        valid: (H, W) bool; False where there is no imagery.
-        failures: tiles that failed, with the reason.
-        gsd_m: the largest pixel that was seen, at least the grid's: what the image can resolve.
-        sizes_m: (H, W) float64, the size of the imagery's own pixels where it is coarser than the
-            grid's, else the grid's; None: it is coarser nowhere.
-    """
-
-    image: NDArray[np.uint8]
-    valid: NDArray[np.bool_]
-    failures: tuple[TileProblem, ...]
-    gsd_m: float
-    sizes_m: NDArray[np.float64] | None = None
-
-
-class PixelSizes:
-    """Pixel sizes of the imagery that was seen in a window."""
-
-    def __init__(self, grid: Grid, shape: tuple[int, ...]) -> None:
-        self.largest = grid.gsd_m
-        self.known: NDArray[np.float64] | None = None
-        self._grid = grid
-        self._shape = shape
-
-    def see(self, here: tuple[slice, slice], new: NDArray[np.bool_], tile: Tile) -> None:
-        """Note the size of a tile's pixels for those that were newly seen."""
-        size_m = true_gsd_m(tile, self._grid.crs)
-        if size_m <= self._grid.gsd_m * (1 + PIXEL_SIZE_TOLERANCE) or not new.any():
-            return
-        self.largest = max(self.largest, size_m)
-        if self.known is None:
-            self.known = np.full(self._shape, self._grid.gsd_m)
-        self.known[here][new] = size_m
+def _failure(tile: Tile, reason: str) -> TileProblem:
+    text = f"failed on reading ({first_line(reason)}); replace it"
+    return TileProblem(tile.path, text, tile.grid.footprint(), tile.crs)

@@ -1,8 +1,11 @@
-"""A whole mosaic as one small picture, read from the files' overviews where they have some."""
+"""A whole mosaic as one small picture, and that picture as a file beside the map.
+
+It is read from the files' overviews where they have some. The file (the backdrop) lets a map be
+drawn again without the tiles.
+"""
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +16,12 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 
-from geo.errors import OutputError
+from geo.files import output_errors, whole_file
 from geo.grid import Grid, Window
+from geo.imagery.headers import Tile
 from geo.imagery.mosaic import Mosaic, TileReader
-from geo.imagery.placing import Placed, painting_key
+from geo.imagery.placing import Placement, painting_key
 from geo.imagery.reading import gdal_settings, open_raster, read_window
-from geo.imagery.tile import Tile
 from geo.imagery.warp import to_source
 
 
@@ -31,7 +34,7 @@ class Overview:
     grid: Grid
 
 
-def reduced(mosaic: Mosaic, longest_px: int) -> Overview:
+def reduce(mosaic: Mosaic, longest_px: int) -> Overview:
     """Read the whole mosaic, reduced to at most ``longest_px`` on its longer side.
 
     Memory is bounded by the picture and one reduced tile. A tile that cannot be read stays blank.
@@ -50,7 +53,7 @@ def reduced_grid(grid: Grid, longest_px: int) -> Grid:
     """The same ground in at most ``longest_px`` pixels on its longer side."""
     rows, cols = grid.shape
     factor = max(1.0, max(rows, cols) / longest_px)
-    return _stretched(grid, (max(1, round(rows / factor)), max(1, round(cols / factor))))
+    return _resize(grid, (max(1, round(rows / factor)), max(1, round(cols / factor))))
 
 
 def _painting_order(mosaic: Mosaic) -> list[tuple[Tile, Window]]:
@@ -58,7 +61,7 @@ def _painting_order(mosaic: Mosaic) -> list[tuple[Tile, Window]]:
     reader = TileReader(mosaic.grid, mosaic.stretch, mosaic.reading)
     tiles = []
     for listed, window in zip(mosaic.tiles, mosaic.windows, strict=True):
-        header = reader.header(Placed(listed, window))
+        header = reader.header(Placement(listed, window))
         if isinstance(header, Tile):
             tiles.append((header, window))
     return sorted(tiles, key=lambda item: painting_key(item[0], mosaic.grid))
@@ -70,7 +73,7 @@ def _paint(overview: Overview, tile: Tile, window: Window, mosaic: Mosaic) -> No
     if place is None:
         return
     small = min(tile.shape[0], place.height), min(tile.shape[1], place.width)
-    source = _stretched(tile.grid, small)
+    source = _resize(tile.grid, small)
     raster = open_raster(tile.path, tile.driver)
     whole = Window(0, 0, *tile.shape)
     image, valid = read_window(raster, whole, small, stretch=mosaic.stretch)
@@ -87,7 +90,7 @@ def _paint(overview: Overview, tile: Tile, window: Window, mosaic: Mosaic) -> No
     overview.valid[rows, cols] = True
 
 
-def _stretched(grid: Grid, shape: tuple[int, int]) -> Grid:
+def _resize(grid: Grid, shape: tuple[int, int]) -> Grid:
     """The same ground in another number of pixels."""
     a, b, c, d, e, f = grid.transform[:6]
     down, right = grid.shape[0] / shape[0], grid.shape[1] / shape[1]
@@ -102,9 +105,6 @@ def _reduced_place(window: Window, grid: Grid, small: Grid) -> Window | None:
     return Window(row, col, row_end - row, col_end - col).intersection(small.window)
 
 
-# ==== geo.imagery.overview: The reduced imagery of a job as a file, for maps that are drawn again without the tiles.
-
-
 def save_backdrop(path: Path, overview: Overview) -> None:
     """Write an overview as a GeoTIFF of RGB and alpha; it appears complete or not at all.
 
@@ -112,18 +112,15 @@ def save_backdrop(path: Path, overview: Overview) -> None:
         OutputError: the file cannot be written.
     """
     height, width = overview.valid.shape
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     profile = {"driver": "GTiff", "height": height, "width": width, "count": 4, "dtype": "uint8"}
     place = {"crs": overview.grid.crs, "transform": overview.grid.transform}
-    try:
-        with rasterio.open(temporary, "w", compress="DEFLATE", **profile, **place) as dataset:
-            dataset.write(overview.image.transpose(2, 0, 1), (1, 2, 3))
-            dataset.write(overview.valid * np.uint8(255), 4)
-        os.replace(temporary, path)
-    except (OSError, RasterioError) as error:
-        raise OutputError(f"{path} could not be written ({error}); check the folder") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with (
+        output_errors(path, RasterioError),
+        whole_file(path) as temporary,
+        rasterio.open(temporary, "w", compress="DEFLATE", **profile, **place) as dataset,
+    ):
+        dataset.write(overview.image.transpose(2, 0, 1), (1, 2, 3))
+        dataset.write(overview.valid * np.uint8(255), 4)
 
 
 def read_backdrop(path: Path) -> Overview | None:

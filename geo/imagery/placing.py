@@ -1,4 +1,4 @@
-"""The grid of a job: which CRS, pixel size and pixel corners most of its imagery has."""
+"""The grid of a job, and where tiles lie on it: the CRS, pixel size and corners that most have."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from shapely.geometry import Point, Polygon
 
 from geo.errors import InputError
 from geo.grid import Grid, Window
-from geo.imagery.tile import ListedTile, Tile, TileProblem, crs_name, is_metric, same_crs
+from geo.imagery.headers import ListedTile, Tile, TileProblem, crs_name, is_metric, same_crs
 from geo.imagery.warp import transformer
 
 PIXEL_SIZE_TOLERANCE = 1e-6
@@ -29,24 +29,33 @@ ALIGNMENT_PX = 0.05
 SIGNIFICANT_DIGITS = 3
 """Pixel sizes are compared, and chosen where no tile gives one, with this many digits."""
 
+EDGE_POINTS = 8
+"""An edge is followed through this many points into another CRS."""
+
+INDEX_SLACK = 0.02
+"""A tile may reach beyond its footprint in an index by this share of its side, and 2 pixels."""
+
+SNAP_PX = ALIGNMENT_PX
+"""Bounds this close to a pixel corner lie on it."""
+
 T = TypeVar("T")
 
 
-def job_crs(crs: str | CRS) -> CRS:
-    """Read the CRS that a user asks for.
+@dataclass(frozen=True)
+class Placement:
+    """A tile and the window of the grid that it covers, or that an index says it covers."""
 
-    Raises:
-        InputError: it is none, or lengths cannot be measured in it.
-    """
-    try:
-        parsed = CRS.from_user_input(crs)
-    except ValueError as error:
-        raise InputError(f"crs={crs} is not a coordinate system; give e.g. EPSG:25832") from error
-    if not parsed.is_projected:
-        raise InputError(f"crs={crs} is not projected; give a system in meters, e.g. EPSG:25832")
-    if not is_metric(parsed):
-        raise InputError(f"crs={crs} is Web Mercator, whose lengths are not true; give e.g. UTM")
-    return parsed
+    tile: Tile | ListedTile
+    window: Window
+
+    @property
+    def reach(self) -> Window:
+        """The window beyond which nothing of the tile is seen."""
+        if isinstance(self.tile, Tile):
+            return self.window
+        rows = round(INDEX_SLACK * self.window.height) + 2
+        cols = round(INDEX_SLACK * self.window.width) + 2
+        return self.window.pad(rows, cols)
 
 
 def common_grid(tiles: Sequence[Tile], crs: CRS | None, gsd_m: float | None) -> Grid:
@@ -76,6 +85,54 @@ def common_grid(tiles: Sequence[Tile], crs: CRS | None, gsd_m: float | None) -> 
         )
     side = wanted / float(chosen.linear_units_factor[1])
     return Grid(Affine(side, 0, 0, 0, -side, 0), chosen, (1, 1))
+
+
+def job_crs(crs: str | CRS) -> CRS:
+    """Read the CRS that a user asks for.
+
+    Raises:
+        InputError: it is none, or lengths cannot be measured in it.
+    """
+    try:
+        parsed = CRS.from_user_input(crs)
+    except ValueError as error:
+        raise InputError(f"crs={crs} is not a coordinate system; give e.g. EPSG:25832") from error
+    if not parsed.is_projected:
+        raise InputError(f"crs={crs} is not projected; give a system in meters, e.g. EPSG:25832")
+    if not is_metric(parsed):
+        raise InputError(f"crs={crs} is Web Mercator, whose lengths are not true; give e.g. UTM")
+    return parsed
+
+
+def place(tile: Tile | ListedTile, grid: Grid) -> Placement | TileProblem:
+    """Find a tile's window on the grid of a job; windows may have negative offsets."""
+    if isinstance(tile, ListedTile):
+        bounds = _bounds(tile.footprint, tile, grid)
+    elif offset := aligned_offset(tile, grid):
+        return Placement(tile, Window(*offset, *tile.shape))
+    else:
+        bounds = _bounds(tile.grid.footprint(), tile, grid)
+    if bounds is None:
+        outline = tile.footprint if isinstance(tile, ListedTile) else tile.grid.footprint()
+        reason = "lies where the map's coordinate system has no values; give another crs="
+        return TileProblem(tile.path, reason, outline, tile.crs)
+    return Placement(tile, bounds)
+
+
+def hull(placed: Iterable[Placement]) -> Window:
+    """The smallest window that holds all."""
+    edges = [
+        (p.window.row_off, p.window.col_off, p.window.row_end, p.window.col_end) for p in placed
+    ]
+    table = np.array(edges)
+    top, left = (int(value) for value in table[:, :2].min(axis=0))
+    bottom, right = (int(value) for value in table[:, 2:].max(axis=0))
+    return Window(top, left, bottom - top, right - left)
+
+
+def painting_key(tile: Tile, grid: Grid) -> tuple[float, bytes]:
+    """Sorts tiles so that the one to be seen comes last: the smaller pixel, then the later path."""
+    return -round_gsd(true_gsd_m(tile, grid.crs)), os.fsencode(tile.path)
 
 
 def aligned_offset(tile: Tile, grid: Grid) -> tuple[int, int] | None:
@@ -110,7 +167,7 @@ def true_gsd_m(tile: Tile, crs: CRS) -> float:
     return math.sqrt(area) * float(crs.linear_units_factor[1])
 
 
-def rounded_gsd(gsd_m: float) -> float:
+def round_gsd(gsd_m: float) -> float:
     """A pixel size with few digits, so that equal sizes are equal in spite of other systems."""
     return float(f"{gsd_m:.{SIGNIFICANT_DIGITS}g}")
 
@@ -153,7 +210,7 @@ def _reference(tiles: Sequence[Tile]) -> Tile:
 
 
 def _gsd_of_most(tiles: Sequence[Tile], crs: CRS) -> float:
-    return _most(tiles, lambda tile: rounded_gsd(true_gsd_m(tile, crs)))
+    return _most(tiles, lambda tile: round_gsd(true_gsd_m(tile, crs)))
 
 
 def _most(tiles: Sequence[Tile], kind: Callable[[Tile], T]) -> T:
@@ -186,67 +243,6 @@ def _corner(tile: Tile, grid: Grid) -> tuple[float, float]:
 def _pixel(transform: Affine) -> tuple[float, float, float, float]:
     a, b, _, d, e, _ = transform[:6]
     return a, b, d, e
-
-
-# ==== geo.imagery.placing: Where tiles lie on the grid of a job, and which of them is seen where they overlap.
-
-
-EDGE_POINTS = 8
-"""An edge is followed through this many points into another CRS."""
-
-INDEX_SLACK = 0.02
-"""A tile may reach beyond its footprint in an index by this share of its side, and 2 pixels."""
-
-SNAP_PX = ALIGNMENT_PX
-"""Bounds this close to a pixel corner lie on it."""
-
-
-@dataclass(frozen=True)
-class Placed:
-    """A tile and the window of the grid that it covers, or that an index says it covers."""
-
-    tile: Tile | ListedTile
-    window: Window
-
-    @property
-    def reach(self) -> Window:
-        """The window beyond which nothing of the tile is seen."""
-        if isinstance(self.tile, Tile):
-            return self.window
-        rows = round(INDEX_SLACK * self.window.height) + 2
-        cols = round(INDEX_SLACK * self.window.width) + 2
-        return self.window.pad(rows, cols)
-
-
-def place(tile: Tile | ListedTile, grid: Grid) -> Placed | TileProblem:
-    """Find a tile's window on the grid of a job; windows may have negative offsets."""
-    if isinstance(tile, ListedTile):
-        bounds = _bounds(tile.footprint, tile, grid)
-    elif offset := aligned_offset(tile, grid):
-        return Placed(tile, Window(*offset, *tile.shape))
-    else:
-        bounds = _bounds(tile.grid.footprint(), tile, grid)
-    if bounds is None:
-        outline = tile.footprint if isinstance(tile, ListedTile) else tile.grid.footprint()
-        reason = "lies where the map's coordinate system has no values; give another crs="
-        return TileProblem(tile.path, reason, outline, tile.crs)
-    return Placed(tile, bounds)
-
-
-def painting_key(tile: Tile, grid: Grid) -> tuple[float, bytes]:
-    """Sorts tiles so that the one to be seen comes last: the smaller pixel, then the later path."""
-    return -rounded_gsd(true_gsd_m(tile, grid.crs)), os.fsencode(tile.path)
-
-
-def hull(placed: Iterable[Placed]) -> Window:
-    """The smallest window that holds all."""
-    edges = [
-        (p.window.row_off, p.window.col_off, p.window.row_end, p.window.col_end) for p in placed
-    ]
-    table = np.array(edges)
-    top, left = (int(value) for value in table[:, :2].min(axis=0))
-    bottom, right = (int(value) for value in table[:, 2:].max(axis=0))
-    return Window(top, left, bottom - top, right - left)
 
 
 def _bounds(outline: Polygon, tile: Tile | ListedTile, grid: Grid) -> Window | None:

@@ -66,7 +66,7 @@ def sample_windows(mosaic: Mosaic, count: int, side: int, seed: int) -> list[Can
     looked_at = _look(mosaic, _cells(places, side, rng, CANDIDATES * count))
     if not looked_at:
         raise InputError(f"no window of {side} pixels is wholly covered by imagery; choose smaller")
-    chosen = _taking_turns(looked_at, count)
+    chosen = _take_turns(looked_at, count)
     return sorted(chosen, key=lambda c: (c.place.tile, c.place.row, c.place.col, c.window))
 
 
@@ -130,7 +130,7 @@ def _look(mosaic: Mosaic, windows: Sequence[tuple[Place, Window]]) -> list[Candi
     return [found[index] for index in sorted(found)]
 
 
-def _taking_turns(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
+def _take_turns(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
     """Fill the steps of brightness alike, each time from the place that was taken least so far."""
     heaps: dict[int, list[tuple[int, int]]] = defaultdict(list)  # (times taken, candidate)
     for index, step in enumerate(_steps(candidates)):

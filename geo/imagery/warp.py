@@ -21,8 +21,8 @@ from pyproj import Transformer
 from rasterio.crs import CRS
 
 from geo.grid import Grid, Window
+from geo.imagery.headers import same_crs
 from geo.imagery.reading import OpenRaster, Stretch, read_readable
-from geo.imagery.tile import same_crs
 
 NODE_PX = 32
 """Distance of exactly transformed points; over 32 pixels of 1 m a projection bends by < 0.1 mm."""
@@ -140,9 +140,9 @@ def _sample_cell(
     if not valid.any():
         return Pixels(cell, image, valid, None)
     x, y = x[valid], y[valid]
-    needed = _needed(x, y, factor, raster.shape)
+    needed = _source_window(x, y, factor, raster.shape)
     seen, known, failure = read_readable(raster, needed, stretch=stretch)
-    source = _averaged(seen, known, factor)
+    source = _average(seen, known, factor)
     # Whole numbers are subtracted, so the fractions do not depend on the window.
     x, y = x / factor - needed.col_off // factor, y / factor - needed.row_off // factor
     if source.share is not None:
@@ -154,7 +154,7 @@ def _sample_cell(
     return Pixels(cell, image, valid, failure)
 
 
-def _needed(
+def _source_window(
     x: NDArray[np.float64], y: NDArray[np.float64], factor: int, shape: tuple[int, int]
 ) -> Window:
     """The source pixels around points, cut at multiples of the factor."""
@@ -191,7 +191,7 @@ class _Source:
         return index
 
 
-def _averaged(image: NDArray[np.uint8], valid: NDArray[np.bool_], factor: int) -> _Source:
+def _average(image: NDArray[np.uint8], valid: NDArray[np.bool_], factor: int) -> _Source:
     """Mean color of the valid pixels of each factor x factor square, and their share in it."""
     bands = np.ascontiguousarray(image.transpose(2, 0, 1))
     all_valid = bool(valid.all())

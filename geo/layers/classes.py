@@ -1,4 +1,4 @@
-"""Severity classes of a crack by its mean width, and when pixels are too coarse to tell."""
+"""The classes of a crack: its severity by mean width, its type by direction and loops."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from numpy.typing import NDArray
 
 from geo.options import SeverityOptions, TypeOptions
 
+FloatArray = NDArray[np.float64]
+
 NOT_MEASURABLE = "not_measurable"
+
+TYPES = ("longitudinal", "transverse", "diagonal", "network", "unknown")
 
 SAME_SIZE = 1e-6
 """Relative difference up to which two pixel sizes are one."""
-
-FloatArray = NDArray[np.float64]
 
 
 def d6433(
@@ -49,24 +51,6 @@ def reliable(
     return np.asarray(wide & fine_enough(gsd_mm, options))
 
 
-def fine_enough(gsd_mm: FloatArray | float, options: SeverityOptions) -> NDArray[np.bool_]:
-    """Whether pixels can tell the classes; a pixel size of 5.0000001 mm is 5 mm."""
-    return np.asarray(np.asarray(gsd_mm) <= options.max_gsd_mm * (1 + SAME_SIZE))
-
-
-def _measurable(
-    names: NDArray[np.str_], gsd_mm: FloatArray | float, options: SeverityOptions
-) -> NDArray[np.object_]:
-    fine = fine_enough(gsd_mm, options)
-    return np.where(fine, names.astype(object), NOT_MEASURABLE).astype(object)
-
-
-# ==== geo.layers.classes: The type of a crack from its direction against the road and from its loops.
-
-
-TYPES = ("longitudinal", "transverse", "diagonal", "network", "unknown")
-
-
 def crack_types(
     orientation_deg: FloatArray,
     length_m: FloatArray,
@@ -98,3 +82,15 @@ def crack_types(
         "diagonal",
     )
     return names.astype(object)
+
+
+def fine_enough(gsd_mm: FloatArray | float, options: SeverityOptions) -> NDArray[np.bool_]:
+    """Whether pixels can tell the classes; a pixel size of 5.0000001 mm is 5 mm."""
+    return np.asarray(np.asarray(gsd_mm) <= options.max_gsd_mm * (1 + SAME_SIZE))
+
+
+def _measurable(
+    names: NDArray[np.str_], gsd_mm: FloatArray | float, options: SeverityOptions
+) -> NDArray[np.object_]:
+    fine = fine_enough(gsd_mm, options)
+    return np.where(fine, names.astype(object), NOT_MEASURABLE).astype(object)

@@ -13,7 +13,7 @@ import shapely
 from numpy.typing import NDArray
 
 from geo.grid import Grid
-from geo.imagery.find import crs_name
+from geo.imagery.headers import crs_name
 from geo.layers.classes import d6433, ltpp, reliable
 from geo.layers.schema import CENTERLINE, CRACK, Layer
 from geo.layers.segments import RoadSurvey
@@ -21,34 +21,21 @@ from geo.options import (
     AssembleOptions,
 )
 
+Shapes = NDArray[np.object_]
+
 ID_DIGITS = 6
 """Decimals of the coordinates that go into a crack_id."""
 
 MM = 1000.0
 
-
-def crack_ids(grid: Grid, top: NDArray[np.int64], left: NDArray[np.int64]) -> list[str]:
-    """Stable ids: hash of CRS, pixel size and the world place of the topmost, leftmost pixel.
-
-    No block, tile or mosaic origin is in it, so the same crack keeps its id in another run.
-    """
-    width, height = grid.pixel_m
-    system = f"{crs_name(grid.crs)}|{width:.9g}|{height:.9g}"
-    places = grid.to_world(np.column_stack((left + 0.5, top + 0.5)))
-    texts = (f"{system}|{x:.{ID_DIGITS}f}|{y:.{ID_DIGITS}f}" for x, y in places)
-    return [hashlib.sha256(text.encode()).hexdigest()[:16] for text in texts]
-
-
 CENTERLINE_NEEDS = ("top", "left", "branches", "n_pixels", "length_m")
 """Columns of the cracks that `large_enough` and `centerline_rows` look at."""
 
+AREA_CHANGE = 0.02
+"""Largest change of a crack's area by simplification, as a share."""
 
-def large_enough(cracks: pa.Table, grid: Grid, options: AssembleOptions) -> NDArray[np.bool_]:
-    """(N,) bool: the cracks that reach the smallest area and length."""
-    area = cracks["n_pixels"].to_numpy() * grid.pixel_area_m2
-    length = cracks["length_m"].to_numpy()
-    keep: NDArray[np.bool_] = (area >= options.min_area_m2) & (length >= options.min_length_m)
-    return keep
+_SHARES = (1.0, 0.75)
+"""Parts of the tolerance that are tried. Half a pixel moves no vertex of a staircase."""
 
 
 def crack_rows(
@@ -108,49 +95,36 @@ def centerline_rows(cracks: pa.Table, grid: Grid) -> pa.RecordBatch:
     owners = pa.array(ids, pa.string()).take(pa.array(owner))
     lines = shapely.from_wkb(branches.field("line").to_numpy(zero_copy_only=False))
     columns: dict[str, Any] = {
-        "centerline_id": _numbered(owners, "-", numbers),
+        "centerline_id": _join_names(owners, "-", numbers),
         "crack_id": owners,
         "length_m": branches.field("length_m"),
         "width_mean_mm": MM * branches.field("width_mean_m").to_numpy(),
         "width_max_mm": MM * branches.field("width_max_m").to_numpy(),
-        "from_node": _numbered(owners, "-n", branches.field("from_node")),
-        "to_node": _numbered(owners, "-n", branches.field("to_node")),
+        "from_node": _join_names(owners, "-n", branches.field("from_node")),
+        "to_node": _join_names(owners, "-n", branches.field("to_node")),
         "geom": shapely.to_wkb(shapely.transform(lines, grid.to_world)),
     }
     return _batch(CENTERLINE, columns)
 
 
-def _numbered(owners: pa.Array, sign: str, numbers: pa.Array) -> pa.Array:
-    """Owner, sign and number in one text."""
-    return pc.binary_join_element_wise(owners, numbers.cast(pa.string()), sign)
+def large_enough(cracks: pa.Table, grid: Grid, options: AssembleOptions) -> NDArray[np.bool_]:
+    """(N,) bool: the cracks that reach the smallest area and length."""
+    area = cracks["n_pixels"].to_numpy() * grid.pixel_area_m2
+    length = cracks["length_m"].to_numpy()
+    keep: NDArray[np.bool_] = (area >= options.min_area_m2) & (length >= options.min_length_m)
+    return keep
 
 
-def _number_or_null(column: pa.ChunkedArray) -> pa.Array:
-    return pa.array(column.to_numpy(), pa.float64(), from_pandas=True)  # nan becomes null
+def crack_ids(grid: Grid, top: NDArray[np.int64], left: NDArray[np.int64]) -> list[str]:
+    """Stable ids: hash of CRS, pixel size and the world place of the topmost, leftmost pixel.
 
-
-def _batch(layer: Layer, columns: dict[str, Any]) -> pa.RecordBatch:
-    schema = layer.arrow()
-    arrays = [_array(columns[field.name], field.type) for field in schema]
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)
-
-
-def _array(values: Any, kind: pa.DataType) -> pa.Array:
-    if isinstance(values, pa.ChunkedArray):
-        values = values.combine_chunks()
-    return values.cast(kind) if isinstance(values, pa.Array) else pa.array(values, kind)
-
-
-# ==== geo.layers.crack_rows: Pixel outlines with fewer vertices, in the world.
-
-
-Shapes = NDArray[np.object_]
-
-AREA_CHANGE = 0.02
-"""Largest change of a crack's area by simplification, as a share."""
-
-_SHARES = (1.0, 0.75)
-"""Parts of the tolerance that are tried. Half a pixel moves no vertex of a staircase."""
+    No block, tile or mosaic origin is in it, so the same crack keeps its id in another run.
+    """
+    width, height = grid.pixel_m
+    system = f"{crs_name(grid.crs)}|{width:.9g}|{height:.9g}"
+    places = grid.to_world(np.column_stack((left + 0.5, top + 0.5)))
+    texts = (f"{system}|{x:.{ID_DIGITS}f}|{y:.{ID_DIGITS}f}" for x, y in places)
+    return [hashlib.sha256(text.encode()).hexdigest()[:16] for text in texts]
 
 
 def world_outlines(geometry: Shapes, grid: Grid, tolerance_px: float) -> Shapes:
@@ -166,13 +140,13 @@ def world_outlines(geometry: Shapes, grid: Grid, tolerance_px: float) -> Shapes:
     """
     if tolerance_px <= 0 or not len(geometry):
         return np.asarray(shapely.transform(geometry, grid.to_world))
-    placed = shapely.transform(simplified(geometry, tolerance_px), grid.to_world)
+    placed = shapely.transform(simplify(geometry, tolerance_px), grid.to_world)
     broken = ~shapely.is_valid(placed)
     placed[broken] = shapely.transform(geometry[broken], grid.to_world)
     return np.asarray(placed)
 
 
-def simplified(geometry: Shapes, tolerance: float) -> Shapes:
+def simplify(geometry: Shapes, tolerance: float) -> Shapes:
     """Simplify MultiPolygons; each keeps its polygons, holes and area, and stays valid.
 
     A tolerance of one pixel may add or take a third of a crack that is two pixels wide. Where the
@@ -181,7 +155,7 @@ def simplified(geometry: Shapes, tolerance: float) -> Shapes:
     lean = geometry.copy()
     left = np.arange(len(geometry))
     for share in _SHARES:
-        tried = _simplified(geometry[left], share * tolerance)
+        tried = _simplify_shapes(geometry[left], share * tolerance)
         area = shapely.area(geometry[left])
         good = np.abs(shapely.area(tried) - area) <= AREA_CHANGE * area
         lean[left[good]] = tried[good]
@@ -189,7 +163,7 @@ def simplified(geometry: Shapes, tolerance: float) -> Shapes:
     return lean
 
 
-def _simplified(geometry: Shapes, tolerance: float) -> Shapes:
+def _simplify_shapes(geometry: Shapes, tolerance: float) -> Shapes:
     """Simplify MultiPolygons; each keeps its polygons and holes, and stays valid.
 
     The plain algorithm of Douglas and Peucker takes a tenth of the time of the one that preserves
@@ -208,3 +182,24 @@ def _counts(geometry: Shapes) -> NDArray[np.int64]:
     parts, owner = shapely.get_parts(geometry, return_index=True)
     holes = np.bincount(owner, shapely.get_num_interior_rings(parts), minlength=len(geometry))
     return np.stack((np.bincount(owner, minlength=len(geometry)), holes.astype(np.int64)))
+
+
+def _join_names(owners: pa.Array, sign: str, numbers: pa.Array) -> pa.Array:
+    """Owner, sign and number in one text."""
+    return pc.binary_join_element_wise(owners, numbers.cast(pa.string()), sign)
+
+
+def _number_or_null(column: pa.ChunkedArray) -> pa.Array:
+    return pa.array(column.to_numpy(), pa.float64(), from_pandas=True)  # nan becomes null
+
+
+def _batch(layer: Layer, columns: dict[str, Any]) -> pa.RecordBatch:
+    schema = layer.arrow()
+    arrays = [_array(columns[field.name], field.type) for field in schema]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _array(values: Any, kind: pa.DataType) -> pa.Array:
+    if isinstance(values, pa.ChunkedArray):
+        values = values.combine_chunks()
+    return values.cast(kind) if isinstance(values, pa.Array) else pa.array(values, kind)

@@ -122,7 +122,7 @@ def sections(
 
 
 @dataclass(frozen=True, eq=False)
-class Located:
+class Locations:
     """Where points lie on the roads, (N,) each.
 
     Attributes:
@@ -149,7 +149,7 @@ class RoadNetwork:
         self._half = np.array([segment.width_m for segment in segments]) / 2 / unit_m
         self._tree = shapely.STRtree(self._lines)
 
-    def locate(self, points: FloatArray) -> Located:
+    def locate(self, points: FloatArray) -> Locations:
         """Find the segment of each point (N, 2) in world coordinates."""
         shapes = shapely.points(points)
         reach = float(self._half.max(initial=0.0))
@@ -162,7 +162,7 @@ class RoadNetwork:
         first = np.flatnonzero(np.diff(at, prepend=-1))
         at, segment, distance = at[first], segment[first], distance[first]
         along, left, direction = self._along(shapes[at], segment, points[at])
-        result = Located(np.full(len(points), -1), *(np.zeros(len(points)) for _ in range(3)))
+        result = Locations(np.full(len(points), -1), *(np.zeros(len(points)) for _ in range(3)))
         result.segment[at] = segment
         result.along_m[at] = along * self._unit_m
         result.across_m[at] = np.where(left, distance, -distance) * self._unit_m

@@ -35,7 +35,7 @@ class Column:
     meaning: str
 
     @property
-    def described(self) -> str:
+    def description(self) -> str:
         """The meaning with its unit."""
         return f"{self.meaning} ({self.unit})" if self.unit else self.meaning
 

@@ -1,8 +1,4 @@
-"""QGIS styles kept in the GeoPackage, so that its layers open styled.
-
-Colors can be told apart with any color vision (`geo.layers.style`), and lines have a dark casing to be
-read over imagery.
-"""
+"""How the layers look: every color and class label, and the QGIS styles in the GeoPackage."""
 
 from __future__ import annotations
 
@@ -17,7 +13,67 @@ from geo.layers.classes import NOT_MEASURABLE
 from geo.layers.schema import CENTERLINE, CRACK, GEOMETRY, INSPECTED, ROAD_SEGMENT, Layer
 from geo.options import Rules, SegmentOptions, SeverityOptions
 
+
+@dataclass(frozen=True)
+class Entry:
+    """One class: its value in the layer ("" for any other), a label, a color "#rrggbb"."""
+
+    key: str
+    label: str
+    color: str
+
+
+STATUS = (
+    Entry("inspected", "inspected", "#009e73"),
+    Entry("partial", "partly failed", "#e69f00"),
+    Entry("nodata", "no imagery", "#a0a0a0"),
+    Entry("failed", "failed", "#d55e00"),
+)
+
+
+def severity_legend(options: SeverityOptions) -> tuple[Entry, ...]:
+    """Classes of `severity_d6433`, with the limits by which they were told.
+
+    >>> [entry.label for entry in severity_legend(SeverityOptions())][:2]
+    ['high (> 75 mm)', 'medium (10 - 75 mm)']
+    """
+    low, medium = options.d6433_mm
+    return (
+        Entry("high", f"high (> {medium:g} mm)", "#d55e00"),
+        Entry("medium", f"medium ({low:g} - {medium:g} mm)", "#e69f00"),
+        Entry("low", f"low (< {low:g} mm)", "#56b4e9"),
+        Entry(NOT_MEASURABLE, "detected, width not measurable", "#cc79a7"),
+    )
+
+
+def condition_legend(options: SegmentOptions) -> tuple[Entry, ...]:
+    """Classes of `priority`, with the limits of `zeb_cell_pct`.
+
+    >>> [entry.label for entry in condition_legend(SegmentOptions())][:2]
+    ['poor (> 20 %)', 'fair (5 - 20 %)']
+    """
+    medium, high = options.medium_pct, options.high_pct
+    return (
+        Entry("high", f"poor (> {high:g} %)", "#d55e00"),
+        Entry("medium", f"fair ({medium:g} - {high:g} %)", "#f0e442"),
+        Entry("low", f"good (< {medium:g} %)", "#0072b2"),
+        Entry("", f"seen too little (< {options.min_coverage_pct:g} %)", "#a0a0a0"),
+    )
+
+
 CASING = "30,30,30,255"
+
+_WIDTH_GRADES: tuple[tuple[str, str, str, float], ...] = (
+    ('"width_mean_mm" < 5', "below 5 mm", "253,231,37,255", 0.4),
+    ('"width_mean_mm" >= 5 AND "width_mean_mm" < 10', "5 - 10 mm", "94,201,98,255", 0.6),
+    ('"width_mean_mm" >= 10 AND "width_mean_mm" < 20', "10 - 20 mm", "33,145,140,255", 0.9),
+    ('"width_mean_mm" >= 20', "20 mm and wider", "68,1,84,255", 1.3),
+)
+
+_STATUS_LOOKS = {"inspected": (40, 0.2), "partial": (110, 0.4), "nodata": (90, 0.2)}
+
+_FAILED_LOOK = (140, 0.6)
+"""Opacity of the filling (0-255) and width of the outline (mm)."""
 
 _TABLE = """
 CREATE TABLE layer_styles (
@@ -52,18 +108,6 @@ class Style:
     rules: tuple[Rule, ...]
 
 
-_WIDTH_GRADES: tuple[tuple[str, str, str, float], ...] = (
-    ('"width_mean_mm" < 5', "below 5 mm", "253,231,37,255", 0.4),
-    ('"width_mean_mm" >= 5 AND "width_mean_mm" < 10', "5 - 10 mm", "94,201,98,255", 0.6),
-    ('"width_mean_mm" >= 10 AND "width_mean_mm" < 20', "10 - 20 mm", "33,145,140,255", 0.9),
-    ('"width_mean_mm" >= 20', "20 mm and wider", "68,1,84,255", 1.3),
-)
-
-_STATUS_LOOKS = {"inspected": (40, 0.2), "partial": (110, 0.4), "nodata": (90, 0.2)}
-_FAILED_LOOK = (140, 0.6)
-"""Opacity of the filling (0-255) and width of the outline (mm)."""
-
-
 def styles(rules: Rules) -> tuple[Style, ...]:
     """The styles of all layers; their legends name the limits that the map was made with."""
     severity = [
@@ -71,7 +115,12 @@ def styles(rules: Rules) -> tuple[Style, ...]:
         for entry in severity_legend(rules.severity)
     ]
     condition = [
-        Rule(_graded(entry, rules.segments), entry.label, _rgba(entry, 255), 2 if entry.key else 1)
+        Rule(
+            _condition_filter(entry, rules.segments),
+            entry.label,
+            _rgba(entry, 255),
+            2 if entry.key else 1,
+        )
         for entry in condition_legend(rules.segments)
     ]
     status = []
@@ -95,7 +144,7 @@ def _equals(column: str, entry: Entry) -> str:
     return f"\"{column}\" = '{entry.key}'"
 
 
-def _graded(entry: Entry, limits: SegmentOptions) -> str:
+def _condition_filter(entry: Entry, limits: SegmentOptions) -> str:
     """The segments of a priority, by the share of cells that it comes from."""
     medium, high = f"{limits.medium_pct:g}", f"{limits.high_pct:g}"
     grade = {
@@ -178,53 +227,3 @@ def _layer(kind: str, options: dict[str, str]) -> str:
 
 def _symbol(key: int, kind: str, layers: str) -> str:
     return f'<symbol name="{key}" type="{kind}" alpha="1" clip_to_extent="1">{layers}</symbol>'
-
-
-# ==== geo.layers.style: Classes of the map with their colors and labels: one legend for QGIS, the page and the report. Colors are from the scales of Okabe and Ito (categories) and of viridis (grades): they can be told apart with any color vision.
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One class: its value in the layer ("" for any other), a label, a color "#rrggbb"."""
-
-    key: str
-    label: str
-    color: str
-
-
-STATUS = (
-    Entry("inspected", "inspected", "#009e73"),
-    Entry("partial", "partly failed", "#e69f00"),
-    Entry("nodata", "no imagery", "#a0a0a0"),
-    Entry("failed", "failed", "#d55e00"),
-)
-
-
-def severity_legend(options: SeverityOptions) -> tuple[Entry, ...]:
-    """Classes of `severity_d6433`, with the limits by which they were told.
-
-    >>> [entry.label for entry in severity_legend(SeverityOptions())][:2]
-    ['high (> 75 mm)', 'medium (10 - 75 mm)']
-    """
-    low, medium = options.d6433_mm
-    return (
-        Entry("high", f"high (> {medium:g} mm)", "#d55e00"),
-        Entry("medium", f"medium ({low:g} - {medium:g} mm)", "#e69f00"),
-        Entry("low", f"low (< {low:g} mm)", "#56b4e9"),
-        Entry(NOT_MEASURABLE, "detected, width not measurable", "#cc79a7"),
-    )
-
-
-def condition_legend(options: SegmentOptions) -> tuple[Entry, ...]:
-    """Classes of `priority`, with the limits of `zeb_cell_pct`.
-
-    >>> [entry.label for entry in condition_legend(SegmentOptions())][:2]
-    ['poor (> 20 %)', 'fair (5 - 20 %)']
-    """
-    medium, high = options.medium_pct, options.high_pct
-    return (
-        Entry("high", f"poor (> {high:g} %)", "#d55e00"),
-        Entry("medium", f"fair ({medium:g} - {high:g} %)", "#f0e442"),
-        Entry("low", f"good (< {medium:g} %)", "#0072b2"),
-        Entry("", f"seen too little (< {options.min_coverage_pct:g} %)", "#a0a0a0"),
-    )

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +15,7 @@ from rasterio.features import rasterize
 from rasterio.io import MemoryFile
 from scipy.ndimage import binary_dilation
 
-from geo.errors import OutputError
+from geo.files import output_errors, whole_file
 from geo.grid import Grid
 from geo.imagery.overview import Overview
 from geo.layers.schema import CRACK, GEOMETRY
@@ -47,13 +45,13 @@ def draw_overview(overview: Overview, package: Path, out: Path) -> None:
     """
     image = np.where(overview.valid[..., None], overview.image, np.array(BACKGROUND, np.uint8))
     radius = max(1, round(max(image.shape[:2]) * LINE_SHARE / 2))
-    line = _thickened(_burned(package, overview.grid), radius)
-    image[_thickened(line, 1) & ~line] = CASING_COLOR
+    line = _thicken(_burn(package, overview.grid), radius)
+    image[_thicken(line, 1) & ~line] = CASING_COLOR
     image[line] = CRACK_COLOR
     _write_png(out, image)
 
 
-def _burned(package: Path, grid: Grid) -> NDArray[np.bool_]:
+def _burn(package: Path, grid: Grid) -> NDArray[np.bool_]:
     """Pixels of the reduced grid that a crack touches."""
     burned = np.zeros(grid.shape, np.uint8)
     for outlines in _outlines(package):
@@ -62,7 +60,7 @@ def _burned(package: Path, grid: Grid) -> NDArray[np.bool_]:
     return burned.astype(bool)
 
 
-def _thickened(marked: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
+def _thicken(marked: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
     """Mark every pixel within ``radius`` of a marked one."""
     y, x = np.ogrid[-radius : radius + 1, -radius : radius + 1]
     return np.asarray(binary_dilation(marked, x * x + y * y <= radius * radius + 1))
@@ -78,18 +76,11 @@ def _outlines(package: Path) -> Iterator[NDArray[np.object_]]:
 
 
 def _write_png(out: Path, image: NDArray[np.uint8]) -> None:
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(encoded(image.transpose(2, 0, 1), "PNG"))
-        os.replace(temporary, out)
-    except OSError as error:
-        raise OutputError(f"{out} could not be written ({error}); check the folder") from error
-    finally:
-        with suppress(FileNotFoundError, NotADirectoryError):
-            temporary.unlink()
+    with output_errors(out), whole_file(out) as temporary:
+        temporary.write_bytes(encode_picture(image.transpose(2, 0, 1), "PNG"))
 
 
-def encoded(bands: NDArray[np.uint8], driver: str, **options: int) -> bytes:
+def encode_picture(bands: NDArray[np.uint8], driver: str, **options: int) -> bytes:
     """Encode a picture (bands, H, W) as a file of GDAL's driver."""
     count, height, width = bands.shape
     profile = {"driver": driver, "height": height, "width": width, "count": count} | options

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import geopandas
 import pandas as pd
 import pyogrio
 
-from geo.errors import OutputError
+from geo.files import write_text
 from geo.layers.classes import fine_enough
 from geo.layers.run_rows import MapTerms
 from geo.layers.schema import CRACK, INSPECTED, ROAD_SEGMENT
@@ -107,8 +106,8 @@ def write_report(package: Path, markdown: Path, as_json: Path) -> MapReport:
         OutputError: a file cannot be written.
     """
     report = summarize(package)
-    _write(markdown, render(report))
-    _write(as_json, json.dumps(asdict(report), indent=2, ensure_ascii=False) + "\n")
+    write_text(markdown, render(report))
+    write_text(as_json, json.dumps(asdict(report), indent=2, ensure_ascii=False) + "\n")
     return report
 
 
@@ -233,12 +232,3 @@ def _failures(inspected: geopandas.GeoDataFrame) -> tuple[Failure, ...]:
         Failure(str(place), str(reason))
         for place, reason in zip(where, failed["reason"], strict=True)
     )
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OutputError(f"{path} could not be written ({error}); check the folder") from error

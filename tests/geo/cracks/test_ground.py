@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from rasterio.crs import CRS
 
-from geo.cracks.pieces import Ground, vectorized
+from geo.cracks.pieces import Ground, block_pieces
 from geo.errors import InputError
 from geo.grid import Grid, Window
 
@@ -43,6 +43,6 @@ def test_a_crack_knows_the_coarsest_pixels_under_it():
     sizes[:, 5:] = 0.01
     grid = Grid(Affine(0.005, 0, 5e5, 0, -0.005, 5.8e6), CRS.from_epsg(25832), (30, 30))
     window, ground = Window(10, 20, 6, 8), Ground(np.ones((8, 10), bool), sizes)
-    assert [p.gsd_m for p in vectorized(probability, 128, window, grid, ground)] == [0.01, 0.005]
-    plain = vectorized(probability, 128, window, grid, Ground(ground.ring))
+    assert [p.gsd_m for p in block_pieces(probability, 128, window, grid, ground)] == [0.01, 0.005]
+    plain = block_pieces(probability, 128, window, grid, Ground(ground.ring))
     assert [p.gsd_m for p in plain] == [None, None]

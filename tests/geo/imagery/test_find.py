@@ -21,8 +21,9 @@ from rasterio.transform import from_origin
 
 from geo.errors import InputError
 from geo.grid import Window
-from geo.imagery.find import find_tiles, inspect
-from geo.imagery.mosaic import Mosaic, scan
+from geo.imagery.find import find_tiles, scan
+from geo.imagery.headers import inspect
+from geo.imagery.mosaic import Mosaic
 from geo.imagery.reading import gdal_path
 from geo.options import ReadOptions
 

@@ -13,7 +13,8 @@ from rasterio.transform import from_origin
 
 from geo.errors import InputError
 from geo.grid import Window
-from geo.imagery.mosaic import Mosaic, scan
+from geo.imagery.find import scan
+from geo.imagery.mosaic import Mosaic
 from geo.imagery.reading import Stretch
 
 GSD = 0.005

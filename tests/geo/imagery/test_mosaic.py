@@ -15,8 +15,9 @@ from rasterio.enums import ColorInterp
 
 from geo.errors import InputError
 from geo.grid import Window
-from geo.imagery.find import inspect
-from geo.imagery.mosaic import Mosaic, scan
+from geo.imagery.find import scan
+from geo.imagery.headers import inspect
+from geo.imagery.mosaic import Mosaic
 
 GSD = 0.005
 ORIGIN = (500000.0, 5800000.0)

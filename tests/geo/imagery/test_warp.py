@@ -15,7 +15,8 @@ from rasterio.warp import Resampling, reproject
 
 from geo.errors import InputError
 from geo.grid import Window
-from geo.imagery.mosaic import Mosaic, scan
+from geo.imagery.find import scan
+from geo.imagery.mosaic import Mosaic
 
 GSD = 0.005
 X, Y = 500000.0, 5800000.0

@@ -17,17 +17,18 @@ from hypothesis.extra.numpy import arrays
 from rasterio.crs import CRS
 from rasterio.features import rasterize
 
-from geo.cracks.parts import read_part, to_pieces
+from geo.cracks.parts import InspectedRow, read_part, to_pieces, write_part
 from geo.cracks.pieces import pieces
 from geo.cracks.pixel_set import pixels_of
 from geo.cracks.seams import join
 from geo.errors import InputError, OutputError
 from geo.grid import Grid, Window
-from geo.imagery.find import TileProblem
+from geo.imagery.headers import TileProblem
 from geo.imagery.mosaic import Block
 from geo.layers import schema
-from geo.layers.assemble import AssembleOptions, InspectedRow, assemble, write_part
-from geo.layers.crack_rows import crack_ids, simplified, world_outlines
+from geo.layers.assemble import assemble
+from geo.layers.crack_rows import crack_ids, simplify, world_outlines
+from geo.options import AssembleOptions
 
 UTM = CRS.from_epsg(25832)
 masks = arrays(bool, st.tuples(st.integers(1, 20), st.integers(1, 20)))
@@ -436,7 +437,7 @@ def test_a_slanting_crack_of_one_piece_is_simplified(tmp_path):
 def test_simplified_outlines_keep_polygons_holes_and_area_and_stay_near(mask, tolerance):
     found = pieces(mask, probability_of(mask), grid_of(mask).window, grid_of(mask))
     exact = np.array([piece.geometry for piece in found], dtype=object)
-    for outline, lean in zip(exact, simplified(exact, tolerance), strict=True):
+    for outline, lean in zip(exact, simplify(exact, tolerance), strict=True):
         assert lean.is_valid
         assert lean.geom_type == "MultiPolygon"
         assert len(lean.geoms) == len(outline.geoms)

@@ -10,11 +10,12 @@ import shapely
 from affine import Affine
 from rasterio.crs import CRS
 
-from geo.cracks import seams as joining
+from geo.cracks import seams as seams
+from geo.cracks.parts import InspectedRow, write_part
 from geo.cracks.pieces import pieces
 from geo.grid import Grid, Window
 from geo.imagery.mosaic import Block
-from geo.layers.assemble import InspectedRow, assemble, write_part
+from geo.layers.assemble import assemble
 from geo.options import AssembleOptions, RoadOptions
 
 ROWS, COLS = 151, 185
@@ -84,9 +85,9 @@ def test_every_column_of_every_layer_is_the_same(packages, n_blocks, layer):
 def test_joining_a_few_cracks_at_a_time_changes_nothing_and_leaves_nothing(
     packages, tmp_path, monkeypatch
 ):
-    read, original = [], joining.read_part
-    monkeypatch.setattr(joining, "AT_ONCE_PX", 40)
-    monkeypatch.setattr(joining, "read_part", lambda *a: read.append(a[0]) or original(*a))
+    read, original = [], seams.read_part
+    monkeypatch.setattr(seams, "AT_ONCE_PX", 40)
+    monkeypatch.setattr(seams, "read_part", lambda *a: read.append(a[0]) or original(*a))
     few = package(tmp_path / "few", 37)
     for layer in ("crack", "centerline", "road_segment"):
         pd.testing.assert_frame_equal(table(few, layer), table(packages[37], layer))

@@ -16,14 +16,15 @@ from hypothesis.extra.numpy import arrays
 from rasterio.crs import CRS
 from rasterio.features import rasterize
 
+from geo.cracks.parts import InspectedRow, write_part
 from geo.cracks.pieces import pieces
 from geo.errors import InputError
 from geo.grid import Grid, Window
 from geo.imagery.coverage import CoverageMap, cell_px, encode
 from geo.imagery.mosaic import Block
-from geo.layers.assemble import InspectedRow, assemble, write_part
+from geo.layers.assemble import assemble
 from geo.layers.roads import RoadNetwork, Segment, read_roads, sections
-from geo.layers.segments import CellGrid
+from geo.layers.segments import SurveyCells
 from geo.options import AssembleOptions, RoadOptions
 
 UTM = CRS.from_epsg(25832)
@@ -227,7 +228,7 @@ def test_coverage_adds_up_whatever_the_cut(valid, cut):
 
 
 def test_a_cell_with_a_crack_counts_and_one_unseen_does_not():
-    cells = CellGrid(length_m=3.0, width_m=3.5, lane_m=3.5)
+    cells = SurveyCells(length_m=3.0, width_m=3.5, lane_m=3.5)
     assert cells.hit_pct is None
     cells.see(np.array([0.5, 1.5, 1.6]), np.zeros(3), np.array([1.0, 1.0, 0.4]))
     assert cells.hit_pct == 0

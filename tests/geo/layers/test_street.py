@@ -15,11 +15,13 @@ from affine import Affine
 from rasterio.crs import CRS
 from rasterio.features import rasterize
 
+from geo.cracks.parts import InspectedRow, write_part
 from geo.cracks.pieces import pieces
 from geo.grid import Grid, Window
 from geo.imagery.mosaic import Block
 from geo.layers import schema
-from geo.layers.assemble import InspectedRow, RunRecord, assemble, write_part
+from geo.layers.assemble import assemble
+from geo.layers.run_rows import RunRecord
 from geo.options import AssembleOptions, RoadOptions, Rules
 
 GSD = 0.005
@@ -241,8 +243,8 @@ def test_every_segment_has_the_figures_that_were_drawn(street):
         total = sum(length.values())
         assert row.crack_length_m == pytest.approx(total, rel=0.02)
         assert row.density_m_per_m2 == pytest.approx(row.crack_length_m / row.surveyed_area_m2)
-        covered = sum(cracks[key].area_m2 for key in own)
-        assert row.crack_area_pct == pytest.approx(100 * covered / row.surveyed_area_m2)
+        pixels_in_rings = sum(cracks[key].area_m2 for key in own)
+        assert row.crack_area_pct == pytest.approx(100 * pixels_in_rings / row.surveyed_area_m2)
         for column, attribute in (("severity_d6433", "d6433"), ("type", "kind")):
             for kind in {getattr(truth, attribute) for truth in CRACKS.values()}:
                 expected = sum(

@@ -21,16 +21,25 @@ import shapely
 from affine import Affine
 from rasterio.crs import CRS
 
+from geo.cracks.parts import InspectedRow, write_part
 from geo.cracks.pieces import pieces
 from geo.grid import Grid
-from geo.imagery.find import TileProblem
-from geo.imagery.mosaic import Mosaic, scan
-from geo.imagery.overview import reduced
-from geo.layers.assemble import InspectedRow, assemble, write_part
+from geo.imagery.find import scan
+from geo.imagery.headers import TileProblem
+from geo.imagery.mosaic import Mosaic
+from geo.imagery.overview import reduce
+from geo.layers.assemble import assemble
 from geo.layers.schema import CRACK
 from geo.options import AssembleOptions, RoadOptions, Rules
-from geo.page.map_data import CRACK_COLUMNS, STEPS_PER_M, MapOptions, encoded, legend, records
-from geo.page.map_page import page, write_map
+from geo.page.map_page import (
+    CRACK_COLUMNS,
+    STEPS_PER_M,
+    encode_shapes,
+    legend,
+    page,
+    records,
+    write_map,
+)
 
 HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=alert(1)>"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -89,7 +98,7 @@ def values(layer, name):
 
 def test_the_page_holds_every_layer_and_no_address(street, tmp_path):
     package, mosaic = street
-    write_map(package, tmp_path / "map.html", reduced(mosaic, 2000))
+    write_map(package, tmp_path / "map.html", reduce(mosaic, 2000))
     text, data = (tmp_path / "map.html").read_text(encoding="utf-8"), data_of(tmp_path / "map.html")
     assert len(values(data["cracks"], "crack_id")) == 3
     assert values(data["segments"], "name") == ["Am Markt", HOSTILE]
@@ -113,7 +122,7 @@ def test_the_license_of_the_shipped_library_lies_beside_it():
 
 def test_beyond_the_cap_the_worst_cracks_are_drawn(street, tmp_path):
     package, _ = street
-    write_map(package, tmp_path / "map.html", options=MapOptions(max_cracks=1))
+    write_map(package, tmp_path / "map.html", max_cracks=1)
     data = data_of(tmp_path / "map.html")
     assert values(data["cracks"], "length_m") == pytest.approx([11], rel=0.01)
     assert data["cracks"]["shapes"]["parts"] == [1]
@@ -127,7 +136,7 @@ def test_steps_of_shapes_add_up_to_their_places():
         [shapely.MultiLineString([[(5e5, 5.8e6), (5e5 + 3, 5.8e6)], [(5e5, 0), (5e5, 9)]]), ring],
         crs=25832,
     )
-    flat = encoded(shapes)
+    flat = encode_shapes(shapes)
     places = np.cumsum(np.reshape(flat["steps"], (-1, 2)), axis=0) / STEPS_PER_M
     assert (flat["parts"], flat["points"]) == ([2, 1], [2, 2, 5])
     expected = shapely.get_coordinates(shapes.to_crs(3857).to_numpy())
@@ -239,7 +248,7 @@ BUTTONS = "[...document.querySelectorAll('#tables button')]"
 @needs_browser
 def test_a_browser_draws_the_page_offline_and_shows_hostile_text_as_text(street, tmp_path):
     package, mosaic = street
-    write_map(package, tmp_path / "map.html", reduced(mosaic, 2000))
+    write_map(package, tmp_path / "map.html", reduce(mosaic, 2000))
     with browser(tmp_path / "map.html") as shown:
         legend_text = shown.run("document.getElementById('legend').textContent")
         for label in ("high (> 75 mm)", "poor (> 20 %)", "no imagery"):
@@ -291,7 +300,7 @@ def test_a_click_on_the_map_opens_the_attributes_of_what_lies_there(street, tmp_
 @needs_browser
 def test_the_page_can_be_used_by_keyboard(street, tmp_path):
     package, mosaic = street
-    write_map(package, tmp_path / "map.html", reduced(mosaic, 2000))
+    write_map(package, tmp_path / "map.html", reduce(mosaic, 2000))
     with browser(tmp_path / "map.html") as shown:
         every = "[...document.querySelectorAll('#map, #tables button, .leaflet-control a, input')]"
         assert shown.run(f"{every}.every((one) => one.tabIndex === 0)")
@@ -322,7 +331,7 @@ def test_segments_and_cracks_have_the_colors_of_the_legend(street, tmp_path):
 @needs_browser
 def test_layers_keep_their_order_when_they_are_switched(street, tmp_path):
     package, mosaic = street
-    write_map(package, tmp_path / "map.html", reduced(mosaic, 2000))
+    write_map(package, tmp_path / "map.html", reduce(mosaic, 2000))
     with browser(tmp_path / "map.html") as shown:
         before = shown.picture(tmp_path / "shot.png")[:, :, :800]
         boxes = "document.querySelectorAll('.leaflet-control-layers input')"

@@ -10,11 +10,13 @@ import rasterio
 from affine import Affine
 from rasterio.errors import NotGeoreferencedWarning
 
+from geo.cracks.parts import InspectedRow, write_part
 from geo.cracks.pieces import pieces
 from geo.errors import OutputError
-from geo.imagery.mosaic import Mosaic, scan
-from geo.imagery.overview import blank_backdrop, read_backdrop, reduced, save_backdrop
-from geo.layers.assemble import InspectedRow, assemble, write_part
+from geo.imagery.find import scan
+from geo.imagery.mosaic import Mosaic
+from geo.imagery.overview import blank_backdrop, read_backdrop, reduce, save_backdrop
+from geo.layers.assemble import assemble
 from geo.page.preview import CRACK_COLOR, draw_overview
 
 
@@ -49,7 +51,7 @@ def read_png(path):
 
 def test_the_overview_shows_imagery_cracks_and_nothing_elsewhere(street, tmp_path):
     mosaic, package = street
-    draw_overview(reduced(mosaic, 300), package, tmp_path / "overview.png")
+    draw_overview(reduce(mosaic, 300), package, tmp_path / "overview.png")
     picture = read_png(tmp_path / "overview.png")
     assert picture.shape == (100, 300, 3)
     cracks = (picture == CRACK_COLOR).all(axis=2)
@@ -65,7 +67,7 @@ def test_the_overview_shows_imagery_cracks_and_nothing_elsewhere(street, tmp_pat
 
 def test_a_backdrop_survives_its_file(street, tmp_path):
     mosaic, _ = street
-    overview = reduced(mosaic, 200)
+    overview = reduce(mosaic, 200)
     save_backdrop(tmp_path / "b.tif", overview)
     read = read_backdrop(tmp_path / "b.tif")
     assert read is not None
@@ -82,7 +84,7 @@ def test_a_backdrop_survives_its_file(street, tmp_path):
 def test_reduced_tiles_abut_whatever_the_factor(street):
     mosaic, _ = street
     for longest in (600, 599, 431, 100, 7):
-        overview = reduced(mosaic, longest)
+        overview = reduce(mosaic, longest)
         assert max(overview.image.shape[:2]) == longest
         assert overview.valid[: len(overview.valid) // 2 or 1].all()
         assert overview.grid.footprint().equals_exact(mosaic.grid.footprint(), 1e-6)
@@ -100,7 +102,7 @@ def test_overlapping_tiles_lie_in_the_picture_as_in_the_mosaic(tmp_path):
             tiff.write(np.full((3, side, side), 50 * tone, np.uint8))
     mosaic = Mosaic.build(scan(str(tmp_path)), gsd_m=0.005)
     for tiles in (mosaic, replace(mosaic, tiles=mosaic.tiles[::-1], windows=mosaic.windows[::-1])):
-        overview = reduced(tiles, max(mosaic.grid.shape))
+        overview = reduce(tiles, max(mosaic.grid.shape))
         expected = mosaic.read(mosaic.grid.window)
         assert len(np.unique(expected.image[expected.valid])) == 3
         assert np.array_equal(overview.valid, expected.valid)
@@ -110,4 +112,4 @@ def test_overlapping_tiles_lie_in_the_picture_as_in_the_mosaic(tmp_path):
 def test_a_picture_that_cannot_be_written_is_said(street, tmp_path):
     mosaic, package = street
     with pytest.raises(OutputError, match="absent"):
-        draw_overview(reduced(mosaic, 300), package, tmp_path / "absent" / "overview.png")
+        draw_overview(reduce(mosaic, 300), package, tmp_path / "absent" / "overview.png")

@@ -11,11 +11,13 @@ import shapely
 from affine import Affine
 from rasterio.crs import CRS
 
+from geo.cracks.parts import InspectedRow, write_part
 from geo.cracks.pieces import pieces
 from geo.errors import OutputError
 from geo.grid import Grid
-from geo.imagery.mosaic import Block, TileProblem
-from geo.layers.assemble import InspectedRow, assemble, write_part
+from geo.imagery.headers import TileProblem
+from geo.imagery.mosaic import Block
+from geo.layers.assemble import assemble
 from geo.options import AssembleOptions, RoadOptions
 from geo.page.report import summarize, write_report
 
