@@ -196,13 +196,13 @@ def points_beyond(points: FloatArray, length: FloatArray) -> FloatArray:
 
 
 def pixel_to_meters(grid: Grid) -> FloatArray:
-    """(2, 2) matrix M with (col, row) @ M = meters."""
+    """Return the (2, 2) matrix M with (col, row) @ M = meters."""
     a, b, _, d, e, _ = grid.transform[:6]
     return np.array([[a, d], [b, e]]) * grid.unit_m
 
 
 def transform_points(points: NDArray[np.floating], matrix: NDArray[np.floating]) -> FloatArray:
-    """Points (..., 2) @ matrix (2, 2), rounded alike for one point and for a million.
+    """Multiply points (..., 2) by a (2, 2) matrix, rounding alike for one and for a million.
 
     A matrix product goes to BLAS, which may round differently with the number of points.
     """
@@ -246,15 +246,15 @@ class Graph:
     reach: dict[int, float]
 
     def degrees(self) -> Counter[int]:
-        """Number of branch ends at each node."""
+        """Count the branch ends at each node."""
         return Counter(end for edge in self.edges for end in edge.ends)
 
     def free_nodes(self) -> frozenset[int]:
-        """Nodes where a branch ends freely."""
+        """Return the nodes where a branch ends freely."""
         return frozenset(node for node, count in self.degrees().items() if count == 1)
 
     def ordered_nodes(self) -> list[int]:
-        """Nodes in use, by position."""
+        """Return the nodes in use, by position."""
         return sorted(self.degrees(), key=lambda node: self.places[node])
 
 
@@ -284,7 +284,7 @@ class _Paths:
         return cls(*(values.tolist() for values in lists))
 
     def clusters(self) -> list[list[int]]:
-        """Pixels that form a node: free ends, and connected pixels of degree 3 and more."""
+        """Return the pixels of each node: free ends, and connected pixels of degree 3 or more."""
         degree = np.diff(self.starts)
         is_junction = degree >= 3
         clusters, placed = [], set()
@@ -306,11 +306,11 @@ class _Paths:
         return clusters
 
     def around(self, pixel: int) -> list[int]:
-        """Neighbors of a pixel."""
+        """Return the neighbors of a pixel."""
         return self.beside[self.starts[pixel] : self.starts[pixel + 1]]
 
     def walks(self, node_of: dict[int, int]) -> list[list[int]]:
-        """Pixel paths from node to node, each once."""
+        """Return the pixel paths from node to node, each once."""
         walks, used = [], set()
         for pixel, node in node_of.items():
             for beside in self.around(pixel):
@@ -322,7 +322,7 @@ class _Paths:
         return walks
 
     def walk(self, node_of: dict[int, int], start: int, following: int) -> list[int]:
-        """Pixels from ``start`` by way of ``following`` to the next one that belongs to a node."""
+        """Return the pixels from ``start`` over ``following`` to the next one of a node."""
         one, other = self.one, self.other
         before, here = start, following
         walk = [start]
@@ -350,7 +350,7 @@ def _edge(
 
 
 def _dot(place: FloatArray, reach: float) -> Graph:
-    """A skeleton that is a single node, made a line of no length that points along the rows."""
+    """Make a line of almost no length along the rows of a skeleton that is a single node."""
     step = np.array([DOT_M, 0.0])
     edge = Edge((0, 1), np.array([place - step, place + step]), np.full(2, reach))
     (x, y), (x_end, y_end) = edge.points.tolist()
@@ -389,7 +389,7 @@ def _dissolve(graph: Graph) -> Graph:
 
 
 def _join_edges(one: Edge, other: Edge, node: int) -> Edge:
-    """One branch from the far end of ``one`` through ``node`` to the far end of ``other``."""
+    """Join two branches from the far end of ``one`` through ``node`` to that of ``other``."""
     first = one if one.ends[1] == node else _reverse(one)
     second = other if other.ends[0] == node else _reverse(other)
     return Edge(

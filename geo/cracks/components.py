@@ -97,7 +97,7 @@ def measure_components(
 def _fill_pinholes(
     pixels: PixelSet, traced: Outlines, chosen: NDArray[np.bool_]
 ) -> tuple[PixelSet, NDArray[np.int64]]:
-    """The pixels of the chosen components and of their small holes, and their components."""
+    """Return the pixels of the chosen components and of their small holes, and their components."""
     owner = pixels.components
     small = traced.is_hole & chosen[traced.owner] & (traced.areas() <= PINHOLE_PX)
     if chosen.all() and not small.any():
@@ -145,7 +145,7 @@ def _measure_in_cells(crack: PixelSet, grid: Grid) -> Measures:
 
 
 def is_path(thin: Skeletons) -> BoolArray:
-    """(N,) bool: the components whose skeleton is a path of at most MAX_PATH_PX pixels."""
+    """Return (N,) bool: the components whose skeleton is a path of at most MAX_PATH_PX pixels."""
     if not len(thin.names):
         return np.zeros(0, bool)
     n_pixels, n_edges = np.diff(thin.pixel_starts), np.diff(thin.edge_starts)
@@ -197,7 +197,7 @@ class _Paths:
 
 
 def _paths(thin: Skeletons, chosen: BoolArray, grid: Grid) -> Iterator[_Paths]:
-    """The chosen components in groups of equal length."""
+    """Yield the chosen components in groups of equal length."""
     lengths = np.diff(thin.pixel_starts)
     on_borders = np.diff(thin.border_starts)
     walker = _Walker(thin)
@@ -239,7 +239,7 @@ class _Walker:
         self._starts = thin.pixel_starts
 
     def walk(self, members: IntArray, length: int) -> IntArray:
-        """(G, K) pixels of paths of K pixels, from the end that comes first in the raster."""
+        """Return (G, K) pixels of paths, from the end that comes first in the raster."""
         runs = self._starts[members][:, None] + np.arange(length)
         here = self._ends[runs].min(axis=1)
         before = np.full(len(members), -1)
@@ -254,7 +254,7 @@ class _Walker:
 def _reach(
     thin: Skeletons, members: IntArray, corner: IntArray, points: FloatArray, to_m: FloatArray
 ) -> FloatArray:
-    """(G, K) distance of each pixel to the nearest one of its component's border."""
+    """Return (G, K) the distance of each pixel to its component's border."""
     first, count = thin.border_starts[members], np.diff(thin.border_starts)[members]
     starts = np.cumsum(count) - count
     owner = np.repeat(np.arange(len(members)), count)
@@ -266,7 +266,7 @@ def _reach(
 
 
 def _lines(paths: _Paths) -> NDArray[np.object_]:
-    """(G,) lines in meters: smoothed, lengthened, from the western (then southern) end."""
+    """Return (G,) lines in meters: smoothed, lengthened, from the western, then southern end."""
     points = smooth_paths(paths.points)
     head = points_beyond(points, paths.reach[:, 0])
     tail = points_beyond(points[:, ::-1], paths.reach[:, -1])
@@ -281,7 +281,7 @@ def _lines(paths: _Paths) -> NDArray[np.object_]:
 def _measures(
     paths: _Paths, lean: NDArray[np.object_], n_pixels: IntArray, grid: Grid
 ) -> Iterator[Measures]:
-    """The measures of each path from its simplified line."""
+    """Yield the measures of each path from its simplified line."""
     count = len(lean)
     length_m = shapely.length(lean)
     widths = path_widths(paths.reach, length_m, n_pixels, grid)

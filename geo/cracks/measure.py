@@ -102,7 +102,7 @@ def measure(
 
 
 def width_profiles(reach_m: FloatArray) -> FloatArray:
-    """Width along branches up to a constant: twice the distance to the border, smoothed.
+    """Return the width along branches up to a constant: twice the smoothed border distance.
 
     Args:
         reach_m: (G, K) of G branches with K pixels each.
@@ -135,7 +135,7 @@ def path_widths(
 
 
 def orientations(steps_m: FloatArray, owner: NDArray[np.int64], count: int) -> FloatArray:
-    """Mean direction of each crack's centerlines, clockwise from grid north; nan if there is none.
+    """Return the mean direction of each crack, clockwise from grid north; nan if there is none.
 
     The axial mean of their segments, weighted by length. One of (x, y) meters adds its length
     times sine and cosine of its doubled angle, which are 2xy / length and (yy - xx) / length.
@@ -174,6 +174,6 @@ def _tortuosity(branches: Sequence[Branch], grid: Grid) -> float:
 
 
 def _loops(branches: Sequence[Branch], n_graphs: int) -> int:
-    """Independent cycles of graphs: branches - nodes + graphs."""
+    """Count the independent cycles of graphs: branches - nodes + graphs."""
     nodes = {node for branch in branches for node in (branch.from_node, branch.to_node)}
     return len(branches) - len(nodes) + n_graphs

@@ -192,7 +192,7 @@ def read_part(path: Path, columns: Sequence[str] | None = None) -> Part:
 
 
 def to_table(pieces: Sequence[Piece]) -> pa.Table:
-    """Columns of `SCHEMA`; geometries as WKB in mosaic pixel coordinates."""
+    """Make a table (`SCHEMA`) of pieces; geometries as WKB in mosaic pixel coordinates."""
     columns: dict[str, Any] = {
         "geometry": shapely.to_wkb(np.array([p.geometry for p in pieces], dtype=object)),
         "n_pixels": [p.n_pixels for p in pieces],
@@ -210,7 +210,7 @@ def to_table(pieces: Sequence[Piece]) -> pa.Table:
 
 
 def _branches(pieces: Sequence[Piece]) -> pa.Array:
-    """One list of branches per piece, null where it is not measured."""
+    """Return one list of branches per piece, null where it is not measured."""
     known = [p.measures is not None for p in pieces]
     groups = [p.measures.branches if p.measures else () for p in pieces]
     flat: list[MeasuredBranch] = [branch for group in groups for branch in group]
@@ -227,7 +227,7 @@ def _branches(pieces: Sequence[Piece]) -> pa.Array:
 
 
 def to_pieces(table: pa.Table) -> list[Piece]:
-    """Unmeasured pieces of a table, to be joined."""
+    """Make unmeasured pieces of a table, to be joined."""
     geometry = shapely.from_wkb(table["geometry"].to_numpy())
     columns = ("n_pixels", "probability_sum", "top", "left", "touches_nodata", "gsd_m")
     seams = (np.array(s, np.int64).reshape(-1, 2) for s in table["seam_pixels"].to_pylist())

@@ -113,7 +113,9 @@ def pieces(
             None leaves touches_nodata open.
     """
     if mask.shape != (window.height, window.width) or probability.shape != mask.shape:
-        raise ValueError(f"{mask.shape}, {probability.shape} do not fit {window}")
+        raise ValueError(
+            f"mask {mask.shape} and probability {probability.shape} do not fit {window}"
+        )
     pixels = PixelSet.of_mask(mask, window.row_off, window.col_off)
     if not len(pixels):
         return []
@@ -149,7 +151,7 @@ def pieces(
 def _touch_nodata(
     valid: NDArray[np.bool_], rows: IntArray, cols: IntArray, owner: Owner, window: Window
 ) -> list[bool | None]:
-    """For each component, whether a pixel of it has one of its eight neighbors without imagery."""
+    """Return for each component whether one of its pixels has a neighbor without imagery."""
     touches = np.zeros(int(owner.max()) + 1, bool)
     if not valid.all():
         top, left = rows - window.row_off, cols - window.col_off
@@ -162,7 +164,7 @@ def _touch_nodata(
 def _seam_pixels(
     rows: IntArray, cols: IntArray, owner: Owner, window: Window, grid: Grid
 ) -> dict[int, IntArray]:
-    """Mosaic pixels (N, 2) row, col of each component on the sides with mosaic beyond them."""
+    """Return mosaic pixels (N, 2) row, col of each component on sides with mosaic beyond."""
     side = np.zeros(len(rows), bool)
     side |= (rows == window.row_off) & (window.row_off > 0)
     side |= (rows == window.row_end - 1) & (window.row_end < grid.shape[0])
@@ -191,7 +193,7 @@ class Ground:
     gsd_m: NDArray[np.float64] | None = None
 
     def text(self) -> str:
-        """As ASCII text of a few hundred bytes, more where imagery is ragged."""
+        """Write the record as ASCII text of a few hundred bytes, more where imagery is ragged."""
         shape, bits = np.array(self.ring.shape), np.packbits(self.ring)
         sizes = np.empty((0, 0)) if self.gsd_m is None else self.gsd_m
         stream = io.BytesIO()
@@ -200,7 +202,7 @@ class Ground:
 
     @classmethod
     def of_text(cls, text: str) -> Ground:
-        """The inverse of `text`.
+        """Read what `text` wrote.
 
         Raises:
             InputError: the text is none of ours.

@@ -78,7 +78,7 @@ class SeamJoin:
         self._pieces.append(np.column_stack((numbers, rows, cut["n_pixels"].to_numpy(), counts)))
 
     def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        """Joined cracks (`geo.cracks.parts.SCHEMA`) in tables of some MB; joins the first time.
+        """Yield joined cracks (`geo.cracks.parts.SCHEMA`) in small tables; join the first time.
 
         Args:
             columns: that are wanted; None: all.
@@ -111,7 +111,7 @@ class SeamJoin:
                 yield table
 
     def _read(self, pieces: IntArray, crack: Owner) -> list[list[Piece]]:
-        """The pieces of each crack; both arrays ascend by crack."""
+        """Return the pieces of each crack; both arrays ascend by crack."""
         groups: dict[int, list[Piece]] = {int(number): [] for number in crack}
         for number in np.unique(pieces[:, 0]):
             here = np.flatnonzero(pieces[:, 0] == number)
@@ -122,7 +122,7 @@ class SeamJoin:
 
 
 def _batches(pieces: IntArray, crack: Owner) -> Iterator[IntArray]:
-    """Indices of pieces, crack by crack, in batches of about AT_ONCE_PX pixels or one crack.
+    """Yield indices of pieces, crack by crack, in batches of about AT_ONCE_PX pixels or one crack.
 
     Cracks are numbered by their first piece, so those of a batch begin in neighboring parts.
     """
@@ -158,7 +158,7 @@ def join(pieces: Sequence[Piece], grid: Grid) -> list[Piece]:
 
 
 def crack_of_each(pixels: IntArray, counts: IntArray) -> Owner:
-    """Which pieces belong together.
+    """Find which pieces belong together.
 
     Args:
         pixels: (P, 2) row, col of the seam pixels of all pieces, piece by piece.
@@ -179,7 +179,7 @@ def crack_of_each(pixels: IntArray, counts: IntArray) -> Owner:
 
 
 def _matches(keys: NDArray[np.int64], owner: NDArray[np.int64], step: int) -> NDArray[np.int64]:
-    """(N, 2) owners of the sorted pixel keys that lie ``step`` apart, where they differ."""
+    """Return (N, 2) owners of the sorted pixel keys that lie ``step`` apart, where they differ."""
     at = np.searchsorted(keys, keys + step)
     at[at == len(keys)] = 0
     hit = (keys[at] == keys + step) & (owner[at] != owner)
@@ -187,7 +187,7 @@ def _matches(keys: NDArray[np.int64], owner: NDArray[np.int64], step: int) -> ND
 
 
 def unite(groups: Sequence[Sequence[Piece]], grid: Grid) -> list[Piece]:
-    """Whole cracks, traced and measured anew from the pixels of their pieces.
+    """Trace and measure whole cracks anew from the pixels of their pieces.
 
     Args:
         groups: the pieces of each crack; needs some 130 bytes per pixel of them all.

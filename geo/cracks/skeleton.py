@@ -75,7 +75,7 @@ class Skeletons:
     border_starts: IntArray
 
     def skeleton(self, index: int) -> Skeleton:
-        """The skeleton of one component."""
+        """Return the skeleton of one component."""
         first = self.pixel_starts[index]
         return Skeleton(
             self.pixels[first : self.pixel_starts[index + 1]],
@@ -110,13 +110,13 @@ def thin_components(pixels: PixelSet, owner: NDArray[np.integer]) -> Skeletons:
 
 
 def _starts(owner: NDArray[np.integer], names: NDArray[np.integer]) -> IntArray:
-    """(N + 1,) where the run of each name begins in its sorted owners."""
+    """Return (N + 1,) where the run of each name begins in its sorted owners."""
     starts: IntArray = np.append(np.searchsorted(owner, names), len(owner))
     return starts
 
 
 def _edges(left: IntArray, number: NDArray[np.int32], beside: NDArray[np.int32]) -> IntArray:
-    """Pairs of neighboring skeleton pixels, ordered by the first of each."""
+    """Return the pairs of neighboring skeleton pixels, ordered by the first of each."""
     pairs = []
     for step, around in ((E, ()), (S, ()), (SE, (E, S)), (SW, (W, S))):
         joined = number[beside[step][left]] >= 0
@@ -129,7 +129,7 @@ def _edges(left: IntArray, number: NDArray[np.int32], beside: NDArray[np.int32])
 
 
 def _border(pixels: PixelSet, owner: NDArray[np.integer]) -> tuple[IntArray, IntArray]:
-    """Keys of pixels beside a component and their component, by component, then in raster order.
+    """Return the keys of pixels beside components, and their component, in raster order of each.
 
     Sides suffice: the background pixel nearest to a crack pixel always has one toward it.
     """
@@ -149,7 +149,7 @@ def _border(pixels: PixelSet, owner: NDArray[np.integer]) -> tuple[IntArray, Int
 
 
 def thin(pixels: PixelSet) -> IntArray:
-    """Indices of the pixels that form the skeleton, one pixel wide, ends and loops kept."""
+    """Return the indices of the pixels that form the skeleton, one wide, ends and loops kept."""
     return _Thinning(pixels).run()
 
 
@@ -201,7 +201,7 @@ class _Thinning:
 
 
 def _crossings() -> NDArray[np.int64]:
-    """(256,) crossing number by neighbor code (Hilditch 1969).
+    """Return the crossing number (256,) of each neighbor code (Hilditch 1969).
 
     It is the number of 8-connected components that the neighbors form, or 0 if all four sides
     are in (then they form one, too) or none is.
@@ -213,7 +213,7 @@ def _crossings() -> NDArray[np.int64]:
 
 
 def _verdicts() -> NDArray[np.uint8]:
-    """(256, 16) fate of a pixel by its code and which of its earlier neighbors are undecided.
+    """Return the fate (256, 16) of a pixel by its code and its undecided earlier neighbors.
 
     A candidate goes if its neighbors hang together without it.
     """

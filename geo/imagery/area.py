@@ -63,12 +63,12 @@ class Area:
         return cls(tuple(regions)) if regions else None
 
     def touches(self, window: Window) -> bool:
-        """Whether a window shares a point with each region."""
+        """Return whether a window shares a point with each region."""
         box = window.polygon()
         return all(len(tree.query(box, "intersects")) for tree in self._trees)
 
     def mask(self, window: Window) -> NDArray[np.bool_]:
-        """(H, W), True on pixels of the area."""
+        """Return (H, W) bool, True on pixels of the area."""
         mask = np.zeros((window.height, window.width), bool)
         for row in range(window.row_off // CELL_PX, -(-window.row_end // CELL_PX)):
             for col in range(window.col_off // CELL_PX, -(-window.col_end // CELL_PX)):
@@ -134,7 +134,7 @@ def _parts(shapes: geopandas.GeoSeries) -> Iterator[Polygon]:
 
 
 def _region(polygons: Iterator[Polygon], grid: Grid, path: Path) -> tuple[Polygon, ...]:
-    """Polygons that meet the mosaic, in pixel coordinates."""
+    """Return the polygons that meet the mosaic, in pixel coordinates."""
     on_grid = shapely.transform(np.array(list(polygons), object), grid.to_pixel)
     met = on_grid[shapely.intersects(on_grid, grid.window.polygon())]
     if not len(met):
@@ -180,7 +180,7 @@ def read_table(path: Path, layer: str | None = None) -> geopandas.GeoDataFrame:
 
 
 def layers(path: Path) -> list[str]:
-    """Names of the layers with geometries.
+    """Return the names of the layers with geometries.
 
     Raises:
         ValueError: there is none.

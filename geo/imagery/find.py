@@ -75,7 +75,7 @@ def scan(tiles: str | Sequence[str], options: ReadOptions | None = None) -> Scan
     Those of a tile index are not opened: whether they can be used is known when they are read.
 
     Args:
-        tiles: see `geo.imagery.find.find_tiles`.
+        tiles: see `find_tiles`.
         options: how patiently headers are read.
 
     Raises:
@@ -145,7 +145,7 @@ def _with_stamp(tile: ListedTile) -> ListedTile | TileProblem:
         return replace(tile, stamp=stamp_of(tile.path))
     except OSError as error:
         reason = (
-            f"is in the index, but cannot be found ({first_line(error)}); copy it or list it anew"
+            f"is in the index, but cannot be found ({first_line(error)}); write the index again"
         )
         return TileProblem(tile.path, reason, tile.footprint, tile.crs)
 
@@ -214,7 +214,7 @@ def _raster_url(url: str) -> str:
 
 
 def _in_folder(folder: Path) -> list[str]:
-    """Rasters below a folder; a folder that cannot be listed stands for itself."""
+    """List the rasters below a folder; a folder that cannot be listed stands for itself."""
     wanted = TILE_SUFFIXES | FOREIGN_SUFFIXES
     unlisted: list[OSError] = []
     files = [
@@ -258,8 +258,8 @@ def read_index(path: Path) -> tuple[ListedTile, ...]:
     if column is None:
         names = ", ".join(str(name) for name in frame.columns[:NAMED_COLUMNS])
         raise InputError(
-            f"{path} names its rasters in no column that is known ({', '.join(PATH_COLUMNS)}); "
-            f"it has {names}; rename the right one"
+            f"{path} has no column of raster paths (it has {names}); name the right one "
+            f"{', '.join(PATH_COLUMNS[:-1])} or {PATH_COLUMNS[-1]}"
         )
     if frame.crs is None:
         raise InputError(f"{path} has no coordinate system; write it again with one")
@@ -291,7 +291,7 @@ def _read(path: Path) -> geopandas.GeoDataFrame:
 
 
 def _layer(path: Path) -> str:
-    """The first layer with geometries and a column of paths, else the first with geometries."""
+    """Return the first layer with shapes and a column of paths, else the first with shapes."""
     names = layers(path)
     fitting = (n for n in names if _path_column(pyogrio.read_info(path, layer=n)["fields"]))
     return next(fitting, names[0])

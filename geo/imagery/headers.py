@@ -144,13 +144,13 @@ def crs_name(crs: CRS) -> str:
 
 
 def same_crs(one: CRS, other: CRS) -> bool:
-    """Whether two systems are one; a scan keeps equal systems as one object, which is quick."""
+    """Return whether two systems are one; a scan keeps equal ones as one object, which is quick."""
     return one is other or bool(one == other)
 
 
 @lru_cache(maxsize=64)
 def is_metric(crs: CRS) -> bool:
-    """Whether lengths and areas may be measured in a CRS: projected, and not Web Mercator."""
+    """Return whether lengths may be measured in a CRS: projected, and not Web Mercator."""
     return bool(crs.is_projected) and crs.to_epsg() not in WEB_MERCATOR
 
 
@@ -203,7 +203,7 @@ def _describe(
     if dataset.transform.is_identity:
         return TileProblem(path, "has no position; add a geotransform or a world file")
     if not abs(dataset.transform.determinant) > 0:
-        return TileProblem(path, "has pixels without a size; mend its geotransform")
+        return TileProblem(path, "has pixels of size zero; correct its geotransform")
     tile = Tile(
         path=path,
         driver=dataset.driver,
@@ -220,7 +220,7 @@ def _describe(
 
 
 def _prj_beside(path: Path) -> CRS | None:
-    """The CRS in a .prj file of the same stem (PNG and JPEG cannot hold one), if there is one."""
+    """Read the CRS in a .prj of the same stem, if there is one: PNG and JPEG cannot hold one."""
     prj = path.with_suffix(".prj")
     if not prj.is_file():
         return None
@@ -233,7 +233,7 @@ def _prj_beside(path: Path) -> CRS | None:
 def _bad_crs(tile: Tile) -> str | None:
     if tile.crs.is_geographic or tile.crs.is_projected:
         return None
-    return f"is in {crs_name(tile.crs)}, which has no place on Earth; give it a projected system"
+    return f"is in {crs_name(tile.crs)}, which is not tied to the Earth; give it a projected system"
 
 
 def _bad_bands(dataset: Any) -> str | None:
@@ -265,7 +265,7 @@ def _cut_short(dataset: Any, stamp: tuple[int, int]) -> str | None:
 
 
 def first_bytes(url: str, timeout_s: float) -> bytes:
-    """The first bytes of a file on a web server.
+    """Ask a web server for the first bytes of a file.
 
     Raises:
         OSError: the server does not give them, with its reason (which GDAL does not pass on).
@@ -276,11 +276,11 @@ def first_bytes(url: str, timeout_s: float) -> bytes:
             head: bytes = answer.read(HEAD_BYTES)
             return head
     except HTTPException as error:
-        raise OSError(f"the server does not speak HTTP: {type(error).__name__}") from error
+        raise OSError(f"the server gives no valid HTTP answer: {type(error).__name__}") from error
 
 
 def stamp_of_url(url: str) -> tuple[int, int]:
-    """(bytes, mtime in ns) that a server states for a file; zeros where it states none."""
+    """Ask a server for (bytes, mtime in ns) of a file; zeros where it states none."""
     if not url.startswith(("http://", "https://")):
         return NO_STAMP
     request = urllib.request.Request(url, method="HEAD")

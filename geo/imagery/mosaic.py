@@ -185,7 +185,7 @@ class Mosaic:
         return tuple(blocks)
 
     def inside(self, window: Window) -> NDArray[np.bool_]:
-        """Which pixels of a window (H, W) lie inside the area; all if there is none."""
+        """Return which pixels of a window (H, W) lie inside the area; all if there is none."""
         if self.area is None:
             return np.ones((window.height, window.width), bool)
         return self.area.mask(window)
@@ -224,7 +224,7 @@ class Mosaic:
     def _tiles_in(
         self, window: Window, reader: TileReader
     ) -> tuple[list[tuple[Tile, Window]], list[TileProblem]]:
-        """The tiles in a window, the one to be seen first first, each with its part of it."""
+        """Find the tiles in a window with their part of it, the one to be seen first."""
         tiles, unusable = [], []
         for index in self.touching(window):
             placed = self._place_of(index)
@@ -239,7 +239,7 @@ class Mosaic:
         return tiles, unusable
 
     def touching(self, window: Window) -> list[int]:
-        """Indices of the tiles that share a pixel with the window."""
+        """Return the indices of the tiles that share a pixel with the window."""
         near = np.sort(self._tree.query(window.polygon()))
         return [int(i) for i in near if self._place_of(i).reach.intersection(window)]
 
@@ -254,7 +254,7 @@ class Mosaic:
 
 
 def _sample_headers(found: Scan, reading: ReadOptions) -> list[Tile]:
-    """Headers of some listed tiles, evenly spread; those that cannot be used show up when read."""
+    """Read headers of listed tiles, evenly spread; those that cannot be used show up when read."""
     if not found.listed:
         return []
     last = len(found.listed) - 1
@@ -312,10 +312,10 @@ class TileReader:
         if isinstance(place_in_fact, TileProblem):
             return place_in_fact
         if place_in_fact.window.intersection(placed.reach) != place_in_fact.window:
-            reason = "lies elsewhere than the tile index says; write the index again"
+            reason = "is not where the tile index says; write the index again"
             return TileProblem(tile.path, reason, tile.footprint, tile.crs)
         if found.dtype == "uint16" and self.stretch is None:
-            reason = "has 16 bits, unlike the tiles looked at first; set stretch=[LOW,HIGH]"
+            reason = "has 16 bits, unlike the tiles that were sampled; set stretch=[LOW,HIGH]"
             return TileProblem(tile.path, reason, tile.footprint, tile.crs)
         return found
 
@@ -344,7 +344,7 @@ class TileReader:
     def _pixels(self, tile: Tile, window: Window) -> Iterator[Pixels]:
         raster = open_raster(tile.path, tile.driver)
         if raster.shape != tile.shape:
-            raise OSError(f"it was {tile.shape} pixels, is {raster.shape} now")
+            raise OSError(f"its size changed from {tile.shape} to {raster.shape} pixels")
         offset = aligned_offset(tile, self.grid)
         if offset is None:
             yield from sample(raster, tile.grid, self.grid, window, self.stretch)

@@ -50,14 +50,14 @@ def reduce(mosaic: Mosaic, longest_px: int) -> Overview:
 
 
 def reduced_grid(grid: Grid, longest_px: int) -> Grid:
-    """The same ground in at most ``longest_px`` pixels on its longer side."""
+    """Return the same ground in at most ``longest_px`` pixels on its longer side."""
     rows, cols = grid.shape
     factor = max(1.0, max(rows, cols) / longest_px)
     return _resize(grid, (max(1, round(rows / factor)), max(1, round(cols / factor))))
 
 
 def _painting_order(mosaic: Mosaic) -> list[tuple[Tile, Window]]:
-    """The tiles and their windows, the one to be seen on top last, as in the mosaic itself."""
+    """Return the tiles and their windows, the one to be seen last, as in the mosaic itself."""
     reader = TileReader(mosaic.grid, mosaic.stretch, mosaic.reading)
     tiles = []
     for listed, window in zip(mosaic.tiles, mosaic.windows, strict=True):
@@ -91,14 +91,14 @@ def _paint(overview: Overview, tile: Tile, window: Window, mosaic: Mosaic) -> No
 
 
 def _resize(grid: Grid, shape: tuple[int, int]) -> Grid:
-    """The same ground in another number of pixels."""
+    """Return the same ground in another number of pixels."""
     a, b, c, d, e, f = grid.transform[:6]
     down, right = grid.shape[0] / shape[0], grid.shape[1] / shape[1]
     return Grid(Affine(a * right, b * down, c, d * right, e * down, f), grid.crs, shape)
 
 
 def _reduced_place(window: Window, grid: Grid, small: Grid) -> Window | None:
-    """The pixels of the small grid that a window of the large one may touch."""
+    """Return the pixels of the small grid that a window of the large one may touch."""
     down, right = small.shape[0] / grid.shape[0], small.shape[1] / grid.shape[1]
     row, col = int(window.row_off * down), int(window.col_off * right)
     row_end, col_end = int(window.row_end * down) + 1, int(window.col_end * right) + 1
@@ -124,7 +124,7 @@ def save_backdrop(path: Path, overview: Overview) -> None:
 
 
 def read_backdrop(path: Path) -> Overview | None:
-    """The overview that `save_backdrop` wrote; None if there is none that can be read."""
+    """Read the overview that `save_backdrop` wrote; None if there is none that can be read."""
     try:
         with rasterio.open(path, driver="GTiff") as dataset:
             bands = dataset.read()
@@ -135,6 +135,6 @@ def read_backdrop(path: Path) -> Overview | None:
 
 
 def blank_backdrop(grid: Grid, longest_px: int) -> Overview:
-    """An overview without any imagery."""
+    """Make an overview without any imagery."""
     small = reduced_grid(grid, longest_px)
     return Overview(np.zeros((*small.shape, 3), np.uint8), np.zeros(small.shape, bool), small)

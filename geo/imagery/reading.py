@@ -203,7 +203,7 @@ def read_readable(
 
 
 def _file_blocks(raster: OpenRaster, window: Window) -> Iterator[Window]:
-    """The parts of a window that the blocks of the file cut out of it."""
+    """Yield the parts of a window that the blocks of the file cut out of it."""
     rows, cols = raster.block_shape
     for row in range(window.row_off // rows * rows, window.row_end, rows):
         for col in range(window.col_off // cols * cols, window.col_end, cols):
@@ -254,7 +254,7 @@ def open_dataset(path: str, driver: str) -> Any:
 
 
 def _palette(dataset: Any) -> NDArray[np.uint8] | None:
-    """The (256, 3) colors of a palette raster, or None for others."""
+    """Return the (256, 3) colors of a palette raster, or None for others."""
     if dataset.colorinterp[0] != ColorInterp.palette:
         return None
     table = np.zeros((256, 3), np.uint8)
@@ -265,7 +265,7 @@ def _palette(dataset: Any) -> NDArray[np.uint8] | None:
 
 @contextmanager
 def gdal_settings(options: ReadOptions | None = None) -> Iterator[None]:
-    """Settings under which every raster of a job is read."""
+    """Set up GDAL as every raster of a job is read."""
     patience = options or ReadOptions()
     http = {
         "GDAL_HTTP_TIMEOUT": patience.timeout_s,
@@ -278,12 +278,12 @@ def gdal_settings(options: ReadOptions | None = None) -> Iterator[None]:
 
 
 def is_remote(path: str) -> bool:
-    """Whether a path is a URL that GDAL reads by range requests."""
+    """Return whether a path is a URL that GDAL reads by range requests."""
     return path.startswith(tuple(_REMOTE_PREFIXES))
 
 
 def gdal_path(path: str) -> str:
-    """The name under which GDAL opens a path or URL.
+    """Return the name under which GDAL opens a path or URL.
 
     >>> gdal_path("s3://city/a.tif"), gdal_path("https://city.org/a.tif")
     ('/vsis3/city/a.tif', '/vsicurl/https://city.org/a.tif')
@@ -295,7 +295,7 @@ def gdal_path(path: str) -> str:
 
 
 def stamp_of(path: str) -> tuple[int, int]:
-    """(bytes, mtime in ns) of a file; zeros for a URL.
+    """Return (bytes, mtime in ns) of a file; zeros for a URL.
 
     Raises:
         OSError: there is no such file.

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from geo.cracks.parts import InspectedRow, read_part, write_part
+from geo.cracks.parts import InspectedRow, read_part
 from geo.cracks.seams import SeamJoin
 from geo.grid import Grid
 from geo.imagery.coverage import CoverageMap
@@ -22,15 +22,6 @@ from geo.layers.run_rows import RunRecord, inspected_rows, run_rows
 from geo.layers.schema import CENTERLINE, CRACK, INSPECTED, ROAD_SEGMENT, RUN
 from geo.layers.segments import RoadSurvey, segment_rows, write_csv
 from geo.options import AssembleOptions
-
-__all__ = [
-    "AssembleOptions",
-    "AssembleReport",
-    "InspectedRow",
-    "RunRecord",
-    "assemble",
-    "write_part",
-]
 
 SEGMENTS_CSV = "segments.csv"
 """Written beside the GeoPackage if roads are given."""
@@ -81,7 +72,7 @@ def assemble(
     cracks = _Cracks(sorted(parts), grid, chosen, out)
     roads = _road_survey(chosen, grid)
     table = segments_csv or out.with_name(SEGMENTS_CSV)
-    rows = (crack_rows(table, grid, chosen, roads) for table in cracks.tables())
+    rows = (crack_rows(found, grid, chosen, roads) for found in cracks.tables())
     layers = [
         LayerData(CRACK, rows),
         LayerData(CENTERLINE, _centerlines(cracks)),
@@ -118,7 +109,7 @@ def _road_survey(options: AssembleOptions, grid: Grid) -> RoadSurvey | None:
 
 
 def _segment_rows(roads: RoadSurvey, cracks: _Cracks, table: Path) -> Iterator[pa.RecordBatch]:
-    """Rows of the segments once all cracks are added; written as a table besides."""
+    """Yield the rows of the segments once all cracks are added; write them as a table besides."""
     grid, options = cracks.grid, cracks.options
     roads.survey(CoverageMap(grid, ((row.window, row.coverage) for row in cracks.rows)))
     rows = segment_rows(roads.sums, grid, options.segments)
@@ -141,7 +132,7 @@ class _Cracks:
         self.length_m = 0.0
 
     def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        """Tables of cracks that are large enough: part by part, then those joined across seams.
+        """Yield tables of large enough cracks: part by part, then those joined across seams.
 
         The first time all columns are needed, as pieces at seams are joined then.
         """

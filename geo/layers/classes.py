@@ -20,7 +20,7 @@ SAME_SIZE = 1e-6
 def d6433(
     width_mm: FloatArray, gsd_mm: FloatArray | float, options: SeverityOptions
 ) -> NDArray[np.object_]:
-    """Class of each mean width by ASTM D6433.
+    """Return the class of each mean width by ASTM D6433.
 
     >>> d6433(np.array([9.9, 10.0, 75.0, 75.1]), 2.0, SeverityOptions()).tolist()
     ['low', 'medium', 'medium', 'high']
@@ -33,7 +33,7 @@ def d6433(
 def ltpp(
     width_mm: FloatArray, gsd_mm: FloatArray | float, options: SeverityOptions
 ) -> NDArray[np.object_]:
-    """Class of each mean width by LTPP.
+    """Return the class of each mean width by LTPP.
 
     >>> ltpp(np.array([6.0, 6.1, 19.0, 19.1]), 2.0, SeverityOptions()).tolist()
     ['low', 'moderate', 'moderate', 'high']
@@ -46,7 +46,7 @@ def ltpp(
 def reliable(
     width_mm: FloatArray, gsd_mm: FloatArray | float, options: SeverityOptions
 ) -> NDArray[np.bool_]:
-    """Whether each mean width (N,) can be relied on at its pixel size (N,), or one of all."""
+    """Return whether each mean width (N,) can be relied on at its pixel size, (N,) or one."""
     wide = width_mm >= options.reliable_px * np.asarray(gsd_mm)
     return np.asarray(wide & fine_enough(gsd_mm, options))
 
@@ -85,7 +85,7 @@ def crack_types(
 
 
 def fine_enough(gsd_mm: FloatArray | float, options: SeverityOptions) -> NDArray[np.bool_]:
-    """Whether pixels can tell the classes; a pixel size of 5.0000001 mm is 5 mm."""
+    """Return whether pixels can tell the classes; a pixel size of 5.0000001 mm is 5 mm."""
     return np.asarray(np.asarray(gsd_mm) <= options.max_gsd_mm * (1 + SAME_SIZE))
 
 

@@ -41,7 +41,7 @@ _SHARES = (1.0, 0.75)
 def crack_rows(
     cracks: pa.Table, grid: Grid, options: AssembleOptions, roads: RoadSurvey | None = None
 ) -> pa.RecordBatch:
-    """Rows of the layer crack.
+    """Return the rows of the layer crack.
 
     Args:
         cracks: whole, measured cracks (`geo.cracks.parts.SCHEMA`).
@@ -86,7 +86,7 @@ def crack_rows(
 
 
 def centerline_rows(cracks: pa.Table, grid: Grid) -> pa.RecordBatch:
-    """Rows of the layer centerline, the branches of each crack in turn."""
+    """Return the rows of the layer centerline, the branches of each crack in turn."""
     ids = crack_ids(grid, cracks["top"].to_numpy(), cracks["left"].to_numpy())
     counts = pc.list_value_length(cracks["branches"]).to_numpy()
     branches = cracks["branches"].combine_chunks().flatten()
@@ -108,7 +108,7 @@ def centerline_rows(cracks: pa.Table, grid: Grid) -> pa.RecordBatch:
 
 
 def large_enough(cracks: pa.Table, grid: Grid, options: AssembleOptions) -> NDArray[np.bool_]:
-    """(N,) bool: the cracks that reach the smallest area and length."""
+    """Return (N,) bool: the cracks that reach the smallest area and length."""
     area = cracks["n_pixels"].to_numpy() * grid.pixel_area_m2
     length = cracks["length_m"].to_numpy()
     keep: NDArray[np.bool_] = (area >= options.min_area_m2) & (length >= options.min_length_m)
@@ -116,7 +116,7 @@ def large_enough(cracks: pa.Table, grid: Grid, options: AssembleOptions) -> NDAr
 
 
 def crack_ids(grid: Grid, top: NDArray[np.int64], left: NDArray[np.int64]) -> list[str]:
-    """Stable ids: hash of CRS, pixel size and the world place of the topmost, leftmost pixel.
+    """Return stable ids: hashes of CRS, pixel size and place of the topmost, leftmost pixel.
 
     No block, tile or mosaic origin is in it, so the same crack keeps its id in another run.
     """
@@ -178,14 +178,14 @@ def _simplify_shapes(geometry: Shapes, tolerance: float) -> Shapes:
 
 
 def _counts(geometry: Shapes) -> NDArray[np.int64]:
-    """(2, N) polygons and holes of each."""
+    """Count the polygons and holes (2, N) of each."""
     parts, owner = shapely.get_parts(geometry, return_index=True)
     holes = np.bincount(owner, shapely.get_num_interior_rings(parts), minlength=len(geometry))
     return np.stack((np.bincount(owner, minlength=len(geometry)), holes.astype(np.int64)))
 
 
 def _join_names(owners: pa.Array, sign: str, numbers: pa.Array) -> pa.Array:
-    """Owner, sign and number in one text."""
+    """Join owner, sign and number to one text."""
     return pc.binary_join_element_wise(owners, numbers.cast(pa.string()), sign)
 
 

@@ -220,7 +220,7 @@ class GeoParquetCopy:
         )
 
     def _geo_metadata(self) -> dict[str, Any]:
-        """The metadata that makes Parquet GeoParquet."""
+        """Return the metadata that makes Parquet GeoParquet."""
         column: dict[str, Any] = {
             "encoding": "WKB",
             "geometry_types": [self._layer.geometry],

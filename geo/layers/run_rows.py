@@ -8,6 +8,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import geopandas
 import numpy as np
 import pyarrow as pa
 import pyogrio
@@ -43,7 +44,7 @@ class MapTerms:
 
     @classmethod
     def read(cls, package: Path) -> MapTerms:
-        """The terms of a finished GeoPackage."""
+        """Read the terms of a finished GeoPackage."""
         row = pyogrio.read_dataframe(package, layer=RUN.name).iloc[0]
         return cls(Rules.of_text(row["rules"]), str(row["not_claimed"]))
 
@@ -51,7 +52,7 @@ class MapTerms:
 def inspected_rows(
     blocks: Sequence[InspectedRow], problems: Sequence[TileProblem], grid: Grid
 ) -> pa.RecordBatch:
-    """Rows of the blocks by id, then of the tiles left out."""
+    """Return the rows of the blocks by id, then of the tiles left out."""
     rows = [_block_row(row, grid) for row in sorted(blocks, key=lambda row: row.block_id)]
     rows += [_tile_row(problem, grid) for problem in problems]
     return pa.RecordBatch.from_pylist(rows, schema=INSPECTED.arrow())
@@ -81,8 +82,15 @@ def _tile_row(problem: TileProblem, grid: Grid) -> dict[str, Any]:
     }
 
 
+def failures(inspected: geopandas.GeoDataFrame) -> list[tuple[str, str]]:
+    """List what failed of a layer inspected: block, or files without one, and reason."""
+    failed = inspected[inspected["status"].isin(["failed", "partial"])]
+    where = failed["block_id"].fillna(failed["tiles_failed"])
+    return [(str(place), str(why)) for place, why in zip(where, failed["reason"], strict=True)]
+
+
 def _footprint(problem: TileProblem, grid: Grid) -> Polygon | None:
-    """The footprint of a tile left out, in the mosaic's CRS."""
+    """Return the footprint of a tile left out, in the mosaic's CRS."""
     if problem.footprint is None or problem.crs is None:
         return None
     x, y = np.array(problem.footprint.exterior.coords).T
@@ -91,7 +99,7 @@ def _footprint(problem: TileProblem, grid: Grid) -> Polygon | None:
 
 
 def run_rows(run: RunRecord, options: AssembleOptions) -> pa.RecordBatch:
-    """The one row of the layer run."""
+    """Return the one row of the layer run."""
     row = {
         "run_id": options.run_id,
         "model": options.model,
@@ -108,7 +116,7 @@ def run_rows(run: RunRecord, options: AssembleOptions) -> pa.RecordBatch:
 
 
 def not_claimed(severity: SeverityOptions) -> str:
-    """What must not be read into a map that was made with these limits."""
+    """Say what must not be read into a map that was made with these limits."""
     return (
         "No pavement condition index: one of the 19 distresses of ASTM D6433 is mapped. "
         "Sealed cracks, joints and shadows may be confused with cracks. "

@@ -55,7 +55,7 @@ class Layer:
         return self.geometry != "none"
 
     def arrow(self) -> pa.Schema:
-        """Arrow schema of the layer, the geometry as WKB at the end."""
+        """Return the Arrow schema of the layer, the geometry as WKB at the end."""
         fields = [pa.field(column.name, _ARROW[column.type]) for column in self.columns]
         if self.is_spatial:
             wkb = {"ARROW:extension:name": "geoarrow.wkb"}
@@ -83,7 +83,12 @@ CRACK = Layer(
         Column("severity_ltpp", "text", "", "LTPP by mean width: low, moderate, high"),
         Column("confidence", "real", "0-1", "mean crack probability over the crack's pixels"),
         Column("gsd_mm", "real", "mm", "coarsest pixels that it was seen in, at least the map's"),
-        Column("width_reliable", "boolean", "", "mean width >= 3 gsd_mm, and gsd_mm <= 5"),
+        Column(
+            "width_reliable",
+            "boolean",
+            "",
+            "mean width >= severity.reliable_px pixels of <= .max_gsd_mm",
+        ),
         Column("touches_nodata", "boolean", "", "may go on where there is no imagery"),
         Column("segment_id", "text", "", "road segment with most of its pixels; empty if none"),
         Column("survey_date", "date", "", "day of the survey, as configured"),
@@ -136,9 +141,17 @@ ROAD_SEGMENT = Layer(
         Column("unknown_m", "real", "m", "crack length too short for a type"),
         Column("width_p95_mm", "real", "mm", "mean crack width exceeded on 5 % of the length"),
         Column(
-            "rank", "integer", "", "1 = worst, by zeb_cell_pct, density, id; empty if < 50 % seen"
+            "rank",
+            "integer",
+            "",
+            "1 = worst, by zeb_cell_pct, density, id; empty if seen too little",
         ),
-        Column("priority", "text", "", "high, medium or low by zeb_cell_pct; empty if unranked"),
+        Column(
+            "priority",
+            "text",
+            "",
+            "high, medium or low by zeb_cell_pct; empty if unranked",
+        ),
     ),
 )
 

@@ -117,7 +117,7 @@ class RoadSurvey:
     def _shares(
         self, cracks: pa.Table
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-        """Pairs of crack and segment with their common pixels; (N,) direction of the road."""
+        """Return pairs of crack and segment with their common pixels, (N,) road directions."""
         found: list[NDArray[np.int64]] = [np.empty((3, 0), np.int64)]
         road_deg = np.full(len(cracks), np.nan)
         for owner, points in self._pixel_runs(cracks):
@@ -135,7 +135,7 @@ class RoadSurvey:
     def _pixel_runs(
         self, cracks: pa.Table
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
-        """World coordinates of the cracks' pixels with the crack's number, whole cracks at once."""
+        """Yield numbers and world coordinates of the cracks' pixels, whole cracks at once."""
         outlines = shapely.from_wkb(cracks["geometry"].to_numpy())
         run = np.cumsum(cracks["n_pixels"].to_numpy()) // PIXELS_AT_ONCE
         for number in np.unique(run):
@@ -152,7 +152,7 @@ class RoadSurvey:
     def _samples(
         self, line: shapely.LineString, width_m: float, coverage: CoverageMap
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Centers (N, 2) of the coverage cells around a line, and how much of each was seen."""
+        """Return centers (N, 2) of the coverage cells around a line, and their share seen."""
         around = shapely.box(*line.buffer(width_m / 2 / self._grid.unit_m).bounds)
         corners = self._grid.to_pixel(shapely.get_coordinates(around)) / coverage.side
         (left, top), (right, bottom) = np.floor(corners.min(axis=0)), np.ceil(corners.max(axis=0))
@@ -193,7 +193,7 @@ class SegmentSums:
         return math.fsum(length for _, length in self.widths)
 
     def length_by(self, kind: str) -> float:
-        """Meters of cracks of a type or severity."""
+        """Return the meters of cracks of a type or severity."""
         return math.fsum(self.lengths_by.get(kind, ()))
 
     @property
@@ -263,7 +263,7 @@ def _largest(
     count: NDArray[np.int64],
     n_cracks: int,
 ) -> NDArray[np.int64]:
-    """Segment with most pixels of each crack, the first of equals; -1 for none."""
+    """Return the segment with most pixels of each crack, the first of equals; -1 for none."""
     home = np.full(n_cracks, -1)
     order = np.lexsort((-segment, count, crack))
     home[crack[order]] = segment[order]  # the last assignment stays
@@ -271,7 +271,7 @@ def _largest(
 
 
 def _axial_mean(owner: NDArray[np.int64], degrees: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean of directions that are equal modulo 180 degrees, per owner."""
+    """Return the mean of directions that are equal modulo 180 degrees, per owner."""
     twice = np.radians(2 * degrees)
     east, north = np.bincount(owner, np.sin(twice)), np.bincount(owner, np.cos(twice))
     return np.degrees(np.arctan2(east, north)) / 2
@@ -280,7 +280,7 @@ def _axial_mean(owner: NDArray[np.int64], degrees: NDArray[np.float64]) -> NDArr
 def segment_rows(
     sums: Sequence[SegmentSums], grid: Grid, options: SegmentOptions
 ) -> pa.RecordBatch:
-    """Rows of the layer road_segment, in the order of the roads."""
+    """Return the rows of the layer road_segment, in the order of the roads."""
     rows = [
         _row(one, rank, grid, options)
         for one, rank in zip(sums, ranks(sums, options.min_coverage_pct), strict=True)
@@ -321,7 +321,7 @@ def _priority(hit_pct: float, options: SegmentOptions) -> str:
 
 
 def ranks(sums: Sequence[SegmentSums], min_coverage_pct: float) -> list[int | None]:
-    """Place of each segment by share of hit cells, density, id; None if it was seen too little."""
+    """Rank segments by share of hit cells, density, id; None if one was seen too little."""
     keys = {}
     for index, one in enumerate(sums):
         hit = one.cells.hit_pct

@@ -28,7 +28,7 @@ from rasterio.warp import Resampling, calculate_default_transform, reproject, tr
 
 from geo.files import write_text
 from geo.imagery.overview import Overview
-from geo.layers.run_rows import MapTerms
+from geo.layers.run_rows import MapTerms, failures
 from geo.layers.schema import CENTERLINE, CRACK, INSPECTED, ROAD_SEGMENT, Layer
 from geo.layers.style import STATUS, Entry, condition_legend, severity_legend
 from geo.options import Rules
@@ -114,7 +114,7 @@ def _static(name: str) -> str:
 
 
 def _image(overview: Overview) -> dict[str, Any] | None:
-    """The imagery brought to the screen's projection, or None if it is too large for a page."""
+    """Bring imagery to the screen's projection; None if it is too large for a page."""
     rgba = np.dstack((overview.image, overview.valid * np.uint8(255))).transpose(2, 0, 1)
     grid = overview.grid
     rows, cols = grid.shape
@@ -151,8 +151,11 @@ def map_data(package: Path, max_cracks: int) -> dict[str, Any]:
     """Collect a finished GeoPackage for the page."""
     names = {str(name) for name, _ in pyogrio.list_layers(package)}
     cracks, total = _cracks(package, max_cracks)
-    segments = _read(package, ROAD_SEGMENT.name) if ROAD_SEGMENT.name in names else None
-    inspected = _read(package, INSPECTED.name)
+    segments = _NOTHING
+    if ROAD_SEGMENT.name in names:
+        found = geopandas.read_file(package, layer=ROAD_SEGMENT.name)
+        segments = records(found, ROAD_SEGMENT, _by_rank(found))
+    inspected = geopandas.read_file(package, layer=INSPECTED.name)
     placed = inspected[inspected.geometry.notna()]
     summary = f"{len(total)} cracks, {float(total['length_m'].sum()):.1f} m. {_blocks(inspected)}"
     worst = f" The worst {len(cracks)} cracks are drawn, by severity and length."
@@ -162,17 +165,17 @@ def map_data(package: Path, max_cracks: int) -> dict[str, Any]:
         "summary": summary + shown,
         "note": terms.not_claimed,
         "legend": legend(terms.rules),
-        "failures": _failures(inspected),
+        "failures": failures(inspected)[:TABLE_ROWS],
         "bounds": _bounds(placed),
         "image": None,
-        "cracks": records(cracks, CRACK, _first(cracks)),
-        "segments": _NOTHING if segments is None else _segments(segments),
+        "cracks": records(cracks, CRACK, list(range(min(len(cracks), TABLE_ROWS)))),
+        "segments": segments,
         "inspected": records(placed, INSPECTED, []),
     }
 
 
 def legend(rules: Rules) -> dict[str, list[dict[str, str]]]:
-    """Keys, labels and colors of what the page draws."""
+    """Return the keys, labels and colors of what the page draws."""
 
     def listed(entries: tuple[Entry, ...]) -> list[dict[str, str]]:
         return [asdict(entry) for entry in entries]
@@ -184,12 +187,8 @@ def legend(rules: Rules) -> dict[str, list[dict[str, str]]]:
     }
 
 
-def _read(package: Path, layer: str) -> geopandas.GeoDataFrame:
-    return geopandas.read_file(package, layer=layer)
-
-
 def _cracks(package: Path, most: int) -> tuple[geopandas.GeoDataFrame, pd.DataFrame]:
-    """The worst cracks with their centerlines, and the table of all."""
+    """Read the worst cracks with their centerlines, and the table of all."""
     table = pyogrio.read_dataframe(
         package, layer=CRACK.name, columns=list(CRACK_COLUMNS), read_geometry=False
     )
@@ -206,24 +205,10 @@ def _cracks(package: Path, most: int) -> tuple[geopandas.GeoDataFrame, pd.DataFr
     return geopandas.GeoDataFrame(worst, geometry=shapes, crs=lines.crs), table
 
 
-def _segments(segments: geopandas.GeoDataFrame) -> dict[str, Any]:
-    return records(segments, ROAD_SEGMENT, _by_rank(segments))
-
-
 def _by_rank(segments: geopandas.GeoDataFrame) -> list[int]:
+    """Return the rows of ranked segments, worst first."""
     ranked = segments["rank"].reset_index(drop=True).dropna().sort_values()
     return [int(place) for place in ranked.index[:TABLE_ROWS]]
-
-
-def _first(cracks: geopandas.GeoDataFrame) -> list[int]:
-    return list(range(min(len(cracks), TABLE_ROWS)))  # they are sorted already
-
-
-def _failures(inspected: geopandas.GeoDataFrame) -> list[list[str]]:
-    """File or block, and reason; also of tiles that have no place on the map."""
-    failed = inspected[inspected["status"].isin(["failed", "partial"])].head(TABLE_ROWS)
-    where = failed["block_id"].fillna(failed["tiles_failed"])
-    return [[str(place), str(why)] for place, why in zip(where, failed["reason"], strict=True)]
 
 
 def _blocks(inspected: geopandas.GeoDataFrame) -> str:
@@ -231,11 +216,11 @@ def _blocks(inspected: geopandas.GeoDataFrame) -> str:
     failed = int(inspected["status"].isin(["failed", "partial"]).sum())
     if not failed:
         return f"Nothing failed in {blocks} {'block' if blocks == 1 else 'blocks'}."
-    return f"Failed, wholly or in part: {failed} of {blocks} blocks and the files behind them."
+    return f"Failed, wholly or in part: {failed} of {blocks} blocks and files."
 
 
 def records(frame: geopandas.GeoDataFrame, layer: Layer, ranked: list[int]) -> dict[str, Any]:
-    """Attributes by column, shapes and the rows of the table beside the map, worst first."""
+    """Return attributes by column, shapes, and the rows of the table, worst first."""
     meanings = {column.name: column.description for column in layer.columns}
     names = [str(column) for column in frame.columns if column != frame.geometry.name]
     return {
@@ -246,7 +231,7 @@ def records(frame: geopandas.GeoDataFrame, layer: Layer, ranked: list[int]) -> d
 
 
 def _values(column: pd.Series) -> dict[str, list[Any]]:
-    """A column's values, or codes into its levels where few texts occur often."""
+    """Return a column's values, or codes into its levels where few texts occur often."""
     plain = [_plain(value) for value in column]
     if not isinstance(next(filter(None, plain), None), str):
         return {"values": plain}
@@ -269,7 +254,7 @@ def _plain(value: Any) -> Any:
 
 
 def encode_shapes(shapes: geopandas.GeoSeries) -> dict[str, list[int]]:
-    """Lines, or the outer rings of polygons, for `geo/page/static/shapes.js`.
+    """Encode lines, or the outer rings of polygons, for `geo/page/static/shapes.js`.
 
     Args:
         shapes: N (Multi)LineStrings or (Multi)Polygons with a CRS.
@@ -304,6 +289,6 @@ def _bounds(placed: geopandas.GeoDataFrame) -> list[list[float]]:
 def bounds_in_degrees(
     crs: CRS | str, left: float, bottom: float, right: float, top: float
 ) -> list[list[float]]:
-    """Southwestern and northeastern corner, latitude before longitude."""
+    """Return the southwestern and northeastern corner, latitude before longitude."""
     west, south, east, north = transform_bounds(crs, DEGREES, left, bottom, right, top)
     return [[south, west], [north, east]]

@@ -19,6 +19,7 @@ from geo.files import output_errors, whole_file
 from geo.grid import Grid
 from geo.imagery.overview import Overview
 from geo.layers.schema import CRACK, GEOMETRY
+from geo.layers.style import OVERVIEW_BLANK, OVERVIEW_CASING, OVERVIEW_CRACK, rgb
 
 OVERVIEW_PX = 2000
 """Longest side of the picture."""
@@ -29,11 +30,6 @@ LINE_SHARE = 0.001
 FEATURES_AT_ONCE = 20_000
 """Cracks drawn from memory at a time."""
 
-BACKGROUND = (236, 236, 236)
-CRACK_COLOR = (255, 176, 0)
-CASING_COLOR = (0, 0, 0)
-"""Orange in a black casing: told from gray pavement and white paint by every kind of sight."""
-
 
 def draw_overview(overview: Overview, package: Path, out: Path) -> None:
     """Write ``overview.png``: reduced imagery with the layer crack of a GeoPackage over it.
@@ -43,16 +39,18 @@ def draw_overview(overview: Overview, package: Path, out: Path) -> None:
     Raises:
         OutputError: the picture cannot be written.
     """
-    image = np.where(overview.valid[..., None], overview.image, np.array(BACKGROUND, np.uint8))
+    image = np.where(
+        overview.valid[..., None], overview.image, np.array(rgb(OVERVIEW_BLANK), np.uint8)
+    )
     radius = max(1, round(max(image.shape[:2]) * LINE_SHARE / 2))
     line = _thicken(_burn(package, overview.grid), radius)
-    image[_thicken(line, 1) & ~line] = CASING_COLOR
-    image[line] = CRACK_COLOR
+    image[_thicken(line, 1) & ~line] = rgb(OVERVIEW_CASING)
+    image[line] = rgb(OVERVIEW_CRACK)
     _write_png(out, image)
 
 
 def _burn(package: Path, grid: Grid) -> NDArray[np.bool_]:
-    """Pixels of the reduced grid that a crack touches."""
+    """Mark the pixels of the reduced grid that a crack touches."""
     burned = np.zeros(grid.shape, np.uint8)
     for outlines in _outlines(package):
         in_pixels = shapely.transform(outlines, grid.to_pixel)
@@ -67,7 +65,7 @@ def _thicken(marked: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
 
 
 def _outlines(package: Path) -> Iterator[NDArray[np.object_]]:
-    """Geometries of the layer crack, a bounded number at a time."""
+    """Yield the geometries of the layer crack, a bounded number at a time."""
     with pyogrio.open_arrow(
         package, layer=CRACK.name, columns=[], batch_size=FEATURES_AT_ONCE, use_pyarrow=True
     ) as (_, reader):

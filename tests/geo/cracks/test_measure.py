@@ -14,7 +14,6 @@ from rasterio.features import rasterize
 from scipy import ndimage
 
 from geo.cracks import components
-from geo.cracks.components import measure_paths
 from geo.cracks.pieces import pieces
 from geo.cracks.seams import join
 from geo.grid import Grid, Window

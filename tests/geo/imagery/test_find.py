@@ -121,14 +121,14 @@ def test_what_an_index_gets_wrong_is_said_with_the_file(tmp_path):
     assert mosaic.problems[0].path == str(tmp_path / "gone.tif")
     raster = mosaic.read(mosaic.grid.window)
     assert [os.path.basename(f.path) for f in raster.failures] == [paths[2].name]
-    assert "elsewhere" in raster.failures[0].reason
+    assert "not where the tile index says" in raster.failures[0].reason
     assert raster.valid[:, : 2 * SIDE].all()
 
 
 @pytest.mark.parametrize(
     ("frame", "words"),
     [
-        ({"name": ["a.tif"], "geometry": [shapely.box(0, 0, 1, 1)]}, "no column that is known"),
+        ({"name": ["a.tif"], "geometry": [shapely.box(0, 0, 1, 1)]}, "no column of raster paths"),
         ({"path": [None], "geometry": [shapely.box(0, 0, 1, 1)]}, "row 0"),
         ({"path": ["a.tif"], "geometry": [None]}, "row 0"),
         ({"path": [], "geometry": []}, "lists no raster"),

@@ -99,7 +99,7 @@ def test_of_many_16_bit_tiles_a_sample_is_read(tmp_path):
 
 
 def test_a_large_16_bit_raster_is_sampled_in_patches(tmp_path, monkeypatch):
-    monkeypatch.setattr("geo.imagery.stretch.WHOLE_PX", 100)
+    monkeypatch.setattr("geo.imagery.reading.WHOLE_PX", 100)
     ramp = np.arange(120 * 500, dtype=np.uint16).reshape(1, 120, 500)
     write(tmp_path / "a.tif", ramp)
     stretch = mosaic_of(tmp_path).stretch

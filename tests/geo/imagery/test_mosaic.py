@@ -118,7 +118,7 @@ def test_what_cannot_be_used_is_a_problem_with_its_remedy(tmp_path):
     reasons = {os.path.basename(problem.path): problem.reason for problem in found.problems}
     words = {
         "no_crs.tif": "gdal_edit.py -a_srs",
-        "local.tif": "no place on Earth",
+        "local.tif": "not tied to the Earth",
         "float.tif": "float32",
         "five.tif": "5 bands",
         "gray_and_red.tif": "2 bands",

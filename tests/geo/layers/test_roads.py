@@ -264,7 +264,7 @@ def test_bad_roads_are_refused_with_the_reason(tmp_path, columns, options, messa
 
 def test_roads_without_lines_or_file_are_refused(tmp_path):
     path = roads_file(tmp_path / "points.gpkg", [shapely.Point(at(1, 1))])
-    with pytest.raises(InputError, match="no lines"):
+    with pytest.raises(InputError, match="holds no line"):
         read_roads(RoadOptions(path), GRID)
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="does not exist"):
         read_roads(RoadOptions(tmp_path / "absent.gpkg"), GRID)

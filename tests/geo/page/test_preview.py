@@ -17,7 +17,8 @@ from geo.imagery.find import scan
 from geo.imagery.mosaic import Mosaic
 from geo.imagery.overview import blank_backdrop, read_backdrop, reduce, save_backdrop
 from geo.layers.assemble import assemble
-from geo.page.preview import CRACK_COLOR, draw_overview
+from geo.layers.style import OVERVIEW_CRACK, rgb
+from geo.page.preview import draw_overview
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def test_the_overview_shows_imagery_cracks_and_nothing_elsewhere(street, tmp_pat
     draw_overview(reduce(mosaic, 300), package, tmp_path / "overview.png")
     picture = read_png(tmp_path / "overview.png")
     assert picture.shape == (100, 300, 3)
-    cracks = (picture == CRACK_COLOR).all(axis=2)
+    cracks = (picture == rgb(OVERVIEW_CRACK)).all(axis=2)
     rows, cols = np.nonzero(cracks)
     assert rows.min() >= 22
     assert rows.max() <= 28
