@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
+from pathlib import Path
 
 import numpy as np
 import shapely
@@ -17,7 +18,7 @@ from rasterio.errors import RasterioError
 from geo.errors import InputError, first_line
 from geo.grid import Grid, Window, moved_origin
 from geo.imagery.area import Area
-from geo.imagery.find import Scan, inspect_all, summary
+from geo.imagery.find import Scan, inspect_all, scan, summary
 from geo.imagery.headers import ListedTile, Tile, TileProblem, inspect
 from geo.imagery.placing import (
     PIXEL_SIZE_TOLERANCE,
@@ -50,6 +51,30 @@ SAMPLED_HEADERS = 64
 
 KNOWN_HEADERS = 4096
 """Headers of listed tiles that a process remembers."""
+
+
+def read_tiles(tiles: str | Path | Sequence[str], crs: str | CRS | None = None) -> Mosaic:
+    """Find rasters and place them on one grid; pixels are read by `Mosaic.read`.
+
+    Args:
+        tiles: a folder, glob, raster, URL, list or tile index: see `geo.imagery.find.find_tiles`.
+        crs: a projected CRS; None: that of most pixels, or UTM.
+
+    Raises:
+        InputError: nothing can be used, or ``crs`` is not a projected CRS.
+
+    >>> import numpy as np, rasterio
+    >>> from affine import Affine
+    >>> import geo
+    >>> place = {"crs": "EPSG:25832", "transform": Affine(0.005, 0, 5e5, 0, -0.005, 5.8e6)}
+    >>> with rasterio.open("a.tif", "w", "GTiff", 200, 100, 3, dtype="uint8", **place) as tif:
+    ...     tif.write(np.full((3, 100, 200), 120, np.uint8))
+    >>> mosaic = geo.read_tiles("a.tif")
+    >>> mosaic.grid.shape, mosaic.read(geo.Window(90, 0, 20, 10)).valid.mean().item()
+    ((100, 200), 0.5)
+    """
+    found = scan([str(value) for value in ([tiles] if isinstance(tiles, (str, Path)) else tiles)])
+    return Mosaic.build(found, crs)
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,7 @@ from geo.imagery.headers import crs_name
 from geo.layers.classes import d6433, ltpp, reliable
 from geo.layers.schema import CENTERLINE, CRACK, Layer
 from geo.layers.segments import RoadSurvey
-from geo.options import (
-    AssembleOptions,
-)
+from geo.options import AssembleOptions
 
 Shapes = NDArray[np.object_]
 

@@ -1,6 +1,7 @@
 """Every column of every output layer, once: name, type, unit, meaning.
 
-The writer takes its types from here and README its table, so the two cannot differ.
+The writer takes its types from here and README its table, so the two cannot differ. A new column is
+added here and filled where the rows of its layer are made; without that, writing fails.
 """
 
 from __future__ import annotations
