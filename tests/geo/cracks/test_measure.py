@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import shapely
 from affine import Affine
+from factories import GSD_M as GSD
+from factories import grid_of, pieces_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -14,28 +16,16 @@ from rasterio.features import rasterize
 from scipy import ndimage
 
 from geo.cracks import components
-from geo.cracks.pieces import pieces
 from geo.cracks.seams import join
-from geo.grid import Grid, Window
+from geo.grid import Grid
 
-GSD = 0.005
 ANGLES = 50
-
-
-def grid_of(shape, width=GSD, height=GSD):
-    return Grid(Affine(width, 0, 5e5, 0, -height, 5.8e6), CRS.from_epsg(25832), shape)
 
 
 def measured(mask, grid=None, cut=None):
     """The cracks of a mask, delivered in blocks of ``cut`` pixels and joined."""
     grid = grid or grid_of(mask.shape)
-    found = []
-    step = cut or max(mask.shape)
-    for row in range(0, mask.shape[0], step):
-        for col in range(0, mask.shape[1], step):
-            window = Window(row, col, step, step).intersection(grid.window)
-            part = mask[window.slices_in(grid.window)]
-            found += pieces(part, part * np.uint8(200), window, grid)
+    found = [piece for _, some in pieces_of(grid, mask, cut=cut) for piece in some]
     return join(found, grid)
 
 
