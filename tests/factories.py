@@ -191,6 +191,22 @@ def pieces_of(
         yield window, pieces(mask[here], weights, window, grid, around[halo])
 
 
+def join(pieces: list[Any], grid: Any) -> list[Any]:
+    """Join the pieces of any blocks to whole cracks, by topmost, then leftmost pixel."""
+    from geo.cracks.seams import crack_of_each, unite
+
+    whole = [piece for piece in pieces if not len(piece.seam_pixels)]
+    cut = [piece for piece in pieces if len(piece.seam_pixels)]
+    if cut:
+        counts = np.array([len(piece.seam_pixels) for piece in cut])
+        crack = crack_of_each(np.concatenate([piece.seam_pixels for piece in cut]), counts)
+        groups: list[list[Any]] = [[] for _ in range(int(crack.max()) + 1)]
+        for number, piece in zip(crack, cut, strict=True):
+            groups[number].append(piece)
+        whole += unite(groups, grid)
+    return sorted(whole, key=lambda piece: (piece.top, piece.left))
+
+
 def write_parts(
     folder: Path,
     grid: Any,

@@ -66,7 +66,7 @@ def centerlines(skeleton: Skeleton, grid: Grid) -> list[Branch]:
     places = transform_points((skeleton.pixels - corner)[:, ::-1] + 0.5, to_m)
     beside = transform_points((skeleton.border - corner)[:, ::-1] + 0.5, to_m)
     reach, _ = cKDTree(beside).query(places)
-    graph = prune(trace(places, skeleton.edges, reach), PRUNE_WIDTHS)
+    graph = prune(trace(places, skeleton.edges, reach))
     order = {node: number for number, node in enumerate(graph.ordered_nodes())}
     free = graph.free_nodes()
     branches = []
@@ -117,14 +117,14 @@ def trace(places: FloatArray, links: IntArray, reach: FloatArray) -> Graph:
     )
 
 
-def prune(graph: Graph, widths: float) -> Graph:
-    """Cut off spurs: free branches shorter than ``widths`` local widths at their junction.
+def prune(graph: Graph) -> Graph:
+    """Cut off spurs: free branches shorter than PRUNE_WIDTHS local widths at their junction.
 
     All spurs of a round go together, then nodes that only two branches share are dissolved. A
     component that is nothing but spurs keeps the longest.
     """
     graph = _dissolve(graph)
-    while spurs := _spurs(graph, widths):
+    while spurs := _spurs(graph):
         kept = tuple(edge for edge in graph.edges if edge not in spurs)
         graph = _dissolve(Graph(kept, graph.places, graph.reach))
     return graph
@@ -174,15 +174,7 @@ def _lengthen(points: FloatArray, edge: Edge, free: frozenset[int]) -> FloatArra
 
 
 def points_beyond(points: FloatArray, length: FloatArray) -> FloatArray:
-    """Extend G paths (G, K, 2) backward.
-
-    Args:
-        points: the paths.
-        length: (G,) how far.
-
-    Returns:
-        (G, 2) points ``length`` before the first ones, in the direction of each path's beginning.
-    """
+    """Return points (G, 2) ``length`` (G,) before the first ones of paths (G, K, 2)."""
     first = points[:, 0]
     from_first = points - first[:, None]
     away = np.hypot(from_first[..., 0], from_first[..., 1])
@@ -357,13 +349,13 @@ def _dot(place: FloatArray, reach: float) -> Graph:
     return Graph((edge,), {0: (x, y), 1: (x_end, y_end)}, dict.fromkeys((0, 1), reach))
 
 
-def _spurs(graph: Graph, widths: float) -> set[Edge]:
+def _spurs(graph: Graph) -> set[Edge]:
     degree = graph.degrees()
     spurs = []
     for edge in graph.edges:
         one, other = sorted(edge.ends, key=lambda node: degree[node])
         is_free = degree[one] == 1 < degree[other]
-        if is_free and edge.length < 2 * widths * graph.reach[other]:
+        if is_free and edge.length < 2 * PRUNE_WIDTHS * graph.reach[other]:
             spurs.append(edge)
     if len(spurs) == len(graph.edges):
         spurs.remove(max(spurs, key=lambda edge: edge.length))

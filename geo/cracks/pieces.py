@@ -72,11 +72,6 @@ class Piece:
     measures: Measures | None = None
     gsd_m: float | None = None
 
-    @property
-    def touches_seam(self) -> bool:
-        """Whether the crack may go on in another block."""
-        return len(self.seam_pixels) > 0
-
 
 def block_pieces(
     probability: NDArray[np.uint8], level: int, window: Window, grid: Grid, ground: Ground

@@ -132,31 +132,6 @@ def _batches(pieces: IntArray, crack: Owner) -> Iterator[IntArray]:
     yield from np.split(order, np.flatnonzero(np.diff(batch[crack[order]])) + 1)
 
 
-def join(pieces: Sequence[Piece], grid: Grid) -> list[Piece]:
-    """Join the pieces that touch across seams; the others are returned as they are.
-
-    For what fits into memory; `geo.cracks.seams` takes parts one after the other.
-
-    Args:
-        pieces: pieces of any blocks of one mosaic, in any order.
-        grid: of the mosaic.
-
-    Returns:
-        Cracks by topmost, then leftmost pixel, without seam pixels, measured as a whole; equal
-        whatever the cut.
-    """
-    whole = [piece for piece in pieces if not piece.touches_seam]
-    cut = [piece for piece in pieces if piece.touches_seam]
-    if cut:
-        counts = np.array([len(piece.seam_pixels) for piece in cut])
-        crack = crack_of_each(np.concatenate([piece.seam_pixels for piece in cut]), counts)
-        groups: list[list[Piece]] = [[] for _ in range(int(crack.max()) + 1)]
-        for number, piece in zip(crack, cut, strict=True):
-            groups[number].append(piece)
-        whole += unite(groups, grid)
-    return sorted(whole, key=lambda piece: (piece.top, piece.left))
-
-
 def crack_of_each(pixels: IntArray, counts: IntArray) -> Owner:
     """Find which pieces belong together.
 

@@ -7,7 +7,7 @@ import pytest
 import shapely
 from affine import Affine
 from factories import GSD_M as GSD
-from factories import grid_of, pieces_of
+from factories import grid_of, join, pieces_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -16,7 +16,6 @@ from rasterio.features import rasterize
 from scipy import ndimage
 
 from geo.cracks import components
-from geo.cracks.seams import join
 from geo.grid import Grid
 
 ANGLES = 50

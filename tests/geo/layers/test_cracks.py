@@ -10,7 +10,7 @@ import numpy as np
 import pyogrio
 import pytest
 import shapely
-from factories import grid_of, pieces_of, windows_of, write_parts
+from factories import grid_of, join, pieces_of, windows_of, write_parts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -20,7 +20,6 @@ from rasterio.features import rasterize
 from geo.cracks.parts import InspectedRow, read_part, to_pieces
 from geo.cracks.pieces import pieces
 from geo.cracks.pixel_set import pixels_of
-from geo.cracks.seams import join
 from geo.errors import InputError, OutputError
 from geo.grid import Window
 from geo.imagery.headers import TileProblem
@@ -48,7 +47,7 @@ def cut_up(mask, height, width):
 
 def as_rows(found):
     return [
-        (p.geometry.wkb_hex, p.n_pixels, p.probability_sum, p.top, p.left, p.touches_seam)
+        (p.geometry.wkb_hex, p.n_pixels, p.probability_sum, p.top, p.left, len(p.seam_pixels))
         for p in found
     ]
 
@@ -67,7 +66,7 @@ def test_polygonize_then_rasterize_is_the_identity(mask):
         assert piece.probability_sum == probability_of(mask)[burned == number].sum()
         rows, cols = np.nonzero(burned == number)
         assert (piece.top, piece.left) == (rows[0], cols[0])
-        assert not piece.touches_seam
+        assert not len(piece.seam_pixels)
 
 
 def canonical(geometry):
