@@ -88,15 +88,15 @@ class SeamJoin:
             OSError: the file of joined cracks cannot be written.
         """
         if not self.is_done:
-            yield from self._joined()
+            yield from self._join()
             self.is_done = True
         elif self._file is not None:
             with pq.ParquetFile(self._file) as stored:
                 for group in range(stored.num_row_groups):
                     yield stored.read_row_group(group, columns, use_threads=False)
 
-    def _joined(self) -> Iterator[pa.Table]:
-        """Join, keep and yield."""
+    def _join(self) -> Iterator[pa.Table]:
+        """Join the cracks, keep them in a file and yield them."""
         pieces = np.concatenate(self._pieces or [np.empty((0, 4), np.int64)])
         if not len(pieces):
             return

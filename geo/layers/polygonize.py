@@ -95,12 +95,8 @@ def make_map(
     """Write the GeoPackage of crack probabilities: cracks, centerlines, roads, styles.
 
     Args:
-        probability: as in `polygonize`, like transform, crs, threshold and valid.
-        transform: see there.
-        crs: see there.
+        probability, transform, crs, threshold, valid: as in `polygonize`.
         out: the GeoPackage; its folder is made.
-        threshold: see there.
-        valid: see there.
         options: filters, classes, and the roads along which cracks are counted.
 
     Raises:

@@ -30,7 +30,7 @@ from geo.files import write_text
 from geo.imagery.overview import Overview
 from geo.layers.run_rows import MapTerms, failures
 from geo.layers.schema import CENTERLINE, CRACK, INSPECTED, ROAD_SEGMENT, Layer
-from geo.layers.style import STATUS, Entry, condition_legend, severity_legend
+from geo.layers.style import STATUS, condition_legend, severity_legend
 from geo.options import Rules
 from geo.page.preview import encode_picture
 
@@ -176,15 +176,12 @@ def map_data(package: Path, max_cracks: int) -> dict[str, Any]:
 
 def legend(rules: Rules) -> dict[str, list[dict[str, str]]]:
     """Return the keys, labels and colors of what the page draws."""
-
-    def listed(entries: tuple[Entry, ...]) -> list[dict[str, str]]:
-        return [asdict(entry) for entry in entries]
-
-    return {
-        "condition": listed(condition_legend(rules.segments)),
-        "severity": listed(severity_legend(rules.severity)),
-        "status": listed(STATUS),
+    legends = {
+        "condition": condition_legend(rules.segments),
+        "severity": severity_legend(rules.severity),
+        "status": STATUS,
     }
+    return {what: [asdict(entry) for entry in entries] for what, entries in legends.items()}
 
 
 def _cracks(package: Path, most: int) -> tuple[geopandas.GeoDataFrame, pd.DataFrame]:
