@@ -95,8 +95,12 @@ def make_map(
     """Write the GeoPackage of crack probabilities: cracks, centerlines, roads, styles.
 
     Args:
-        probability, transform, crs, threshold, valid: as in `polygonize`.
+        probability: as in `polygonize`, like transform, crs, threshold and valid.
+        transform: see there.
+        crs: see there.
         out: the GeoPackage; its folder is made.
+        threshold: see there.
+        valid: see there.
         options: filters, classes, and the roads along which cracks are counted.
 
     Raises:
