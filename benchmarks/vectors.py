@@ -30,10 +30,11 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.features import rasterize, shapes
 
+from geo.cracks.parts import InspectedRow, write_part
 from geo.cracks.pieces import pieces
 from geo.grid import Grid, Window
 from geo.imagery.mosaic import Block
-from geo.layers.assemble import InspectedRow, assemble, write_part
+from geo.layers.assemble import assemble
 
 BLOCK_PX = 2048
 GSD_M = 0.005

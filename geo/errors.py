@@ -14,6 +14,6 @@ class OutputError(GeoError):
 
 
 def first_line(error: Exception | str) -> str:
-    """First line of a message, without its period; the kind of an error that has no message."""
+    """Return the first line of a message without its period, or the kind of a silent error."""
     lines = str(error).splitlines()
     return lines[0].rstrip(".") if lines else type(error).__name__

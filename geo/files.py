@@ -1,4 +1,4 @@
-"""Unfinished files of processes that were killed, removed by the next one that writes there."""
+"""Files that appear complete or not at all, and what writers that were killed leave behind."""
 
 from __future__ import annotations
 
@@ -6,24 +6,88 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from geo.errors import OutputError
 
 PARTS = ".parts"
 """Ending of a folder of parts that are made for one map."""
+
+SIDECARS = ("-journal", "-wal", "-shm")
+"""Endings of what SQLite may leave beside a file."""
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside a file; what is written there takes its place at the end.
+
+    After an error the temporary file is removed, and an earlier file is as it was.
+
+    Args:
+        path: the file; its folder exists.
+
+    Yields:
+        A name with the same ending, which holds the process: see `remove_leftovers`.
+    """
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    _remove(temporary)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        _remove(temporary)
+
+
+def write_text(path: Path, text: str, encoding: str = "utf-8") -> None:
+    """Write a text file, line ends as they are.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    with output_errors(path), whole_file(path) as temporary:
+        temporary.write_text(text, encoding=encoding, newline="")
+
+
+@contextmanager
+def output_errors(path: Path, *kinds: type[Exception]) -> Iterator[None]:
+    """Turn errors of the disk, and of other kinds, into one that names the file.
+
+    Raises:
+        OutputError: in place of them.
+    """
+    expected: tuple[type[Exception], ...] = (OSError, *kinds)
+    try:
+        yield
+    except expected as error:
+        raise OutputError(
+            f"{path} could not be written ({error}); check the folder and the free space, "
+            "what was there before is unchanged"
+        ) from error
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def remove_leftovers(out: Path) -> None:
     """Remove what processes that have ended left when they were writing a file.
 
-    Temporary names hold the process: `.cracks.<pid>.tmp.gpkg`, `.map.html.<pid>.tmp`,
-    `.cracks.<pid>.<any>.parts`. Those of living processes stay.
+    Temporary names hold the process: `.cracks.<pid>.tmp.gpkg`, `.cracks.<pid>.<any>.parts`. Those
+    of living processes stay.
 
     Args:
         out: the file.
     """
-    names = "|".join(re.escape(name) for name in {out.stem, out.name})
-    ending = rf"tmp({re.escape(out.suffix)}(-journal|-wal|-shm)?)?|\w+{re.escape(PARTS)}"
-    pattern = re.compile(rf"\.(?:{names})\.(?P<pid>\d+)\.(?:{ending})")
+    endings = "|".join(SIDECARS)
+    ending = rf"tmp{re.escape(out.suffix)}({endings})?|\w+{re.escape(PARTS)}"
+    pattern = re.compile(rf"\.{re.escape(out.stem)}\.(?P<pid>\d+)\.(?:{ending})")
     if not out.parent.is_dir():
         return
     for path in out.parent.iterdir():
@@ -37,13 +101,20 @@ def remove_leftovers(out: Path) -> None:
 
 
 def folder_of_parts(out: Path) -> tempfile.TemporaryDirectory[str]:
-    """A hidden folder beside a map, which goes with its context or by `remove_leftovers`."""
+    """Make a hidden folder beside a map, which goes with its context or by `remove_leftovers`."""
     prefix = f".{out.stem}.{os.getpid()}."
     return tempfile.TemporaryDirectory(prefix=prefix, suffix=PARTS, dir=out.parent)
 
 
+def _remove(path: Path) -> None:
+    """Remove a file, if there is one, with what SQLite left beside it."""
+    for ending in ("", *SIDECARS):
+        with suppress(FileNotFoundError, NotADirectoryError):
+            path.with_name(path.name + ending).unlink()
+
+
 def _lives(pid: int) -> bool:
-    """Whether a process of this machine has the number."""
+    """Return whether a process of this machine has the number."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -49,7 +49,7 @@ class Window:
         width = min(self.col_end, other.col_end) - col_off
         return Window(row_off, col_off, height, width) if height > 0 and width > 0 else None
 
-    def moved(self, rows: int, cols: int) -> Window:
+    def shift(self, rows: int, cols: int) -> Window:
         """Return the window shifted by whole pixels."""
         return Window(self.row_off + rows, self.col_off + cols, self.height, self.width)
 

@@ -152,3 +152,90 @@ def wait_until(condition: Callable[[], object], patience_s: float = 600.0) -> No
         if time.monotonic() > end:
             raise TimeoutError(f"nothing happened in {patience_s:g} s")
         time.sleep(0.02)
+
+
+def grid_of(
+    shape: tuple[int, ...], gsd: float = GSD_M, high: float | None = None, crs: Any = UTM32
+) -> Any:
+    """Make the grid of the drawn ground; `high` is the height of a pixel that is not square."""
+    from geo.grid import Grid
+
+    place = Affine(gsd, 0, EAST, 0, -(high or gsd), NORTH)
+    return Grid(place, rasterio.CRS.from_user_input(crs), (shape[0], shape[1]))
+
+
+def windows_of(grid: Any, cut: int | tuple[int, int] | None = None) -> Iterator[Any]:
+    """Cut a grid into blocks of some (rows, cols), or of a side; None: into one."""
+    from geo.grid import Window
+
+    height, width = (cut, cut) if isinstance(cut, int) else cut or grid.shape
+    for row in range(0, grid.shape[0], height):
+        for col in range(0, grid.shape[1], width):
+            yield Window(row, col, height, width).intersection(grid.window)
+
+
+def pieces_of(
+    grid: Any,
+    mask: NDArray[np.bool_],
+    probability: NDArray[np.uint8] | None = None,
+    cut: int | tuple[int, int] | None = None,
+    valid: NDArray[np.bool_] | None = None,
+) -> Iterator[tuple[Any, list[Any]]]:
+    """Cut a mask into blocks, each with its pieces; beyond the grid nothing is missing."""
+    from geo.cracks.pieces import pieces
+
+    around = np.pad(np.ones(mask.shape, bool) if valid is None else valid, 1, mode="edge")
+    for window in windows_of(grid, cut):
+        here, halo = window.slices_in(grid.window), window.pad(1).slices_in(grid.window.pad(1))
+        weights = (mask * np.uint8(200) if probability is None else probability)[here]
+        yield window, pieces(mask[here], weights, window, grid, around[halo])
+
+
+def join(pieces: list[Any], grid: Any) -> list[Any]:
+    """Join the pieces of any blocks to whole cracks, by topmost, then leftmost pixel."""
+    from geo.cracks.seams import crack_of_each, unite
+
+    whole = [piece for piece in pieces if not len(piece.seam_pixels)]
+    cut = [piece for piece in pieces if len(piece.seam_pixels)]
+    if cut:
+        counts = np.array([len(piece.seam_pixels) for piece in cut])
+        crack = crack_of_each(np.concatenate([piece.seam_pixels for piece in cut]), counts)
+        groups: list[list[Any]] = [[] for _ in range(int(crack.max()) + 1)]
+        for number, piece in zip(crack, cut, strict=True):
+            groups[number].append(piece)
+        whole += unite(groups, grid)
+    return sorted(whole, key=lambda piece: (piece.top, piece.left))
+
+
+def write_parts(
+    folder: Path,
+    grid: Any,
+    mask: NDArray[np.bool_],
+    probability: NDArray[np.uint8] | None = None,
+    cut: int | tuple[int, int] | None = None,
+    valid: NDArray[np.bool_] | None = None,
+    **row: Any,
+) -> list[Path]:
+    """Write the part of each block of a mask; keywords are those of `InspectedRow.of`."""
+    from geo.cracks.parts import InspectedRow, write_part
+    from geo.imagery.mosaic import Block
+
+    paths, told = [], {"failures": (), "seconds": 0.0, "grid": grid, **row}
+    for window, found in pieces_of(grid, mask, probability, cut, valid):
+        seen = (np.ones(mask.shape, bool) if valid is None else valid)[
+            window.slices_in(grid.window)
+        ]
+        block = Block(f"r{window.row_off:05d}_c{window.col_off:05d}", window)
+        paths.append(folder / f"{block.block_id}.parquet")
+        write_part(paths[-1], found, InspectedRow.of(block, seen, **told))
+    return paths
+
+
+def write_roads(path: Path, lines: Any, crs: Any = UTM32, **columns: Any) -> Path:
+    """Write road lines, (x, y) points each, with columns, as a GeoPackage."""
+    import geopandas
+    import shapely
+
+    shapes = [shapely.LineString(line) for line in lines]
+    geopandas.GeoDataFrame(columns, geometry=shapes, crs=crs).to_file(path, driver="GPKG")
+    return path

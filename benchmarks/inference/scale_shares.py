@@ -51,7 +51,7 @@ def in_one_process(job: InferJob, model: Path, options: argparse.Namespace) -> A
     with (
         patch.object(Mosaic, "read", _timed(Mosaic.read, clocks, "reading")),
         patch.object(
-            infer_worker, "vectorized", _timed(infer_worker.vectorized, clocks, "vectorizing")
+            infer_worker, "block_pieces", _timed(infer_worker.block_pieces, clocks, "vectorizing")
         ),
         patch.object(
             infer_worker, "write_part", _timed(infer_worker.write_part, clocks, "writing")

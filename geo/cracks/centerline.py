@@ -10,25 +10,24 @@ import shapely
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from geo.cracks.pixel_set import IntArray
 from geo.cracks.skeleton import Skeleton
 from geo.grid import Grid
 
 FloatArray = NDArray[np.float64]
 
+DOT_M = 1e-6
+"""Half the length of the line that stands for a skeleton of a single node."""
 
-@dataclass(frozen=True)
-class CenterlineOptions:
-    """How a skeleton becomes centerlines.
 
-    Attributes:
-        prune_widths: free branches shorter than this many local widths are spurs.
-        smooth_px: half the window of the moving average along a branch, pixels.
-        simplify_px: tolerance of the simplification after it, pixels.
-    """
+PRUNE_WIDTHS = 1.0
+"""Free branches shorter than this many local widths are spurs."""
 
-    prune_widths: float = 1.0
-    smooth_px: int = 3
-    simplify_px: float = 0.5
+SMOOTH_PX = 3
+"""Half the window of the moving average along a branch, pixels."""
+
+SIMPLIFY_PX = 0.5
+"""Tolerance of the simplification after it, pixels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +48,7 @@ class Branch:
     to_node: int
 
 
-def centerlines(skeleton: Skeleton, grid: Grid, options: CenterlineOptions) -> list[Branch]:
+def centerlines(skeleton: Skeleton, grid: Grid) -> list[Branch]:
     """Trace a component's centerlines, ordered by their nodes.
 
     Spurs shorter than the local width are cut off, the half width that thinning takes from each
@@ -60,26 +59,25 @@ def centerlines(skeleton: Skeleton, grid: Grid, options: CenterlineOptions) -> l
     Args:
         skeleton: of one component, in pixels of ``grid``.
         grid: the pixels' size and shape.
-        options: see `CenterlineOptions`.
     """
     corner = skeleton.corner
     to_m = pixel_to_meters(grid)
     to_px = np.linalg.inv(to_m)
-    places = mapped((skeleton.pixels - corner)[:, ::-1] + 0.5, to_m)
-    beside = mapped((skeleton.border - corner)[:, ::-1] + 0.5, to_m)
+    places = transform_points((skeleton.pixels - corner)[:, ::-1] + 0.5, to_m)
+    beside = transform_points((skeleton.border - corner)[:, ::-1] + 0.5, to_m)
     reach, _ = cKDTree(beside).query(places)
-    graph = pruned(trace(places, skeleton.edges, reach), options.prune_widths)
+    graph = prune(trace(places, skeleton.edges, reach))
     order = {node: number for number, node in enumerate(graph.ordered_nodes())}
     free = graph.free_nodes()
     branches = []
     for edge in graph.edges:
         ends = edge.ends if order[edge.ends[0]] <= order[edge.ends[1]] else edge.ends[::-1]
-        points = _lengthened(_smoothed(edge, options.smooth_px), edge, free)
+        points = _lengthen(_smooth(edge), edge, free)
         line = shapely.LineString(points if ends == edge.ends else points[::-1])
-        lean = shapely.simplify(line, options.simplify_px * max(grid.pixel_m))
+        lean = shapely.simplify(line, SIMPLIFY_PX * max(grid.pixel_m))
         branches.append(
             Branch(
-                line=mapped(shapely.get_coordinates(lean), to_px),
+                line=transform_points(shapely.get_coordinates(lean), to_px),
                 length_m=float(lean.length),
                 reach_m=edge.reach,
                 from_node=order[ends[0]],
@@ -89,47 +87,78 @@ def centerlines(skeleton: Skeleton, grid: Grid, options: CenterlineOptions) -> l
     return sorted(branches, key=lambda b: (b.from_node, b.to_node, b.length_m))
 
 
-def pixel_to_meters(grid: Grid) -> FloatArray:
-    """(2, 2) matrix M with (col, row) @ M = meters."""
-    a, b, _, d, e, _ = grid.transform[:6]
-    return np.array([[a, d], [b, e]]) * grid.unit_m
+def trace(places: FloatArray, links: IntArray, reach: FloatArray) -> Graph:
+    """Follow the pixel graph from node to node.
 
-
-def mapped(points: NDArray[np.floating], matrix: NDArray[np.floating]) -> FloatArray:
-    """Points (..., 2) @ matrix (2, 2), rounded alike for one point and for a million.
-
-    A matrix product goes to BLAS, which may round differently with the number of points.
+    Args:
+        places: (K, 2) positions of the skeleton's pixels in meters.
+        links: (E, 2) indices of neighboring pixels.
+        reach: (K,) distance of each pixel to the border.
     """
-    x, y = points[..., 0], points[..., 1]
-    (a, b), (c, d) = matrix
-    product: FloatArray = np.stack((x * a + y * c, x * b + y * d), axis=-1)
-    return product
+    paths = _Paths.of(links, len(places))
+    clusters = paths.clusters()
+    node_of = {pixel: number for number, pixels in enumerate(clusters) for pixel in pixels}
+    walks = paths.walks(node_of)
+    if sum(len(walk) - 2 for walk in walks) + len(node_of) < len(places):
+        seen = {pixel for walk in walks for pixel in walk} | node_of.keys()
+        for pixel in range(len(places)):  # what is left are plain loops, which have no node yet
+            if pixel not in seen:
+                node_of[pixel] = len(clusters)
+                clusters.append([pixel])
+                walks.append(paths.walk(node_of, pixel, paths.one[pixel]))
+                seen.update(walks[-1])
+    if not walks:
+        return _dot(places.mean(axis=0), float(reach.max()))
+    centers = np.array([places[pixels].mean(axis=0) for pixels in clusters])
+    return Graph(
+        edges=tuple(_edge(walk, node_of, centers, places, reach) for walk in walks),
+        places={node: (float(x), float(y)) for node, (x, y) in enumerate(centers)},
+        reach={node: float(reach[pixels].max()) for node, pixels in enumerate(clusters)},
+    )
 
 
-def _smoothed(edge: Edge, half_window: int) -> FloatArray:
-    """Moving average along the points; it narrows toward open ends, which keep their place."""
-    points = edge.points
-    count = len(points)
+def prune(graph: Graph) -> Graph:
+    """Cut off spurs: free branches shorter than PRUNE_WIDTHS local widths at their junction.
+
+    All spurs of a round go together, then nodes that only two branches share are dissolved. A
+    component that is nothing but spurs keeps the longest.
+    """
+    graph = _dissolve(graph)
+    while spurs := _spurs(graph):
+        kept = tuple(edge for edge in graph.edges if edge not in spurs)
+        graph = _dissolve(Graph(kept, graph.places, graph.reach))
+    return graph
+
+
+def _smooth(edge: Edge) -> FloatArray:
+    """Return the moving average along a branch; that of a loop goes round."""
+    if not edge.is_loop or len(edge.points) < 4:
+        return np.asarray(smooth_paths(edge.points[None])[0])
+    turn = np.pad(edge.points[:-1], ((SMOOTH_PX, SMOOTH_PX), (0, 0)), mode="wrap")
+    count = len(edge.points) - 1
+    mean = _window_means(turn, SMOOTH_PX + np.arange(count), np.full(count, SMOOTH_PX))
+    return np.concatenate((mean, mean[:1]))
+
+
+def smooth_paths(points: FloatArray) -> FloatArray:
+    """Average along paths (G, K, 2); the window narrows toward the ends, which stay in place."""
+    count = points.shape[1]
     if count < 4:
         return points
-    if edge.is_loop:
-        wrapped = np.pad(points[:-1], ((half_window, half_window), (0, 0)), mode="wrap")
-        mean = _window_means(wrapped, half_window, np.full(count - 1, half_window))
-        return np.concatenate((mean, mean[:1]))
     index = np.arange(count)
-    reach = np.minimum(np.minimum(index, count - 1 - index), half_window)
-    return _window_means(points, 0, reach)
+    return _window_means(points, index, np.minimum(np.minimum(index, count - 1 - index), SMOOTH_PX))
 
 
-def _window_means(points: FloatArray, first: int, reach: NDArray[np.int64]) -> FloatArray:
-    """Mean of ``points[i - reach_i : i + reach_i + 1]`` for i = first + 0, 1, ..."""
-    sums = np.concatenate((np.zeros((1, 2)), np.cumsum(points, axis=0)))
-    at = first + np.arange(len(reach))
-    means: FloatArray = (sums[at + reach + 1] - sums[at - reach]) / (2 * reach + 1)[:, None]
+def _window_means(points: FloatArray, at: IntArray, reach: IntArray) -> FloatArray:
+    """Return the mean of ``points[..., i - reach_i : i + reach_i + 1, :]`` for each i of ``at``."""
+    sums = np.cumsum(points, axis=-2)
+    sums = np.concatenate((np.zeros_like(sums[..., :1, :]), sums), axis=-2)
+    totals = sums[..., at + reach + 1, :] - sums[..., at - reach, :]
+    means: FloatArray = totals / (2 * reach + 1)[:, None]
     return means
 
 
-def _lengthened(points: FloatArray, edge: Edge, free: frozenset[int]) -> FloatArray:
+def _lengthen(points: FloatArray, edge: Edge, free: frozenset[int]) -> FloatArray:
     """Give free ends back what thinning took: their distance to the next background pixel.
 
     Over all angles and widths of 1.5 to 12 pixels the ends are then right to half a pixel.
@@ -138,28 +167,41 @@ def _lengthened(points: FloatArray, edge: Edge, free: frozenset[int]) -> FloatAr
         return points
     head, tail = points[:1], points[-1:]
     if edge.ends[0] in free:
-        head = _beyond(points, float(edge.reach[0]))
+        head = points_beyond(points[None], edge.reach[:1])
     if edge.ends[1] in free:
-        tail = _beyond(points[::-1], float(edge.reach[-1]))
+        tail = points_beyond(points[None, ::-1], edge.reach[-1:])
     return np.concatenate((head, points[1:-1], tail))
 
 
-def _beyond(points: FloatArray, length: float) -> FloatArray:
-    """(1, 2) point ``length`` before the first one, in the direction of the line's beginning."""
-    away = np.hypot(*(points - points[0]).T)
-    far = np.flatnonzero(away >= 2 * length)
-    base = points[far[0] if len(far) else int(away.argmax())]
-    direction = points[0] - base
-    norm = float(np.hypot(*direction))
-    far_point: FloatArray = points[:1] + direction * (length / norm if norm > 0 else 0.0)
-    return far_point
+def points_beyond(points: FloatArray, length: FloatArray) -> FloatArray:
+    """Return points (G, 2) ``length`` (G,) before the first ones of paths (G, K, 2)."""
+    first = points[:, 0]
+    from_first = points - first[:, None]
+    away = np.hypot(from_first[..., 0], from_first[..., 1])
+    far = away >= 2 * length[:, None]
+    chosen = np.where(far.any(axis=1), far.argmax(axis=1), away.argmax(axis=1))
+    direction = first - points[np.arange(len(points)), chosen]
+    norm = np.hypot(direction[:, 0], direction[:, 1])
+    scale = np.divide(length, norm, out=np.zeros_like(norm), where=norm > 0)
+    beyond: FloatArray = first + direction * scale[:, None]
+    return beyond
 
 
-# ==== geo.cracks.centerline: Branches and nodes of one component's pixel graph, and the pruning of its spurs.
+def pixel_to_meters(grid: Grid) -> FloatArray:
+    """Return the (2, 2) matrix M with (col, row) @ M = meters."""
+    a, b, _, d, e, _ = grid.transform[:6]
+    return np.array([[a, d], [b, e]]) * grid.unit_m
 
 
-DOT_M = 1e-6
-"""Half the length of the line that stands for a skeleton of a single node."""
+def transform_points(points: NDArray[np.floating], matrix: NDArray[np.floating]) -> FloatArray:
+    """Multiply points (..., 2) by a (2, 2) matrix, rounding alike for one and for a million.
+
+    A matrix product goes to BLAS, which may round differently with the number of points.
+    """
+    x, y = points[..., 0], points[..., 1]
+    (a, b), (c, d) = matrix
+    product: FloatArray = np.stack((x * a + y * c, x * b + y * d), axis=-1)
+    return product
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,54 +238,16 @@ class Graph:
     reach: dict[int, float]
 
     def degrees(self) -> Counter[int]:
-        """Number of branch ends at each node."""
+        """Count the branch ends at each node."""
         return Counter(end for edge in self.edges for end in edge.ends)
 
     def free_nodes(self) -> frozenset[int]:
-        """Nodes where a branch ends freely."""
+        """Return the nodes where a branch ends freely."""
         return frozenset(node for node, count in self.degrees().items() if count == 1)
 
     def ordered_nodes(self) -> list[int]:
-        """Nodes in use, by position."""
+        """Return the nodes in use, by position."""
         return sorted(self.degrees(), key=lambda node: self.places[node])
-
-
-def trace(places: FloatArray, links: NDArray[np.int64], reach: FloatArray) -> Graph:
-    """Follow the pixel graph from node to node.
-
-    Args:
-        places: (K, 2) positions of the skeleton's pixels in meters.
-        links: (E, 2) indices of neighboring pixels.
-        reach: (K,) distance of each pixel to the border.
-    """
-    paths = _Paths.of(links, len(places))
-    clusters = paths.clusters()
-    node_of = {pixel: number for number, pixels in enumerate(clusters) for pixel in pixels}
-    walks = paths.walks(node_of)
-    if sum(len(walk) - 2 for walk in walks) + len(node_of) < len(places):
-        seen = {pixel for walk in walks for pixel in walk} | node_of.keys()
-        for pixel in range(len(places)):  # what is left are plain loops, which have no node yet
-            if pixel not in seen:
-                node_of[pixel] = len(clusters)
-                clusters.append([pixel])
-                walks.append(paths.walk(node_of, pixel, paths.one[pixel]))
-                seen.update(walks[-1])
-    if not walks:
-        return _dot(places.mean(axis=0), float(reach.max()))
-    centers = np.array([places[pixels].mean(axis=0) for pixels in clusters])
-    return Graph(
-        edges=tuple(_edge(walk, node_of, centers, places, reach) for walk in walks),
-        places={node: (float(x), float(y)) for node, (x, y) in enumerate(centers)},
-        reach={node: float(reach[pixels].max()) for node, pixels in enumerate(clusters)},
-    )
-
-
-def _dot(place: FloatArray, reach: float) -> Graph:
-    """A skeleton that is a single node, made a line of no length that points along the rows."""
-    step = np.array([DOT_M, 0.0])
-    edge = Edge((0, 1), np.array([place - step, place + step]), np.full(2, reach))
-    (x, y), (x_end, y_end) = edge.points.tolist()
-    return Graph((edge,), {0: (x, y), 1: (x_end, y_end)}, dict.fromkeys((0, 1), reach))
 
 
 @dataclass(frozen=True, eq=False)
@@ -262,7 +266,7 @@ class _Paths:
     other: list[int]
 
     @classmethod
-    def of(cls, links: NDArray[np.int64], count: int) -> _Paths:
+    def of(cls, links: IntArray, count: int) -> _Paths:
         pairs = np.concatenate((links, links[:, ::-1]))
         beside = pairs[np.lexsort((pairs[:, 1], pairs[:, 0])), 1]
         starts = np.append(0, np.cumsum(np.bincount(links.ravel(), minlength=count)))
@@ -272,7 +276,7 @@ class _Paths:
         return cls(*(values.tolist() for values in lists))
 
     def clusters(self) -> list[list[int]]:
-        """Pixels that form a node: free ends, and connected pixels of degree 3 and more."""
+        """Return the pixels of each node: free ends, and connected pixels of degree 3 or more."""
         degree = np.diff(self.starts)
         is_junction = degree >= 3
         clusters, placed = [], set()
@@ -294,11 +298,11 @@ class _Paths:
         return clusters
 
     def around(self, pixel: int) -> list[int]:
-        """Neighbors of a pixel."""
+        """Return the neighbors of a pixel."""
         return self.beside[self.starts[pixel] : self.starts[pixel + 1]]
 
     def walks(self, node_of: dict[int, int]) -> list[list[int]]:
-        """Pixel paths from node to node, each once."""
+        """Return the pixel paths from node to node, each once."""
         walks, used = [], set()
         for pixel, node in node_of.items():
             for beside in self.around(pixel):
@@ -310,7 +314,7 @@ class _Paths:
         return walks
 
     def walk(self, node_of: dict[int, int], start: int, following: int) -> list[int]:
-        """Pixels from ``start`` by way of ``following`` to the next one that belongs to a node."""
+        """Return the pixels from ``start`` over ``following`` to the next one of a node."""
         one, other = self.one, self.other
         before, here = start, following
         walk = [start]
@@ -337,33 +341,28 @@ def _edge(
     return Edge((start, end), points, reach[walk])
 
 
-def pruned(graph: Graph, widths: float) -> Graph:
-    """Cut off spurs: free branches shorter than ``widths`` local widths at their junction.
-
-    All spurs of a round go together, then nodes that only two branches share are dissolved. A
-    component that is nothing but spurs keeps the longest.
-    """
-    graph = _dissolved(graph)
-    while spurs := _spurs(graph, widths):
-        kept = tuple(edge for edge in graph.edges if edge not in spurs)
-        graph = _dissolved(Graph(kept, graph.places, graph.reach))
-    return graph
+def _dot(place: FloatArray, reach: float) -> Graph:
+    """Make a line of almost no length along the rows of a skeleton that is a single node."""
+    step = np.array([DOT_M, 0.0])
+    edge = Edge((0, 1), np.array([place - step, place + step]), np.full(2, reach))
+    (x, y), (x_end, y_end) = edge.points.tolist()
+    return Graph((edge,), {0: (x, y), 1: (x_end, y_end)}, dict.fromkeys((0, 1), reach))
 
 
-def _spurs(graph: Graph, widths: float) -> set[Edge]:
+def _spurs(graph: Graph) -> set[Edge]:
     degree = graph.degrees()
     spurs = []
     for edge in graph.edges:
         one, other = sorted(edge.ends, key=lambda node: degree[node])
         is_free = degree[one] == 1 < degree[other]
-        if is_free and edge.length < 2 * widths * graph.reach[other]:
+        if is_free and edge.length < 2 * PRUNE_WIDTHS * graph.reach[other]:
             spurs.append(edge)
     if len(spurs) == len(graph.edges):
         spurs.remove(max(spurs, key=lambda edge: edge.length))
     return set(spurs)
 
 
-def _dissolved(graph: Graph) -> Graph:
+def _dissolve(graph: Graph) -> Graph:
     """Join the two branches that meet at a node of degree two."""
     edges = list(graph.edges)
     at: dict[int, list[Edge]] = {}
@@ -374,17 +373,17 @@ def _dissolved(graph: Graph) -> Graph:
         if len(around) != 2 or around[0] is around[1]:
             continue
         one, other = around
-        joined = _joined(one, other, node)
+        joined = _join_edges(one, other, node)
         edges = [edge for edge in edges if edge is not one and edge is not other] + [joined]
         for end in joined.ends:
             at[end] = [joined if edge in (one, other) else edge for edge in at[end]]
     return Graph(tuple(edges), graph.places, graph.reach)
 
 
-def _joined(one: Edge, other: Edge, node: int) -> Edge:
-    """One branch from the far end of ``one`` through ``node`` to the far end of ``other``."""
-    first = one if one.ends[1] == node else _turned(one)
-    second = other if other.ends[0] == node else _turned(other)
+def _join_edges(one: Edge, other: Edge, node: int) -> Edge:
+    """Join two branches from the far end of ``one`` through ``node`` to that of ``other``."""
+    first = one if one.ends[1] == node else _reverse(one)
+    second = other if other.ends[0] == node else _reverse(other)
     return Edge(
         (first.ends[0], second.ends[1]),
         np.concatenate((first.points, second.points[1:])),
@@ -392,5 +391,5 @@ def _joined(one: Edge, other: Edge, node: int) -> Edge:
     )
 
 
-def _turned(edge: Edge) -> Edge:
+def _reverse(edge: Edge) -> Edge:
     return Edge(edge.ends[::-1], edge.points[::-1], edge.reach[::-1])

@@ -1,42 +1,70 @@
-"""Centerlines and pixel count of a crack -> its measures in meters."""
+"""The measures of one crack: how its length, width, direction and loops are taken.
+
+This file alone says what a width is: the mean is area / length, which is right to 0.03 pixels. The
+distance transform knows a width only up to a constant that depends on the angle (up to 0.7
+pixels), so it gives the differences along the crack and area / length gives the level.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geo.cracks.centerline import Branch, CenterlineOptions, centerlines
-from geo.cracks.formulas import P95, MeasuredBranch, Measures, orientations, width_profiles
-from geo.cracks.measure_paths import is_path, measure_paths
-from geo.cracks.outlines import Outlines
-from geo.cracks.pixel_set import PixelSet, covered
-from geo.cracks.skeleton import thinned
+from geo.cracks.centerline import Branch
 from geo.grid import Grid
 
 FloatArray = NDArray[np.float64]
 
-PINHOLE_PX = 8
-"""Holes up to this size carry no centerline around them (an island needs a hole of 9 pixels)."""
+PROFILE_PX = 5
+"""Window of the moving average over a width profile, whose raw values are whole pixel steps."""
 
-WHOLE_PX = 50_000_000
-"""Largest bounding box of a crack that is measured in one piece."""
+P95 = 95
 
-CELL_PX = 4096
-"""Side of the cells in which larger ones are measured."""
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Measures:
+    """What is known of a whole crack beyond its area.
+
+    Attributes:
+        length_m: of all centerlines.
+        width_p95_m, width_max_m: of the width along them; the mean is area / length.
+        orientation_deg: mean direction, clockwise from grid north, 0 <= a < 180; nan if the
+            centerlines point everywhere alike.
+        tortuosity: length / distance of the ends over all centerlines but loops; nan if there are
+            only loops.
+        loops: independent closed paths.
+        branches: the centerlines.
+    """
+
+    length_m: float
+    width_p95_m: float
+    width_max_m: float
+    orientation_deg: float
+    tortuosity: float
+    loops: int
+    branches: tuple[MeasuredBranch, ...]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class MeasuredBranch:
+    """A centerline: (N, 2) col, row in mosaic pixels, with length and width."""
+
+    line: FloatArray
+    length_m: float
+    width_mean_m: float
+    width_max_m: float
+    from_node: int
+    to_node: int
 
 
 def measure(
     branches: Sequence[Branch], n_pixels: int, grid: Grid, *, n_graphs: int = 1
 ) -> Measures:
     """Measure a crack from its centerlines and its number of pixels.
-
-    The mean width is area / length, which is right to .03 pixels. The distance transform knows
-    the width only up to a constant that depends on the angle (up to .7 pixels), so it gives the
-    differences along the crack and area / length gives the level.
 
     Args:
         branches: at least one.
@@ -73,90 +101,61 @@ def measure(
     )
 
 
-def measure_components(
-    pixels: PixelSet, traced: Outlines, chosen: NDArray[np.bool_], grid: Grid
-) -> dict[int, Measures]:
-    """Measure 8-connected components.
-
-    A crack whose bounding box has more than WHOLE_PX pixels is measured in the fixed cells of the
-    mosaic's lattice (its centerlines end at their sides), so that what one of them costs stays
-    bounded and the result still does not depend on how the area was cut.
+def width_profiles(reach_m: FloatArray) -> FloatArray:
+    """Return the width along branches up to a constant: twice the smoothed border distance.
 
     Args:
-        pixels: of all components.
-        traced: their outlines.
-        chosen: (C,) bool, which components to measure.
-        grid: of the mosaic.
-
-    Returns:
-        Measures by number of the component.
+        reach_m: (G, K) of G branches with K pixels each.
     """
-    owner = pixels.components
-    n_pixels = np.bincount(owner, minlength=len(chosen))
-    large = chosen & (traced.box_areas() > WHOLE_PX)
-    measured = {
-        number: _measure_in_cells(pixels.with_keys(pixels.keys[owner == number]), grid)
-        for number in np.flatnonzero(large).tolist()
-    }
-    thin = thinned(*_without_pinholes(pixels, traced, chosen & ~large))
-    simple = is_path(thin)
-    measured |= measure_paths(thin, simple, n_pixels, grid)
-    for index in np.flatnonzero(~simple).tolist():
-        skeleton, number = thin.skeleton(index), int(thin.names[index])
-        found = centerlines(skeleton, grid, CenterlineOptions())
-        result = measure(found, int(n_pixels[number]), grid)
-        measured[number] = _moved(result, skeleton.corner[::-1])
-    return measured
+    length = reach_m.shape[1]
+    size = min(PROFILE_PX, length)
+    edges = np.pad(2 * reach_m, ((0, 0), (size // 2, size - 1 - size // 2)), mode="edge")
+    total = edges[:, :length]
+    for step in range(1, size):
+        total = total + edges[:, step : step + length]
+    means: FloatArray = total / size
+    return means
 
 
-def _measure_in_cells(crack: PixelSet, grid: Grid) -> Measures:
-    branches: list[Branch] = []
-    n_graphs = n_nodes = 0
-    rows, cols = crack.places()
-    cells = np.column_stack((rows // CELL_PX, cols // CELL_PX))
-    _, cell_of = np.unique(cells, axis=0, return_inverse=True)
-    for cell in range(int(cell_of.max()) + 1):
-        part = crack.with_keys(crack.keys[cell_of == cell])
-        thin = thinned(part, part.components)
-        for index in range(len(thin.names)):
-            skeleton = thin.skeleton(index)
-            found = centerlines(skeleton, grid, CenterlineOptions())
-            branches += [
-                replace(
-                    branch,
-                    line=branch.line + skeleton.corner[::-1],
-                    from_node=branch.from_node + n_nodes,
-                    to_node=branch.to_node + n_nodes,
-                )
-                for branch in found
-            ]
-            n_nodes += 1 + max(max(b.from_node, b.to_node) for b in found)
-            n_graphs += 1
-    return measure(branches, len(crack), grid, n_graphs=n_graphs)
+def path_widths(
+    reach_m: FloatArray, length_m: FloatArray, n_pixels: NDArray[np.int64], grid: Grid
+) -> FloatArray:
+    """Return the widths along cracks that are a single path each, as `measure` has them.
+
+    Args:
+        reach_m: (G, K) distance of the skeletons' pixels to the border.
+        length_m: (G,) of the centerlines.
+        n_pixels: (G,) of the cracks.
+        grid: the pixels' size and shape.
+    """
+    profiles = width_profiles(reach_m)
+    level = n_pixels * grid.pixel_area_m2 / length_m - length_m * profiles.mean(axis=1) / length_m
+    widths: FloatArray = np.maximum(profiles + level[:, None], min(grid.pixel_m) / 2)
+    return widths
 
 
-def _without_pinholes(
-    pixels: PixelSet, traced: Outlines, chosen: NDArray[np.bool_]
-) -> tuple[PixelSet, NDArray[np.int64]]:
-    """The pixels of the chosen components and of their small holes, and their components."""
-    owner = pixels.components
-    small = traced.is_hole & chosen[traced.owner] & (traced.areas() <= PINHOLE_PX)
-    if chosen.all() and not small.any():
-        return pixels, owner.astype(np.int64)
-    lengths = np.diff(traced.ring_starts)
-    starts = np.append(0, np.cumsum(lengths[small]))
-    vertices = traced.vertices[np.repeat(small, lengths)]
-    holes = covered(vertices, starts, traced.owner[small])
-    kept = chosen[owner]
-    keys = np.append(pixels.keys[kept], pixels.keys_of(holes.rows, holes.cols))
-    order = np.argsort(keys)
-    owners = np.concatenate((owner[kept].astype(np.int64), holes.owner))
-    return pixels.with_keys(keys[order]), owners[order]
+def orientations(steps_m: FloatArray, owner: NDArray[np.int64], count: int) -> FloatArray:
+    """Return the mean direction of each crack, clockwise from grid north; nan if there is none.
 
+    The axial mean of their segments, weighted by length. One of (x, y) meters adds its length
+    times sine and cosine of its doubled angle, which are 2xy / length and (yy - xx) / length.
 
-def _moved(measures: Measures, corner: NDArray[np.int64]) -> Measures:
-    branches = tuple(replace(b, line=b.line + corner) for b in measures.branches)
-    return replace(measures, branches=branches)
+    Args:
+        steps_m: (N, 2) segments in meters, east and north.
+        owner: (N,) number of each segment's crack.
+        count: number of cracks.
+    """
+    x, y = np.ascontiguousarray(steps_m[:, 0]), np.ascontiguousarray(steps_m[:, 1])
+    length = np.hypot(x, y)
+    unit = np.where(length > 0, length, 1.0)
+    east = np.bincount(owner, 2 * x * y / unit, minlength=count)
+    north = np.bincount(owner, (y * y - x * x) / unit, minlength=count)
+    none = np.hypot(east, north) < 1e-9 * np.bincount(owner, length, minlength=count)
+    degrees = [
+        math.degrees(math.atan2(e, n) / 2) % 180
+        for e, n in zip(east.tolist(), north.tolist(), strict=True)
+    ]
+    return np.where(none, math.nan, degrees)
 
 
 def _orientation(branches: Sequence[Branch], grid: Grid) -> float:
@@ -175,6 +174,6 @@ def _tortuosity(branches: Sequence[Branch], grid: Grid) -> float:
 
 
 def _loops(branches: Sequence[Branch], n_graphs: int) -> int:
-    """Independent cycles of graphs: branches - nodes + graphs."""
+    """Count the independent cycles of graphs: branches - nodes + graphs."""
     nodes = {node for branch in branches for node in (branch.from_node, branch.to_node)}
     return len(branches) - len(nodes) + n_graphs

@@ -69,7 +69,7 @@ class Outlines:
     is_hole: BoolArray
 
     def polygons(self) -> NDArray[np.object_]:
-        """(C,) normalized MultiPolygon of each component."""
+        """Return (C,) the normalized MultiPolygon of each component."""
         offsets = (self.ring_starts, self.part_starts, self.starts)
         shapes: NDArray[np.object_] = shapely.from_ragged_array(
             shapely.GeometryType.MULTIPOLYGON, self.vertices.astype(np.float64), offsets
@@ -77,7 +77,7 @@ class Outlines:
         return shapes
 
     def box_areas(self) -> IntArray:
-        """(C,) pixels of the bounding box of each component."""
+        """Return (C,) the pixels of the bounding box of each component."""
         starts = self.ring_starts[self.part_starts[self.starts[:-1]]]
         least, most = (
             extreme.reduceat(self.vertices, starts) for extreme in (np.minimum, np.maximum)
@@ -87,7 +87,7 @@ class Outlines:
         return areas
 
     def areas(self) -> IntArray:
-        """(R,) pixels in each ring, with what lies in its holes."""
+        """Return (R,) the pixels in each ring, with what lies in its holes."""
         x, y = self.vertices.T
         steps = np.append(x[:-1] * np.diff(y), 0)
         steps[self.ring_starts[1:] - 1] = 0  # from one ring to the next
@@ -102,7 +102,7 @@ def outlines(pixels: PixelSet) -> Outlines:
     holes, which is the only valid way to cut an area into rings.
     """
     corners = _corners(pixels)
-    following, is_down = _following(corners)
+    following, is_down = _next_sides(corners)
     ring_of = _rings(following)
     length = np.bincount(ring_of)
     first = firsts(ring_of, len(length))
@@ -128,7 +128,7 @@ def outlines(pixels: PixelSet) -> Outlines:
 
 
 def _patterns(codes: NDArray[np.uint8]) -> tuple[tuple[int, NDArray[np.uint8]], ...]:
-    """Pattern at the four points of each pixel; 0 where a later pixel has the point, too.
+    """Return the pattern at each pixel's four points; 0 where a later pixel has the point, too.
 
     Each comes with the column (bit 0) and row (bit 1) of the point from the pixel's own.
     """
@@ -164,7 +164,7 @@ def _corners(pixels: PixelSet) -> _Corners:
 def _directions(
     pixels: PixelSet, pattern: NDArray[np.uint8], pixel: IntArray
 ) -> tuple[BoolArray, BoolArray, IntArray]:
-    """Where the sides lead at each corner, and the corners with an opposite one at their point.
+    """Find where the sides lead at each corner, and the corners that share their point.
 
     Where two pixels of one part touch, the outline follows the gaps between them, as these are
     different gaps; where two parts touch, it follows each part.
@@ -179,8 +179,8 @@ def _directions(
     return right, down, twice
 
 
-def _following(corners: _Corners) -> tuple[IntArray, BoolArray]:
-    """The vertical side after each one, with the set to the left of one that leads down."""
+def _next_sides(corners: _Corners) -> tuple[IntArray, BoolArray]:
+    """Find the vertical side after each one, with the set to the left of one that leads down."""
     count, right = len(corners.col), corners.goes_right
     stride = int(corners.col.max()) + 1 if count else 1
     order = np.argsort((corners.row * stride + corners.col) * 2 + right)
@@ -194,7 +194,7 @@ def _following(corners: _Corners) -> tuple[IntArray, BoolArray]:
 
 
 def _rings(following: IntArray) -> NDArray[np.int32]:
-    """Number of the ring of each side."""
+    """Return the number of the ring of each side."""
     count = len(following)
     if not count:
         return np.zeros(0, np.int32)
@@ -204,7 +204,7 @@ def _rings(following: IntArray) -> NDArray[np.int32]:
 
 
 def _in_order(following: IntArray, first: IntArray, ring_of: NDArray[np.int32]) -> IntArray:
-    """All sides, ring after ring, each from its first side on."""
+    """Return all sides, ring after ring, each from its first side on."""
     count = len(following)
     if not count:
         return following
@@ -222,7 +222,7 @@ def _in_order(following: IntArray, first: IntArray, ring_of: NDArray[np.int32]) 
 def _vertices(
     corners: _Corners, sides: IntArray, is_down: BoolArray, counts: IntArray, is_hole: BoolArray
 ) -> IntArray:
-    """(V, 2) col, row of the rings: both ends of each side, and the first vertex again.
+    """Return (V, 2) col, row of the rings: both ends of each side, and the first vertex again.
 
     A ring begins at its topmost of the leftmost vertices, the upper end of its first side. That
     is where the side of a shell begins and that of a hole ends.

@@ -1,4 +1,4 @@
-"""One GeoParquet file per block: its pieces and what was inspected, written atomically.
+"""One GeoParquet file per block: its pieces and what was inspected.
 
 Geometries are in mosaic pixel corner coordinates (no CRS): whole numbers, so that pieces of
 neighboring blocks fit together exactly.
@@ -19,17 +19,53 @@ import pyarrow.parquet as pq
 import shapely
 from numpy.typing import NDArray
 
-from geo.cracks.formulas import MeasuredBranch
+from geo.cracks.measure import MeasuredBranch
 from geo.cracks.pieces import Piece
 from geo.errors import InputError
+from geo.files import whole_file
 from geo.grid import Grid, Window
 from geo.imagery.coverage import cell_px, encode
-from geo.imagery.mosaic import Block, TileProblem
+from geo.imagery.headers import TileProblem
+from geo.imagery.mosaic import Block
 
 Status = Literal["inspected", "partial", "nodata", "failed"]
 
+BRANCH = pa.struct(
+    [
+        pa.field("line", pa.binary()),
+        pa.field("length_m", pa.float64()),
+        pa.field("width_mean_m", pa.float64()),
+        pa.field("width_max_m", pa.float64()),
+        pa.field("from_node", pa.int64()),
+        pa.field("to_node", pa.int64()),
+    ]
+)
+
+MEASURES = ("length_m", "width_p95_m", "width_max_m", "orientation_deg", "tortuosity", "loops")
+"""Columns named like the attributes of `Measures`; null for a piece at a seam."""
+
+SCHEMA = pa.schema(
+    [
+        pa.field("geometry", pa.binary()),
+        pa.field("n_pixels", pa.int64()),
+        pa.field("probability_sum", pa.int64()),
+        pa.field("top", pa.int64()),
+        pa.field("left", pa.int64()),
+        pa.field("touches_nodata", pa.bool_()),
+        pa.field("gsd_m", pa.float64()),
+        pa.field("seam_pixels", pa.list_(pa.int64())),
+        *(pa.field(name, pa.float64()) for name in MEASURES),
+        pa.field("branches", pa.list_(BRANCH)),
+    ]
+)
+
+UNMEASURED = tuple(name for name in SCHEMA.names if name not in (*MEASURES, "branches"))
+"""Columns of a piece at a seam."""
+
 _INSPECTED_KEY = b"wpcrack:inspected"
+
 _GEO_KEY = b"geo"
+
 _GEO = {
     "version": "1.1.0",
     "primary_column": "geometry",
@@ -108,22 +144,6 @@ class InspectedRow:
         )
 
 
-def write_part(path: Path, pieces: Sequence[Piece], inspected: InspectedRow) -> None:
-    """Write a block's pieces and its row; the file appears complete or not at all."""
-    metadata = {
-        _GEO_KEY: json.dumps(_GEO).encode(),
-        _INSPECTED_KEY: json.dumps(asdict(inspected)).encode(),
-    }
-    table = to_table(pieces).replace_schema_metadata(metadata)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        pq.write_table(table, temporary, compression="zstd")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 @dataclass(frozen=True, eq=False)
 class Part:
     """A part read back: the table of its pieces (`geo.cracks.parts.SCHEMA`) and its row."""
@@ -136,6 +156,18 @@ class Part:
         """(N,) number of pixels of each piece."""
         counts: NDArray[np.int64] = self.pieces["n_pixels"].to_numpy()
         return counts
+
+
+def write_part(path: Path, pieces: Sequence[Piece], inspected: InspectedRow) -> None:
+    """Write a block's pieces and its row; the file appears complete or not at all."""
+    metadata = {
+        _GEO_KEY: json.dumps(_GEO).encode(),
+        _INSPECTED_KEY: json.dumps(asdict(inspected)).encode(),
+    }
+    table = to_table(pieces).replace_schema_metadata(metadata)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
 
 
 def read_part(path: Path, columns: Sequence[str] | None = None) -> Part:
@@ -159,45 +191,8 @@ def read_part(path: Path, columns: Sequence[str] | None = None) -> Part:
     return Part(pieces, InspectedRow(window=window, tiles_failed=failed, **row))
 
 
-# ==== geo.cracks.parts: Pieces as an Arrow table and back: the form in which they are stored and streamed.
-
-
-BRANCH = pa.struct(
-    [
-        pa.field("line", pa.binary()),
-        pa.field("length_m", pa.float64()),
-        pa.field("width_mean_m", pa.float64()),
-        pa.field("width_max_m", pa.float64()),
-        pa.field("from_node", pa.int64()),
-        pa.field("to_node", pa.int64()),
-    ]
-)
-
-MEASURES = ("length_m", "width_p95_m", "width_max_m", "orientation_deg", "tortuosity", "loops")
-"""Columns named like the attributes of `geo.cracks.formulas.Measures`; null for a piece at a seam."""
-
-SCHEMA = pa.schema(
-    [
-        pa.field("geometry", pa.binary()),
-        pa.field("n_pixels", pa.int64()),
-        pa.field("probability_sum", pa.int64()),
-        pa.field("top", pa.int64()),
-        pa.field("left", pa.int64()),
-        pa.field("touches_nodata", pa.bool_()),
-        pa.field("gsd_m", pa.float64()),
-        pa.field("seam_pixels", pa.list_(pa.int64())),
-        *(pa.field(name, pa.float64()) for name in MEASURES),
-        pa.field("branches", pa.list_(BRANCH)),
-    ]
-)
-
-
-UNMEASURED = tuple(name for name in SCHEMA.names if name not in (*MEASURES, "branches"))
-"""Columns of a piece at a seam."""
-
-
 def to_table(pieces: Sequence[Piece]) -> pa.Table:
-    """Columns of `SCHEMA`; geometries as WKB in mosaic pixel coordinates."""
+    """Make a table (`SCHEMA`) of pieces; geometries as WKB in mosaic pixel coordinates."""
     columns: dict[str, Any] = {
         "geometry": shapely.to_wkb(np.array([p.geometry for p in pieces], dtype=object)),
         "n_pixels": [p.n_pixels for p in pieces],
@@ -214,20 +209,8 @@ def to_table(pieces: Sequence[Piece]) -> pa.Table:
     return pa.table(columns, schema=SCHEMA)
 
 
-def to_pieces(table: pa.Table) -> list[Piece]:
-    """Unmeasured pieces of a table, to be joined."""
-    geometry = shapely.from_wkb(table["geometry"].to_numpy())
-    columns = ("n_pixels", "probability_sum", "top", "left", "touches_nodata", "gsd_m")
-    seams = (np.array(s, np.int64).reshape(-1, 2) for s in table["seam_pixels"].to_pylist())
-    rows = zip(geometry, seams, *(table[name].to_pylist() for name in columns), strict=True)
-    return [
-        Piece(outline, n, total, top, left, seam, ragged, gsd_m=gsd)
-        for outline, seam, n, total, top, left, ragged, gsd in rows
-    ]
-
-
 def _branches(pieces: Sequence[Piece]) -> pa.Array:
-    """One list of branches per piece, null where it is not measured."""
+    """Return one list of branches per piece, null where it is not measured."""
     known = [p.measures is not None for p in pieces]
     groups = [p.measures.branches if p.measures else () for p in pieces]
     flat: list[MeasuredBranch] = [branch for group in groups for branch in group]
@@ -241,3 +224,15 @@ def _branches(pieces: Sequence[Piece]) -> pa.Array:
     offsets = np.concatenate(([0], np.cumsum([len(group) for group in groups]))).astype(np.int32)
     unknown = pa.array([not k for k in known], pa.bool_())
     return pa.ListArray.from_arrays(pa.array(offsets), values, mask=unknown)
+
+
+def to_pieces(table: pa.Table) -> list[Piece]:
+    """Make unmeasured pieces of a table, to be joined."""
+    geometry = shapely.from_wkb(table["geometry"].to_numpy())
+    columns = ("n_pixels", "probability_sum", "top", "left", "touches_nodata", "gsd_m")
+    seams = (np.array(s, np.int64).reshape(-1, 2) for s in table["seam_pixels"].to_pylist())
+    rows = zip(geometry, seams, *(table[name].to_pylist() for name in columns), strict=True)
+    return [
+        Piece(outline, n, total, top, left, seam, beside, gsd_m=gsd)
+        for outline, seam, n, total, top, left, beside, gsd in rows
+    ]

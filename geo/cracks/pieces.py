@@ -20,14 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 from shapely.geometry import MultiPolygon
 
-from geo.cracks.formulas import Measures
-from geo.cracks.measure import measure_components
+from geo.cracks.components import measure_components
+from geo.cracks.measure import Measures
 from geo.cracks.outlines import outlines
 from geo.cracks.pixel_set import IntArray, Owner, PixelSet, firsts, pixels_of
 from geo.errors import InputError
 from geo.grid import Grid, Window
-
-# ==== geo.cracks.pieces: Python's collector of cyclic garbage, paused while many records without cycles are made.
 
 
 @contextmanager
@@ -74,10 +72,21 @@ class Piece:
     measures: Measures | None = None
     gsd_m: float | None = None
 
-    @property
-    def touches_seam(self) -> bool:
-        """Whether the crack may go on in another block."""
-        return len(self.seam_pixels) > 0
+
+def block_pieces(
+    probability: NDArray[np.uint8], level: int, window: Window, grid: Grid, ground: Ground
+) -> list[Piece]:
+    """Cut the cracks of a block into pieces that know the imagery under them.
+
+    Args:
+        probability: (H, W), 255 = certain; 0 where nothing counts.
+        level: smallest probability that is crack.
+        window: the block.
+        grid: of the mosaic.
+        ground: of the block.
+    """
+    found = pieces(probability >= level, probability, window, grid, ground.ring)
+    return ground.resolve(found, window)
 
 
 @paused_collector()
@@ -99,7 +108,9 @@ def pieces(
             None leaves touches_nodata open.
     """
     if mask.shape != (window.height, window.width) or probability.shape != mask.shape:
-        raise ValueError(f"{mask.shape}, {probability.shape} do not fit {window}")
+        raise ValueError(
+            f"mask {mask.shape} and probability {probability.shape} do not fit {window}"
+        )
     pixels = PixelSet.of_mask(mask, window.row_off, window.col_off)
     if not len(pixels):
         return []
@@ -113,7 +124,9 @@ def pieces(
     whole = np.ones(len(n_pixels), bool)
     whole[list(seams)] = False
     measures = measure_components(pixels, traced, whole, grid)
-    ragged = [None] * len(first) if valid is None else _ragged(valid, rows, cols, owner, window)
+    beside_nodata = (
+        [None] * len(first) if valid is None else _touch_nodata(valid, rows, cols, owner, window)
+    )
     none = np.empty((0, 2), np.int64)
     columns = (n_pixels, sums, rows[first], cols[first])
     return [
@@ -121,7 +134,7 @@ def pieces(
         for number, (geometry, beside, found, count, total, top, left) in enumerate(
             zip(
                 traced.polygons(),
-                ragged,
+                beside_nodata,
                 map(measures.get, range(len(first))),
                 *(column.tolist() for column in columns),
                 strict=True,
@@ -130,23 +143,23 @@ def pieces(
     ]
 
 
-def _ragged(
+def _touch_nodata(
     valid: NDArray[np.bool_], rows: IntArray, cols: IntArray, owner: Owner, window: Window
 ) -> list[bool | None]:
-    """For each component, whether a pixel of it has one of its eight neighbors without imagery."""
-    ragged = np.zeros(int(owner.max()) + 1, bool)
+    """Return for each component whether one of its pixels has a neighbor without imagery."""
+    touches = np.zeros(int(owner.max()) + 1, bool)
     if not valid.all():
         top, left = rows - window.row_off, cols - window.col_off
         for row, col in np.ndindex(3, 3):
-            ragged[owner[~valid[top + row, left + col]]] = True
-    found: list[bool | None] = ragged.tolist()
+            touches[owner[~valid[top + row, left + col]]] = True
+    found: list[bool | None] = touches.tolist()
     return found
 
 
 def _seam_pixels(
     rows: IntArray, cols: IntArray, owner: Owner, window: Window, grid: Grid
 ) -> dict[int, IntArray]:
-    """Mosaic pixels (N, 2) row, col of each component on the sides with mosaic beyond them."""
+    """Return mosaic pixels (N, 2) row, col of each component on sides with mosaic beyond."""
     side = np.zeros(len(rows), bool)
     side |= (rows == window.row_off) & (window.row_off > 0)
     side |= (rows == window.row_end - 1) & (window.row_end < grid.shape[0])
@@ -159,9 +172,6 @@ def _seam_pixels(
     ends = np.append(starts[1:], len(here))
     runs = zip(numbers.tolist(), starts, ends, strict=len(here) > 0)
     return {number: pixels[start:end] for number, start, end in runs}
-
-
-# ==== geo.cracks.pieces: What is known of the ground of a block besides its picture: where it was seen, and how finely.
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,7 +188,7 @@ class Ground:
     gsd_m: NDArray[np.float64] | None = None
 
     def text(self) -> str:
-        """As ASCII text of a few hundred bytes, more where imagery is ragged."""
+        """Write the record as ASCII text of a few hundred bytes, more where imagery is ragged."""
         shape, bits = np.array(self.ring.shape), np.packbits(self.ring)
         sizes = np.empty((0, 0)) if self.gsd_m is None else self.gsd_m
         stream = io.BytesIO()
@@ -187,7 +197,7 @@ class Ground:
 
     @classmethod
     def of_text(cls, text: str) -> Ground:
-        """The inverse of `text`.
+        """Read what `text` wrote.
 
         Raises:
             InputError: the text is none of ours.
@@ -214,23 +224,3 @@ class Ground:
         places = ((pixels_of(piece.geometry) - corner).T for piece in found)
         largest = (float(self.gsd_m[rows, cols].max()) for rows, cols in places)
         return [replace(piece, gsd_m=gsd) for piece, gsd in zip(found, largest, strict=True)]
-
-
-def vectorized(
-    probability: NDArray[np.uint8],
-    level: int,
-    window: Window,
-    grid: Grid,
-    ground: Ground,
-) -> list[Piece]:
-    """Pieces of the cracks of a block.
-
-    Args:
-        probability: (H, W), 255 = certain; 0 where nothing counts.
-        level: smallest probability that is crack.
-        window: the block.
-        grid: of the mosaic.
-        ground: of the block.
-    """
-    found = pieces(probability >= level, probability, window, grid, ground.ring)
-    return ground.resolve(found, window)

@@ -15,6 +15,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 IntArray = NDArray[np.int64]
+
 Owner = NDArray[np.int32]
 """Number of the component of each pixel."""
 
@@ -39,7 +40,7 @@ class PixelSet:
 
     @classmethod
     def of_mask(cls, mask: NDArray[np.bool_], row_off: int, col_off: int) -> PixelSet:
-        """The true pixels of an array (H, W) that lies at a place of the mosaic."""
+        """Take the true pixels of an array (H, W) that lies at a place of the mosaic."""
         width = mask.shape[1]
         flat = np.flatnonzero(mask)
         keys = flat + 2 * (flat // width) + width + 3  # a free row above, a free column around
@@ -47,26 +48,26 @@ class PixelSet:
 
     @classmethod
     def of_places(cls, rows: IntArray, cols: IntArray) -> PixelSet:
-        """Pixels of the mosaic in any order, each once and at least one."""
+        """Take pixels of the mosaic in any order, each once and at least one."""
         row_off, col_off = int(rows.min()) - 1, int(cols.min()) - 1
         stride = int(cols.max()) - col_off + 2
         return cls(np.sort((rows - row_off) * stride + cols - col_off), stride, row_off, col_off)
 
     def __len__(self) -> int:
-        """Number of pixels."""
+        """Return the number of pixels."""
         return len(self.keys)
 
     def places(self, keys: IntArray | None = None) -> tuple[IntArray, IntArray]:
-        """Rows and columns in the mosaic of these pixels, or of others with their keys."""
+        """Return rows and columns in the mosaic of these pixels, or of others with their keys."""
         rows, cols = np.divmod(self.keys if keys is None else keys, self.stride)
         return rows + self.row_off, cols + self.col_off
 
     def keys_of(self, rows: IntArray, cols: IntArray) -> IntArray:
-        """Keys of pixels of the mosaic."""
+        """Return the keys of pixels of the mosaic."""
         return (rows - self.row_off) * self.stride + cols - self.col_off
 
     def with_keys(self, keys: IntArray) -> PixelSet:
-        """Other pixels with the same keys; ``keys`` ascend."""
+        """Return other pixels with the same keys; ``keys`` ascend."""
         return PixelSet(keys, self.stride, self.row_off, self.col_off)
 
     @property
@@ -139,14 +140,14 @@ class PixelSet:
 
 
 def firsts(owner: NDArray[np.integer], count: int) -> IntArray:
-    """(count,) index at which each number first occurs in ``owner``; each occurs."""
+    """Find the index (count,) at which each number first occurs in ``owner``; each occurs."""
     first = np.empty(count, np.int64)
     first[owner[::-1]] = np.arange(len(owner) - 1, -1, -1)
     return first
 
 
 def graph_components(one: IntArray, other: IntArray, count: int) -> Owner:
-    """(count,) component of each node of a graph; components are numbered by their first node."""
+    """Return the component (count,) of each node; components count by their first node."""
     if not len(one):
         return np.arange(count, dtype=np.int32)
     graph = coo_array((np.ones(len(one), np.int8), (one, other)), (count, count)).tocsr()
@@ -157,11 +158,8 @@ def graph_components(one: IntArray, other: IntArray, count: int) -> Owner:
     return owners
 
 
-# ==== geo.cracks.pixel_set: The pixels of pixel-shaped polygons.
-
-
 @dataclass(frozen=True, eq=False)
-class Covered:
+class AreaPixels:
     """Pixels (N,) row, col in the mosaic, and the number of the area that each lies in."""
 
     rows: IntArray
@@ -169,8 +167,10 @@ class Covered:
     owner: IntArray
 
 
-def covered(vertices: NDArray[np.number], ring_starts: IntArray, owner: IntArray) -> Covered:
-    """Pixels inside closed rings on pixel borders: in each row, between its odd and even sides.
+def pixels_in_rings(
+    vertices: NDArray[np.number], ring_starts: IntArray, owner: IntArray
+) -> AreaPixels:
+    """Find the pixels inside rings on pixel borders: in each row, between its odd and even sides.
 
     Args:
         vertices: (V, 2) col, row, ring after ring.
@@ -190,23 +190,23 @@ def covered(vertices: NDArray[np.number], ring_starts: IntArray, owner: IntArray
     crossing = crossing[np.lexsort((crossing[:, 2], crossing[:, 1], crossing[:, 0]))]
     run, within = _ramps(crossing[1::2, 2] - crossing[0::2, 2])
     area, row_of, col_of = crossing[0::2][run].T
-    return Covered(row_of, col_of + within, area)
+    return AreaPixels(row_of, col_of + within, area)
 
 
-def pixels_of_each(geometries: NDArray[np.object_]) -> Covered:
-    """Pixels of polygons in mosaic pixel coordinates, numbered as they are given."""
+def pixels_of_each(geometries: NDArray[np.object_]) -> AreaPixels:
+    """Return the pixels of polygons in mosaic pixel coordinates, numbered as they are given."""
     _, vertices, (ring_starts, part_starts, starts) = shapely.to_ragged_array(geometries)
     of_part = np.repeat(np.arange(len(geometries)), np.diff(starts))
-    return covered(vertices, ring_starts, np.repeat(of_part, np.diff(part_starts)))
+    return pixels_in_rings(vertices, ring_starts, np.repeat(of_part, np.diff(part_starts)))
 
 
 def pixels_of(geometry: shapely.MultiPolygon) -> IntArray:
-    """(N, 2) mosaic row, col of a polygon's pixels."""
+    """Return (N, 2) mosaic row, col of a polygon's pixels."""
     found = pixels_of_each(np.array([geometry], dtype=object))
     return np.column_stack((found.rows, found.cols))
 
 
 def _ramps(lengths: IntArray) -> tuple[IntArray, IntArray]:
-    """Index of each of many ramps 0, 1, ... of given lengths, and its values."""
+    """Return the index of each of many ramps 0, 1, ... of given lengths, and its values."""
     index = np.repeat(np.arange(len(lengths)), lengths)
     return index, np.arange(len(index)) - (np.cumsum(lengths) - lengths)[index]

@@ -1,8 +1,15 @@
 """Skeletons of cracks as pixel graphs, one per component.
 
-The thinning runs once over all components: it looks at 3 x 3 pixels only, and those of one
-8-connected component never see another. So a component has the same skeleton in any company,
-which is what makes measures independent of the cut into blocks.
+The thinning is that of Lee, Kashyap and Chu (1994), chosen as that of Zhang and Suen (1984) eats
+diagonal cracks of an even number of pixels from their ends, in the worst case wholly. It runs once
+over all components: it looks at 3 x 3 pixels only, and those of one 8-connected component never
+see another. So a component has the same skeleton in any company, which is what makes measures
+independent of the cut into blocks.
+
+Each pass takes the border pixels of one side that may go and, in raster order, removes those that
+may still go. A pixel's turn depends on those before it only through its own neighbors, so all
+pixels whose fate does not hang on an undecided neighbor are decided together: the result is that
+of the sequential algorithm, for the cost of its border pixels.
 """
 
 from __future__ import annotations
@@ -14,6 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geo.cracks.pixel_set import NE, NW, SE, SW, E, IntArray, N, PixelSet, S, W
+
+_SIDES: Final = (N, S, E, W)
+"""Sides in the order of scikit-image, whose skeletons these are, pixel for pixel."""
+
+_LATER, _EARLIER = (E, SE, S, SW), (W, NW, N, NE)
+"""Neighbors after and before a pixel in raster order."""
+
+_STAYS, _GOES, _OPEN = 0, 1, 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +55,7 @@ class Skeleton:
 
 
 @dataclass(frozen=True, eq=False)
-class Thinned:
+class Skeletons:
     """The skeletons of all components of a set, one run after the other, by number.
 
     Attributes:
@@ -60,7 +75,7 @@ class Thinned:
     border_starts: IntArray
 
     def skeleton(self, index: int) -> Skeleton:
-        """The skeleton of one component."""
+        """Return the skeleton of one component."""
         first = self.pixel_starts[index]
         return Skeleton(
             self.pixels[first : self.pixel_starts[index + 1]],
@@ -69,7 +84,7 @@ class Thinned:
         )
 
 
-def thinned(pixels: PixelSet, owner: NDArray[np.integer]) -> Thinned:
+def thin_components(pixels: PixelSet, owner: NDArray[np.integer]) -> Skeletons:
     """Thin each component of a set of pixels.
 
     Args:
@@ -83,7 +98,7 @@ def thinned(pixels: PixelSet, owner: NDArray[np.integer]) -> Thinned:
     edges = _edges(left, number, pixels.neighbors)
     border, border_owner = _border(pixels, owner)
     names = owner[left][np.flatnonzero(np.diff(owner[left], prepend=-1))]  # they ascend
-    return Thinned(
+    return Skeletons(
         names.astype(np.int64),
         np.column_stack(pixels.places(pixels.keys[left])),
         edges,
@@ -95,13 +110,13 @@ def thinned(pixels: PixelSet, owner: NDArray[np.integer]) -> Thinned:
 
 
 def _starts(owner: NDArray[np.integer], names: NDArray[np.integer]) -> IntArray:
-    """(N + 1,) where the run of each name begins in its sorted owners."""
+    """Return (N + 1,) where the run of each name begins in its sorted owners."""
     starts: IntArray = np.append(np.searchsorted(owner, names), len(owner))
     return starts
 
 
 def _edges(left: IntArray, number: NDArray[np.int32], beside: NDArray[np.int32]) -> IntArray:
-    """Pairs of neighboring skeleton pixels, ordered by the first of each."""
+    """Return the pairs of neighboring skeleton pixels, ordered by the first of each."""
     pairs = []
     for step, around in ((E, ()), (S, ()), (SE, (E, S)), (SW, (W, S))):
         joined = number[beside[step][left]] >= 0
@@ -114,7 +129,7 @@ def _edges(left: IntArray, number: NDArray[np.int32], beside: NDArray[np.int32])
 
 
 def _border(pixels: PixelSet, owner: NDArray[np.integer]) -> tuple[IntArray, IntArray]:
-    """Keys of pixels beside a component and their component, by component, then in raster order.
+    """Return the keys of pixels beside components, and their component, in raster order of each.
 
     Sides suffice: the background pixel nearest to a crack pixel always has one toward it.
     """
@@ -133,54 +148,8 @@ def _border(pixels: PixelSet, owner: NDArray[np.integer]) -> tuple[IntArray, Int
     return border, border_owner
 
 
-# ==== geo.cracks.skeleton: Thinning of a set of pixels after Lee, Kashyap and Chu (1994), all borders of a side at once. Each pass takes the border pixels of one side that may go and, in raster order, removes those that may still go. A pixel's turn depends on those before it only through its own neighbors, so all pixels whose fate does not hang on an undecided neighbor are decided together: the result is that of the sequential algorithm, for the cost of its border pixels. Lee's thinning was chosen as that of Zhang and Suen (1984) eats diagonal cracks of an even number of pixels from their ends, in the worst case wholly.
-
-
-_SIDES: Final = (N, S, E, W)
-"""Sides in the order of scikit-image, whose skeletons these are, pixel for pixel."""
-
-_LATER, _EARLIER = (E, SE, S, SW), (W, NW, N, NE)
-"""Neighbors after and before a pixel in raster order."""
-
-_STAYS, _GOES, _OPEN = 0, 1, 2
-
-
-def _crossings() -> NDArray[np.int64]:
-    """(256,) crossing number by neighbor code (Hilditch 1969).
-
-    It is the number of 8-connected components that the neighbors form, or 0 if all four sides
-    are in (then they form one, too) or none is.
-    """
-    code = np.arange(256)
-    is_in = [(code >> step) & 1 for step in range(8)]
-    turns = [(1 - is_in[k]) & (is_in[k + 1] | is_in[(k + 2) % 8]) for k in (E, S, W, N)]
-    return np.asarray(sum(turns))
-
-
-def _verdicts() -> NDArray[np.uint8]:
-    """(256, 16) fate of a pixel by its code and which of its earlier neighbors are undecided.
-
-    A candidate goes if its neighbors hang together without it.
-    """
-    code, undecided = np.arange(256)[:, None], np.arange(16)
-    goes = _CROSSINGS <= 1
-    fates = np.array([goes[code & ~((undecided & taken) << 4)] for taken in range(16)])
-    verdict = np.where(fates.all(axis=0), _GOES, np.where(fates.any(axis=0), _OPEN, _STAYS))
-    return verdict.astype(np.uint8)
-
-
-_CODES = np.arange(256)
-_CROSSINGS = _crossings()
-_VERDICTS = _verdicts()
-_CANDIDATES: Final = {
-    side: (_CROSSINGS == 1) & (_CODES & (_CODES - 1) > 0) & ((_CODES >> side) & 1 == 0)
-    for side in _SIDES
-}
-"""Codes of pixels with an open side that are no end and whose neighbors hang together."""
-
-
 def thin(pixels: PixelSet) -> IntArray:
-    """Indices of the pixels that form the skeleton, one pixel wide, ends and loops kept."""
+    """Return the indices of the pixels that form the skeleton, one wide, ends and loops kept."""
     return _Thinning(pixels).run()
 
 
@@ -229,3 +198,40 @@ class _Thinning:
         """Take removed pixels out of the codes of their neighbors on some sides."""
         for step in steps:
             self._codes[self._beside[step][gone]] &= np.uint8(255 - (1 << (step ^ 4)))
+
+
+def _crossings() -> NDArray[np.int64]:
+    """Return the crossing number (256,) of each neighbor code (Hilditch 1969).
+
+    It is the number of 8-connected components that the neighbors form, or 0 if all four sides
+    are in (then they form one, too) or none is.
+    """
+    code = np.arange(256)
+    is_in = [(code >> step) & 1 for step in range(8)]
+    turns = [(1 - is_in[k]) & (is_in[k + 1] | is_in[(k + 2) % 8]) for k in (E, S, W, N)]
+    return np.asarray(sum(turns))
+
+
+def _verdicts() -> NDArray[np.uint8]:
+    """Return the fate (256, 16) of a pixel by its code and its undecided earlier neighbors.
+
+    A candidate goes if its neighbors hang together without it.
+    """
+    code, undecided = np.arange(256)[:, None], np.arange(16)
+    goes = _CROSSINGS <= 1
+    fates = np.array([goes[code & ~((undecided & taken) << 4)] for taken in range(16)])
+    verdict = np.where(fates.all(axis=0), _GOES, np.where(fates.any(axis=0), _OPEN, _STAYS))
+    return verdict.astype(np.uint8)
+
+
+_CODES = np.arange(256)
+
+_CROSSINGS = _crossings()
+
+_VERDICTS = _verdicts()
+
+_CANDIDATES: Final = {
+    side: (_CROSSINGS == 1) & (_CODES & (_CODES - 1) > 0) & ((_CODES >> side) & 1 == 0)
+    for side in _SIDES
+}
+"""Codes of pixels with an open side that are no end and whose neighbors hang together."""

@@ -1,4 +1,4 @@
-"""Where pixels count: polygons, or surroundings of lines, on the pixels of a job's grid."""
+"""Where pixels count: polygons, or surroundings of lines, from a user's vector files."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ from geo.grid import Grid, Window
 CELL_PX = 1024
 """Polygons are drawn in cells of this side at fixed places: a pixel is in or out whatever window
 asks, even where an outline runs through its very center."""
+
+PARQUET_SUFFIXES = frozenset({".parquet", ".geoparquet"})
 
 
 @dataclass(frozen=True)
@@ -61,12 +63,12 @@ class Area:
         return cls(tuple(regions)) if regions else None
 
     def touches(self, window: Window) -> bool:
-        """Whether a window shares a point with each region."""
+        """Return whether a window shares a point with each region."""
         box = window.polygon()
         return all(len(tree.query(box, "intersects")) for tree in self._trees)
 
     def mask(self, window: Window) -> NDArray[np.bool_]:
-        """(H, W), True on pixels of the area."""
+        """Return (H, W) bool, True on pixels of the area."""
         mask = np.zeros((window.height, window.width), bool)
         for row in range(window.row_off // CELL_PX, -(-window.row_end // CELL_PX)):
             for col in range(window.col_off // CELL_PX, -(-window.col_end // CELL_PX)):
@@ -132,18 +134,12 @@ def _parts(shapes: geopandas.GeoSeries) -> Iterator[Polygon]:
 
 
 def _region(polygons: Iterator[Polygon], grid: Grid, path: Path) -> tuple[Polygon, ...]:
-    """Polygons that meet the mosaic, in pixel coordinates."""
+    """Return the polygons that meet the mosaic, in pixel coordinates."""
     on_grid = shapely.transform(np.array(list(polygons), object), grid.to_pixel)
     met = on_grid[shapely.intersects(on_grid, grid.window.polygon())]
     if not len(met):
         raise InputError(f"nothing of {path} lies on the tiles; check its coordinate system")
     return tuple(met)
-
-
-# ==== geo.imagery.area: Vector files of a user: areas and roads, in any format and CRS.
-
-
-PARQUET_SUFFIXES = frozenset({".parquet", ".geoparquet"})
 
 
 def read_vectors(path: Path, crs: CRS, key: str) -> geopandas.GeoDataFrame:
@@ -184,7 +180,7 @@ def read_table(path: Path, layer: str | None = None) -> geopandas.GeoDataFrame:
 
 
 def layers(path: Path) -> list[str]:
-    """Names of the layers with geometries.
+    """Return the names of the layers with geometries.
 
     Raises:
         ValueError: there is none.

@@ -22,12 +22,12 @@ _CHUNK = 256
 
 
 def cell_px(grid: Grid) -> int:
-    """Side of a coverage cell in pixels."""
+    """Return the side of a coverage cell in pixels."""
     return max(1, round(CELL_M / grid.gsd_m))
 
 
 def encode(valid: NDArray[np.bool_], window: Window, side: int) -> str:
-    """Valid pixels per cell of a block as a short text; "" for none at all.
+    """Return the valid pixels per cell of a block as a short text; "" for none at all.
 
     Args:
         valid: (H, W) bool of the block.
@@ -43,7 +43,7 @@ def encode(valid: NDArray[np.bool_], window: Window, side: int) -> str:
 
 
 def count(valid: NDArray[np.bool_], window: Window, side: int) -> NDArray[np.int64]:
-    """Valid pixels of a block in each cell of the lattice that it touches."""
+    """Count the valid pixels of a block in each cell of the lattice that it touches."""
     rows = _starts(window.row_off, window.height, side)
     cols = _starts(window.col_off, window.width, side)
     by_col = np.add.reduceat(valid.view(np.uint8), cols, axis=1, dtype=np.uint32)
@@ -51,7 +51,7 @@ def count(valid: NDArray[np.bool_], window: Window, side: int) -> NDArray[np.int
 
 
 def _starts(first: int, length: int, side: int) -> NDArray[np.int64]:
-    """Indices in a block where cells of the lattice begin."""
+    """Return the indices in a block where cells of the lattice begin."""
     later = np.arange((first // side + 1) * side, first + length, side) - first
     return np.concatenate(([0], later)).astype(np.int64)
 
@@ -65,7 +65,7 @@ class CoverageMap:
         self._chunks: dict[tuple[int, int], NDArray[np.int64]] = {}
         for window, text in blocks:
             if text:
-                self._add(window, self._decoded(window, text))
+                self._add(window, self._decode(window, text))
 
     def share(self, rows: NDArray[np.int64], cols: NDArray[np.int64]) -> NDArray[np.float64]:
         """Share of the cells (rows, cols) that was seen, 0-1."""
@@ -78,7 +78,7 @@ class CoverageMap:
                 share[here] = chunk[rows[here] % _CHUNK, cols[here] % _CHUNK]
         return share / self.side**2
 
-    def _decoded(self, window: Window, text: str) -> NDArray[np.int64]:
+    def _decode(self, window: Window, text: str) -> NDArray[np.int64]:
         if text == FULL:
             return count(np.ones((window.height, window.width), bool), window, self.side)
         shape = (

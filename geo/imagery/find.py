@@ -1,4 +1,9 @@
-"""The rasters of a job, found and checked without reading their pixels."""
+"""The rasters of a job, found and checked without reading their pixels.
+
+A ``tiles=`` value is a folder, a glob, files, URLs, lists of them, or tile indices: vector files
+whose rows name a raster and outline where it lies. An index lets a job be planned without opening
+its rasters: 100 000 of them in seconds.
+"""
 
 from __future__ import annotations
 
@@ -21,22 +26,9 @@ from rasterio.crs import CRS
 
 from geo.errors import InputError, first_line
 from geo.imagery.area import PARQUET_SUFFIXES, layers, read_table
-from geo.imagery.headers import inspect
+from geo.imagery.headers import ListedTile, Tile, TileProblem, inspect
 from geo.imagery.reading import gdal_settings, is_remote, stamp_of
-from geo.imagery.tile import ListedTile, Tile, TileProblem, crs_name
 from geo.options import ReadOptions
-
-__all__ = [
-    "ListedTile",
-    "Scan",
-    "Tile",
-    "TileProblem",
-    "crs_name",
-    "inspect",
-    "inspect_all",
-    "scan",
-    "summary",
-]
 
 NAMED_REASONS = 3
 """Problems that an error about a whole set of tiles spells out."""
@@ -46,6 +38,26 @@ CHUNK = 500
 
 REQUESTS_AT_ONCE = 16
 """Servers answer late, not slowly: headers of this many URLs are asked for together."""
+
+TILE_SUFFIXES = frozenset({".tif", ".tiff", ".jp2", ".j2k", ".png", ".jpg", ".jpeg"})
+"""Files of a folder that are taken for tiles (whether they are is decided by their content)."""
+
+FOREIGN_SUFFIXES = frozenset(
+    {".vrt", ".gti", ".img", ".ecw", ".sid", ".asc", ".bil", ".hdf", ".nc", ".zarr", ".mbtiles"}
+)
+"""Rasters of a folder that are never opened, but reported, so that none is missed unsaid."""
+
+LIST_SUFFIXES = frozenset({".txt", ".lst"})
+
+GLOB_CHARACTERS = frozenset("*?[")
+
+INDEX_SUFFIXES = frozenset({".gpkg", ".parquet", ".geoparquet", ".fgb", ".geojson", ".shp"})
+
+PATH_COLUMNS = ("location", "path", "filepath", "filename", "file", "href", "url", "uri")
+"""Names of the column with the raster, the first one found counts; gdaltindex calls it location."""
+
+NAMED_COLUMNS = 8
+"""Columns that an error lists."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +75,14 @@ def scan(tiles: str | Sequence[str], options: ReadOptions | None = None) -> Scan
     Those of a tile index are not opened: whether they can be used is known when they are read.
 
     Args:
-        tiles: see `geo.imagery.find.find_tiles`.
+        tiles: see `find_tiles`.
         options: how patiently headers are read.
 
     Raises:
         InputError: nothing was found, or none of it can be used.
     """
     listing = find_tiles(tiles)
-    checked = [*inspect_all(listing.paths, options), *map(_stamped, listing.indexed)]
+    checked = [*inspect_all(listing.paths, options), *map(_with_stamp, listing.indexed)]
     found = Scan(
         tuple(item for item in checked if isinstance(item, Tile)),
         tuple(item for item in checked if isinstance(item, TileProblem)),
@@ -96,7 +108,7 @@ def inspect_all(
     else:
         with ProcessPoolExecutor(os.cpu_count(), get_context("forkserver")) as processes:
             found += processes.map(read, chunks)
-    by_path = {item.path: item for item in _sharing_crs(chain.from_iterable(found))}
+    by_path = {item.path: item for item in _share_crs(chain.from_iterable(found))}
     return [by_path[path] for path in paths]
 
 
@@ -109,20 +121,10 @@ def summary(problems: Sequence[TileProblem]) -> str:
 
 def _inspect_chunk(paths: Sequence[str], options: ReadOptions | None) -> list[Tile | TileProblem]:
     with gdal_settings(options):
-        return _sharing_crs([inspect(path, options) for path in paths])
+        return _share_crs([inspect(path, options) for path in paths])
 
 
-def _stamped(tile: ListedTile) -> ListedTile | TileProblem:
-    try:
-        return replace(tile, stamp=stamp_of(tile.path))
-    except OSError as error:
-        reason = (
-            f"is in the index, but cannot be found ({first_line(error)}); copy it or list it anew"
-        )
-        return TileProblem(tile.path, reason, tile.footprint, tile.crs)
-
-
-def _sharing_crs(found: Iterable[Tile | TileProblem]) -> list[Tile | TileProblem]:
+def _share_crs(found: Iterable[Tile | TileProblem]) -> list[Tile | TileProblem]:
     """Make equal systems one object: quick to compare, and sent between processes once."""
     by_text: dict[str, CRS] = {}
     return [
@@ -138,19 +140,14 @@ def _first_equal(crs: CRS, by_text: dict[str, CRS]) -> CRS:
     return by_text[text]
 
 
-# ==== geo.imagery.find: Which rasters a ``tiles=`` value means: a folder, a glob, files, URLs, or lists of them.
-
-
-TILE_SUFFIXES = frozenset({".tif", ".tiff", ".jp2", ".j2k", ".png", ".jpg", ".jpeg"})
-"""Files of a folder that are taken for tiles (whether they are is decided by their content)."""
-
-FOREIGN_SUFFIXES = frozenset(
-    {".vrt", ".gti", ".img", ".ecw", ".sid", ".asc", ".bil", ".hdf", ".nc", ".zarr", ".mbtiles"}
-)
-"""Rasters of a folder that are never opened, but reported, so that none is missed unsaid."""
-
-LIST_SUFFIXES = frozenset({".txt", ".lst"})
-GLOB_CHARACTERS = frozenset("*?[")
+def _with_stamp(tile: ListedTile) -> ListedTile | TileProblem:
+    try:
+        return replace(tile, stamp=stamp_of(tile.path))
+    except OSError as error:
+        reason = (
+            f"is in the index, but cannot be found ({first_line(error)}); write the index again"
+        )
+        return TileProblem(tile.path, reason, tile.footprint, tile.crs)
 
 
 @dataclass(frozen=True)
@@ -181,11 +178,11 @@ def find_tiles(tiles: str | Sequence[str]) -> Listing:
     indices = [value for value in values if _is_index(value)]
     placed = {tile.path: tile for value in indices for tile in read_index(Path(value).expanduser())}
     paths = {path for value in values if not _is_index(value) for path in _expand(value)}
-    listed = (placed[path] for path in _sorted(placed.keys() - paths))
-    return Listing(tuple(_sorted(paths)), tuple(listed))
+    listed = (placed[path] for path in _in_byte_order(placed.keys() - paths))
+    return Listing(tuple(_in_byte_order(paths)), tuple(listed))
 
 
-def _sorted(paths: Iterable[str]) -> list[str]:
+def _in_byte_order(paths: Iterable[str]) -> list[str]:
     return sorted(paths, key=os.fsencode)
 
 
@@ -217,7 +214,7 @@ def _raster_url(url: str) -> str:
 
 
 def _in_folder(folder: Path) -> list[str]:
-    """Rasters below a folder; a folder that cannot be listed stands for itself."""
+    """List the rasters below a folder; a folder that cannot be listed stands for itself."""
     wanted = TILE_SUFFIXES | FOREIGN_SUFFIXES
     unlisted: list[OSError] = []
     files = [
@@ -246,18 +243,6 @@ def _some(paths: list[str], complaint: str) -> list[str]:
     return paths
 
 
-# ==== geo.imagery.find: Tile indices: vector files whose rows name a raster and outline where it lies. An index lets a job be planned without opening its rasters: 100 000 of them in seconds.
-
-
-INDEX_SUFFIXES = frozenset({".gpkg", ".parquet", ".geoparquet", ".fgb", ".geojson", ".shp"})
-
-PATH_COLUMNS = ("location", "path", "filepath", "filename", "file", "href", "url", "uri")
-"""Names of the column with the raster, the first one found counts; gdaltindex calls it location."""
-
-NAMED_COLUMNS = 8
-"""Columns that an error lists."""
-
-
 def read_index(path: Path) -> tuple[ListedTile, ...]:
     """Read a tile index: a column of paths (relative to the index) or URLs, and footprints.
 
@@ -273,8 +258,8 @@ def read_index(path: Path) -> tuple[ListedTile, ...]:
     if column is None:
         names = ", ".join(str(name) for name in frame.columns[:NAMED_COLUMNS])
         raise InputError(
-            f"{path} names its rasters in no column that is known ({', '.join(PATH_COLUMNS)}); "
-            f"it has {names}; rename the right one"
+            f"{path} has no column of raster paths (it has {names}); name the right one "
+            f"{', '.join(PATH_COLUMNS[:-1])} or {PATH_COLUMNS[-1]}"
         )
     if frame.crs is None:
         raise InputError(f"{path} has no coordinate system; write it again with one")
@@ -306,7 +291,7 @@ def _read(path: Path) -> geopandas.GeoDataFrame:
 
 
 def _layer(path: Path) -> str:
-    """The first layer with geometries and a column of paths, else the first with geometries."""
+    """Return the first layer with shapes and a column of paths, else the first with shapes."""
     names = layers(path)
     fitting = (n for n in names if _path_column(pyogrio.read_info(path, layer=n)["fields"]))
     return next(fitting, names[0])

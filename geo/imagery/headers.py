@@ -7,28 +7,109 @@ import stat
 import time
 import urllib.request
 import warnings
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
+from affine import Affine
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError, RasterioIOError
+from shapely.geometry import Polygon
 
 from geo.errors import first_line
+from geo.grid import Grid
 from geo.imagery.reading import RETRY_DELAY_S, driver_of, driver_of_bytes, is_remote, open_dataset
-from geo.imagery.tile import NO_STAMP, Tile, TileProblem, crs_name
 from geo.options import ReadOptions
+
+WEB_MERCATOR = frozenset({3857, 900913, 3785, 102100})
+"""EPSG codes whose lengths are off by 1 / cos(latitude): fit to show, not to measure in."""
+
+NO_STAMP = (0, 0)
+"""Of a file whose size and time are not known."""
 
 PIXEL_TYPES = ("uint8", "uint16")
 
 _FOREIGN_FORMAT = (
     "is not a GeoTIFF, JPEG 2000, PNG or JPEG; convert it: gdal_translate -of COG in out.tif"
 )
+
 _DRIVERS = {".jp2": "JP2OpenJPEG", ".j2k": "JP2OpenJPEG", ".png": "PNG", ".jpg": "JPEG"}
+
 _LASTING = (FileNotFoundError, PermissionError, ValueError)
 """Errors that another try does not mend (ValueError: undecodable metadata)."""
+
+TIMEOUT_S = 10.0
+"""A server that does not answer by then has files without a stamp."""
+
+HEAD_BYTES = 16
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A usable input raster: 8 or 16 bits, one, three or four bands, in any known CRS.
+
+    Attributes:
+        path: absolute path or URL.
+        driver: the only GDAL driver that may open it.
+        transform: pixel corner (col, row) -> world in ``crs``.
+        crs: projected or geographic.
+        shape: (rows, cols).
+        bands: number of bands, an alpha band included.
+        dtype: uint8 or uint16.
+        nodata: value of missing pixels, if it has one.
+        stamp: (bytes, mtime in ns), to notice another file under the same name.
+    """
+
+    path: str
+    driver: str
+    transform: Affine
+    crs: CRS
+    shape: tuple[int, int]
+    bands: int
+    dtype: str
+    nodata: float | None
+    stamp: tuple[int, int] = NO_STAMP
+
+    @property
+    def grid(self) -> Grid:
+        """The tile's own pixel grid."""
+        return Grid(self.transform, self.crs, self.shape)
+
+    @property
+    def gsd_m(self) -> float:
+        """Ground sampling distance in meters, of a tile whose lengths are true."""
+        return self.grid.gsd_m
+
+
+@dataclass(frozen=True)
+class ListedTile:
+    """A raster that a tile index places; its header is read with its first window."""
+
+    path: str
+    footprint: Polygon
+    crs: CRS
+    stamp: tuple[int, int] = NO_STAMP
+
+
+@dataclass(frozen=True)
+class TileProblem:
+    """A file that cannot be used, or not wholly.
+
+    Attributes:
+        path: the file.
+        reason: what is wrong and what to do, without the file's name.
+        footprint: the area that it should have covered, in ``crs``; None where unknown.
+        crs: of the footprint.
+    """
+
+    path: str
+    reason: str
+    footprint: Polygon | None = None
+    crs: CRS | None = None
 
 
 def inspect(path: str | Path, options: ReadOptions | None = None) -> Tile | TileProblem:
@@ -55,6 +136,24 @@ def inspect(path: str | Path, options: ReadOptions | None = None) -> Tile | Tile
     return TileProblem(str(path), f"cannot be opened ({first_line(last)}); replace or remove it")
 
 
+@lru_cache(maxsize=64)
+def crs_name(crs: CRS) -> str:
+    """Name a CRS for people: its authority code, else its own name."""
+    authority = crs.to_authority()
+    return ":".join(authority) if authority else str(crs.to_dict(projjson=True).get("name", crs))
+
+
+def same_crs(one: CRS, other: CRS) -> bool:
+    """Return whether two systems are one; a scan keeps equal ones as one object, which is quick."""
+    return one is other or bool(one == other)
+
+
+@lru_cache(maxsize=64)
+def is_metric(crs: CRS) -> bool:
+    """Return whether lengths may be measured in a CRS: projected, and not Web Mercator."""
+    return bool(crs.is_projected) and crs.to_epsg() not in WEB_MERCATOR
+
+
 def _inspect_file(path: Path) -> Tile | TileProblem:
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
@@ -64,14 +163,14 @@ def _inspect_file(path: Path) -> Tile | TileProblem:
     driver = driver_of(path)
     if driver is None:
         return TileProblem(str(path), _FOREIGN_FORMAT)
-    with _opened(str(path), driver) as dataset:
+    with _open_quietly(str(path), driver) as dataset:
         stamp = (status.st_size, status.st_mtime_ns)
         return _describe(str(path), dataset, stamp, dataset.crs or _prj_beside(path))
 
 
 def _inspect_url(url: str, timeout_s: float) -> Tile | TileProblem:
     try:
-        dataset = _opened(url, "GTiff")
+        dataset = _open_quietly(url, "GTiff")
     except RasterioIOError as error:
         if "not recognized" not in str(error):
             raise
@@ -80,7 +179,7 @@ def _inspect_url(url: str, timeout_s: float) -> Tile | TileProblem:
             driver = driver_of_bytes(first_bytes(url, timeout_s))
         if driver is None:
             return TileProblem(url, _FOREIGN_FORMAT)
-        dataset = _opened(url, driver)
+        dataset = _open_quietly(url, driver)
     with dataset:
         return _describe(url, dataset, stamp_of_url(url), dataset.crs)
 
@@ -89,7 +188,7 @@ def _driver_by_suffix(url: str) -> str | None:
     return _DRIVERS.get(os.path.splitext(url)[1].lower())
 
 
-def _opened(path: str, driver: str) -> Any:
+def _open_quietly(path: str, driver: str) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)  # becomes a problem below
         return open_dataset(path, driver)
@@ -104,7 +203,7 @@ def _describe(
     if dataset.transform.is_identity:
         return TileProblem(path, "has no position; add a geotransform or a world file")
     if not abs(dataset.transform.determinant) > 0:
-        return TileProblem(path, "has pixels without a size; mend its geotransform")
+        return TileProblem(path, "has pixels of size zero; correct its geotransform")
     tile = Tile(
         path=path,
         driver=dataset.driver,
@@ -121,7 +220,7 @@ def _describe(
 
 
 def _prj_beside(path: Path) -> CRS | None:
-    """The CRS in a .prj file of the same stem (PNG and JPEG cannot hold one), if there is one."""
+    """Read the CRS in a .prj of the same stem, if there is one: PNG and JPEG cannot hold one."""
     prj = path.with_suffix(".prj")
     if not prj.is_file():
         return None
@@ -134,7 +233,7 @@ def _prj_beside(path: Path) -> CRS | None:
 def _bad_crs(tile: Tile) -> str | None:
     if tile.crs.is_geographic or tile.crs.is_projected:
         return None
-    return f"is in {crs_name(tile.crs)}, which has no place on Earth; give it a projected system"
+    return f"is in {crs_name(tile.crs)}, which is not tied to the Earth; give it a projected system"
 
 
 def _bad_bands(dataset: Any) -> str | None:
@@ -165,17 +264,8 @@ def _cut_short(dataset: Any, stamp: tuple[int, int]) -> str | None:
     return None
 
 
-# ==== geo.imagery.headers: What a web server says of a file beyond what GDAL tells: its date, or why it is not given.
-
-
-TIMEOUT_S = 10.0
-"""A server that does not answer by then has files without a stamp."""
-
-HEAD_BYTES = 16
-
-
 def first_bytes(url: str, timeout_s: float) -> bytes:
-    """The first bytes of a file on a web server.
+    """Ask a web server for the first bytes of a file.
 
     Raises:
         OSError: the server does not give them, with its reason (which GDAL does not pass on).
@@ -186,11 +276,11 @@ def first_bytes(url: str, timeout_s: float) -> bytes:
             head: bytes = answer.read(HEAD_BYTES)
             return head
     except HTTPException as error:
-        raise OSError(f"the server does not speak HTTP: {type(error).__name__}") from error
+        raise OSError(f"the server gives no valid HTTP answer: {type(error).__name__}") from error
 
 
 def stamp_of_url(url: str) -> tuple[int, int]:
-    """(bytes, mtime in ns) that a server states for a file; zeros where it states none."""
+    """Ask a server for (bytes, mtime in ns) of a file; zeros where it states none."""
     if not url.startswith(("http://", "https://")):
         return NO_STAMP
     request = urllib.request.Request(url, method="HEAD")

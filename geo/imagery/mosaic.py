@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
+from pathlib import Path
 
 import numpy as np
 import shapely
@@ -18,10 +19,10 @@ from geo.errors import InputError, first_line
 from geo.grid import Grid, Window, moved_origin
 from geo.imagery.area import Area
 from geo.imagery.find import Scan, inspect_all, scan, summary
-from geo.imagery.headers import inspect
+from geo.imagery.headers import ListedTile, Tile, TileProblem, inspect
 from geo.imagery.placing import (
     PIXEL_SIZE_TOLERANCE,
-    Placed,
+    Placement,
     aligned_offset,
     common_grid,
     hull,
@@ -35,21 +36,45 @@ from geo.imagery.reading import (
     Stretch,
     forget,
     gdal_settings,
+    measure_stretch,
     open_raster,
     read_readable,
 )
-from geo.imagery.stretch import measure_stretch
-from geo.imagery.tile import ListedTile, Tile, TileProblem
 from geo.imagery.warp import Pixels, sample
 from geo.options import ReadOptions
-
-__all__ = ["Block", "Mosaic", "Raster", "Scan", "Tile", "TileProblem", "scan"]
 
 ORIGIN_DIGITS = 6
 """Decimals of the mosaic's origin, so that it does not depend on how the area is cut into files."""
 
 SAMPLED_HEADERS = 64
 """Headers of a tile index that are read to choose the grid of the job."""
+
+KNOWN_HEADERS = 4096
+"""Headers of listed tiles that a process remembers."""
+
+
+def read_tiles(tiles: str | Path | Sequence[str], crs: str | CRS | None = None) -> Mosaic:
+    """Find rasters and place them on one grid; pixels are read by `Mosaic.read`.
+
+    Args:
+        tiles: a folder, glob, raster, URL, list or tile index: see `geo.imagery.find.find_tiles`.
+        crs: a projected CRS; None: that of most pixels, or UTM.
+
+    Raises:
+        InputError: nothing can be used, or ``crs`` is not a projected CRS.
+
+    >>> import numpy as np, rasterio
+    >>> from affine import Affine
+    >>> import geo
+    >>> place = {"crs": "EPSG:25832", "transform": Affine(0.005, 0, 5e5, 0, -0.005, 5.8e6)}
+    >>> with rasterio.open("a.tif", "w", "GTiff", 200, 100, 3, dtype="uint8", **place) as tif:
+    ...     tif.write(np.full((3, 100, 200), 120, np.uint8))
+    >>> mosaic = geo.read_tiles("a.tif")
+    >>> mosaic.grid.shape, mosaic.read(geo.Window(90, 0, 20, 10)).valid.mean().item()
+    ((100, 200), 0.5)
+    """
+    found = scan([str(value) for value in ([tiles] if isinstance(tiles, (str, Path)) else tiles)])
+    return Mosaic.build(found, crs)
 
 
 @dataclass(frozen=True)
@@ -58,6 +83,26 @@ class Block:
 
     block_id: str
     window: Window
+
+
+@dataclass(frozen=True, eq=False)
+class Raster:
+    """Pixels of a window.
+
+    Attributes:
+        image: (H, W, 3) uint8.
+        valid: (H, W) bool; False where there is no imagery.
+        failures: tiles that failed, with the reason.
+        gsd_m: the largest pixel that was seen, at least the grid's: what the image can resolve.
+        sizes_m: (H, W) float64, the size of the imagery's own pixels where it is coarser than the
+            grid's, else the grid's; None: it is coarser nowhere.
+    """
+
+    image: NDArray[np.uint8]
+    valid: NDArray[np.bool_]
+    failures: tuple[TileProblem, ...]
+    gsd_m: float
+    sizes_m: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)
@@ -107,23 +152,24 @@ class Mosaic:
         """
         found = found if isinstance(found, Scan) else Scan(tuple(found), ())
         patience = reading or ReadOptions()
-        known = (*found.tiles, *_sampled(found, patience))
+        known = (*found.tiles, *_sample_headers(found, patience))
         frame = common_grid(known, None if crs is None else job_crs(crs), gsd_m)
         tiles: list[Tile | ListedTile] = [*found.tiles, *found.listed]
         places = [place(tile, frame) for tile in tiles]
-        placed = [item for item in places if isinstance(item, Placed)]
+        placed = [item for item in places if isinstance(item, Placement)]
         problems = (*found.problems, *(p for p in places if isinstance(p, TileProblem)))
         if not placed:
             raise InputError(f"no usable tile: {summary(problems)}")
         with gdal_settings(patience):
-            measured = stretch or measure_stretch(known)
+            deep = [(tile.path, tile.driver) for tile in known if tile.dtype == "uint16"]
+            measured = stretch or measure_stretch(deep)
         return cls._on(frame, placed, problems, measured, patience)
 
     @classmethod
     def _on(
         cls,
         frame: Grid,
-        placed: Sequence[Placed],
+        placed: Sequence[Placement],
         problems: tuple[TileProblem, ...],
         stretch: Stretch | None,
         reading: ReadOptions,
@@ -131,8 +177,8 @@ class Mosaic:
         """Move the origin of a frame to the corner of all tiles."""
         whole = hull(placed)
         origin = moved_origin(frame.transform, whole.row_off, whole.col_off)
-        grid = Grid(_rounded_origin(origin), frame.crs, (whole.height, whole.width))
-        windows = (item.window.moved(-whole.row_off, -whole.col_off) for item in placed)
+        grid = Grid(_round_origin(origin), frame.crs, (whole.height, whole.width))
+        windows = (item.window.shift(-whole.row_off, -whole.col_off) for item in placed)
         tiles = tuple(item.tile for item in placed)
         return cls(grid, tiles, tuple(windows), problems, stretch, None, reading)
 
@@ -164,7 +210,7 @@ class Mosaic:
         return tuple(blocks)
 
     def inside(self, window: Window) -> NDArray[np.bool_]:
-        """Which pixels of a window (H, W) lie inside the area; all if there is none."""
+        """Return which pixels of a window (H, W) lie inside the area; all if there is none."""
         if self.area is None:
             return np.ones((window.height, window.width), bool)
         return self.area.mask(window)
@@ -181,7 +227,7 @@ class Mosaic:
         failures, sizes_m = [], PixelSizes(self.grid, valid.shape)
         reader = TileReader(self.grid, self.stretch, self.reading)
         with gdal_settings(self.reading):
-            tiles, unusable = self._opened(window, reader)
+            tiles, unusable = self._tiles_in(window, reader)
             failures += unusable
             for tile, part in tiles:
                 if valid[part.slices_in(window)].all():
@@ -200,13 +246,13 @@ class Mosaic:
                     failures.append(_failure(tile, reason))
         return Raster(image, valid, tuple(failures), sizes_m.largest, sizes_m.known)
 
-    def _opened(
+    def _tiles_in(
         self, window: Window, reader: TileReader
     ) -> tuple[list[tuple[Tile, Window]], list[TileProblem]]:
-        """The tiles in a window, the one to be seen first first, each with its part of it."""
+        """Find the tiles in a window with their part of it, the one to be seen first."""
         tiles, unusable = [], []
         for index in self.touching(window):
-            placed = self._placed(index)
+            placed = self._place_of(index)
             found = reader.header(placed)
             part = placed.reach.intersection(window)
             assert part is not None, "touching() returns tiles that meet the window"
@@ -218,22 +264,22 @@ class Mosaic:
         return tiles, unusable
 
     def touching(self, window: Window) -> list[int]:
-        """Indices of the tiles that share a pixel with the window."""
+        """Return the indices of the tiles that share a pixel with the window."""
         near = np.sort(self._tree.query(window.polygon()))
-        return [int(i) for i in near if self._placed(i).reach.intersection(window)]
+        return [int(i) for i in near if self._place_of(i).reach.intersection(window)]
 
-    def _placed(self, index: int) -> Placed:
-        return Placed(self.tiles[index], self.windows[index])
+    def _place_of(self, index: int) -> Placement:
+        return Placement(self.tiles[index], self.windows[index])
 
     @cached_property
     def _tree(self) -> shapely.STRtree:
-        reaches = (self._placed(index).reach for index in range(len(self.tiles)))
+        reaches = (self._place_of(index).reach for index in range(len(self.tiles)))
         edges = np.array([(w.col_off, w.row_off, w.col_end, w.row_end) for w in reaches], float)
         return shapely.STRtree(shapely.box(*edges.T))
 
 
-def _sampled(found: Scan, reading: ReadOptions) -> list[Tile]:
-    """Headers of some listed tiles, evenly spread; those that cannot be used show up when read."""
+def _sample_headers(found: Scan, reading: ReadOptions) -> list[Tile]:
+    """Read headers of listed tiles, evenly spread; those that cannot be used show up when read."""
     if not found.listed:
         return []
     last = len(found.listed) - 1
@@ -246,21 +292,29 @@ def _sampled(found: Scan, reading: ReadOptions) -> list[Tile]:
     return usable
 
 
-def _rounded_origin(transform: Affine) -> Affine:
+def _round_origin(transform: Affine) -> Affine:
     a, b, c, d, e, f = transform[:6]
     return Affine(a, b, round(c, ORIGIN_DIGITS), d, e, round(f, ORIGIN_DIGITS))
 
 
-def _failure(tile: Tile, reason: str) -> TileProblem:
-    text = f"failed on reading ({first_line(reason)}); replace it"
-    return TileProblem(tile.path, text, tile.grid.footprint(), tile.crs)
+class PixelSizes:
+    """Pixel sizes of the imagery that was seen in a window."""
 
+    def __init__(self, grid: Grid, shape: tuple[int, ...]) -> None:
+        self.largest = grid.gsd_m
+        self.known: NDArray[np.float64] | None = None
+        self._grid = grid
+        self._shape = shape
 
-# ==== geo.imagery.mosaic: Pixels of one tile on the grid of a job, with patience for what may pass.
-
-
-KNOWN_HEADERS = 4096
-"""Headers of listed tiles that a process remembers."""
+    def see(self, here: tuple[slice, slice], new: NDArray[np.bool_], tile: Tile) -> None:
+        """Note the size of a tile's pixels for those that were newly seen."""
+        size_m = true_gsd_m(tile, self._grid.crs)
+        if size_m <= self._grid.gsd_m * (1 + PIXEL_SIZE_TOLERANCE) or not new.any():
+            return
+        self.largest = max(self.largest, size_m)
+        if self.known is None:
+            self.known = np.full(self._shape, self._grid.gsd_m)
+        self.known[here][new] = size_m
 
 
 @dataclass(frozen=True)
@@ -271,7 +325,7 @@ class TileReader:
     stretch: Stretch | None = None
     options: ReadOptions = field(default_factory=ReadOptions)
 
-    def header(self, placed: Placed) -> Tile | TileProblem:
+    def header(self, placed: Placement) -> Tile | TileProblem:
         """Describe a tile; the header of a listed one is read now, checked and remembered."""
         tile = placed.tile
         if isinstance(tile, Tile):
@@ -283,10 +337,10 @@ class TileReader:
         if isinstance(place_in_fact, TileProblem):
             return place_in_fact
         if place_in_fact.window.intersection(placed.reach) != place_in_fact.window:
-            reason = "lies elsewhere than the tile index says; write the index again"
+            reason = "is not where the tile index says; write the index again"
             return TileProblem(tile.path, reason, tile.footprint, tile.crs)
         if found.dtype == "uint16" and self.stretch is None:
-            reason = "has 16 bits, unlike the tiles looked at first; set stretch=[LOW,HIGH]"
+            reason = "has 16 bits, unlike the tiles that were sampled; set stretch=[LOW,HIGH]"
             return TileProblem(tile.path, reason, tile.footprint, tile.crs)
         return found
 
@@ -315,7 +369,7 @@ class TileReader:
     def _pixels(self, tile: Tile, window: Window) -> Iterator[Pixels]:
         raster = open_raster(tile.path, tile.driver)
         if raster.shape != tile.shape:
-            raise OSError(f"it was {tile.shape} pixels, is {raster.shape} now")
+            raise OSError(f"its size changed from {tile.shape} to {raster.shape} pixels")
         offset = aligned_offset(tile, self.grid)
         if offset is None:
             yield from sample(raster, tile.grid, self.grid, window, self.stretch)
@@ -336,44 +390,6 @@ def _header(path: str, stamp: tuple[int, int], options: ReadOptions) -> Tile | T
     return inspect(path, options)
 
 
-# ==== geo.imagery.mosaic: Pixels of a window of a mosaic, and how fine the imagery is that they came from.
-
-
-@dataclass(frozen=True, eq=False)
-class Raster:
-    """Pixels of a window.
-
-    Attributes:
-        image: (H, W, 3) uint8.
-        valid: (H, W) bool; False where there is no imagery.
-        failures: tiles that failed, with the reason.
-        gsd_m: the largest pixel that was seen, at least the grid's: what the image can resolve.
-        sizes_m: (H, W) float64, the size of the imagery's own pixels where it is coarser than the
-            grid's, else the grid's; None: it is coarser nowhere.
-    """
-
-    image: NDArray[np.uint8]
-    valid: NDArray[np.bool_]
-    failures: tuple[TileProblem, ...]
-    gsd_m: float
-    sizes_m: NDArray[np.float64] | None = None
-
-
-class PixelSizes:
-    """Pixel sizes of the imagery that was seen in a window."""
-
-    def __init__(self, grid: Grid, shape: tuple[int, ...]) -> None:
-        self.largest = grid.gsd_m
-        self.known: NDArray[np.float64] | None = None
-        self._grid = grid
-        self._shape = shape
-
-    def see(self, here: tuple[slice, slice], new: NDArray[np.bool_], tile: Tile) -> None:
-        """Note the size of a tile's pixels for those that were newly seen."""
-        size_m = true_gsd_m(tile, self._grid.crs)
-        if size_m <= self._grid.gsd_m * (1 + PIXEL_SIZE_TOLERANCE) or not new.any():
-            return
-        self.largest = max(self.largest, size_m)
-        if self.known is None:
-            self.known = np.full(self._shape, self._grid.gsd_m)
-        self.known[here][new] = size_m
+def _failure(tile: Tile, reason: str) -> TileProblem:
+    text = f"failed on reading ({first_line(reason)}); replace it"
+    return TileProblem(tile.path, text, tile.grid.footprint(), tile.crs)

@@ -1,8 +1,11 @@
-"""A whole mosaic as one small picture, read from the files' overviews where they have some."""
+"""A whole mosaic as one small picture, and that picture as a file beside the map.
+
+It is read from the files' overviews where they have some. The file (the backdrop) lets a map be
+drawn again without the tiles.
+"""
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +16,12 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 
-from geo.errors import OutputError
+from geo.files import output_errors, whole_file
 from geo.grid import Grid, Window
+from geo.imagery.headers import Tile
 from geo.imagery.mosaic import Mosaic, TileReader
-from geo.imagery.placing import Placed, painting_key
+from geo.imagery.placing import Placement, painting_key
 from geo.imagery.reading import gdal_settings, open_raster, read_window
-from geo.imagery.tile import Tile
 from geo.imagery.warp import to_source
 
 
@@ -31,7 +34,7 @@ class Overview:
     grid: Grid
 
 
-def reduced(mosaic: Mosaic, longest_px: int) -> Overview:
+def reduce(mosaic: Mosaic, longest_px: int) -> Overview:
     """Read the whole mosaic, reduced to at most ``longest_px`` on its longer side.
 
     Memory is bounded by the picture and one reduced tile. A tile that cannot be read stays blank.
@@ -47,18 +50,18 @@ def reduced(mosaic: Mosaic, longest_px: int) -> Overview:
 
 
 def reduced_grid(grid: Grid, longest_px: int) -> Grid:
-    """The same ground in at most ``longest_px`` pixels on its longer side."""
+    """Return the same ground in at most ``longest_px`` pixels on its longer side."""
     rows, cols = grid.shape
     factor = max(1.0, max(rows, cols) / longest_px)
-    return _stretched(grid, (max(1, round(rows / factor)), max(1, round(cols / factor))))
+    return _resize(grid, (max(1, round(rows / factor)), max(1, round(cols / factor))))
 
 
 def _painting_order(mosaic: Mosaic) -> list[tuple[Tile, Window]]:
-    """The tiles and their windows, the one to be seen on top last, as in the mosaic itself."""
+    """Return the tiles and their windows, the one to be seen last, as in the mosaic itself."""
     reader = TileReader(mosaic.grid, mosaic.stretch, mosaic.reading)
     tiles = []
     for listed, window in zip(mosaic.tiles, mosaic.windows, strict=True):
-        header = reader.header(Placed(listed, window))
+        header = reader.header(Placement(listed, window))
         if isinstance(header, Tile):
             tiles.append((header, window))
     return sorted(tiles, key=lambda item: painting_key(item[0], mosaic.grid))
@@ -70,7 +73,7 @@ def _paint(overview: Overview, tile: Tile, window: Window, mosaic: Mosaic) -> No
     if place is None:
         return
     small = min(tile.shape[0], place.height), min(tile.shape[1], place.width)
-    source = _stretched(tile.grid, small)
+    source = _resize(tile.grid, small)
     raster = open_raster(tile.path, tile.driver)
     whole = Window(0, 0, *tile.shape)
     image, valid = read_window(raster, whole, small, stretch=mosaic.stretch)
@@ -87,22 +90,19 @@ def _paint(overview: Overview, tile: Tile, window: Window, mosaic: Mosaic) -> No
     overview.valid[rows, cols] = True
 
 
-def _stretched(grid: Grid, shape: tuple[int, int]) -> Grid:
-    """The same ground in another number of pixels."""
+def _resize(grid: Grid, shape: tuple[int, int]) -> Grid:
+    """Return the same ground in another number of pixels."""
     a, b, c, d, e, f = grid.transform[:6]
     down, right = grid.shape[0] / shape[0], grid.shape[1] / shape[1]
     return Grid(Affine(a * right, b * down, c, d * right, e * down, f), grid.crs, shape)
 
 
 def _reduced_place(window: Window, grid: Grid, small: Grid) -> Window | None:
-    """The pixels of the small grid that a window of the large one may touch."""
+    """Return the pixels of the small grid that a window of the large one may touch."""
     down, right = small.shape[0] / grid.shape[0], small.shape[1] / grid.shape[1]
     row, col = int(window.row_off * down), int(window.col_off * right)
     row_end, col_end = int(window.row_end * down) + 1, int(window.col_end * right) + 1
     return Window(row, col, row_end - row, col_end - col).intersection(small.window)
-
-
-# ==== geo.imagery.overview: The reduced imagery of a job as a file, for maps that are drawn again without the tiles.
 
 
 def save_backdrop(path: Path, overview: Overview) -> None:
@@ -112,22 +112,19 @@ def save_backdrop(path: Path, overview: Overview) -> None:
         OutputError: the file cannot be written.
     """
     height, width = overview.valid.shape
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     profile = {"driver": "GTiff", "height": height, "width": width, "count": 4, "dtype": "uint8"}
     place = {"crs": overview.grid.crs, "transform": overview.grid.transform}
-    try:
-        with rasterio.open(temporary, "w", compress="DEFLATE", **profile, **place) as dataset:
-            dataset.write(overview.image.transpose(2, 0, 1), (1, 2, 3))
-            dataset.write(overview.valid * np.uint8(255), 4)
-        os.replace(temporary, path)
-    except (OSError, RasterioError) as error:
-        raise OutputError(f"{path} could not be written ({error}); check the folder") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with (
+        output_errors(path, RasterioError),
+        whole_file(path) as temporary,
+        rasterio.open(temporary, "w", compress="DEFLATE", **profile, **place) as dataset,
+    ):
+        dataset.write(overview.image.transpose(2, 0, 1), (1, 2, 3))
+        dataset.write(overview.valid * np.uint8(255), 4)
 
 
 def read_backdrop(path: Path) -> Overview | None:
-    """The overview that `save_backdrop` wrote; None if there is none that can be read."""
+    """Read the overview that `save_backdrop` wrote; None if there is none that can be read."""
     try:
         with rasterio.open(path, driver="GTiff") as dataset:
             bands = dataset.read()
@@ -138,6 +135,6 @@ def read_backdrop(path: Path) -> Overview | None:
 
 
 def blank_backdrop(grid: Grid, longest_px: int) -> Overview:
-    """An overview without any imagery."""
+    """Make an overview without any imagery."""
     small = reduced_grid(grid, longest_px)
     return Overview(np.zeros((*small.shape, 3), np.uint8), np.zeros(small.shape, bool), small)

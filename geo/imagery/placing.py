@@ -1,4 +1,4 @@
-"""The grid of a job: which CRS, pixel size and pixel corners most of its imagery has."""
+"""The grid of a job, and where tiles lie on it: the CRS, pixel size and corners that most have."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from shapely.geometry import Point, Polygon
 
 from geo.errors import InputError
 from geo.grid import Grid, Window
-from geo.imagery.tile import ListedTile, Tile, TileProblem, crs_name, is_metric, same_crs
+from geo.imagery.headers import ListedTile, Tile, TileProblem, crs_name, is_metric, same_crs
 from geo.imagery.warp import transformer
 
 PIXEL_SIZE_TOLERANCE = 1e-6
@@ -29,24 +29,33 @@ ALIGNMENT_PX = 0.05
 SIGNIFICANT_DIGITS = 3
 """Pixel sizes are compared, and chosen where no tile gives one, with this many digits."""
 
+EDGE_POINTS = 8
+"""An edge is followed through this many points into another CRS."""
+
+INDEX_SLACK = 0.02
+"""A tile may reach beyond its footprint in an index by this share of its side, and 2 pixels."""
+
+SNAP_PX = ALIGNMENT_PX
+"""Bounds this close to a pixel corner lie on it."""
+
 T = TypeVar("T")
 
 
-def job_crs(crs: str | CRS) -> CRS:
-    """Read the CRS that a user asks for.
+@dataclass(frozen=True)
+class Placement:
+    """A tile and the window of the grid that it covers, or that an index says it covers."""
 
-    Raises:
-        InputError: it is none, or lengths cannot be measured in it.
-    """
-    try:
-        parsed = CRS.from_user_input(crs)
-    except ValueError as error:
-        raise InputError(f"crs={crs} is not a coordinate system; give e.g. EPSG:25832") from error
-    if not parsed.is_projected:
-        raise InputError(f"crs={crs} is not projected; give a system in meters, e.g. EPSG:25832")
-    if not is_metric(parsed):
-        raise InputError(f"crs={crs} is Web Mercator, whose lengths are not true; give e.g. UTM")
-    return parsed
+    tile: Tile | ListedTile
+    window: Window
+
+    @property
+    def reach(self) -> Window:
+        """The window beyond which nothing of the tile is seen."""
+        if isinstance(self.tile, Tile):
+            return self.window
+        rows = round(INDEX_SLACK * self.window.height) + 2
+        cols = round(INDEX_SLACK * self.window.width) + 2
+        return self.window.pad(rows, cols)
 
 
 def common_grid(tiles: Sequence[Tile], crs: CRS | None, gsd_m: float | None) -> Grid:
@@ -72,14 +81,62 @@ def common_grid(tiles: Sequence[Tile], crs: CRS | None, gsd_m: float | None) -> 
         wanted = gsd_m or _gsd_of_most(tiles, chosen)
     if not math.isfinite(wanted):
         raise InputError(
-            f"{crs_name(chosen)} has no values where most tiles lie; give another crs="
+            f"{crs_name(chosen)} is not defined where most tiles lie; give another crs="
         )
     side = wanted / float(chosen.linear_units_factor[1])
     return Grid(Affine(side, 0, 0, 0, -side, 0), chosen, (1, 1))
 
 
+def job_crs(crs: str | CRS) -> CRS:
+    """Read the CRS that a user asks for.
+
+    Raises:
+        InputError: it is none, or lengths cannot be measured in it.
+    """
+    try:
+        parsed = CRS.from_user_input(crs)
+    except ValueError as error:
+        raise InputError(f"crs={crs} is not a coordinate system; give e.g. EPSG:25832") from error
+    if not parsed.is_projected:
+        raise InputError(f"crs={crs} is not projected; give a system in meters, e.g. EPSG:25832")
+    if not is_metric(parsed):
+        raise InputError(f"crs={crs} is Web Mercator, which distorts lengths; give e.g. a UTM zone")
+    return parsed
+
+
+def place(tile: Tile | ListedTile, grid: Grid) -> Placement | TileProblem:
+    """Find a tile's window on the grid of a job; windows may have negative offsets."""
+    if isinstance(tile, ListedTile):
+        bounds = _bounds(tile.footprint, tile, grid)
+    elif offset := aligned_offset(tile, grid):
+        return Placement(tile, Window(*offset, *tile.shape))
+    else:
+        bounds = _bounds(tile.grid.footprint(), tile, grid)
+    if bounds is None:
+        outline = tile.footprint if isinstance(tile, ListedTile) else tile.grid.footprint()
+        reason = "lies where the map's coordinate system is not defined; give another crs="
+        return TileProblem(tile.path, reason, outline, tile.crs)
+    return Placement(tile, bounds)
+
+
+def hull(placed: Iterable[Placement]) -> Window:
+    """Return the smallest window that holds all."""
+    edges = [
+        (p.window.row_off, p.window.col_off, p.window.row_end, p.window.col_end) for p in placed
+    ]
+    table = np.array(edges)
+    top, left = (int(value) for value in table[:, :2].min(axis=0))
+    bottom, right = (int(value) for value in table[:, 2:].max(axis=0))
+    return Window(top, left, bottom - top, right - left)
+
+
+def painting_key(tile: Tile, grid: Grid) -> tuple[float, bytes]:
+    """Return a key that sorts the tile to be seen last: smaller pixels, then the later path."""
+    return -round_gsd(true_gsd_m(tile, grid.crs)), os.fsencode(tile.path)
+
+
 def aligned_offset(tile: Tile, grid: Grid) -> tuple[int, int] | None:
-    """Row and column of a tile on a grid that it shares; None if its pixels are others."""
+    """Return row and column of a tile on a grid that it shares; None if its pixels are others."""
     if not same_crs(tile.crs, grid.crs):
         return None
     own, common = np.array(_pixel(tile.transform)), np.array(_pixel(grid.transform))
@@ -91,7 +148,7 @@ def aligned_offset(tile: Tile, grid: Grid) -> tuple[int, int] | None:
 
 
 def true_gsd_m(tile: Tile, crs: CRS) -> float:
-    """Side of the square of a pixel's area on the ground in meters, also of pixels in degrees.
+    """Return the side in meters of the square of a pixel's area on the ground.
 
     Infinite for a tile where the CRS has no values.
 
@@ -110,8 +167,8 @@ def true_gsd_m(tile: Tile, crs: CRS) -> float:
     return math.sqrt(area) * float(crs.linear_units_factor[1])
 
 
-def rounded_gsd(gsd_m: float) -> float:
-    """A pixel size with few digits, so that equal sizes are equal in spite of other systems."""
+def round_gsd(gsd_m: float) -> float:
+    """Round a pixel size to few digits, so that equal sizes are equal in spite of other systems."""
     return float(f"{gsd_m:.{SIGNIFICANT_DIGITS}g}")
 
 
@@ -122,7 +179,7 @@ def _crs_of_most(tiles: Sequence[Tile]) -> CRS:
 
 
 def _utm(tiles: Iterable[Tile]) -> CRS:
-    """The UTM zone (WGS 84) of the middle of all tiles."""
+    """Return the UTM zone (WGS 84) of the middle of all tiles."""
     degrees = CRS.from_epsg(4326)
     centers = [
         transformer(tile.crs, degrees).transform(*_center(tile)) for tile in tiles
@@ -132,7 +189,7 @@ def _utm(tiles: Iterable[Tile]) -> CRS:
     longitude = math.degrees(math.atan2(np.sin(turned).mean(), np.cos(turned).mean()))
     latitude = float(np.mean([latitude for _, latitude in centers]))
     if not math.isfinite(longitude + latitude):
-        raise InputError("the tiles lie outside of their coordinate system; give crs=")
+        raise InputError("the tiles lie where their coordinate system is not defined; give crs=")
     estimated = geopandas.GeoSeries([Point(longitude, latitude)], crs=4326).estimate_utm_crs()
     return CRS.from_epsg(estimated.to_epsg())
 
@@ -144,7 +201,7 @@ def _center(tile: Tile) -> tuple[float, float]:
 
 
 def _reference(tiles: Sequence[Tile]) -> Tile:
-    """The first tile with the pixels, and of those with the pixel corners, that most have."""
+    """Return the first tile with the pixels, and of those with the corners, that most have."""
     common = _most(tiles, _kind)
     alike = [tile for tile in tiles if _kind(tile) == common]
     frame = alike[0].grid
@@ -153,11 +210,11 @@ def _reference(tiles: Sequence[Tile]) -> Tile:
 
 
 def _gsd_of_most(tiles: Sequence[Tile], crs: CRS) -> float:
-    return _most(tiles, lambda tile: rounded_gsd(true_gsd_m(tile, crs)))
+    return _most(tiles, lambda tile: round_gsd(true_gsd_m(tile, crs)))
 
 
 def _most(tiles: Sequence[Tile], kind: Callable[[Tile], T]) -> T:
-    """The kind that has the most pixels; of equals the one seen first."""
+    """Return the kind that has the most pixels; of equals the one seen first."""
     pixels: dict[T, int] = {}
     for tile in tiles:
         of = kind(tile)
@@ -171,14 +228,14 @@ def _kind(tile: Tile) -> tuple[str, ...]:
 
 
 def _phase(tile: Tile, frame: Grid) -> tuple[int, int]:
-    """Offset of a tile's pixel corners from a grid's, in tolerances, wrapped to a pixel."""
+    """Return the offset of a tile's pixel corners from a grid's, in tolerances, within a pixel."""
     steps = round(1 / ALIGNMENT_PX)
     row, col = _corner(tile, frame)
     return round(row * steps) % steps, round(col * steps) % steps
 
 
 def _corner(tile: Tile, grid: Grid) -> tuple[float, float]:
-    """Row and column of the tile's origin on a grid."""
+    """Return the row and column of the tile's origin on a grid."""
     col, row = grid.to_pixel(np.array([[tile.transform.c, tile.transform.f]]))[0]
     return float(row), float(col)
 
@@ -188,69 +245,8 @@ def _pixel(transform: Affine) -> tuple[float, float, float, float]:
     return a, b, d, e
 
 
-# ==== geo.imagery.placing: Where tiles lie on the grid of a job, and which of them is seen where they overlap.
-
-
-EDGE_POINTS = 8
-"""An edge is followed through this many points into another CRS."""
-
-INDEX_SLACK = 0.02
-"""A tile may reach beyond its footprint in an index by this share of its side, and 2 pixels."""
-
-SNAP_PX = ALIGNMENT_PX
-"""Bounds this close to a pixel corner lie on it."""
-
-
-@dataclass(frozen=True)
-class Placed:
-    """A tile and the window of the grid that it covers, or that an index says it covers."""
-
-    tile: Tile | ListedTile
-    window: Window
-
-    @property
-    def reach(self) -> Window:
-        """The window beyond which nothing of the tile is seen."""
-        if isinstance(self.tile, Tile):
-            return self.window
-        rows = round(INDEX_SLACK * self.window.height) + 2
-        cols = round(INDEX_SLACK * self.window.width) + 2
-        return self.window.pad(rows, cols)
-
-
-def place(tile: Tile | ListedTile, grid: Grid) -> Placed | TileProblem:
-    """Find a tile's window on the grid of a job; windows may have negative offsets."""
-    if isinstance(tile, ListedTile):
-        bounds = _bounds(tile.footprint, tile, grid)
-    elif offset := aligned_offset(tile, grid):
-        return Placed(tile, Window(*offset, *tile.shape))
-    else:
-        bounds = _bounds(tile.grid.footprint(), tile, grid)
-    if bounds is None:
-        outline = tile.footprint if isinstance(tile, ListedTile) else tile.grid.footprint()
-        reason = "lies where the map's coordinate system has no values; give another crs="
-        return TileProblem(tile.path, reason, outline, tile.crs)
-    return Placed(tile, bounds)
-
-
-def painting_key(tile: Tile, grid: Grid) -> tuple[float, bytes]:
-    """Sorts tiles so that the one to be seen comes last: the smaller pixel, then the later path."""
-    return -rounded_gsd(true_gsd_m(tile, grid.crs)), os.fsencode(tile.path)
-
-
-def hull(placed: Iterable[Placed]) -> Window:
-    """The smallest window that holds all."""
-    edges = [
-        (p.window.row_off, p.window.col_off, p.window.row_end, p.window.col_end) for p in placed
-    ]
-    table = np.array(edges)
-    top, left = (int(value) for value in table[:, :2].min(axis=0))
-    bottom, right = (int(value) for value in table[:, 2:].max(axis=0))
-    return Window(top, left, bottom - top, right - left)
-
-
 def _bounds(outline: Polygon, tile: Tile | ListedTile, grid: Grid) -> Window | None:
-    """The window around an outline in the tile's CRS; None where that cannot be transformed."""
+    """Return the window around an outline of a tile; None where it has no place on the grid."""
     points = _along(np.asarray(outline.exterior.coords)[:, :2])
     if not same_crs(tile.crs, grid.crs):
         points = np.column_stack(transformer(tile.crs, grid.crs).transform(*points.T))
@@ -264,6 +260,6 @@ def _bounds(outline: Polygon, tile: Tile | ListedTile, grid: Grid) -> Window | N
 
 
 def _along(corners: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Points along a ring: its corners and some between them."""
+    """Return points along a ring: its corners and some between them."""
     steps = np.linspace(0, 1, EDGE_POINTS, endpoint=False)[:, None, None]
     return np.asarray((corners[:-1] * (1 - steps) + corners[1:] * steps).reshape(-1, 2))

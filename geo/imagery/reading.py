@@ -1,11 +1,11 @@
-"""Opening rasters: allowed formats, local files and URLs, GDAL settings, kept handles."""
+"""Rasters opened and read: allowed formats, GDAL settings, kept handles, 8-bit RGB windows."""
 
 from __future__ import annotations
 
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
-from rasterio.errors import RasterioIOError
+from rasterio.errors import RasterioError, RasterioIOError
 from rasterio.windows import Window as RasterWindow
 
 from geo.errors import InputError
@@ -45,6 +45,21 @@ REMOTE_OPTIONS: dict[str, Any] = {
 RETRY_DELAY_S = 0.1
 """Pause before a second try; the next ones wait twice as long each."""
 
+PERCENTILES = (1.0, 99.0)
+"""Of all sampled values; what lies beyond becomes 0 or 255."""
+
+MOST_OVERVIEWS = 64
+"""Rasters that are sampled."""
+
+OVERVIEW_PX = 256
+"""Longest side of a raster's sample."""
+
+WHOLE_PX = 8192
+"""A raster without overviews is read whole up to this side, a larger one in patches."""
+
+PATCHES = 4
+"""Patches along each axis of a large raster."""
+
 _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"II*\x00", "GTiff"),
     (b"MM\x00*", "GTiff"),
@@ -61,6 +76,30 @@ _REMOTE_PREFIXES = {
     "http://": "/vsicurl/http://",
     "s3://": "/vsis3/",
 }
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """The 16-bit values that become 0 and 255; between them linear, beyond them clipped."""
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise InputError(
+                f"stretch is {self.low:g} to {self.high:g}; give two values in rising order"
+            )
+
+    def apply(self, bands: NDArray[np.uint16]) -> NDArray[np.uint8]:
+        """Bring 16-bit pixels of any shape to 8 bits.
+
+        >>> Stretch(100, 355).apply(np.array([0, 100, 200, 60000], np.uint16))
+        array([  0,   0, 100, 255], dtype=uint8)
+        """
+        scaled = (bands.astype(np.float32) - self.low) * np.float32(255 / (self.high - self.low))
+        eight: NDArray[np.uint8] = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+        return eight
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,132 +131,6 @@ class OpenRaster:
             shape=dataset.shape,
             dtype=dataset.dtypes[0],
         )
-
-
-class _Handles(threading.local):
-    """Open rasters of one thread (GDAL data sets must not be shared between threads)."""
-
-    def __init__(self) -> None:
-        self.open: OrderedDict[tuple[str, int, int], OpenRaster] = OrderedDict()
-
-
-_handles = _Handles()
-
-
-@contextmanager
-def gdal_settings(options: ReadOptions | None = None) -> Iterator[None]:
-    """Settings under which every raster of a job is read."""
-    patience = options or ReadOptions()
-    http = {
-        "GDAL_HTTP_TIMEOUT": patience.timeout_s,
-        "GDAL_HTTP_CONNECTTIMEOUT": patience.timeout_s,
-        "GDAL_HTTP_MAX_RETRY": patience.retries,
-        "GDAL_HTTP_RETRY_DELAY": RETRY_DELAY_S,
-    }
-    with rasterio.Env(**GDAL_OPTIONS, **http):
-        yield
-
-
-def is_remote(path: str) -> bool:
-    """Whether a path is a URL that GDAL reads by range requests."""
-    return path.startswith(tuple(_REMOTE_PREFIXES))
-
-
-def gdal_path(path: str) -> str:
-    """The name under which GDAL opens a path or URL.
-
-    >>> gdal_path("s3://city/a.tif"), gdal_path("https://city.org/a.tif")
-    ('/vsis3/city/a.tif', '/vsicurl/https://city.org/a.tif')
-    """
-    for prefix, virtual in _REMOTE_PREFIXES.items():
-        if path.startswith(prefix):
-            return virtual + path.removeprefix(prefix)
-    return path
-
-
-def driver_of(path: Path) -> str | None:
-    """Return the GDAL driver that the file's first bytes call for, or None if it is not allowed.
-
-    The content decides, not the name: an indirect format (VRT and the like) can make GDAL read
-    any path or URL, and would do so under any file name.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
-    with path.open("rb") as stream:
-        return driver_of_bytes(stream.read(16))
-
-
-def driver_of_bytes(head: bytes) -> str | None:
-    """Return the driver that a file's first 16 bytes call for; see `driver_of`."""
-    return next((driver for magic, driver in _MAGIC if head.startswith(magic)), None)
-
-
-def open_dataset(path: str, driver: str) -> Any:
-    """Open a data set for reading with one driver, and with no other.
-
-    Raises:
-        RasterioIOError: it cannot be opened.
-    """
-    settings = rasterio.Env(**REMOTE_OPTIONS) if is_remote(path) else nullcontext()
-    with settings:
-        return rasterio.open(gdal_path(path), driver=driver, sharing=False)
-
-
-def open_raster(path: str, driver: str) -> OpenRaster:
-    """Return the open raster of ``path``, kept for the next call; reopened if the file changed.
-
-    Raises:
-        OSError: the file has vanished or is not readable (RasterioIOError is one).
-    """
-    key = (path, *stamp_of(path))
-    raster = _handles.open.pop(key, None) or OpenRaster.open(path, driver)
-    _handles.open[key] = raster
-    while len(_handles.open) > MAX_OPEN:
-        _handles.open.popitem(last=False)[1].dataset.close()
-    return raster
-
-
-def forget(path: str) -> None:
-    """Close the kept rasters of a path, so that the next call opens it anew."""
-    for key in [key for key in _handles.open if key[0] == path]:
-        _handles.open.pop(key).dataset.close()
-
-
-def stamp_of(path: str) -> tuple[int, int]:
-    """(bytes, mtime in ns) of a file; zeros for a URL.
-
-    Raises:
-        OSError: there is no such file.
-    """
-    if is_remote(path):
-        return 0, 0
-    stat = os.stat(path)
-    return stat.st_size, stat.st_mtime_ns
-
-
-def _palette(dataset: Any) -> NDArray[np.uint8] | None:
-    """The (256, 3) colors of a palette raster, or None for others."""
-    if dataset.colorinterp[0] != ColorInterp.palette:
-        return None
-    table = np.zeros((256, 3), np.uint8)
-    for index, color in dataset.colormap(1).items():
-        table[index] = color[:3]
-    return table
-
-
-# ==== geo.imagery.reading: Reading windows of single rasters as 8-bit RGB with their validity.
-
-
-__all__ = [
-    "OpenRaster",
-    "Stretch",
-    "driver_of",
-    "gdal_settings",
-    "open_raster",
-    "read_readable",
-    "read_window",
-]
 
 
 def read_window(
@@ -290,7 +203,7 @@ def read_readable(
 
 
 def _file_blocks(raster: OpenRaster, window: Window) -> Iterator[Window]:
-    """The parts of a window that the blocks of the file cut out of it."""
+    """Yield the parts of a window that the blocks of the file cut out of it."""
     rows, cols = raster.block_shape
     for row in range(window.row_off // rows * rows, window.row_end, rows):
         for col in range(window.col_off // cols * cols, window.col_end, cols):
@@ -299,25 +212,163 @@ def _file_blocks(raster: OpenRaster, window: Window) -> Iterator[Window]:
             yield part
 
 
-@dataclass(frozen=True)
-class Stretch:
-    """The 16-bit values that become 0 and 255; between them linear, beyond them clipped."""
+def open_raster(path: str, driver: str) -> OpenRaster:
+    """Return the open raster of ``path``, kept for the next call; reopened if the file changed.
 
-    low: float
-    high: float
+    Raises:
+        OSError: the file has vanished or is not readable (RasterioIOError is one).
+    """
+    key = (path, *stamp_of(path))
+    raster = _handles.open.pop(key, None) or OpenRaster.open(path, driver)
+    _handles.open[key] = raster
+    while len(_handles.open) > MAX_OPEN:
+        _handles.open.popitem(last=False)[1].dataset.close()
+    return raster
 
-    def __post_init__(self) -> None:
-        if not self.low < self.high:
-            raise InputError(
-                f"stretch is {self.low:g} to {self.high:g}; give two values in rising order"
-            )
 
-    def apply(self, bands: NDArray[np.uint16]) -> NDArray[np.uint8]:
-        """Bring 16-bit pixels of any shape to 8 bits.
+class _Handles(threading.local):
+    """Open rasters of one thread (GDAL data sets must not be shared between threads)."""
 
-        >>> Stretch(100, 355).apply(np.array([0, 100, 200, 60000], np.uint16))
-        array([  0,   0, 100, 255], dtype=uint8)
-        """
-        scaled = (bands.astype(np.float32) - self.low) * np.float32(255 / (self.high - self.low))
-        eight: NDArray[np.uint8] = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
-        return eight
+    def __init__(self) -> None:
+        self.open: OrderedDict[tuple[str, int, int], OpenRaster] = OrderedDict()
+
+
+_handles = _Handles()
+
+
+def forget(path: str) -> None:
+    """Close the kept rasters of a path, so that the next call opens it anew."""
+    for key in [key for key in _handles.open if key[0] == path]:
+        _handles.open.pop(key).dataset.close()
+
+
+def open_dataset(path: str, driver: str) -> Any:
+    """Open a data set for reading with one driver, and with no other.
+
+    Raises:
+        RasterioIOError: it cannot be opened.
+    """
+    settings = rasterio.Env(**REMOTE_OPTIONS) if is_remote(path) else nullcontext()
+    with settings:
+        return rasterio.open(gdal_path(path), driver=driver, sharing=False)
+
+
+def _palette(dataset: Any) -> NDArray[np.uint8] | None:
+    """Return the (256, 3) colors of a palette raster, or None for others."""
+    if dataset.colorinterp[0] != ColorInterp.palette:
+        return None
+    table = np.zeros((256, 3), np.uint8)
+    for index, color in dataset.colormap(1).items():
+        table[index] = color[:3]
+    return table
+
+
+@contextmanager
+def gdal_settings(options: ReadOptions | None = None) -> Iterator[None]:
+    """Set up GDAL as every raster of a job is read."""
+    patience = options or ReadOptions()
+    http = {
+        "GDAL_HTTP_TIMEOUT": patience.timeout_s,
+        "GDAL_HTTP_CONNECTTIMEOUT": patience.timeout_s,
+        "GDAL_HTTP_MAX_RETRY": patience.retries,
+        "GDAL_HTTP_RETRY_DELAY": RETRY_DELAY_S,
+    }
+    with rasterio.Env(**GDAL_OPTIONS, **http):
+        yield
+
+
+def is_remote(path: str) -> bool:
+    """Return whether a path is a URL that GDAL reads by range requests."""
+    return path.startswith(tuple(_REMOTE_PREFIXES))
+
+
+def gdal_path(path: str) -> str:
+    """Return the name under which GDAL opens a path or URL.
+
+    >>> gdal_path("s3://city/a.tif"), gdal_path("https://city.org/a.tif")
+    ('/vsis3/city/a.tif', '/vsicurl/https://city.org/a.tif')
+    """
+    for prefix, virtual in _REMOTE_PREFIXES.items():
+        if path.startswith(prefix):
+            return virtual + path.removeprefix(prefix)
+    return path
+
+
+def stamp_of(path: str) -> tuple[int, int]:
+    """Return (bytes, mtime in ns) of a file; zeros for a URL.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    if is_remote(path):
+        return 0, 0
+    stat = os.stat(path)
+    return stat.st_size, stat.st_mtime_ns
+
+
+def driver_of(path: Path) -> str | None:
+    """Return the GDAL driver that the file's first bytes call for, or None if it is not allowed.
+
+    The content decides, not the name: an indirect format (VRT and the like) can make GDAL read
+    any path or URL, and would do so under any file name.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as stream:
+        return driver_of_bytes(stream.read(16))
+
+
+def driver_of_bytes(head: bytes) -> str | None:
+    """Return the driver that a file's first 16 bytes call for; see `driver_of`."""
+    return next((driver for magic, driver in _MAGIC if head.startswith(magic)), None)
+
+
+def measure_stretch(files: Sequence[tuple[str, str]]) -> Stretch | None:
+    """Take the percentiles 1 and 99 of 16-bit imagery, all bands together so that hues stay.
+
+    Args:
+        files: path and driver of the rasters with 16 bits; up to MOST_OVERVIEWS of them, evenly
+            spread, are sampled.
+
+    Returns:
+        The stretch; None without files. A file that cannot be read is passed over (it is reported
+        when it is mapped); if none can, the whole range is taken.
+    """
+    if not files:
+        return None
+    chosen = np.unique(np.linspace(0, len(files) - 1, MOST_OVERVIEWS).round().astype(int))
+    values = [part for index in chosen for part in _sample_values(*files[index])]
+    if not sum(part.size for part in values):
+        return Stretch(0, np.iinfo(np.uint16).max)
+    low, high = (float(v) for v in np.percentile(np.concatenate(values), PERCENTILES))
+    return Stretch(low, max(high, low + 1))
+
+
+def _sample_values(path: str, driver: str) -> Iterator[NDArray[np.uint16]]:
+    """Yield valid values of a reduced raster, or of patches of a large one; none if unreadable."""
+    try:
+        raster = open_raster(path, driver)
+        if max(raster.shape) <= WHOLE_PX or raster.dataset.overviews(1):
+            factor = max(1.0, max(raster.shape) / OVERVIEW_PX)
+            rows, cols = (max(1, round(side / factor)) for side in raster.shape)
+            yield _values(raster, RasterWindow(0, 0, *raster.shape[::-1]), (rows, cols))
+            return
+        for window in _patches(raster.shape):
+            yield _values(raster, window, (window.height, window.width))
+    except (OSError, RasterioError):
+        return
+
+
+def _patches(shape: tuple[int, int]) -> Iterator[RasterWindow]:
+    height, width = (min(side, OVERVIEW_PX // PATCHES) for side in shape)
+    for row in np.linspace(0, shape[0] - height, PATCHES).astype(int):
+        for col in np.linspace(0, shape[1] - width, PATCHES).astype(int):
+            yield RasterWindow(int(col), int(row), width, height)
+
+
+def _values(raster: OpenRaster, window: RasterWindow, shape: tuple[int, int]) -> NDArray[np.uint16]:
+    bands = raster.dataset.read(raster.bands, window=window, out_shape=(len(raster.bands), *shape))
+    valid = raster.dataset.dataset_mask(window=window, out_shape=shape) > 0
+    values: NDArray[np.uint16] = bands[:, valid].ravel()
+    return values

@@ -65,13 +65,13 @@ def sample_windows(mosaic: Mosaic, count: int, side: int, seed: int) -> list[Can
     places = _places(mosaic, side)
     looked_at = _look(mosaic, _cells(places, side, rng, CANDIDATES * count))
     if not looked_at:
-        raise InputError(f"no window of {side} pixels is wholly covered by imagery; choose smaller")
-    chosen = _taking_turns(looked_at, count)
+        raise InputError(f"no window of {side} pixels lies wholly on imagery; choose smaller ones")
+    chosen = _take_turns(looked_at, count)
     return sorted(chosen, key=lambda c: (c.place.tile, c.place.row, c.place.col, c.window))
 
 
 def _places(mosaic: Mosaic, side: int) -> list[Place]:
-    """Tiles, or cells of large tiles, that can hold a window."""
+    """Return the tiles, or cells of large tiles, that can hold a window."""
     places = []
     for number, tile in enumerate(mosaic.windows):
         for row in range(max(1, round(tile.height / SOURCE_PX))):
@@ -96,7 +96,7 @@ def _cell(tile: Window, row: int, col: int) -> Window:
 def _cells(
     places: Sequence[Place], side: int, rng: np.random.Generator, most: int
 ) -> list[tuple[Place, Window]]:
-    """Windows side by side in each place, at a random offset and in random order, in turns."""
+    """Lay windows side by side in each place, at a random offset, in random order, in turns."""
     order = [places[index] for index in rng.permutation(len(places))][:most]
     share = -(-most // max(len(order), 1))
     queues = []
@@ -130,7 +130,7 @@ def _look(mosaic: Mosaic, windows: Sequence[tuple[Place, Window]]) -> list[Candi
     return [found[index] for index in sorted(found)]
 
 
-def _taking_turns(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
+def _take_turns(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
     """Fill the steps of brightness alike, each time from the place that was taken least so far."""
     heaps: dict[int, list[tuple[int, int]]] = defaultdict(list)  # (times taken, candidate)
     for index, step in enumerate(_steps(candidates)):
@@ -154,7 +154,7 @@ def _taking_turns(candidates: Sequence[Candidate], count: int) -> list[Candidate
 
 
 def _steps(candidates: Sequence[Candidate]) -> NDArray[np.int64]:
-    """Step of brightness of each candidate; the steps are equally wide."""
+    """Return the step of brightness of each candidate; the steps are equally wide."""
     brightness = np.array([candidate.brightness for candidate in candidates])
     low, high = np.percentile(brightness, (1, 99))
     edges = np.linspace(low, high, BRIGHTNESS_BINS + 1)[1:-1]

@@ -21,8 +21,8 @@ from pyproj import Transformer
 from rasterio.crs import CRS
 
 from geo.grid import Grid, Window
+from geo.imagery.headers import same_crs
 from geo.imagery.reading import OpenRaster, Stretch, read_readable
-from geo.imagery.tile import same_crs
 
 NODE_PX = 32
 """Distance of exactly transformed points; over 32 pixels of 1 m a projection bends by < 0.1 mm."""
@@ -84,12 +84,12 @@ def to_source(source: Grid, target: Grid, col_row: NDArray[np.float64]) -> NDArr
 
 @lru_cache(maxsize=64)
 def transformer(source: CRS, target: CRS) -> Transformer:
-    """The transformation of x, y (easting, northing or longitude, latitude) between two systems."""
+    """Return the transformation of x, y (easting first) between two systems."""
     return Transformer.from_crs(source.to_wkt(), target.to_wkt(), always_xy=True)
 
 
 def reduction(source: Grid, target: Grid) -> int:
-    """Side of the square of whole source pixels that a target pixel averages; at least 1."""
+    """Return the side of the square of source pixels that a target pixel averages, 1 or more."""
     middle = np.array([[source.shape[1] / 2, source.shape[0] / 2]])
     steps = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
     at, right, down = to_source(target, source, middle + steps)  # in target pixels
@@ -101,7 +101,7 @@ def reduction(source: Grid, target: Grid) -> int:
 def _places(
     source: Grid, target: Grid, cell: Window
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Source x, y of each pixel center of a cell, (H, W) each, in corner coordinates."""
+    """Return source x, y of each pixel center of a cell, (H, W) each, in corner coordinates."""
     row_nodes, row_index, row_share = _nodes(cell.row_off, cell.row_end)
     col_nodes, col_index, col_share = _nodes(cell.col_off, cell.col_end)
     at = np.stack(np.meshgrid(col_nodes, row_nodes), axis=-1)
@@ -117,7 +117,7 @@ def _places(
 def _nodes(
     start: int, stop: int
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
-    """Nodes along an axis, the one before each pixel center, and how far it lies behind it."""
+    """Return nodes along an axis, the one before each pixel center, and the way from there."""
     first, last = start // NODE_PX, (stop - 1) // NODE_PX + 1
     centers = np.arange(start, stop) + 0.5
     index = np.arange(start, stop, dtype=np.int64) // NODE_PX
@@ -140,9 +140,9 @@ def _sample_cell(
     if not valid.any():
         return Pixels(cell, image, valid, None)
     x, y = x[valid], y[valid]
-    needed = _needed(x, y, factor, raster.shape)
+    needed = _source_window(x, y, factor, raster.shape)
     seen, known, failure = read_readable(raster, needed, stretch=stretch)
-    source = _averaged(seen, known, factor)
+    source = _average(seen, known, factor)
     # Whole numbers are subtracted, so the fractions do not depend on the window.
     x, y = x / factor - needed.col_off // factor, y / factor - needed.row_off // factor
     if source.share is not None:
@@ -154,10 +154,10 @@ def _sample_cell(
     return Pixels(cell, image, valid, failure)
 
 
-def _needed(
+def _source_window(
     x: NDArray[np.float64], y: NDArray[np.float64], factor: int, shape: tuple[int, int]
 ) -> Window:
-    """The source pixels around points, cut at multiples of the factor."""
+    """Return the source pixels around points, cut at multiples of the factor."""
     spans = []
     for points, size in ((y, shape[0]), (x, shape[1])):
         first = math.floor(points.min() / factor - 0.5)
@@ -184,15 +184,15 @@ class _Source:
     shape: tuple[int, int]
 
     def index(self, row: NDArray[np.float64], col: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Places of the pixels of whole rows and columns; those outside are the nearest inside."""
+        """Return the places of pixels of whole rows and columns; from outside the nearest one."""
         rows, cols = self.shape
         places = np.clip(row, 0, rows - 1) * cols + np.clip(col, 0, cols - 1)
         index: NDArray[np.int64] = places.astype(np.int64)
         return index
 
 
-def _averaged(image: NDArray[np.uint8], valid: NDArray[np.bool_], factor: int) -> _Source:
-    """Mean color of the valid pixels of each factor x factor square, and their share in it."""
+def _average(image: NDArray[np.uint8], valid: NDArray[np.bool_], factor: int) -> _Source:
+    """Return the mean color and the share of the valid pixels of each factor x factor square."""
     bands = np.ascontiguousarray(image.transpose(2, 0, 1))
     all_valid = bool(valid.all())
     if factor == 1:
@@ -205,7 +205,7 @@ def _averaged(image: NDArray[np.uint8], valid: NDArray[np.bool_], factor: int) -
 
 
 def _sums(values: NDArray[Any], factor: int) -> NDArray[np.uint32]:
-    """Sums over factor x factor squares of the last two axes; those at the end may be smaller."""
+    """Sum over factor x factor squares of the last two axes; those at the end may be smaller."""
     rows, cols = (range(0, size, factor) for size in values.shape[-2:])
     down = np.add.reduceat(values, rows, axis=-2, dtype=np.uint32)
     sums: NDArray[np.uint32] = np.add.reduceat(down, cols, axis=-1, dtype=np.uint32)
@@ -213,7 +213,7 @@ def _sums(values: NDArray[Any], factor: int) -> NDArray[np.uint32]:
 
 
 def _bilinear(source: _Source, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Colors (N, 3) between pixel centers at N points; invalid pixels have no weight."""
+    """Return colors (N, 3) between pixel centers at N points; invalid pixels do not count."""
     col, row = np.floor(x - 0.5), np.floor(y - 0.5)
     right, down = (x - 0.5 - col).astype(np.float32), (y - 0.5 - row).astype(np.float32)
     total = np.zeros((3, len(x)), np.float32)

@@ -10,28 +10,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from geo.cracks.parts import InspectedRow, read_part, write_part
-from geo.cracks.seams import Joining
+from geo.cracks.parts import InspectedRow, read_part
+from geo.cracks.seams import SeamJoin
 from geo.grid import Grid
 from geo.imagery.coverage import CoverageMap
-from geo.imagery.find import TileProblem
+from geo.imagery.headers import TileProblem
 from geo.layers.crack_rows import CENTERLINE_NEEDS, centerline_rows, crack_rows, large_enough
 from geo.layers.geopackage import LayerData, publish
 from geo.layers.roads import RoadNetwork, read_roads
 from geo.layers.run_rows import RunRecord, inspected_rows, run_rows
 from geo.layers.schema import CENTERLINE, CRACK, INSPECTED, ROAD_SEGMENT, RUN
-from geo.layers.segment_rows import segment_rows, write_csv
-from geo.layers.segments import RoadSurvey
+from geo.layers.segments import RoadSurvey, segment_rows, write_csv
 from geo.options import AssembleOptions
-
-__all__ = [
-    "AssembleOptions",
-    "AssembleReport",
-    "InspectedRow",
-    "RunRecord",
-    "assemble",
-    "write_part",
-]
 
 SEGMENTS_CSV = "segments.csv"
 """Written beside the GeoPackage if roads are given."""
@@ -62,8 +52,8 @@ def assemble(
 ) -> AssembleReport:
     """Write all layers from the parts of all blocks.
 
-    Pieces that touch a seam are joined when all parts have been read (`geo.cracks.seams`); the others
-    stream through. An existing ``out`` stays until the new file is complete and checked.
+    Pieces that touch a seam are joined when all parts have been read (`geo.cracks.seams`); the
+    others stream through. An existing ``out`` stays until the new file is complete and checked.
 
     Args:
         parts: files of `write_part`, one per block, in any order.
@@ -82,7 +72,7 @@ def assemble(
     cracks = _Cracks(sorted(parts), grid, chosen, out)
     roads = _road_survey(chosen, grid)
     table = segments_csv or out.with_name(SEGMENTS_CSV)
-    rows = (crack_rows(table, grid, chosen, roads) for table in cracks.tables())
+    rows = (crack_rows(found, grid, chosen, roads) for found in cracks.tables())
     layers = [
         LayerData(CRACK, rows),
         LayerData(CENTERLINE, _centerlines(cracks)),
@@ -90,9 +80,9 @@ def assemble(
         LayerData(RUN, iter([run_rows(run or RunRecord(), chosen)])),
     ]
     if roads is not None:
-        layers.append(LayerData(ROAD_SEGMENT, _surveyed(roads, cracks, table)))
+        layers.append(LayerData(ROAD_SEGMENT, _segment_rows(roads, cracks, table)))
     about = {"model": chosen.model, "run_id": chosen.run_id}
-    with cracks.joining:
+    with cracks.seams:
         publish(
             out, grid.crs, layers, about, rules=chosen.rules, parquet="parquet" in chosen.formats
         )
@@ -118,8 +108,8 @@ def _road_survey(options: AssembleOptions, grid: Grid) -> RoadSurvey | None:
     return RoadSurvey(network, grid, options.types, options.roads.lane_m)
 
 
-def _surveyed(roads: RoadSurvey, cracks: _Cracks, table: Path) -> Iterator[pa.RecordBatch]:
-    """Rows of the segments once all cracks are added; written as a table besides."""
+def _segment_rows(roads: RoadSurvey, cracks: _Cracks, table: Path) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of the segments once all cracks are added; write them as a table besides."""
     grid, options = cracks.grid, cracks.options
     roads.survey(CoverageMap(grid, ((row.window, row.coverage) for row in cracks.rows)))
     rows = segment_rows(roads.sums, grid, options.segments)
@@ -134,7 +124,7 @@ class _Cracks:
         self, parts: Sequence[Path], grid: Grid, options: AssembleOptions, out: Path
     ) -> None:
         self._parts = parts
-        self.joining = Joining(parts, grid, out)
+        self.seams = SeamJoin(parts, grid, out)
         self.grid = grid
         self.options = options
         self.rows: list[InspectedRow] = []
@@ -142,11 +132,11 @@ class _Cracks:
         self.length_m = 0.0
 
     def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        """Tables of cracks that are large enough: part by part, then those joined across seams.
+        """Yield tables of large enough cracks: part by part, then those joined across seams.
 
         The first time all columns are needed, as pieces at seams are joined then.
         """
-        first = not self.joining.is_done
+        first = not self.seams.is_done
         assert columns is None or not first, "pieces cannot be joined without their columns"
         wanted = None if columns is None else (*columns, "seam_pixels")
         for number, path in enumerate(self._parts):
@@ -154,12 +144,12 @@ class _Cracks:
             whole = np.equal(pc.list_value_length(part.pieces["seam_pixels"]).to_numpy(), 0)
             if first:
                 self.rows.append(part.inspected)
-                self.joining.add(number, part.pieces, np.flatnonzero(~whole))
-            yield self._filtered(part.pieces.filter(pa.array(whole)), count=first)
-        for table in self.joining.tables(columns):
-            yield self._filtered(table, count=first)
+                self.seams.add(number, part.pieces, np.flatnonzero(~whole))
+            yield self._keep_large(part.pieces.filter(pa.array(whole)), count=first)
+        for table in self.seams.tables(columns):
+            yield self._keep_large(table, count=first)
 
-    def _filtered(self, cracks: pa.Table, *, count: bool) -> pa.Table:
+    def _keep_large(self, cracks: pa.Table, *, count: bool) -> pa.Table:
         keep = large_enough(cracks, self.grid, self.options)
         left = cracks.filter(pa.array(keep))
         if count:

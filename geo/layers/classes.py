@@ -1,4 +1,4 @@
-"""Severity classes of a crack by its mean width, and when pixels are too coarse to tell."""
+"""The classes of a crack: its severity by mean width, its type by direction and loops."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ from numpy.typing import NDArray
 
 from geo.options import SeverityOptions, TypeOptions
 
+FloatArray = NDArray[np.float64]
+
 NOT_MEASURABLE = "not_measurable"
+
+TYPES = ("longitudinal", "transverse", "diagonal", "network", "unknown")
 
 SAME_SIZE = 1e-6
 """Relative difference up to which two pixel sizes are one."""
-
-FloatArray = NDArray[np.float64]
 
 
 def d6433(
     width_mm: FloatArray, gsd_mm: FloatArray | float, options: SeverityOptions
 ) -> NDArray[np.object_]:
-    """Class of each mean width by ASTM D6433.
+    """Return the class of each mean width by ASTM D6433.
 
     >>> d6433(np.array([9.9, 10.0, 75.0, 75.1]), 2.0, SeverityOptions()).tolist()
     ['low', 'medium', 'medium', 'high']
@@ -31,7 +33,7 @@ def d6433(
 def ltpp(
     width_mm: FloatArray, gsd_mm: FloatArray | float, options: SeverityOptions
 ) -> NDArray[np.object_]:
-    """Class of each mean width by LTPP.
+    """Return the class of each mean width by LTPP.
 
     >>> ltpp(np.array([6.0, 6.1, 19.0, 19.1]), 2.0, SeverityOptions()).tolist()
     ['low', 'moderate', 'moderate', 'high']
@@ -44,27 +46,9 @@ def ltpp(
 def reliable(
     width_mm: FloatArray, gsd_mm: FloatArray | float, options: SeverityOptions
 ) -> NDArray[np.bool_]:
-    """Whether each mean width (N,) can be relied on at its pixel size (N,), or one of all."""
+    """Return whether each mean width (N,) can be relied on at its pixel size, (N,) or one."""
     wide = width_mm >= options.reliable_px * np.asarray(gsd_mm)
     return np.asarray(wide & fine_enough(gsd_mm, options))
-
-
-def fine_enough(gsd_mm: FloatArray | float, options: SeverityOptions) -> NDArray[np.bool_]:
-    """Whether pixels can tell the classes; a pixel size of 5.0000001 mm is 5 mm."""
-    return np.asarray(np.asarray(gsd_mm) <= options.max_gsd_mm * (1 + SAME_SIZE))
-
-
-def _measurable(
-    names: NDArray[np.str_], gsd_mm: FloatArray | float, options: SeverityOptions
-) -> NDArray[np.object_]:
-    fine = fine_enough(gsd_mm, options)
-    return np.where(fine, names.astype(object), NOT_MEASURABLE).astype(object)
-
-
-# ==== geo.layers.classes: The type of a crack from its direction against the road and from its loops.
-
-
-TYPES = ("longitudinal", "transverse", "diagonal", "network", "unknown")
 
 
 def crack_types(
@@ -98,3 +82,15 @@ def crack_types(
         "diagonal",
     )
     return names.astype(object)
+
+
+def fine_enough(gsd_mm: FloatArray | float, options: SeverityOptions) -> NDArray[np.bool_]:
+    """Return whether pixels can tell the classes; a pixel size of 5.0000001 mm is 5 mm."""
+    return np.asarray(np.asarray(gsd_mm) <= options.max_gsd_mm * (1 + SAME_SIZE))
+
+
+def _measurable(
+    names: NDArray[np.str_], gsd_mm: FloatArray | float, options: SeverityOptions
+) -> NDArray[np.object_]:
+    fine = fine_enough(gsd_mm, options)
+    return np.where(fine, names.astype(object), NOT_MEASURABLE).astype(object)

@@ -1,12 +1,14 @@
-"""Writing a GeoPackage: one writer, streamed layers, checks, and publication in one step."""
+"""Writing a GeoPackage: one writer, streamed layers, checks, and publication in one step.
+
+GeoParquet 1.1 copies of layers are written while the rows stream into the GeoPackage.
+"""
 
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,13 +22,21 @@ from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, Geomet
 from rasterio.crs import CRS
 
 from geo.errors import OutputError
-from geo.files import remove_leftovers
+from geo.files import output_errors, remove_leftovers, sync, whole_file
 from geo.layers.schema import GEOMETRY, Layer
 from geo.layers.style import add_styles
 from geo.options import Rules
 
 GPKG_VERSION = "1.3"
 """Later versions make older desktops warn."""
+
+ROW_GROUP = 20_000
+"""Rows that are held and written together."""
+
+BBOX = "bbox"
+"""Column of each row's bounds, by which readers skip what lies elsewhere."""
+
+_SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
 @dataclass(frozen=True)
@@ -61,38 +71,29 @@ def publish(
     Raises:
         OutputError: the folder or the disk does not take the file, or the checks fail.
     """
-    temporary = out.with_name(f".{out.stem}.{os.getpid()}.tmp.gpkg")
     copied = [data.layer for data in layers if parquet and data.layer.is_spatial]
-    copies = {layer.name: GeoParquetCopy(out, layer, crs) for layer in copied}
-    try:
+    kinds = (DataLayerError, DataSourceError, FeatureError, GeometryError, sqlite3.Error)
+    with output_errors(out, *kinds):
         out.parent.mkdir(parents=True, exist_ok=True)
-        for path in (out, *(copy.path for copy in copies.values())):
-            remove_leftovers(path)
-        _remove(temporary)
-        for data in layers:
-            if copy := copies.get(data.layer.name):
-                data = LayerData(data.layer, copy.through(data.batches))
-            _check(temporary, data.layer, _write_layer(temporary, data, crs, metadata))
-        add_styles(temporary, [data.layer for data in layers], rules or Rules())
-        _check_whole(temporary)
-        _sync(temporary)
-        for copy in copies.values():
-            copy.check()
-        for copy in copies.values():
-            copy.publish()
-        os.replace(temporary, out)
-        _sync(out.parent)
-    except (
-        DataLayerError, DataSourceError, FeatureError, GeometryError, OSError, sqlite3.Error
-    ) as error:  # fmt: skip
-        raise OutputError(
-            f"{out} could not be written ({error}); check the folder and the free space, "
-            "what was there before is unchanged"
-        ) from error
-    finally:
-        _remove(temporary)
-        for copy in copies.values():
-            copy.discard()
+        with ExitStack() as stack:  # left in reverse: the copies appear first
+            remove_leftovers(out)
+            temporary = stack.enter_context(whole_file(out))
+            copies: dict[str, GeoParquetCopy] = {}
+            for layer in copied:
+                path = out.with_name(f"{out.stem}_{layer.name}.parquet")
+                remove_leftovers(path)
+                beside = stack.enter_context(whole_file(path))
+                copies[layer.name] = GeoParquetCopy(beside, layer, crs)
+            for data in layers:
+                if copy := copies.get(data.layer.name):
+                    data = LayerData(data.layer, copy.write(data.batches))
+                _check(temporary, data.layer, _write_layer(temporary, data, crs, metadata))
+            add_styles(temporary, [data.layer for data in layers], rules or Rules())
+            _check_whole(temporary)
+            sync(temporary)
+            for copy in copies.values():
+                copy.check()
+        sync(out.parent)
 
 
 def _write_layer(path: Path, data: LayerData, crs: CRS, metadata: Mapping[str, str]) -> int:
@@ -165,51 +166,24 @@ def _check_whole(path: Path) -> None:
         raise OutputError(f"{path} is damaged after writing ({verdict}); check the disk")
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _remove(path: Path) -> None:
-    for suffix in ("", "-journal", "-wal", "-shm"):
-        with suppress(FileNotFoundError, NotADirectoryError):
-            path.with_name(path.name + suffix).unlink()
-
-
-# ==== geo.layers.geopackage: GeoParquet 1.1 copies of layers, written while the rows stream into the GeoPackage.
-
-
-ROW_GROUP = 20_000
-"""Rows that are held and written together."""
-
-BBOX = "bbox"
-"""Column of each row's bounds, by which readers skip what lies elsewhere."""
-
-_SIDES = ("xmin", "ymin", "xmax", "ymax")
-
-
 class GeoParquetCopy:
-    """A copy of one layer: a temporary file until `publish` puts it in place."""
+    """A copy of one layer as GeoParquet."""
 
-    def __init__(self, package: Path, layer: Layer, crs: CRS) -> None:
-        """Name the files; nothing is written yet."""
-        self.path = package.with_name(f"{package.stem}_{layer.name}.parquet")
-        self.rows = 0
-        self._temporary = self.path.with_name(f".{self.path.stem}.{os.getpid()}.tmp.parquet")
+    def __init__(self, path: Path, layer: Layer, crs: CRS) -> None:
+        """Name the file; nothing is written yet."""
+        self._path = path
+        self._rows = 0
         self._layer = layer
         self._crs = crs
         self._bounds = np.array([np.inf, np.inf, -np.inf, -np.inf])
 
-    def through(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def write(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Pass batches on and write them; the file is complete when they are exhausted."""
         schema = self._layer.arrow()
         box = pa.struct([pa.field(side, pa.float64()) for side in _SIDES])
         held: list[pa.RecordBatch] = []
         with pq.ParquetWriter(
-            self._temporary, schema.append(pa.field(BBOX, box)), compression="zstd"
+            self._path, schema.append(pa.field(BBOX, box)), compression="zstd"
         ) as writer:
             for batch in batches:
                 held.append(batch)
@@ -219,30 +193,21 @@ class GeoParquetCopy:
                 yield batch
             if held:
                 writer.write_table(self._with_bounds(pa.Table.from_batches(held), box))
-            writer.add_key_value_metadata({"geo": json.dumps(self._described())})
+            writer.add_key_value_metadata({"geo": json.dumps(self._geo_metadata())})
 
     def check(self) -> None:
-        """Compare the file with what was written into it.
+        """Compare the file with what was written into it, and wait until it is on the disk.
 
         Raises:
             OutputError: it does not hold the rows that went in.
         """
-        written = pq.read_metadata(self._temporary).num_rows
-        if written != self.rows:
-            raise OutputError(f"{self.path} has {written} rows, not {self.rows}; check the disk")
-
-    def publish(self) -> None:
-        """Put the file in place of an earlier one."""
-        with self._temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        os.replace(self._temporary, self.path)
-
-    def discard(self) -> None:
-        """Remove what is not in place."""
-        self._temporary.unlink(missing_ok=True)
+        written = pq.read_metadata(self._path).num_rows
+        if written != self._rows:
+            raise OutputError(f"{self._path} has {written} rows, not {self._rows}; check the disk")
+        sync(self._path)
 
     def _with_bounds(self, rows: pa.Table, box: pa.StructType) -> pa.Table:
-        self.rows += len(rows)
+        self._rows += len(rows)
         bounds = shapely.bounds(shapely.from_wkb(rows[GEOMETRY].to_numpy()))
         known = bounds[~np.isnan(bounds[:, 0])]
         if len(known):
@@ -254,8 +219,8 @@ class GeoParquetCopy:
             BBOX, pa.StructArray.from_arrays(sides, fields=list(box), mask=missing)
         )
 
-    def _described(self) -> dict[str, Any]:
-        """The metadata that makes Parquet GeoParquet."""
+    def _geo_metadata(self) -> dict[str, Any]:
+        """Return the metadata that makes Parquet GeoParquet."""
         column: dict[str, Any] = {
             "encoding": "WKB",
             "geometry_types": [self._layer.geometry],

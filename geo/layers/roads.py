@@ -10,12 +10,12 @@ import geopandas
 import numpy as np
 import shapely
 from numpy.typing import NDArray
-from pyogrio.errors import DataSourceError
 from shapely.geometry import LineString
 from shapely.ops import substring
 
 from geo.errors import InputError
 from geo.grid import Grid
+from geo.imagery.area import read_vectors
 from geo.options import RoadOptions
 
 FloatArray = NDArray[np.float64]
@@ -62,26 +62,19 @@ def read_roads(options: RoadOptions, grid: Grid) -> tuple[Segment, ...]:
 
 def _read(options: RoadOptions, grid: Grid) -> geopandas.GeoDataFrame:
     path = options.path
-    try:
-        roads = geopandas.read_file(path)
-    except (DataSourceError, OSError) as error:
-        raise InputError(
-            f"roads.path={path} cannot be read ({error}); give a line layer"
-        ) from error
+    roads = read_vectors(path, grid.crs, "roads.path")
     wanted = [options.id, options.name, options.width, options.lanes]
     missing = [column for column in wanted if column and column not in roads.columns]
     if missing:
-        has = ", ".join(str(c) for c in roads.columns if c != "geometry")
+        has = ", ".join(str(c) for c in roads.columns if c != roads.geometry.name)
         raise InputError(f"{path} has no column {', '.join(missing)}; it has {has}")
-    if roads.crs is None:
-        raise InputError(f"{path} has no coordinate system; set it, e.g. with ogr2ogr -a_srs")
-    roads = roads[roads.geom_type.isin(["LineString", "MultiLineString"]) & ~roads.is_empty]
+    roads = roads[roads.geom_type.isin(["LineString", "MultiLineString"])]
     if roads.empty:
-        raise InputError(f"{path} holds no lines; give the centerlines of the roads")
+        raise InputError(f"{path} holds no line; give the centerlines of the roads")
     if options.id is not None and roads[options.id].duplicated().any():
         twice = roads[options.id][roads[options.id].duplicated()].iloc[0]
         raise InputError(f"{path} has the id {twice} twice in {options.id}; make it unique")
-    return roads.to_crs(grid.crs.to_wkt())
+    return roads
 
 
 def _text(value: Any) -> str:
@@ -107,7 +100,7 @@ def _width(road: Any, options: RoadOptions) -> float:
 def sections(
     line: LineString, section_m: float | None, unit_m: float
 ) -> list[tuple[LineString, float, float]]:
-    """Parts of a line with their begin and end in meters."""
+    """Cut a line into parts, each with its begin and end in meters."""
     length_m = line.length * unit_m
     if length_m == 0:
         return []
@@ -122,7 +115,7 @@ def sections(
 
 
 @dataclass(frozen=True, eq=False)
-class Located:
+class Locations:
     """Where points lie on the roads, (N,) each.
 
     Attributes:
@@ -149,7 +142,7 @@ class RoadNetwork:
         self._half = np.array([segment.width_m for segment in segments]) / 2 / unit_m
         self._tree = shapely.STRtree(self._lines)
 
-    def locate(self, points: FloatArray) -> Located:
+    def locate(self, points: FloatArray) -> Locations:
         """Find the segment of each point (N, 2) in world coordinates."""
         shapes = shapely.points(points)
         reach = float(self._half.max(initial=0.0))
@@ -162,7 +155,7 @@ class RoadNetwork:
         first = np.flatnonzero(np.diff(at, prepend=-1))
         at, segment, distance = at[first], segment[first], distance[first]
         along, left, direction = self._along(shapes[at], segment, points[at])
-        result = Located(np.full(len(points), -1), *(np.zeros(len(points)) for _ in range(3)))
+        result = Locations(np.full(len(points), -1), *(np.zeros(len(points)) for _ in range(3)))
         result.segment[at] = segment
         result.along_m[at] = along * self._unit_m
         result.across_m[at] = np.where(left, distance, -distance) * self._unit_m
@@ -172,7 +165,7 @@ class RoadNetwork:
     def _along(
         self, shapes: NDArray[np.object_], segment: NDArray[np.int64], points: FloatArray
     ) -> tuple[FloatArray, NDArray[np.bool_], FloatArray]:
-        """Place along the line, whether left of it, and the line's direction there."""
+        """Return the place along the line, whether left of it, and the line's direction there."""
         lines = self._lines[segment]
         along = shapely.line_locate_point(lines, shapes)
         step = 0.5 / self._unit_m

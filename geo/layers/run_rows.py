@@ -1,4 +1,4 @@
-"""Rows of the layer inspected: blocks looked at, then tiles that could not be used."""
+"""Rows of the layers inspected and run: what was looked at, what made the map, its limits."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import geopandas
 import numpy as np
 import pyarrow as pa
 import pyogrio
@@ -17,15 +18,41 @@ from shapely.geometry import MultiPolygon, Polygon
 
 from geo.cracks.parts import InspectedRow
 from geo.grid import Grid
-from geo.imagery.find import TileProblem
+from geo.imagery.headers import TileProblem
 from geo.layers.schema import INSPECTED, RUN
 from geo.options import AssembleOptions, Rules, SeverityOptions
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """Provenance of a run; texts, JSON where the schema says so."""
+
+    model_hash: str = ""
+    config: str = ""
+    inputs: str = ""
+    versions: str = ""
+    started: str = ""
+    finished: str = ""
+
+
+@dataclass(frozen=True)
+class MapTerms:
+    """What the layer run of a finished GeoPackage says to readers of the map."""
+
+    rules: Rules
+    not_claimed: str
+
+    @classmethod
+    def read(cls, package: Path) -> MapTerms:
+        """Read the terms of a finished GeoPackage."""
+        row = pyogrio.read_dataframe(package, layer=RUN.name).iloc[0]
+        return cls(Rules.of_text(row["rules"]), str(row["not_claimed"]))
 
 
 def inspected_rows(
     blocks: Sequence[InspectedRow], problems: Sequence[TileProblem], grid: Grid
 ) -> pa.RecordBatch:
-    """Rows of the blocks by id, then of the tiles left out."""
+    """Return the rows of the blocks by id, then of the tiles left out."""
     rows = [_block_row(row, grid) for row in sorted(blocks, key=lambda row: row.block_id)]
     rows += [_tile_row(problem, grid) for problem in problems]
     return pa.RecordBatch.from_pylist(rows, schema=INSPECTED.arrow())
@@ -55,8 +82,15 @@ def _tile_row(problem: TileProblem, grid: Grid) -> dict[str, Any]:
     }
 
 
+def failures(inspected: geopandas.GeoDataFrame) -> list[tuple[str, str]]:
+    """List what failed of a layer inspected: block, or files without one, and reason."""
+    failed = inspected[inspected["status"].isin(["failed", "partial"])]
+    where = failed["block_id"].fillna(failed["tiles_failed"])
+    return [(str(place), str(why)) for place, why in zip(where, failed["reason"], strict=True)]
+
+
 def _footprint(problem: TileProblem, grid: Grid) -> Polygon | None:
-    """The footprint of a tile left out, in the mosaic's CRS."""
+    """Return the footprint of a tile left out, in the mosaic's CRS."""
     if problem.footprint is None or problem.crs is None:
         return None
     x, y = np.array(problem.footprint.exterior.coords).T
@@ -64,34 +98,8 @@ def _footprint(problem: TileProblem, grid: Grid) -> Polygon | None:
     return Polygon(warped) if np.isfinite(warped).all() else None
 
 
-# ==== geo.layers.run_rows: The layer run: what made a file, and what it does not claim.
-
-
-def not_claimed(severity: SeverityOptions) -> str:
-    """What must not be read into a map that was made with these limits."""
-    return (
-        "No pavement condition index: one of the 19 distresses of ASTM D6433 is mapped. "
-        "Sealed cracks, joints and shadows may be confused with cracks. "
-        f"Widths below {severity.reliable_px:g} pixels, and severities from pixels above "
-        f"{severity.max_gsd_mm:g} mm, are not measured. "
-        "Areas without imagery were not looked at (layer inspected)."
-    )
-
-
-@dataclass(frozen=True)
-class RunRecord:
-    """Provenance of a run; texts, JSON where the schema says so."""
-
-    model_hash: str = ""
-    config: str = ""
-    inputs: str = ""
-    versions: str = ""
-    started: str = ""
-    finished: str = ""
-
-
 def run_rows(run: RunRecord, options: AssembleOptions) -> pa.RecordBatch:
-    """The one row of the layer run."""
+    """Return the one row of the layer run."""
     row = {
         "run_id": options.run_id,
         "model": options.model,
@@ -107,15 +115,12 @@ def run_rows(run: RunRecord, options: AssembleOptions) -> pa.RecordBatch:
     return pa.RecordBatch.from_pylist([row], schema=RUN.arrow())
 
 
-@dataclass(frozen=True)
-class MapTerms:
-    """What the layer run of a finished GeoPackage says to readers of the map."""
-
-    rules: Rules
-    not_claimed: str
-
-    @classmethod
-    def read(cls, package: Path) -> MapTerms:
-        """The terms of a finished GeoPackage."""
-        row = pyogrio.read_dataframe(package, layer=RUN.name).iloc[0]
-        return cls(Rules.of_text(row["rules"]), str(row["not_claimed"]))
+def not_claimed(severity: SeverityOptions) -> str:
+    """Say what must not be read into a map that was made with these limits."""
+    return (
+        "No pavement condition index: one of the 19 distresses of ASTM D6433 is mapped. "
+        "Sealed cracks, joints and shadows may be confused with cracks. "
+        f"Widths below {severity.reliable_px:g} pixels, and severities from pixels above "
+        f"{severity.max_gsd_mm:g} mm, are not measured. "
+        "Areas without imagery were not looked at (layer inspected)."
+    )

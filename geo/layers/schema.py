@@ -1,6 +1,7 @@
 """Every column of every output layer, once: name, type, unit, meaning.
 
-The writer takes its types from here and README its table, so the two cannot differ.
+The writer takes its types from here and README its table, so the two cannot differ. A new column is
+added here and filled where the rows of its layer are made; without that, writing fails.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Column:
     meaning: str
 
     @property
-    def described(self) -> str:
+    def description(self) -> str:
         """The meaning with its unit."""
         return f"{self.meaning} ({self.unit})" if self.unit else self.meaning
 
@@ -55,7 +56,7 @@ class Layer:
         return self.geometry != "none"
 
     def arrow(self) -> pa.Schema:
-        """Arrow schema of the layer, the geometry as WKB at the end."""
+        """Return the Arrow schema of the layer, the geometry as WKB at the end."""
         fields = [pa.field(column.name, _ARROW[column.type]) for column in self.columns]
         if self.is_spatial:
             wkb = {"ARROW:extension:name": "geoarrow.wkb"}
@@ -83,7 +84,12 @@ CRACK = Layer(
         Column("severity_ltpp", "text", "", "LTPP by mean width: low, moderate, high"),
         Column("confidence", "real", "0-1", "mean crack probability over the crack's pixels"),
         Column("gsd_mm", "real", "mm", "coarsest pixels that it was seen in, at least the map's"),
-        Column("width_reliable", "boolean", "", "mean width >= 3 gsd_mm, and gsd_mm <= 5"),
+        Column(
+            "width_reliable",
+            "boolean",
+            "",
+            "mean width >= severity.reliable_px pixels of <= .max_gsd_mm",
+        ),
         Column("touches_nodata", "boolean", "", "may go on where there is no imagery"),
         Column("segment_id", "text", "", "road segment with most of its pixels; empty if none"),
         Column("survey_date", "date", "", "day of the survey, as configured"),
@@ -136,9 +142,17 @@ ROAD_SEGMENT = Layer(
         Column("unknown_m", "real", "m", "crack length too short for a type"),
         Column("width_p95_mm", "real", "mm", "mean crack width exceeded on 5 % of the length"),
         Column(
-            "rank", "integer", "", "1 = worst, by zeb_cell_pct, density, id; empty if < 50 % seen"
+            "rank",
+            "integer",
+            "",
+            "1 = worst, by zeb_cell_pct, density, id; empty if seen too little",
         ),
-        Column("priority", "text", "", "high, medium or low by zeb_cell_pct; empty if unranked"),
+        Column(
+            "priority",
+            "text",
+            "",
+            "high, medium or low by zeb_cell_pct; empty if unranked",
+        ),
     ),
 )
 

@@ -1,8 +1,4 @@
-"""QGIS styles kept in the GeoPackage, so that its layers open styled.
-
-Colors can be told apart with any color vision (`geo.layers.style`), and lines have a dark casing to be
-read over imagery.
-"""
+"""How the layers look: every color and class label, and the QGIS styles in the GeoPackage."""
 
 from __future__ import annotations
 
@@ -17,7 +13,82 @@ from geo.layers.classes import NOT_MEASURABLE
 from geo.layers.schema import CENTERLINE, CRACK, GEOMETRY, INSPECTED, ROAD_SEGMENT, Layer
 from geo.options import Rules, SegmentOptions, SeverityOptions
 
-CASING = "30,30,30,255"
+VERMILION, ORANGE, YELLOW = "#d55e00", "#e69f00", "#f0e442"
+SKY, BLUE, GREEN, PURPLE = "#56b4e9", "#0072b2", "#009e73", "#cc79a7"
+GRAY = "#a0a0a0"
+"""Categories: the colors of Okabe and Ito, which can be told apart with any color vision."""
+
+WIDTH_RAMP = ("#fde725", "#5ec962", "#21918c", "#440154")
+"""Grades, narrow to wide: viridis, for the same reason."""
+
+CASING = "#1e1e1e"
+"""Border of every line and area, by which it is read over imagery."""
+
+OVERVIEW_CRACK, OVERVIEW_CASING, OVERVIEW_BLANK = "#ffb000", "#000000", "#ececec"
+"""The overview picture: orange in black is told from gray pavement and white paint by every kind
+of sight; where there is no imagery it is light gray."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One class: its value in the layer ("" for any other), a label, a color "#rrggbb"."""
+
+    key: str
+    label: str
+    color: str
+
+
+STATUS = (
+    Entry("inspected", "inspected", GREEN),
+    Entry("partial", "partly failed", ORANGE),
+    Entry("nodata", "no imagery", GRAY),
+    Entry("failed", "failed", VERMILION),
+)
+
+
+def severity_legend(options: SeverityOptions) -> tuple[Entry, ...]:
+    """Return the classes of `severity_d6433`, with the limits by which they were told.
+
+    >>> [entry.label for entry in severity_legend(SeverityOptions())][:2]
+    ['high (> 75 mm)', 'medium (10 - 75 mm)']
+    """
+    low, medium = options.d6433_mm
+    return (
+        Entry("high", f"high (> {medium:g} mm)", VERMILION),
+        Entry("medium", f"medium ({low:g} - {medium:g} mm)", ORANGE),
+        Entry("low", f"low (< {low:g} mm)", SKY),
+        Entry(NOT_MEASURABLE, "detected, width not measurable", PURPLE),
+    )
+
+
+def condition_legend(options: SegmentOptions) -> tuple[Entry, ...]:
+    """Return the classes of `priority`, with the limits of `zeb_cell_pct`.
+
+    >>> [entry.label for entry in condition_legend(SegmentOptions())][:2]
+    ['poor (> 20 %)', 'fair (5 - 20 %)']
+    """
+    medium, high = options.medium_pct, options.high_pct
+    return (
+        Entry("high", f"poor (> {high:g} %)", VERMILION),
+        Entry("medium", f"fair ({medium:g} - {high:g} %)", YELLOW),
+        Entry("low", f"good (< {medium:g} %)", BLUE),
+        Entry("", f"seen too little (< {options.min_coverage_pct:g} %)", GRAY),
+    )
+
+
+_WIDTH_GRADES: tuple[tuple[str, str, float], ...] = (
+    ('"width_mean_mm" < 5', "below 5 mm", 0.4),
+    ('"width_mean_mm" >= 5 AND "width_mean_mm" < 10', "5 - 10 mm", 0.6),
+    ('"width_mean_mm" >= 10 AND "width_mean_mm" < 20', "10 - 20 mm", 0.9),
+    ('"width_mean_mm" >= 20', "20 mm and wider", 1.3),
+)
+
+_STATUS_LOOKS = {"inspected": (40, 0.2), "partial": (110, 0.4), "nodata": (90, 0.2)}
+
+_FAILED_LOOK = (140, 0.6)
+"""Opacity of the filling (0-255) and width of the outline (mm)."""
+
+OPAQUE = 255
 
 _TABLE = """
 CREATE TABLE layer_styles (
@@ -52,36 +123,33 @@ class Style:
     rules: tuple[Rule, ...]
 
 
-_WIDTH_GRADES: tuple[tuple[str, str, str, float], ...] = (
-    ('"width_mean_mm" < 5', "below 5 mm", "253,231,37,255", 0.4),
-    ('"width_mean_mm" >= 5 AND "width_mean_mm" < 10', "5 - 10 mm", "94,201,98,255", 0.6),
-    ('"width_mean_mm" >= 10 AND "width_mean_mm" < 20', "10 - 20 mm", "33,145,140,255", 0.9),
-    ('"width_mean_mm" >= 20', "20 mm and wider", "68,1,84,255", 1.3),
-)
-
-_STATUS_LOOKS = {"inspected": (40, 0.2), "partial": (110, 0.4), "nodata": (90, 0.2)}
-_FAILED_LOOK = (140, 0.6)
-"""Opacity of the filling (0-255) and width of the outline (mm)."""
-
-
 def styles(rules: Rules) -> tuple[Style, ...]:
-    """The styles of all layers; their legends name the limits that the map was made with."""
+    """Return the styles of all layers; their legends name the limits that the map was made with."""
     severity = [
-        Rule(_severity(entry), entry.label, _rgba(entry, 230), 0.3)
+        Rule(_severity(entry), entry.label, _rgba(entry.color, 230), 0.3)
         for entry in severity_legend(rules.severity)
     ]
     condition = [
-        Rule(_graded(entry, rules.segments), entry.label, _rgba(entry, 255), 2 if entry.key else 1)
+        Rule(
+            _condition_filter(entry, rules.segments),
+            entry.label,
+            _rgba(entry.color, OPAQUE),
+            2 if entry.key else 1,
+        )
         for entry in condition_legend(rules.segments)
+    ]
+    widths = [
+        Rule(bounds, label, _rgba(color, OPAQUE), size_mm)
+        for (bounds, label, size_mm), color in zip(_WIDTH_GRADES, WIDTH_RAMP, strict=True)
     ]
     status = []
     for entry in STATUS:
         opacity, outline = _STATUS_LOOKS.get(entry.key, _FAILED_LOOK)
-        color = _rgba(entry, opacity)
+        color = _rgba(entry.color, opacity)
         status.append(Rule(_equals("status", entry), entry.label, color, outline))
     return (
         Style(CRACK, "severity", tuple(severity)),
-        Style(CENTERLINE, "width", tuple(Rule(*grade) for grade in _WIDTH_GRADES)),
+        Style(CENTERLINE, "width", tuple(widths)),
         Style(ROAD_SEGMENT, "condition", tuple(condition)),
         Style(INSPECTED, "status", tuple(status)),
     )
@@ -95,8 +163,8 @@ def _equals(column: str, entry: Entry) -> str:
     return f"\"{column}\" = '{entry.key}'"
 
 
-def _graded(entry: Entry, limits: SegmentOptions) -> str:
-    """The segments of a priority, by the share of cells that it comes from."""
+def _condition_filter(entry: Entry, limits: SegmentOptions) -> str:
+    """Return the filter of a priority's segments, by the share of cells that it comes from."""
     medium, high = f"{limits.medium_pct:g}", f"{limits.high_pct:g}"
     grade = {
         "high": f'"zeb_cell_pct" > {high}',
@@ -106,9 +174,14 @@ def _graded(entry: Entry, limits: SegmentOptions) -> str:
     return f'{grade} AND "rank" IS NOT NULL' if grade else "ELSE"
 
 
-def _rgba(entry: Entry, opacity: int) -> str:
-    red, green, blue = bytes.fromhex(entry.color.removeprefix("#"))
-    return f"{red},{green},{blue},{opacity}"
+def rgb(color: str) -> tuple[int, int, int]:
+    """Return red, green and blue (0-255) of a color "#rrggbb"."""
+    red, green, blue = bytes.fromhex(color.removeprefix("#"))
+    return red, green, blue
+
+
+def _rgba(color: str, opacity: int) -> str:
+    return ",".join(map(str, (*rgb(color), opacity)))
 
 
 def add_styles(package: Path, layers: Sequence[Layer], rules: Rules) -> None:
@@ -129,7 +202,7 @@ def add_styles(package: Path, layers: Sequence[Layer], rules: Rules) -> None:
 
 
 def qml(style: Style) -> str:
-    """The style as QGIS's own document: one rule and one symbol per look."""
+    """Write a style as QGIS's own document: one rule and one symbol per look."""
     symbol = _fill if style.layer.geometry == "MultiPolygon" else _line
     rules = "".join(
         f"<rule key={quoteattr(str(k))} symbol={quoteattr(str(k))} "
@@ -150,7 +223,7 @@ def _fill(key: int, rule: Rule) -> str:
     options = {
         "color": rule.color,
         "style": "solid",
-        "outline_color": CASING,
+        "outline_color": _rgba(CASING, OPAQUE),
         "outline_style": "solid",
         "outline_width": f"{rule.size_mm}",
         "outline_width_unit": "MM",
@@ -159,7 +232,7 @@ def _fill(key: int, rule: Rule) -> str:
 
 
 def _line(key: int, rule: Rule) -> str:
-    casing = {"line_color": CASING, "line_width": f"{rule.size_mm + 0.5:g}"}
+    casing = {"line_color": _rgba(CASING, OPAQUE), "line_width": f"{rule.size_mm + 0.5:g}"}
     core = {"line_color": rule.color, "line_width": f"{rule.size_mm:g}"}
     both = {"line_style": "solid", "line_width_unit": "MM", "capstyle": "round"}
     layers = (_layer("SimpleLine", part | both) for part in (casing, core))
@@ -178,53 +251,3 @@ def _layer(kind: str, options: dict[str, str]) -> str:
 
 def _symbol(key: int, kind: str, layers: str) -> str:
     return f'<symbol name="{key}" type="{kind}" alpha="1" clip_to_extent="1">{layers}</symbol>'
-
-
-# ==== geo.layers.style: Classes of the map with their colors and labels: one legend for QGIS, the page and the report. Colors are from the scales of Okabe and Ito (categories) and of viridis (grades): they can be told apart with any color vision.
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One class: its value in the layer ("" for any other), a label, a color "#rrggbb"."""
-
-    key: str
-    label: str
-    color: str
-
-
-STATUS = (
-    Entry("inspected", "inspected", "#009e73"),
-    Entry("partial", "partly failed", "#e69f00"),
-    Entry("nodata", "no imagery", "#a0a0a0"),
-    Entry("failed", "failed", "#d55e00"),
-)
-
-
-def severity_legend(options: SeverityOptions) -> tuple[Entry, ...]:
-    """Classes of `severity_d6433`, with the limits by which they were told.
-
-    >>> [entry.label for entry in severity_legend(SeverityOptions())][:2]
-    ['high (> 75 mm)', 'medium (10 - 75 mm)']
-    """
-    low, medium = options.d6433_mm
-    return (
-        Entry("high", f"high (> {medium:g} mm)", "#d55e00"),
-        Entry("medium", f"medium ({low:g} - {medium:g} mm)", "#e69f00"),
-        Entry("low", f"low (< {low:g} mm)", "#56b4e9"),
-        Entry(NOT_MEASURABLE, "detected, width not measurable", "#cc79a7"),
-    )
-
-
-def condition_legend(options: SegmentOptions) -> tuple[Entry, ...]:
-    """Classes of `priority`, with the limits of `zeb_cell_pct`.
-
-    >>> [entry.label for entry in condition_legend(SegmentOptions())][:2]
-    ['poor (> 20 %)', 'fair (5 - 20 %)']
-    """
-    medium, high = options.medium_pct, options.high_pct
-    return (
-        Entry("high", f"poor (> {high:g} %)", "#d55e00"),
-        Entry("medium", f"fair ({medium:g} - {high:g} %)", "#f0e442"),
-        Entry("low", f"good (< {medium:g} %)", "#0072b2"),
-        Entry("", f"seen too little (< {options.min_coverage_pct:g} %)", "#a0a0a0"),
-    )

@@ -1,30 +1,82 @@
-"""map.html: one self-contained page that opens by double click and asks no server."""
+"""map.html: one self-contained page that opens by double click and asks no server.
+
+It shows segments, cracks and coverage. Attributes are plain JSON values by column. Geometries are
+whole numbers, each vertex as its step from the one before: nested lists of degrees take a browser
+seconds to read and to project, a flat list of small numbers in the projection of the screen takes
+it a few hundredths.
+"""
 
 from __future__ import annotations
 
 import base64
 import json
-import os
+import math
 import re
+from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import geopandas
 import numpy as np
+import pandas as pd
+import pyogrio
+import shapely
+from rasterio.crs import CRS
 from rasterio.transform import array_bounds
-from rasterio.warp import Resampling, calculate_default_transform, reproject
+from rasterio.warp import Resampling, calculate_default_transform, reproject, transform_bounds
 
-from geo.errors import OutputError
+from geo.files import write_text
 from geo.imagery.overview import Overview
-from geo.page.map_data import SCREEN_CRS, MapOptions, bounds_in_degrees, map_data
-from geo.page.preview import encoded
+from geo.layers.run_rows import MapTerms, failures
+from geo.layers.schema import CENTERLINE, CRACK, INSPECTED, ROAD_SEGMENT, Layer
+from geo.layers.style import STATUS, condition_legend, severity_legend
+from geo.options import Rules
+from geo.page.preview import encode_picture
+
+DEGREES = "EPSG:4326"
+
+SCREEN_CRS = "EPSG:3857"
+"""What web maps draw in; nothing is measured in it."""
+
+STEPS_PER_M = 1000
+"""Units of a meter of the screen's projection: below half a pixel at any zoom of the page."""
+
+FEW_VALUES = 0.1
+"""Columns of text with fewer different values per row are stored as numbers of a list."""
+
+TABLE_ROWS = 500
+"""Longest table beside the map."""
+
+MAX_CRACKS = 100_000
+"""Cracks that a page draws: more make a browser slow."""
+
+MAX_IMAGE_BYTES = 8_000_000
+"""Larger imagery is left out of a page."""
 
 IMAGE_QUALITY = 75
 """Of the WebP imagery, percent."""
 
+WORST_FIRST = ("high", "medium", "low")
+"""Severities in which cracks are drawn and listed, any others after them."""
+
+CRACK_COLUMNS = (
+    "crack_id",
+    "length_m",
+    "width_mean_mm",
+    "width_max_mm",
+    "area_m2",
+    "type",
+    "severity_d6433",
+    "severity_ltpp",
+    "confidence",
+    "width_reliable",
+    "segment_id",
+)
+
 
 def write_map(
-    package: Path, out: Path, backdrop: Overview | None = None, options: MapOptions | None = None
+    package: Path, out: Path, backdrop: Overview | None = None, *, max_cracks: int = MAX_CRACKS
 ) -> None:
     """Write map.html from a finished GeoPackage.
 
@@ -32,21 +84,15 @@ def write_map(
         package: the GeoPackage.
         out: the page.
         backdrop: reduced imagery for the background; None leaves it out.
-        options: bounds of the page.
+        max_cracks: the worst ones (by severity, then length) are drawn, if there are more.
 
     Raises:
         OutputError: the page cannot be written.
     """
-    chosen = options or MapOptions()
-    data = map_data(package, chosen)
+    data = map_data(package, max_cracks)
     if backdrop is not None:
-        data["image"] = _image(backdrop, chosen.max_image_bytes)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(page(data), encoding="utf-8")
-        os.replace(temporary, out)
-    except OSError as error:
-        raise OutputError(f"{out} could not be written ({error}); check the folder") from error
+        data["image"] = _image(backdrop)
+    write_text(out, page(data))
 
 
 def page(data: dict[str, Any]) -> str:
@@ -67,8 +113,8 @@ def _static(name: str) -> str:
     return files("geo.page").joinpath("static", name).read_text(encoding="utf-8")
 
 
-def _image(overview: Overview, max_bytes: int) -> dict[str, Any] | None:
-    """The imagery brought to the screen's projection, or None if it is too large for a page."""
+def _image(overview: Overview) -> dict[str, Any] | None:
+    """Bring imagery to the screen's projection; None if it is too large for a page."""
     rgba = np.dstack((overview.image, overview.valid * np.uint8(255))).transpose(2, 0, 1)
     grid = overview.grid
     rows, cols = grid.shape
@@ -86,9 +132,160 @@ def _image(overview: Overview, max_bytes: int) -> dict[str, Any] | None:
         dst_crs=SCREEN_CRS,
         resampling=Resampling.bilinear,
     )
-    picture = encoded(warped, "WEBP", QUALITY=IMAGE_QUALITY)
-    if len(picture) > max_bytes:
+    picture = encode_picture(warped, "WEBP", QUALITY=IMAGE_QUALITY)
+    if len(picture) > MAX_IMAGE_BYTES:
         return None
     url = "data:image/webp;base64," + base64.b64encode(picture).decode("ascii")
     bounds = bounds_in_degrees(SCREEN_CRS, *array_bounds(height, width, transform))
     return {"url": url, "bounds": bounds}
+
+
+_NOTHING: dict[str, Any] = {
+    "columns": [],
+    "shapes": {"parts": [], "points": [], "steps": []},
+    "ranked": [],
+}
+
+
+def map_data(package: Path, max_cracks: int) -> dict[str, Any]:
+    """Collect a finished GeoPackage for the page."""
+    names = {str(name) for name, _ in pyogrio.list_layers(package)}
+    cracks, total = _cracks(package, max_cracks)
+    segments = _NOTHING
+    if ROAD_SEGMENT.name in names:
+        found = geopandas.read_file(package, layer=ROAD_SEGMENT.name)
+        segments = records(found, ROAD_SEGMENT, _by_rank(found))
+    inspected = geopandas.read_file(package, layer=INSPECTED.name)
+    placed = inspected[inspected.geometry.notna()]
+    summary = f"{len(total)} cracks, {float(total['length_m'].sum()):.1f} m. {_blocks(inspected)}"
+    worst = f" The worst {len(cracks)} cracks are drawn, by severity and length."
+    shown = worst if len(cracks) < len(total) else ""
+    terms = MapTerms.read(package)
+    return {
+        "summary": summary + shown,
+        "note": terms.not_claimed,
+        "legend": legend(terms.rules),
+        "failures": failures(inspected)[:TABLE_ROWS],
+        "bounds": _bounds(placed),
+        "image": None,
+        "cracks": records(cracks, CRACK, list(range(min(len(cracks), TABLE_ROWS)))),
+        "segments": segments,
+        "inspected": records(placed, INSPECTED, []),
+    }
+
+
+def legend(rules: Rules) -> dict[str, list[dict[str, str]]]:
+    """Return the keys, labels and colors of what the page draws."""
+    legends = {
+        "condition": condition_legend(rules.segments),
+        "severity": severity_legend(rules.severity),
+        "status": STATUS,
+    }
+    return {what: [asdict(entry) for entry in entries] for what, entries in legends.items()}
+
+
+def _cracks(package: Path, most: int) -> tuple[geopandas.GeoDataFrame, pd.DataFrame]:
+    """Read the worst cracks with their centerlines, and the table of all."""
+    table = pyogrio.read_dataframe(
+        package, layer=CRACK.name, columns=list(CRACK_COLUMNS), read_geometry=False
+    )
+    grade = table["severity_d6433"].map({name: k for k, name in enumerate(WORST_FIRST)})
+    ranked = table.assign(grade=grade.fillna(len(WORST_FIRST)))
+    by = ["grade", "length_m", "crack_id"]
+    chosen = ranked.sort_values(by, ascending=[True, False, True]).head(most)
+    lines = pyogrio.read_dataframe(package, layer=CENTERLINE.name, columns=["crack_id"])
+    place = pd.Index(chosen["crack_id"]).get_indexer(lines["crack_id"])
+    drawn = np.flatnonzero(place >= 0)
+    by_crack = drawn[np.argsort(place[drawn], kind="stable")]
+    shapes = shapely.multilinestrings(lines.geometry.to_numpy()[by_crack], indices=place[by_crack])
+    worst = chosen[list(CRACK_COLUMNS)]
+    return geopandas.GeoDataFrame(worst, geometry=shapes, crs=lines.crs), table
+
+
+def _by_rank(segments: geopandas.GeoDataFrame) -> list[int]:
+    """Return the rows of ranked segments, worst first."""
+    ranked = segments["rank"].reset_index(drop=True).dropna().sort_values()
+    return [int(place) for place in ranked.index[:TABLE_ROWS]]
+
+
+def _blocks(inspected: geopandas.GeoDataFrame) -> str:
+    blocks = int(inspected["block_id"].notna().sum())
+    failed = int(inspected["status"].isin(["failed", "partial"]).sum())
+    if not failed:
+        return f"Nothing failed in {blocks} {'block' if blocks == 1 else 'blocks'}."
+    return f"Failed, wholly or in part: {failed} of {blocks} blocks and files."
+
+
+def records(frame: geopandas.GeoDataFrame, layer: Layer, ranked: list[int]) -> dict[str, Any]:
+    """Return attributes by column, shapes, and the rows of the table, worst first."""
+    meanings = {column.name: column.description for column in layer.columns}
+    names = [str(column) for column in frame.columns if column != frame.geometry.name]
+    return {
+        "columns": [{"name": n, "meaning": meanings[n]} | _values(frame[n]) for n in names],
+        "shapes": encode_shapes(frame.geometry),
+        "ranked": ranked,
+    }
+
+
+def _values(column: pd.Series) -> dict[str, list[Any]]:
+    """Return a column's values, or codes into its levels where few texts occur often."""
+    plain = [_plain(value) for value in column]
+    if not isinstance(next(filter(None, plain), None), str):
+        return {"values": plain}
+    levels = {text: code for code, text in enumerate(dict.fromkeys(plain))}
+    if len(levels) > max(1, FEW_VALUES * len(plain)):
+        return {"values": plain}
+    return {"levels": list(levels), "codes": [levels[text] for text in plain]}
+
+
+def _plain(value: Any) -> Any:
+    if value is None or value is pd.NaT or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    if isinstance(value, int | np.integer):
+        return int(value)
+    if isinstance(value, float | np.floating):
+        return float(f"{value:.6g}")
+    return str(value)
+
+
+def encode_shapes(shapes: geopandas.GeoSeries) -> dict[str, list[int]]:
+    """Encode lines, or the outer rings of polygons, for `geo/page/static/shapes.js`.
+
+    Args:
+        shapes: N (Multi)LineStrings or (Multi)Polygons with a CRS.
+
+    Returns:
+        parts: (N,) number of lines of each; points: vertices of each line; steps: x and y of each
+        vertex minus those of the one before it, of whatever line, in STEPS_PER_M.
+
+    >>> street = shapely.LineString([(0, 0), (0.002, 0.003)])
+    >>> encode_shapes(geopandas.GeoSeries([street], crs=SCREEN_CRS))
+    {'parts': [1], 'points': [2], 'steps': [0, 0, 2, 3]}
+    """
+    screen = shapes.to_crs(SCREEN_CRS).to_numpy()
+    parts, owner = shapely.get_parts(screen, return_index=True)
+    areas = shapely.get_type_id(parts) == shapely.GeometryType.POLYGON
+    parts[areas] = shapely.get_exterior_ring(parts[areas])
+    vertices, line = shapely.get_coordinates(parts, return_index=True)
+    places = np.rint(vertices * STEPS_PER_M).astype(np.int64)
+    return {
+        "parts": np.bincount(owner, minlength=len(screen)).tolist(),
+        "points": np.bincount(line, minlength=len(parts)).tolist(),
+        "steps": np.diff(places, axis=0, prepend=0).ravel().tolist(),
+    }
+
+
+def _bounds(placed: geopandas.GeoDataFrame) -> list[list[float]]:
+    if placed.empty:
+        return [[0.0, 0.0], [1.0, 1.0]]
+    return bounds_in_degrees(placed.crs.to_wkt(), *placed.total_bounds)
+
+
+def bounds_in_degrees(
+    crs: CRS | str, left: float, bottom: float, right: float, top: float
+) -> list[list[float]]:
+    """Return the southwestern and northeastern corner, latitude before longitude."""
+    west, south, east, north = transform_bounds(crs, DEGREES, left, bottom, right, top)
+    return [[south, west], [north, east]]

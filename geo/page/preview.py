@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +15,11 @@ from rasterio.features import rasterize
 from rasterio.io import MemoryFile
 from scipy.ndimage import binary_dilation
 
-from geo.errors import OutputError
+from geo.files import output_errors, whole_file
 from geo.grid import Grid
 from geo.imagery.overview import Overview
 from geo.layers.schema import CRACK, GEOMETRY
+from geo.layers.style import OVERVIEW_BLANK, OVERVIEW_CASING, OVERVIEW_CRACK, rgb
 
 OVERVIEW_PX = 2000
 """Longest side of the picture."""
@@ -31,11 +30,6 @@ LINE_SHARE = 0.001
 FEATURES_AT_ONCE = 20_000
 """Cracks drawn from memory at a time."""
 
-BACKGROUND = (236, 236, 236)
-CRACK_COLOR = (255, 176, 0)
-CASING_COLOR = (0, 0, 0)
-"""Orange in a black casing: told from gray pavement and white paint by every kind of sight."""
-
 
 def draw_overview(overview: Overview, package: Path, out: Path) -> None:
     """Write ``overview.png``: reduced imagery with the layer crack of a GeoPackage over it.
@@ -45,16 +39,18 @@ def draw_overview(overview: Overview, package: Path, out: Path) -> None:
     Raises:
         OutputError: the picture cannot be written.
     """
-    image = np.where(overview.valid[..., None], overview.image, np.array(BACKGROUND, np.uint8))
+    image = np.where(
+        overview.valid[..., None], overview.image, np.array(rgb(OVERVIEW_BLANK), np.uint8)
+    )
     radius = max(1, round(max(image.shape[:2]) * LINE_SHARE / 2))
-    line = _thickened(_burned(package, overview.grid), radius)
-    image[_thickened(line, 1) & ~line] = CASING_COLOR
-    image[line] = CRACK_COLOR
+    line = _thicken(_burn(package, overview.grid), radius)
+    image[_thicken(line, 1) & ~line] = rgb(OVERVIEW_CASING)
+    image[line] = rgb(OVERVIEW_CRACK)
     _write_png(out, image)
 
 
-def _burned(package: Path, grid: Grid) -> NDArray[np.bool_]:
-    """Pixels of the reduced grid that a crack touches."""
+def _burn(package: Path, grid: Grid) -> NDArray[np.bool_]:
+    """Mark the pixels of the reduced grid that a crack touches."""
     burned = np.zeros(grid.shape, np.uint8)
     for outlines in _outlines(package):
         in_pixels = shapely.transform(outlines, grid.to_pixel)
@@ -62,14 +58,14 @@ def _burned(package: Path, grid: Grid) -> NDArray[np.bool_]:
     return burned.astype(bool)
 
 
-def _thickened(marked: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
+def _thicken(marked: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
     """Mark every pixel within ``radius`` of a marked one."""
     y, x = np.ogrid[-radius : radius + 1, -radius : radius + 1]
     return np.asarray(binary_dilation(marked, x * x + y * y <= radius * radius + 1))
 
 
 def _outlines(package: Path) -> Iterator[NDArray[np.object_]]:
-    """Geometries of the layer crack, a bounded number at a time."""
+    """Yield the geometries of the layer crack, a bounded number at a time."""
     with pyogrio.open_arrow(
         package, layer=CRACK.name, columns=[], batch_size=FEATURES_AT_ONCE, use_pyarrow=True
     ) as (_, reader):
@@ -78,18 +74,11 @@ def _outlines(package: Path) -> Iterator[NDArray[np.object_]]:
 
 
 def _write_png(out: Path, image: NDArray[np.uint8]) -> None:
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(encoded(image.transpose(2, 0, 1), "PNG"))
-        os.replace(temporary, out)
-    except OSError as error:
-        raise OutputError(f"{out} could not be written ({error}); check the folder") from error
-    finally:
-        with suppress(FileNotFoundError, NotADirectoryError):
-            temporary.unlink()
+    with output_errors(out), whole_file(out) as temporary:
+        temporary.write_bytes(encode_picture(image.transpose(2, 0, 1), "PNG"))
 
 
-def encoded(bands: NDArray[np.uint8], driver: str, **options: int) -> bytes:
+def encode_picture(bands: NDArray[np.uint8], driver: str, **options: int) -> bytes:
     """Encode a picture (bands, H, W) as a file of GDAL's driver."""
     count, height, width = bands.shape
     profile = {"driver": driver, "height": height, "width": width, "count": count} | options

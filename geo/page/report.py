@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,9 +10,9 @@ import geopandas
 import pandas as pd
 import pyogrio
 
-from geo.errors import OutputError
+from geo.files import write_text
 from geo.layers.classes import fine_enough
-from geo.layers.run_rows import MapTerms
+from geo.layers.run_rows import MapTerms, failures
 from geo.layers.schema import CRACK, INSPECTED, ROAD_SEGMENT
 from geo.layers.style import severity_legend
 from geo.options import Rules, SeverityOptions
@@ -95,7 +94,7 @@ def summarize(package: Path) -> MapReport:
         blocks=len(blocks),
         inspected_m2=float(seen_m2.sum()) * unit_m**2,
         streets=_streets(package) if ROAD_SEGMENT.name in layers else (),
-        failures=_failures(inspected),
+        failures=tuple(Failure(*pair) for pair in failures(inspected)),
         not_claimed=terms.not_claimed,
     )
 
@@ -107,13 +106,13 @@ def write_report(package: Path, markdown: Path, as_json: Path) -> MapReport:
         OutputError: a file cannot be written.
     """
     report = summarize(package)
-    _write(markdown, render(report))
-    _write(as_json, json.dumps(asdict(report), indent=2, ensure_ascii=False) + "\n")
+    write_text(markdown, render(report))
+    write_text(as_json, json.dumps(asdict(report), indent=2, ensure_ascii=False) + "\n")
     return report
 
 
 def render(report: MapReport) -> str:
-    """The report as Markdown."""
+    """Write the report as Markdown."""
     lines = [f"# Crack map {_cell(report.package)}", "", *_totals(report), ""]
     classes = {entry.key: entry.label for entry in severity_legend(report.rules.severity)}
     by_class = {classes.get(k, k): length for k, length in report.length_by_severity.items()}
@@ -128,7 +127,7 @@ def render(report: MapReport) -> str:
 
 
 def _measurable(report: MapReport) -> str:
-    """Which widths can be measured at the pixel size of the map."""
+    """Say which widths can be measured at the pixel size of the map."""
     if report.gsd_mm is None:
         return "Nothing was seen, so nothing is measured."
     width = report.smallest_reliable_width_mm
@@ -157,7 +156,7 @@ def _pixels(report: MapReport) -> str:
 
 def _lengths(title: str, lengths: dict[str, float]) -> list[str]:
     if not lengths:
-        return [f"No crack was found, so there is no {title}."]
+        return [f"No crack was found: no {title}."]
     rows = [f"| {name} | {length:.1f} |" for name, length in lengths.items()]
     return [f"| {title} | m |", "|---|---|", *rows]
 
@@ -182,7 +181,7 @@ def _failure_lines(failures: tuple[Failure, ...]) -> list[str]:
 
 
 def _cell(text: str) -> str:
-    """Text that cannot break a table or become markup."""
+    """Make text that cannot break a table or become markup."""
     return text.replace("\n", " ").replace("|", "\\|").replace("<", "&lt;")
 
 
@@ -224,21 +223,3 @@ def _street(name: str, group: pd.DataFrame) -> Street:
         worst_segment=None if ranked.empty else str(ranked["segment_id"].iloc[0]),
         worst_zeb_cell_pct=None if ranked.empty else float(ranked["zeb_cell_pct"].iloc[0]),
     )
-
-
-def _failures(inspected: geopandas.GeoDataFrame) -> tuple[Failure, ...]:
-    failed = inspected[inspected["status"].isin(["failed", "partial"])]
-    where = failed["block_id"].fillna(failed["tiles_failed"])
-    return tuple(
-        Failure(str(place), str(reason))
-        for place, reason in zip(where, failed["reason"], strict=True)
-    )
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OutputError(f"{path} could not be written ({error}); check the folder") from error

@@ -19,7 +19,9 @@ from typing import Any
 from geo.errors import InputError, OutputError
 from geo.files import folder_of_parts, remove_leftovers
 from geo.imagery.overview import blank_backdrop, read_backdrop
-from geo.layers.assemble import AssembleOptions, AssembleReport, RunRecord, assemble
+from geo.layers.assemble import AssembleReport, assemble
+from geo.layers.run_rows import RunRecord
+from geo.options import AssembleOptions
 from geo.page.preview import OVERVIEW_PX
 from geo.page.report import MapReport
 from jobs.assemble.job import AssembleJob

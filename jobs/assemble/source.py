@@ -16,7 +16,7 @@ from affine import Affine
 from rasterio.crs import CRS
 
 from geo.cracks.parts import InspectedRow, read_part, write_part
-from geo.cracks.pieces import vectorized
+from geo.cracks.pieces import block_pieces
 from geo.errors import InputError
 from geo.grid import Grid
 from geo.imagery.mosaic import Block
@@ -204,7 +204,7 @@ def write_missing(block: Block, grid: Grid, survey_date: str | None, path: Path)
 def _vectorize(order: Order) -> Path:
     probability, ground = read_probability(order.probability)
     window = order.block.window
-    found = vectorized(probability, order.level, window, order.grid, ground)
+    found = block_pieces(probability, order.level, window, order.grid, ground)
     inspected = read_part(order.part, ["n_pixels"]).inspected
     write_part(order.new_part, found, inspected)
     return order.new_part

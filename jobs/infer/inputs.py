@@ -11,7 +11,8 @@ import cv2
 import yaml
 
 from geo.errors import InputError
-from geo.imagery.find import Scan, Tile, scan, summary
+from geo.imagery.find import Scan, scan, summary
+from geo.imagery.headers import Tile
 from geo.imagery.mosaic import Mosaic
 from geo.imagery.placing import true_gsd_m
 from jobs.infer.job import InferJob

@@ -9,9 +9,11 @@ from pathlib import Path
 
 from geo.files import remove_leftovers
 from geo.imagery.mosaic import Mosaic
-from geo.imagery.overview import Overview, reduced, save_backdrop
+from geo.imagery.overview import Overview, reduce, save_backdrop
 from geo.layers.assemble import SEGMENTS_CSV as SEGMENTS
-from geo.layers.assemble import AssembleOptions, AssembleReport, RunRecord, assemble
+from geo.layers.assemble import AssembleReport, assemble
+from geo.layers.run_rows import RunRecord
+from geo.options import AssembleOptions
 from geo.page.map_page import write_map
 from geo.page.preview import OVERVIEW_PX, draw_overview
 from geo.page.report import MapReport, write_report
@@ -63,7 +65,7 @@ def draw_map(job: InferJob, mosaic: Mosaic) -> None:
     Raises:
         GeoError: A file cannot be written.
     """
-    backdrop = reduced(mosaic, OVERVIEW_PX)
+    backdrop = reduce(mosaic, OVERVIEW_PX)
     save_backdrop(job.work_folder / BACKDROP, backdrop)
     MapFiles.of_job(job.out).draw(backdrop)
 

@@ -19,7 +19,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from geo.grid import Window
-from geo.imagery.mosaic import Mosaic, Raster, Tile, TileProblem
+from geo.imagery.headers import Tile, TileProblem
+from geo.imagery.mosaic import Mosaic, Raster
 
 log = logging.getLogger(__name__)
 

@@ -30,7 +30,8 @@ from rasterio.crs import CRS
 
 from geo.errors import InputError, OutputError
 from geo.grid import Window
-from geo.imagery.mosaic import Block, Mosaic, TileProblem
+from geo.imagery.headers import TileProblem
+from geo.imagery.mosaic import Block, Mosaic
 from jobs.infer.job import InferJob
 from jobs.infer.probability import probability_file
 from jobs.infer.worker import BlockResult, Plan
@@ -385,9 +386,9 @@ def _sweep(job: InferJob, plan: Plan) -> None:
     """Removes the unfinished files of a process that was killed; the lock says that it is gone."""
     for path in (
         *job.out.absolute().parent.glob(f".{glob.escape(job.out.stem)}.*.tmp.gpkg*"),
-        *plan.parts.glob(".*.tmp"),
-        *(plan.parts.parent / "probability").glob(".*.tmp"),
-        *plan.parts.parent.glob(".*.tmp"),
+        *plan.parts.glob(".*.tmp*"),
+        *(plan.parts.parent / "probability").glob(".*.tmp*"),
+        *plan.parts.parent.glob(".*.tmp*"),
     ):
         path.unlink(missing_ok=True)
 

@@ -22,9 +22,10 @@ from rasterio.errors import RasterioError
 
 from geo import grid
 from geo.cracks.parts import InspectedRow, Status, read_part, write_part
-from geo.cracks.pieces import Ground, Piece, vectorized
+from geo.cracks.pieces import Ground, Piece, block_pieces
 from geo.errors import InputError, OutputError
-from geo.imagery.mosaic import Block, Mosaic, TileProblem
+from geo.imagery.headers import TileProblem
+from geo.imagery.mosaic import Block, Mosaic
 from jobs.infer.probability import probability_file, write_probability
 from jobs.infer.reading import BlockReader
 from wpcrack.errors import WpcrackError
@@ -179,7 +180,7 @@ class BlockWorker:
                 batch=self.plan.batch,
             )
         ground = Ground(reader.ring, reader.sizes_m)
-        found = vectorized(probability, self.plan.level, block.window, frame, ground)
+        found = block_pieces(probability, self.plan.level, block.window, frame, ground)
         inspected = InspectedRow.of(
             block,
             reader.ring[1:-1, 1:-1] & inside,

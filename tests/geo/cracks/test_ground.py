@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from affine import Affine
+from factories import grid_of
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from rasterio.crs import CRS
 
-from geo.cracks.pieces import Ground, vectorized
+from geo.cracks.pieces import Ground, block_pieces
 from geo.errors import InputError
-from geo.grid import Grid, Window
+from geo.grid import Window
 
 shapes = st.tuples(st.integers(3, 40), st.integers(3, 40))
 
@@ -41,8 +40,8 @@ def test_a_crack_knows_the_coarsest_pixels_under_it():
     probability[1, 0:6] = probability[4, 0:3] = 200
     sizes = np.full((6, 8), 0.005)
     sizes[:, 5:] = 0.01
-    grid = Grid(Affine(0.005, 0, 5e5, 0, -0.005, 5.8e6), CRS.from_epsg(25832), (30, 30))
+    grid = grid_of((30, 30))
     window, ground = Window(10, 20, 6, 8), Ground(np.ones((8, 10), bool), sizes)
-    assert [p.gsd_m for p in vectorized(probability, 128, window, grid, ground)] == [0.01, 0.005]
-    plain = vectorized(probability, 128, window, grid, Ground(ground.ring))
+    assert [p.gsd_m for p in block_pieces(probability, 128, window, grid, ground)] == [0.01, 0.005]
+    plain = block_pieces(probability, 128, window, grid, Ground(ground.ring))
     assert [p.gsd_m for p in plain] == [None, None]

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import shapely
 from affine import Affine
+from factories import GSD_M as GSD
+from factories import grid_of, join, pieces_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -13,30 +15,16 @@ from rasterio.crs import CRS
 from rasterio.features import rasterize
 from scipy import ndimage
 
-from geo.cracks import measure as measuring
-from geo.cracks import measure_paths
-from geo.cracks.pieces import pieces
-from geo.cracks.seams import join
-from geo.grid import Grid, Window
+from geo.cracks import components
+from geo.grid import Grid
 
-GSD = 0.005
 ANGLES = 50
-
-
-def grid_of(shape, width=GSD, height=GSD):
-    return Grid(Affine(width, 0, 5e5, 0, -height, 5.8e6), CRS.from_epsg(25832), shape)
 
 
 def measured(mask, grid=None, cut=None):
     """The cracks of a mask, delivered in blocks of ``cut`` pixels and joined."""
     grid = grid or grid_of(mask.shape)
-    found = []
-    step = cut or max(mask.shape)
-    for row in range(0, mask.shape[0], step):
-        for col in range(0, mask.shape[1], step):
-            window = Window(row, col, step, step).intersection(grid.window)
-            part = mask[window.slices_in(grid.window)]
-            found += pieces(part, part * np.uint8(200), window, grid)
+    found = [piece for _, some in pieces_of(grid, mask, cut=cut) for piece in some]
     return join(found, grid)
 
 
@@ -192,8 +180,8 @@ def test_a_crack_too_large_for_one_piece_is_measured_in_cells(monkeypatch):
     rng = np.random.default_rng(3)
     mask, _ = bar(rng, 5, 600)
     (crack,) = measured(mask)
-    monkeypatch.setattr(measuring, "CELL_PX", 128)
-    monkeypatch.setattr(measuring, "WHOLE_PX", 1000)
+    monkeypatch.setattr(components, "CELL_PX", 128)
+    monkeypatch.setattr(components, "WHOLE_PX", 1000)
     cells = measured(mask, cut=200)[0].measures
     # each of the five cuts leaves an end that is lengthened: 7 % at cells of 128, 0.2 % at 4096
     assert cells.length_m == pytest.approx(crack.measures.length_m, rel=0.1)
@@ -229,7 +217,7 @@ def test_paths_measured_in_bulk_are_what_they_are_one_by_one(grid, monkeypatch):
         mask = crumbs(seed)
         bulk = measured(mask, grid)
         with monkeypatch.context() as patch:
-            patch.setattr(measuring, "is_path", lambda thin: np.zeros(len(thin.names), bool))
+            patch.setattr(components, "is_path", lambda thin: np.zeros(len(thin.names), bool))
             single = measured(mask, grid)
         assert len(bulk) > 50
         for one, other in zip(bulk, single, strict=True):
@@ -241,6 +229,6 @@ def test_paths_measured_in_bulk_are_what_they_are_one_by_one(grid, monkeypatch):
 def test_paths_are_measured_alike_in_any_company(monkeypatch):
     mask = crumbs(7)
     together = measured(mask)
-    monkeypatch.setattr(measure_paths, "PAIRS_AT_ONCE", 1)
+    monkeypatch.setattr(components, "PAIRS_AT_ONCE", 1)
     for one, other in zip(together, measured(mask), strict=True):
         assert repr(one.measures) == repr(other.measures)

@@ -17,28 +17,18 @@ import numpy as np
 import pytest
 import rasterio
 import shapely
-from rasterio.transform import from_origin
+from factories import EAST, NORTH, write_tile
+from factories import GSD_M as GSD
 
+from geo import read_tiles
 from geo.errors import InputError
 from geo.grid import Window
-from geo.imagery.find import find_tiles, inspect
-from geo.imagery.mosaic import Mosaic, scan
+from geo.imagery.find import find_tiles, scan
+from geo.imagery.headers import inspect
 from geo.imagery.reading import gdal_path
 from geo.options import ReadOptions
 
-GSD = 0.005
 SIDE = 32
-
-
-def write(path, image, row=0, col=0, crs="EPSG:25832", gsd=GSD, **options):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    height, width, count = image.shape
-    place = from_origin(5e5 + col * gsd, 5.8e6 - row * gsd, gsd, gsd)
-    with rasterio.open(
-        path, "w", "GTiff", width, height, count, crs, place, "uint8", **options
-    ) as tiff:
-        tiff.write(image.transpose(2, 0, 1))
-    return path
 
 
 def picture(rows=2, cols=3):
@@ -52,7 +42,7 @@ def write_city(folder, image):
     for row in range(0, image.shape[0], SIDE):
         for col in range(0, image.shape[1], SIDE):
             part = image[row : row + SIDE, col : col + SIDE]
-            paths.append(write(folder / f"row{row}" / f"c{col:03}.tif", part, row, col))
+            paths.append(write_tile(folder / f"row{row}" / f"c{col:03}.tif", part, row, col))
     return sorted(paths, key=os.fsencode)
 
 
@@ -66,7 +56,7 @@ def index_of(paths, column="location", crs=None, shift=0.0):
 
 def test_a_folder_is_searched_to_the_bottom_in_byte_order(tmp_path):
     paths = write_city(tmp_path, picture())
-    write(tmp_path / ".hidden.tif", picture(1, 1))
+    write_tile(tmp_path / ".hidden.tif", picture(1, 1))
     (tmp_path / "note.doc").touch()
     assert find_tiles(str(tmp_path)).paths == tuple(map(str, paths))
 
@@ -81,16 +71,16 @@ def test_each_way_to_name_tiles_gives_the_same_picture(tmp_path):
     index_of(paths, "Href").assign(location=None).rename(columns={"location": "note"}).to_file(
         tmp_path / "index.geojson"
     )
-    merged = write(tmp_path / "one.tif", image)
+    merged = write_tile(tmp_path / "one.tif", image)
     ways = [str(tmp_path / "tiles"), str(tmp_path / "tiles" / "**" / "*.tif"), str(merged)]
     ways += [str(tmp_path / f"index.{kind}") for kind in ("gpkg", "parquet", "geojson")]
     ways += [str(tmp_path / "tiles.txt")]
     for way in [*ways, [str(path) for path in paths]]:
-        mosaic = Mosaic.build(scan(way))
+        mosaic = read_tiles(way)
         raster = mosaic.read(mosaic.grid.window)
         assert np.array_equal(raster.image, image), way
         assert (raster.valid.all(), raster.failures) == (True, ())
-        assert tuple(mosaic.grid.transform[:6]) == pytest.approx((GSD, 0, 5e5, 0, -GSD, 5.8e6))
+        assert tuple(mosaic.grid.transform[:6]) == pytest.approx((GSD, 0, EAST, 0, -GSD, NORTH))
 
 
 def test_an_index_is_planned_from_a_sample_of_headers(tmp_path, monkeypatch):
@@ -102,7 +92,7 @@ def test_an_index_is_planned_from_a_sample_of_headers(tmp_path, monkeypatch):
     monkeypatch.setattr(
         rasterio, "open", lambda p, *a, **k: opened.append(p) or original(p, *a, **k)
     )
-    mosaic = Mosaic.build(scan(str(tmp_path / "index.gpkg")))
+    mosaic = read_tiles(tmp_path / "index.gpkg")
     assert len(mosaic.blocks(SIDE)) == 6
     assert opened == [str(paths[0]), str(paths[-1])]
     mosaic.read(Window(0, SIDE, 4, 4))
@@ -115,19 +105,19 @@ def test_what_an_index_gets_wrong_is_said_with_the_file(tmp_path):
     gone = index_of(paths[:1]).assign(location="gone.tif")
     frame = geopandas.pd.concat((right, moved, gone))
     frame.to_file(tmp_path / "index.gpkg")
-    mosaic = Mosaic.build(scan(str(tmp_path / "index.gpkg")))
+    mosaic = read_tiles(tmp_path / "index.gpkg")
     assert "cannot be found" in mosaic.problems[0].reason
     assert mosaic.problems[0].path == str(tmp_path / "gone.tif")
     raster = mosaic.read(mosaic.grid.window)
     assert [os.path.basename(f.path) for f in raster.failures] == [paths[2].name]
-    assert "elsewhere" in raster.failures[0].reason
+    assert "not where the tile index says" in raster.failures[0].reason
     assert raster.valid[:, : 2 * SIDE].all()
 
 
 @pytest.mark.parametrize(
     ("frame", "words"),
     [
-        ({"name": ["a.tif"], "geometry": [shapely.box(0, 0, 1, 1)]}, "no column that is known"),
+        ({"name": ["a.tif"], "geometry": [shapely.box(0, 0, 1, 1)]}, "no column of raster paths"),
         ({"path": [None], "geometry": [shapely.box(0, 0, 1, 1)]}, "row 0"),
         ({"path": ["a.tif"], "geometry": [None]}, "row 0"),
         ({"path": [], "geometry": []}, "lists no raster"),
@@ -162,12 +152,12 @@ def test_a_tile_named_by_file_and_by_index_is_one_tile(tmp_path):
 
 def test_an_index_gives_a_foreign_grid_tile_its_own_place(tmp_path):
     paths = [
-        write(tmp_path / "a.tif", picture(2, 2)),
-        write(tmp_path / "b.tif", picture(1, 1), 0, 40, gsd=2 * GSD),
+        write_tile(tmp_path / "a.tif", picture(2, 2)),
+        write_tile(tmp_path / "b.tif", picture(1, 1), 0, 80, gsd=2 * GSD),
     ]
     index_of(paths).to_file(tmp_path / "index.gpkg")
-    listed = Mosaic.build(scan(str(tmp_path / "index.gpkg")))
-    opened = Mosaic.build(scan([str(path) for path in paths]))
+    listed = read_tiles(tmp_path / "index.gpkg")
+    opened = read_tiles(paths)
     assert listed.grid == opened.grid
     one, other = (mosaic.read(mosaic.grid.window) for mosaic in (listed, opened))
     assert np.array_equal(one.image, other.image)
@@ -237,9 +227,9 @@ TILED = {"tiled": True, "blockxsize": 256, "blockysize": 256}
 
 def test_a_raster_on_a_web_server_is_read_by_ranges(tmp_path):
     image = large_picture()
-    size = write(tmp_path / "a.tif", image, **TILED).stat().st_size
+    size = write_tile(tmp_path / "a.tif", image, **TILED).stat().st_size
     with serving(tmp_path) as (base, log):
-        mosaic = Mosaic.build(scan(f"{base}/a.tif"))
+        mosaic = read_tiles(f"{base}/a.tif")
         raster = mosaic.read(Window(300, 300, 100, 100))
         asked = {path for _, path, _ in log}
         ranges = [re.match(r"bytes=(\d+)-(\d+)", r).groups() for _, _, r in log if r]
@@ -258,13 +248,13 @@ def test_urls_stand_in_lists_and_indices_too(tmp_path):
         (tmp_path / "list.txt").write_text("\n".join(urls))
         index_of(paths).assign(location=urls).to_file(tmp_path / "index.gpkg")
         for way in ("list.txt", "index.gpkg"):
-            mosaic = Mosaic.build(scan(str(tmp_path / way)))
+            mosaic = read_tiles(tmp_path / way)
             assert np.array_equal(mosaic.read(mosaic.grid.window).image, image)
 
 
 def test_what_a_server_does_not_have_is_a_problem(tmp_path):
     (tmp_path / "text.tif").write_text("no raster " * 100)
-    write(tmp_path / "good.tif", picture())
+    write_tile(tmp_path / "good.tif", picture())
     with serving(tmp_path) as (base, _):
         found = scan([f"{base}/{name}.tif" for name in ("good", "gone", "text")])
     reasons = {os.path.basename(p.path): p.reason for p in found.problems}
@@ -275,15 +265,15 @@ def test_what_a_server_does_not_have_is_a_problem(tmp_path):
 
 def test_a_server_that_recovers_costs_nothing(tmp_path):
     image = picture()
-    write(tmp_path / "a.tif", image)
+    write_tile(tmp_path / "a.tif", image)
     with serving(tmp_path, broken_until=1) as (base, log):
-        mosaic = Mosaic.build(scan(f"{base}/a.tif"))
+        mosaic = read_tiles(f"{base}/a.tif")
         assert np.array_equal(mosaic.read(mosaic.grid.window).image, image)
         assert len(log) > 1
 
 
 def test_a_server_that_does_not_answer_is_given_up(tmp_path):
-    write(tmp_path / "a.tif", picture())
+    write_tile(tmp_path / "a.tif", picture())
     patience = ReadOptions(retries=0, timeout_s=1)
     with serving(tmp_path, delay_s=2.5) as (base, _):
         start = time.monotonic()

@@ -8,50 +8,36 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from factories import write_tile
 from rasterio.enums import ColorInterp
-from rasterio.transform import from_origin
 
+from geo import read_tiles
 from geo.errors import InputError
 from geo.grid import Window
-from geo.imagery.mosaic import Mosaic, scan
+from geo.imagery.find import scan
+from geo.imagery.mosaic import Mosaic
 from geo.imagery.reading import Stretch
 
-GSD = 0.005
 DATA = Path(__file__).parents[4] / "shared" / "data" / "geo"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no {DATA}")
-
-
-def write(path, bands, col=0, **options):
-    """Write (bands, H, W) pixels whose corner lies ``col`` pixels east of the origin."""
-    count, height, width = bands.shape
-    place = from_origin(5e5 + col * GSD, 5.8e6, GSD, GSD)
-    with rasterio.open(
-        path, "w", "GTiff", width, height, count, "EPSG:25832", place, bands.dtype, **options
-    ) as tiff:
-        tiff.write(bands)
-    return path
-
-
-def mosaic_of(folder, **options):
-    return Mosaic.build(scan(str(folder)), **options)
 
 
 def whole(mosaic):
     return mosaic.read(mosaic.grid.window)
 
 
-def sixteen_bits(seed=0, high=4000, shape=(3, 64, 64)):
+def sixteen_bits(seed=0, high=4000, shape=(64, 64, 3)):
     return np.random.default_rng(seed).integers(1000, high, shape).astype(np.uint16)
 
 
 def test_16_bits_are_stretched_between_the_percentiles_of_all_tiles(tmp_path):
     one, other = sixteen_bits(1), sixteen_bits(2, high=9000)
-    write(tmp_path / "a.tif", one)
-    write(tmp_path / "b.tif", other, col=64)
-    mosaic = pickle.loads(pickle.dumps(mosaic_of(tmp_path)))
+    write_tile(tmp_path / "a.tif", one)
+    write_tile(tmp_path / "b.tif", other, col=64)
+    mosaic = pickle.loads(pickle.dumps(read_tiles(tmp_path)))
     low, high = np.percentile(np.stack((one, other)), (1, 99))
     assert (mosaic.stretch.low, mosaic.stretch.high) == pytest.approx((low, high))
-    both = np.concatenate((one, other), axis=2).transpose(1, 2, 0)
+    both = np.concatenate((one, other), axis=1)
     expected = np.clip((both - low) / (high - low) * 255, 0, 255)
     raster = whole(mosaic)
     assert raster.valid.all()
@@ -59,29 +45,29 @@ def test_16_bits_are_stretched_between_the_percentiles_of_all_tiles(tmp_path):
 
 
 def test_a_stretch_that_is_given_is_used_and_8_bits_stay_as_they_are(tmp_path):
-    image = np.array([[[1000, 1255, 2000]]], np.uint16)
-    write(tmp_path / "a.tif", image)
-    write(tmp_path / "b.tif", np.full((1, 1, 3), 99, np.uint8), col=3)
-    mosaic = mosaic_of(tmp_path, stretch=Stretch(1000, 1510))
+    image = np.array([[1000, 1255, 2000]], np.uint16)
+    write_tile(tmp_path / "a.tif", image)
+    write_tile(tmp_path / "b.tif", np.full((1, 3), 99, np.uint8), col=3)
+    mosaic = Mosaic.build(scan(str(tmp_path)), stretch=Stretch(1000, 1510))
     assert whole(mosaic).image[0, :, 0].tolist() == [0, 128, 255, 99, 99, 99]
-    assert mosaic_of(tmp_path / "b.tif").stretch is None
+    assert read_tiles(tmp_path / "b.tif").stretch is None
     with pytest.raises(InputError, match="rising order"):
         Stretch(5, 5)
 
 
 def test_missing_pixels_do_not_enter_the_stretch_and_are_invalid(tmp_path):
     image = sixteen_bits()
-    image[:, :32] = 65535
-    write(tmp_path / "a.tif", image, nodata=65535)
-    mosaic = mosaic_of(tmp_path)
+    image[:32] = 65535
+    write_tile(tmp_path / "a.tif", image, nodata=65535)
+    mosaic = read_tiles(tmp_path)
     assert mosaic.stretch.high < 4000
     assert np.array_equal(whole(mosaic).valid, np.arange(64)[:, None].repeat(64, 1) >= 32)
 
 
 def test_of_many_16_bit_tiles_a_sample_is_read(tmp_path):
     for number in range(70):
-        shade = np.full((1, 4, 4), 100 + number, np.uint16)
-        write(tmp_path / f"{number:02}.tif", shade, col=4 * number)
+        shade = np.full((4, 4), 100 + number, np.uint16)
+        write_tile(tmp_path / f"{number:02}.tif", shade, col=4 * number)
     opened = []
     original = rasterio.open
 
@@ -98,16 +84,16 @@ def test_of_many_16_bit_tiles_a_sample_is_read(tmp_path):
 
 
 def test_a_large_16_bit_raster_is_sampled_in_patches(tmp_path, monkeypatch):
-    monkeypatch.setattr("geo.imagery.stretch.WHOLE_PX", 100)
-    ramp = np.arange(120 * 500, dtype=np.uint16).reshape(1, 120, 500)
-    write(tmp_path / "a.tif", ramp)
-    stretch = mosaic_of(tmp_path).stretch
+    monkeypatch.setattr("geo.imagery.reading.WHOLE_PX", 100)
+    ramp = np.arange(120 * 500, dtype=np.uint16).reshape(120, 500)
+    write_tile(tmp_path / "a.tif", ramp)
+    stretch = read_tiles(tmp_path).stretch
     assert stretch.low < 2000
     assert stretch.high > 58000
 
 
 def test_a_16_bit_tile_that_cannot_be_read_does_not_end_the_job(tmp_path):
-    path = write(tmp_path / "a.tif", sixteen_bits())
+    path = write_tile(tmp_path / "a.tif", sixteen_bits())
     found = scan(str(tmp_path))
     path.unlink()
     mosaic = Mosaic.build(found)
@@ -119,27 +105,27 @@ def test_a_16_bit_tile_that_cannot_be_read_does_not_end_the_job(tmp_path):
 @pytest.mark.parametrize("colors", [1, 3])
 def test_alpha_hides_pixels_of_any_depth(tmp_path, dtype, colors):
     top = np.iinfo(dtype).max
-    alpha = np.full((1, 16, 16), top, dtype)
-    alpha[0, 4:9, 2:7] = 0
-    image = np.random.default_rng(0).integers(1, top, (colors, 16, 16)).astype(dtype)
-    path = write(tmp_path / "a.tif", np.concatenate((image, alpha)), photometric="minisblack")
+    alpha = np.full((16, 16), top, dtype)
+    alpha[4:9, 2:7] = 0
+    image = np.random.default_rng(0).integers(1, top, (16, 16, colors)).astype(dtype)
+    path = write_tile(tmp_path / "a.tif", np.dstack((image, alpha)), photometric="minisblack")
     with rasterio.open(path, "r+") as tiff:
         tiff.colorinterp = [*tiff.colorinterp[:colors], ColorInterp.alpha]
-    assert np.array_equal(whole(mosaic_of(tmp_path)).valid, alpha[0] > 0)
+    assert np.array_equal(whole(read_tiles(tmp_path)).valid, alpha > 0)
 
 
 def test_islands_of_nodata_are_holes_and_nothing_else(tmp_path):
-    image = np.random.default_rng(0).integers(1, 256, (3, 40, 40)).astype(np.uint8)
+    image = np.random.default_rng(0).integers(1, 256, (40, 40, 3)).astype(np.uint8)
     holes = np.random.default_rng(1).random((40, 40)) < 0.2
-    image[:, holes] = 0
-    write(tmp_path / "a.tif", image, nodata=0)
-    assert np.array_equal(whole(mosaic_of(tmp_path)).valid, ~holes)
+    image[holes] = 0
+    write_tile(tmp_path / "a.tif", image, nodata=0)
+    assert np.array_equal(whole(read_tiles(tmp_path)).valid, ~holes)
 
 
 @pytest.mark.data
 @needs_data
 def test_a_real_16_bit_raster_in_degrees_is_mapped_in_utm():
-    mosaic = mosaic_of(DATA / "roads_image.tif")
+    mosaic = read_tiles(DATA / "roads_image.tif")
     assert mosaic.grid.crs.to_epsg() == 32611
     assert 0.2 < mosaic.grid.gsd_m < 0.35
     assert mosaic.stretch.low < mosaic.stretch.high
@@ -153,7 +139,7 @@ def test_a_real_16_bit_raster_in_degrees_is_mapped_in_utm():
 @pytest.mark.data
 @needs_data
 def test_a_real_rgb_raster_is_read_as_it_is():
-    mosaic = mosaic_of(DATA / "village_rgb.tif")
+    mosaic = read_tiles(DATA / "village_rgb.tif")
     assert mosaic.grid.crs.to_epsg() == 32737
     assert mosaic.grid.gsd_m == pytest.approx(0.07748, rel=1e-3)
     with rasterio.open(DATA / "village_rgb.tif") as tiff:

@@ -8,29 +8,17 @@ import pickle
 import numpy as np
 import pytest
 import rasterio
-from affine import Affine
+from factories import write_tile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.enums import ColorInterp
 
+from geo import read_tiles
 from geo.errors import InputError
 from geo.grid import Window
-from geo.imagery.find import inspect
-from geo.imagery.mosaic import Mosaic, scan
-
-GSD = 0.005
-ORIGIN = (500000.0, 5800000.0)
-
-
-def write_tiff(path, image, row=0, col=0, *, gsd=GSD, crs="EPSG:25832", **options):
-    """Write (H, W) or (H, W, bands) pixels whose corner lies at pixel (row, col)."""
-    bands = np.atleast_3d(image).transpose(2, 0, 1)
-    transform = Affine(gsd, 0, ORIGIN[0] + col * gsd, 0, -gsd, ORIGIN[1] - row * gsd)
-    profile = {"count": len(bands), "dtype": bands.dtype, "crs": crs, "transform": transform}
-    profile |= {"height": bands.shape[1], "width": bands.shape[2], "compress": "deflate"}
-    with rasterio.open(path, "w", driver="GTiff", **profile, **options) as tiff:
-        tiff.write(bands)
-    return path
+from geo.imagery.find import scan
+from geo.imagery.headers import inspect
+from geo.imagery.mosaic import Mosaic
 
 
 def noise(height, width, seed=0):
@@ -44,13 +32,13 @@ def four(tmp_path):
     for row, row_end in ((0, 50), (50, 90)):
         for col, col_end in ((0, 30), (30, 70)):
             part = picture[row:row_end, col:col_end]
-            write_tiff(tmp_path / f"t{row}_{col}.tif", part, row, col)
+            write_tile(tmp_path / f"t{row}_{col}.tif", part, row, col)
     return tmp_path, picture
 
 
 def test_four_tiles_read_as_the_one_picture_they_were(four):
     folder, picture = four
-    mosaic = pickle.loads(pickle.dumps(Mosaic.build(scan(str(folder)))))
+    mosaic = pickle.loads(pickle.dumps(read_tiles(folder)))
     assert mosaic.grid.shape == (90, 70)
     raster = mosaic.read(mosaic.grid.window)
     assert np.array_equal(raster.image, picture)
@@ -65,9 +53,9 @@ def test_any_window_equals_the_padded_picture(tmp_path_factory, row, col, height
     picture = noise(90, 70)
     if not folder.exists():
         folder.mkdir()
-        write_tiff(folder / "a.tif", picture[:50], 0, 0)
-        write_tiff(folder / "b.tif", picture[50:], 50, 0)
-    raster = Mosaic.build(scan(str(folder))).read(Window(row, col, height, width))
+        write_tile(folder / "a.tif", picture[:50], 0, 0)
+        write_tile(folder / "b.tif", picture[50:], 50, 0)
+    raster = read_tiles(folder).read(Window(row, col, height, width))
     padded = np.pad(picture, ((20, 90), (20, 90), (0, 0)))
     expected = padded[row + 20 : row + 20 + height, col + 20 : col + 20 + width]
     assert np.array_equal(raster.image, expected)
@@ -80,9 +68,9 @@ def test_blocks_cover_every_pixel_of_the_tiles_once(tmp_path_factory, block_px):
     folder = tmp_path_factory.getbasetemp() / "l_shape"
     if not folder.exists():
         folder.mkdir()
-        write_tiff(folder / "a.tif", noise(40, 100), 0, 0)
-        write_tiff(folder / "b.tif", noise(60, 30), 40, 70)
-    mosaic = Mosaic.build(scan(str(folder)))
+        write_tile(folder / "a.tif", noise(40, 100), 0, 0)
+        write_tile(folder / "b.tif", noise(60, 30), 40, 70)
+    mosaic = read_tiles(folder)
     seen = np.zeros(mosaic.grid.shape, int)
     for block in mosaic.blocks(block_px):
         assert block.window.row_off % block_px == block.window.col_off % block_px == 0
@@ -94,19 +82,19 @@ def test_blocks_cover_every_pixel_of_the_tiles_once(tmp_path_factory, block_px):
 
 
 def test_folder_glob_list_and_single_file_name_the_same_tile(tmp_path):
-    path = write_tiff(tmp_path / "deep.tif", noise(8, 8))
+    path = write_tile(tmp_path / "deep.tif", noise(8, 8))
     (tmp_path / "list.txt").write_text("# tiles\n\ndeep.tif\n")
     for tiles in (str(tmp_path), str(tmp_path / "*.tif"), str(tmp_path / "list.txt"), [str(path)]):
         assert [tile.path for tile in scan(tiles).tiles] == [str(path)]
 
 
 def test_what_cannot_be_used_is_a_problem_with_its_remedy(tmp_path):
-    good = write_tiff(tmp_path / "good.tif", noise(64, 64))
-    write_tiff(tmp_path / "no_crs.tif", noise(8, 8), crs=None)
-    write_tiff(tmp_path / "local.tif", noise(8, 8), crs='LOCAL_CS["site",UNIT["metre",1]]')
-    write_tiff(tmp_path / "float.tif", noise(8, 8).astype(np.float32))
-    write_tiff(tmp_path / "five.tif", np.zeros((8, 8, 5), np.uint8))
-    write_tiff(tmp_path / "gray_and_red.tif", np.zeros((8, 8, 2), np.uint8))
+    good = write_tile(tmp_path / "good.tif", noise(64, 64))
+    write_tile(tmp_path / "no_crs.tif", noise(8, 8), crs=None)
+    write_tile(tmp_path / "local.tif", noise(8, 8), crs='LOCAL_CS["site",UNIT["metre",1]]')
+    write_tile(tmp_path / "float.tif", noise(8, 8).astype(np.float32))
+    write_tile(tmp_path / "five.tif", np.zeros((8, 8, 5), np.uint8))
+    write_tile(tmp_path / "gray_and_red.tif", np.zeros((8, 8, 2), np.uint8))
     (tmp_path / "cut.tif").write_bytes(good.read_bytes()[:6000])
     (tmp_path / "torn_head.tif").write_bytes(good.read_bytes()[:20])
     (tmp_path / "empty.tif").write_bytes(b"")
@@ -117,7 +105,7 @@ def test_what_cannot_be_used_is_a_problem_with_its_remedy(tmp_path):
     reasons = {os.path.basename(problem.path): problem.reason for problem in found.problems}
     words = {
         "no_crs.tif": "gdal_edit.py -a_srs",
-        "local.tif": "no place on Earth",
+        "local.tif": "not tied to the Earth",
         "float.tif": "float32",
         "five.tif": "5 bands",
         "gray_and_red.tif": "2 bands",
@@ -133,7 +121,7 @@ def test_what_cannot_be_used_is_a_problem_with_its_remedy(tmp_path):
 
 
 def test_a_cut_tile_still_says_where_it_should_have_been(tmp_path):
-    good = write_tiff(tmp_path / "good.tif", noise(64, 64), 10, 20)
+    good = write_tile(tmp_path / "good.tif", noise(64, 64), 10, 20)
     (tmp_path / "cut.tif").write_bytes(good.read_bytes()[:6000])
     (problem,) = scan(str(tmp_path)).problems
     assert problem.footprint.equals_exact(inspect(good).grid.footprint(), 1e-9)
@@ -142,7 +130,7 @@ def test_a_cut_tile_still_says_where_it_should_have_been(tmp_path):
 def test_nothing_found_or_nothing_usable_names_the_folder(tmp_path):
     with pytest.raises(InputError, match=str(tmp_path)):
         scan(str(tmp_path))
-    write_tiff(tmp_path / "no_crs.tif", noise(8, 8), crs=None)
+    write_tile(tmp_path / "no_crs.tif", noise(8, 8), crs=None)
     with pytest.raises(InputError, match="no coordinate system"):
         scan(str(tmp_path))
     for absent in ("absent", "absent/*.tif"):
@@ -154,52 +142,52 @@ def test_nothing_found_or_nothing_usable_names_the_folder(tmp_path):
 
 @pytest.mark.parametrize("crs", ["EPSG:4326", "nonsense", "EPSG:3857"])
 def test_a_crs_in_which_lengths_cannot_be_measured_is_refused(tmp_path, crs):
-    write_tiff(tmp_path / "a.tif", noise(8, 8))
+    write_tile(tmp_path / "a.tif", noise(8, 8))
     with pytest.raises(InputError, match=crs):
-        Mosaic.build(scan(str(tmp_path)), crs=crs)
+        read_tiles(tmp_path, crs)
 
 
 def test_nodata_alpha_and_internal_masks_are_invalid(tmp_path):
     image, hole = noise(16, 16), np.zeros((16, 16), bool)
     hole[3:5, 6:9] = True
     image[hole] = 0
-    write_tiff(tmp_path / "nodata.tif", image, 0, 0, nodata=0)
+    write_tile(tmp_path / "nodata.tif", image, 0, 0, nodata=0)
     alpha = np.dstack((image, np.where(hole, 0, 255).astype(np.uint8)))
-    write_tiff(tmp_path / "rgba.tif", alpha, 0, 16)
+    write_tile(tmp_path / "rgba.tif", alpha, 0, 16)
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
-        path = write_tiff(tmp_path / "masked.tif", image, 0, 32)
+        path = write_tile(tmp_path / "masked.tif", image, 0, 32)
         with rasterio.open(path, "r+") as tiff:
             tiff.write_mask(~hole)
-    raster = Mosaic.build(scan(str(tmp_path))).read(Window(0, 0, 16, 48))
+    raster = read_tiles(tmp_path).read(Window(0, 0, 16, 48))
     assert np.array_equal(raster.valid, ~np.hstack((hole, hole, hole)))
 
 
 def test_a_fourth_band_that_is_no_alpha_hides_nothing(tmp_path):
     infrared = np.dstack((noise(8, 8), np.zeros((8, 8), np.uint8)))
-    path = write_tiff(tmp_path / "rgbi.tif", infrared)
+    path = write_tile(tmp_path / "rgbi.tif", infrared)
     with rasterio.open(path, "r+") as tiff:
         tiff.colorinterp = [*tiff.colorinterp[:3], ColorInterp.undefined]
-    assert Mosaic.build(scan(str(path))).read(Window(0, 0, 8, 8)).valid.all()
+    assert read_tiles(path).read(Window(0, 0, 8, 8)).valid.all()
 
 
 def test_one_band_is_repeated_and_a_palette_expanded(tmp_path):
     gray = noise(8, 8)[..., 0]
-    write_tiff(tmp_path / "gray.tif", gray)
-    raster = Mosaic.build(scan(str(tmp_path / "gray.tif"))).read(Window(0, 0, 8, 8))
+    write_tile(tmp_path / "gray.tif", gray)
+    raster = read_tiles(tmp_path / "gray.tif").read(Window(0, 0, 8, 8))
     assert np.array_equal(raster.image, np.dstack((gray, gray, gray)))
-    path = write_tiff(tmp_path / "palette.tif", gray % 2, photometric="palette")
+    path = write_tile(tmp_path / "palette.tif", gray % 2, photometric="palette")
     with rasterio.open(path, "r+") as tiff:
         tiff.write_colormap(1, {0: (1, 2, 3, 255), 1: (40, 50, 60, 255)})
-    raster = Mosaic.build(scan(str(path))).read(Window(0, 0, 8, 8))
+    raster = read_tiles(path).read(Window(0, 0, 8, 8))
     assert np.array_equal(raster.image, np.array([[1, 2, 3], [40, 50, 60]])[gray % 2])
 
 
 def test_of_overlapping_tiles_the_last_path_is_seen_where_it_is_valid(tmp_path):
     under, over = noise(8, 8, seed=1), noise(8, 8, seed=2)
     over[2, 3] = 0
-    write_tiff(tmp_path / "a.tif", under)
-    write_tiff(tmp_path / "b.tif", over, nodata=0)
-    raster = Mosaic.build(scan(str(tmp_path))).read(Window(0, 0, 8, 8))
+    write_tile(tmp_path / "a.tif", under)
+    write_tile(tmp_path / "b.tif", over, nodata=0)
+    raster = read_tiles(tmp_path).read(Window(0, 0, 8, 8))
     expected = over.copy()
     expected[2, 3] = under[2, 3]
     assert np.array_equal(raster.image, expected)
@@ -208,13 +196,13 @@ def test_of_overlapping_tiles_the_last_path_is_seen_where_it_is_valid(tmp_path):
 
 def test_a_png_with_world_file_and_prj_is_a_tile(tmp_path):
     image = noise(8, 8)
-    with rasterio.open(write_tiff(tmp_path / "a.tif", image)) as tiff:
+    with rasterio.open(write_tile(tmp_path / "a.tif", image)) as tiff:
         wkt = tiff.crs.to_wkt()
         options = {"driver": "PNG", "height": 8, "width": 8, "count": 3, "dtype": "uint8"}
         with rasterio.open(tmp_path / "b.png", "w", transform=tiff.transform, **options) as png:
             png.write(tiff.read())
     (tmp_path / "b.png.aux.xml").unlink()
-    (tmp_path / "b.pgw").write_text("0.005\n0\n0\n-0.005\n500000.0025\n5799999.9975\n")
+    (tmp_path / "b.pgw").write_text("0.005\n0\n0\n-0.005\n500000.0025\n5699999.9975\n")
     (tmp_path / "b.prj").write_text(wkt)
     tile = inspect(tmp_path / "b.png")
     assert tile.driver == "PNG"
@@ -227,14 +215,14 @@ def test_a_png_with_world_file_and_prj_is_a_tile(tmp_path):
 @pytest.mark.parametrize("whole", [Window(0, 0, 128, 64), Window(40, 3, 60, 30)])
 def test_a_corrupt_block_costs_its_own_pixels_only(tmp_path, whole):
     image = noise(128, 64)
-    layout = {"tiled": True, "blockxsize": 64, "blockysize": 64}
-    path = write_tiff(tmp_path / "a.tif", image, **layout)
+    layout = {"tiled": True, "blockxsize": 64, "blockysize": 64, "compress": "deflate"}
+    path = write_tile(tmp_path / "a.tif", image, **layout)
     with rasterio.open(path) as tiff:
         offset = int(tiff.get_tag_item("BLOCK_OFFSET_0_1", "TIFF", bidx=1))
     with path.open("r+b") as stream:
         stream.seek(offset)
         stream.write(b"\xff" * 200)
-    raster = Mosaic.build(scan(str(path))).read(whole)
+    raster = read_tiles(path).read(whole)
     rows = np.arange(whole.row_off, whole.row_end)
     assert np.array_equal(raster.valid, np.repeat((rows < 64)[:, None], whole.width, axis=1))
     expected = np.where(
@@ -246,7 +234,7 @@ def test_a_corrupt_block_costs_its_own_pixels_only(tmp_path, whole):
 
 def test_a_tile_that_vanishes_after_listing_is_a_failure_not_an_exception(four):
     folder, picture = four
-    mosaic = Mosaic.build(scan(str(folder)))
+    mosaic = read_tiles(folder)
     (folder / "t0_0.tif").unlink()
     raster = mosaic.read(mosaic.grid.window)
     assert [os.path.basename(failure.path) for failure in raster.failures] == ["t0_0.tif"]

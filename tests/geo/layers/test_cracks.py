@@ -10,32 +10,28 @@ import numpy as np
 import pyogrio
 import pytest
 import shapely
-from affine import Affine
+from factories import grid_of, join, pieces_of, windows_of, write_parts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from rasterio.crs import CRS
 from rasterio.features import rasterize
 
-from geo.cracks.parts import read_part, to_pieces
+from geo.cracks.parts import InspectedRow, read_part, to_pieces
 from geo.cracks.pieces import pieces
 from geo.cracks.pixel_set import pixels_of
-from geo.cracks.seams import join
 from geo.errors import InputError, OutputError
-from geo.grid import Grid, Window
-from geo.imagery.find import TileProblem
+from geo.grid import Window
+from geo.imagery.headers import TileProblem
 from geo.imagery.mosaic import Block
 from geo.layers import schema
-from geo.layers.assemble import AssembleOptions, InspectedRow, assemble, write_part
-from geo.layers.crack_rows import crack_ids, simplified, world_outlines
+from geo.layers.assemble import assemble
+from geo.layers.crack_rows import crack_ids, simplify, world_outlines
+from geo.options import AssembleOptions
 
 UTM = CRS.from_epsg(25832)
 masks = arrays(bool, st.tuples(st.integers(1, 20), st.integers(1, 20)))
 cuts = st.integers(1, 21)
-
-
-def grid_of(mask, gsd=0.005):
-    return Grid(Affine(gsd, 0, 5e5, 0, -gsd, 5.8e6), UTM, mask.shape)
 
 
 def probability_of(mask):
@@ -45,21 +41,13 @@ def probability_of(mask):
 
 def cut_up(mask, height, width):
     """All pieces of a mask that is cut into blocks of height x width."""
-    grid, probability = grid_of(mask), probability_of(mask)
-    for window in lattice(mask.shape, height, width):
-        here = window.slices_in(grid.window)
-        yield from pieces(mask[here], probability[here], window, grid)
-
-
-def lattice(shape, height, width):
-    for row in range(0, shape[0], height):
-        for col in range(0, shape[1], width):
-            yield Window(row, col, min(height, shape[0] - row), min(width, shape[1] - col))
+    blocks = pieces_of(grid_of(mask.shape), mask, probability_of(mask), (height, width))
+    return [piece for _, found in blocks for piece in found]
 
 
 def as_rows(found):
     return [
-        (p.geometry.wkb_hex, p.n_pixels, p.probability_sum, p.top, p.left, p.touches_seam)
+        (p.geometry.wkb_hex, p.n_pixels, p.probability_sum, p.top, p.left, len(p.seam_pixels))
         for p in found
     ]
 
@@ -67,7 +55,7 @@ def as_rows(found):
 @settings(deadline=None)
 @given(masks)
 def test_polygonize_then_rasterize_is_the_identity(mask):
-    grid = grid_of(mask)
+    grid = grid_of(mask.shape)
     found = pieces(mask, probability_of(mask), grid.window, grid)
     shapes = [(piece.geometry, number) for number, piece in enumerate(found, start=1)]
     burned = rasterize(shapes, out_shape=mask.shape) if shapes else np.zeros(mask.shape)
@@ -78,7 +66,7 @@ def test_polygonize_then_rasterize_is_the_identity(mask):
         assert piece.probability_sum == probability_of(mask)[burned == number].sum()
         rows, cols = np.nonzero(burned == number)
         assert (piece.top, piece.left) == (rows[0], cols[0])
-        assert not piece.touches_seam
+        assert not len(piece.seam_pixels)
 
 
 def canonical(geometry):
@@ -90,7 +78,7 @@ def canonical(geometry):
 @settings(deadline=None)
 @given(masks)
 def test_outlines_are_the_union_of_their_pixels_in_the_order_of_geos(mask):
-    grid = grid_of(mask)
+    grid = grid_of(mask.shape)
     for piece in pieces(mask, probability_of(mask), grid.window, grid):
         pixels = pixels_of(piece.geometry)
         squares = shapely.box(pixels[:, 1], pixels[:, 0], pixels[:, 1] + 1, pixels[:, 0] + 1)
@@ -100,14 +88,14 @@ def test_outlines_are_the_union_of_their_pixels_in_the_order_of_geos(mask):
 @settings(deadline=None, max_examples=50)
 @given(masks, cuts, cuts)
 def test_joined_pieces_do_not_depend_on_the_cut(mask, height, width):
-    whole = as_rows(join(list(cut_up(mask, *mask.shape)), grid_of(mask)))
-    assert as_rows(join(list(cut_up(mask, height, width)), grid_of(mask))) == whole
+    whole = as_rows(join(cut_up(mask, *mask.shape), grid_of(mask.shape)))
+    assert as_rows(join(cut_up(mask, height, width), grid_of(mask.shape))) == whole
 
 
 def test_pieces_that_touch_only_at_a_corner_of_four_blocks_are_one_crack():
     mask = np.zeros((8, 8), bool)
     mask[2:4, 2:4] = mask[4:6, 4:6] = True
-    (crack,) = join(list(cut_up(mask, 4, 4)), grid_of(mask))
+    (crack,) = join(cut_up(mask, 4, 4), grid_of(mask.shape))
     assert crack.n_pixels == 8
     assert len(crack.geometry.geoms) == 2
     assert crack.geometry.is_valid
@@ -117,22 +105,22 @@ def test_cracks_one_pixel_apart_across_a_seam_stay_apart():
     mask = np.zeros((8, 8), bool)
     mask[3, :4] = True
     mask[4, 5:] = True
-    assert len(join(list(cut_up(mask, 4, 8)), grid_of(mask))) == 2
-    assert len(join(list(cut_up(mask, 4, 4)), grid_of(mask))) == 2
+    assert len(join(cut_up(mask, 4, 8), grid_of(mask.shape))) == 2
+    assert len(join(cut_up(mask, 4, 4), grid_of(mask.shape))) == 2
 
 
 def test_holes_survive_a_seam_through_them():
     mask = np.zeros((9, 9), bool)
     mask[1:8, 1:8] = True
     mask[3:6, 3:6] = False
-    (crack,) = join(list(cut_up(mask, 5, 4)), grid_of(mask))
+    (crack,) = join(cut_up(mask, 5, 4), grid_of(mask.shape))
     assert len(crack.geometry.geoms[0].interiors) == 1
     assert crack.geometry.area == mask.sum()
 
 
 def test_a_border_of_the_mosaic_is_no_seam():
     mask = np.ones((4, 4), bool)
-    grid = grid_of(np.ones((4, 8), bool))
+    grid = grid_of((4, 8))
     left, right = Window(0, 0, 4, 4), Window(0, 4, 4, 4)
     (piece,) = pieces(mask, probability_of(mask), left, grid)
     assert piece.seam_pixels.tolist() == [[row, 3] for row in range(4)]
@@ -145,9 +133,9 @@ def test_a_crack_beside_nodata_says_so_whatever_the_cut(cut):
     mask, valid = np.zeros((12, 12), bool), np.ones((12, 12), bool)
     mask[2, 1:7] = mask[8, 2:9] = mask[11, 4] = True
     valid[3, 7] = False  # diagonally beside the first crack; the third lies at the mosaic's border
-    grid, around = grid_of(mask), np.pad(valid, 1)
+    grid, around = grid_of(mask.shape), np.pad(valid, 1)
     found = []
-    for window in lattice(mask.shape, cut, cut):
+    for window in windows_of(grid, cut):
         here, halo = window.slices_in(grid.window), window.pad(1).slices_in(grid.window.pad(1))
         part = mask[here]
         found += pieces(part, probability_of(part), window, grid, around[halo])
@@ -157,22 +145,14 @@ def test_a_crack_beside_nodata_says_so_whatever_the_cut(cut):
 def test_arrays_that_do_not_fit_the_window_are_refused():
     mask = np.ones((4, 4), bool)
     with pytest.raises(ValueError, match="do not fit"):
-        pieces(mask, probability_of(mask), Window(0, 0, 4, 5), grid_of(mask))
+        pieces(mask, probability_of(mask), Window(0, 0, 4, 5), grid_of(mask.shape))
 
 
-def deliver(folder, mask, height, width, gsd=0.005, failures=()):
+def deliver(folder, mask, height, width, **row):
     """Write the parts of a mask, cut into blocks; returns (paths, grid)."""
-    grid, probability = grid_of(mask, gsd), probability_of(mask)
-    paths = []
-    for number, window in enumerate(lattice(mask.shape, height, width)):
-        here = window.slices_in(grid.window)
-        block = Block(f"b{number:03d}", window)
-        row = InspectedRow.of(
-            block, np.ones((window.height, window.width), bool), failures, grid, seconds=0.5
-        )
-        paths.append(folder / f"{block.block_id}.parquet")
-        write_part(paths[-1], pieces(mask[here], probability[here], window, grid), row)
-    return paths, grid
+    grid = grid_of(mask.shape)
+    cut = (height, width)
+    return write_parts(folder, grid, mask, probability_of(mask), cut, **row), grid
 
 
 @pytest.fixture
@@ -201,7 +181,7 @@ def test_a_part_is_read_back_as_it_was_written(tmp_path, mask):
 def test_a_damaged_part_is_named(tmp_path, mask):
     (path,), grid = deliver(tmp_path, mask, 60, 60)
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(InputError, match=r"b000\.parquet"):
+    with pytest.raises(InputError, match=r"r00000_c00000\.parquet"):
         assemble([path], tmp_path / "out.gpkg", grid)
 
 
@@ -243,14 +223,11 @@ def test_area_is_measured_before_simplification_and_small_cracks_are_dropped(tmp
 def test_oblong_pixels_have_their_own_area(tmp_path):
     mask = np.zeros((10, 10), bool)
     mask[2:5, 3:9] = True
-    grid = Grid(Affine(0.02, 0, 5e5, 0, -0.005, 5.8e6), UTM, mask.shape)
-    found = pieces(mask, probability_of(mask), grid.window, grid)
-    row = InspectedRow.of(Block("b", grid.window), mask, (), grid, seconds=0)
-    write_part(tmp_path / "b.parquet", found, row)
-    assemble([tmp_path / "b.parquet"], tmp_path / "out.gpkg", grid)
+    grid = grid_of(mask.shape, 0.02, 0.005)
+    assemble(write_parts(tmp_path, grid, mask), tmp_path / "out.gpkg", grid)
     (crack,) = geopandas.read_file(tmp_path / "out.gpkg", layer="crack").itertuples()
     assert crack.area_m2 == pytest.approx(18 * 1e-4) == crack.geometry.area
-    assert crack.geometry.bounds == pytest.approx((500000.06, 5799999.975, 500000.18, 5799999.99))
+    assert crack.geometry.bounds == pytest.approx((500000.06, 5699999.975, 500000.18, 5699999.99))
 
 
 def test_inspected_names_blocks_and_tiles_left_out(tmp_path, mask):
@@ -280,7 +257,7 @@ def test_inspected_names_blocks_and_tiles_left_out(tmp_path, mask):
     [(1, 0, "inspected"), (0, 0, "nodata"), (1, 1, "partial"), (0, 1, "failed")],
 )
 def test_status_of_a_block(valid, failed, status):
-    grid = grid_of(np.ones((4, 4), bool))
+    grid = grid_of((4, 4))
     failures = [TileProblem("a.tif", "failed on reading")] * failed
     seen = np.full((4, 4), bool(valid))
     row = InspectedRow.of(Block("b", grid.window), seen, failures, grid, seconds=1)
@@ -391,7 +368,7 @@ def test_an_output_that_cannot_be_written_is_said(tmp_path, mask):
 
 @given(st.integers(0, 1000), st.integers(0, 1000), st.integers(0, 50), st.integers(0, 50))
 def test_a_crack_keeps_its_id_when_the_mosaic_grows(top, left, more_rows, more_cols):
-    small = grid_of(np.ones((4, 4), bool))
+    small = grid_of((4, 4))
     large = small.subgrid(Window(-more_rows, -more_cols, 100, 100))
     (one,) = crack_ids(small, np.array([top]), np.array([left]))
     (other,) = crack_ids(large, np.array([top + more_rows]), np.array([left + more_cols]))
@@ -412,7 +389,7 @@ def test_the_readme_table_names_every_column_once():
 @settings(deadline=None, max_examples=40)
 @given(arrays(bool, (40, 40), elements=st.booleans()), st.floats(0.001, 3))
 def test_simplified_outlines_are_valid_in_the_world(mask, tolerance):
-    grid = grid_of(mask)
+    grid = grid_of(mask.shape)
     found = pieces(mask, probability_of(mask), grid.window, grid)
     geometry = np.array([piece.geometry for piece in found], dtype=object)
     outlines = world_outlines(geometry, grid, tolerance)
@@ -434,9 +411,9 @@ def test_a_slanting_crack_of_one_piece_is_simplified(tmp_path):
 @settings(deadline=None, max_examples=40)
 @given(arrays(bool, (24, 24)), st.floats(0.1, 3))
 def test_simplified_outlines_keep_polygons_holes_and_area_and_stay_near(mask, tolerance):
-    found = pieces(mask, probability_of(mask), grid_of(mask).window, grid_of(mask))
+    found = pieces(mask, probability_of(mask), grid_of(mask.shape).window, grid_of(mask.shape))
     exact = np.array([piece.geometry for piece in found], dtype=object)
-    for outline, lean in zip(exact, simplified(exact, tolerance), strict=True):
+    for outline, lean in zip(exact, simplify(exact, tolerance), strict=True):
         assert lean.is_valid
         assert lean.geom_type == "MultiPolygon"
         assert len(lean.geoms) == len(outline.geoms)

@@ -6,15 +6,13 @@ import geopandas
 import numpy as np
 import pandas as pd
 import pytest
-import shapely
 from affine import Affine
+from factories import write_parts, write_roads
 from rasterio.crs import CRS
 
-from geo.cracks import seams as joining
-from geo.cracks.pieces import pieces
-from geo.grid import Grid, Window
-from geo.imagery.mosaic import Block
-from geo.layers.assemble import InspectedRow, assemble, write_part
+from geo.cracks import seams
+from geo.grid import Grid
+from geo.layers.assemble import assemble
 from geo.options import AssembleOptions, RoadOptions
 
 ROWS, COLS = 151, 185
@@ -38,27 +36,15 @@ def drawn():
 
 def package(folder, n_blocks):
     folder.mkdir()
-    mask, (height, width) = drawn(), CUTS[n_blocks]
+    mask, valid = drawn(), np.ones(GRID.shape, bool)
     probability = mask * (128 + np.arange(mask.size).reshape(mask.shape) % 128).astype(np.uint8)
-    valid = np.ones((ROWS + 2, COLS + 2), bool)
-    valid[:, 170:] = False
-    for row in range(0, ROWS, height):
-        for col in range(0, COLS, width):
-            window = Window(row, col, height, width).intersection(GRID.window)
-            here, halo = window.slices_in(GRID.window), window.pad(1).slices_in(GRID.window.pad(1))
-            found = pieces(mask[here], probability[here], window, GRID, valid[halo])
-            seen = valid[halo][1:-1, 1:-1]
-            row_of = InspectedRow.of(Block(f"{row}_{col}", window), seen, (), GRID, seconds=0)
-            write_part(folder / f"{row:03d}_{col:03d}.parquet", found, row_of)
-    assert len(list(folder.iterdir())) == n_blocks
+    valid[:, 169:] = False
+    parts = write_parts(folder, GRID, mask, probability, CUTS[n_blocks], valid)
+    assert len(parts) == n_blocks
     lines = [GRID.to_world(np.array([[0.0, v], [185, v]])) for v in (40.0, 110.0)]
-    roads = geopandas.GeoDataFrame(
-        {"ref": [7, 8]}, geometry=[shapely.LineString(line) for line in lines], crs=25832
-    )
-    roads.to_file(folder / "roads.gpkg")
-    chosen = RoadOptions(folder / "roads.gpkg", id="ref", lane_m=0.12, section_m=0.3)
-    options = AssembleOptions(roads=chosen)
-    return assemble(folder.glob("*.parquet"), folder / "out.gpkg", GRID, options)
+    roads = write_roads(folder / "roads.gpkg", lines, ref=[7, 8])
+    chosen = RoadOptions(roads, id="ref", lane_m=0.12, section_m=0.3)
+    return assemble(parts, folder / "out.gpkg", GRID, AssembleOptions(roads=chosen))
 
 
 @pytest.fixture(scope="module")
@@ -84,9 +70,9 @@ def test_every_column_of_every_layer_is_the_same(packages, n_blocks, layer):
 def test_joining_a_few_cracks_at_a_time_changes_nothing_and_leaves_nothing(
     packages, tmp_path, monkeypatch
 ):
-    read, original = [], joining.read_part
-    monkeypatch.setattr(joining, "AT_ONCE_PX", 40)
-    monkeypatch.setattr(joining, "read_part", lambda *a: read.append(a[0]) or original(*a))
+    read, original = [], seams.read_part
+    monkeypatch.setattr(seams, "AT_ONCE_PX", 40)
+    monkeypatch.setattr(seams, "read_part", lambda *a: read.append(a[0]) or original(*a))
     few = package(tmp_path / "few", 37)
     for layer in ("crack", "centerline", "road_segment"):
         pd.testing.assert_frame_equal(table(few, layer), table(packages[37], layer))

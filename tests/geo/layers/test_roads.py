@@ -9,45 +9,34 @@ import geopandas
 import numpy as np
 import pytest
 import shapely
-from affine import Affine
+from factories import EAST, NORTH, grid_of, windows_of, write_parts, write_roads
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from rasterio.crs import CRS
 from rasterio.features import rasterize
 
-from geo.cracks.pieces import pieces
 from geo.errors import InputError
-from geo.grid import Grid, Window
 from geo.imagery.coverage import CoverageMap, cell_px, encode
-from geo.imagery.mosaic import Block
-from geo.layers.assemble import InspectedRow, assemble, write_part
+from geo.layers.assemble import assemble
 from geo.layers.roads import RoadNetwork, Segment, read_roads, sections
-from geo.layers.segments import CellGrid
+from geo.layers.segments import SurveyCells
 from geo.options import AssembleOptions, RoadOptions
 
-UTM = CRS.from_epsg(25832)
 GSD = 0.02
-GRID = Grid(Affine(GSD, 0, 5e5, 0, -GSD, 5.8e6), UTM, (500, 1500))
+GRID = grid_of((500, 1500), GSD)
 """30 m x 10 m; the street runs along y = 5 m."""
 
 
 def at(x, y):
     """World coordinates of a point in meters from the top-left corner."""
-    return 5e5 + x, 5.8e6 - y
-
-
-def roads_file(path, lines, crs="EPSG:25832", **columns):
-    frame = geopandas.GeoDataFrame(columns, geometry=lines, crs=crs)
-    frame.to_file(path, driver="GPKG")
-    return path
+    return EAST + x, NORTH - y
 
 
 def street(tmp_path):
-    main = shapely.LineString([at(0, 5), at(30, 5)])
+    main = [at(0, 5), at(30, 5)]
     columns = {"ref": ["A1"], "street": ["Hauptstraße, Ost"], "wide": [6.0]}
     return RoadOptions(
-        roads_file(tmp_path / "roads.gpkg", [main], **columns),
+        write_roads(tmp_path / "roads.gpkg", [main], **columns),
         id="ref",
         name="street",
         width="wide",
@@ -70,18 +59,8 @@ def drawn_cracks():
 
 
 def package(tmp_path, mask, roads, cut=500, valid=None, name="out.gpkg"):
-    valid = np.ones(mask.shape, bool) if valid is None else valid
-    folder = tmp_path / f"parts_{cut}"
-    for row in range(0, mask.shape[0], cut):
-        for col in range(0, mask.shape[1], cut):
-            window = Window(row, col, cut, cut).intersection(GRID.window)
-            here = window.slices_in(GRID.window)
-            found = pieces(mask[here], mask[here] * np.uint8(204), window, GRID)
-            block = Block(f"{row}_{col}", window)
-            seen = InspectedRow.of(block, valid[here], (), GRID, seconds=0)
-            write_part(folder / f"{block.block_id}.parquet", found, seen)
-    options = AssembleOptions(roads=roads)
-    return assemble(folder.glob("*.parquet"), tmp_path / name, GRID, options)
+    parts = write_parts(tmp_path / f"parts_{cut}", GRID, mask, None, cut, valid)
+    return assemble(parts, tmp_path / name, GRID, AssembleOptions(roads=roads))
 
 
 def read(path, layer):
@@ -158,8 +137,8 @@ def test_segments_and_the_rest_add_up_to_the_total(tmp_path_factory, seed):
     ]
     mask = rasterize(lines, out_shape=GRID.shape).astype(bool)
     ends = rng.random((3, 3, 2)) * [30, 10]
-    roads = [shapely.LineString([at(*point) for point in line]) for line in ends]
-    path = roads_file(tmp_path / "roads.gpkg", roads, wide=rng.uniform(1, 6, 3))
+    roads = [[at(*point) for point in line] for line in ends]
+    path = write_roads(tmp_path / "roads.gpkg", roads, wide=rng.uniform(1, 6, 3))
     report = package(tmp_path, mask, RoadOptions(path, width="wide", section_m=7.0))
     segments = read(report.path, "road_segment")
     assert segments.crack_length_m.sum() + report.off_road_m == pytest.approx(report.length_m)
@@ -210,14 +189,11 @@ def test_points_go_to_the_nearest_road_within_half_its_width():
 @settings(deadline=None)
 @given(arrays(bool, st.tuples(st.integers(1, 40), st.integers(1, 40))), st.integers(1, 41))
 def test_coverage_adds_up_whatever_the_cut(valid, cut):
-    grid = Grid(Affine(0.02, 0, 0, 0, -0.02, 0), UTM, valid.shape)
+    grid = grid_of(valid.shape, 0.02)
     side = cell_px(grid)
-    blocks = []
-    for row in range(0, valid.shape[0], cut):
-        for col in range(0, valid.shape[1], cut):
-            window = Window(row, col, cut, cut).intersection(grid.window)
-            blocks.append((window, encode(valid[window.slices_in(grid.window)], window, side)))
-    seen = CoverageMap(grid, blocks)
+    windows = list(windows_of(grid, cut))
+    texts = [encode(valid[window.slices_in(grid.window)], window, side) for window in windows]
+    seen = CoverageMap(grid, zip(windows, texts, strict=True))
     rows, cols = np.mgrid[-1:10, -1:10].reshape(2, -1)
     padded = np.zeros((50 * side, 50 * side))
     padded[: valid.shape[0], : valid.shape[1]] = valid
@@ -227,7 +203,7 @@ def test_coverage_adds_up_whatever_the_cut(valid, cut):
 
 
 def test_a_cell_with_a_crack_counts_and_one_unseen_does_not():
-    cells = CellGrid(length_m=3.0, width_m=3.5, lane_m=3.5)
+    cells = SurveyCells(length_m=3.0, width_m=3.5, lane_m=3.5)
     assert cells.hit_pct is None
     cells.see(np.array([0.5, 1.5, 1.6]), np.zeros(3), np.array([1.0, 1.0, 0.4]))
     assert cells.hit_pct == 0
@@ -255,15 +231,16 @@ def test_roads_in_degrees_are_brought_into_the_grid(tmp_path):
     ],
 )
 def test_bad_roads_are_refused_with_the_reason(tmp_path, columns, options, message):
-    lines = [shapely.LineString([at(0, k), at(9, k)]) for k in (1, 2)]
-    path = roads_file(tmp_path / "roads.gpkg", lines, **columns)
+    lines = [[at(0, k), at(9, k)] for k in (1, 2)]
+    path = write_roads(tmp_path / "roads.gpkg", lines, **columns)
     with pytest.raises(InputError, match=message):
         read_roads(RoadOptions(path, **options), GRID)
 
 
 def test_roads_without_lines_or_file_are_refused(tmp_path):
-    path = roads_file(tmp_path / "points.gpkg", [shapely.Point(at(1, 1))])
-    with pytest.raises(InputError, match="no lines"):
+    path = tmp_path / "points.gpkg"
+    geopandas.GeoSeries([shapely.Point(at(1, 1))], crs=25832).to_file(path)
+    with pytest.raises(InputError, match="holds no line"):
         read_roads(RoadOptions(path), GRID)
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="does not exist"):
         read_roads(RoadOptions(tmp_path / "absent.gpkg"), GRID)

@@ -12,14 +12,14 @@ import pandas as pd
 import pytest
 import shapely
 from affine import Affine
+from factories import write_parts, write_roads
 from rasterio.crs import CRS
 from rasterio.features import rasterize
 
-from geo.cracks.pieces import pieces
-from geo.grid import Grid, Window
-from geo.imagery.mosaic import Block
+from geo.grid import Grid
 from geo.layers import schema
-from geo.layers.assemble import InspectedRow, RunRecord, assemble, write_part
+from geo.layers.assemble import assemble
+from geo.layers.run_rows import RunRecord
 from geo.options import AssembleOptions, RoadOptions, Rules
 
 GSD = 0.005
@@ -114,32 +114,20 @@ def world(geometry):
 def street(request, tmp_path_factory):
     folder, cut = tmp_path_factory.mktemp("street"), request.param
     mask, probability, valid = drawn()
-    around = np.pad(valid, 1, mode="edge")  # beyond the mosaic's border nothing is missing
-    for row in range(0, GRID.shape[0], cut):
-        for col in range(0, GRID.shape[1], cut):
-            window = Window(row, col, cut, cut).intersection(GRID.window)
-            here, halo = window.slices_in(GRID.window), window.pad(1).slices_in(GRID.window.pad(1))
-            found = pieces(mask[here], probability[here], window, GRID, around[halo])
-            block = Block(f"r{row}_c{col}", window)
-            seen = InspectedRow.of(
-                block, valid[here], (), GRID, seconds=0.25, survey_date="2025-05-17"
-            )
-            write_part(folder / f"{block.block_id}.parquet", found, seen)
-    lines = [world(shapely.LineString([(0, 2), (LENGTH, 2)]))]
+    about = {"seconds": 0.25, "survey_date": "2025-05-17"}
+    parts = write_parts(folder, GRID, mask, probability, cut, valid, **about)
+    line = shapely.get_coordinates(world(shapely.LineString([(0, 2), (LENGTH, 2)])))
     columns = {"ref": ["S7"], "called": ["Ringstraße"], "wide": [3.5]}
-    roads = geopandas.GeoDataFrame(columns, geometry=lines, crs=25832)
-    roads.to_file(folder / "roads.gpkg", driver="GPKG")
+    roads = write_roads(folder / "roads.gpkg", [line], **columns)
     options = AssembleOptions(
         min_length_m=0.1,
-        roads=RoadOptions(
-            folder / "roads.gpkg", id="ref", name="called", width="wide", section_m=6.0
-        ),
+        roads=RoadOptions(roads, id="ref", name="called", width="wide", section_m=6.0),
         survey_date="2025-05-17",
         model="paper",
         run_id="0123456789ab",
     )
     run = RunRecord("feed", '{"a": 1}', '{"files": 1}', '{"x": "1"}', "2025-05-18", "2025-05-19")
-    report = assemble(folder.glob("*.parquet"), folder / "out.gpkg", GRID, options, run=run)
+    report = assemble(parts, folder / "out.gpkg", GRID, options, run=run)
     return report, mask
 
 

@@ -10,35 +10,29 @@ import xml.etree.ElementTree as ET
 from contextlib import closing
 from pathlib import Path
 
-import geopandas
 import pyogrio
 import pytest
-import shapely
-from affine import Affine
-from rasterio.crs import CRS
+from factories import EAST, NORTH, grid_of, write_roads
 
-from geo.grid import Grid
 from geo.layers.assemble import assemble
 from geo.layers.run_rows import MapTerms
 from geo.layers.style import qml, styles
 from geo.options import AssembleOptions, RoadOptions, Rules, SegmentOptions, SeverityOptions
 
 STYLES = styles(Rules())
+GRID = grid_of((8, 8))
 
 
 @pytest.fixture
 def empty(tmp_path) -> Path:
-    grid = Grid(Affine(0.005, 0, 5e5, 0, -0.005, 5.8e6), CRS.from_epsg(25832), (8, 8))
-    return assemble([], tmp_path / "out.gpkg", grid, AssembleOptions()).path
+    return assemble([], tmp_path / "out.gpkg", GRID, AssembleOptions()).path
 
 
 @pytest.fixture
 def with_roads(tmp_path) -> Path:
-    grid = Grid(Affine(0.005, 0, 5e5, 0, -0.005, 5.8e6), CRS.from_epsg(25832), (8, 8))
-    line = shapely.LineString([(5e5, 5.8e6), (5e5 + 1, 5.8e6)])
-    geopandas.GeoDataFrame(geometry=[line], crs=25832).to_file(tmp_path / "roads.gpkg")
-    options = AssembleOptions(roads=RoadOptions(tmp_path / "roads.gpkg"))
-    return assemble([], tmp_path / "out.gpkg", grid, options).path
+    roads = write_roads(tmp_path / "roads.gpkg", [[(EAST, NORTH), (EAST + 1, NORTH)]])
+    options = AssembleOptions(roads=RoadOptions(roads))
+    return assemble([], tmp_path / "out.gpkg", GRID, options).path
 
 
 @pytest.mark.parametrize("style", STYLES, ids=lambda style: style.layer.name)
@@ -70,7 +64,6 @@ def test_each_layer_written_has_its_default_style_and_no_other(empty):
 
 
 def test_the_legends_name_the_limits_of_the_run(tmp_path):
-    grid = Grid(Affine(0.005, 0, 5e5, 0, -0.005, 5.8e6), CRS.from_epsg(25832), (8, 8))
     limits = SeverityOptions(d6433_mm=(3, 12.5))
     options = AssembleOptions(severity=limits, segments=SegmentOptions(30, 7, 40))
     own = {style.name: style for style in styles(options.rules)}
@@ -79,7 +72,7 @@ def test_the_legends_name_the_limits_of_the_run(tmp_path):
     ]  # fmt: skip
     assert '"zeb_cell_pct" >= 7 AND "zeb_cell_pct" <= 40' in own["condition"].rules[1].filter
     assert own["condition"].rules[-1].label == "seen too little (< 30 %)"
-    package = assemble([], tmp_path / "out.gpkg", grid, options).path
+    package = assemble([], tmp_path / "out.gpkg", GRID, options).path
     with closing(sqlite3.connect(package)) as base:
         (stored,) = base.execute("SELECT styleQML FROM layer_styles WHERE f_table_name = 'crack'")
     assert stored[0] == qml(own["severity"])

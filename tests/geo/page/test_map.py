@@ -18,19 +18,24 @@ import numpy as np
 import pytest
 import rasterio
 import shapely
-from affine import Affine
-from rasterio.crs import CRS
+from factories import EAST, NORTH, grid_of, write_parts, write_roads, write_tile
 
-from geo.cracks.pieces import pieces
-from geo.grid import Grid
-from geo.imagery.find import TileProblem
-from geo.imagery.mosaic import Mosaic, scan
-from geo.imagery.overview import reduced
-from geo.layers.assemble import InspectedRow, assemble, write_part
+from geo import read_tiles
+from geo.imagery.headers import TileProblem
+from geo.imagery.mosaic import Mosaic
+from geo.imagery.overview import reduce
+from geo.layers.assemble import assemble
 from geo.layers.schema import CRACK
 from geo.options import AssembleOptions, RoadOptions, Rules
-from geo.page.map_data import CRACK_COLUMNS, STEPS_PER_M, MapOptions, encoded, legend, records
-from geo.page.map_page import page, write_map
+from geo.page.map_page import (
+    CRACK_COLUMNS,
+    STEPS_PER_M,
+    encode_shapes,
+    legend,
+    page,
+    records,
+    write_map,
+)
 
 HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=alert(1)>"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -40,38 +45,19 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 def street(tmp_path_factory) -> tuple[Path, Mosaic]:
     """A package with two roads (one of hostile name), three cracks, and its imagery."""
     folder = tmp_path_factory.mktemp("map")
-    transform = Affine(0.02, 0, 5e5, 0, -0.02, 5.8e6)
-    grid = Grid(transform, CRS.from_epsg(25832), (400, 1000))
+    grid = grid_of((400, 1000), 0.02)
     mask = np.zeros(grid.shape, bool)
     mask[100:103, 50:600] = mask[200:206, 50:150] = mask[150:300, 700:704] = True
     image = np.where(mask, 40, 120).astype(np.uint8)
-    (folder / "tiles").mkdir()
-    with rasterio.open(
-        folder / "tiles" / "a.tif", "w", driver="GTiff", height=400, width=1000, count=1,
-        dtype="uint8", crs=grid.crs, transform=transform,
-    ) as tiff:  # fmt: skip
-        tiff.write(image, 1)
-    mosaic = Mosaic.build(scan(str(folder / "tiles")))
-    lines = [shapely.LineString([(5e5, 5.8e6 - y), (5e5 + 20, 5.8e6 - y)]) for y in (2.0, 6.0)]
-    roads = geopandas.GeoDataFrame(
-        {"ref": ["R1", "R2"], "street": ["Am Markt", HOSTILE], "wide": [4.0, 4.0]},
-        geometry=lines,
-        crs=25832,
-    )
-    roads.to_file(folder / "roads.gpkg")
-    (block,) = mosaic.blocks(1024)
-    found = pieces(mask, mask * np.uint8(200), block.window, mosaic.grid)
-    row = InspectedRow.of(block, np.ones_like(mask), (), mosaic.grid, seconds=0)
-    write_part(folder / "b.parquet", found, row)
+    mosaic = read_tiles(write_tile(folder / "tiles" / "a.tif", image, gsd=0.02))
+    lines = [[(EAST, NORTH - y), (EAST + 20, NORTH - y)] for y in (2.0, 6.0)]
+    columns = {"ref": ["R1", "R2"], "street": ["Am Markt", HOSTILE], "wide": [4.0, 4.0]}
+    write_roads(folder / "roads.gpkg", lines, **columns)
+    parts = write_parts(folder, grid, mask)
     chosen = RoadOptions(folder / "roads.gpkg", id="ref", name="street", width="wide")
     broken = TileProblem(f"{HOSTILE}.tif", "is not a GeoTIFF; convert it")
-    assemble(
-        [folder / "b.parquet"],
-        folder / "out.gpkg",
-        grid,
-        AssembleOptions(roads=chosen),
-        problems=[broken],
-    )
+    options = AssembleOptions(roads=chosen)
+    assemble(parts, folder / "out.gpkg", grid, options, problems=[broken])
     return folder / "out.gpkg", mosaic
 
 
@@ -89,14 +75,14 @@ def values(layer, name):
 
 def test_the_page_holds_every_layer_and_no_address(street, tmp_path):
     package, mosaic = street
-    write_map(package, tmp_path / "map.html", reduced(mosaic, 2000))
+    write_map(package, tmp_path / "map.html", reduce(mosaic, 2000))
     text, data = (tmp_path / "map.html").read_text(encoding="utf-8"), data_of(tmp_path / "map.html")
     assert len(values(data["cracks"], "crack_id")) == 3
     assert values(data["segments"], "name") == ["Am Markt", HOSTILE]
     assert values(data["inspected"], "status") == ["inspected"]
     assert data["failures"] == [[f"{HOSTILE}.tif", "is not a GeoTIFF; convert it"]]
     (south, west), (north, east) = data["bounds"]
-    assert 52.3 < south < north < 52.4
+    assert 51.4 < south < north < 51.5
     assert 8.9 < west < east < 9.1
     assert text.count("<script") == 4
     assert "{{" not in re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL)
@@ -113,7 +99,7 @@ def test_the_license_of_the_shipped_library_lies_beside_it():
 
 def test_beyond_the_cap_the_worst_cracks_are_drawn(street, tmp_path):
     package, _ = street
-    write_map(package, tmp_path / "map.html", options=MapOptions(max_cracks=1))
+    write_map(package, tmp_path / "map.html", max_cracks=1)
     data = data_of(tmp_path / "map.html")
     assert values(data["cracks"], "length_m") == pytest.approx([11], rel=0.01)
     assert data["cracks"]["shapes"]["parts"] == [1]
@@ -127,7 +113,7 @@ def test_steps_of_shapes_add_up_to_their_places():
         [shapely.MultiLineString([[(5e5, 5.8e6), (5e5 + 3, 5.8e6)], [(5e5, 0), (5e5, 9)]]), ring],
         crs=25832,
     )
-    flat = encoded(shapes)
+    flat = encode_shapes(shapes)
     places = np.cumsum(np.reshape(flat["steps"], (-1, 2)), axis=0) / STEPS_PER_M
     assert (flat["parts"], flat["points"]) == ([2, 1], [2, 2, 5])
     expected = shapely.get_coordinates(shapes.to_crs(3857).to_numpy())
@@ -239,7 +225,7 @@ BUTTONS = "[...document.querySelectorAll('#tables button')]"
 @needs_browser
 def test_a_browser_draws_the_page_offline_and_shows_hostile_text_as_text(street, tmp_path):
     package, mosaic = street
-    write_map(package, tmp_path / "map.html", reduced(mosaic, 2000))
+    write_map(package, tmp_path / "map.html", reduce(mosaic, 2000))
     with browser(tmp_path / "map.html") as shown:
         legend_text = shown.run("document.getElementById('legend').textContent")
         for label in ("high (> 75 mm)", "poor (> 20 %)", "no imagery"):
@@ -291,7 +277,7 @@ def test_a_click_on_the_map_opens_the_attributes_of_what_lies_there(street, tmp_
 @needs_browser
 def test_the_page_can_be_used_by_keyboard(street, tmp_path):
     package, mosaic = street
-    write_map(package, tmp_path / "map.html", reduced(mosaic, 2000))
+    write_map(package, tmp_path / "map.html", reduce(mosaic, 2000))
     with browser(tmp_path / "map.html") as shown:
         every = "[...document.querySelectorAll('#map, #tables button, .leaflet-control a, input')]"
         assert shown.run(f"{every}.every((one) => one.tabIndex === 0)")
@@ -322,7 +308,7 @@ def test_segments_and_cracks_have_the_colors_of_the_legend(street, tmp_path):
 @needs_browser
 def test_layers_keep_their_order_when_they_are_switched(street, tmp_path):
     package, mosaic = street
-    write_map(package, tmp_path / "map.html", reduced(mosaic, 2000))
+    write_map(package, tmp_path / "map.html", reduce(mosaic, 2000))
     with browser(tmp_path / "map.html") as shown:
         before = shown.picture(tmp_path / "shot.png")[:, :, :800]
         boxes = "document.querySelectorAll('.leaflet-control-layers input')"

@@ -4,33 +4,23 @@ from __future__ import annotations
 
 import json
 
-import geopandas
 import numpy as np
 import pytest
-import shapely
-from affine import Affine
-from rasterio.crs import CRS
+from factories import EAST, NORTH, grid_of, write_parts, write_roads
 
-from geo.cracks.pieces import pieces
 from geo.errors import OutputError
-from geo.grid import Grid
-from geo.imagery.mosaic import Block, TileProblem
-from geo.layers.assemble import InspectedRow, assemble, write_part
+from geo.imagery.headers import TileProblem
+from geo.layers.assemble import assemble
 from geo.options import AssembleOptions, RoadOptions
 from geo.page.report import summarize, write_report
 
 
-def package(tmp_path, mask, roads=None, problems=(), crs=25832, gsd=0.005):
-    grid = Grid(Affine(gsd, 0, 5e5, 0, -gsd, 5.8e6), CRS.from_epsg(crs), mask.shape)
-    found = pieces(mask, mask * np.uint8(200), grid.window, grid)
-    valid = np.ones_like(mask)
+def package(tmp_path, mask, roads=None, problems=(), **place):
+    grid, valid = grid_of(mask.shape, **place), np.ones_like(mask)
     valid[:, : mask.shape[1] // 2] = False
-    row = InspectedRow.of(Block("b", grid.window), valid, (), grid, seconds=0)
-    write_part(tmp_path / "b.parquet", found, row)
-    out = tmp_path / "out.gpkg"
-    return assemble(
-        [tmp_path / "b.parquet"], out, grid, AssembleOptions(roads=roads), problems=problems
-    )
+    parts = write_parts(tmp_path, grid, mask, valid=valid)
+    options = AssembleOptions(roads=roads)
+    return assemble(parts, tmp_path / "out.gpkg", grid, options, problems=problems)
 
 
 @pytest.fixture
@@ -42,10 +32,10 @@ def mask():
 
 
 def test_totals_streets_and_failures_are_those_of_the_package(tmp_path, mask):
-    lines = [shapely.LineString([(5e5, 5.8e6 - y), (5e5 + 4, 5.8e6 - y)]) for y in (0.25, 0.75)]
+    lines = [[(EAST, NORTH - y), (EAST + 4, NORTH - y)] for y in (0.25, 0.75)]
     columns = {"street": ["A|B <b>", None], "wide": [0.5, 0.5]}
-    geopandas.GeoDataFrame(columns, geometry=lines, crs=25832).to_file(tmp_path / "r.gpkg")
-    roads = RoadOptions(tmp_path / "r.gpkg", name="street", width="wide")
+    path = write_roads(tmp_path / "r.gpkg", lines, **columns)
+    roads = RoadOptions(path, name="street", width="wide")
     lost = [TileProblem("/tiles/cut.tif", "is truncated")]
     built = package(tmp_path, mask, roads, lost)
     report = write_report(built.path, tmp_path / "report.md", tmp_path / "report.json")

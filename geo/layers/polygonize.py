@@ -1,0 +1,160 @@
+"""A probability array -> whole, measured cracks, as a table or as a map.
+
+For arrays that fit into memory, without tiles, blocks and a work folder; the cracks are those that
+a job over tiles finds in the same pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import shapely
+from affine import Affine
+from numpy.typing import NDArray
+from rasterio.crs import CRS
+
+from geo.cracks.parts import InspectedRow, to_table, write_part
+from geo.cracks.pieces import Piece, pieces
+from geo.errors import InputError
+from geo.files import folder_of_parts
+from geo.grid import Grid
+from geo.imagery.mosaic import Block
+from geo.imagery.placing import job_crs
+from geo.layers.assemble import AssembleReport, assemble
+from geo.layers.crack_rows import crack_rows, large_enough
+from geo.layers.schema import GEOMETRY
+from geo.options import AssembleOptions
+
+OF_A_RUN = ("segment_id", "survey_date", "model", "run_id")
+"""Columns of the layer crack that mean nothing without roads and a run."""
+
+CERTAIN = 255
+"""The 8-bit probability of 1."""
+
+
+def polygonize(
+    probability: NDArray[np.floating],
+    transform: Affine,
+    crs: str | CRS,
+    threshold: float = 0.5,
+    valid: NDArray[np.bool_] | None = None,
+    *,
+    options: AssembleOptions | None = None,
+) -> geopandas.GeoDataFrame:
+    """Turn crack probabilities into cracks with their measures.
+
+    A crack is an 8-connected component of the pixels at or above the threshold. Its columns are
+    those of the layer crack (`geo.layers.schema.CRACK`).
+
+    Args:
+        probability: (H, W) in [0, 1]; rounded to 8 bits, as a job does.
+        transform: pixel corner (col, row) -> world (x, y).
+        crs: a projected system in which lengths are true.
+        threshold: smallest probability that is crack.
+        valid: (H, W) where there is imagery; None: everywhere.
+        options: filters, simplification, limits of the classes.
+
+    Returns:
+        One row per crack, by topmost, then leftmost pixel.
+
+    Raises:
+        InputError: the array is no probability, or lengths cannot be measured in the CRS.
+
+    >>> import numpy as np
+    >>> from affine import Affine
+    >>> import geo
+    >>> probability = np.zeros((100, 100), np.float32)
+    >>> probability[50:54, 10:90] = 0.9  # 80 x 4 pixels of 5 mm
+    >>> cracks = geo.polygonize(probability, Affine(0.005, 0, 5e5, 0, -0.005, 5.8e6), "EPSG:25832")
+    >>> cracks[["length_m", "width_mean_mm", "severity_d6433"]].round(1).values.tolist()
+    [[0.4, 19.8, 'medium']]
+    """
+    chosen = options or AssembleOptions()
+    grid, seen = _check(probability, transform, crs, valid)
+    found = to_table(_pieces(probability, grid, threshold, seen))
+    rows = crack_rows(found.filter(large_enough(found, grid, chosen)), grid, chosen)
+    frame = rows.to_pandas().drop(columns=list(OF_A_RUN))
+    geometry = shapely.from_wkb(frame.pop(GEOMETRY).to_numpy())
+    return geopandas.GeoDataFrame(frame, geometry=geometry, crs=grid.crs.to_wkt())
+
+
+def make_map(
+    probability: NDArray[np.floating],
+    transform: Affine,
+    crs: str | CRS,
+    out: str | Path,
+    *,
+    threshold: float = 0.5,
+    valid: NDArray[np.bool_] | None = None,
+    options: AssembleOptions | None = None,
+) -> AssembleReport:
+    """Write the GeoPackage of crack probabilities: cracks, centerlines, roads, styles.
+
+    Args:
+        probability: as in `polygonize`, like transform, crs, threshold and valid.
+        transform: see there.
+        crs: see there.
+        out: the GeoPackage; its folder is made.
+        threshold: see there.
+        valid: see there.
+        options: filters, classes, and the roads along which cracks are counted.
+
+    Raises:
+        InputError: the array is no probability, or lengths cannot be measured in the CRS.
+        OutputError: the file cannot be written.
+
+    >>> import numpy as np
+    >>> from affine import Affine
+    >>> import geo
+    >>> probability = np.zeros((100, 100), np.float32)
+    >>> probability[50:54, 10:90] = 0.9
+    >>> transform = Affine(0.005, 0, 5e5, 0, -0.005, 5.8e6)
+    >>> report = geo.make_map(probability, transform, "EPSG:25832", "cracks.gpkg")
+    >>> report.path.name, report.n_cracks, round(report.length_m, 2)
+    ('cracks.gpkg', 1, 0.4)
+    """
+    path = Path(out)
+    grid, seen = _check(probability, transform, crs, valid)
+    found = _pieces(probability, grid, threshold, seen)
+    row = InspectedRow.of(Block("whole", grid.window), seen, (), grid, seconds=0.0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with folder_of_parts(path) as folder:
+        part = Path(folder) / "whole.parquet"
+        write_part(part, found, row)
+        return assemble([part], path, grid, options)
+
+
+def _check(
+    probability: NDArray[np.floating],
+    transform: Affine | Sequence[float],
+    crs: str | CRS,
+    valid: NDArray[np.bool_] | None,
+) -> tuple[Grid, NDArray[np.bool_]]:
+    """Return the grid of an array and where there is imagery.
+
+    Raises:
+        InputError: the array is no probability, or lengths cannot be measured in the CRS.
+    """
+    if probability.ndim != 2 or not probability.size:
+        raise InputError(f"probability has shape {probability.shape}; give (height, width)")
+    low, high = float(probability.min()), float(probability.max())
+    if not 0 <= low <= high <= 1:
+        raise InputError(f"probability runs from {low:g} to {high:g}; give values from 0 to 1")
+    seen = np.ones(probability.shape, bool) if valid is None else valid
+    if seen.shape != probability.shape:
+        raise InputError(f"valid has shape {seen.shape}; give that of probability")
+    return Grid(Affine(*transform[:6]), job_crs(crs), probability.shape), seen
+
+
+def _pieces(
+    probability: NDArray[np.floating], grid: Grid, threshold: float, seen: NDArray[np.bool_]
+) -> list[Piece]:
+    """Cut the cracks out of an array whose borders are those of the mosaic."""
+    rounded = np.where(seen, np.rint(CERTAIN * probability), 0).astype(np.uint8)
+    level = max(1, math.ceil(CERTAIN * threshold - 1e-9))
+    ring = np.pad(seen, 1, constant_values=False)
+    return pieces(rounded >= level, rounded, grid.window, grid, ring)

@@ -1,0 +1,81 @@
+"""What `import geo` offers: light to load, and as its examples say."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyogrio
+import pytest
+from affine import Affine
+from factories import street
+
+import geo
+
+PLACE = Affine(0.005, 0, 5e5, 0, -0.005, 5.8e6)
+MODULES = [one.name for one in pkgutil.walk_packages(geo.__path__, "geo.") if not one.ispkg]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_are_true(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert doctest.testmod(importlib.import_module(name)).failed == 0
+
+
+@pytest.mark.parametrize("name", ["polygonize", "make_map", "read_tiles"])
+def test_each_public_function_has_an_example(name):
+    assert f"geo.{name}(" in getattr(geo, name).__doc__
+
+
+def test_the_package_loads_nothing_heavy_until_a_name_is_asked_for():
+    heavy = "{'torch', 'rasterio', 'geopandas', 'shapely', 'numpy'}"
+    script = f"import sys, geo; assert not {heavy} & set(sys.modules); geo.polygonize"
+    root = Path(geo.__file__).parents[1]
+    subprocess.run([sys.executable, "-c", script], cwd=root, check=True)
+    assert all(hasattr(geo, name) for name in geo.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        geo.nothing  # noqa: B018
+
+
+def test_the_table_of_an_array_is_the_layer_of_its_map(tmp_path):
+    _, mask = street()
+    probability = np.where(mask, np.linspace(0.6, 0.9, mask.shape[1]), 0.1)
+    table = geo.polygonize(probability, PLACE, "EPSG:25832")
+    report = geo.make_map(probability, PLACE, "EPSG:25832", tmp_path / "new" / "cracks.gpkg")
+    layer = pyogrio.read_dataframe(report.path, layer="crack")
+    assert report.n_cracks == len(table) == 2
+    for column in table.columns.drop("geometry"):
+        assert table[column].tolist() == layer[column].tolist(), column
+    assert table.geometry.to_wkb().tolist() == layer.geometry.to_wkb().tolist()
+    assert table.crs == layer.crs
+    assert [path.name for path in report.path.parent.iterdir()] == ["cracks.gpkg"]
+
+
+def test_without_imagery_there_is_no_crack_and_its_neighbors_say_so():
+    _, mask = street()
+    valid = np.ones(mask.shape, bool)
+    valid[:, :100] = False
+    whole = geo.polygonize(mask.astype(float), PLACE, "EPSG:25832")
+    seen = geo.polygonize(mask.astype(float), PLACE, "EPSG:25832", valid=valid)
+    assert not whole.touches_nodata.any()
+    assert seen.touches_nodata.tolist() == [True]
+    assert seen.area_m2.sum() == pytest.approx((mask & valid).sum() * 25e-6)
+
+
+@pytest.mark.parametrize(
+    ("probability", "crs", "words"),
+    [
+        (np.zeros((3, 4, 4)), "EPSG:25832", "give .height, width"),
+        (np.full((4, 4), 255.0), "EPSG:25832", "from 255 to 255"),
+        (np.full((4, 4), np.nan), "EPSG:25832", "from 0 to 1"),
+        (np.zeros((4, 4)), "EPSG:4326", "not projected"),
+    ],
+)
+def test_arrays_that_are_no_probability_on_a_map_are_refused(probability, crs, words):
+    with pytest.raises(geo.InputError, match=words):
+        geo.polygonize(probability, PLACE, crs)
