@@ -1,4 +1,7 @@
-"""manifest.csv: which file shows a crack, where it was cut from, and on which side it stands."""
+"""manifest.csv: which file shows a crack, where it was cut from, and on which side it stands.
+
+Whole source images are held out, so that no window of a validation image is seen in training.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,19 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
-from wpcrack.data.images import named
-from wpcrack.errors import ConfigError, DataError
+from wpcrack.errors import ConfigError, DataError, first_few
+from wpcrack.files import whole_file
 
 NAME = "manifest.csv"
 T = TypeVar("T")
+
+Split = Literal["train", "val"]
+Label = Literal["crack", "road"]
+SPLITS: tuple[Split, Split] = ("train", "val")
+LABELS: tuple[Label, Label] = ("crack", "road")
+
+FEW_ITEMS = 50
+"""A class with fewer items than this is worth a warning."""
 
 CORNER = re.compile(r"_r(\d+)_c(\d+)$")
 """What a window's file stem ends in: the corner inside its source image, in pixels."""
@@ -68,7 +79,7 @@ def origin(stem: str) -> tuple[str, int, int]:
 
 def write_manifest(path: Path, rows: Iterable[Row]) -> None:
     """Write rows under their header, comma-separated UTF-8; None becomes an empty cell."""
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         writer.writerows(astuple(row) for row in rows)
@@ -98,71 +109,8 @@ def read_manifest(path: Path) -> list[Row]:
         raise DataError(f"{path} lists no file; build the set again")
     twice = [file for file, times in Counter(row.file for row in rows).items() if times > 1]
     if twice:
-        raise DataError(f"{path} lists files twice ({named(twice)}); keep one line of each")
+        raise DataError(f"{path} lists files twice ({first_few(twice)}); keep one line of each")
     return rows
-
-
-def _check_columns(path: Path, columns: list[str]) -> None:
-    unknown = [name for name in columns if name not in (*COLUMNS, *TILE_COLUMNS)]
-    if unknown:
-        raise DataError(
-            f"{path} has unknown columns ({named(unknown)}); known are "
-            f"{', '.join((*COLUMNS, *TILE_COLUMNS))}"
-        )
-    missing = [name for name in ("file", "label") if name not in columns]
-    if missing:
-        raise DataError(
-            f"{path} has no column {named(missing)}; its first line must name the columns"
-        )
-
-
-def _row(where: str, columns: list[str], cells: list[str]) -> Row:
-    if len(cells) > len(columns):
-        raise DataError(f"{where} has more cells than the header has columns; quote or remove them")
-    values = {name: cell.strip() for name, cell in zip_longest(columns, cells, fillvalue="")}
-    file = values["file"].replace("\\", "/")
-    if not file:
-        raise DataError(f"{where} names no file; fill in its path relative to the manifest")
-    source, row, col = origin(PurePosixPath(file).stem)
-    return Row(
-        file=file,
-        label=_choice(where, "label", values["label"].lower(), LABELS),
-        source=values.get("source") or values.get("tile") or source,
-        row=_whole(where, "row", values, row),
-        col=_whole(where, "col", values, col),
-        height=_whole(where, "height", values, 0),
-        width=_whole(where, "width", values, 0),
-        split=_choice(where, "split", values.get("split", "").lower(), SPLITS),
-    )
-
-
-def _choice(where: str, column: str, value: str, known: tuple[T, ...]) -> T | None:
-    if not value:
-        return None
-    if value not in known:
-        raise DataError(f"{where}: {column} is {value!r}; use {' or '.join(map(str, known))}")
-    return known[known.index(value)]
-
-
-def _whole(where: str, column: str, values: Mapping[str, str], otherwise: int) -> int:
-    value = values.get(column, "")
-    if not value:
-        return otherwise
-    if not value.isdecimal():
-        raise DataError(f"{where}: {column} is {value!r}; use a whole number of pixels")
-    return int(value)
-
-
-# ==== wpcrack.data.manifest: Splits by source image: no window of a validation image is ever seen in training.
-
-
-Split = Literal["train", "val"]
-Label = Literal["crack", "road"]
-SPLITS: tuple[Split, Split] = ("train", "val")
-LABELS: tuple[Label, Label] = ("crack", "road")
-
-FEW_ITEMS = 50
-"""A class with fewer items than this is worth a warning."""
 
 
 def hold_out(
@@ -228,3 +176,54 @@ def few_items_warnings(counts: Mapping[Label, int]) -> list[str]:
         for label, count in counts.items()
         if count < FEW_ITEMS
     ]
+
+
+def _check_columns(path: Path, columns: list[str]) -> None:
+    unknown = [name for name in columns if name not in (*COLUMNS, *TILE_COLUMNS)]
+    if unknown:
+        raise DataError(
+            f"{path} has unknown columns ({first_few(unknown)}); known are "
+            f"{', '.join((*COLUMNS, *TILE_COLUMNS))}"
+        )
+    missing = [name for name in ("file", "label") if name not in columns]
+    if missing:
+        raise DataError(
+            f"{path} has no column {first_few(missing)}; its first line must name the columns"
+        )
+
+
+def _row(where: str, columns: list[str], cells: list[str]) -> Row:
+    if len(cells) > len(columns):
+        raise DataError(f"{where} has more cells than the header has columns; quote or remove them")
+    values = {name: cell.strip() for name, cell in zip_longest(columns, cells, fillvalue="")}
+    file = values["file"].replace("\\", "/")
+    if not file:
+        raise DataError(f"{where} names no file; fill in its path relative to the manifest")
+    source, row, col = origin(PurePosixPath(file).stem)
+    return Row(
+        file=file,
+        label=_choice(where, "label", values["label"].lower(), LABELS),
+        source=values.get("source") or values.get("tile") or source,
+        row=_whole(where, "row", values, row),
+        col=_whole(where, "col", values, col),
+        height=_whole(where, "height", values, 0),
+        width=_whole(where, "width", values, 0),
+        split=_choice(where, "split", values.get("split", "").lower(), SPLITS),
+    )
+
+
+def _choice(where: str, column: str, value: str, known: tuple[T, ...]) -> T | None:
+    if not value:
+        return None
+    if value not in known:
+        raise DataError(f"{where}: {column} is {value!r}; use {' or '.join(map(str, known))}")
+    return known[known.index(value)]
+
+
+def _whole(where: str, column: str, values: Mapping[str, str], otherwise: int) -> int:
+    value = values.get(column, "")
+    if not value:
+        return otherwise
+    if not value.isdecimal():
+        raise DataError(f"{where}: {column} is {value!r}; use a whole number of pixels")
+    return int(value)
