@@ -1,4 +1,4 @@
-""""""
+"""The authors' checkpoint: every kind of file gives the same networks, none runs code."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from factories import tiny_released
 from safetensors.torch import save_file
 from torch import Tensor
 from typer.testing import CliRunner
@@ -25,16 +26,9 @@ from wpcrack.data.images import read_rgb, write_png
 from wpcrack.errors import CheckpointError
 from wpcrack.model import load_model
 from wpcrack.networks import Networks
-from wpcrack.released_weights import RELEASED, import_released, is_ours, released_name
+from wpcrack.released_weights import import_released, is_ours, released_name
 
-TINY = RELEASED.model_copy(
-    update={
-        "width_divisor": 16,
-        "cam_channels": 8,
-        "recon_channels": 14,
-        "decoder_widths": (8, 8, 8, 8, 8),
-    }
-)
+TINY = tiny_released()
 State = dict[str, Tensor]
 
 
