@@ -66,7 +66,7 @@ def test_nothing_to_find_is_perfect_unless_something_was_predicted(
 
 
 def test_threshold_half_takes_128_and_leaves_127() -> None:
-    assert metrics.predicted_at(np.array([0, 127, 128, 255], np.uint8), 0.5).tolist() == [
+    assert metrics.mask_at(np.array([0, 127, 128, 255], np.uint8), 0.5).tolist() == [
         False,
         False,
         True,
@@ -76,7 +76,7 @@ def test_threshold_half_takes_128_and_leaves_127() -> None:
 
 @given(st.floats(0, 1), st.integers(0, 255))
 def test_threshold_compares_the_level_over_255(threshold: float, level: int) -> None:
-    found = metrics.predicted_at(np.array([[level]], np.uint8), threshold)
+    found = metrics.mask_at(np.array([[level]], np.uint8), threshold)
     assert found.tolist() == [[level / 255 >= threshold]]
 
 
