@@ -84,7 +84,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         ) from None
     except (OSError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise CheckpointError(
-            f"{path} is no weight file ({first_line(error).rstrip('.')}); copy or download it again"
+            f"{path} is not a weight file ({first_line(error).rstrip('.')}); "
+            "copy or download it again"
         ) from error
     return tensors_in(content, path)
 
@@ -105,7 +106,7 @@ def compare(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Mismat
         sorted(wanted.keys() - found.keys()),
         sorted(found.keys() - wanted.keys()),
         [
-            f"{k} is {tuple(found[k].shape)}, needed is {tuple(wanted[k].shape)}"
+            f"{k} is {tuple(found[k].shape)} but must be {tuple(wanted[k].shape)}"
             for k in sorted(found.keys() & wanted.keys())
             if found[k].shape != wanted[k].shape
         ],

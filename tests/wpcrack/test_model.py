@@ -145,7 +145,7 @@ def test_a_misshapen_tensor_is_named_with_both_shapes_and_others_are_counted(fol
     with pytest.raises(CheckpointError, match=expected):
         load_model(folder)
     change_weights(folder, **{"classifier.head.score.bias": torch.zeros(2)})
-    expected = r"detector\.logit\.bias is \(2,\), needed is \(1,\)"
+    expected = r"detector\.logit\.bias is \(2,\) but must be \(1,\)"
     with pytest.raises(CheckpointError, match=expected):
         load_model(folder)
 

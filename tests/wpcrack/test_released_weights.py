@@ -147,7 +147,7 @@ def test_missing_unknown_misshapen_and_broken_tensors_are_named(
     message = refusal({"state_dict": released}, tmp_path)
     assert "missing: net_main.fc8.weight;" in message
     assert "unknown: net_aux.conv.weight;" in message
-    assert "misshapen: seg_decoder.conv1.bias is (2,), needed is (32,)" in message
+    assert "misshapen: seg_decoder.conv1.bias is (2,) but must be (32,)" in message
     assert "not finite: net_recon.conv1a.weight" in message
 
 
@@ -199,7 +199,7 @@ def test_a_file_without_tensors_is_refused(content: object, tmp_path: Path) -> N
 @pytest.mark.parametrize("data", [b"", b"no weights at all", b"{\n}", b"PK\x03\x04 cut off"])
 def test_a_file_that_is_something_else_is_refused(name: str, data: bytes, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(data)
-    with pytest.raises(CheckpointError, match=rf"{name} is no weight file"):
+    with pytest.raises(CheckpointError, match=rf"{name} is not a weight file"):
         import_released(tmp_path / name, TINY)
 
 
@@ -207,7 +207,7 @@ def test_a_truncated_checkpoint_is_refused(released: State, tmp_path: Path) -> N
     path = tmp_path / "a.ckpt"
     torch.save(released, path)
     path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(CheckpointError, match=r"a\.ckpt is no weight file"):
+    with pytest.raises(CheckpointError, match=r"a\.ckpt is not a weight file"):
         import_released(path, TINY)
 
 

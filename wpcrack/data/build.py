@@ -230,7 +230,9 @@ def _list_sources(images: Path, masks: Path, road: Path | None) -> list[Source]:
         extra = list_images(road)
         clash = extra.keys() & {source.stem for source in sources}
         if clash:
-            raise DataError(f"{road} and {images} both have {first_few(clash)}; rename one of each")
+            raise DataError(
+                f"{road} and {images} both hold images named {first_few(clash)}; rename one of each"
+            )
         sources += [Source(stem, path, None) for stem, path in extra.items()]
     return sources
 

@@ -90,7 +90,7 @@ def _require_replaceable(out: Path) -> None:
     if not files:
         return
     if not _has_marker(out):
-        raise DataError(f"{out} is not empty and no set built here; choose another output folder")
+        raise DataError(f"{out} is not empty and was not built here; choose another output folder")
     listed = {row.file for row in manifest.read_manifest(out / manifest.NAME)}
     foreign = sorted(files - listed - {MARKER, manifest.NAME})
     if foreign:

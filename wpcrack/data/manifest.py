@@ -147,7 +147,7 @@ def check_fraction(fraction: float, seed: int) -> None:
     """Raise ConfigError unless 0 < fraction < 1 and seed >= 0."""
     if not 0 < fraction < 1:
         raise ConfigError(
-            f"val={fraction} is no share of the images; give a number between 0 and 1"
+            f"val={fraction} is not a share of the images; give a number between 0 and 1"
         )
     if seed < 0:
         raise ConfigError(f"seed={seed} is negative; give 0 or more")
@@ -172,7 +172,7 @@ def require_both_classes(counts: Mapping[tuple[Split, Label], int], where: str) 
 def few_items_warnings(counts: Mapping[Label, int]) -> list[str]:
     """Warn about each class of fewer than 50 items."""
     return [
-        f"only {count} {label} items; with fewer than {FEW_ITEMS} scores say little"
+        f"only {count} {label} items; with fewer than {FEW_ITEMS}, scores mean little"
         for label, count in counts.items()
         if count < FEW_ITEMS
     ]

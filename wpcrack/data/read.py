@@ -78,7 +78,7 @@ def read_image_level(root: Path, *, val_fraction: float = 0.2, seed: int = 0) ->
             the manifest, a file that is missing or no image.
     """
     if not root.is_dir():
-        raise DataError(f"{root} is no folder; give the output of `wpcrack dataset`")
+        raise DataError(f"{root} is not a folder; give the output of `wpcrack dataset`")
     rows, warnings = _labeled_rows(root)
     if all(row.split is None for row in rows):
         rows = _split(rows, val_fraction, seed)

@@ -123,7 +123,7 @@ class Encoder(ImageEncoder):
         if info.reduction() != [2, 4, 8, 8]:
             raise ConfigError(
                 f"model.encoder: {name!r} has strides {info.reduction()} at "
-                "output_stride=8, needed are [2, 4, 8, 8]; choose another encoder"
+                "output_stride=8, but [2, 4, 8, 8] are needed; choose another encoder"
             )
         cfg = timm.get_pretrained_cfg(name)
         mean, std = (cfg.mean, cfg.std) if cfg is not None else ((0.5,) * 3, (0.5,) * 3)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
+from typing import Self
 
 import cv2
 import numpy as np
@@ -21,17 +22,22 @@ SWEEP = tuple(k / 100 for k in range(1, 100))
 
 
 @dataclass(frozen=True)
-class Counts:
+class Sums:
+    """Base of records of numbers that are pooled field by field."""
+
+    def __add__(self, other: Self) -> Self:
+        """Pool two records."""
+        return type(self)(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+
+@dataclass(frozen=True)
+class Counts(Sums):
     """Pixels by predicted and true class; crack is the positive class."""
 
     tp: int = 0
     fp: int = 0
     fn: int = 0
     tn: int = 0
-
-    def __add__(self, other: Counts) -> Counts:
-        """Pool two sets of pixels."""
-        return Counts(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
     @property
     def background(self) -> Counts:
@@ -40,17 +46,13 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class TolerantCounts:
+class TolerantCounts(Sums):
     """Pixels predicted, those of them near the truth; true pixels, those near a prediction."""
 
     predicted: int = 0
     predicted_near: int = 0
     true: int = 0
     true_near: int = 0
-
-    def __add__(self, other: TolerantCounts) -> TolerantCounts:
-        """Pool two sets of pixels."""
-        return TolerantCounts(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
 
 def mask_at(probability: NDArray[np.uint8], threshold: float) -> NDArray[np.bool_]:

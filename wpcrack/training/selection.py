@@ -28,7 +28,7 @@ from wpcrack.labels.cam import crack_map
 from wpcrack.labels.pseudo_label import refine
 from wpcrack.networks import Classifier, Networks
 from wpcrack.scoring import metrics
-from wpcrack.scoring.metrics import Counts
+from wpcrack.scoring.metrics import Counts, Sums
 
 THRESHOLD = 0.5
 
@@ -61,7 +61,7 @@ class Agreement:
 
 
 @dataclass(frozen=True)
-class AgreementSums:
+class AgreementSums(Sums):
     """What is counted over windows; a window is found if the detector marks enough of it."""
 
     both_px: float = 0.0
@@ -78,11 +78,6 @@ class AgreementSums:
     """Windows that the averaged classifier says show a crack, as the next."""
     seen_roads: float = 0.0
     unseen_cracks: float = 0.0
-
-    def __add__(self, other: AgreementSums) -> AgreementSums:
-        """Pool two sets of windows."""
-        pairs = zip(astuple(self), astuple(other), strict=True)
-        return AgreementSums(*(a + b for a, b in pairs))
 
 
 class AgreementCounter:

@@ -183,8 +183,8 @@ def test_identical_images_in_both_splits_are_reported(drawn: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"val": 0.0}, "val=0.0 is no share"),
-        ({"val": 1.0}, "val=1.0 is no share"),
+        ({"val": 0.0}, "val=0.0 is not a share"),
+        ({"val": 1.0}, "val=1.0 is not a share"),
         ({"seed": -1}, "seed=-1 is negative"),
         ({"window": 8}, "window=8 is too small"),
         ({"protocol": "half"}, "use windows or whole"),
@@ -229,7 +229,7 @@ def test_one_cracked_image_cannot_be_split(drawn: Path, tmp_path: Path) -> None:
 
 
 def test_stems_shared_by_images_and_road_are_refused(drawn: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="both have p0, p1"):
+    with pytest.raises(DataError, match="both hold images named p0, p1"):
         build(drawn, tmp_path / "s", road=drawn / "images")
 
 
@@ -243,7 +243,7 @@ def test_rebuilding_replaces_an_own_set_and_nothing_else(drawn: Path, built: Pat
     assert tree(built) == before | {"crack/mine.png": b"precious"}
     (built / "crack" / "mine.png").unlink()
     (built / "dataset.json").unlink()
-    with pytest.raises(DataError, match="not empty and no set built here"):
+    with pytest.raises(DataError, match="not empty and was not built here"):
         build(drawn, built, window=32)
     assert [p.name for p in built.parent.iterdir()] == ["set"]
 

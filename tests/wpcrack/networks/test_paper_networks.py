@@ -342,7 +342,7 @@ def test_a_backbone_file_without_a_tensor_or_of_another_width_is_refused(tmp_pat
     with pytest.raises(CheckpointError, match=r"no tensor b4_3\.conv_branch2a\.weight"):
         Networks(with_file(path))
     torch.save({**state, "b6.conv_branch1.weight": torch.zeros(2, 2)}, path)
-    with pytest.raises(CheckpointError, match=r"b6\.conv_branch1\.weight is \(2, 2\), needed"):
+    with pytest.raises(CheckpointError, match=r"b6\.conv_branch1\.weight is \(2, 2\) but must be"):
         Networks(with_file(path))
 
 
