@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from wpcrack.config import ModelConfig
 from wpcrack.networks.encoder import Encoder, Features, ImageEncoder
-from wpcrack.networks.paper.resnet38d import RESNET38D, ResNet38d, ResNet38dHead, load_backbone
+from wpcrack.networks.paper.resnet38d import RESNET38D, ResNet38dHead, build_backbone
 
 ROAD, CRACK = 0, 1
 
@@ -80,9 +80,7 @@ class Classifier(nn.Module):
 def encoder_and_head(config: ModelConfig) -> tuple[ImageEncoder, CamHead | ResNet38dHead]:
     """Build what `model.encoder` names: the paper's backbone, or any timm encoder with our head."""
     if config.encoder == RESNET38D:
-        backbone, head = ResNet38d(config), ResNet38dHead(config)
-        load_backbone(backbone, head, config)
-        return backbone, head
+        return build_backbone(config)
     encoder = Encoder(config.encoder, config.pretrained)
     return encoder, CamHead(encoder, config)
 

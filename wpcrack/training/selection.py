@@ -1,6 +1,8 @@
 """Which epoch is best, judged without any pixel label; or with masks, if the user gives some.
 
 Masks judge epochs, they never teach. For people to watch, `panels` shows what the networks see.
+To change which epoch counts as best, and with it which checkpoints are kept: `objective` names the
+metric, `AgreementCounter.result` computes it.
 
 score = 0.5 IoU(detector, refined CAM of the averaged classifier; crack windows)
       + 0.5 F1 of "the detector finds a crack in this window" (image-level labels)

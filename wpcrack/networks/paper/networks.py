@@ -24,8 +24,8 @@ from wpcrack.networks.paper.resnet38d import (
     ResNet38d,
     ResNet38dHead,
     Semantics,
+    build_backbone,
     conv,
-    load_backbone,
 )
 from wpcrack.networks.reconstructor import BaseReconstructor, make_decoder
 
@@ -45,8 +45,7 @@ class ReleasedReconstructor(BaseReconstructor):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.encoder, self.head = ResNet38d(config), ResNet38dHead(config)
-        load_backbone(self.encoder, self.head, config)
+        self.encoder, self.head = build_backbone(config)
         first = config.recon_channels // SHARES
         second = 2 * config.recon_channels // SHARES
         rest = config.recon_channels - first - second

@@ -188,6 +188,13 @@ def stage(channels: int, first: Shape, count: int) -> list[Residual]:
     return [Residual(channels, first), *(Residual(first.out, rest) for _ in range(count - 1))]
 
 
+def build_backbone(config: ModelConfig) -> tuple[ResNet38d, ResNet38dHead]:
+    """Build the backbone and its head, pretrained as `model.pretrained` says."""
+    encoder, head = ResNet38d(config), ResNet38dHead(config)
+    load_backbone(encoder, head, config)
+    return encoder, head
+
+
 def load_backbone(encoder: ResNet38d, head: ResNet38dHead, config: ModelConfig) -> None:
     """Fill conv1a to bn7 from `weights_file`, a state dict of this backbone's tensor names.
 
