@@ -204,7 +204,7 @@ def tiny_batch(labels: Any, *, seed: int = 0, side: int = 64, shard: Any = None)
     )
 
 
-def doubled(batch: Any) -> Any:
+def in_float64(batch: Any) -> Any:
     """Give a batch in float64, to compare sums that are added in another order."""
     from wpcrack.data.batches import Batch
 
@@ -226,11 +226,11 @@ def tiny_learner(config: Any = None) -> Any:
     return made
 
 
-def copied(module: Any) -> dict[str, Any]:
+def weights_of(module: Any) -> dict[str, Any]:
     """Copy the weights of a module."""
     return {name: value.clone() for name, value in module.state_dict().items()}
 
 
-def changed(module: Any, before: dict[str, Any]) -> set[str]:
-    """Name the tensors of a module that are not those of `copied` any more."""
+def changed_tensors(module: Any, before: dict[str, Any]) -> set[str]:
+    """Name the tensors of a module that are not those of `weights_of` any more."""
     return {name for name, value in module.state_dict().items() if not value.equal(before[name])}

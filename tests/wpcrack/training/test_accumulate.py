@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from factories import copied, doubled, tiny_batch, tiny_config, tiny_learner
+from factories import in_float64, tiny_batch, tiny_config, tiny_learner, weights_of
 from torch import Tensor
 
 from wpcrack.config import MethodConfig
@@ -39,7 +39,7 @@ def config(**train: object) -> MethodConfig:
 
 
 def batch_of(step: int) -> Batch:
-    return doubled(tiny_batch(LABELS[step], seed=step))
+    return in_float64(tiny_batch(LABELS[step], seed=step))
 
 
 def learned(stage: str, **train: object) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
@@ -51,7 +51,7 @@ def learned(stage: str, **train: object) -> tuple[dict[str, Tensor], list[dict[s
         {k: float(v) for k, v in made.step(stage, batch_of(k), 0.5, k + 1, k + 1).items()}
         for k in range(3)
     ]
-    return copied(made.nets), terms
+    return weights_of(made.nets), terms
 
 
 @pytest.mark.parametrize(("stage", "train"), CASES)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import pytest
 import torch
-from factories import changed, copied, tiny_batch, tiny_config, tiny_learner
+from factories import changed_tensors, tiny_batch, tiny_config, tiny_learner, weights_of
 from torch import Tensor
 
 from wpcrack.config import LossConfig
@@ -30,7 +30,7 @@ Weights = dict[str, Tensor]
 
 
 def changed_nets(nets: Networks, before: Weights) -> set[str]:
-    return {name.partition(".")[0] for name in changed(nets, before)}
+    return {name.partition(".")[0] for name in changed_tensors(nets, before)}
 
 
 def graded(nets: Networks) -> set[str]:
@@ -50,7 +50,7 @@ def changes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[set[str]]]:
     def recorded(
         pieces: Iterable[adversarial.Terms], optimizer: object, clip: float | None
     ) -> adversarial.Terms:
-        before = copied(NETS[0])
+        before = weights_of(NETS[0])
         NETS[0].zero_grad()
         terms = descend(pieces, optimizer, clip)  # type: ignore[arg-type]
         record.append(changed_nets(NETS[0], before))
@@ -86,10 +86,10 @@ def test_each_phase_changes_its_own_network_only(changes: list[set[str]], schedu
 @pytest.mark.parametrize("stage", stages.STAGES)
 def test_a_batch_of_one_class_only_is_finite_and_steps(stage: str, labels: list[float]) -> None:
     made = learner()
-    before = copied(made.nets)
+    before = weights_of(made.nets)
     terms = made.step(stage, tiny_batch(labels), 0.3, 0, 0)
     assert all(value.isfinite() for value in terms.values())
-    assert changed(made.nets, before)
+    assert changed_tensors(made.nets, before)
     assert all(p.isfinite().all() for p in made.nets.parameters())
 
 
@@ -118,11 +118,11 @@ def test_flags_are_restored_when_a_phase_fails() -> None:
     broken = Batch(
         batch.image * float("nan"), batch.has_crack, batch.erased, batch.images, batch.cracks
     )
-    before = copied(made.nets)
+    before = weights_of(made.nets)
     with pytest.raises(TrainingError, match="rec_bce"):
         made.step("adversarial", broken, 0.3, 0, 0)
     assert [p.requires_grad for p in made.nets.parameters()] == flags
-    assert not changed(made.nets, before)
+    assert not changed_tensors(made.nets, before)
 
 
 # -- phase A -----------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from factories import copied, noise_set, tiny_config
+from factories import noise_set, tiny_config, weights_of
 from torch import Tensor
 
 from wpcrack.config import MethodConfig
@@ -38,7 +38,7 @@ def config(**settings: object) -> MethodConfig:
 def learned(data: ImageLevelSet, **settings: object) -> tuple[Trainer, dict[str, Tensor]]:
     made = Trainer(config(**settings), data)
     list(made.epochs())
-    return made, copied(made.nets)
+    return made, weights_of(made.nets)
 
 
 def assert_same(found: dict[str, Tensor], wanted: dict[str, Tensor], close: float) -> None:
@@ -78,7 +78,7 @@ def test_without_a_compiler_one_warning_is_all_that_changes(
 def test_trying_out_changes_no_weight_statistic_gradient_or_draw(data: ImageLevelSet) -> None:
     made = Trainer(config(freeze_batchnorm=False), data)
     made.nets.train()
-    before, state = copied(made.nets), torch.get_rng_state()
+    before, state = weights_of(made.nets), torch.get_rng_state()
     encoders = made.nets.classifier.encoder, made.nets.reconstructor.encoder
     assert compile_encoders(encoders, (4, 3, 32, 32), "aot_eager") is None
     assert_same(made.nets.state_dict(), before, 0)

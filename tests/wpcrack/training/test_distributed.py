@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from factories import copied, doubled, noise_set, tiny_batch, tiny_config, tiny_learner
+from factories import in_float64, noise_set, tiny_batch, tiny_config, tiny_learner, weights_of
 from torch import Tensor, nn
 
 from wpcrack import distributed
@@ -48,9 +48,9 @@ def five_steps(stage: str, train: dict[str, object], shard: Shard) -> dict[str, 
     learner.nets.double()
     learner.teacher.double()
     for step in range(5):
-        part = doubled(tiny_batch(LABELS[step], seed=step, shard=shard))
+        part = in_float64(tiny_batch(LABELS[step], seed=step, shard=shard))
         learner.step(stage, part, 0.5, step, step)
-    return copied(learner.nets)
+    return weights_of(learner.nets)
 
 
 def message_of(function: Any, *args: Any) -> str:
@@ -119,7 +119,7 @@ def run_rank(rank: int, folder: Path) -> None:
     for name, (stage, train) in CASES.items():
         found[f"both {name}"] = five_steps(stage, train, shard)
     torch.Tensor.float = single  # type: ignore[method-assign]
-    found["seeds"] = copied(Learner(tiny_config(seed=rank), CPU).nets)
+    found["seeds"] = weights_of(Learner(tiny_config(seed=rank), CPU).nets)
     found["broken"] = broken_on_rank_1(rank)
     found["equal"], found["drifted"] = drifted(rank)
     found["run"] = whole_run(folder, shard, None)

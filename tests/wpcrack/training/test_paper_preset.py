@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from factories import changed, copied, image_level_set, tiny_batch
+from factories import changed_tensors, image_level_set, tiny_batch, weights_of
 from torch import Tensor, nn
 
 from jobs.settings.load import find_config, load
@@ -164,7 +164,7 @@ def test_the_detectors_rate_decays_with_the_others_or_never(decays: bool) -> Non
 
 def test_a_step_changes_all_three_networks_and_no_statistics_of_the_backbone() -> None:
     made = learner()
-    before = {name: copied(module) for name, module in made.nets.named_children()}
+    before = {name: weights_of(module) for name, module in made.nets.named_children()}
     statistics = {
         k for k, m in made.nets.classifier.named_modules() if isinstance(m, FrozenBatchNorm)
     }
@@ -172,7 +172,7 @@ def test_a_step_changes_all_three_networks_and_no_statistics_of_the_backbone() -
     assert all(torch.isfinite(v) for v in terms.values())
     for name, module in made.nets.named_children():
         parameters = {k for k, _ in module.named_parameters()}
-        moved = changed(module, before[name])
+        moved = changed_tensors(module, before[name])
         assert len(moved & parameters) > 0.9 * len(parameters), name
         assert not {k for k in moved if k.rpartition(".")[0] in statistics}
 
@@ -191,9 +191,9 @@ def encoder_moves_in_phase_c(made: Learner, step: int) -> bool:
     made.optimizers.reconstructor.param_groups.clear()
     made.optimizers.classifier.add_param_group({"params": [nn.Parameter(torch.zeros(1))]} | RATE)
     made.optimizers.reconstructor.add_param_group({"params": [nn.Parameter(torch.zeros(1))]} | RATE)
-    before = copied(made.nets.classifier.encoder)
+    before = weights_of(made.nets.classifier.encoder)
     made.step("adversarial", batch(), 0.0, step, step)
-    return bool(changed(made.nets.classifier.encoder, before))
+    return bool(changed_tensors(made.nets.classifier.encoder, before))
 
 
 RATE: dict[str, Any] = {"lr": 0.0, "peak_lr": 0.0}
@@ -212,9 +212,9 @@ def test_the_decoder_stops_at_the_first_joint_epoch_only_if_asked(stops: bool) -
     )
     decoder = made.nets.reconstructor.decoder
     for step, learns in ((1, True), (2, not stops), (3, not stops)):
-        before = copied(decoder)
+        before = weights_of(decoder)
         made.step("adversarial", batch(), 0.0, step, step)
-        assert bool(changed(decoder, before)) == learns
+        assert bool(changed_tensors(decoder, before)) == learns
     assert all(p.requires_grad for p in decoder.parameters())
 
 
@@ -349,7 +349,7 @@ def test_a_reduced_preset_trains_reports_and_continues(tmp_path: Path) -> None:
     second = trainer(folder, *TINY, steps, "train.joint_after=1")
     second.load_state_dict(first.state_dict())
     list(second.epochs())
-    assert changed(second.nets, copied(whole.nets)) == set()
+    assert changed_tensors(second.nets, weights_of(whole.nets)) == set()
 
 
 @pytest.mark.slow
@@ -363,10 +363,10 @@ def test_the_preset_takes_two_steps_at_batch_4_of_256_pixels(tmp_path: Path) -> 
         "train.joint_after=0",
         "train.joint_every=1",
     )
-    before = {name: copied(module) for name, module in run.nets.named_children()}
+    before = {name: weights_of(module) for name, module in run.nets.named_children()}
     reports = list(run.epochs())  # the second step is one of joint fine-tuning
     assert [r.stage for r in reports] == ["adversarial"] * 2
     assert all(np.isfinite(v) for r in reports for v in r.metrics.values())
     assert reports[-1].metrics["train/det_bce"] > 0
     for name, module in run.nets.named_children():
-        assert changed(module, before[name]), name
+        assert changed_tensors(module, before[name]), name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from factories import changed, copied, tiny_batch, tiny_config, tiny_learner
+from factories import changed_tensors, tiny_batch, tiny_config, tiny_learner, weights_of
 
 from wpcrack.data.batches import Batch
 from wpcrack.training.stages import Learner, average, first_joint_epoch, is_joint_epoch
@@ -23,17 +23,17 @@ def test_the_seed_decides_the_first_weights_and_leaves_other_draws_alone() -> No
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    first = copied(learner().nets)
+    first = weights_of(learner().nets)
     assert torch.equal(torch.rand(3), expected)
-    assert not changed(learner().nets, first)
-    assert changed(learner(seed=1).nets, first)
+    assert not changed_tensors(learner().nets, first)
+    assert changed_tensors(learner(seed=1).nets, first)
 
 
 def test_warmup_changes_the_classifier_only(batch: Batch) -> None:
     made = learner()
-    before = copied(made.nets)
+    before = weights_of(made.nets)
     made.step("warmup", batch, 0.3, 0, 0)
-    moved = changed(made.nets, before)
+    moved = changed_tensors(made.nets, before)
     assert moved
     assert all(name.startswith("classifier.") for name in moved)
 
@@ -42,21 +42,21 @@ def test_the_reconstructor_starts_from_the_warm_classifier(batch: Batch) -> None
     made = learner()
     made.step("warmup", batch, 0.3, 0, 0)
     nets = made.nets
-    assert changed(nets.reconstructor.encoder, copied(nets.classifier.encoder))
+    assert changed_tensors(nets.reconstructor.encoder, weights_of(nets.classifier.encoder))
     made.enter("adversarial")
     for part in ("encoder", "head"):
         mine, other = getattr(nets.classifier, part), getattr(nets.reconstructor, part)
-        assert not changed(other, copied(mine))
-    before = copied(nets)
+        assert not changed_tensors(other, weights_of(mine))
+    before = weights_of(nets)
     made.enter("detector")
-    assert not changed(nets, before)
+    assert not changed_tensors(nets, before)
 
 
 def test_the_detector_stage_alone_changes_the_detector_only(batch: Batch) -> None:
     made = learner(joint=False)
-    before = copied(made.nets)
+    before = weights_of(made.nets)
     made.step("detector", batch, 0.3, 0, 0)
-    moved = changed(made.nets, before)
+    moved = changed_tensors(made.nets, before)
     assert moved
     assert all(name.startswith("detector.") for name in moved)
 
@@ -65,9 +65,9 @@ def test_joint_fine_tuning_changes_the_encoders_but_neither_heads_nor_decoder(
     batch: Batch,
 ) -> None:
     made = learner(joint=True)
-    before = copied(made.nets)
+    before = weights_of(made.nets)
     made.step("detector", batch, 0.3, 0, 0)
-    moved = changed(made.nets, before)
+    moved = changed_tensors(made.nets, before)
     parts = {".".join(name.split(".")[:2]) for name in moved if not name.startswith("detector")}
     assert parts == {"classifier.encoder", "reconstructor.encoder"}
 
@@ -75,9 +75,9 @@ def test_joint_fine_tuning_changes_the_encoders_but_neither_heads_nor_decoder(
 def test_frozen_statistics_stay_in_every_stage(batch: Batch) -> None:
     made = learner()
     for stage in ("warmup", "adversarial", "detector"):
-        before = copied(made.nets)
+        before = weights_of(made.nets)
         made.step(stage, batch, 0.3, 0, 0)
-        assert not [k for k in changed(made.nets, before) if "running" in k]
+        assert not [k for k in changed_tensors(made.nets, before) if "running" in k]
 
 
 def test_the_teacher_is_the_moving_average_of_the_classifier(batch: Batch) -> None:
@@ -94,9 +94,9 @@ def test_the_teacher_is_the_moving_average_of_the_classifier(batch: Batch) -> No
 def test_the_teacher_is_fixed_in_the_detector_stage_and_never_trained(batch: Batch) -> None:
     made = learner()
     made.step("adversarial", batch, 0.3, 0, 0)
-    before = copied(made.teacher)
+    before = weights_of(made.teacher)
     made.step("detector", batch, 0.3, 1, 1)
-    assert not changed(made.teacher, before)
+    assert not changed_tensors(made.teacher, before)
     assert not made.teacher.training
     assert not any(p.requires_grad for p in made.teacher.parameters())
 
@@ -124,7 +124,7 @@ def test_a_joint_epoch_of_the_adversarial_stage_updates_the_encoders_too(batch: 
         made = learner(joint_after=joint_after, joint_every=1, epoch_steps=1)
         made.step("adversarial", batch, 0.3, 1, 1)
         encoders[joint_after] = made.nets.classifier.encoder
-    assert changed(encoders[0], copied(encoders[None]))
+    assert changed_tensors(encoders[0], weights_of(encoders[None]))
 
 
 def test_the_detector_stage_delivers_the_average_of_its_steps(batch: Batch) -> None:

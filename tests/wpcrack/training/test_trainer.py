@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from factories import TINY_MODEL, changed, copied, tiny_config
+from factories import TINY_MODEL, changed_tensors, tiny_config, weights_of
 from PIL import Image
 from torch import Tensor
 
@@ -224,12 +224,12 @@ def test_a_broken_loss_names_its_term_and_leaves_the_weights(
     epochs = made.epochs()
     for _ in range(4):
         next(epochs)
-    before = copied(made.nets)
+    before = weights_of(made.nets)
     region = losses.region
     monkeypatch.setattr(losses, "region", lambda *a: region(*a) * float("nan"))
     with pytest.raises(TrainingError, match=NAN_IN_DETECTOR):
         next(epochs)
-    assert not changed(made.nets, before)
+    assert not changed_tensors(made.nets, before)
     assert no_thread_is_left()
 
 
