@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from wpcrack.data.read import BuildOptions, BuildReport, build_image_level
+from wpcrack.data.build import BuildOptions, BuildReport, build_image_level
 
 
 def run_dataset(

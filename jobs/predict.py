@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from jobs.evaluate.run import DEFAULT_THRESHOLD, ENDINGS, _load, _require_model
-from wpcrack.data.images import NAMED_AT_MOST, named, read_rgb, write_png
-from wpcrack.errors import DataError
+from wpcrack.data.images import read_rgb, write_png
+from wpcrack.errors import NAMED_AT_MOST, DataError, first_few
 from wpcrack.inference.lattice import Lattice
 from wpcrack.inference.predict import Engine, WindowPredictor, predict_image
-from wpcrack.scoring.metrics import predicted_at
+from wpcrack.scoring.metrics import mask_at
 
 
 def run_predict(
@@ -65,7 +65,7 @@ def run_predict(
             failures.append(error)
             continue
         probability = predict_image(image, predictor, Lattice())
-        mask = predicted_at(probability, threshold).astype(np.uint8) * 255
+        mask = mask_at(probability, threshold).astype(np.uint8) * 255
         for array, ending in zip((probability, mask), ENDINGS, strict=True):
             written.append(out / f"{path.stem}_{ending}.png")
             write_png(written[-1], array)
@@ -91,4 +91,6 @@ def _require_distinct(images: Sequence[Path], out: Path) -> None:
     }
     hit = [str(path) for path in images if path.resolve() in results]
     if hit:
-        raise DataError(f"the results would overwrite {named(hit)}; choose another output folder")
+        raise DataError(
+            f"the results would overwrite {first_few(hit)}; choose another output folder"
+        )

@@ -23,7 +23,7 @@ from geo.imagery.find import scan, summary
 from geo.imagery.mosaic import Mosaic
 from geo.imagery.samples import Candidate, sample_windows
 from jobs.settings.map import Imagery
-from wpcrack.data.folder import replaced_folder
+from wpcrack.data.folder import replace_set
 from wpcrack.data.images import write_png
 from wpcrack.data.manifest import COLUMNS, NAME, TILE_COLUMNS, Row, window_name
 from wpcrack.errors import ConfigError
@@ -77,7 +77,7 @@ def run_windows(
         )
     _say("reading the headers of the tiles")
     mosaic = imagery.limited(imagery.mosaic(scan(imagery.tiles, imagery.patience)))
-    with replaced_folder(out) as folder:
+    with replace_set(out) as folder:
         _say("choosing windows")
         chosen = sample_windows(mosaic, count, window, seed)
         sources = _sources(mosaic, chosen)

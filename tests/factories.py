@@ -239,3 +239,85 @@ def write_roads(path: Path, lines: Any, crs: Any = UTM32, **columns: Any) -> Pat
     shapes = [shapely.LineString(line) for line in lines]
     geopandas.GeoDataFrame(columns, geometry=shapes, crs=crs).to_file(path, driver="GPKG")
     return path
+
+
+def tiny_released(**changes: Any) -> Any:
+    """Make the config of the authors' networks at a sixteenth of their width."""
+    from wpcrack.released_weights import RELEASED
+
+    widths = {"cam_channels": 8, "recon_channels": 14, "decoder_widths": (8,) * 5}
+    return RELEASED.model_copy(update={"width_divisor": 16, **widths, **changes})
+
+
+def noise_set(folder: Path, *, train: int, val: int, side: int) -> Any:
+    """Write images of noise, every other one labeled crack; give them as an ImageLevelSet."""
+    from wpcrack.data.read import ImageLevelSet, Item
+
+    items = []
+    for k in range(train + val):
+        path = folder / f"{k}.png"
+        if not path.exists():
+            noise = np.random.default_rng(k).integers(0, 256, (side, side, 3), np.uint8)
+            Image.fromarray(noise).save(path)
+        split = "train" if k < train else "val"
+        items.append(Item(path, k % 2 == 0, path.stem, 0, 0, side, side, split))
+    return ImageLevelSet(folder, tuple(items))
+
+
+def tiny_batch(labels: Any, *, seed: int = 0, side: int = 64, shard: Any = None) -> Any:
+    """Make the part of a batch of noise that one rank reads; a third of its cells are erased.
+
+    Args:
+        labels: 1 for each crack image of the global batch, 0 for each road image.
+        seed: of the noise.
+        side: of the images, in pixels.
+        shard: which part; None: all.
+    """
+    import torch
+
+    from wpcrack.data.batches import Batch, Shard
+
+    shard, g = shard or Shard(), torch.Generator().manual_seed(seed)
+    image = torch.rand(len(labels), 3, side, side, generator=g)
+    erased = (torch.rand(len(labels), 1, side, side, generator=g) < 0.3).float()
+    local = len(labels) // shard.ranks
+    mine = slice(shard.rank * local, (shard.rank + 1) * local)
+    return Batch(
+        image=image[mine],
+        has_crack=torch.tensor(labels, dtype=torch.float32)[mine],
+        erased=erased[mine],
+        images=torch.tensor(float(local)),
+        cracks=torch.tensor(max(sum(labels), 1.0) / shard.ranks),
+    )
+
+
+def in_float64(batch: Any) -> Any:
+    """Give a batch in float64, to compare sums that are added in another order."""
+    from wpcrack.data.batches import Batch
+
+    floats = batch.image.double(), batch.has_crack.double(), batch.erased.double()
+    return Batch(*floats, batch.images, batch.cracks)
+
+
+def tiny_learner(config: Any = None) -> Any:
+    """Make networks with teacher and optimizers, in the modes of a training."""
+    import torch
+
+    from wpcrack.training.stages import Learner
+
+    made = Learner(config or tiny_config(), torch.device("cpu"))
+    made.nets.train()
+    for module in made.nets.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eval()
+    return made
+
+
+def weights_of(module: Any) -> dict[str, Any]:
+    """Copy the weights of a module."""
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def changed_tensors(module: Any, before: dict[str, Any]) -> set[str]:
+    """Name the tensors of a module that are not those of `weights_of` any more."""
+    return {name for name, value in module.state_dict().items() if not value.equal(before[name])}

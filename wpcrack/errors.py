@@ -1,5 +1,12 @@
 """Errors that a user can mend: each message says what is wrong, what was found and what to do."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+NAMED_AT_MOST = 5
+"""How many file names an error lists before it only counts."""
+
 
 class WpcrackError(Exception):
     """Base of every error that is the input's fault, not the program's."""
@@ -30,5 +37,16 @@ class NotFiniteError(TrainingError):
 
 
 def first_line(error: BaseException) -> str:
-    """Of an error's message, or its kind if it has none."""
+    """Return the first line of an error's message, or its kind if it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def first_few(names: Iterable[str], most: int = NAMED_AT_MOST) -> str:
+    """Join the first names of a list, in order, and count the rest.
+
+    >>> first_few(["b", "a", "c"], most=2)
+    'a, b and 1 more'
+    """
+    ordered = sorted(names)
+    rest = len(ordered) - most
+    return ", ".join(ordered[:most]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,4 +1,4 @@
-"""The authors' released checkpoint as a model of ours.
+"""The authors' released checkpoint, turned into a model of this package.
 
 Its tensors are called net_main.* (classifier), net_recon.* (reconstructor) and seg_decoder.*
 (detector); each prefix becomes the place of the same tensor here. The classifier's own U-Net and
@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from wpcrack.config import ModelConfig, PaamConfig
-from wpcrack.errors import CheckpointError
+from wpcrack.errors import CheckpointError, first_few
 from wpcrack.model import ModelInfo
 from wpcrack.networks import Networks
 from wpcrack.networks.paper.resnet38d import MEAN, RESNET38D, STD
-from wpcrack.tensor_files import read_tensors
+from wpcrack.tensor_files import LISTED, compare, read_tensors
 
 RELEASED = ModelConfig(
     encoder=RESNET38D,
@@ -38,12 +38,10 @@ RELEASED = ModelConfig(
 
 REDUCERS = ("dr1", "dr2", "fc_recon")
 UNUSED = tuple(f"net_main.{name}." for name in (*REDUCERS, "genUnet"))
-LISTED = 3
-"""An error names at most this many tensors of a kind."""
 
 
 def import_released(path: Path, config: ModelConfig = RELEASED) -> tuple[Networks, ModelInfo]:
-    """Reads a released checkpoint.
+    """Read a released checkpoint.
 
     Args:
         path: Lightning checkpoint, or state dict of the same names.
@@ -70,7 +68,7 @@ def import_released(path: Path, config: ModelConfig = RELEASED) -> tuple[Network
 
 
 def released_name(name: str) -> str:
-    """The name of one of our tensors in the released checkpoint.
+    """Return the name of one of our tensors in the released checkpoint.
 
     >>> released_name("reconstructor.decoder.down1.model.0.weight")
     'net_recon.genUnet.down1.model.0.weight'
@@ -86,33 +84,29 @@ def released_name(name: str) -> str:
 
 
 def is_ours(name: str) -> bool:
-    """Whether the released checkpoint has no such tensor: the input's normalization."""
+    """Tell whether only we have a tensor: the input's normalization."""
     return name.endswith((".encoder.mean", ".encoder.std"))
 
 
 def own_tensor(name: str) -> Tensor:
-    """ImageNet's mean or deviation."""
+    """Make ImageNet's mean or deviation."""
     return torch.tensor(MEAN if name.endswith("mean") else STD).view(1, 3, 1, 1)
 
 
 def check_released(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> None:
-    """Names missing, unknown, misshapen and not finite tensors.
+    """Name missing, unknown, misshapen and not finite tensors.
 
     Raises:
         CheckpointError: There are any.
     """
-    both = sorted(found.keys() & wanted.keys())
+    odd, both = compare(found, wanted), found.keys() & wanted.keys()
     problems = {
-        "missing": sorted(wanted.keys() - found.keys()),
-        "unknown": sorted(found.keys() - wanted.keys()),
-        "misshapen": [
-            f"{k} is {tuple(found[k].shape)}, needed is {tuple(wanted[k].shape)}"
-            for k in both
-            if found[k].shape != wanted[k].shape
-        ],
+        "missing": odd.missing,
+        "unknown": odd.unknown,
+        "misshapen": odd.misshapen,
         "not finite": [k for k in both if not bool(torch.isfinite(found[k]).all())],
     }
-    texts = [f"{kind}: {listed(names)}" for kind, names in problems.items() if names]
+    texts = [f"{kind}: {first_few(names, LISTED)}" for kind, names in problems.items() if names]
     if texts:
         raise CheckpointError(
             f"{path} does not hold the released networks ({'; '.join(texts)}); "
@@ -120,13 +114,7 @@ def check_released(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], pa
         )
 
 
-def listed(names: list[str]) -> str:
-    """The first few, and how many there are."""
-    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return ", ".join(names[:LISTED]) + more
-
-
 def sha256(path: Path) -> str:
-    """Hash of a file."""
+    """Hash a file."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

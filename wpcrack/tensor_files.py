@@ -1,4 +1,7 @@
-"""Tensors from files of others: safetensors, state dicts, Lightning checkpoints; never code."""
+"""Tensors from files of others: safetensors, state dicts, Lightning checkpoints; never code.
+
+Reading them by name, and comparing what a file holds with what networks need.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import pickle
 import re
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -17,18 +21,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from wpcrack.errors import CheckpointError
+from wpcrack.errors import CheckpointError, first_few, first_line
 
 RESAVE = (
     "where it can be loaded, re-save only its tensors: "
     "torch.save(torch.load(FILE, weights_only=False)['state_dict'], 'weights.pt')"
 )
+SAFETENSORS = ".safetensors"
 LISTED = 3
-"""An error names at most this many types."""
+"""An error names at most this many types or tensors of a kind."""
 
 
 class InertDict(dict[str, Any]):
-    """Stands for the dictionaries with attributes in which trainers keep hyper-parameters."""
+    """Stand-in for the dictionaries with attributes in which trainers keep hyper-parameters."""
 
 
 SCALAR, ARRAY = np.float64().__reduce__()[0], np.zeros(0).__reduce__()[0]
@@ -57,7 +62,7 @@ ALLOWED: tuple[Any, ...] = (
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Reads every tensor of a weight file by name, on the CPU.
+    """Read every tensor of a weight file by name, on the CPU.
 
     Args:
         path: *.safetensors, a state dict of `torch.save`, or a Lightning checkpoint (a dictionary
@@ -72,28 +77,47 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         with torch.serialization.safe_globals(list(ALLOWED)):
             refuse_foreign_types(path)
-            content = load_file(path) if is_safetensors(path) else load_pickled(path)
+            content = load_file(path) if path.suffix == SAFETENSORS else load_pickled(path)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} holds objects that are not read ({unpickling_cause(error)}); {RESAVE}"
         ) from None
     except (OSError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise CheckpointError(
-            f"{path} is no weight file ({first_sentence(error)}); copy or download it again"
+            f"{path} is not a weight file ({first_line(error).rstrip('.')}); "
+            "copy or download it again"
         ) from error
     return tensors_in(content, path)
 
 
-def is_safetensors(path: Path) -> bool:
-    """By its name."""
-    return path.suffix == ".safetensors"
+@dataclass(frozen=True)
+class Mismatch:
+    """Tensors of a file that do not fit networks, by name in alphabetical order."""
+
+    missing: list[str]
+    unknown: list[str]
+    misshapen: list[str]
+    """As sentences with both shapes."""
+
+
+def compare(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Mismatch:
+    """Compare names and shapes of the tensors of a file with those that networks have."""
+    return Mismatch(
+        sorted(wanted.keys() - found.keys()),
+        sorted(found.keys() - wanted.keys()),
+        [
+            f"{k} is {tuple(found[k].shape)} but must be {tuple(wanted[k].shape)}"
+            for k in sorted(found.keys() & wanted.keys())
+            if found[k].shape != wanted[k].shape
+        ],
+    )
 
 
 def load_pickled(path: Path) -> Any:
-    """Content of a file of torch.save, read without running code.
+    """Read the content of a file of torch.save without running code.
 
     Raises:
-        ValueError: It begins like none, which torch would blame on the types in it.
+        ValueError: It does not begin like one; torch would blame the types in it.
     """
     with path.open("rb") as file:
         if file.read(1) not in (b"P", b"\x80"):  # a zip archive; a pickle, as before torch 1.6
@@ -102,24 +126,23 @@ def load_pickled(path: Path) -> Any:
 
 
 def refuse_foreign_types(path: Path) -> None:
-    """Names types that reading would need, before anything is read.
+    """Name the types that reading would need, before anything is read.
 
     Raises:
         CheckpointError: There are such types.
     """
-    if is_safetensors(path) or not zipfile.is_zipfile(path):
+    if path.suffix == SAFETENSORS or not zipfile.is_zipfile(path):
         return
     foreign = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(str(path)))
     if foreign:
-        more = f" and {len(foreign) - LISTED} more" if len(foreign) > LISTED else ""
         raise CheckpointError(
-            f"{path} needs the type {', '.join(foreign[:LISTED])}{more}, and files of others are "
+            f"{path} needs the type {first_few(foreign, LISTED)}, and files of others are "
             f"read without running their code; {RESAVE}"
         )
 
 
 def tensors_in(content: Any, path: Path) -> dict[str, Tensor]:
-    """The state dict of what was read.
+    """Take the state dict out of what was read.
 
     Raises:
         CheckpointError: There is none.
@@ -140,11 +163,8 @@ def tensors_in(content: Any, path: Path) -> dict[str, Tensor]:
 
 
 def unpickling_cause(error: Exception) -> str:
-    """The type or operation that torch refused, out of its long advice."""
+    """Find the type or operation that torch refused in its long advice."""
     found = re.search(r"GLOBAL ([\w.]+)|WeightsUnpickler error: ([^\n]+)", str(error))
-    return next(group for group in found.groups() if group) if found else first_sentence(error)
-
-
-def first_sentence(error: Exception) -> str:
-    """First line of a message, without a full stop."""
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+    return (
+        next(group for group in found.groups() if group) if found else first_line(error).rstrip(".")
+    )

@@ -22,7 +22,8 @@ from benchmarks.ablation.cells import Cell, Collection, Workplace, digest
 from jobs.evaluate.report import as_json
 from jobs.evaluate.run import EvaluateOptions, ScoreInputs, score_selection, select
 from wpcrack.config import MethodConfig
-from wpcrack.data.read import BuildOptions, ImageLevelSet, build_image_level, read_image_level
+from wpcrack.data.build import BuildOptions, build_image_level
+from wpcrack.data.read import ImageLevelSet, read_image_level
 from wpcrack.errors import DataError
 from wpcrack.inference.engine import load_predictor
 from wpcrack.inference.lattice import Lattice

@@ -49,7 +49,7 @@ def dataset(
     The masks decide which windows show a crack, and are not used any further.
     """
     from jobs.dataset import run_dataset
-    from wpcrack.data.read import BuildOptions
+    from wpcrack.data.build import BuildOptions
 
     options = BuildOptions(window=window, val=val, seed=seed, road=road, protocol=protocol)
     run_dataset(images, masks, out, options)

@@ -128,7 +128,7 @@ def draw_sheet(rows: Sequence[Panels], threshold: float) -> RGB:
 
 def overlay(row: Panels, threshold: float) -> RGB:
     """Hits, false alarms and misses over the dimmed photograph, (H, W, 3)."""
-    prediction = metrics.predicted_at(row.probability, threshold)
+    prediction = metrics.mask_at(row.probability, threshold)
     picture = (row.image * DIMMED).astype(np.uint8)
     picture[prediction & row.truth] = HIT
     picture[prediction & ~row.truth] = FALSE_ALARM

@@ -13,14 +13,13 @@ from jobs.evaluate.report import Panels, as_json, best_and_worst, draw_sheet, re
 from wpcrack.data.images import (
     Pair,
     list_images,
-    named,
     pair,
     read_mask,
     read_rgb,
     write_png,
 )
 from wpcrack.data.manifest import Row, read_manifest
-from wpcrack.errors import CheckpointError, ConfigError, DataError
+from wpcrack.errors import CheckpointError, ConfigError, DataError, first_few
 from wpcrack.inference.lattice import Lattice
 from wpcrack.inference.predict import Engine, WindowPredictor, predict_image
 from wpcrack.scoring.metrics import iou
@@ -231,12 +230,14 @@ def select(inputs: ScoreInputs) -> Selection:
     if absent or not pairs:
         raise DataError(
             f"{inputs.images} lacks source images of {inputs.manifest} "
-            f"({named(absent or wanted)}); give the folders that the set was built from"
+            f"({first_few(absent or wanted)}); give the folders that the set was built from"
         )
     unmasked = (list_images(inputs.images) | roads).items()
     chosen = {stem: path for stem, path in unmasked if stem in wanted - paired}
     unseen = wanted - paired - chosen.keys()
-    note = f"crack-free images of the split not found: {named(unseen)}; add --road to score them"
+    note = (
+        f"crack-free images of the split not found: {first_few(unseen)}; add --road to score them"
+    )
     return Selection(tuple(pairs), tuple(chosen.values()), note if unseen else None)
 
 

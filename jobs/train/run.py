@@ -26,9 +26,9 @@ from jobs.train.checkpoints import storage_of
 from jobs.train.folder import METRICS, open_run, read_metrics
 from jobs.train.job import TrainJob, masked_pairs
 from jobs.train.report import ProgressLines, TrainReport, read_report, write_report
-from wpcrack.data.images import Pair, named, read_rgb
+from wpcrack.data.images import Pair, read_rgb
 from wpcrack.data.read import ImageLevelSet, Item, read_image_level
-from wpcrack.errors import TrainingError, WpcrackError
+from wpcrack.errors import TrainingError, WpcrackError, first_few
 from wpcrack.training.selection import LABEL_FREE, MASKED_IOU
 
 __all__ = ["TrainJob", "TrainReport", "run_training"]
@@ -173,5 +173,5 @@ def seen_in_training(pairs: Sequence[Pair], data: ImageLevelSet) -> list[str]:
         return []
     return [
         f"{len(shared)} of {len(pairs)} masked validation images are sources of training windows "
-        f"({named(shared)}); their IoU will flatter the model, so leave them out"
+        f"({first_few(shared)}); their IoU will flatter the model, so leave them out"
     ]

@@ -13,9 +13,9 @@ from jobs.dataset import run_dataset
 from jobs.evaluate import report as score_figure
 from jobs.evaluate.run import EvaluateOptions, run_evaluate
 from jobs.predict import run_predict
+from wpcrack.data.build import BuildOptions
 from wpcrack.data.images import read_rgb
 from wpcrack.data.manifest import read_manifest
-from wpcrack.data.read import BuildOptions
 from wpcrack.errors import CheckpointError, ConfigError, DataError
 from wpcrack.scoring import metrics
 from wpcrack.scoring.scores import ImageScore

@@ -12,8 +12,9 @@ from PIL import Image
 
 from jobs.evaluate.run import EvaluateOptions, run_evaluate
 from jobs.predict import run_predict
+from wpcrack.data.build import BuildOptions, build_image_level
 from wpcrack.data.images import read_rgb
-from wpcrack.data.read import BuildOptions, build_image_level, read_image_level
+from wpcrack.data.read import read_image_level
 from wpcrack.errors import DataError
 
 H, W = 96, 128

@@ -1,4 +1,4 @@
-""""""
+"""A model folder: what is saved comes back, whole or not at all; each defect is named."""
 
 from __future__ import annotations
 
@@ -8,27 +8,26 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from factories import TINY_MODEL
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from wpcrack import model as checkpoint
+from wpcrack import files
 from wpcrack.config import ModelConfig
 from wpcrack.errors import CheckpointError
-from wpcrack.model import CONFIG, WEIGHTS, ModelInfo, find_model, load_model, save_model
+from wpcrack.model import (
+    CONFIG,
+    WEIGHTS,
+    ModelInfo,
+    find_model,
+    load_model,
+    read_info,
+    run_name,
+    save_model,
+)
 from wpcrack.networks import Networks
 
-INFO = ModelInfo(
-    model=ModelConfig(
-        encoder="test_efficientnet",
-        pretrained="none",
-        cam_channels=8,
-        recon_channels=8,
-        decoder_widths=(8, 8),
-        detector_channels=8,
-    ),
-    gsd_mm=2.5,
-    trained={"epoch": 3, "score": 0.5},
-)
+INFO = ModelInfo(model=ModelConfig(**TINY_MODEL), gsd_mm=2.5, trained={"epoch": 3, "score": 0.5})
 
 
 def networks(seed: int = 0) -> Networks:
@@ -102,11 +101,12 @@ def test_an_interrupted_save_keeps_the_old_model(
         replace(a, b)
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint.os, "replace", killed)
+        patch.setattr(files.os, "replace", killed)
         with pytest.raises(KeyboardInterrupt):
             save_model(folder, networks(1), INFO)
     for path in (folder, folder.parent):
         assert same(load_model(path).networks, networks(0))
+        assert run_name(find_model(path)) == "run"
     save_model(folder, networks(2), INFO)
     assert same(load_model(folder).networks, networks(2))
     assert [p.name for p in folder.parent.iterdir()] == ["model"]
@@ -119,7 +119,7 @@ def test_a_save_that_dies_while_writing_keeps_the_old_model(
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr("safetensors.torch.save_file", full)
     with pytest.raises(CheckpointError, match=r"No space left on device.*free space"):
         save_model(folder, networks(1), INFO)
     assert same(load_model(folder).networks, networks(0))
@@ -145,7 +145,7 @@ def test_a_misshapen_tensor_is_named_with_both_shapes_and_others_are_counted(fol
     with pytest.raises(CheckpointError, match=expected):
         load_model(folder)
     change_weights(folder, **{"classifier.head.score.bias": torch.zeros(2)})
-    expected = r"detector\.logit\.bias is \(2,\), needed is \(1,\)"
+    expected = r"detector\.logit\.bias is \(2,\) but must be \(1,\)"
     with pytest.raises(CheckpointError, match=expected):
         load_model(folder)
 
@@ -173,6 +173,13 @@ def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
         load_model(tmp_path / "nowhere")
     with pytest.raises(CheckpointError, match=r"holds no model/model\.safetensors"):
         load_model(tmp_path)
+
+
+def test_a_description_is_read_without_weights_and_names_its_run(folder: Path) -> None:
+    (folder / WEIGHTS).write_bytes(b"")
+    assert read_info(find_model(folder.parent)) == INFO
+    assert run_name(folder) == "run"
+    assert run_name(folder.rename(folder.with_name("other"))) == "other"
 
 
 def test_a_model_holds_no_code(folder: Path) -> None:

@@ -1,4 +1,4 @@
-""""""
+"""The authors' checkpoint: every kind of file gives the same networks, none runs code."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from factories import tiny_released
 from safetensors.torch import save_file
 from torch import Tensor
 from typer.testing import CliRunner
@@ -25,16 +26,9 @@ from wpcrack.data.images import read_rgb, write_png
 from wpcrack.errors import CheckpointError
 from wpcrack.model import load_model
 from wpcrack.networks import Networks
-from wpcrack.released_weights import RELEASED, import_released, is_ours, released_name
+from wpcrack.released_weights import import_released, is_ours, released_name
 
-TINY = RELEASED.model_copy(
-    update={
-        "width_divisor": 16,
-        "cam_channels": 8,
-        "recon_channels": 14,
-        "decoder_widths": (8, 8, 8, 8, 8),
-    }
-)
+TINY = tiny_released()
 State = dict[str, Tensor]
 
 
@@ -153,7 +147,7 @@ def test_missing_unknown_misshapen_and_broken_tensors_are_named(
     message = refusal({"state_dict": released}, tmp_path)
     assert "missing: net_main.fc8.weight;" in message
     assert "unknown: net_aux.conv.weight;" in message
-    assert "misshapen: seg_decoder.conv1.bias is (2,), needed is (32,)" in message
+    assert "misshapen: seg_decoder.conv1.bias is (2,) but must be (32,)" in message
     assert "not finite: net_recon.conv1a.weight" in message
 
 
@@ -205,7 +199,7 @@ def test_a_file_without_tensors_is_refused(content: object, tmp_path: Path) -> N
 @pytest.mark.parametrize("data", [b"", b"no weights at all", b"{\n}", b"PK\x03\x04 cut off"])
 def test_a_file_that_is_something_else_is_refused(name: str, data: bytes, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(data)
-    with pytest.raises(CheckpointError, match=rf"{name} is no weight file"):
+    with pytest.raises(CheckpointError, match=rf"{name} is not a weight file"):
         import_released(tmp_path / name, TINY)
 
 
@@ -213,7 +207,7 @@ def test_a_truncated_checkpoint_is_refused(released: State, tmp_path: Path) -> N
     path = tmp_path / "a.ckpt"
     torch.save(released, path)
     path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(CheckpointError, match=r"a\.ckpt is no weight file"):
+    with pytest.raises(CheckpointError, match=r"a\.ckpt is not a weight file"):
         import_released(path, TINY)
 
 

@@ -16,10 +16,10 @@ GRAIN_PX = (0.4, 1.5)
 """Sigma of the Gaussian that makes grains of noise, in pixels."""
 
 
-def turned(
+def reorient(
     image: NDArray[np.uint8], rng: np.random.Generator, config: AugmentConfig
 ) -> NDArray[np.uint8]:
-    """(H, W, 3), zoomed, flipped and transposed at random; images not square are not transposed."""
+    """Zoom, flip and transpose (H, W, 3) at random; only square images are transposed."""
     flips = rng.random(3) < 0.5
     if config.zoom != (1.0, 1.0):
         image = enlarge(image, rng, config.zoom)
@@ -32,12 +32,12 @@ def turned(
     return image
 
 
-def recolored(
+def recolor(
     image: NDArray[np.uint8], rng: np.random.Generator, config: AugmentConfig
 ) -> NDArray[np.float32]:
-    """(H, W, 3) uint8 -> (3, H, W) float32 in [0, 1]: other light, fainter, blurred, grainier.
+    """Change the light of (H, W, 3) uint8, fade, blur and roughen it; (3, H, W) float32 in [0, 1].
 
-    Fading, blur and grain each strike half of the samples. They make of a clear crack one on
+    Fading, blur and grain each strike half of the samples. They turn a clear crack into one on
     another surface; its label comes from the clear one.
     """
     x: NDArray[np.float32] = (image / np.float32(255)).astype(np.float32)
@@ -49,21 +49,27 @@ def recolored(
     gain *= 1 - config.fade * fade
     x = ((x - mean) * np.float32(gain) + np.float32(mean * shift)) * tint
     if config.blur_px * blur > 0:
-        x = smoothed(x, config.blur_px * blur)
+        x = smooth(x, config.blur_px * blur)
     if config.grain * grain > 0:
         x += np.float32(config.grain * grain) * texture(rng, image.shape[:2])[..., None]
     return np.ascontiguousarray(np.clip(x, 0, 1).transpose(2, 0, 1), dtype=np.float32)
 
 
+def changes_colors(config: AugmentConfig) -> bool:
+    """Tell whether more than flips and zoom is changed."""
+    light = config.brightness, config.contrast, config.color
+    return any((*light, config.fade, config.blur_px, config.grain))
+
+
 def texture(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """(H, W) of mean 0 and deviation 1: noise with grains of one to some pixels."""
-    noise = smoothed(rng.standard_normal(shape, dtype=np.float32), rng.uniform(*GRAIN_PX))
+    """Draw (H, W) noise of mean 0 and deviation 1, with grains of one to some pixels."""
+    noise = smooth(rng.standard_normal(shape, dtype=np.float32), rng.uniform(*GRAIN_PX))
     noise -= noise.mean()
     return noise / np.float32(max(float(noise.std()), 1e-6))
 
 
-def smoothed(x: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
-    """Gaussian blur of (H, W) or (H, W, C); edges are mirrored."""
+def smooth(x: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
+    """Blur (H, W) or (H, W, C) by a Gaussian; edges are mirrored."""
     return np.asarray(
         cv2.GaussianBlur(x, (0, 0), sigma, borderType=cv2.BORDER_REFLECT_101), np.float32
     )
@@ -72,7 +78,7 @@ def smoothed(x: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
 def enlarge(
     image: NDArray[np.uint8], rng: np.random.Generator, factors: tuple[float, float]
 ) -> NDArray[np.uint8]:
-    """(H, W, 3) enlarged by a random factor of the range, then a random part of the same size."""
+    """Enlarge (H, W, 3) by a random factor of the range, then cut it back to size at random."""
     height, width = image.shape[:2]
     factor = rng.uniform(*factors)
     sides = max(width, round(width * factor)), max(height, round(height * factor))
@@ -83,14 +89,14 @@ def enlarge(
 
 
 def as_planes(image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """(H, W, 3) uint8 -> (3, H, W) float32 in [0, 1], unchanged."""
+    """Turn (H, W, 3) uint8 into (3, H, W) float32 in [0, 1], unchanged."""
     return np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32) / np.float32(255)
 
 
 def erase_grid(
     shape: tuple[int, int], epoch: int, rng: np.random.Generator, config: EraseConfig
 ) -> NDArray[np.float32]:
-    """(1, H, W) with 1 in erased cells: Bernoulli(start + growth x epoch) on a grid, nearest."""
+    """Draw (1, H, W) with 1 in erased cells: Bernoulli(start + growth x epoch) on a grid."""
     share = min(config.limit, config.start + config.growth * epoch)
     cells = rng.random((config.grid, config.grid)) < share
     rows = np.arange(shape[0]) * config.grid // shape[0]

@@ -2,6 +2,8 @@
 
 Which samples a global batch holds, and how each is changed, depends on the seed and the step
 alone; a rank reads its part of it.
+
+Shape letters: B images, C of them with a crack, H W pixels.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wpcrack.config import MethodConfig
-from wpcrack.data.augment import as_planes, erase_grid, recolored, turned
+from wpcrack.data.augment import as_planes, changes_colors, erase_grid, recolor, reorient
 from wpcrack.data.images import read_rgb
 from wpcrack.data.read import Item
 from wpcrack.errors import ConfigError, DataError
@@ -29,6 +31,89 @@ CACHE_BYTES = 2 * 2**30
 """Decoded images kept in memory, per worker."""
 PREFETCH = 3
 """Batches prepared ahead."""
+MIN_COUNT = 1e-3
+"""Divides a sum over no image, which is 0."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The local part of one global batch."""
+
+    image: Tensor
+    """(B, 3, H, W) in [0, 1]."""
+    has_crack: Tensor
+    """(B,) float, 1 = crack, 0 = road."""
+    erased: Tensor
+    """(B, 1, H, W) 1 in erased cells, 0 elsewhere."""
+    images: Tensor
+    """Images of the global batch per rank (scalar): divisor of sums over images."""
+    cracks: Tensor
+    """Crack images of the global batch per rank (scalar, >= 1 / ranks)."""
+    plain: Tensor | None = None
+    """(B, 3, H, W) before brightness, contrast and grain were changed; None: they were not."""
+
+    @property
+    def roads(self) -> Tensor:
+        """Road images of the global batch per rank (scalar), above 0: divisor of sums over them."""
+        return (self.images - self.cracks).clamp_min(MIN_COUNT)
+
+    @property
+    def to_label(self) -> Tensor:
+        """(B, 3, H, W) images that pseudo labels are made from: the plain ones."""
+        return self.image if self.plain is None else self.plain
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) in pixels."""
+        return self.image.shape[-2], self.image.shape[-1]
+
+    @property
+    def label(self) -> Tensor:
+        """(B, 2) one-hot road / crack."""
+        return torch.stack([1 - self.has_crack, self.has_crack], 1)
+
+    def pieces(self, count: int) -> list[Batch]:
+        """Cut the batch into at most `count` pieces of about equal length.
+
+        What sums are divided by stays that of the whole, so the gradients of the pieces add up to
+        the gradient of the batch.
+        """
+        images = self.image.chunk(count)
+        plain = [None] * len(images) if self.plain is None else self.plain.chunk(count)
+        has_crack, erased = self.has_crack.chunk(count), self.erased.chunk(count)
+        parts = zip(images, has_crack, erased, plain, strict=True)
+        return [
+            Batch(image, shown, erased, self.images, self.cracks, clear)
+            for image, shown, erased, clear in parts
+        ]
+
+
+@dataclass(frozen=True)
+class CrackPart:
+    """The crack images of a batch; if there is none, one road image that counts nothing.
+
+    So the work of a phase follows the labels, but its collectives and finite values do not.
+    """
+
+    index: Tensor
+    """(C,) positions in the batch."""
+    shown: Tensor
+    """(C,) 1 for crack images, 0 for the stand-in."""
+
+    @classmethod
+    def of(cls, batch: Batch) -> CrackPart:
+        """Find the crack images of a batch with at least one image."""
+        index = batch.has_crack.nonzero().flatten()
+        if len(index) == 0:
+            index = torch.zeros(1, dtype=torch.long, device=batch.image.device)
+        return cls(index, batch.has_crack[index])
+
+    def rows(self, values: Tensor) -> Tensor:
+        """Pick the part's rows of (B, ...) values; return (C, ...) values as they are.
+
+        If both are of one length, every image has a crack and the order is the same.
+        """
+        return values if len(values) == len(self.index) else values[self.index]
 
 
 @dataclass(frozen=True)
@@ -61,11 +146,11 @@ class Images:
         self.kept_bytes = decoded if decoded <= CACHE_BYTES else 0
 
     def __len__(self) -> int:
-        """Number of images."""
+        """Count the images."""
         return len(self.items)
 
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
-        """The whole image, uint8, at least (H, W, 3): smaller ones are continued by reflection."""
+        """Read a whole image, uint8, at least (H, W, 3): smaller ones are reflected at an edge."""
         kept = self._kept.get(index)
         if kept is not None:
             return kept
@@ -75,7 +160,7 @@ class Images:
         return image
 
     def cut(self, index: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-        """(H, W, 3) uint8: a random part of a larger image; the generator serves only those."""
+        """Cut a random (H, W, 3) out of a larger image; the generator serves only those."""
         image = self[index]
         for axis, side in enumerate(self.size):
             if image.shape[axis] > side:
@@ -84,34 +169,8 @@ class Images:
         return image
 
     def still(self, index: int) -> NDArray[np.uint8]:
-        """(H, W, 3) uint8: the same part of a larger image each time, to look at."""
+        """Cut (H, W, 3) out of a larger image, the same each time: for validation."""
         return self.cut(index, np.random.default_rng(index))
-
-
-def common_size(items: Sequence[Item]) -> tuple[int, int]:
-    """(H, W): the median sides of the class with smaller images, up to a multiple of 16."""
-    classes = [[i for i in items if i.has_crack == c] for c in (True, False)]
-    members = [side for side in classes if side]
-    height = min(np.median([i.height for i in side]) for side in members)
-    width = min(np.median([i.width for i in side]) for side in members)
-    return up_to_multiple(int(height)), up_to_multiple(int(width))
-
-
-def up_to_multiple(side: int) -> int:
-    """The next multiple of SIDE_MULTIPLE.
-
-    >>> up_to_multiple(96), up_to_multiple(100)
-    (96, 112)
-    """
-    return -(-side // SIDE_MULTIPLE) * SIDE_MULTIPLE
-
-
-def reflect_to(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Continues an image by reflection at its lower and right edge up to (H, W)."""
-    down, right = size[0] - image.shape[0], size[1] - image.shape[1]
-    if down <= 0 and right <= 0:
-        return image
-    return np.pad(image, ((0, max(down, 0)), (0, max(right, 0)), (0, 0)), mode="reflect")
 
 
 class Sampler:
@@ -122,7 +181,7 @@ class Sampler:
         self.members = [[i for i, x in enumerate(items) if x.has_crack == c] for c in (True, False)]
 
     def batch(self, step: int) -> list[tuple[int, int]]:
-        """(item number, pass over its class) of global step `step`; crack and road alternate."""
+        """Draw (item number, pass over its class) of a global step; crack and road alternate."""
         share = self.batch_size // 2
         sides = [
             [self._draw(side, step * n + k) for k in range(n)]
@@ -160,32 +219,32 @@ class BatchSource:
             )
 
     def load(self, step: int, epoch: int) -> Batch:
-        """The local part of global step `step`; `epoch` sets how much is erased."""
+        """Load the local part of a global step; `epoch` sets how much is erased."""
         drawn = self.sampler.batch(step)
         cracks = sum(self.images.items[i].has_crack for i, _ in drawn)
         local = len(drawn) // self.shard.ranks
         mine = drawn[self.shard.rank * local : (self.shard.rank + 1) * local]
         samples = [self._sample(index, turn, epoch) for index, turn in mine]
-        recolors = self.config.augment.recolors
+        plain = [s.plain for s in samples] if changes_colors(self.config.augment) else None
         return Batch(
             image=torch.from_numpy(np.stack([s.image for s in samples])),
             has_crack=torch.tensor([float(self.images.items[i].has_crack) for i, _ in mine]),
             erased=torch.from_numpy(np.stack([s.erased for s in samples])),
             images=torch.tensor(float(local)),
             cracks=torch.tensor(max(cracks, 1) / self.shard.ranks),
-            plain=torch.from_numpy(np.stack([s.plain for s in samples])) if recolors else None,
+            plain=None if plain is None else torch.from_numpy(np.stack(plain)),
         )
 
     def _sample(self, index: int, turn: int, epoch: int) -> Sample:
         rng = np.random.default_rng(np.random.SeedSequence([self.config.seed, turn, index]))
-        plain = turned(self.images.cut(index, rng), rng, self.config.augment)
-        image = recolored(plain, rng, self.config.augment)
+        plain = reorient(self.images.cut(index, rng), rng, self.config.augment)
+        image = recolor(plain, rng, self.config.augment)
         size = (image.shape[1], image.shape[2])
         erased = erase_grid(size, epoch, rng, self.config.erase)
         return Sample(image, as_planes(plain), erased)
 
     def stream(self, first: int, count: int, epoch: int) -> Generator[Batch, None, None]:
-        """Batches of `count` steps from `first` on, read ahead by a thread.
+        """Yield the batches of `count` steps from `first` on; a thread reads ahead.
 
         Raises:
             DataError: if an image cannot be read.
@@ -223,7 +282,7 @@ class BatchSource:
 
 
 def validation_part(items: Sequence[Item], limit: int, seed: int) -> list[Item]:
-    """At most `limit` items, half of each class, seeded; the same on every rank."""
+    """Choose at most `limit` items, half of each class, seeded; the same on every rank."""
     rng = np.random.default_rng([seed, len(items)])
     chosen: list[Item] = []
     for has_crack in (True, False):
@@ -236,7 +295,7 @@ def validation_part(items: Sequence[Item], limit: int, seed: int) -> list[Item]:
 def validation_batches(
     images: Images, batch_size: int, shard: Shard
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """(B, 3, H, W) images, unchanged, and (B,) labels: this rank's part of `images`."""
+    """Yield this rank's part of `images`: (B, 3, H, W), unchanged, with (B,) labels."""
     mine = range(shard.rank, len(images), shard.ranks)
     for start in range(0, len(mine), batch_size):
         part = mine[start : start + batch_size]
@@ -246,88 +305,27 @@ def validation_batches(
         )
 
 
-# ==== wpcrack.data.batches: What a training step works on: the images of a batch, and those of them that show a crack. Shape letters: B images, C of them with a crack, H W pixels.
+def common_size(items: Sequence[Item]) -> tuple[int, int]:
+    """Return (H, W): the median sides of the class with smaller images, up to a multiple of 16."""
+    classes = [[i for i in items if i.has_crack == c] for c in (True, False)]
+    members = [side for side in classes if side]
+    height = min(np.median([i.height for i in side]) for side in members)
+    width = min(np.median([i.width for i in side]) for side in members)
+    return up_to_multiple(int(height)), up_to_multiple(int(width))
 
 
-MIN_COUNT = 1e-3
-"""Divides a sum over no image, which is 0."""
+def up_to_multiple(side: int) -> int:
+    """Round a side up to a multiple of SIDE_MULTIPLE.
 
-
-@dataclass(frozen=True)
-class Batch:
-    """The local part of one global batch."""
-
-    image: Tensor
-    """(B, 3, H, W) in [0, 1]."""
-    has_crack: Tensor
-    """(B,) float, 1 = crack, 0 = road."""
-    erased: Tensor
-    """(B, 1, H, W) 1 in erased cells, 0 elsewhere."""
-    images: Tensor
-    """Images of the global batch per rank (scalar): divisor of sums over images."""
-    cracks: Tensor
-    """Crack images of the global batch per rank (scalar, >= 1 / ranks)."""
-    plain: Tensor | None = None
-    """(B, 3, H, W) before brightness, contrast and grain were changed; None: they were not."""
-
-    @property
-    def roads(self) -> Tensor:
-        """Road images of the global batch per rank (scalar), above 0: divisor of sums over them."""
-        return (self.images - self.cracks).clamp_min(MIN_COUNT)
-
-    @property
-    def to_label(self) -> Tensor:
-        """(B, 3, H, W) that pseudo labels are made of: the plain images."""
-        return self.image if self.plain is None else self.plain
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(H, W) in pixels."""
-        return self.image.shape[-2], self.image.shape[-1]
-
-    @property
-    def label(self) -> Tensor:
-        """(B, 2) one-hot road / crack."""
-        return torch.stack([1 - self.has_crack, self.has_crack], 1)
-
-    def pieces(self, count: int) -> list[Batch]:
-        """At most `count` pieces of about equal length; what sums are divided by stays the whole's.
-
-        So the gradients of the pieces add up to the gradient of the batch.
-        """
-        images = self.image.chunk(count)
-        plain = [None] * len(images) if self.plain is None else self.plain.chunk(count)
-        has_crack, erased = self.has_crack.chunk(count), self.erased.chunk(count)
-        parts = zip(images, has_crack, erased, plain, strict=True)
-        return [
-            Batch(image, shown, erased, self.images, self.cracks, clear)
-            for image, shown, erased, clear in parts
-        ]
-
-
-@dataclass(frozen=True)
-class CrackPart:
-    """The crack images of a batch; if there is none, one road image that counts nothing.
-
-    So the work of a phase follows the labels, but its collectives and finite values do not.
+    >>> up_to_multiple(96), up_to_multiple(100)
+    (96, 112)
     """
+    return -(-side // SIDE_MULTIPLE) * SIDE_MULTIPLE
 
-    index: Tensor
-    """(C,) positions in the batch."""
-    shown: Tensor
-    """(C,) 1 for crack images, 0 for the stand-in."""
 
-    @classmethod
-    def of(cls, batch: Batch) -> CrackPart:
-        """Of a batch with at least one image."""
-        index = batch.has_crack.nonzero().flatten()
-        if len(index) == 0:
-            index = torch.zeros(1, dtype=torch.long, device=batch.image.device)
-        return cls(index, batch.has_crack[index])
-
-    def rows(self, values: Tensor) -> Tensor:
-        """The part's rows of (B, ...) values; values of the part alone, (C, ...), pass.
-
-        If both are of one length, every image has a crack and the order is the same.
-        """
-        return values if len(values) == len(self.index) else values[self.index]
+def reflect_to(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Continue an image by reflection at its lower and right edge up to (H, W)."""
+    down, right = size[0] - image.shape[0], size[1] - image.shape[1]
+    if down <= 0 and right <= 0:
+        return image
+    return np.pad(image, ((0, max(down, 0)), (0, max(right, 0)), (0, 0)), mode="reflect")

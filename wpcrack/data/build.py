@@ -1,4 +1,7 @@
-"""Building an image-level set: windows labeled crack or road, held out by source image."""
+"""Build an image-level set: windows labeled crack or road, held out by source image.
+
+Pixel masks decide the labels and are then forgotten: no later step sees one.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wpcrack.data import manifest
-from wpcrack.data.folder import replaced_folder, write_marker
-from wpcrack.data.images import list_images, named, pair, read_mask, read_rgb, write_png
+from wpcrack.data.folder import replace_set, write_marker
+from wpcrack.data.images import list_images, pair, read_mask, read_rgb, write_png
 from wpcrack.data.manifest import (
     LABELS,
     SPLITS,
@@ -28,10 +31,16 @@ from wpcrack.data.manifest import (
     require_both_classes,
     window_name,
 )
-from wpcrack.errors import ConfigError, DataError
+from wpcrack.errors import ConfigError, DataError, first_few
 
 SMALLEST_WINDOW = 16
 """Below this the border of N // 16 vanishes, and so does any context."""
+
+CRACK_SHARE = 0.47
+"""Crack needs more mask pixels than this times the window's side: about half a crossing."""
+
+BORDER_SHARE = 1 / 16
+"""Width of the border that does not count for crack, and of the margin kept clean for road."""
 
 
 @dataclass(frozen=True)
@@ -89,12 +98,20 @@ class SplitCount:
 
 @dataclass(frozen=True)
 class BuildReport:
-    """What was built; `identical` pairs files of equal pixels in train and val."""
+    """What was built; `identical` pairs files of train and val that have equal pixels."""
 
     out: Path
     counts: tuple[SplitCount, SplitCount]
     identical: tuple[tuple[str, str], ...]
     warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LabeledWindows:
+    """Top left corners (row, col) in pixels: (N, 2) of crack windows, (M, 2) of road windows."""
+
+    crack: NDArray[np.int64]
+    road: NDArray[np.int64]
 
 
 def build_image_level(
@@ -119,15 +136,15 @@ def build_image_level(
         DataError: a defect of the input, a class that a split lacks, or an unusable `out`.
     """
     options = options or BuildOptions()
-    sources = list_sources(images, masks, options.road)
-    with replaced_folder(out) as part:
-        surveys = [survey(source, options.cut) for source in sources]
+    sources = _list_sources(images, masks, options.road)
+    with replace_set(out) as part:
+        surveys = [_survey(source, options.cut) for source in sources]
         _require_items(surveys, options)
         labels = {
             s.source.stem: {row.label for row in s.items if row.label} for s in surveys if s.items
         }
         val = hold_out(labels, options.val, options.seed)
-        split = [_in_split(seen, val) for seen in surveys]
+        split = [_split(seen, val) for seen in surveys]
         chosen = _balance([row for seen in split for row in seen.items], options)
         digests = _write_items(part, split, chosen)
         manifest.write_manifest(part / manifest.NAME, chosen)
@@ -142,7 +159,121 @@ def build_image_level(
     return report
 
 
-def _in_split(seen: Survey, val: frozenset[str]) -> Survey:
+def label_windows(
+    mask: NDArray[np.bool_], window: int, stride: int | None = None
+) -> LabeledWindows:
+    """Label the windows of one image; those that are neither clearly crack nor road are left out.
+
+    Windows start at multiples of the stride and lie wholly inside the image. With the border
+    b = N // 16, a window is *crack* if its inside without b pixels along each edge holds more than
+    0.47 N mask pixels, and *road* if the window widened by b pixels (as far as the image reaches)
+    holds none.
+
+    Args:
+        mask: (H, W) bool, True on cracks.
+        window: side N of a window in pixels.
+        stride: step between windows in pixels, N // 2 if not given.
+
+    Returns:
+        Corners in row-major order; both empty if the image is smaller than a window.
+    """
+    height, width = mask.shape
+    stride = stride or window // 2
+    rows = np.arange(0, height - window + 1, stride)
+    cols = np.arange(0, width - window + 1, stride)
+    corners = np.stack(np.meshgrid(rows, cols, indexing="ij"), axis=-1).reshape(-1, 2)
+    border = int(window * BORDER_SHARE)
+    sums = cv2.integral(mask.astype(np.uint8)).astype(np.int64)
+    inside = _box_sums(sums, corners + border, corners + window - border)
+    around = _box_sums(
+        sums, np.maximum(corners - border, 0), np.minimum(corners + window + border, mask.shape)
+    )
+    return LabeledWindows(corners[inside > CRACK_SHARE * window], corners[around == 0])
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Side and stride of windows in pixels, and whether crack items are whole images."""
+
+    side: int
+    stride: int
+    whole_cracks: bool
+
+
+@dataclass(frozen=True)
+class Source:
+    """An image; without a mask it is crack-free by the user's word."""
+
+    stem: str
+    image: Path
+    mask: Path | None
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A source after its mask was seen: candidate items, and a digest of its pixels."""
+
+    source: Source
+    items: tuple[Row, ...]
+    digest: bytes
+    too_small: bool
+
+
+def _list_sources(images: Path, masks: Path, road: Path | None) -> list[Source]:
+    """List paired images, then those of the road folder.
+
+    Raises:
+        DataError: a folder or file that does not fit, or a stem that both folders have.
+    """
+    sources = [Source(pair_.stem, pair_.image, pair_.mask) for pair_ in pair(images, masks)]
+    if road is not None:
+        extra = list_images(road)
+        clash = extra.keys() & {source.stem for source in sources}
+        if clash:
+            raise DataError(
+                f"{road} and {images} both hold images named {first_few(clash)}; rename one of each"
+            )
+        sources += [Source(stem, path, None) for stem, path in extra.items()]
+    return sources
+
+
+def _survey(source: Source, cut: Cut) -> Survey:
+    """Read a source and list all items it can give.
+
+    With `whole_cracks` the image is one crack item if its mask shows any crack; otherwise both
+    classes are windows.
+
+    Raises:
+        DataError: an unreadable image or mask, or a mask of another size.
+    """
+    image = read_rgb(source.image)
+    height, width = image.shape[:2]
+    if source.mask is None:
+        mask = np.zeros((height, width), bool)
+    else:
+        mask = read_mask(source.mask, (height, width))
+    windows = label_windows(mask, cut.side, cut.stride)
+    size = (cut.side, cut.side)
+    items = [_item(source.stem, "road", r, c, size) for r, c in windows.road.tolist()]
+    if not cut.whole_cracks:
+        items += [_item(source.stem, "crack", r, c, size) for r, c in windows.crack.tolist()]
+    elif mask.any():
+        items.append(_item(source.stem, "crack", 0, 0, (height, width)))
+    return Survey(source, tuple(items), _digest(image), min(height, width) < cut.side)
+
+
+def _item(source: str, label: Label, row: int, col: int, size: tuple[int, int]) -> Row:
+    file = f"{label}/{window_name(source, row, col)}"
+    return Row(file, label, source, row, col, *size, None)
+
+
+def _digest(image: NDArray[np.uint8]) -> bytes:
+    """Hash pixels and shape: equal digests are equal images, whatever their files."""
+    head = repr(image.shape).encode()
+    return hashlib.sha256(head + np.ascontiguousarray(image).tobytes()).digest()
+
+
+def _split(seen: Survey, val: frozenset[str]) -> Survey:
     side: Split = "val" if seen.source.stem in val else "train"
     return replace(seen, items=tuple(replace(row, split=side) for row in seen.items))
 
@@ -202,7 +333,7 @@ def _write_items(
         for row in rows:
             window = image[row.row : row.row + row.height, row.col : row.col + row.width]
             write_png(folder / row.file, np.ascontiguousarray(window))
-            digests[row.file] = digest(window)
+            digests[row.file] = _digest(window)
     return digests
 
 
@@ -220,11 +351,11 @@ def _report(
     )
     small = [seen.source.image.name for seen in surveys if seen.too_small]
     if small:
-        warnings.append(f"{len(small)} images are smaller than a window: {named(small)}")
+        warnings.append(f"{len(small)} images are smaller than a window: {first_few(small)}")
     if identical:
         pairs = [f"{a} = {b}" for a, b in identical]
         warnings.append(
-            f"{len(pairs)} files of val are identical to files of train: {named(pairs)}"
+            f"{len(pairs)} files of val are identical to files of train: {first_few(pairs)}"
         )
     return BuildReport(out, (counts[0], counts[1]), tuple(identical), tuple(warnings))
 
@@ -234,141 +365,6 @@ def _count(side: Split, rows: Iterable[Row]) -> SplitCount:
     by_label = Counter(row.label for row in mine)
     sources = len({row.source for row in mine})
     return SplitCount(side, by_label["crack"], by_label["road"], sources)
-
-
-# ==== wpcrack.data.build: What each source image of a set can give: candidate items by class, seen through its mask.
-
-
-@dataclass(frozen=True)
-class Cut:
-    """Side and stride of windows in pixels, and whether crack items are whole images."""
-
-    side: int
-    stride: int
-    whole_cracks: bool
-
-
-@dataclass(frozen=True)
-class Source:
-    """An image; without a mask it is crack-free by the user's word."""
-
-    stem: str
-    image: Path
-    mask: Path | None
-
-
-@dataclass(frozen=True)
-class Survey:
-    """A source after its mask was seen: candidate items, and a digest of its pixels."""
-
-    source: Source
-    items: tuple[Row, ...]
-    digest: bytes
-    too_small: bool
-
-
-def list_sources(images: Path, masks: Path, road: Path | None) -> list[Source]:
-    """List paired images, then those of the road folder.
-
-    Raises:
-        DataError: a folder or file that does not fit, or a stem that stands in both.
-    """
-    sources = [Source(pair_.stem, pair_.image, pair_.mask) for pair_ in pair(images, masks)]
-    if road is not None:
-        extra = list_images(road)
-        clash = extra.keys() & {source.stem for source in sources}
-        if clash:
-            raise DataError(
-                f"{road} has stems that {images} has too ({named(clash)}); rename one of each"
-            )
-        sources += [Source(stem, path, None) for stem, path in extra.items()]
-    return sources
-
-
-def survey(source: Source, cut: Cut) -> Survey:
-    """Read a source and list all items it can give.
-
-    With `whole_cracks` the image is one crack item if its mask shows any crack; otherwise both
-    classes are windows.
-
-    Raises:
-        DataError: an unreadable image or mask, or a mask of another size.
-    """
-    image = read_rgb(source.image)
-    height, width = image.shape[:2]
-    if source.mask is None:
-        mask = np.zeros((height, width), bool)
-    else:
-        mask = read_mask(source.mask, (height, width))
-    windows = label_windows(mask, cut.side, cut.stride)
-    size = (cut.side, cut.side)
-    items = [_item(source.stem, "road", r, c, size) for r, c in windows.road.tolist()]
-    if not cut.whole_cracks:
-        items += [_item(source.stem, "crack", r, c, size) for r, c in windows.crack.tolist()]
-    elif mask.any():
-        items.append(_item(source.stem, "crack", 0, 0, (height, width)))
-    return Survey(source, tuple(items), digest(image), min(height, width) < cut.side)
-
-
-def _item(source: str, label: Label, row: int, col: int, size: tuple[int, int]) -> Row:
-    file = f"{label}/{window_name(source, row, col)}"
-    return Row(file, label, source, row, col, *size, None)
-
-
-def digest(image: NDArray[np.uint8]) -> bytes:
-    """Hash pixels and shape: equal digests are equal images, whatever their files."""
-    head = repr(image.shape).encode()
-    return hashlib.sha256(head + np.ascontiguousarray(image).tobytes()).digest()
-
-
-# ==== wpcrack.data.build: Image-level labels of windows, decided from pixel masks that nothing else will ever see.
-
-
-CRACK_SHARE = 0.47
-"""Crack needs more mask pixels than this times the window's side: about half a crossing."""
-
-BORDER_SHARE = 1 / 16
-"""Width of the border that does not count for crack, and of the margin kept clean for road."""
-
-
-@dataclass(frozen=True)
-class LabeledWindows:
-    """Top left corners (row, col) in pixels: (N, 2) of crack windows, (M, 2) of road windows."""
-
-    crack: NDArray[np.int64]
-    road: NDArray[np.int64]
-
-
-def label_windows(
-    mask: NDArray[np.bool_], window: int, stride: int | None = None
-) -> LabeledWindows:
-    """Label the windows of one image; those that are neither clearly crack nor road are left out.
-
-    Windows start at multiples of the stride and lie wholly inside the image. With the border
-    b = N // 16, a window is *crack* if its inside without b pixels along each edge holds more than
-    0.47 N mask pixels, and *road* if the window widened by b pixels (as far as the image reaches)
-    holds none.
-
-    Args:
-        mask: (H, W) bool, True on cracks.
-        window: side N of a window in pixels.
-        stride: step between windows in pixels, N // 2 if not given.
-
-    Returns:
-        Corners in row-major order; both empty if the image is smaller than a window.
-    """
-    height, width = mask.shape
-    stride = stride or window // 2
-    rows = np.arange(0, height - window + 1, stride)
-    cols = np.arange(0, width - window + 1, stride)
-    corners = np.stack(np.meshgrid(rows, cols, indexing="ij"), axis=-1).reshape(-1, 2)
-    border = int(window * BORDER_SHARE)
-    sums = cv2.integral(mask.astype(np.uint8)).astype(np.int64)
-    inside = _box_sums(sums, corners + border, corners + window - border)
-    around = _box_sums(
-        sums, np.maximum(corners - border, 0), np.minimum(corners + window + border, mask.shape)
-    )
-    return LabeledWindows(corners[inside > CRACK_SHARE * window], corners[around == 0])
 
 
 def _box_sums(

@@ -1,17 +1,17 @@
-"""A built set appears whole or not at all, and never takes the place of anything else."""
+"""The folder of a built set: it appears whole or not at all, and replaces nothing of others."""
 
 from __future__ import annotations
 
 import fcntl
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from wpcrack.data import manifest
 from wpcrack.errors import DataError
+from wpcrack.files import whole_file, whole_folder
 
 MARKER = "dataset.json"
 """Says that `wpcrack dataset` made the folder, with which options, from what."""
@@ -20,15 +20,15 @@ _MADE_BY = "wpcrack dataset"
 
 
 @contextmanager
-def replaced_folder(out: Path) -> Iterator[Path]:
-    """Give an empty folder beside `out` to fill; it takes `out`'s place if no exception comes.
+def replace_set(out: Path) -> Iterator[Path]:
+    """Give an empty folder beside `out` to fill; it takes the place of `out` at the end.
 
     Args:
         out: where the set is to stand: nothing there yet, an empty folder, or an older set that
             holds nothing but what its build wrote.
 
     Yields:
-        The folder to write into.
+        The folder to write into; after an exception `out` is as it was.
 
     Raises:
         DataError: `out` holds anything else, another process is filling it, or its parent folder
@@ -36,37 +36,27 @@ def replaced_folder(out: Path) -> Iterator[Path]:
     """
     out = out.resolve()
     _require_replaceable(out)
-    part, old = (out.with_name(f".{out.name}.{state}") for state in ("part", "old"))
     with ExitStack() as stack:
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(_sole_builder(out))
-            for leftover in (part, old):
-                shutil.rmtree(leftover, ignore_errors=True)
-            part.mkdir()
+            part = stack.enter_context(whole_folder(out))
         except OSError as error:
             raise DataError(
                 f"cannot write in {out.parent} ({error.strerror}); choose another output folder"
             ) from error
         try:
             yield part
-            if out.exists():
-                out.rename(old)
-            part.rename(out)
+            stack.close()  # the renames, whose errors are this set's, too
         except OSError as error:
             raise DataError(
                 f"cannot write {out} ({error.strerror or error}); check space and permissions"
             ) from error
-        finally:
-            if old.exists() and not out.exists():
-                old.rename(out)
-            for leftover in (part, old):
-                shutil.rmtree(leftover, ignore_errors=True)
 
 
 @contextmanager
 def _sole_builder(out: Path) -> Iterator[None]:
-    """Holds a lock file beside `out`, which goes with the lock."""
+    """Hold a lock file beside `out`, which goes with the lock."""
     path = out.with_name(f".{out.name}.lock")
     with path.open("a") as file:
         try:
@@ -87,7 +77,8 @@ def _sole_builder(out: Path) -> Iterator[None]:
 def write_marker(folder: Path, facts: Mapping[str, object]) -> None:
     """Note in the folder that this command built it, with the facts a reader may want to know."""
     text = json.dumps({"made_by": _MADE_BY, **facts}, indent=1)
-    (folder / MARKER).write_text(text + "\n", encoding="utf-8")
+    with whole_file(folder / MARKER) as part:
+        part.write_text(text + "\n", encoding="utf-8")
 
 
 def _require_replaceable(out: Path) -> None:
@@ -99,7 +90,7 @@ def _require_replaceable(out: Path) -> None:
     if not files:
         return
     if not _has_marker(out):
-        raise DataError(f"{out} is not empty and no set built here; choose another output folder")
+        raise DataError(f"{out} is not empty and was not built here; choose another output folder")
     listed = {row.file for row in manifest.read_manifest(out / manifest.NAME)}
     foreign = sorted(files - listed - {MARKER, manifest.NAME})
     if foreign:

@@ -1,4 +1,4 @@
-"""Photographs and masks as arrays: reading with every defect named, and writing."""
+"""Photographs and masks: reading them with every defect named, writing, and pairing by stem."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import struct
 import warnings
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -16,10 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from wpcrack.errors import DataError
+from wpcrack.errors import DataError, first_few
+from wpcrack.files import whole_file
 
 MASK_LEVEL = 127
 """A mask pixel is crack if its grey value exceeds this (the masks of Crack500 are anti-aliased)."""
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
+"""File name endings that count as images (any case); other files in a folder are not images."""
 
 # What Pillow raises for damaged files, by format: OSError (JPEG, PNG, BMP, WebP, TIFF), SyntaxError
 # (PNG chunks), the rest from broken headers and tags.
@@ -37,8 +41,16 @@ _DECODE_ERRORS = (
     Image.DecompressionBombError,
 )
 
-
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image and its mask; `stem` is the image's file name without its ending."""
+
+    stem: str
+    image: Path
+    mask: Path
 
 
 def read_rgb(path: Path) -> NDArray[np.uint8]:
@@ -96,20 +108,85 @@ def read_shape(path: Path) -> tuple[int, int]:
 
 
 def write_png(path: Path, array: NDArray[np.uint8]) -> None:
-    """Write (H, W) or (H, W, 3) uint8 as PNG; the name appears only when the file is complete.
+    """Write (H, W) or (H, W, 3) uint8 as PNG; the file appears whole or not at all.
 
     Raises:
         DataError: the file cannot be written.
     """
-    part = path.with_name(f".{path.name}.part")
     try:
-        Image.fromarray(array).save(part, format="PNG", compress_level=3)
-        part.replace(path)
+        with whole_file(path) as part:
+            Image.fromarray(array).save(part, format="PNG", compress_level=3)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise DataError(
             f"cannot write {path} ({error.strerror or error}); check space and permissions"
         ) from error
+
+
+def list_images(folder: Path) -> dict[str, Path]:
+    """List the images that lie directly in a folder, keyed by stem, in byte order of the stems.
+
+    Hidden files and files with other endings than `SUFFIXES` are not images.
+
+    Raises:
+        DataError: no such folder, no image in it, or two images of equal stem.
+    """
+    if not folder.is_dir():
+        found = "is a file" if folder.exists() else "does not exist"
+        raise DataError(f"{folder} {found}; give a folder of images")
+    by_stem: dict[str, list[Path]] = defaultdict(list)
+    for path in _entries(folder):
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
+            by_stem[path.stem].append(path)
+    if not by_stem:
+        raise DataError(f"{folder} holds no image; expected files ending in {', '.join(SUFFIXES)}")
+    twice = [" and ".join(sorted(p.name for p in ps)) for ps in by_stem.values() if len(ps) > 1]
+    if twice:
+        raise DataError(
+            f"{folder} has images of equal stem ({first_few(twice)}); rename or remove one"
+        )
+    return {stem: by_stem[stem][0] for stem in sorted(by_stem, key=os.fsencode)}
+
+
+def pair(images_dir: Path, masks_dir: Path, *, unmasked: Collection[str] = ()) -> list[Pair]:
+    """Pair each image with the mask of its stem, with or without a `_mask` suffix.
+
+    Args:
+        images_dir: folder of photographs.
+        masks_dir: folder of masks.
+        unmasked: stems of images that need no mask because they are known to show no crack; they
+            get no pair unless they have a mask.
+
+    Returns:
+        The pairs in byte order of their stems.
+
+    Raises:
+        DataError: an empty or missing folder, equal stems, or files without their counterpart.
+    """
+    if images_dir.resolve() == masks_dir.resolve():
+        raise DataError(
+            f"images and masks are both {images_dir}; put the masks into their own folder"
+        )
+    images, masks = list_images(images_dir), list_images(masks_dir)
+    pairs, lonely_images, used = [], [], set()
+    for stem, image in images.items():
+        candidates = [name for name in (stem, f"{stem}_mask") if name in masks]
+        if len(candidates) == 2:
+            both = " and ".join(masks[name].name for name in candidates)
+            raise DataError(f"{image.name} has two masks in {masks_dir} ({both}); remove one")
+        if candidates:
+            used.add(candidates[0])
+            pairs.append(Pair(stem, image, masks[candidates[0]]))
+        elif stem not in unmasked:
+            lonely_images.append(image.name)
+    lonely_masks = [path.name for stem, path in masks.items() if stem not in used]
+    if lonely_images or lonely_masks:
+        parts = [f"images without a mask: {first_few(lonely_images)}"] if lonely_images else []
+        parts += [f"masks without an image: {first_few(lonely_masks)}"] if lonely_masks else []
+        raise DataError(
+            f"{images_dir} and {masks_dir} do not pair up by stem ({'; '.join(parts)}); "
+            "add or remove these files (a mask is named STEM or STEM_mask)"
+        )
+    return pairs
 
 
 def _decode(path: Path, convert: Callable[[Image.Image, Path], T]) -> T:
@@ -182,98 +259,6 @@ def _within(values: NDArray[np.generic], largest: int) -> bool:
     if values.dtype.kind == "f":
         return False
     return bool(values.min() >= 0) and bool(values.max() <= largest)
-
-
-# ==== wpcrack.data.images: Folders of images and of masks: listing by stem, pairing, and naming what does not fit.
-
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
-"""File name endings that count as images (any case); other files in a folder are not images."""
-
-NAMED_AT_MOST = 5
-"""How many file names an error lists before it only counts."""
-
-
-@dataclass(frozen=True)
-class Pair:
-    """An image and its mask; `stem` is the image's file name without its ending."""
-
-    stem: str
-    image: Path
-    mask: Path
-
-
-def list_images(folder: Path) -> dict[str, Path]:
-    """List the images that lie directly in a folder, keyed by stem, in byte order of the stems.
-
-    Hidden files and files with other endings than `SUFFIXES` are not images.
-
-    Raises:
-        DataError: no such folder, no image in it, or two images of equal stem.
-    """
-    if not folder.is_dir():
-        found = "is a file" if folder.exists() else "does not exist"
-        raise DataError(f"{folder} {found}; give a folder of images")
-    by_stem: dict[str, list[Path]] = defaultdict(list)
-    for path in _entries(folder):
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
-            by_stem[path.stem].append(path)
-    if not by_stem:
-        raise DataError(f"{folder} holds no image; expected files ending in {', '.join(SUFFIXES)}")
-    twice = [" and ".join(sorted(p.name for p in ps)) for ps in by_stem.values() if len(ps) > 1]
-    if twice:
-        raise DataError(f"{folder} has images of equal stem ({named(twice)}); rename or remove one")
-    return {stem: by_stem[stem][0] for stem in sorted(by_stem, key=os.fsencode)}
-
-
-def pair(images_dir: Path, masks_dir: Path, *, unmasked: Collection[str] = ()) -> list[Pair]:
-    """Pair each image with the mask of its stem, with or without a `_mask` suffix.
-
-    Args:
-        images_dir: folder of photographs.
-        masks_dir: folder of masks.
-        unmasked: stems of images that need no mask because they are known to show no crack; they
-            get no pair unless they have a mask.
-
-    Returns:
-        The pairs in byte order of their stems.
-
-    Raises:
-        DataError: an empty or missing folder, equal stems, or files without their counterpart.
-    """
-    if images_dir.resolve() == masks_dir.resolve():
-        raise DataError(
-            f"images and masks are both {images_dir}; put the masks into their own folder"
-        )
-    images, masks = list_images(images_dir), list_images(masks_dir)
-    pairs, lonely_images, used = [], [], set()
-    for stem, image in images.items():
-        candidates = [name for name in (stem, f"{stem}_mask") if name in masks]
-        if len(candidates) == 2:
-            both = " and ".join(masks[name].name for name in candidates)
-            raise DataError(f"{image.name} has two masks in {masks_dir} ({both}); remove one")
-        if candidates:
-            used.add(candidates[0])
-            pairs.append(Pair(stem, image, masks[candidates[0]]))
-        elif stem not in unmasked:
-            lonely_images.append(image.name)
-    lonely_masks = [path.name for stem, path in masks.items() if stem not in used]
-    if lonely_images or lonely_masks:
-        parts = [f"images without a mask: {named(lonely_images)}"] if lonely_images else []
-        parts += [f"masks without an image: {named(lonely_masks)}"] if lonely_masks else []
-        raise DataError(
-            f"{images_dir} and {masks_dir} do not pair up by stem ({'; '.join(parts)}); "
-            "add or remove these files (a mask is named STEM or STEM_mask)"
-        )
-    return pairs
-
-
-def named(names: Iterable[str]) -> str:
-    """Join the first names for an error message and count the rest: `a, b and 3 more`."""
-    listed = sorted(names)
-    shown = ", ".join(listed[:NAMED_AT_MOST])
-    rest = len(listed) - NAMED_AT_MOST
-    return f"{shown} and {rest} more" if rest > 0 else shown
 
 
 def _entries(folder: Path) -> list[Path]:

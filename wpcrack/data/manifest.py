@@ -1,4 +1,7 @@
-"""manifest.csv: which file shows a crack, where it was cut from, and on which side it stands."""
+"""manifest.csv: which file shows a crack, where it was cut from, and on which side it stands.
+
+Whole source images are held out, so that no window of a validation image is seen in training.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,19 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
-from wpcrack.data.images import named
-from wpcrack.errors import ConfigError, DataError
+from wpcrack.errors import ConfigError, DataError, first_few
+from wpcrack.files import whole_file
 
 NAME = "manifest.csv"
 T = TypeVar("T")
+
+Split = Literal["train", "val"]
+Label = Literal["crack", "road"]
+SPLITS: tuple[Split, Split] = ("train", "val")
+LABELS: tuple[Label, Label] = ("crack", "road")
+
+FEW_ITEMS = 50
+"""A class with fewer items than this is worth a warning."""
 
 CORNER = re.compile(r"_r(\d+)_c(\d+)$")
 """What a window's file stem ends in: the corner inside its source image, in pixels."""
@@ -68,7 +79,7 @@ def origin(stem: str) -> tuple[str, int, int]:
 
 def write_manifest(path: Path, rows: Iterable[Row]) -> None:
     """Write rows under their header, comma-separated UTF-8; None becomes an empty cell."""
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         writer.writerows(astuple(row) for row in rows)
@@ -98,21 +109,86 @@ def read_manifest(path: Path) -> list[Row]:
         raise DataError(f"{path} lists no file; build the set again")
     twice = [file for file, times in Counter(row.file for row in rows).items() if times > 1]
     if twice:
-        raise DataError(f"{path} lists files twice ({named(twice)}); keep one line of each")
+        raise DataError(f"{path} lists files twice ({first_few(twice)}); keep one line of each")
     return rows
+
+
+def hold_out(
+    sources: Mapping[str, Collection[Label]], fraction: float, seed: int
+) -> frozenset[str]:
+    """Draw the validation sources, seeded and independent of the order they are given in.
+
+    Sources that show a crack and sources that show none are drawn apart, each kind with `fraction`
+    rounded to whole images, at least one and never all (a single one stays in training).
+
+    Args:
+        sources: labels that occur among the items of each source image.
+        fraction: share of the sources to hold out, in (0, 1).
+        seed: >= 0.
+
+    Returns:
+        Names of the validation sources.
+
+    Raises:
+        ConfigError: fraction or seed out of range.
+    """
+    check_fraction(fraction, seed)
+    rng = np.random.default_rng(seed)
+    held: set[str] = set()
+    for cracked in (True, False):
+        kind = [name for name, labels in sources.items() if ("crack" in labels) == cracked]
+        kind.sort(key=os.fsencode)
+        count = min(max(int(fraction * len(kind) + 0.5), 1), len(kind) - 1)
+        held.update(kind[k] for k in rng.permutation(len(kind))[: max(count, 0)])
+    return frozenset(held)
+
+
+def check_fraction(fraction: float, seed: int) -> None:
+    """Raise ConfigError unless 0 < fraction < 1 and seed >= 0."""
+    if not 0 < fraction < 1:
+        raise ConfigError(
+            f"val={fraction} is not a share of the images; give a number between 0 and 1"
+        )
+    if seed < 0:
+        raise ConfigError(f"seed={seed} is negative; give 0 or more")
+
+
+def require_both_classes(counts: Mapping[tuple[Split, Label], int], where: str) -> None:
+    """Raise DataError naming the first class that a split lacks.
+
+    Args:
+        counts: number of items by split and class.
+        where: the data set as the user knows it, for the message.
+    """
+    for split in SPLITS:
+        for label in LABELS:
+            if not counts.get((split, label), 0):
+                raise DataError(
+                    f"{where}: the {split} split has no {label} item; whole source images go to "
+                    "one side, so add images of that kind, or try another seed or val fraction"
+                )
+
+
+def few_items_warnings(counts: Mapping[Label, int]) -> list[str]:
+    """Warn about each class of fewer than 50 items."""
+    return [
+        f"only {count} {label} items; with fewer than {FEW_ITEMS}, scores mean little"
+        for label, count in counts.items()
+        if count < FEW_ITEMS
+    ]
 
 
 def _check_columns(path: Path, columns: list[str]) -> None:
     unknown = [name for name in columns if name not in (*COLUMNS, *TILE_COLUMNS)]
     if unknown:
         raise DataError(
-            f"{path} has unknown columns ({named(unknown)}); known are "
+            f"{path} has unknown columns ({first_few(unknown)}); known are "
             f"{', '.join((*COLUMNS, *TILE_COLUMNS))}"
         )
     missing = [name for name in ("file", "label") if name not in columns]
     if missing:
         raise DataError(
-            f"{path} has no column {named(missing)}; its first line must name the columns"
+            f"{path} has no column {first_few(missing)}; its first line must name the columns"
         )
 
 
@@ -151,80 +227,3 @@ def _whole(where: str, column: str, values: Mapping[str, str], otherwise: int) -
     if not value.isdecimal():
         raise DataError(f"{where}: {column} is {value!r}; use a whole number of pixels")
     return int(value)
-
-
-# ==== wpcrack.data.manifest: Splits by source image: no window of a validation image is ever seen in training.
-
-
-Split = Literal["train", "val"]
-Label = Literal["crack", "road"]
-SPLITS: tuple[Split, Split] = ("train", "val")
-LABELS: tuple[Label, Label] = ("crack", "road")
-
-FEW_ITEMS = 50
-"""A class with fewer items than this is worth a warning."""
-
-
-def hold_out(
-    sources: Mapping[str, Collection[Label]], fraction: float, seed: int
-) -> frozenset[str]:
-    """Draw the validation sources, seeded and independent of the order they are given in.
-
-    Sources that show a crack and sources that show none are drawn apart, each kind with `fraction`
-    rounded to whole images, at least one and never all (a single one stays in training).
-
-    Args:
-        sources: labels that occur among the items of each source image.
-        fraction: share of the sources to hold out, in (0, 1).
-        seed: >= 0.
-
-    Returns:
-        Names of the validation sources.
-
-    Raises:
-        ConfigError: fraction or seed out of range.
-    """
-    check_fraction(fraction, seed)
-    rng = np.random.default_rng(seed)
-    held: set[str] = set()
-    for cracked in (True, False):
-        kind = [name for name, labels in sources.items() if ("crack" in labels) == cracked]
-        kind.sort(key=os.fsencode)
-        count = min(max(int(fraction * len(kind) + 0.5), 1), len(kind) - 1)
-        held.update(kind[k] for k in rng.permutation(len(kind))[: max(count, 0)])
-    return frozenset(held)
-
-
-def check_fraction(fraction: float, seed: int) -> None:
-    """Raise ConfigError unless 0 < fraction < 1 and seed >= 0."""
-    if not 0 < fraction < 1:
-        raise ConfigError(
-            f"val={fraction} is no share of the images; give a number between 0 and 1"
-        )
-    if seed < 0:
-        raise ConfigError(f"seed={seed} is negative; give 0 or more")
-
-
-def require_both_classes(counts: Mapping[tuple[Split, Label], int], where: str) -> None:
-    """Raise DataError naming the first class that a split lacks.
-
-    Args:
-        counts: number of items by split and class.
-        where: the data set as the user knows it, for the message.
-    """
-    for split in SPLITS:
-        for label in LABELS:
-            if not counts.get((split, label), 0):
-                raise DataError(
-                    f"{where}: the {split} split has no {label} item; whole source images go to "
-                    "one side, so add images of that kind, or try another seed or val fraction"
-                )
-
-
-def few_items_warnings(counts: Mapping[Label, int]) -> list[str]:
-    """Warn about each class of fewer than 50 items."""
-    return [
-        f"only {count} {label} items; with fewer than {FEW_ITEMS} scores say little"
-        for label, count in counts.items()
-        if count < FEW_ITEMS
-    ]

@@ -1,7 +1,7 @@
-"""Image-level data sets: images that show a crack, images that show none, nothing finer.
+"""Read an image-level data set: images that show a crack, images that show none, nothing finer.
 
-`read_image_level` takes what `build_image_level` made, labeled folders of one's own, or windows
-whose manifest was filled by hand.
+A set is what `wpcrack.data.build` made, labeled folders of one's own, or windows whose manifest
+was filled by hand.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wpcrack.data import manifest
-from wpcrack.data.build import BuildOptions, BuildReport, SplitCount, build_image_level
-from wpcrack.data.images import SUFFIXES, list_images, named, read_shape
+from wpcrack.data.images import SUFFIXES, list_images, read_shape
 from wpcrack.data.manifest import (
     LABELS,
     Label,
@@ -22,17 +21,7 @@ from wpcrack.data.manifest import (
     hold_out,
     require_both_classes,
 )
-from wpcrack.errors import DataError
-
-__all__ = [
-    "BuildOptions",
-    "BuildReport",
-    "ImageLevelSet",
-    "Item",
-    "SplitCount",
-    "build_image_level",
-    "read_image_level",
-]
+from wpcrack.errors import DataError, first_few
 
 
 @dataclass(frozen=True)
@@ -89,7 +78,7 @@ def read_image_level(root: Path, *, val_fraction: float = 0.2, seed: int = 0) ->
             the manifest, a file that is missing or no image.
     """
     if not root.is_dir():
-        raise DataError(f"{root} is no folder; give the output of `wpcrack dataset`")
+        raise DataError(f"{root} is not a folder; give the output of `wpcrack dataset`")
     rows, warnings = _labeled_rows(root)
     if all(row.split is None for row in rows):
         rows = _split(rows, val_fraction, seed)
@@ -117,7 +106,9 @@ def _labeled_rows(root: Path) -> tuple[list[Row], list[str]]:
         )
     missing = [row.file for row in labeled if not (root / row.file).is_file()]
     if missing:
-        raise DataError(f"{path} lists {len(missing)} files that do not exist: {named(missing)}")
+        raise DataError(
+            f"{path} lists {len(missing)} files that do not exist: {first_few(missing)}"
+        )
     warnings = []
     if len(labeled) < len(rows):
         warnings.append(
@@ -126,7 +117,7 @@ def _labeled_rows(root: Path) -> tuple[list[Row], list[str]]:
     unlisted = _unlisted(root, {row.file for row in rows})
     if unlisted:
         warnings.append(
-            f"{len(unlisted)} images are not in {path} and are left out: {named(unlisted)}"
+            f"{len(unlisted)} images are not in {path} and are left out: {first_few(unlisted)}"
         )
     return labeled, warnings
 
@@ -169,13 +160,13 @@ def _require_whole_sources(root: Path, rows: list[Row]) -> None:
     if torn:
         raise DataError(
             f"{root / manifest.NAME} spreads sources over train and val, or leaves the split of "
-            f"some windows empty ({named(torn)}); give all windows of a source the same split"
+            f"some windows empty ({first_few(torn)}); give all windows of a source the same split"
         )
     undecided = [source for source, splits in sides.items() if None in splits]
     if undecided:
         raise DataError(
-            f"{root / manifest.NAME} gives no split for {named(undecided)}; fill in train or val, "
-            "or empty the whole column"
+            f"{root / manifest.NAME} gives no split for {first_few(undecided)}; fill in train or "
+            "val, or empty the whole column"
         )
 
 

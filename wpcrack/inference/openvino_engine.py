@@ -33,8 +33,7 @@ from torch import Tensor, nn
 from wpcrack.inference.torch_engine import native_bfloat16
 from wpcrack.model import CONFIG, WEIGHTS, find_model, load_model
 from wpcrack.networks import Detector, Features, Networks
-from wpcrack.networks.attention import DirectionalConv, PathAttention
-from wpcrack.networks.detector import ChannelNorm, Mix
+from wpcrack.networks.detector import ChannelNorm, DirectionalConv, Mix, PathAttention
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,9 @@ MAXNORM_EPSILON = 1e-5
 
 
 def max_normalize(cam: Tensor) -> Tensor:
-    """maxnorm(A) = ReLU(A+ - min A+ - e) / (max A+ - min A+ + e), A+ = ReLU(A) (method section 2).
+    """Scale CAM logits to [0, 1] by the paper's maxnorm (section 2), per image and class.
+
+    maxnorm(A) = ReLU(A+ - min A+ - e) / (max A+ - min A+ + e), A+ = ReLU(A).
 
     Args:
         cam: (B, K, h, w) CAM logits.
@@ -31,12 +33,12 @@ def max_normalize(cam: Tensor) -> Tensor:
 
 
 def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear to (H, W), align_corners False (method section 2)."""
+    """Resize maps bilinearly to (H, W), without aligning corners (paper, section 2)."""
     return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
 
 
 def crack_map(cam: Tensor, size: tuple[int, int], how: Literal["sigmoid", "max"]) -> Tensor:
-    """The crack channel of CAM logits as a map of the image.
+    """Turn the crack channel of CAM logits into a map of the image.
 
     Args:
         cam: (B, 2, h, w) CAM logits, road and crack.
@@ -53,14 +55,16 @@ def crack_map(cam: Tensor, size: tuple[int, int], how: Literal["sigmoid", "max"]
 
 
 def min_max_normalize(maps: Tensor) -> Tensor:
-    """Each (h, w) map scaled to [0, 1]; a constant map becomes 0. Shape (B, K, h, w)."""
+    """Scale each map of (B, K, h, w) to [0, 1]; a constant map becomes 0."""
     low = maps.amin((2, 3), keepdim=True)
     high = maps.amax((2, 3), keepdim=True)
     return (maps - low) / (high - low).clamp_min(MAXNORM_EPSILON)
 
 
 def enhance_center(maps: Tensor, sigma: float) -> Tensor:
-    """E(M) = M * exp(-((x-mx)^2 + (y-my)^2) / (2 sigma^2)), the center part of CECCM (paper 3.4).
+    """Weigh maps by a Gaussian around their center, the center part of CECCM (paper 3.4).
+
+    E(M) = M * exp(-((x-mx)^2 + (y-my)^2) / (2 sigma^2)).
 
     (mx, my) is the center of mass of each map, x and y run over [0, 1].
 

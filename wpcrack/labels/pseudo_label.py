@@ -1,7 +1,11 @@
-"""Pseudo labels: refined CAMs, two thresholds, an ignored band between them. Pure functions.
+"""Pseudo labels, what the detector is taught: a CAM, refined, two thresholds, a band between them.
 
 A refiner maps (image, crack map) to a sharper crack map in [0, 1]; refiners run in the order of
-the config. Shape letters: B images, H W pixels.
+the config. To add one: write `refine_by_...`, enter it in `REFINERS`, and name it in
+`wpcrack.config.PseudoLabelConfig`. The filters below them are separable or made of running sums,
+so their cost does not depend on the radius of a box. All functions are pure.
+
+Shape letters: B images, C channels, G channels of a guide (1 or 3), H W pixels.
 """
 
 from __future__ import annotations
@@ -18,13 +22,7 @@ from torch import Tensor
 from wpcrack.config import DarknessConfig, ParConfig, PseudoLabelConfig
 from wpcrack.data.batches import Batch, CrackPart
 from wpcrack.labels.cam import crack_map
-from wpcrack.labels.refiners import (
-    box_mean,
-    dense_crf_batch,
-    gaussian_blur,
-    guided_filter,
-    require_crf,
-)
+from wpcrack.labels.dense_crf import dense_crf_batch, require_crf
 from wpcrack.networks import Classifier, Features, Networks
 
 Refiner = Callable[[Tensor, Tensor, PseudoLabelConfig], Tensor]
@@ -46,8 +44,56 @@ class PseudoLabel:
     """(B, 1, H, W) 1 where the target counts, 0 in the ignored band."""
 
 
+def label_batch(
+    teacher: Classifier,
+    batch: Batch,
+    config: PseudoLabelConfig,
+    cam_norm: Literal["sigmoid", "max"],
+    features: Features | None = None,
+    averaged: Networks | None = None,
+) -> PseudoLabel:
+    """Make the pseudo label of a batch from the CAM of a classifier, without gradient.
+
+    A road image has no crack to refine, so only the crack images are looked at.
+
+    Args:
+        teacher: the classifier whose CAM counts.
+        batch: the local batch.
+        config: refiners and thresholds.
+        cam_norm: how CAM logits become a map.
+        features: of the teacher's encoder on the batch, if they are known.
+        averaged: networks in eval mode whose detector has a say too (self-training).
+    """
+    part = CrackPart.of(batch)
+    image, shown = batch.to_label[part.index], part.shown.view(-1, 1, 1, 1)
+    with torch.no_grad():
+        cam = teacher(image).cam if features is None else teacher.head(features.of(part.index))
+        with torch.autocast(image.device.type, enabled=False):
+            found = refine(image, shown * crack_map(cam, batch.size, cam_norm), config)
+        if averaged is not None:
+            seen = shown * torch.sigmoid(averaged(image).float())
+            found = torch.lerp(found, seen, config.self_training)
+        refined = torch.zeros_like(batch.erased)
+        refined[part.index] = found
+        return pseudo_label(refined, batch.has_crack, config)
+
+
+def pseudo_label(refined: Tensor, has_crack: Tensor, config: PseudoLabelConfig) -> PseudoLabel:
+    """Apply two thresholds to a refined map; an image labeled road is road in every pixel.
+
+    Args:
+        refined: (B, 1, H, W) in [0, 1].
+        has_crack: (B,) 0 or 1, the image-level label.
+        config: The two thresholds.
+    """
+    shown = has_crack.view(-1, 1, 1, 1) > 0
+    crack = (refined >= config.cam_crack) & shown
+    road = (refined < config.cam_road) | ~shown
+    return PseudoLabel(crack.to(refined.dtype), (crack | road).to(refined.dtype))
+
+
 def refine(image: Tensor, crack_map: Tensor, config: PseudoLabelConfig) -> Tensor:
-    """Applies the configured refiners.
+    """Apply the configured refiners to a crack map.
 
     Args:
         image: (B, 3, H, W) in [0, 1].
@@ -62,22 +108,18 @@ def refine(image: Tensor, crack_map: Tensor, config: PseudoLabelConfig) -> Tenso
     return crack_map
 
 
-def pseudo_label(refined: Tensor, has_crack: Tensor, config: PseudoLabelConfig) -> PseudoLabel:
-    """Two thresholds on the refined map; an image labeled road is road in every pixel.
+def require_refiners(config: PseudoLabelConfig) -> None:
+    """Check before a run that every refiner can work.
 
-    Args:
-        refined: (B, 1, H, W) in [0, 1].
-        has_crack: (B,) 0 or 1, the image-level label.
-        config: The two thresholds.
+    Raises:
+        ConfigError: An optional package is missing.
     """
-    shown = has_crack.view(-1, 1, 1, 1) > 0
-    crack = (refined >= config.cam_crack) & shown
-    road = (refined < config.cam_road) | ~shown
-    return PseudoLabel(crack.to(refined.dtype), (crack | road).to(refined.dtype))
+    if "crf" in config.refiners:
+        require_crf()
 
 
 def darkness(image: Tensor, config: DarknessConfig, road: Tensor | None = None) -> Tensor:
-    """(local mean - pixel) / local deviation of the slightly blurred gray image.
+    """Measure darkness: (local mean - pixel) / local deviation of the slightly blurred gray image.
 
     One rule for all surfaces: contrast is measured against the texture around it, so no
     threshold in gray levels has to be chosen per data set.
@@ -99,7 +141,7 @@ def darkness(image: Tensor, config: DarknessConfig, road: Tensor | None = None) 
 
 
 def refine_by_darkness(image: Tensor, crack_map: Tensor, config: PseudoLabelConfig) -> Tensor:
-    """The weaker of CAM and min(ramp(darkness), ramp(darkness / darkest point nearby)).
+    """Take the weaker of CAM and min(ramp(darkness), ramp(darkness / darkest point nearby)).
 
     The first ramp is 0 up to `darkness.zero`, 1 from `darkness.one` deviations on: is this dark
     against the surface? The second is 0.5 at `darkness.peak_share` of the darkest point that the
@@ -119,11 +161,11 @@ def refine_by_darkness(image: Tensor, crack_map: Tensor, config: PseudoLabelConf
     dark_cam = crack_map * ramp if rule.combine == "product" else torch.minimum(crack_map, ramp)
     if not rule.follow_px:
         return dark_cam
-    return followed(dark_cam, ramp * (crack_map >= config.cam_road), rule.follow_px)
+    return follow(dark_cam, ramp * (crack_map >= config.cam_road), rule.follow_px)
 
 
-def followed(seed: Tensor, path: Tensor, reach_px: int) -> Tensor:
-    """Gray-scale reconstruction: the seed spreads along 8-connected pixels, nowhere above the path.
+def follow(seed: Tensor, path: Tensor, reach_px: int) -> Tensor:
+    """Spread the seed along 8-connected pixels, nowhere above the path: gray-scale reconstruction.
 
     The soft form of hysteresis thresholding (Vincent, IEEE TIP 1993), cut off after `reach_px`.
 
@@ -136,24 +178,24 @@ def followed(seed: Tensor, path: Tensor, reach_px: int) -> Tensor:
         (B, 1, H, W), at least the seed.
 
     >>> seed, path = torch.tensor([0.0, 0.9, 0.0, 0.0, 0.0]), torch.tensor([0.0, 1, 0.6, 0.0, 1])
-    >>> followed(seed.view(1, 1, 1, 5), path.view(1, 1, 1, 5), 4).flatten()
+    >>> follow(seed.view(1, 1, 1, 5), path.view(1, 1, 1, 5), 4).flatten()
     tensor([0.0000, 0.9000, 0.6000, 0.0000, 0.0000])
     """
     grown = torch.minimum(seed, path)
     for _ in range(reach_px):
-        grown = torch.minimum(dilated(grown), path)
+        grown = torch.minimum(dilate(grown), path)
     return torch.maximum(seed, grown)
 
 
-def dilated(x: Tensor) -> Tensor:
-    """Maximum over 3x3 pixels of (B, 1, H, W) >= 0; 15 times as fast as max_pool2d on a CPU."""
+def dilate(x: Tensor) -> Tensor:
+    """Take the maximum over 3x3 pixels of (B, 1, H, W) >= 0, 15 times as fast as max_pool2d."""
     x = F.pad(x, (1, 1, 1, 1))
     x = torch.maximum(torch.maximum(x[..., :-2, :], x[..., 2:, :]), x[..., 1:-1, :])
     return torch.maximum(torch.maximum(x[..., :-2], x[..., 2:]), x[..., 1:-1])
 
 
 def refine_by_pixels(image: Tensor, crack_map: Tensor, config: PseudoLabelConfig) -> Tensor:
-    """Pixel-adaptive refinement (PAR; Ru et al., Learning Affinity from Attention, CVPR 2022).
+    """Refine pixel-adaptively (PAR; Ru et al., Learning Affinity from Attention, CVPR 2022).
 
     affinity = softmax(-(|dI| / (0.3 std))^2) + 0.01 softmax(position term) over the 8 neighbors
     at each dilation; the map is replaced by its affinity-weighted mean, `iterations` times.
@@ -173,14 +215,14 @@ def refine_by_pixels(image: Tensor, crack_map: Tensor, config: PseudoLabelConfig
 
 
 def refine_by_guide(image: Tensor, crack_map: Tensor, config: PseudoLabelConfig) -> Tensor:
-    """Guided filter: the map becomes locally linear in the image, so its edges move to those."""
+    """Filter the map so that it is locally linear in the image: its edges move to the image's."""
     rule = config.guided
     guide = image if rule.guide == "color" else image.mean(1, keepdim=True)
     return guided_filter(guide, crack_map, 2 * rule.radius_px + 1, rule.eps).clamp(0, 1)
 
 
 def refine_by_crf(image: Tensor, crack_map: Tensor, config: PseudoLabelConfig) -> Tensor:
-    """Dense CRF of each image on the CPU; a map that is 0 everywhere stays so. 0 or 1."""
+    """Run a dense CRF on each image, on the CPU: 0 or 1; a map that is 0 everywhere stays so."""
     refined = torch.zeros_like(crack_map)
     marked = crack_map.flatten(1).amax(1).nonzero().flatten().tolist()
     if marked:
@@ -203,18 +245,63 @@ REFINERS: Mapping[str, Refiner] = {
 }
 
 
-def require_refiners(config: PseudoLabelConfig) -> None:
-    """Checks before a run that every refiner can work.
+def box_mean(x: Tensor, side: int) -> Tensor:
+    """Average over a square of `side` pixels (odd; at most the image), reflected at edges."""
+    for axis in (2, 3):
+        radius = min(side // 2, x.shape[axis] - 1)
+        pad = (0, 0, radius, radius) if axis == 2 else (radius, radius, 0, 0)
+        sums = F.pad(x, pad, mode="reflect").double().cumsum(axis)
+        sums = F.pad(sums, (0, 0, 1, 0) if axis == 2 else (1, 0, 0, 0))
+        width = 2 * radius + 1
+        count = x.shape[axis]
+        x = (sums.narrow(axis, width, count) - sums.narrow(axis, 0, count)).to(x.dtype) / width
+    return x
 
-    Raises:
-        ConfigError: An optional package is missing.
+
+def gaussian_blur(x: Tensor, side: int) -> Tensor:
+    """Blur (B, 1, H, W) by a separable Gaussian of `side` pixels (odd), sigma = side / 5."""
+    radius = side // 2
+    grid = torch.arange(-radius, radius + 1, dtype=x.dtype, device=x.device)
+    kernel = torch.exp(-(grid**2) / (2 * (side / 5) ** 2))
+    kernel = kernel / kernel.sum()
+    x = F.conv2d(F.pad(x, (radius, radius, 0, 0), mode="reflect"), kernel.view(1, 1, 1, -1))
+    return F.conv2d(F.pad(x, (0, 0, radius, radius), mode="reflect"), kernel.view(1, 1, -1, 1))
+
+
+def guided_filter(guide: Tensor, x: Tensor, side: int, eps: float) -> Tensor:
+    """Filter x by the edges of a guide (He, Sun, Tang, TPAMI 2013; eq. 5-8 gray, 14-16 color).
+
+    In each box q = a . guide + b fits x with the least squares and a penalty eps |a|^2; a pixel
+    averages the a and b of all boxes that hold it. Where the guide is flat against eps, x is
+    smoothed; where it has an edge, x gets that edge.
+
+    Args:
+        guide: (B, G, H, W) in [0, 1]; G = 1 or 3.
+        x: (B, 1, H, W), what is filtered.
+        side: of the box, in pixels, odd.
+        eps: variance of the guide below which a box counts as flat, in squared gray levels of
+            [0, 1].
+
+    Returns:
+        (B, 1, H, W); it may leave the range of x a little.
     """
-    if "crf" in config.refiners:
-        require_crf()
+    channels = guide.shape[1]
+    mean = box_mean(guide, side)
+    mean_x = box_mean(x, side)
+    covariance = box_mean(guide * x, side) - mean * mean_x  # (B, G, H, W)
+    rows, cols = torch.triu_indices(channels, channels, device=guide.device)
+    upper = box_mean(guide[:, rows] * guide[:, cols], side) - mean[:, rows] * mean[:, cols]
+    spread = upper.new_zeros(*upper.shape[:1], channels, channels, *upper.shape[2:])
+    spread[:, rows, cols] = upper
+    spread[:, cols, rows] = upper
+    spread = spread.permute(0, 3, 4, 1, 2) + eps * torch.eye(channels, device=guide.device)
+    a = torch.linalg.solve(spread, covariance.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    b = mean_x - (a * mean).sum(1, keepdim=True)
+    return (box_mean(a, side) * guide).sum(1, keepdim=True) + box_mean(b, side)
 
 
 def neighbors(x: Tensor, dilations: tuple[int, ...]) -> Tensor:
-    """The 8 neighbors at each dilation, edges replicated: (B, C, H, W) -> (B, C, 8 D, H, W)."""
+    """Stack the 8 neighbors at each dilation, edges replicated: (B, C, 8 D, H, W)."""
     h, w = x.shape[-2:]
     reach = max(dilations)
     padded = F.pad(x, (reach,) * 4, mode="replicate")
@@ -228,52 +315,12 @@ def neighbors(x: Tensor, dilations: tuple[int, ...]) -> Tensor:
 
 
 def shifts(dilations: tuple[int, ...]) -> list[tuple[int, int]]:
-    """(dy, dx) of the 8 neighbors at each dilation, in pixels."""
+    """List (dy, dx) of the 8 neighbors at each dilation, in pixels."""
     ring = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0)]
     return [(d * dy, d * dx) for d in dilations for dy, dx in ring]
 
 
 def offsets(dilations: tuple[int, ...], like: Tensor) -> Tensor:
-    """(8 D,) distance in pixels of each neighbor, on the device of `like`."""
+    """Compute the (8 D,) distances in pixels of the neighbors, on the device of `like`."""
     steps = torch.tensor(shifts(dilations), dtype=like.dtype, device=like.device)
     return steps.square().sum(1).sqrt()
-
-
-# ==== wpcrack.labels.pseudo_label: What the detector is taught: the pseudo label of a batch, from a CAM and the averaged detector. Shape letters: B images, H W pixels.
-
-
-def label_batch(
-    teacher: Classifier,
-    batch: Batch,
-    config: PseudoLabelConfig,
-    cam_norm: Literal["sigmoid", "max"],
-    features: Features | None = None,
-    averaged: Networks | None = None,
-) -> PseudoLabel:
-    """Pseudo label from the CAM of `teacher` (by default the averaged classifier), no gradient.
-
-    A road image has no crack to refine, so only the crack images are looked at.
-
-    Args:
-        teacher: the classifier whose CAM counts.
-        batch: the local batch.
-        config: refiners and thresholds.
-        cam_norm: how CAM logits become a map.
-        features: of the teacher's encoder on the batch, if they are known.
-        averaged: networks in eval mode whose detector has a say too (self-training).
-    """
-    part = CrackPart.of(batch)
-    image, shown = batch.to_label[part.index], part.shown.view(-1, 1, 1, 1)
-    with torch.no_grad():
-        if features is None:
-            cam = teacher(image).cam
-        else:
-            cam, _ = teacher.head(features.of(part.index))
-        with torch.autocast(image.device.type, enabled=False):
-            found = refine(image, shown * crack_map(cam, batch.size, cam_norm), config)
-        if averaged is not None:
-            seen = shown * torch.sigmoid(averaged(image).float())
-            found = torch.lerp(found, seen, config.self_training)
-        refined = torch.zeros_like(batch.erased)
-        refined[part.index] = found
-        return pseudo_label(refined, batch.has_crack, config)

@@ -1,29 +1,25 @@
-"""The three networks of WP-CrackNet and the model that holds them."""
+"""The three networks of WP-CrackNet, and what holds them together."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
 from wpcrack.config import ModelConfig
-from wpcrack.networks.classifier import CRACK, ROAD, Activation, Classifier
+from wpcrack.networks.classifier import CRACK, Activation, Classifier
 from wpcrack.networks.detector import Detector
 from wpcrack.networks.encoder import Features
 from wpcrack.networks.paper.networks import ReleasedDetector, ReleasedReconstructor
 from wpcrack.networks.paper.resnet38d import RESNET38D
-from wpcrack.networks.reconstructor import Encoding, Reconstructor
+from wpcrack.networks.reconstructor import BaseReconstructor, Encoding, Reconstructor
 
 __all__ = [
     "CRACK",
-    "ROAD",
     "Activation",
     "Classifier",
     "Detector",
     "Encoding",
     "Features",
     "Networks",
-    "Reconstructor",
-    "ReleasedDetector",
-    "ReleasedReconstructor",
 ]
 
 
@@ -35,7 +31,7 @@ class Networks(nn.Module):
         self.config = config
         backbone = config.encoder == RESNET38D
         self.classifier = Classifier(config)
-        self.reconstructor: Reconstructor | ReleasedReconstructor = (
+        self.reconstructor: BaseReconstructor = (
             ReleasedReconstructor(config) if backbone else Reconstructor(config)
         )
         kind = ReleasedDetector if config.detector == "released" else Detector
@@ -44,7 +40,7 @@ class Networks(nn.Module):
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1] -> (B, 1, H, W) crack logits. No CAM, no label is needed."""
+        """Compute (B, 1, H, W) crack logits of (B, 3, H, W) in [0, 1], without CAM or label."""
         logits: Tensor = self.detector(
             self.classifier.encoder(image), self.reconstructor.encoder(image), image.shape[-2:]
         )

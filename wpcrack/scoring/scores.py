@@ -126,7 +126,7 @@ class ScoreBoard:
             probability: (H, W) uint8, probability * 255.
             truth: (H, W) bool.
         """
-        prediction = metrics.predicted_at(probability, self.threshold)
+        prediction = metrics.mask_at(probability, self.threshold)
         counts = self._native.add(prediction, truth)
         if self.resize is not None:
             self._resized.add(
@@ -141,7 +141,7 @@ class ScoreBoard:
 
     def add_road(self, probability: NDArray[np.uint8]) -> None:
         """Count an image known to show no crack for fp_area_share alone; (H, W) uint8."""
-        prediction = metrics.predicted_at(probability, self.threshold)
+        prediction = metrics.mask_at(probability, self.threshold)
         self._road_predicted += int(np.count_nonzero(prediction))
         self._road_pixels += prediction.size
 

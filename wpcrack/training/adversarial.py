@@ -1,7 +1,7 @@
 """One training iteration of WP-CrackNet: the three phases, as the paper's algorithm reads.
 
-A. The reconstructor infers each region of a crack image from the other.
-B. The classifier makes that inference fail: it moves whole cracks into its CAM.
+A. The reconstructor paints each region of a crack image from the other.
+B. The classifier makes that painting fail: it moves whole cracks into its CAM.
 C. The detector agrees with the refined CAM.
 
 Shape letters: B images, C of them with a crack, H W pixels.
@@ -46,7 +46,7 @@ def adversarial_step(
     *,
     progress: float = 1.0,
 ) -> tuple[Terms, list[Piece]]:
-    """Phases A and B; each updates its own network only, by the sum over the pieces of the batch.
+    """Run phases A and B; each updates its own network only, by the sum over the batch's pieces.
 
     With `train.schedule` = shared both phases use one forward pass of each encoder, so phase B
     sees the reconstructor's features from before its update; with several pieces the classifier
@@ -63,7 +63,8 @@ def adversarial_step(
     if config.train.schedule == "shared" and len(pieces) == 1:
         pieces[0].activation = nets.classifier(batches[0].image)
     with frozen(nets.classifier):
-        rec = descend((infer(nets, p, config) for p in pieces), optimizers.reconstructor, clip)
+        painted = (reconstruct(nets, p, config) for p in pieces)
+        rec = descend(painted, optimizers.reconstructor, clip)
         optimizers.reconstructor.zero_grad(set_to_none=True)  # the next phase needs the memory
     with frozen(nets.reconstructor), evaluating(nets.reconstructor):
         hidden = (hide(nets, p, config, progress) for p in pieces)
@@ -72,8 +73,8 @@ def adversarial_step(
     return {**rec, **cls}, pieces
 
 
-def infer(nets: Networks, piece: Piece, config: MethodConfig) -> Terms:
-    """Phase A of a piece: the classifier's map says what the reconstructor has to infer."""
+def reconstruct(nets: Networks, piece: Piece, config: MethodConfig) -> Terms:
+    """Compute phase A of a piece: the classifier's map says what has to be painted."""
     batch, part = piece.batch, CrackPart.of(piece.batch)
     if piece.activation is not None:
         cam = piece.activation.cam.detach()
@@ -91,7 +92,7 @@ def infer(nets: Networks, piece: Piece, config: MethodConfig) -> Terms:
 
 
 def hide(nets: Networks, piece: Piece, config: MethodConfig, progress: float) -> Terms:
-    """Phase B of a piece: the classifier moves its map so that the inference fails."""
+    """Compute phase B of a piece: the classifier moves its map so that the painting fails."""
     batch, activation, encoding = piece.batch, piece.activation, piece.encoding
     piece.activation = None  # its graph goes with this piece's terms
     if activation is None:
@@ -108,7 +109,7 @@ def hide(nets: Networks, piece: Piece, config: MethodConfig, progress: float) ->
 
 
 def look(classifier: nn.Module, batch: Batch, part: CrackPart) -> Activation:
-    """What the classifier says of the crack images in eval mode, without gradient."""
+    """Run the classifier on the crack images in eval mode, without gradient."""
     with torch.no_grad(), evaluating(classifier):
         activation: Activation = classifier(batch.image[part.index])
         return activation
@@ -119,7 +120,7 @@ Paint = Callable[[Tensor, Tensor | None], Tensor]
 
 
 def painter(nets: Networks, *, recompute: bool = False) -> Paint:
-    """The reconstructor's decoder; with `recompute` its inner maps are not kept for backward."""
+    """Return the reconstructor's decoder; with `recompute` it keeps no inner maps for backward."""
     if not recompute:
         return nets.reconstructor.decode
 
@@ -137,7 +138,7 @@ def detector_step(
     optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
     config: MethodConfig,
 ) -> Terms:
-    """Phase C: the detector agrees with the refined CAM.
+    """Run phase C: the detector agrees with the refined CAM.
 
     What is updated is what `optimizer` holds: the detector, or with it the encoders below.
 
@@ -160,7 +161,7 @@ def reconstructor_terms(
     *,
     paint: Paint | None = None,
 ) -> Terms:
-    """Phase A: L_rec = BCE + 0.2 full + 0.3 crack + 0.5 rest (erased cells, crack images).
+    """Compute phase A: L_rec = BCE + 0.2 full + 0.3 crack + 0.5 rest (erased cells, crack images).
 
     Args:
         nets: the classifier is not used; its map comes in as `seen`.
@@ -203,7 +204,7 @@ def classifier_terms(
     progress: float = 1.0,
     paint: Paint | None = None,
 ) -> Terms:
-    """Phase B: L_cls = BCE - 0.8 crack - 0.3 rest + 0.5 CECCM; gradient flows through decode.
+    """Compute phase B: L_cls = BCE - 0.8 crack - 0.3 rest + 0.5 CECCM, through the decoder.
 
     Args:
         nets: the reconstructor is frozen by the caller.
@@ -244,7 +245,7 @@ def classifier_terms(
 
 
 def ceccm_weight(config: LossConfig, progress: float) -> float:
-    """Weight of CAM consistency after `progress` of the adversarial stage.
+    """Return the weight of CAM consistency after `progress` of the adversarial stage.
 
     >>> ceccm_weight(LossConfig(ceccm_weight=0.5, ceccm={"warmup": 0.4}), 0.1)
     0.125
@@ -254,14 +255,14 @@ def ceccm_weight(config: LossConfig, progress: float) -> float:
 
 
 def off_crack(m: Tensor, how: str) -> Tensor:
-    """w_t = 1[m == 0] for maxnorm, which is exactly 0 off the crack; 1 - m for probabilities."""
+    """Weigh what lies off the crack: 1[m == 0] for maxnorm, 1 - m for probabilities."""
     return (m == 0).float() if how == "max" else 1 - m
 
 
 def masked_error(
     painted: Tensor, image: Tensor, weight: Tensor, part: CrackPart, batch: Batch
 ) -> Tensor:
-    """L1 between painting and image where `weight` says, over the crack images."""
+    """Compute L1 between painting and image where `weight` says, over the crack images."""
     return losses.masked_l1(painted.float(), image, weight, part.shown, batch.cracks)
 
 
@@ -272,7 +273,7 @@ def detector_terms(
     label: PseudoLabel,
     config: LossConfig,
 ) -> Terms:
-    """Phase C: BCE with logits + region loss + false alarms; a road image has an empty mask.
+    """Compute phase C: BCE + region loss + false alarms; a road image has an empty mask.
 
     Without `det_on_road`, as released, they do not count at all.
 

@@ -47,12 +47,12 @@ class Footprint:
 
 
 def parameters(network: nn.Module) -> int:
-    """Number of trained weights."""
+    """Count trained weights."""
     return sum(p.numel() for p in network.parameters())
 
 
 def on_meta(config: ModelConfig) -> Networks:
-    """The networks without weights.
+    """Build the networks without weights.
 
     Raises:
         ConfigError: they cannot be built.
@@ -62,7 +62,7 @@ def on_meta(config: ModelConfig) -> Networks:
 
 
 def footprint(config: MethodConfig, size: tuple[int, int], local_batch: int) -> Footprint:
-    """Counts memory and traffic of a training.
+    """Count memory and traffic of a training.
 
     Args:
         config: what is learned.
@@ -95,29 +95,29 @@ def footprint(config: MethodConfig, size: tuple[int, int], local_batch: int) -> 
 def activations(
     nets: Networks, config: MethodConfig, size: tuple[int, int], local_batch: int
 ) -> dict[str, int]:
-    """Bytes that the forward passes of one step keep, by stage; half of the images show a crack."""
+    """Count the bytes that a step's forward passes keep, by stage; half of the images are crack."""
     dtype = torch.bfloat16 if config.train.precision == "bf16" else torch.float32
     nets = nets.to(dtype).train()
     images = max(1, -(-local_batch // config.train.accumulate))
     image = torch.empty(images, 3, *size, dtype=dtype, device="meta")
     part = torch.arange(max(1, images // 2), device="meta")
     keep = torch.empty(len(part), 1, *size, dtype=dtype, device="meta")
-    activation, look = kept(nets, lambda: nets.classifier(image))
-    encoding, encode = kept(nets, lambda: nets.reconstructor.encode(image, part))
-    _, paint = kept(nets, lambda: nets.reconstructor.decode(encoding.feature, keep))
+    activation, look = measure(nets, lambda: nets.classifier(image))
+    encoding, encode = measure(nets, lambda: nets.reconstructor.encode(image, part))
+    _, paint = measure(nets, lambda: nets.reconstructor.decode(encoding.feature, keep))
     features = activation.features, encoding.activation.features
-    _, detect = kept(nets, lambda: nets.detector(*features, image.shape[-2:]))
-    infer, deceive = (paint, paint) if config.train.recompute else (3 * paint, 2 * paint)
+    _, detect = measure(nets, lambda: nets.detector(*features, image.shape[-2:]))
+    reconstruct, hide = (paint, paint) if config.train.recompute else (3 * paint, 2 * paint)
     if config.train.schedule == "shared" and config.train.accumulate == 1:
-        adversarial = look + encode + infer
+        adversarial = look + encode + reconstruct
     else:
-        adversarial = max(encode + infer, look + deceive)
+        adversarial = max(encode + reconstruct, look + hide)
     fit = detect + (look + encode if config.train.joint else 0)
     return dict(zip(STAGES, (look, max(adversarial, detect), fit), strict=True))
 
 
-def kept(nets: Networks, forward: Callable[[], Result]) -> tuple[Result, int]:
-    """What `forward` gives, and the bytes that it keeps for backward beside the weights."""
+def measure(nets: Networks, forward: Callable[[], Result]) -> tuple[Result, int]:
+    """Run `forward`; return its result and the bytes kept for backward beside the weights."""
     weights = {t.untyped_storage()._cdata for t in (*nets.parameters(), *nets.buffers())}
     found: dict[int, torch.UntypedStorage] = {}  # holds them, so that no address is used twice
 

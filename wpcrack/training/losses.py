@@ -16,19 +16,19 @@ from torch import Tensor
 from wpcrack.config import CeccmConfig
 from wpcrack.labels.cam import enhance_center, min_max_normalize
 from wpcrack.labels.pseudo_label import PseudoLabel
-from wpcrack.networks.norm import top_mean
+from wpcrack.networks.classifier import top_mean
 
 DICE_SMOOTH = 1.0
 
 
 def classification(logits: Tensor, label: Tensor, count: Tensor) -> Tensor:
-    """Mean binary cross-entropy of (B, K) logits against one-hot (B, K) labels."""
+    """Average the binary cross-entropy of (B, K) logits against one-hot (B, K) labels."""
     terms = F.binary_cross_entropy_with_logits(logits, label, reduction="none").mean(1)
     return terms.sum() / count
 
 
 def masked_l1(a: Tensor, b: Tensor, weight: Tensor, shown: Tensor, count: Tensor) -> Tensor:
-    """L1m(a, b, w) = mean over ALL elements of |a w - b w|, over the images that are shown.
+    """Compute L1m(a, b, w) = mean over ALL elements of |a w - b w|, over the images shown.
 
     Args:
         a: (B, 3, H, W).
@@ -44,7 +44,7 @@ def masked_l1(a: Tensor, b: Tensor, weight: Tensor, shown: Tensor, count: Tensor
 def cam_consistency(
     cls_cam: Tensor, rec_cam: Tensor, shown: Tensor, count: Tensor, config: CeccmConfig
 ) -> Tensor:
-    """CECCM: mean |E(norm M_cls) - E(norm M_rec)| of the crack channel over crack images.
+    """Compute CECCM: mean |E(norm M_cls) - E(norm M_rec)| of the crack channel, crack images.
 
     Args:
         cls_cam: (B, 1, h, w) crack CAM of the classifier.
@@ -60,7 +60,7 @@ def cam_consistency(
 
 
 def detection(logits: Tensor, label: PseudoLabel, count: Tensor, pos_weight: float) -> Tensor:
-    """BCE with logits over the pixels that count, mean per image, then over images."""
+    """Average BCE with logits over the pixels that count, per image, then over images."""
     weight = torch.as_tensor(pos_weight, dtype=logits.dtype, device=logits.device)
     terms = F.binary_cross_entropy_with_logits(
         logits, label.target, reduction="none", pos_weight=weight
@@ -70,7 +70,7 @@ def detection(logits: Tensor, label: PseudoLabel, count: Tensor, pos_weight: flo
 
 
 def region(logits: Tensor, label: PseudoLabel, shown: Tensor, count: Tensor) -> Tensor:
-    """Soft Dice loss 1 - (2 |P T| + 1) / (|P| + |T| + 1) per crack image, pixels that count."""
+    """Compute soft Dice 1 - (2 |P T| + 1) / (|P| + |T| + 1) per crack image, pixels that count."""
     probability = torch.sigmoid(logits) * label.weight
     target = label.target * label.weight
     overlap = (probability * target).sum((1, 2, 3))
@@ -80,7 +80,7 @@ def region(logits: Tensor, label: PseudoLabel, shown: Tensor, count: Tensor) -> 
 
 
 def false_alarm(logits: Tensor, has_crack: Tensor, count: Tensor, fraction: float) -> Tensor:
-    """Cross-entropy of "this road image shows no crack", said by its surest pixels.
+    """Compute the cross-entropy of "this road image shows no crack", said by its surest pixels.
 
     The image-level label of a road image is exact for each of its pixels; averaged over all of
     them, a few false ones hardly count. -log(1 - sigmoid(mean of the highest `fraction`)).

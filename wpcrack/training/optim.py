@@ -30,8 +30,8 @@ class Optimizers:
     joint: torch.optim.Optimizer
     """Detector and both encoders (joint fine-tuning); under SGD only the encoders."""
 
-    def named(self) -> dict[str, torch.optim.Optimizer]:
-        """By name, for checkpoints and schedules."""
+    def by_name(self) -> dict[str, torch.optim.Optimizer]:
+        """List the optimizers by name, for checkpoints and schedules."""
         return {
             "classifier": self.classifier,
             "reconstructor": self.reconstructor,
@@ -40,22 +40,22 @@ class Optimizers:
         }
 
     def rates(self) -> dict[str, float]:
-        """Learning rate of each optimizer's groups, by `optimizer, peak RATE`."""
+        """Return the learning rate of each optimizer's groups, by `optimizer, peak RATE`."""
         return {
             f"{name}, peak {group['peak_lr']:g}": float(group["lr"])
-            for name, optimizer in self.named().items()
+            for name, optimizer in self.by_name().items()
             for group in optimizer.param_groups
         }
 
     def for_joint(self) -> tuple[torch.optim.Optimizer, ...]:
-        """What steps together in joint fine-tuning: under SGD the detector keeps its AdamW."""
+        """Return what steps in joint fine-tuning: under SGD the detector keeps its AdamW."""
         if isinstance(self.joint, torch.optim.SGD):
             return self.detector, self.joint
         return (self.joint,)
 
 
 def make_optimizers(nets: Networks, config: OptimConfig) -> Optimizers:
-    """Pretrained layers learn at `encoder_lr`, everything new at `head_lr`."""
+    """Make the optimizers: pretrained layers learn at `encoder_lr`, new ones at `head_lr`."""
     c, r, d = nets.classifier, nets.reconstructor, nets.detector
     make = sgd if config.kind == "sgd" else adamw
     return Optimizers(
@@ -73,14 +73,14 @@ def make_optimizers(nets: Networks, config: OptimConfig) -> Optimizers:
 def adamw(
     pretrained: Sequence[nn.Module], new: Sequence[nn.Module], config: OptimConfig
 ) -> torch.optim.AdamW:
-    """AdamW over `groups`, one fused kernel."""
+    """Make AdamW over `groups`, one fused kernel."""
     return torch.optim.AdamW(groups(pretrained, new, config), lr=config.head_lr, fused=True)
 
 
 def sgd(
     pretrained: Sequence[nn.Module], new: Sequence[nn.Module], config: OptimConfig
 ) -> torch.optim.SGD:
-    """SGD with momentum; transposed convolutions learn at `transpose_lr` if it is set."""
+    """Make SGD with momentum; transposed convolutions learn at `transpose_lr` if it is set."""
     transposed = [
         module
         for parent in new
@@ -101,7 +101,7 @@ def sgd(
 def groups(
     pretrained: Iterable[nn.Module], new: Iterable[nn.Module], config: OptimConfig
 ) -> list[dict[str, Any]]:
-    """Parameter groups with their peak learning rates; biases and norms do not decay."""
+    """Make parameter groups with their peak learning rates; biases and norms do not decay."""
     found: list[dict[str, Any]] = []
     for modules, rate in ((pretrained, config.encoder_lr), (new, config.head_lr)):
         members = [p for module in modules for p in module.parameters()]
@@ -114,26 +114,23 @@ def groups(
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, share: float) -> None:
-    """Sets each group to `share` of its peak."""
+    """Set each group to `share` of its peak."""
     for group in optimizer.param_groups:
         group["lr"] = group["peak_lr"] * share
 
 
 def learning_rate_share(progress: float, config: OptimConfig) -> float:
-    """Learning rate as a share of the peak at `progress` in [0, 1] of a stage."""
+    """Return the learning rate as a share of its peak at `progress` in [0, 1] of a stage."""
     return poly(progress, config) if config.schedule == "poly" else one_cycle(progress, config)
 
 
 def poly(progress: float, config: OptimConfig) -> float:
-    """Polynomial decay (1 - progress / poly_end)^poly_power, 0 from `poly_end` on (paper)."""
+    """Decay as (1 - progress / poly_end)^poly_power, 0 from `poly_end` on (paper)."""
     return float(max(0.0, 1 - progress / config.poly_end) ** config.poly_power)
 
 
 def one_cycle(progress: float, config: OptimConfig) -> float:
-    """Learning rate as a share of the peak at `progress` in [0, 1] of a stage.
-
-    Rises linearly during `warmup_share`, then falls along a cosine to `final_share`.
-    """
+    """Rise linearly during `warmup_share`, then fall along a cosine to `final_share`."""
     if progress < config.warmup_share:
         return max(progress / config.warmup_share, config.final_share)
     rest = (progress - config.warmup_share) / max(1 - config.warmup_share, 1e-9)
@@ -145,7 +142,7 @@ def descend(
     optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
     clip_norm: float | None,
 ) -> Terms:
-    """One update: backward, mean gradient over ranks, clipping, step of one or more optimizers.
+    """Update once: backward, mean gradient over ranks, clipping, step of one or more optimizers.
 
     Args:
         pieces: the terms of each piece of the local batch, whose gradients add up; made one after
@@ -180,14 +177,14 @@ def descend(
 
 
 def add_gradients(terms: Terms) -> None:
-    """Backward of the sum of the terms."""
+    """Run backward from the sum of the terms."""
     values = torch.stack(list(terms.values()))
     with torch.autocast(values.device.type, enabled=False):
         values.sum().backward()  # type: ignore[no-untyped-call]
 
 
 def not_finite(terms: Terms, broken: Tensor, norm: Tensor) -> NotFiniteError:
-    """The error for a loss or gradient that is infinite or no number.
+    """Make the error for a loss or gradient that is infinite or no number.
 
     Args:
         terms: as on this rank.
@@ -210,7 +207,7 @@ def not_finite(terms: Terms, broken: Tensor, norm: Tensor) -> NotFiniteError:
 
 @contextmanager
 def frozen(*networks: nn.Module) -> Iterator[None]:
-    """No parameter of these networks collects a gradient; gradients still flow through them.
+    """Let no parameter of these networks collect a gradient; gradients still flow through them.
 
     Every flag is restored afterwards, also after an exception.
     """
@@ -226,7 +223,7 @@ def frozen(*networks: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """The network is in eval mode (no dropout); every mode is restored afterwards."""
+    """Hold a network in eval mode (no dropout); every mode is restored afterwards."""
     modes = [(module, module.training) for module in network.modules()]
     try:
         network.eval()

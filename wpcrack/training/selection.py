@@ -1,5 +1,9 @@
 """Which epoch is best, judged without any pixel label; or with masks, if the user gives some.
 
+Masks judge epochs, they never teach. For people to watch, `panels` shows what the networks see.
+To change which epoch counts as best, and with it which checkpoints are kept: `objective` names the
+metric, `AgreementCounter.result` computes it.
+
 score = 0.5 IoU(detector, refined CAM of the averaged classifier; crack windows)
       + 0.5 F1 of "the detector finds a crack in this window" (image-level labels)
       - 10 x share of pixels that the detector marks on road windows.
@@ -8,7 +12,7 @@ score = 0.5 IoU(detector, refined CAM of the averaged classifier; crack windows)
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, fields
 
 import numpy as np
 import torch
@@ -26,16 +30,20 @@ from wpcrack.labels.cam import crack_map
 from wpcrack.labels.pseudo_label import refine
 from wpcrack.networks import Classifier, Networks
 from wpcrack.scoring import metrics
-from wpcrack.scoring.metrics import Counts
+from wpcrack.scoring.metrics import Counts, Sums
 
 THRESHOLD = 0.5
 
 LABEL_FREE, MASKED_IOU = "val/score", "val/iou"
 """Metrics by which an epoch is judged; the second only where a masked validation set is given."""
 
+COLUMNS = ("image", "CAM", "pseudo label", "prediction", "mask")
+"""Of a panel, from left to right; the pseudo label is the refined CAM before its thresholds."""
+GAP_PX = 2
+
 
 def objective(metrics: Mapping[str, object]) -> str:
-    """The name of the metric that decides among epochs that were measured like this one."""
+    """Name the metric that decides among epochs that were measured like this one."""
     return MASKED_IOU if MASKED_IOU in metrics else LABEL_FREE
 
 
@@ -49,26 +57,39 @@ class Agreement:
     road_share: float
     cam_f1: float
 
-    def named(self) -> dict[str, float]:
-        """By metric name."""
-        return {
-            "val/score": self.score,
-            "val/agreement_iou": self.agreement_iou,
-            "val/image_f1": self.image_f1,
-            "val/road_share": self.road_share,
-            "val/cam_f1": self.cam_f1,
-        }
+    def by_name(self) -> dict[str, float]:
+        """List the figures by metric name: val/score, val/agreement_iou, ..."""
+        return {f"val/{field.name}": getattr(self, field.name) for field in fields(self)}
 
 
-@dataclass
+@dataclass(frozen=True)
+class AgreementSums(Sums):
+    """What is counted over windows; a window is found if the detector marks enough of it."""
+
+    both_px: float = 0.0
+    """Pixels of crack windows that detector and refined CAM mark."""
+    either_px: float = 0.0
+    """Pixels of crack windows that one of them marks."""
+    found_cracks: float = 0.0
+    found_roads: float = 0.0
+    missed_cracks: float = 0.0
+    marked_road_px: float = 0.0
+    """Pixels of road windows that the detector marks."""
+    road_px: float = 0.0
+    seen_cracks: float = 0.0
+    """Windows that the averaged classifier says show a crack, as the next."""
+    seen_roads: float = 0.0
+    unseen_cracks: float = 0.0
+
+
 class AgreementCounter:
     """Sums over windows, exact over ranks."""
 
-    config: TrainConfig
-    sums: Tensor = field(default_factory=lambda: torch.zeros(10, dtype=torch.float64))
+    def __init__(self, config: TrainConfig) -> None:
+        self.config, self.sums = config, AgreementSums()
 
     def add(self, detected: Tensor, refined: Tensor, seen: Tensor, has_crack: Tensor) -> None:
-        """Adds windows.
+        """Add windows.
 
         Args:
             detected: (B, 1, H, W) bool, detector's mask.
@@ -78,43 +99,41 @@ class AgreementCounter:
         """
         crack = has_crack.view(-1, 1, 1, 1)
         found = detected.double().mean((1, 2, 3)) >= self.config.label_min_share
-        self.sums += torch.stack(
-            [
-                (detected & refined & crack).sum(),
-                ((detected | refined) & crack).sum(),
-                (found & has_crack).sum(),
-                (found & ~has_crack).sum(),
-                (~found & has_crack).sum(),
-                (detected & ~crack).sum(),
-                (~has_crack).sum() * detected[0].numel(),
-                (seen & has_crack).sum(),
-                (seen & ~has_crack).sum(),
-                (~seen & has_crack).sum(),
-            ]
-        ).double()
+        self.sums += AgreementSums(
+            both_px=float((detected & refined & crack).sum()),
+            either_px=float(((detected | refined) & crack).sum()),
+            found_cracks=float((found & has_crack).sum()),
+            found_roads=float((found & ~has_crack).sum()),
+            missed_cracks=float((~found & has_crack).sum()),
+            marked_road_px=float((detected & ~crack).sum()),
+            road_px=float((~has_crack).sum() * detected[0].numel()),
+            seen_cracks=float((seen & has_crack).sum()),
+            seen_roads=float((seen & ~has_crack).sum()),
+            unseen_cracks=float((~seen & has_crack).sum()),
+        )
 
     def result(self, device: torch.device) -> Agreement:
-        """The figures over all ranks (which talk through `device`); without any case 0."""
-        both, either, tp, fp, fn, marked, road, ctp, cfp, cfn = distributed.total(
-            self.sums, device
-        ).tolist()
-        iou = both / either if either else 0.0
-        f1 = 2 * tp / (2 * tp + fp + fn) if tp else 0.0
-        share = marked / road if road else 0.0
+        """Compute the figures over all ranks (which talk through `device`); without any case 0."""
+        mine = torch.tensor(astuple(self.sums), dtype=torch.float64)
+        n = AgreementSums(*distributed.total(mine, device).tolist())
+        iou = n.both_px / n.either_px if n.either_px else 0.0
+        image_f1 = _f1(n.found_cracks, n.found_roads, n.missed_cracks)
+        road_share = n.marked_road_px / n.road_px if n.road_px else 0.0
         return Agreement(
-            score=0.5 * iou + 0.5 * f1 - self.config.false_alarm_weight * share,
+            score=0.5 * iou + 0.5 * image_f1 - self.config.false_alarm_weight * road_share,
             agreement_iou=iou,
-            image_f1=f1,
-            road_share=share,
-            cam_f1=2 * ctp / (2 * ctp + cfp + cfn) if ctp else 0.0,
+            image_f1=image_f1,
+            road_share=road_share,
+            cam_f1=_f1(n.seen_cracks, n.seen_roads, n.unseen_cracks),
         )
 
 
-# ==== wpcrack.training.selection: IoU on images with masks, for the user who has some: judges epochs, never teaches.
+def _f1(tp: float, fp: float, fn: float) -> float:
+    return 2 * tp / (2 * tp + fp + fn) if tp else 0.0
 
 
 def masked_iou(nets: Networks, pairs: Sequence[Pair], shard: Shard, device: torch.device) -> float:
-    """IoU of the crack class, pooled over all pixels of all images, as `wpcrack evaluate` has it.
+    """Compute the crack IoU, pooled over all pixels of all images, as `wpcrack evaluate` does.
 
     Args:
         nets: left in eval mode.
@@ -133,26 +152,21 @@ def masked_iou(nets: Networks, pairs: Sequence[Pair], shard: Shard, device: torc
     for pair in pairs[shard.rank :: shard.ranks]:
         image = read_rgb(pair.image)
         truth = read_mask(pair.mask, image.shape[:2])
-        predicted = metrics.predicted_at(predict_image(image, predictor, Lattice()), THRESHOLD)
+        predicted = metrics.mask_at(predict_image(image, predictor, Lattice()), THRESHOLD)
         mine += metrics.count(predicted, truth)
     pooled = distributed.total(torch.tensor(astuple(mine), dtype=torch.float64), device)
     return metrics.iou(Counts(*(int(value) for value in pooled.tolist())))
 
 
-# ==== wpcrack.training.selection: What the networks see in a few validation windows, side by side, for people to watch.
-
-
-COLUMNS = ("image", "CAM", "pseudo label", "prediction", "mask")
-"""Of a panel, from left to right; the pseudo label is the refined CAM before its thresholds."""
-GAP_PX = 2
-
-
-def chosen(images: Images, count: int) -> list[int]:
-    """Positions of windows to watch, the same in every epoch: every fourth a road, spread evenly.
+def choose_windows(images: Images, count: int) -> list[int]:
+    """Choose windows to watch, the same in every epoch: every fourth a road, spread evenly.
 
     Args:
         images: the validation windows.
         count: how many, if there are so many.
+
+    Returns:
+        Their positions in `images`.
     """
     cracks = [k for k, item in enumerate(images.items) if item.has_crack]
     roads = [k for k, item in enumerate(images.items) if not item.has_crack]
@@ -166,7 +180,7 @@ def chosen(images: Images, count: int) -> list[int]:
 
 @torch.no_grad()
 def panels(nets: Networks, teacher: Classifier, images: Tensor, config: MethodConfig) -> Tensor:
-    """One row of `COLUMNS` for each image; networks are in eval mode.
+    """Draw one row of `COLUMNS` for each image; networks are in eval mode.
 
     Args:
         nets: whose detector predicts.
@@ -190,6 +204,6 @@ def panels(nets: Networks, teacher: Classifier, images: Tensor, config: MethodCo
     return torch.cat(parts, 3).clamp(0, 1)
 
 
-def watched(images: Images, positions: list[int]) -> Tensor:
-    """(N, 3, H, W) in [0, 1], unchanged."""
+def load_windows(images: Images, positions: list[int]) -> Tensor:
+    """Load windows as (N, 3, H, W) in [0, 1], unchanged."""
     return torch.from_numpy(np.stack([as_planes(images.still(k)) for k in positions]))

@@ -8,7 +8,7 @@ another `pseudo_label.source` the teacher is the classifier itself.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
 import numpy as np
@@ -18,10 +18,9 @@ from torch import nn
 from wpcrack import distributed
 from wpcrack.config import MethodConfig, TrainConfig
 from wpcrack.data.batches import Batch
-from wpcrack.errors import NotFiniteError, TrainingError, first_line
+from wpcrack.errors import NotFiniteError, TrainingError
 from wpcrack.labels.pseudo_label import PseudoLabel, label_batch, require_refiners
 from wpcrack.networks import Classifier, Features, Networks
-from wpcrack.networks.encoder import ImageEncoder
 from wpcrack.networks.paper.resnet38d import ResNet38d
 from wpcrack.training import losses
 from wpcrack.training.adversarial import adversarial_step, detector_step
@@ -69,13 +68,13 @@ class Learner:
         return self.nets if self.averaged is None else self.averaged
 
     def start_average(self) -> Networks:
-        """The average over the detector stage begins with the networks as they are."""
+        """Begin the average over the detector stage with the networks as they are."""
         self.averaged = copy.deepcopy(self.nets)
         self.averaged.requires_grad_(False).eval()
         return self.averaged
 
     def enter(self, stage: str) -> None:
-        """What happens once at the beginning of a stage.
+        """Do what happens once at the beginning of a stage.
 
         The reconstructor's encoder starts from the warm classifier: same architecture, same task.
         """
@@ -90,7 +89,7 @@ class Learner:
     def step(
         self, stage: str, batch: Batch, progress: float, steps_done: int, stage_step: int
     ) -> Terms:
-        """One step of a stage; its `progress` in [0, 1] sets learning rates and CECCM's weight.
+        """Run one step of a stage; its `progress` in [0, 1] sets learning rates and CECCM's weight.
 
         Args:
             stage: one of `STAGES`.
@@ -132,7 +131,7 @@ class Learner:
         return terms
 
     def _warmup(self, batches: Sequence[Batch]) -> Terms:
-        """The classifier learns the image-level labels."""
+        """Teach the classifier the image-level labels."""
 
         def terms(batch: Batch) -> Terms:
             logits = self.nets.classifier(batch.image).logits.float()
@@ -142,7 +141,7 @@ class Learner:
         return descend(map(terms, batches), self.optimizers.classifier, clip)
 
     def _adversarial(self, batches: Sequence[Batch], epoch: int, progress: float) -> Terms:
-        """The three phases of the paper; in joint epochs the third also updates the encoders."""
+        """Run the three phases of the paper; joint epochs update the encoders, too."""
         nets, train = self.nets, self.config.train
         first_joint = first_joint_epoch(train)
         reached = first_joint is not None and epoch >= first_joint
@@ -154,20 +153,20 @@ class Learner:
         if is_joint_epoch(epoch, train):
             return {**terms, **self._fit_detector(batches, joint=True)}
         with frozen(nets.classifier, nets.reconstructor):
-            inputs = (self._seen(piece.batch, piece.features) for piece in pieces)
+            inputs = (self._see(piece.batch, piece.features) for piece in pieces)
             det = detector_step(nets, inputs, self.optimizers.detector, self.config)
         return {**terms, **det}
 
     def _fit_detector(self, batches: Sequence[Batch], *, joint: bool) -> Terms:
-        """The detector, and with `joint` the encoders below it, learn the pseudo label."""
+        """Teach the pseudo label to the detector, and with `joint` to the encoders below it."""
         optimizers = self.optimizers.for_joint() if joint else (self.optimizers.detector,)
-        inputs = (self._seen(batch, None, joint=joint) for batch in batches)
+        inputs = (self._see(batch, None, joint=joint) for batch in batches)
         return detector_step(self.nets, inputs, optimizers, self.config)
 
-    def _seen(
+    def _see(
         self, batch: Batch, features: tuple[Features, Features] | None, *, joint: bool = False
     ) -> tuple[Batch, tuple[Features, Features], PseudoLabel]:
-        """A piece of the batch with what the detector gets: features, if not known, and label."""
+        """Complete a piece of the batch by what the detector gets: features and pseudo label."""
         nets = self.nets
         if features is None:
             with torch.set_grad_enabled(joint):
@@ -178,7 +177,7 @@ class Learner:
         return batch, features, self._label(batch, features[0])
 
     def _label(self, batch: Batch, seen: Features) -> PseudoLabel:
-        """Pseudo label of the classifier that `pseudo_label.source` names.
+        """Make the pseudo label from the classifier that `pseudo_label.source` names.
 
         Of the classifier itself `seen` is what its encoder gave, so where that is the same in eval
         mode and of the images that labels are made of, only the head runs again.
@@ -196,14 +195,14 @@ class Learner:
     def _set_learning_rates(self, progress: float) -> None:
         config = self.config.optim
         share = learning_rate_share(progress, config)
-        for name, optimizer in self.optimizers.named().items():
+        for name, optimizer in self.optimizers.by_name().items():
             constant = name == "detector" and not config.detector_decay
             set_learning_rate(optimizer, 1.0 if constant else share)
 
 
 @torch.no_grad()
 def average(slow: nn.Module, fast: nn.Module, decay: float, steps_done: int) -> None:
-    """Exponential moving average of all weights; short at the beginning, so that it starts well."""
+    """Move `slow` towards `fast`: an exponential average of all weights, short at the beginning."""
     keep = min(decay, (1 + steps_done) / (10 + steps_done))
     pairs = zip(slow.state_dict().values(), fast.state_dict().values(), strict=True)
     for mean, value in pairs:
@@ -215,7 +214,7 @@ def average(slow: nn.Module, fast: nn.Module, decay: float, steps_done: int) -> 
 
 @contextmanager
 def seeded(seed: int, step: int, device: torch.device) -> Iterator[None]:
-    """Dropout follows from seed, step and rank, so a continued run is the same run."""
+    """Let dropout follow from seed, step and rank, so that a continued run is the same run."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         state = np.random.SeedSequence([seed, step, distributed.rank()]).generate_state(1)
         torch.manual_seed(int(state[0]))
@@ -223,65 +222,13 @@ def seeded(seed: int, step: int, device: torch.device) -> Iterator[None]:
 
 
 def is_joint_epoch(epoch: int, config: TrainConfig) -> bool:
-    """Whether this epoch of the adversarial stage also fine-tunes the encoders (paper)."""
+    """Tell whether this epoch of the adversarial stage also fine-tunes the encoders (paper)."""
     after = config.joint_after
     return after is not None and epoch > after and epoch % config.joint_every == 0
 
 
 def first_joint_epoch(config: TrainConfig) -> int | None:
-    """The first epoch of which `is_joint_epoch` holds."""
+    """Find the first epoch of which `is_joint_epoch` holds."""
     if config.joint_after is None:
         return None
     return (config.joint_after // config.joint_every + 1) * config.joint_every
-
-
-# ==== wpcrack.training.stages: torch.compile of the encoders, tried out before the training depends on it.
-
-
-Backend = str | Callable[..., object]
-
-SHOWN = 200
-"""Characters of a compiler's message that are shown."""
-
-
-def compile_encoders(
-    nets: Networks, shape: tuple[int, int, int, int], backend: Backend = "inductor"
-) -> str | None:
-    """Compiles both encoders in place, or leaves both as they are.
-
-    What is compiled is the call: weights keep their names, copies of the networks are not compiled.
-    Each encoder runs once forward and backward, so that a compiler that is missing is known now
-    and the time of compiling is not taken from the training.
-
-    Args:
-        nets: in the modes and memory order of the training.
-        shape: (B, 3, H, W) of the images of a forward pass.
-        backend: of torch.compile.
-
-    Returns:
-        Why nothing was compiled, in one line; None: both are compiled.
-    """
-    encoders = nets.classifier.encoder, nets.reconstructor.encoder
-    try:
-        for encoder in encoders:
-            encoder.compile(backend=backend)
-            try_out(encoder, shape)
-    except Exception as error:  # a compiler may fail in any way; the encoders work without it
-        for encoder in encoders:
-            encoder._compiled_call_impl = None  # what Module.compile sets
-            encoder.zero_grad(set_to_none=True)
-        reason = first_line(error)[:SHOWN]
-        return f"train.compile=true has no effect, encoders run as they are ({reason})"
-    return None
-
-
-def try_out(encoder: ImageEncoder, shape: tuple[int, int, int, int]) -> None:
-    """One forward and backward pass that leaves nothing behind."""
-    weight = next(encoder.parameters())
-    image = torch.zeros(shape, dtype=weight.dtype, device=weight.device)
-    statistics = [(buffer, buffer.clone()) for buffer in encoder.buffers()]
-    with torch.random.fork_rng(devices=[weight.device] if weight.is_cuda else []):
-        encoder(image).deep.sum().backward()
-    encoder.zero_grad(set_to_none=True)
-    for buffer, value in statistics:
-        buffer.copy_(value)

@@ -33,19 +33,20 @@ from wpcrack.errors import ConfigError
 from wpcrack.labels.cam import crack_map
 from wpcrack.labels.pseudo_label import refine
 from wpcrack.networks import CRACK
+from wpcrack.networks.encoder import compile_encoders
 from wpcrack.training.optim import learning_rate_share
 from wpcrack.training.selection import (
     MASKED_IOU,
     THRESHOLD,
     Agreement,
     AgreementCounter,
-    chosen,
+    choose_windows,
+    load_windows,
     masked_iou,
     objective,
     panels,
-    watched,
 )
-from wpcrack.training.stages import STAGES, Learner, compile_encoders
+from wpcrack.training.stages import STAGES, Learner
 
 
 @dataclass
@@ -82,13 +83,13 @@ class Meter:
     steps: int = 0
 
     def add(self, terms: Mapping[str, float]) -> None:
-        """Adds the terms of one step."""
+        """Add the terms of one step."""
         self.steps += 1
         for name, value in terms.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
 
     def means(self, device: torch.device) -> dict[str, float]:
-        """Mean per step over all ranks."""
+        """Average per step over all ranks."""
         names = sorted(self.sums)
         values = distributed.average([self.sums[n] / self.steps for n in names], device)
         return {f"train/{n}": v for n, v in zip(names, values, strict=True)}
@@ -106,14 +107,14 @@ class Trainer:
         shard: Shard | None = None,
         device: torch.device | None = None,
     ) -> None:
-        """Prepares a run from its first step.
+        """Prepare a run from its first step.
 
         Args:
-            config: What is learned.
-            data: Image-level training and validation windows.
-            masked: Validation images with masks; if there are any, they judge the epochs.
-            shard: The part of each batch that this rank reads.
-            device: Of the networks.
+            config: what is learned.
+            data: image-level training and validation windows.
+            masked: validation images with masks; if there are any, they judge the epochs.
+            shard: the part of each batch that this rank reads.
+            device: of the networks.
         """
         shard = shard or Shard()
         self.config, self.device = config, device or torch.device("cpu")
@@ -125,12 +126,12 @@ class Trainer:
         self.learner = Learner(config, self.device)
         self.nets = self.learner.nets
         self.position = Position()
-        self.warnings = self._compiled() if config.train.compile else ()
+        self.warnings = self._compile() if config.train.compile else ()
 
     # -- the run -----------------------------------------------------------------------------
 
     def epochs(self) -> Iterator[EpochReport]:
-        """Trains from the current position to the end, an epoch at a time."""
+        """Train from the current position to the end, an epoch at a time."""
         while self.position.stage < len(STAGES):
             if self._stage_done():
                 self._next_stage()
@@ -145,23 +146,23 @@ class Trainer:
         with closing(self.source.stream(at.step, count, at.epoch)) as batches:
             for _ in range(count):
                 tick = time.perf_counter()
-                batch = self._to_device(next(batches))
+                batch = self._place_batch(next(batches))
                 waited += time.perf_counter() - tick
                 terms = self.learner.step(stage, batch, self._progress(), at.step, at.stage_step)
                 meter.add({name: float(value.detach()) for name, value in terms.items()})
                 at.step, at.stage_step = at.step + 1, at.stage_step + 1
-                at.stage_seconds += self._agreed_seconds(time.perf_counter() - tick)
+                at.stage_seconds += self._agree(time.perf_counter() - tick)
                 if self._stage_done():
                     break
         seconds = time.perf_counter() - started
         distributed.assert_equal_weights(self.nets)
         tick = time.perf_counter()
-        validation = self.validate().named()
+        validation = self.validate().by_name()
         if self.masked:
             validation[MASKED_IOU] = masked_iou(
                 self.learner.delivered, self.masked, self.shard, self.device
             )
-        at.stage_seconds += self._agreed_seconds(time.perf_counter() - tick)
+        at.stage_seconds += self._agree(time.perf_counter() - tick)
         metrics = {
             **meter.means(self.device),
             **validation,
@@ -185,13 +186,13 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self) -> Agreement:
-        """Label-free figures on the held-out windows (see `wpcrack.training.selection`)."""
+        """Judge the networks on held-out windows without masks (`wpcrack.training.selection`)."""
         counter = AgreementCounter(self.config.train)
         nets = self.learner.delivered.eval()
         rule = self.config.pseudo_label
         batch_size = self.config.train.batch_size
         for image, has_crack in validation_batches(self.val_images, batch_size, self.shard):
-            image = self._placed(image)
+            image = self._place(image)
             activation = self.learner.teacher.eval()(image)
             size = (image.shape[-2], image.shape[-1])
             refined = refine(
@@ -207,19 +208,21 @@ class Trainer:
         return counter.result(self.device)
 
     def panels(self, count: int) -> Tensor:
-        """(N, 3, H, W') of `wpcrack.training.selection` for some validation windows, by this rank alone."""
-        images = self._placed(watched(self.val_images, chosen(self.val_images, count)))
+        """Draw (N, 3, H, W') `panels` of some validation windows, by this rank alone."""
+        positions = choose_windows(self.val_images, count)
+        images = self._place(load_windows(self.val_images, positions))
         nets, teacher = self.learner.delivered.eval(), self.learner.teacher.eval()
         return panels(nets, teacher, images, self.config)
 
     # -- preparation -------------------------------------------------------------------------
 
-    def _compiled(self) -> tuple[str, ...]:
-        """Compiles the encoders for what they will see; a warning where that does not work."""
+    def _compile(self) -> tuple[str, ...]:
+        """Compile the encoders for what they will see; return a warning if that does not work."""
         self._train_mode()
         local = self.config.train.batch_size // self.shard.ranks
         shape = (-(-local // self.config.train.accumulate), 3, *self.source.images.size)
-        reason = compile_encoders(self.nets, shape)
+        encoders = self.nets.classifier.encoder, self.nets.reconstructor.encoder
+        reason = compile_encoders(encoders, shape)
         return () if reason is None else (reason,)
 
     # -- position ----------------------------------------------------------------------------
@@ -231,7 +234,7 @@ class Trainer:
         return self._progress() >= 1
 
     def _progress(self) -> float:
-        """How far the current stage is, by steps or by its share of `max_minutes`."""
+        """Tell how far the current stage is, by steps or by its share of `max_minutes`."""
         steps = self._stage_steps()
         if steps == 0:
             return 1.0
@@ -240,7 +243,7 @@ class Trainer:
         return min(1.0, max(done, self.position.stage_seconds / seconds if seconds else 0.0))
 
     def progress(self) -> float:
-        """How far the run is, in [0, 1], by the relative cost of the stages."""
+        """Tell how far the run is, in [0, 1], by the relative cost of the stages."""
         costs = [self._cost(stage) for stage in STAGES]
         at = self.position.stage
         if at >= len(STAGES):
@@ -248,7 +251,7 @@ class Trainer:
         return (sum(costs[:at]) + costs[at] * self._progress()) / max(sum(costs), 1e-9)
 
     def stage_seconds(self, stage: str) -> float | None:
-        """Time share of a stage under `max_minutes`; None without a cap."""
+        """Return the seconds of a stage under `max_minutes`; None without a cap."""
         cap = self.config.train.max_minutes
         if cap is None:
             return None
@@ -258,8 +261,8 @@ class Trainer:
         train = self.config.train
         return float(getattr(train.steps, stage) * getattr(train.cost, stage))
 
-    def _agreed_seconds(self, seconds: float) -> float:
-        """The same time on every rank, so that all leave a stage together."""
+    def _agree(self, seconds: float) -> float:
+        """Average a time over ranks, so that all leave a stage together."""
         if self.config.train.max_minutes is None:
             return seconds
         return distributed.average([seconds], self.device)[0]
@@ -277,18 +280,18 @@ class Trainer:
                 if isinstance(module, nn.BatchNorm2d):
                     module.eval()
 
-    def _to_device(self, batch: Batch) -> Batch:
+    def _place_batch(self, batch: Batch) -> Batch:
         return Batch(
-            self._placed(batch.image),
+            self._place(batch.image),
             batch.has_crack.to(self.device),
             batch.erased.to(self.device),
             batch.images.to(self.device),
             batch.cracks.to(self.device),
-            None if batch.plain is None else self._placed(batch.plain),
+            None if batch.plain is None else self._place(batch.plain),
         )
 
-    def _placed(self, image: Tensor) -> Tensor:
-        """Images on the device, in the memory order of the networks."""
+    def _place(self, image: Tensor) -> Tensor:
+        """Move images to the device, in the memory order of the networks."""
         if self.config.train.channels_last:
             return image.to(self.device, memory_format=torch.channels_last)
         return image.to(self.device)
@@ -296,35 +299,32 @@ class Trainer:
     # -- state -------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that continues the run exactly; sampling needs only the position."""
+        """Return all that continues the run exactly; sampling needs only the position."""
         averaged = self.learner.averaged
         return {
             "nets": self.nets.state_dict(),
             "teacher": self.learner.teacher.state_dict(),
-            "optimizers": {k: v.state_dict() for k, v in self.learner.optimizers.named().items()},
+            "optimizers": {k: v.state_dict() for k, v in self.learner.optimizers.by_name().items()},
             "averaged": None if averaged is None else averaged.state_dict(),
             "position": vars(self.position).copy(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continues from `state_dict`."""
+        """Continue from `state_dict`."""
         self.nets.load_state_dict(state["nets"])
         self.learner.teacher.load_state_dict(state["teacher"])
-        for name, optimizer in self.learner.optimizers.named().items():
+        for name, optimizer in self.learner.optimizers.by_name().items():
             optimizer.load_state_dict(state["optimizers"][name])
         if state["averaged"] is not None:
             self.learner.start_average().load_state_dict(state["averaged"])
         self.position = Position(**state["position"])
 
 
-# ==== wpcrack.training.trainer: What must hold before a training starts, checked before any network is built.
-
-
 def require_sides(model: ModelConfig, *sizes: tuple[int, int]) -> None:
-    """Refuses images that the decoder's downs would shrink to nothing.
+    """Refuse images that the decoder's downs would shrink to nothing.
 
     Args:
-        model: Decoder stride and number of downs.
+        model: decoder stride and number of downs.
         sizes: (H, W) in pixels of every kind of image that will be read.
 
     Raises:
@@ -340,7 +340,7 @@ def require_sides(model: ModelConfig, *sizes: tuple[int, int]) -> None:
 
 
 def require_common_statistics(config: MethodConfig, shard: Shard) -> None:
-    """Refuses BatchNorm statistics of less than the batch: of a worker's part or of a piece.
+    """Refuse BatchNorm statistics of less than the batch: of a worker's part or of a piece.
 
     The released detector's are those of all workers, but of one piece.
 

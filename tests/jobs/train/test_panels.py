@@ -14,7 +14,7 @@ from jobs.train.job import TrainJob
 from jobs.train.loop import PANELS
 from jobs.train.run import run_training
 from wpcrack.data.read import read_image_level
-from wpcrack.training.selection import COLUMNS, GAP_PX, chosen
+from wpcrack.training.selection import COLUMNS, GAP_PX, choose_windows
 from wpcrack.training.trainer import Trainer
 
 
@@ -50,10 +50,10 @@ def trainer(job: TrainJob) -> Trainer:
 
 def test_three_of_four_watched_windows_show_a_crack(job: TrainJob) -> None:
     images = trainer(job).val_images
-    shown = [images.items[k] for k in chosen(images, 4)]
+    shown = [images.items[k] for k in choose_windows(images, 4)]
     assert [item.has_crack for item in shown] == [True, True, True, False]
     assert len(set(shown)) == 4
-    assert sorted(chosen(images, 100)) == list(range(len(images)))
+    assert sorted(choose_windows(images, 100)) == list(range(len(images)))
 
 
 def test_a_panel_holds_image_maps_and_mask_and_leaves_the_training_alone(job: TrainJob) -> None:
@@ -62,7 +62,7 @@ def test_a_panel_holds_image_maps_and_mask_and_leaves_the_training_alone(job: Tr
     draws = torch.get_rng_state()
     rows = made.panels(4)
     assert rows.shape == (4, 3, 48, len(COLUMNS) * 64 + (len(COLUMNS) - 1) * GAP_PX)
-    image = made.val_images[chosen(made.val_images, 4)[0]].transpose(2, 0, 1) / 255
+    image = made.val_images[choose_windows(made.val_images, 4)[0]].transpose(2, 0, 1) / 255
     np.testing.assert_allclose(rows[0, :, :, :64], image, atol=1e-6)
     assert 0 <= rows.min() <= rows.max() <= 1
     assert set(rows[:, :, :, -64:].unique().tolist()) <= {0.0, 1.0}

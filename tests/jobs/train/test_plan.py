@@ -21,7 +21,7 @@ from jobs.train.job import TrainJob
 from jobs.train.plan import plan_training
 from wpcrack.config import MethodConfig
 from wpcrack.networks import Networks
-from wpcrack.training.footprint import footprint, kept, on_meta, parameters
+from wpcrack.training.footprint import footprint, measure, on_meta, parameters
 from wpcrack.training.optim import make_optimizers
 from wpcrack.training.stages import STAGES
 
@@ -92,7 +92,7 @@ def test_a_dry_run_for_programs(data_set: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["data.root=nowhere"], "nowhere is no folder"),
+        (["data.root=nowhere"], "nowhere is not a folder"),
         (["train.acumulate=2"], r"unknown key train.acumulate on the command line; did you mean"),
         (["train.accumulate=3"], "in 3 pieces each (train.accumulate); set a multiple of 3"),
         (["model.pretrained=package"], "holds weights of tf_efficientnet_lite0"),
@@ -144,8 +144,8 @@ def test_what_a_forward_pass_keeps_is_counted_without_the_weights() -> None:
     nets = on_meta(MethodConfig.model_validate(TINY).model)
     layer = nets.classifier.head.score
     x = torch.empty(2, 8, 4, 4, device="meta")
-    assert kept(nets, lambda: layer(x))[1] == x.numel() * 4
-    assert kept(nets, lambda: torch.relu(layer(x)))[1] == x.numel() * 4 + 2 * 2 * 16 * 4
+    assert measure(nets, lambda: layer(x))[1] == x.numel() * 4
+    assert measure(nets, lambda: torch.relu(layer(x)))[1] == x.numel() * 4 + 2 * 2 * 16 * 4
 
 
 def test_pieces_recomputing_and_bf16_lower_the_estimate_and_windows_raise_it() -> None:
@@ -165,7 +165,7 @@ def test_optimizer_states_and_gradients_are_those_of_the_optimizers() -> None:
         config = MethodConfig.model_validate({**TINY, "optim": {"kind": kind}})
         nets = Networks(config.model)
         moments = 0
-        for optimizer in make_optimizers(nets, config.optim).named().values():
+        for optimizer in make_optimizers(nets, config.optim).by_name().values():
             each = 1 if isinstance(optimizer, torch.optim.SGD) else 2
             groups = optimizer.param_groups
             moments += each * sum(p.numel() for g in groups for p in g["params"])

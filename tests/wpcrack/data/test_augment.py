@@ -1,4 +1,4 @@
-""""""
+"""Random changes of a sample: each stays within its limit and strikes as often as it should."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from wpcrack.config import AugmentConfig, EraseConfig
-from wpcrack.data.augment import as_planes, erase_grid, recolored, texture, turned
+from wpcrack.data.augment import as_planes, erase_grid, recolor, reorient, texture
 
 STILL = AugmentConfig(flip=False, brightness=0, contrast=0, color=0, fade=0, blur_px=0, grain=0)
 
@@ -21,7 +21,7 @@ def image(height: int = 8, width: int = 8) -> NDArray[np.uint8]:
 def augment(
     source: NDArray[np.uint8], rng: np.random.Generator, config: AugmentConfig
 ) -> NDArray[np.float32]:
-    return recolored(turned(source, rng, config), rng, config)
+    return recolor(reorient(source, rng, config), rng, config)
 
 
 @settings(max_examples=40, deadline=None)

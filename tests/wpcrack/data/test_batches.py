@@ -1,4 +1,4 @@
-""""""
+"""Batches: balanced, seeded, shared by ranks without overlap, read ahead without leftovers."""
 
 from __future__ import annotations
 
@@ -33,6 +33,16 @@ def item(path: Path, has_crack: bool, height: int = HEIGHT, width: int = WIDTH) 
     return Item(path, has_crack, path.stem, 0, 0, height, width, "train")
 
 
+def draw(folder: Path, sizes: list[tuple[int, int]], cracks: int) -> list[Item]:
+    """Write an image of noise of each (height, width); the first ones show a crack."""
+    made = []
+    for k, (height, width) in enumerate(sizes):
+        pixels = np.random.default_rng(k).integers(0, 256, (height, width, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{k:02d}.png")
+        made.append(item(folder / f"{k:02d}.png", k < cracks, height, width))
+    return made
+
+
 def named_items(cracks: int, roads: int) -> list[Item]:
     return [item(Path(f"{k}.png"), k < cracks) for k in range(cracks + roads)]
 
@@ -40,13 +50,7 @@ def named_items(cracks: int, roads: int) -> list[Item]:
 @pytest.fixture(scope="module")
 def items(tmp_path_factory: pytest.TempPathFactory) -> list[Item]:
     """Five crack and seven road images of noise."""
-    folder, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
-    made = []
-    for k in range(12):
-        path = folder / f"{k:02d}.png"
-        Image.fromarray(rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)).save(path)
-        made.append(item(path, k < 5))
-    return made
+    return draw(tmp_path_factory.mktemp("images"), [(HEIGHT, WIDTH)] * 12, cracks=5)
 
 
 def source(items: list[Item], shard: Shard | None = None, **values: object) -> BatchSource:
@@ -126,12 +130,7 @@ def test_a_batch_that_ranks_cannot_share_is_refused(items: list[Item]) -> None:
 
 
 def test_images_are_continued_by_reflection_to_a_common_size(tmp_path: Path) -> None:
-    made = []
-    for k, (height, width) in enumerate([(40, 33), (32, 50)]):
-        pixels = np.random.default_rng(k).integers(0, 256, (height, width, 3), np.uint8)
-        Image.fromarray(pixels).save(tmp_path / f"{k}.png")
-        made.append(item(tmp_path / f"{k}.png", True, height, width))
-    images = Images(made)
+    images = Images(draw(tmp_path, [(40, 33), (32, 50)], cracks=2))
     assert images.size == (48, 48)
     got = images[0]
     assert got.shape == (48, 48, 3)
@@ -143,12 +142,7 @@ def test_images_are_continued_by_reflection_to_a_common_size(tmp_path: Path) -> 
 def test_whole_photographs_are_cut_to_the_size_of_the_windows_without_a_crack(
     tmp_path: Path,
 ) -> None:
-    made = []
-    for k, (height, width) in enumerate([(96, 160), (96, 160), (64, 64)]):
-        pixels = np.random.default_rng(k).integers(0, 256, (height, width, 3), np.uint8)
-        Image.fromarray(pixels).save(tmp_path / f"{k}.png")
-        made.append(item(tmp_path / f"{k}.png", k < 2, height, width))
-    images = Images(made)
+    images = Images(draw(tmp_path, [(96, 160), (96, 160), (64, 64)], cracks=2))
     assert images.size == (64, 64)
     whole = images[0]
     assert whole.shape == (96, 160, 3)
@@ -166,12 +160,7 @@ def test_whole_photographs_are_cut_to_the_size_of_the_windows_without_a_crack(
 
 
 def test_the_same_cuts_are_validated_each_time(tmp_path: Path) -> None:
-    made = []
-    for k, side in enumerate([80, 64]):
-        pixels = np.random.default_rng(k).integers(0, 256, (side, side, 3), np.uint8)
-        Image.fromarray(pixels).save(tmp_path / f"{k}.png")
-        made.append(item(tmp_path / f"{k}.png", k == 0, side, side))
-    images = Images(made)
+    images = Images(draw(tmp_path, [(80, 80), (64, 64)], cracks=1))
     first, second = (next(validation_batches(images, 2, Shard()))[0] for _ in range(2))
     assert first.shape == (2, 3, 64, 64)
     assert torch.equal(first, second)

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from wpcrack.data.build import label_windows
-from wpcrack.data.folder import replaced_folder
+from wpcrack.data.build import BuildOptions, BuildReport, build_image_level, label_windows
+from wpcrack.data.folder import replace_set
 from wpcrack.data.images import read_rgb
 from wpcrack.data.manifest import COLUMNS, hold_out
-from wpcrack.data.read import BuildOptions, build_image_level, read_image_level
+from wpcrack.data.read import read_image_level
 from wpcrack.errors import ConfigError, DataError
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
@@ -39,11 +39,16 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def build(drawn: Path, out: Path, **options: object) -> BuildReport:
+    options = {"window": 64, **options}
+    return build_image_level(
+        drawn / "images", drawn / "masks", out, options=BuildOptions(**options)
+    )
+
+
 @pytest.fixture
 def built(drawn: Path, tmp_path: Path) -> Path:
-    build_image_level(
-        drawn / "images", drawn / "masks", tmp_path / "set", options=BuildOptions(window=64)
-    )
+    build(drawn, tmp_path / "set")
     return tmp_path / "set"
 
 
@@ -120,8 +125,7 @@ def test_build_depends_on_content_and_seed_not_on_directory_order(
     drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run(name: str, seed: int = 0) -> dict[str, bytes]:
-        options = BuildOptions(window=64, seed=seed, road=drawn / "road")
-        build_image_level(drawn / "images", drawn / "masks", tmp_path / name, options=options)
+        build(drawn, tmp_path / name, seed=seed, road=drawn / "road")
         return tree(tmp_path / name)
 
     first = run("a")
@@ -132,16 +136,14 @@ def test_build_depends_on_content_and_seed_not_on_directory_order(
 
 
 def test_road_images_join_the_road_class_and_are_split_too(drawn: Path, tmp_path: Path) -> None:
-    options = BuildOptions(window=32, road=drawn / "road")
-    build_image_level(drawn / "images", drawn / "masks", tmp_path / "set", options=options)
+    build(drawn, tmp_path / "set", window=32, road=drawn / "road")
     extra = [i for i in read_image_level(tmp_path / "set").items if i.source in ("p10", "p11")]
     assert not any(item.has_crack for item in extra)
     assert {item.split for item in extra} == {"train", "val"}
 
 
 def test_whole_protocol_keeps_each_cracked_image_at_full_size(tmp_path: Path, drawn: Path) -> None:
-    options = BuildOptions(protocol="whole", whole_road_window=64)
-    build_image_level(drawn / "images", drawn / "masks", tmp_path / "set", options=options)
+    build(drawn, tmp_path / "set", protocol="whole", whole_road_window=64)
     items = read_image_level(tmp_path / "set").items
     cracks = [item for item in items if item.has_crack]
     assert sorted(item.source for item in cracks) == sorted(f"p{k}" for k in range(10))
@@ -154,9 +156,7 @@ def test_whole_protocol_keeps_each_cracked_image_at_full_size(tmp_path: Path, dr
 
 
 def test_report_counts_what_was_written(drawn: Path, tmp_path: Path) -> None:
-    report = build_image_level(
-        drawn / "images", drawn / "masks", tmp_path / "set", options=BuildOptions(window=64)
-    )
+    report = build(drawn, tmp_path / "set")
     data = read_image_level(tmp_path / "set")
     for count, items in zip(report.counts, (data.train, data.val), strict=True):
         assert count.crack == sum(i.has_crack for i in items)
@@ -183,8 +183,8 @@ def test_identical_images_in_both_splits_are_reported(drawn: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"val": 0.0}, "val=0.0 is no share"),
-        ({"val": 1.0}, "val=1.0 is no share"),
+        ({"val": 0.0}, "val=0.0 is not a share"),
+        ({"val": 1.0}, "val=1.0 is not a share"),
         ({"seed": -1}, "seed=-1 is negative"),
         ({"window": 8}, "window=8 is too small"),
         ({"protocol": "half"}, "use windows or whole"),
@@ -199,9 +199,7 @@ def test_window_larger_than_every_image_is_refused_and_leaves_nothing(
     drawn: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(DataError, match="every image is smaller than the window of 129 px"):
-        build_image_level(
-            drawn / "images", drawn / "masks", tmp_path / "set", options=BuildOptions(window=129)
-        )
+        build(drawn, tmp_path / "set", window=129)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -209,57 +207,44 @@ def test_images_smaller_than_the_window_are_named(drawn: Path, tmp_path: Path) -
     shutil.copytree(drawn, tmp_path / "d")
     Image.new("RGB", (40, 30)).save(tmp_path / "d/images/tiny.png")
     Image.new("L", (40, 30)).save(tmp_path / "d/masks/tiny.png")
-    report = build_image_level(
-        tmp_path / "d/images", tmp_path / "d/masks", tmp_path / "s", options=BuildOptions(window=64)
-    )
+    report = build(tmp_path / "d", tmp_path / "s")
     assert "1 images are smaller than a window: tiny.png" in report.warnings
 
 
 def test_classes_that_the_images_cannot_give_are_refused(drawn: Path, tmp_path: Path) -> None:
     shutil.copytree(drawn, tmp_path / "d")
-    images, masks = tmp_path / "d/images", tmp_path / "d/masks"
     for level, sentence in [(0, "no window shows a crack"), (255, "no window is free of cracks")]:
-        for mask in masks.iterdir():
+        for mask in (tmp_path / "d/masks").iterdir():
             Image.new("L", (192, 128), level).save(mask)
         with pytest.raises(DataError, match=sentence):
-            build_image_level(images, masks, tmp_path / "s", options=BuildOptions(window=64))
+            build(tmp_path / "d", tmp_path / "s")
 
 
 def test_one_cracked_image_cannot_be_split(drawn: Path, tmp_path: Path) -> None:
     for name in ("images/p0.png", "masks/p0_mask.png"):
         (tmp_path / name).parent.mkdir()
         shutil.copy(drawn / name, tmp_path / name)
-    options = BuildOptions(window=64, road=drawn / "road")
     with pytest.raises(DataError, match="val split has no crack item"):
-        build_image_level(tmp_path / "images", tmp_path / "masks", tmp_path / "s", options=options)
+        build(tmp_path, tmp_path / "s", road=drawn / "road")
 
 
 def test_stems_shared_by_images_and_road_are_refused(drawn: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"has stems that .* has too"):
-        build_image_level(
-            drawn / "images",
-            drawn / "masks",
-            tmp_path / "s",
-            options=BuildOptions(window=64, road=drawn / "images"),
-        )
+    with pytest.raises(DataError, match="both hold images named p0, p1"):
+        build(drawn, tmp_path / "s", road=drawn / "images")
 
 
 def test_rebuilding_replaces_an_own_set_and_nothing_else(drawn: Path, built: Path) -> None:
-    def build() -> None:
-        options = BuildOptions(window=32)
-        build_image_level(drawn / "images", drawn / "masks", built, options=options)
-
-    build()
+    build(drawn, built, window=32)
     assert {i.height for i in read_image_level(built).items} == {32}
     before = tree(built)
     (built / "crack" / "mine.png").write_bytes(b"precious")
     with pytest.raises(DataError, match=r"1 files that its build did not write.*crack/mine\.png"):
-        build()
+        build(drawn, built, window=32)
     assert tree(built) == before | {"crack/mine.png": b"precious"}
     (built / "crack" / "mine.png").unlink()
     (built / "dataset.json").unlink()
-    with pytest.raises(DataError, match="not empty and no set built here"):
-        build()
+    with pytest.raises(DataError, match="not empty and was not built here"):
+        build(drawn, built, window=32)
     assert [p.name for p in built.parent.iterdir()] == ["set"]
 
 
@@ -273,7 +258,7 @@ def test_failed_build_keeps_the_old_set_and_leaves_no_part(
 
     monkeypatch.setattr("wpcrack.data.build.write_png", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        build_image_level(drawn / "images", drawn / "masks", built, options=BuildOptions(window=32))
+        build(drawn, built, window=32)
     assert tree(built) == before
     assert [p.name for p in built.parent.iterdir()] == ["set"]
 
@@ -281,11 +266,10 @@ def test_failed_build_keeps_the_old_set_and_leaves_no_part(
 def test_a_second_build_of_the_same_set_is_refused_and_disturbs_nothing(
     drawn: Path, tmp_path: Path
 ) -> None:
-    folders, out = (drawn / "images", drawn / "masks"), tmp_path / "set"
-    with replaced_folder(out) as part:
+    with replace_set(tmp_path / "set") as part:
         (part / "file").write_text("first")
         with pytest.raises(DataError, match="another process builds"):
-            build_image_level(*folders, out, options=BuildOptions(window=64))
+            build(drawn, tmp_path / "set")
     assert tree(tmp_path) == {"set/file": b"first"}
 
 
@@ -293,9 +277,8 @@ def test_what_a_killed_build_left_does_not_enter_the_next(drawn: Path, tmp_path:
     (tmp_path / ".set.part" / "crack").mkdir(parents=True)
     (tmp_path / ".set.part" / "crack" / "old.png").write_text("old")
     (tmp_path / ".set.part" / "manifest.csv").write_text("old")
-    folders = (drawn / "images", drawn / "masks")
     for name in ("set", "other"):
-        build_image_level(*folders, tmp_path / name, options=BuildOptions(window=64))
+        build(drawn, tmp_path / name)
     assert tree(tmp_path / "set") == tree(tmp_path / "other")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["other", "set"]
 
@@ -303,9 +286,9 @@ def test_what_a_killed_build_left_does_not_enter_the_next(drawn: Path, tmp_path:
 def test_output_that_is_a_file_or_lies_below_one_is_refused(drawn: Path, tmp_path: Path) -> None:
     (tmp_path / "f").write_text("x")
     with pytest.raises(DataError, match="is a file; choose another output folder"):
-        build_image_level(drawn / "images", drawn / "masks", tmp_path / "f")
+        build(drawn, tmp_path / "f")
     with pytest.raises(DataError, match="cannot write in"):
-        build_image_level(drawn / "images", drawn / "masks", tmp_path / "f" / "set")
+        build(drawn, tmp_path / "f" / "set")
 
 
 @pytest.mark.data

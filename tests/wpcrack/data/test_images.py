@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wpcrack.data.images import list_images, named, pair, read_mask, read_rgb, read_shape, write_png
-from wpcrack.errors import DataError
+from wpcrack.data.images import list_images, pair, read_mask, read_rgb, read_shape, write_png
+from wpcrack.errors import DataError, first_few
 
 H, W = 24, 40
 
@@ -247,5 +247,5 @@ def test_folders_without_images_are_refused(tmp_path: Path) -> None:
 
 
 def test_naming_lists_five_and_counts_the_rest() -> None:
-    assert named(["b", "a"]) == "a, b"
-    assert named(str(k) for k in range(8)) == "0, 1, 2, 3, 4 and 3 more"
+    assert first_few(["b", "a"]) == "a, b"
+    assert first_few(str(k) for k in range(8)) == "0, 1, 2, 3, 4 and 3 more"

@@ -150,7 +150,7 @@ def test_manifest_with_repeated_files_torn_sources_or_nothing_is_refused(built: 
 
 
 def test_folders_that_are_no_set_say_what_is_missing(built: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is no folder"):
+    with pytest.raises(DataError, match="is not a folder"):
         read_image_level(tmp_path / "gone")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"neither manifest\.csv nor the folder crack/ and road/"):

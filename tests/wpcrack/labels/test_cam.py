@@ -1,4 +1,4 @@
-""""""
+"""Class activation maps: normalization, upsampling and center enhancement by their formulas."""
 
 from __future__ import annotations
 

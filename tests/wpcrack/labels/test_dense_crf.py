@@ -1,4 +1,4 @@
-""""""
+"""The dense CRF: its unary rule, its kernels, its processes, and runs without the extra."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import os
 import numpy as np
 import pytest
 import torch
+from factories import tiny_config
 from numpy.typing import NDArray
 
-import wpcrack.labels.refiners
-from wpcrack.config import CrfConfig, MethodConfig, ModelConfig, PseudoLabelConfig
+from wpcrack.config import CrfConfig, PseudoLabelConfig
 from wpcrack.errors import ConfigError, TrainingError
+from wpcrack.labels.dense_crf import dense_crf, dense_crf_batch, pool
 from wpcrack.labels.pseudo_label import pseudo_label, refine
-from wpcrack.labels.refiners import dense_crf, dense_crf_batch
 from wpcrack.training.stages import Learner
 
 installed = pytest.mark.skipif(
@@ -86,7 +86,7 @@ def test_refined_labels_ignore_nothing_and_road_stays_empty() -> None:
 @installed
 def test_a_killed_process_is_an_error_and_the_next_batch_works() -> None:
     image, crack_map, _ = drawn()
-    wpcrack.labels.refiners.pool(2).submit(os._exit, 9).exception()
+    pool(2).submit(os._exit, 9).exception()
     with pytest.raises(TrainingError, match=r"crf\.processes=1"):
         dense_crf_batch([image] * 2, [crack_map] * 2, CrfConfig(), 2)
     assert len(dense_crf_batch([image] * 2, [crack_map] * 2, CrfConfig(), 2)) == 2
@@ -95,9 +95,8 @@ def test_a_killed_process_is_an_error_and_the_next_batch_works() -> None:
 def test_without_the_extra_a_run_is_refused_before_it_starts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(wpcrack.labels.refiners, "PACKAGE", "package_that_nobody_has")
-    model = ModelConfig(encoder="test_efficientnet", pretrained="none")
-    config = MethodConfig(model=model, pseudo_label=RULE)
+    monkeypatch.setattr("wpcrack.labels.dense_crf.PACKAGE", "package_that_nobody_has")
+    config = tiny_config().model_copy(update={"pseudo_label": RULE})
     with pytest.raises(ConfigError, match=r"pip install 'wpcrack\[crf\]'"):
         Learner(config, torch.device("cpu"))
     with pytest.raises(ConfigError, match="not installed"):

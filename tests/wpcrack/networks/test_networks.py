@@ -1,4 +1,4 @@
-""""""
+"""Encoders, attention, decoder and the whole: shapes, weights, independence of the batch."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from factories import TINY_MODEL, tiny_learner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -15,33 +16,16 @@ from torch import Tensor, nn
 from wpcrack.config import ModelConfig, PaamConfig
 from wpcrack.errors import CheckpointError, ConfigError
 from wpcrack.networks import Networks
-from wpcrack.networks.attention import DIRECTIONS_DEG, DirectionalConv, PathAttention, line_masks
 from wpcrack.networks.classifier import top_mean
+from wpcrack.networks.detector import DIRECTIONS_DEG, DirectionalConv, PathAttention, line_masks
 from wpcrack.networks.encoder import Encoder, packaged_weights, zip_strictly
 
 LITE0 = "tf_efficientnet_lite0"
-TINY = ModelConfig(
-    encoder="test_efficientnet",
-    pretrained="none",
-    cam_channels=8,
-    recon_channels=8,
-    decoder_widths=(8, 8),
-    detector_channels=8,
-)
 
 
 def tiny_networks(**changes: object) -> Networks:
     torch.manual_seed(0)
-    return Networks(TINY.model_copy(update=changes))
-
-
-def train_mode(nets: Networks) -> Networks:
-    """As in training: everything learns, BatchNorm statistics stay."""
-    nets.train()
-    for module in nets.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.eval()
-    return nets
+    return Networks(ModelConfig(**TINY_MODEL).model_copy(update=changes))
 
 
 # -- encoder -----------------------------------------------------------------------------------
@@ -246,7 +230,7 @@ def test_the_detector_starts_from_rare_cracks() -> None:
 
 
 def test_the_networks_do_not_depend_on_the_rest_of_the_batch() -> None:
-    nets = train_mode(tiny_networks()).double()
+    nets = tiny_learner().nets.double()
     images = torch.rand(3, 3, 64, 64, dtype=torch.float64)
 
     def outputs(x: Tensor) -> list[Tensor]:

@@ -1,4 +1,4 @@
-""""""
+"""The paper's networks: names and sizes as published, blocks as their formulas say."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from factories import tiny_released
 from torch import Tensor, nn
 
 from wpcrack.config import ModelConfig, PaamConfig
@@ -21,14 +22,7 @@ from wpcrack.networks.paper.networks import ReleasedDirections, SqueezeExcite
 from wpcrack.networks.paper.resnet38d import HEAD_BLOCKS, Bottleneck, Residual, Shape
 from wpcrack.released_weights import RELEASED, UNUSED, is_ours, released_name
 
-TINY = RELEASED.model_copy(
-    update={
-        "width_divisor": 16,
-        "cam_channels": 8,
-        "recon_channels": 14,
-        "decoder_widths": (8, 8, 8, 8, 8),
-    }
-)
+TINY = tiny_released()
 IMAGE = (1, 3, 64, 96)
 
 SHAPES = {  # a few tensors of every part, as the authors' checkpoint names them
@@ -348,7 +342,7 @@ def test_a_backbone_file_without_a_tensor_or_of_another_width_is_refused(tmp_pat
     with pytest.raises(CheckpointError, match=r"no tensor b4_3\.conv_branch2a\.weight"):
         Networks(with_file(path))
     torch.save({**state, "b6.conv_branch1.weight": torch.zeros(2, 2)}, path)
-    with pytest.raises(CheckpointError, match=r"b6\.conv_branch1\.weight is \(2, 2\), needed"):
+    with pytest.raises(CheckpointError, match=r"b6\.conv_branch1\.weight is \(2, 2\) but must be"):
         Networks(with_file(path))
 
 

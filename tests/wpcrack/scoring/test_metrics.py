@@ -66,7 +66,7 @@ def test_nothing_to_find_is_perfect_unless_something_was_predicted(
 
 
 def test_threshold_half_takes_128_and_leaves_127() -> None:
-    assert metrics.predicted_at(np.array([0, 127, 128, 255], np.uint8), 0.5).tolist() == [
+    assert metrics.mask_at(np.array([0, 127, 128, 255], np.uint8), 0.5).tolist() == [
         False,
         False,
         True,
@@ -76,7 +76,7 @@ def test_threshold_half_takes_128_and_leaves_127() -> None:
 
 @given(st.floats(0, 1), st.integers(0, 255))
 def test_threshold_compares_the_level_over_255(threshold: float, level: int) -> None:
-    found = metrics.predicted_at(np.array([[level]], np.uint8), threshold)
+    found = metrics.mask_at(np.array([[level]], np.uint8), threshold)
     assert found.tolist() == [[level / 255 >= threshold]]
 
 
@@ -153,6 +153,7 @@ def test_board_pools_pixels_of_images_of_any_size(image_seeds: list[int]) -> Non
     assert scores.fp_area_share == (np.concatenate(free).mean() if free else None)
 
 
+@settings(deadline=None)
 @given(seeds)
 def test_resized_scores_take_the_nearest_pixel(seed: int) -> None:
     probability, truth = drawn(seed, shape=(11, 17))

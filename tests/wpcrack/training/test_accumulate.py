@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 
-import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from factories import in_float64, tiny_batch, tiny_config, tiny_learner, weights_of
+from torch import Tensor
 
 from wpcrack.config import MethodConfig
 from wpcrack.data.batches import Batch, Shard
@@ -36,46 +35,23 @@ def double(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def config(**train: object) -> MethodConfig:
-    return MethodConfig.model_validate(
-        {
-            "model": {
-                "encoder": "test_efficientnet",
-                "pretrained": "none",
-                "cam_channels": 8,
-                "recon_channels": 8,
-                "decoder_widths": [8, 8],
-                "detector_channels": 8,
-            },
-            "train": {"batch_size": 8, **train},
-        }
-    )
+    return tiny_config(**{"batch_size": 8, **train})
 
 
 def batch_of(step: int) -> Batch:
-    rng = np.random.default_rng(step)
-    label = torch.tensor(LABELS[step], dtype=torch.float64)
-    return Batch(
-        image=torch.from_numpy(rng.random((8, 3, 64, 64))),
-        has_crack=label,
-        erased=torch.from_numpy(rng.random((8, 1, 64, 64)) < 0.3).double(),
-        images=torch.tensor(8.0),
-        cracks=label.sum().clamp_min(1),
-    )
+    return in_float64(tiny_batch(LABELS[step], seed=step))
 
 
 def learned(stage: str, **train: object) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
     """Weights and terms after three steps in float64."""
-    made = Learner(config(**train), torch.device("cpu"))
-    made.nets.double().train()
+    made = tiny_learner(config(**train))
+    made.nets.double()
     made.teacher.double()
-    for module in made.nets.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.eval()
     terms = [
         {k: float(v) for k, v in made.step(stage, batch_of(k), 0.5, k + 1, k + 1).items()}
         for k in range(3)
     ]
-    return copy.deepcopy(made.nets.state_dict()), terms
+    return weights_of(made.nets), terms
 
 
 @pytest.mark.parametrize(("stage", "train"), CASES)

@@ -1,15 +1,15 @@
-""""""
+"""One training iteration: which network each phase changes, and terms as the paper has them."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator
 
 import pytest
 import torch
+from factories import changed_tensors, tiny_batch, tiny_config, tiny_learner, weights_of
 from torch import Tensor
 
-from wpcrack.config import LossConfig, MethodConfig
+from wpcrack.config import LossConfig
 from wpcrack.errors import TrainingError
 from wpcrack.labels.cam import crack_map
 from wpcrack.labels.pseudo_label import PseudoLabel, label_batch
@@ -29,44 +29,8 @@ from wpcrack.training.stages import Learner
 Weights = dict[str, Tensor]
 
 
-def config(**train: object) -> MethodConfig:
-    return MethodConfig.model_validate(
-        {
-            "model": {
-                "encoder": "test_efficientnet",
-                "pretrained": "none",
-                "cam_channels": 8,
-                "recon_channels": 8,
-                "decoder_widths": [8, 8],
-                "detector_channels": 8,
-            },
-            "train": {"batch_size": 4, **train},
-        }
-    )
-
-
-def make_batch(labels: list[float], seed: int = 0) -> Batch:
-    g = torch.Generator().manual_seed(seed)
-    n = len(labels)
-    return Batch(
-        image=torch.rand(n, 3, 64, 64, generator=g),
-        has_crack=torch.tensor(labels, dtype=torch.float32),
-        erased=(torch.rand(n, 1, 64, 64, generator=g) < 0.3).float(),
-        images=torch.tensor(float(n)),
-        cracks=torch.tensor(max(sum(labels), 1.0)),
-    )
-
-
-def copy_of(nets: Networks) -> dict[str, Weights]:
-    return {name: copy.deepcopy(net.state_dict()) for name, net in nets.named_children()}
-
-
-def changed(before: dict[str, Weights], nets: Networks) -> set[str]:
-    return {
-        name
-        for name, net in nets.named_children()
-        if any(not torch.equal(v, before[name][k]) for k, v in net.state_dict().items())
-    }
+def changed_nets(nets: Networks, before: Weights) -> set[str]:
+    return {name.partition(".")[0] for name in changed_tensors(nets, before)}
 
 
 def graded(nets: Networks) -> set[str]:
@@ -86,10 +50,10 @@ def changes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[set[str]]]:
     def recorded(
         pieces: Iterable[adversarial.Terms], optimizer: object, clip: float | None
     ) -> adversarial.Terms:
-        before = copy_of(NETS[0])
+        before = weights_of(NETS[0])
         NETS[0].zero_grad()
         terms = descend(pieces, optimizer, clip)  # type: ignore[arg-type]
-        record.append(changed(before, NETS[0]))
+        record.append(changed_nets(NETS[0], before))
         assert graded(NETS[0]) == record[-1]  # what is held fixed collects no gradient either
         return terms
 
@@ -103,11 +67,7 @@ NETS: list[Networks] = []
 
 
 def learner(**train: object) -> Learner:
-    made = Learner(config(**train), torch.device("cpu"))
-    made.nets.train()
-    for module in made.nets.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.eval()
+    made = tiny_learner(tiny_config(**train))
     NETS[:] = [made.nets]
     return made
 
@@ -117,7 +77,7 @@ def test_each_phase_changes_its_own_network_only(changes: list[set[str]], schedu
     made = learner(schedule=schedule)
     flags = [p.requires_grad for p in made.nets.parameters()]
     for step in range(2):
-        made.step("adversarial", make_batch([1, 0, 1, 0]), 0.3, step, step)
+        made.step("adversarial", tiny_batch([1, 0, 1, 0]), 0.3, step, step)
     assert changes == [{"reconstructor"}, {"classifier"}, {"detector"}] * 2
     assert [p.requires_grad for p in made.nets.parameters()] == flags
 
@@ -126,16 +86,16 @@ def test_each_phase_changes_its_own_network_only(changes: list[set[str]], schedu
 @pytest.mark.parametrize("stage", stages.STAGES)
 def test_a_batch_of_one_class_only_is_finite_and_steps(stage: str, labels: list[float]) -> None:
     made = learner()
-    before = copy_of(made.nets)
-    terms = made.step(stage, make_batch(labels), 0.3, 0, 0)
+    before = weights_of(made.nets)
+    terms = made.step(stage, tiny_batch(labels), 0.3, 0, 0)
     assert all(value.isfinite() for value in terms.values())
-    assert changed(before, made.nets)
+    assert changed_tensors(made.nets, before)
     assert all(p.isfinite().all() for p in made.nets.parameters())
 
 
 def test_a_batch_without_cracks_teaches_only_its_labels() -> None:
     made = learner()
-    terms = made.step("adversarial", make_batch([0, 0]), 0.3, 0, 0)
+    terms = made.step("adversarial", tiny_batch([0, 0]), 0.3, 0, 0)
     assert {k for k, v in terms.items() if v == 0} == {
         *("rec_full", "rec_crack", "rec_rest"),
         *("cls_crack", "cls_rest", "ceccm"),
@@ -145,24 +105,24 @@ def test_a_batch_without_cracks_teaches_only_its_labels() -> None:
 
 
 def test_road_images_are_counted_also_where_there_is_none() -> None:
-    assert make_batch([1, 0, 0]).roads == 2
-    assert make_batch([1, 1]).roads > 0
-    terms = learner().step("detector", make_batch([1, 1]), 0.3, 0, 0)
+    assert tiny_batch([1, 0, 0]).roads == 2
+    assert tiny_batch([1, 1]).roads > 0
+    terms = learner().step("detector", tiny_batch([1, 1]), 0.3, 0, 0)
     assert terms["det_alarm"] == 0
 
 
 def test_flags_are_restored_when_a_phase_fails() -> None:
     made = learner()
     flags = [p.requires_grad for p in made.nets.parameters()]
-    batch = make_batch([1, 0])
+    batch = tiny_batch([1, 0])
     broken = Batch(
         batch.image * float("nan"), batch.has_crack, batch.erased, batch.images, batch.cracks
     )
-    before = copy_of(made.nets)
+    before = weights_of(made.nets)
     with pytest.raises(TrainingError, match="rec_bce"):
         made.step("adversarial", broken, 0.3, 0, 0)
     assert [p.requires_grad for p in made.nets.parameters()] == flags
-    assert not changed(before, made.nets)
+    assert not changed_tensors(made.nets, before)
 
 
 # -- phase A -----------------------------------------------------------------------------------
@@ -174,7 +134,7 @@ def rec_terms(made: Learner, batch: Batch, seen: Tensor) -> adversarial.Terms:
 
 
 def test_the_terms_of_the_reconstructor_follow_the_paper() -> None:
-    made, batch = learner(), make_batch([0, 1, 1])
+    made, batch = learner(), tiny_batch([0, 1, 1])
     seen = torch.rand(3, 1, 64, 64)
     rec, losses = made.nets.reconstructor, made.config.losses
     z = rec.encode(batch.image).feature
@@ -193,7 +153,7 @@ def test_the_terms_of_the_reconstructor_follow_the_paper() -> None:
 
 
 def test_nothing_erased_leaves_nothing_to_infer() -> None:
-    made, batch = learner(), make_batch([1, 1])
+    made, batch = learner(), tiny_batch([1, 1])
     bare = Batch(
         batch.image, batch.has_crack, torch.zeros(2, 1, 64, 64), batch.images, batch.cracks
     )
@@ -206,7 +166,7 @@ def test_nothing_erased_leaves_nothing_to_infer() -> None:
 def test_painting_the_whole_image_trains_the_decoder_alone() -> None:
     made = learner()
     rec = made.nets.reconstructor
-    rec_terms(made, make_batch([1, 1]), torch.rand(2, 1, 64, 64))["rec_full"].backward()
+    rec_terms(made, tiny_batch([1, 1]), torch.rand(2, 1, 64, 64))["rec_full"].backward()
     assert any(p.grad is not None for p in rec.decoder.parameters())
     assert all(p.grad is None for p in rec.encoder.parameters())
 
@@ -236,7 +196,7 @@ def cls_terms(
 
 @pytest.mark.parametrize("term", ["cls_crack", "cls_rest"])
 def test_the_classifier_learns_through_the_frozen_decoder(term: str) -> None:
-    batch = make_batch([1, 0])
+    batch = tiny_batch([1, 0])
     made = undecided(learner(), batch)
     with frozen(made.nets.reconstructor):
         value = cls_terms(made, batch)[term]
@@ -247,7 +207,7 @@ def test_the_classifier_learns_through_the_frozen_decoder(term: str) -> None:
 
 
 def test_the_terms_of_the_classifier_follow_the_paper() -> None:
-    batch = make_batch([0, 1, 1])
+    batch = tiny_batch([0, 1, 1])
     made = undecided(learner(), batch)
     rec, losses = made.nets.reconstructor, made.config.losses
     cam = made.nets.classifier(batch.image).cam
@@ -271,7 +231,7 @@ def up_difference(cam: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def test_consistency_is_left_out_on_request() -> None:
-    made, batch = learner(), make_batch([1, 0])
+    made, batch = learner(), tiny_batch([1, 0])
     assert "ceccm" in cls_terms(made, batch)
     off = LossConfig.model_validate({"ceccm": {"enabled": False}})
     nets = made.nets
@@ -298,14 +258,14 @@ def det_terms(made: Learner, batch: Batch, target: Tensor, losses: LossConfig) -
 
 
 def test_road_images_teach_the_detector_unless_told_otherwise() -> None:
-    made, batch = learner(), make_batch([0, 0])
+    made, batch = learner(), tiny_batch([0, 0])
     target = torch.zeros(2, 1, 64, 64)
     assert det_terms(made, batch, target, LossConfig())["det_bce"] > 0
     assert det_terms(made, batch, target, LossConfig(det_on_road=False))["det_bce"] == 0
 
 
 def test_the_pseudo_label_of_a_road_image_is_empty_and_has_no_gradient() -> None:
-    made, batch = learner(), make_batch([0, 1])
+    made, batch = learner(), tiny_batch([0, 1])
     label = label_batch(made.nets.classifier, batch, made.config.pseudo_label, "sigmoid")
     assert not label.target[0].any()
     assert label.weight[0].all()
@@ -314,20 +274,20 @@ def test_the_pseudo_label_of_a_road_image_is_empty_and_has_no_gradient() -> None
 
 
 def test_the_crack_part_holds_crack_images_or_one_that_does_not_count() -> None:
-    part = CrackPart.of(make_batch([0, 1, 1]))
+    part = CrackPart.of(tiny_batch([0, 1, 1]))
     assert part.index.tolist() == [1, 2]
     assert part.shown.tolist() == [1, 1]
-    empty = CrackPart.of(make_batch([0, 0, 0]))
+    empty = CrackPart.of(tiny_batch([0, 0, 0]))
     assert empty.index.tolist() == [0]
     assert empty.shown.tolist() == [0]
 
 
 def test_labels_are_one_hot_road_then_crack() -> None:
-    assert make_batch([0, 1]).label.tolist() == [[1, 0], [0, 1]]
+    assert tiny_batch([0, 1]).label.tolist() == [[1, 0], [0, 1]]
 
 
 def test_ceccm_rises_linearly_over_its_share_of_the_adversarial_stage() -> None:
-    made, batch = learner(), make_batch([1.0, 0.0, 1.0])
+    made, batch = learner(), tiny_batch([1.0, 0.0, 1.0])
     rising = LossConfig.model_validate({"ceccm": {"warmup": 0.5}})
     full = cls_terms(made, batch, rising)["ceccm"]
     for progress, share in ((0.0, 0.0), (0.1, 0.2), (0.25, 0.5), (0.5, 1.0), (0.9, 1.0)):
@@ -338,9 +298,9 @@ def test_ceccm_rises_linearly_over_its_share_of_the_adversarial_stage() -> None:
 
 
 def test_the_adversarial_stage_tells_ceccm_how_far_it_is() -> None:
-    rising = config().model_copy(
+    rising = tiny_config().model_copy(
         update={"losses": LossConfig.model_validate({"ceccm": {"warmup": 0.5}})}
     )
-    made, batch = Learner(rising, torch.device("cpu")), make_batch([1.0, 0.0, 1.0, 0.0])
+    made, batch = Learner(rising, torch.device("cpu")), tiny_batch([1.0, 0.0, 1.0, 0.0])
     assert made.step("adversarial", batch, 0.0, 0, 0)["ceccm"].item() == 0.0
     assert made.step("adversarial", batch, 0.25, 1, 1)["ceccm"].item() > 0.0

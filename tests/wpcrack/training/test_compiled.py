@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+from factories import noise_set, tiny_config, weights_of
 from torch import Tensor
 
 from wpcrack.config import MethodConfig
-from wpcrack.data.read import ImageLevelSet, Item
-from wpcrack.training import trainer as train
-from wpcrack.training.stages import compile_encoders
+from wpcrack.data.read import ImageLevelSet
+from wpcrack.networks.encoder import compile_encoders
+from wpcrack.training import trainer
 from wpcrack.training.trainer import Trainer
 
 
@@ -29,30 +27,18 @@ def fresh_compiler() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> ImageLevelSet:
-    folder, items = tmp_path_factory.mktemp("windows"), []
-    for k in range(8):
-        path = folder / f"{k}.png"
-        noise = np.random.default_rng(k).integers(0, 256, (32, 32, 3), np.uint8)
-        Image.fromarray(noise).save(path)
-        items.append(Item(path, k % 2 == 0, path.stem, 0, 0, 32, 32, "train" if k < 4 else "val"))
-    return ImageLevelSet(folder, tuple(items))
+    return noise_set(tmp_path_factory.mktemp("windows"), train=4, val=4, side=32)
 
 
 def config(**settings: object) -> MethodConfig:
     steps = {"warmup": 2, "adversarial": 2, "detector": 2}
-    tiny = {"cam_channels": 8, "recon_channels": 8, "decoder_widths": [8], "detector_channels": 8}
-    return MethodConfig.model_validate(
-        {
-            "model": {"encoder": "test_efficientnet", "pretrained": "none", **tiny},
-            "train": {"batch_size": 4, "steps": steps, "val_items": 4, **settings},
-        }
-    )
+    return tiny_config(steps=steps, val_items=4, **settings)
 
 
 def learned(data: ImageLevelSet, **settings: object) -> tuple[Trainer, dict[str, Tensor]]:
     made = Trainer(config(**settings), data)
     list(made.epochs())
-    return made, copy.deepcopy(made.nets.state_dict())
+    return made, weights_of(made.nets)
 
 
 def assert_same(found: dict[str, Tensor], wanted: dict[str, Tensor], close: float) -> None:
@@ -65,7 +51,8 @@ def test_compiled_encoders_learn_the_same(
     data: ImageLevelSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, wanted = learned(data)
-    monkeypatch.setattr(train, "compile_encoders", partial(compile_encoders, backend="aot_eager"))
+    eager = partial(compile_encoders, backend="aot_eager")
+    monkeypatch.setattr(trainer, "compile_encoders", eager)
     made, found = learned(data, compile=True)
     assert made.warnings == ()
     assert_same(found, wanted, 1e-4)
@@ -79,9 +66,8 @@ def test_without_a_compiler_one_warning_is_all_that_changes(
     data: ImageLevelSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, wanted = learned(data)
-    monkeypatch.setattr(
-        train, "compile_encoders", partial(compile_encoders, backend=broken_compiler)
-    )
+    broken = partial(compile_encoders, backend=broken_compiler)
+    monkeypatch.setattr(trainer, "compile_encoders", broken)
     made, found = learned(data, compile=True)
     (warning,) = made.warnings
     assert "train.compile=true has no effect" in warning
@@ -92,8 +78,9 @@ def test_without_a_compiler_one_warning_is_all_that_changes(
 def test_trying_out_changes_no_weight_statistic_gradient_or_draw(data: ImageLevelSet) -> None:
     made = Trainer(config(freeze_batchnorm=False), data)
     made.nets.train()
-    before, state = copy.deepcopy(made.nets.state_dict()), torch.get_rng_state()
-    assert compile_encoders(made.nets, (4, 3, 32, 32), "aot_eager") is None
+    before, state = weights_of(made.nets), torch.get_rng_state()
+    encoders = made.nets.classifier.encoder, made.nets.reconstructor.encoder
+    assert compile_encoders(encoders, (4, 3, 32, 32), "aot_eager") is None
     assert_same(made.nets.state_dict(), before, 0)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(p.grad is None for p in made.nets.parameters())

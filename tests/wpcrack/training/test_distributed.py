@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import os
 import subprocess
@@ -13,17 +12,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from PIL import Image
+from factories import in_float64, noise_set, tiny_batch, tiny_config, tiny_learner, weights_of
 from torch import Tensor, nn
 
 from wpcrack import distributed
-from wpcrack.config import MethodConfig
-from wpcrack.data.batches import Batch, Shard
-from wpcrack.data.read import ImageLevelSet, Item
+from wpcrack.data.batches import Shard
 from wpcrack.errors import ConfigError, TrainingError
 from wpcrack.training.optim import descend
 from wpcrack.training.stages import STAGES, Learner
@@ -37,57 +33,24 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {
     "joint": ("adversarial", {"joint_after": 0, "joint_every": 1, "epoch_steps": 1}),
     "pieces": ("adversarial", {"accumulate": 2}),
 }
+SET = {"train": 8, "val": 4, "side": 64}
 LABELS = ([1, 0, 1, 0], [1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 1], [1, 1, 1, 1])
 """Of five steps; in the second, rank 1 has no crack image, in the third neither has one, in the
 fourth rank 0 has none."""
 
 
-def config(seed: int = 0, **train: object) -> MethodConfig:
-    return MethodConfig.model_validate(
-        {
-            "seed": seed,
-            "model": {
-                "encoder": "test_efficientnet",
-                "pretrained": "none",
-                "cam_channels": 8,
-                "recon_channels": 8,
-                "decoder_widths": [8, 8],
-                "detector_channels": 8,
-            },
-            "train": {"batch_size": 4, **train},
-        }
-    )
-
-
 # -- what a rank does --------------------------------------------------------------------------
-
-
-def part_of_batch(step: int, shard: Shard) -> Batch:
-    rng = np.random.default_rng(step)
-    image, erased = rng.random((4, 3, 64, 64)), rng.random((4, 1, 64, 64)) < 0.3
-    label = torch.tensor(LABELS[step], dtype=torch.float64)
-    local = 4 // shard.ranks
-    mine = slice(shard.rank * local, (shard.rank + 1) * local)
-    return Batch(
-        image=torch.from_numpy(image)[mine],
-        has_crack=label[mine],
-        erased=torch.from_numpy(erased).double()[mine],
-        images=torch.tensor(float(local)),
-        cracks=label.sum().clamp_min(1) / shard.ranks,
-    )
 
 
 def five_steps(stage: str, train: dict[str, object], shard: Shard) -> dict[str, Tensor]:
     """Weights after five steps in float64."""
-    learner = Learner(config(**train), CPU)
-    learner.nets.double().train()
+    learner = tiny_learner(tiny_config(**train))
+    learner.nets.double()
     learner.teacher.double()
-    for module in learner.nets.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.eval()
     for step in range(5):
-        learner.step(stage, part_of_batch(step, shard), 0.5, step, step)
-    return copy.deepcopy(learner.nets.state_dict())
+        part = in_float64(tiny_batch(LABELS[step], seed=step, shard=shard))
+        learner.step(stage, part, 0.5, step, step)
+    return weights_of(learner.nets)
 
 
 def message_of(function: Any, *args: Any) -> str:
@@ -117,25 +80,14 @@ def drifted(rank: int) -> tuple[str, str]:
     return equal, message_of(distributed.assert_equal_weights, net)
 
 
-def data_set(folder: Path) -> ImageLevelSet:
-    items = []
-    for k in range(12):
-        path = folder / f"{k}.png"
-        if not path.exists():
-            noise = np.random.default_rng(k).integers(0, 256, (64, 64, 3), np.uint8)
-            Image.fromarray(noise).save(path)
-        items.append(Item(path, k % 2 == 0, path.stem, 0, 0, 64, 64, "train" if k < 8 else "val"))
-    return ImageLevelSet(folder, tuple(items))
-
-
 def whole_run(
     folder: Path, shard: Shard, minutes: float | None
 ) -> list[tuple[int, dict[str, float]]]:
     """Steps and metrics of each epoch of a short run."""
     steps = {"warmup": 2, "adversarial": 2, "detector": 2}
     made = Trainer(
-        config(steps=steps, epoch_steps=2, val_items=4, max_minutes=minutes),
-        data_set(folder),
+        tiny_config(steps=steps, epoch_steps=2, val_items=4, max_minutes=minutes),
+        noise_set(folder, **SET),
         shard=shard,
     )
     timed = ("train/images_per_s", "train/data_wait")
@@ -145,7 +97,9 @@ def whole_run(
 def drifting_run(folder: Path, shard: Shard) -> None:
     """One rank changes a weight by itself in the second epoch."""
     steps = {"warmup": 6, "adversarial": 0, "detector": 0}
-    made = Trainer(config(steps=steps, epoch_steps=2, val_items=4), data_set(folder), shard=shard)
+    made = Trainer(
+        tiny_config(steps=steps, epoch_steps=2, val_items=4), noise_set(folder, **SET), shard=shard
+    )
     for report in made.epochs():
         assert report.epoch < 2
         if report.epoch == 1 and shard.rank == 1:
@@ -165,7 +119,7 @@ def run_rank(rank: int, folder: Path) -> None:
     for name, (stage, train) in CASES.items():
         found[f"both {name}"] = five_steps(stage, train, shard)
     torch.Tensor.float = single  # type: ignore[method-assign]
-    found["seeds"] = copy.deepcopy(Learner(config(seed=rank), CPU).nets.state_dict())
+    found["seeds"] = weights_of(Learner(tiny_config(seed=rank), CPU).nets)
     found["broken"] = broken_on_rank_1(rank)
     found["equal"], found["drifted"] = drifted(rank)
     found["run"] = whole_run(folder, shard, None)
@@ -184,9 +138,10 @@ def run_rank(rank: int, folder: Path) -> None:
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of two ranks found."""
     folder = tmp_path_factory.mktemp("ranks")
-    data_set(folder)
-    root = str(Path(__file__).resolve().parents[3])
-    environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
+    noise_set(folder, **SET)
+    root = Path(__file__).resolve().parents[3]
+    paths = os.pathsep.join((str(root), str(root / "tests")))
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     started = [
         subprocess.Popen(
             [sys.executable, __file__, str(rank), str(folder)],
@@ -211,7 +166,7 @@ def test_two_ranks_learn_what_one_learns_from_both_parts(
     ranks: list[dict[str, Any]], case: str
 ) -> None:
     one, both = (ranks[0][f"{who} {case}"] for who in ("one", "both"))
-    start = Learner(config(), CPU).nets.state_dict()
+    start = Learner(tiny_config(), CPU).nets.state_dict()
     moved = {k.partition(".")[0] for k in one if (one[k] - start[k].double()).abs().max() > 1e-3}
     assert "classifier" in moved or case == "detector"
     if CASES[case][0] == "adversarial":
@@ -227,7 +182,7 @@ def test_all_ranks_hold_the_same_weights(ranks: list[dict[str, Any]]) -> None:
 
 
 def test_every_rank_starts_from_the_weights_of_rank_0(ranks: list[dict[str, Any]]) -> None:
-    want = Learner(config(seed=0), CPU).nets.state_dict()
+    want = Learner(tiny_config(seed=0), CPU).nets.state_dict()
     for found in ranks:
         assert all(torch.equal(found["seeds"][k], v) for k, v in want.items())
 
@@ -282,7 +237,7 @@ def test_a_digest_tells_any_two_tensors_apart() -> None:
 
 def test_statistics_of_local_batches_are_refused_for_several_workers(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="freeze_batchnorm=false with 2 workers"):
-        Trainer(config(freeze_batchnorm=False), data_set(tmp_path), shard=Shard(0, 2))
+        Trainer(tiny_config(freeze_batchnorm=False), noise_set(tmp_path, **SET), shard=Shard(0, 2))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-""""""
+"""One update: rates, clipping, what breaks it, and what freezing restores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-""""""
+"""The paper's preset: published networks, rates and schedule, and what each mend changes."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from factories import changed_tensors, image_level_set, tiny_batch, weights_of
 from torch import Tensor, nn
 
 from jobs.settings.load import find_config, load
 from jobs.train.job import TrainJob
 from wpcrack.config import AugmentConfig, LossConfig, MethodConfig, OptimConfig
-from wpcrack.data.augment import turned
+from wpcrack.data.augment import reorient
 from wpcrack.data.batches import Batch
-from wpcrack.data.images import write_png
 from wpcrack.data.read import read_image_level
 from wpcrack.labels.pseudo_label import PseudoLabel
 from wpcrack.networks.norm import FrozenBatchNorm
@@ -65,23 +65,8 @@ def learner(*overrides: str) -> Learner:
     return made
 
 
-def batch(size: int = 64, seed: int = 0) -> Batch:
-    generator = torch.Generator().manual_seed(seed)
-    return Batch(
-        torch.rand(4, 3, size, size, generator=generator),
-        torch.tensor([1.0, 0.0, 1.0, 0.0]),
-        (torch.rand(4, 1, size, size, generator=generator) < 0.3).float(),
-        torch.tensor(4.0),
-        torch.tensor(2.0),
-    )
-
-
-def copied(module: nn.Module) -> dict[str, Tensor]:
-    return {k: v.clone() for k, v in module.state_dict().items()}
-
-
-def changed(module: nn.Module, before: dict[str, Tensor]) -> set[str]:
-    return {k for k, v in module.state_dict().items() if not torch.equal(v, before[k])}
+def batch(side: int = 64) -> Batch:
+    return tiny_batch([1, 0, 1, 0], side=side)
 
 
 # -- the config --------------------------------------------------------------------------------
@@ -169,7 +154,7 @@ def test_polynomial_decay_ends_where_it_is_told_to(end: float) -> None:
 def test_the_detectors_rate_decays_with_the_others_or_never(decays: bool) -> None:
     made = learner(f"optim.detector_decay={str(decays).lower()}")
     made.step("adversarial", batch(), 0.5, 0, 0)
-    rates = {name: o.param_groups[0]["lr"] for name, o in made.optimizers.named().items()}
+    rates = {name: o.param_groups[0]["lr"] for name, o in made.optimizers.by_name().items()}
     assert rates["classifier"] == pytest.approx(1e-3 * 0.5**1.1)
     assert rates["detector"] == pytest.approx(1e-3 * (0.5**1.1 if decays else 1))
 
@@ -179,7 +164,7 @@ def test_the_detectors_rate_decays_with_the_others_or_never(decays: bool) -> Non
 
 def test_a_step_changes_all_three_networks_and_no_statistics_of_the_backbone() -> None:
     made = learner()
-    before = {name: copied(module) for name, module in made.nets.named_children()}
+    before = {name: weights_of(module) for name, module in made.nets.named_children()}
     statistics = {
         k for k, m in made.nets.classifier.named_modules() if isinstance(m, FrozenBatchNorm)
     }
@@ -187,7 +172,7 @@ def test_a_step_changes_all_three_networks_and_no_statistics_of_the_backbone() -
     assert all(torch.isfinite(v) for v in terms.values())
     for name, module in made.nets.named_children():
         parameters = {k for k, _ in module.named_parameters()}
-        moved = changed(module, before[name])
+        moved = changed_tensors(module, before[name])
         assert len(moved & parameters) > 0.9 * len(parameters), name
         assert not {k for k in moved if k.rpartition(".")[0] in statistics}
 
@@ -206,9 +191,9 @@ def encoder_moves_in_phase_c(made: Learner, step: int) -> bool:
     made.optimizers.reconstructor.param_groups.clear()
     made.optimizers.classifier.add_param_group({"params": [nn.Parameter(torch.zeros(1))]} | RATE)
     made.optimizers.reconstructor.add_param_group({"params": [nn.Parameter(torch.zeros(1))]} | RATE)
-    before = copied(made.nets.classifier.encoder)
+    before = weights_of(made.nets.classifier.encoder)
     made.step("adversarial", batch(), 0.0, step, step)
-    return bool(changed(made.nets.classifier.encoder, before))
+    return bool(changed_tensors(made.nets.classifier.encoder, before))
 
 
 RATE: dict[str, Any] = {"lr": 0.0, "peak_lr": 0.0}
@@ -227,9 +212,9 @@ def test_the_decoder_stops_at_the_first_joint_epoch_only_if_asked(stops: bool) -
     )
     decoder = made.nets.reconstructor.decoder
     for step, learns in ((1, True), (2, not stops), (3, not stops)):
-        before = copied(decoder)
+        before = weights_of(decoder)
         made.step("adversarial", batch(), 0.0, step, step)
-        assert bool(changed(decoder, before)) == learns
+        assert bool(changed_tensors(decoder, before)) == learns
     assert all(p.requires_grad for p in decoder.parameters())
 
 
@@ -326,7 +311,7 @@ def test_the_second_sigmoid_squeezes_what_the_loss_sees() -> None:
 def test_horizontal_flips_keep_every_row() -> None:
     image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
     config = AugmentConfig(flip="horizontal")
-    seen = {turned(image, np.random.default_rng(k), config).tobytes() for k in range(20)}
+    seen = {reorient(image, np.random.default_rng(k), config).tobytes() for k in range(20)}
     assert seen == {image.tobytes(), image[:, ::-1].tobytes()}
 
 
@@ -334,29 +319,14 @@ def test_zoom_enlarges_and_keeps_the_size() -> None:
     image = np.zeros((32, 48, 3), np.uint8)
     image[:, 16:32] = 255  # a bar of 16 pixels
     config = AugmentConfig(flip=False, zoom=(2.0, 2.0))
-    seen = [turned(image, np.random.default_rng(seed), config) for seed in range(10)]
+    seen = [reorient(image, np.random.default_rng(seed), config) for seed in range(10)]
     assert {x.shape for x in seen} == {(32, 48, 3)}
-    bars = [
-        x[0, :, 0].sum() / 255 for x in seen
-    ]  # 32 pixels after enlarging, or what is left of them
+    bars = [x[0, :, 0].sum() / 255 for x in seen]  # 32 pixels, or what is left of them
     assert min(bars) >= 15.5
     assert 24 < max(bars) <= 33
 
 
 # -- the whole ---------------------------------------------------------------------------------
-
-
-def draw_set(folder: Path, side: int) -> Path:
-    """Eight noisy images of four sources; half of them with a dark line."""
-    rng = np.random.default_rng(0)
-    for label in ("crack", "road"):
-        (folder / label).mkdir(parents=True)
-        for source in range(4):
-            image = rng.normal(130, 20, (side, side, 3)).clip(0, 255).astype(np.uint8)
-            if label == "crack":
-                image[side // 2 : side // 2 + 4] //= 3
-            write_png(folder / label / f"{label}{source}_r0_c0.png", image)
-    return folder
 
 
 def trainer(folder: Path, *overrides: str) -> Trainer:
@@ -366,7 +336,7 @@ def trainer(folder: Path, *overrides: str) -> Trainer:
 
 
 def test_a_reduced_preset_trains_reports_and_continues(tmp_path: Path) -> None:
-    folder = draw_set(tmp_path / "set", 64)
+    folder = image_level_set(tmp_path / "set", per_class=4)
     steps = "train.steps={warmup: 1, adversarial: 3, detector: 1}"
     whole = trainer(folder, *TINY, steps, "train.joint_after=1")
     reports = list(whole.epochs())
@@ -379,12 +349,12 @@ def test_a_reduced_preset_trains_reports_and_continues(tmp_path: Path) -> None:
     second = trainer(folder, *TINY, steps, "train.joint_after=1")
     second.load_state_dict(first.state_dict())
     list(second.epochs())
-    assert changed(second.nets, copied(whole.nets)) == set()
+    assert changed_tensors(second.nets, weights_of(whole.nets)) == set()
 
 
 @pytest.mark.slow
 def test_the_preset_takes_two_steps_at_batch_4_of_256_pixels(tmp_path: Path) -> None:
-    folder = draw_set(tmp_path / "set", 256)
+    folder = image_level_set(tmp_path / "set", per_class=4, side=256)
     crf = [] if importlib.util.find_spec("pydensecrf") else [WITHOUT_CRF]
     run = trainer(
         folder,
@@ -393,10 +363,10 @@ def test_the_preset_takes_two_steps_at_batch_4_of_256_pixels(tmp_path: Path) -> 
         "train.joint_after=0",
         "train.joint_every=1",
     )
-    before = {name: copied(module) for name, module in run.nets.named_children()}
+    before = {name: weights_of(module) for name, module in run.nets.named_children()}
     reports = list(run.epochs())  # the second step is one of joint fine-tuning
     assert [r.stage for r in reports] == ["adversarial"] * 2
     assert all(np.isfinite(v) for r in reports for v in r.metrics.values())
     assert reports[-1].metrics["train/det_bce"] > 0
     for name, module in run.nets.named_children():
-        assert changed(module, before[name]), name
+        assert changed_tensors(module, before[name]), name

@@ -1,4 +1,4 @@
-""""""
+"""The score of an epoch, counted by hand."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_perfect_detector_scores_one_and_metrics_have_names() -> None:
     made = counter()
     truth = HAS_CRACK.view(-1, 1, 1, 1) & torch.ones(4, 1, 2, 5, dtype=torch.bool)
     made.add(truth, truth, HAS_CRACK, HAS_CRACK)
-    assert made.result(CPU).named() == {
+    assert made.result(CPU).by_name() == {
         "val/score": 1.0,
         "val/agreement_iou": 1.0,
         "val/image_f1": 1.0,

@@ -1,64 +1,22 @@
-""""""
+"""Each stage changes what it should; the teacher and the delivered weights are averages."""
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
-from torch import Tensor
+from factories import changed_tensors, tiny_batch, tiny_config, tiny_learner, weights_of
 
-from wpcrack.config import MethodConfig
 from wpcrack.data.batches import Batch
 from wpcrack.training.stages import Learner, average, first_joint_epoch, is_joint_epoch
 
-Weights = dict[str, Tensor]
-
-
-def config(seed: int = 0, **train: object) -> MethodConfig:
-    return MethodConfig.model_validate(
-        {
-            "seed": seed,
-            "model": {
-                "encoder": "test_efficientnet",
-                "pretrained": "none",
-                "cam_channels": 8,
-                "recon_channels": 8,
-                "decoder_widths": [8, 8],
-                "detector_channels": 8,
-            },
-            "train": {"batch_size": 2, **train},
-        }
-    )
-
 
 def learner(**changes: object) -> Learner:
-    made = Learner(config(**changes), torch.device("cpu"))  # type: ignore[arg-type]
-    made.nets.train()
-    for module in made.nets.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.eval()
-    return made
+    return tiny_learner(tiny_config(**{"batch_size": 2, **changes}))
 
 
 @pytest.fixture
 def batch() -> Batch:
-    g = torch.Generator().manual_seed(0)
-    return Batch(
-        image=torch.rand(2, 3, 64, 64, generator=g),
-        has_crack=torch.tensor([1.0, 0.0]),
-        erased=(torch.rand(2, 1, 64, 64, generator=g) < 0.3).float(),
-        images=torch.tensor(2.0),
-        cracks=torch.tensor(1.0),
-    )
-
-
-def weights_of(module: torch.nn.Module) -> Weights:
-    return copy.deepcopy(module.state_dict())
-
-
-def differ(a: Weights, b: Weights) -> list[str]:
-    return [k for k in a if not torch.equal(a[k], b[k])]
+    return tiny_batch([1, 0])
 
 
 def test_the_seed_decides_the_first_weights_and_leaves_other_draws_alone() -> None:
@@ -67,40 +25,40 @@ def test_the_seed_decides_the_first_weights_and_leaves_other_draws_alone() -> No
     torch.manual_seed(5)
     first = weights_of(learner().nets)
     assert torch.equal(torch.rand(3), expected)
-    assert differ(first, weights_of(learner().nets)) == []
-    assert differ(first, weights_of(learner(seed=1).nets))
+    assert not changed_tensors(learner().nets, first)
+    assert changed_tensors(learner(seed=1).nets, first)
 
 
 def test_warmup_changes_the_classifier_only(batch: Batch) -> None:
     made = learner()
     before = weights_of(made.nets)
     made.step("warmup", batch, 0.3, 0, 0)
-    changed = differ(before, made.nets.state_dict())
-    assert changed
-    assert all(name.startswith("classifier.") for name in changed)
+    moved = changed_tensors(made.nets, before)
+    assert moved
+    assert all(name.startswith("classifier.") for name in moved)
 
 
 def test_the_reconstructor_starts_from_the_warm_classifier(batch: Batch) -> None:
     made = learner()
     made.step("warmup", batch, 0.3, 0, 0)
     nets = made.nets
-    assert differ(nets.classifier.encoder.state_dict(), nets.reconstructor.encoder.state_dict())
+    assert changed_tensors(nets.reconstructor.encoder, weights_of(nets.classifier.encoder))
     made.enter("adversarial")
     for part in ("encoder", "head"):
         mine, other = getattr(nets.classifier, part), getattr(nets.reconstructor, part)
-        assert differ(mine.state_dict(), other.state_dict()) == []
+        assert not changed_tensors(other, weights_of(mine))
     before = weights_of(nets)
     made.enter("detector")
-    assert differ(before, nets.state_dict()) == []
+    assert not changed_tensors(nets, before)
 
 
 def test_the_detector_stage_alone_changes_the_detector_only(batch: Batch) -> None:
     made = learner(joint=False)
     before = weights_of(made.nets)
     made.step("detector", batch, 0.3, 0, 0)
-    changed = differ(before, made.nets.state_dict())
-    assert changed
-    assert all(name.startswith("detector.") for name in changed)
+    moved = changed_tensors(made.nets, before)
+    assert moved
+    assert all(name.startswith("detector.") for name in moved)
 
 
 def test_joint_fine_tuning_changes_the_encoders_but_neither_heads_nor_decoder(
@@ -109,8 +67,8 @@ def test_joint_fine_tuning_changes_the_encoders_but_neither_heads_nor_decoder(
     made = learner(joint=True)
     before = weights_of(made.nets)
     made.step("detector", batch, 0.3, 0, 0)
-    changed = differ(before, made.nets.state_dict())
-    parts = {".".join(name.split(".")[:2]) for name in changed if not name.startswith("detector")}
+    moved = changed_tensors(made.nets, before)
+    parts = {".".join(name.split(".")[:2]) for name in moved if not name.startswith("detector")}
     assert parts == {"classifier.encoder", "reconstructor.encoder"}
 
 
@@ -119,7 +77,7 @@ def test_frozen_statistics_stay_in_every_stage(batch: Batch) -> None:
     for stage in ("warmup", "adversarial", "detector"):
         before = weights_of(made.nets)
         made.step(stage, batch, 0.3, 0, 0)
-        assert [k for k in differ(before, made.nets.state_dict()) if "running" in k] == []
+        assert not [k for k in changed_tensors(made.nets, before) if "running" in k]
 
 
 def test_the_teacher_is_the_moving_average_of_the_classifier(batch: Batch) -> None:
@@ -138,7 +96,7 @@ def test_the_teacher_is_fixed_in_the_detector_stage_and_never_trained(batch: Bat
     made.step("adversarial", batch, 0.3, 0, 0)
     before = weights_of(made.teacher)
     made.step("detector", batch, 0.3, 1, 1)
-    assert differ(before, made.teacher.state_dict()) == []
+    assert not changed_tensors(made.teacher, before)
     assert not made.teacher.training
     assert not any(p.requires_grad for p in made.teacher.parameters())
 
@@ -146,27 +104,27 @@ def test_the_teacher_is_fixed_in_the_detector_stage_and_never_trained(batch: Bat
 def test_progress_sets_every_learning_rate(batch: Batch) -> None:
     made = learner()
     made.step("warmup", batch, 1.0, 0, 0)
-    for optimizer in made.optimizers.named().values():
+    for optimizer in made.optimizers.by_name().values():
         for group in optimizer.param_groups:
             assert group["lr"] == pytest.approx(0.02 * group["peak_lr"])
 
 
 def test_joint_epochs_are_every_nth_after_the_given_one() -> None:
-    train = config(joint_after=5, joint_every=3).train
+    train = tiny_config(joint_after=5, joint_every=3).train
     assert [e for e in range(14) if is_joint_epoch(e, train)] == [6, 9, 12]
     assert first_joint_epoch(train) == 6
-    never = config().train
+    never = tiny_config().train
     assert not any(is_joint_epoch(e, never) for e in range(100))
     assert first_joint_epoch(never) is None
 
 
 def test_a_joint_epoch_of_the_adversarial_stage_updates_the_encoders_too(batch: Batch) -> None:
-    terms = {}
+    encoders = {}
     for joint_after in (None, 0):
         made = learner(joint_after=joint_after, joint_every=1, epoch_steps=1)
         made.step("adversarial", batch, 0.3, 1, 1)
-        terms[joint_after] = weights_of(made.nets.classifier.encoder)
-    assert differ(terms[None], terms[0])
+        encoders[joint_after] = made.nets.classifier.encoder
+    assert changed_tensors(encoders[0], weights_of(encoders[None]))
 
 
 def test_the_detector_stage_delivers_the_average_of_its_steps(batch: Batch) -> None:

@@ -1,4 +1,4 @@
-""""""
+"""A run is repeatable, continues exactly, keeps to its stages and its time, and learns."""
 
 from __future__ import annotations
 
@@ -12,26 +12,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from factories import TINY_MODEL, changed_tensors, tiny_config, weights_of
 from PIL import Image
 from torch import Tensor
 
-from wpcrack.config import MethodConfig
+from wpcrack.config import MethodConfig, ModelConfig
 from wpcrack.data.read import ImageLevelSet, Item
 from wpcrack.errors import ConfigError, TrainingError
 from wpcrack.synthetic import WindowConfig, draw_training_street, draw_window
-from wpcrack.training import losses
-from wpcrack.training import trainer as train_module
+from wpcrack.training import losses, trainer
 from wpcrack.training.stages import STAGES
 from wpcrack.training.trainer import EpochReport, Trainer
 
-TINY = {
-    "encoder": "test_efficientnet",
-    "pretrained": "none",
-    "cam_channels": 8,
-    "recon_channels": 8,
-    "decoder_widths": [8, 8],
-    "detector_channels": 8,
-}
 SHORT = {"warmup": 2, "adversarial": 2, "detector": 2}
 TIMED = ("train/images_per_s", "train/data_wait")
 
@@ -63,8 +55,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> ImageLevelSet:
 
 
 def config(seed: int = 0, **train: object) -> MethodConfig:
-    settings = {"batch_size": 4, "steps": SHORT, "epoch_steps": 1, "val_items": 4, **train}
-    return MethodConfig.model_validate({"seed": seed, "model": TINY, "train": settings})
+    settings = {"steps": SHORT, "epoch_steps": 1, "val_items": 4, **train}
+    return tiny_config(seed, **settings)
 
 
 def figures(report: EpochReport) -> dict[str, Any]:
@@ -158,7 +150,7 @@ def test_the_time_limit_ends_every_stage_with_its_schedule_completed(
     data: ImageLevelSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter(range(10**9))
-    monkeypatch.setattr(train_module.time, "perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr(trainer.time, "perf_counter", lambda: float(next(clock)))
     steps = {"warmup": 500, "adversarial": 100, "detector": 200}
     made = Trainer(config(steps=steps, epoch_steps=7, max_minutes=2), data)
     spent, reports = dict.fromkeys(STAGES, 0.0), []
@@ -232,27 +224,23 @@ def test_a_broken_loss_names_its_term_and_leaves_the_weights(
     epochs = made.epochs()
     for _ in range(4):
         next(epochs)
-    before = copy.deepcopy(made.nets.state_dict())
+    before = weights_of(made.nets)
     region = losses.region
     monkeypatch.setattr(losses, "region", lambda *a: region(*a) * float("nan"))
     with pytest.raises(TrainingError, match=NAN_IN_DETECTOR):
         next(epochs)
-    assert all(torch.equal(v, before[k]) for k, v in made.nets.state_dict().items())
+    assert not changed_tensors(made.nets, before)
     assert no_thread_is_left()
 
 
 def test_windows_too_small_for_the_decoder_are_refused(data: ImageLevelSet) -> None:
-    deep = {**TINY, "decoder_widths": [8] * 6}
-    wrong = MethodConfig.model_validate({"model": deep, "train": {"batch_size": 4}})
+    def with_levels(count: int) -> MethodConfig:
+        model = ModelConfig.model_validate({**TINY_MODEL, "decoder_widths": [8] * count})
+        return config(epoch_steps=100).model_copy(update={"model": model})
+
     with pytest.raises(ConfigError, match=r"6 levels, which need images of 128 pixels, but .* 64"):
-        Trainer(wrong, data)
-    fits = MethodConfig.model_validate(
-        {
-            "model": {**TINY, "decoder_widths": [8] * 5},
-            "train": {"batch_size": 4, "steps": SHORT, "val_items": 4},
-        }
-    )
-    assert len(list(Trainer(fits, data).epochs())) == 3
+        Trainer(with_levels(6), data)
+    assert len(list(Trainer(with_levels(5), data).epochs())) == 3
 
 
 # -- and it learns -----------------------------------------------------------------------------

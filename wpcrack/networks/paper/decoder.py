@@ -28,7 +28,7 @@ class ReleasedDown(nn.Module):
         self.model = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, width, H/2, W/2)."""
+        """Map (B, C, H, W) to (B, width, H/2, W/2)."""
         y: Tensor = self.model(x)
         return y
 
@@ -47,7 +47,7 @@ class ReleasedUp(nn.Module):
         self.model = nn.Sequential(*layers)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        """(B, C, h/2, w/2) and (B, S, h, w) -> (B, width + S, h, w)."""
+        """Map (B, C, h/2, w/2) and the skip (B, S, h, w) to (B, width + S, h, w)."""
         return torch.cat([self.model(x), skip], 1)
 
 
@@ -73,7 +73,7 @@ class ReleasedDecoder(nn.Module):
         self.final = nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(current, 3, 3, padding=1))
 
     def forward(self, canvas: Tensor, size: tuple[int, int]) -> Tensor:
-        """(B, C, H/s, W/s) -> (B, 3, H, W) image in the encoder's normalized units."""
+        """Paint (B, 3, H, W), in the encoder's normalized units, from (B, C, H/s, W/s)."""
         height, width = canvas.shape[-2:]
         whole = 2**self.count
         x = F.pad(canvas, (0, -width % whole, 0, -height % whole), mode="replicate")

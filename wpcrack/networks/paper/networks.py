@@ -1,11 +1,12 @@
-"""The paper's detector: path attention over both trunks, squeeze-and-excitation, three upsamplings.
+"""The paper's reconstructor and detector; tensor names are those of the authors' checkpoint.
 
-`paam.kind` = released computes the authors' attention; directional puts the one of
-`wpcrack.networks.attention` in its place, and `paam.low_levels` adds structure of the
-reconstructor at strides 4 and 2, as the paper's text describes it. Tensor names are those of the
-authors' checkpoint (`seg_decoder`).
+The reconstructor is ResNet38d with a fused feature Z, and a decoder. The detector is path attention
+over both trunks, squeeze-and-excitation, three upsamplings. `paam.kind` = released computes the
+authors' attention; directional puts that of `wpcrack.networks.detector` in its place, and
+`paam.low_levels` adds structure of the reconstructor at strides 4 and 2, as the paper's text
+describes it.
 
-Shape letters: B images, H W pixels, h w = H/8 W/8, T channels of a trunk (1024).
+Shape letters: B images, H W pixels, h w = H/8 W/8, C channels of Z, T of a trunk (1024).
 """
 
 from __future__ import annotations
@@ -13,85 +14,64 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wpcrack.config import ModelConfig, PaamConfig
-from wpcrack.networks.attention import PathAttention
-from wpcrack.networks.classifier import Activation
+from wpcrack.networks.detector import PathAttention
 from wpcrack.networks.encoder import Features, ImageEncoder
 from wpcrack.networks.norm import GlobalBatchNorm
 from wpcrack.networks.paper.resnet38d import (
     ResNet38d,
     ResNet38dHead,
     Semantics,
+    build_backbone,
     conv,
-    load_backbone,
 )
-from wpcrack.networks.reconstructor import Encoding, make_decoder, paint
+from wpcrack.networks.reconstructor import BaseReconstructor, make_decoder
 
+SHARES = 7
+"""Z is 1/7 conv4, 2/7 conv5 and 4/7 F: 64 + 128 + 256 of 448 channels."""
 EDGE = (-1.0, 0.0, 1.0)
 """Start of the horizontal and the vertical kernel, on every channel."""
-
-
-class ReleasedDirections(nn.Module):
-    """Four plain convolutions to one channel; the "diagonal" ones are 2x2, as released."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv_0 = nn.Conv2d(channels, 1, (1, 3), padding=(0, 1), bias=False)
-        self.conv_45 = nn.Conv2d(channels, 1, 2, padding=1, bias=False)
-        self.conv_90 = nn.Conv2d(channels, 1, (3, 1), padding=(1, 0), bias=False)
-        self.conv_135 = nn.Conv2d(channels, 1, 2, padding=1, bias=False)
-        with torch.no_grad():
-            self.conv_0.weight.copy_(torch.tensor(EDGE).view(1, 1, 1, 3))
-            self.conv_90.weight.copy_(torch.tensor(EDGE).view(1, 1, 3, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, h, w) -> (B, 1, h, w): sum of absolute responses; 2x2 ones are cut to size."""
-        h, w = x.shape[-2:]
-        responses = (self.conv_0(x), self.conv_45(x), self.conv_90(x), self.conv_135(x))
-        return torch.stack([r[..., :h, :w].abs() for r in responses]).sum(0)
-
-
-class ReleasedFusion(nn.Module):
-    """X * sigmoid(sum of |responses|), then 1x1 convolution 2T -> T, BatchNorm, ReLU."""
-
-    def __init__(self, channels: int, config: PaamConfig) -> None:
-        super().__init__()
-        if config.kind == "released":
-            self.direction_conv = ReleasedDirections(2 * channels)
-        else:
-            self.attention = PathAttention(2 * channels, config.model_copy(update=SPATIAL_ONLY))
-        self.released = config.kind == "released"
-        self.reduce_conv = nn.Conv2d(2 * channels, channels, 1)
-        self.bn = GlobalBatchNorm(channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, 2 T, h, w) -> (B, T, h, w)."""
-        x = x * torch.sigmoid(self.direction_conv(x)) if self.released else self.attention(x)
-        y: Tensor = torch.relu(self.bn(self.reduce_conv(x)))
-        return y
-
-
 SPATIAL_ONLY = {"channel": False}
 """Channel attention follows the fusion, in `SqueezeExcite`."""
 
 
-class SqueezeExcite(nn.Module):
-    """Channel attention: x * sigmoid(W2 ReLU(W1 mean(x)))."""
+class ReleasedReconstructor(BaseReconstructor):
+    """Z = concat[dr1(conv4), dr2(conv5), fc_recon(F)]."""
 
-    def __init__(self, channels: int, reduction: int) -> None:
+    encoder: ResNet38d
+    head: ResNet38dHead
+
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        squeezed = max(1, channels // reduction)
-        self.fc = nn.Sequential(
-            nn.Linear(channels, squeezed), nn.ReLU(), nn.Linear(squeezed, channels), nn.Sigmoid()
-        )
+        self.encoder, self.head = build_backbone(config)
+        first = config.recon_channels // SHARES
+        second = 2 * config.recon_channels // SHARES
+        rest = config.recon_channels - first - second
+        self.dr1 = conv(self.encoder.channels[8], first, 1)
+        self.dr2 = conv(self.head.conv5_channels, second, 1)
+        self.fc_recon = conv(self.head.final_channels, rest, 1)
+        self.decoder = make_decoder(config)
+        self.decoder_stride = config.decoder_stride
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, h, w) -> (B, T, h, w)."""
-        gate: Tensor = self.fc(x.mean((2, 3)))
-        return x * gate[:, :, None, None]
+    def see(self, features: Features) -> tuple[Tensor, Tensor]:
+        """Compute CAM logits (B, 2, h, w) and Z (B, C, h, w) from the encoder's features."""
+        semantics = self.head.semantics(features)
+        return self.head.score(semantics), self.fuse(features, semantics)
+
+    def fuse(self, features: Features, semantics: Semantics) -> Tensor:
+        """Fuse features to Z at stride 8: (B, C, h, w)."""
+        parts = [
+            self.dr1(features.stride8),
+            self.dr2(semantics.conv5),
+            self.fc_recon(semantics.final),
+        ]
+        return torch.cat(parts, 1)
+
+    def reducers(self) -> list[nn.Module]:
+        """List the convolutions that make Z."""
+        return [self.dr1, self.dr2, self.fc_recon]
 
 
 class ReleasedDetector(nn.Module):
@@ -121,7 +101,7 @@ class ReleasedDetector(nn.Module):
         )
 
     def forward(self, classifier: Features, reconstructor: Features, size: Sequence[int]) -> Tensor:
-        """(B, 1, H, W) crack logits of the features of both encoders; size = (H, W)."""
+        """Compute (B, 1, H, W) crack logits of both encoders' features; size = (H, W)."""
         x = self.path_fusion(torch.cat([reconstructor.deep, classifier.deep], 1))
         x = self.se_block(x)
         x = torch.relu(self.bn1(self.conv1(x)))
@@ -135,66 +115,64 @@ class ReleasedDetector(nn.Module):
         return logits[..., : size[0], : size[1]]  # sides that are no multiple of 8 were rounded up
 
     def _with_structure(self, x: Tensor, reconstructor: Features, stride: int) -> Tensor:
-        """Adds the reconstructor's map of this stride, if `paam.low_levels` names it."""
+        """Add the reconstructor's map of this stride, if `paam.low_levels` names it."""
         if str(stride) not in self.lateral:
             return x
         structure: Tensor = self.lateral[str(stride)](reconstructor.at(stride))
         return x + structure
 
 
-# ==== wpcrack.networks.paper.networks: The paper's reconstructor: ResNet38d with the fused feature Z, and a decoder. Shape letters: B images, H W pixels, h w = H/8 W/8, C channels of Z.
+class ReleasedDirections(nn.Module):
+    """Four plain convolutions to one channel; the "diagonal" ones are 2x2, as released."""
 
-
-SHARES = 7
-"""Z is 1/7 conv4, 2/7 conv5 and 4/7 F: 64 + 128 + 256 of 448 channels."""
-
-
-class ReleasedReconstructor(nn.Module):
-    """Same interface as `Reconstructor`; Z = concat[dr1(conv4), dr2(conv5), fc_recon(F)]."""
-
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.encoder, self.head = ResNet38d(config), ResNet38dHead(config)
-        load_backbone(self.encoder, self.head, config)
-        first = config.recon_channels // SHARES
-        second = 2 * config.recon_channels // SHARES
-        rest = config.recon_channels - first - second
-        self.dr1 = conv(self.encoder.channels[8], first, 1)
-        self.dr2 = conv(self.head.conv5_channels, second, 1)
-        self.fc_recon = conv(self.head.final_channels, rest, 1)
-        self.decoder = make_decoder(config)
-        self.decoder_stride = config.decoder_stride
+        self.conv_0 = nn.Conv2d(channels, 1, (1, 3), padding=(0, 1), bias=False)
+        self.conv_45 = nn.Conv2d(channels, 1, 2, padding=1, bias=False)
+        self.conv_90 = nn.Conv2d(channels, 1, (3, 1), padding=(1, 0), bias=False)
+        self.conv_135 = nn.Conv2d(channels, 1, 2, padding=1, bias=False)
+        with torch.no_grad():
+            self.conv_0.weight.copy_(torch.tensor(EDGE).view(1, 1, 1, 3))
+            self.conv_90.weight.copy_(torch.tensor(EDGE).view(1, 1, 3, 1))
 
-    def encode(self, image: Tensor, painted: Tensor | None = None) -> Encoding:
-        """CAM, class logits and Z of (B, 3, H, W) images in [0, 1].
+    def forward(self, x: Tensor) -> Tensor:
+        """Sum absolute responses: (B, C, h, w) -> (B, 1, h, w); 2x2 ones are cut to size."""
+        h, w = x.shape[-2:]
+        responses = (self.conv_0(x), self.conv_45(x), self.conv_90(x), self.conv_135(x))
+        return torch.stack([r[..., :h, :w].abs() for r in responses]).sum(0)
 
-        Args:
-            image: the images.
-            painted: (C,) positions of those that Z is needed of; None: all. At the paper's size Z
-                is the largest tensor of a step.
-        """
-        features = self.encoder(image)
-        semantics = self.head.semantics(features)
-        cam, logits = self.head.score(semantics)
-        size = [side // self.decoder_stride for side in image.shape[-2:]]
-        z = self.fuse(features, semantics)
-        z = z if painted is None else z[painted]
-        feature = F.interpolate(z, size=size, mode="bilinear", align_corners=False)
-        return Encoding(Activation(cam, logits, features), feature)
 
-    def fuse(self, features: Features, semantics: Semantics) -> Tensor:
-        """Z at stride 8: (B, C, h, w)."""
-        parts = [
-            self.dr1(features.stride8),
-            self.dr2(semantics.conv5),
-            self.fc_recon(semantics.final),
-        ]
-        return torch.cat(parts, 1)
+class ReleasedFusion(nn.Module):
+    """X * sigmoid(sum of |responses|), then 1x1 convolution 2T -> T, BatchNorm, ReLU."""
 
-    def decode(self, feature: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Paints (B, 3, H, W) from Z where `keep` (B, 1, H, W) in [0, 1] lets it through."""
-        return paint(self.decoder, feature, keep, self.decoder_stride)
+    def __init__(self, channels: int, config: PaamConfig) -> None:
+        super().__init__()
+        if config.kind == "released":
+            self.direction_conv = ReleasedDirections(2 * channels)
+        else:
+            self.attention = PathAttention(2 * channels, config.model_copy(update=SPATIAL_ONLY))
+        self.released = config.kind == "released"
+        self.reduce_conv = nn.Conv2d(2 * channels, channels, 1)
+        self.bn = GlobalBatchNorm(channels)
 
-    def reducers(self) -> list[nn.Module]:
-        """The convolutions that make Z."""
-        return [self.dr1, self.dr2, self.fc_recon]
+    def forward(self, x: Tensor) -> Tensor:
+        """Fuse (B, 2 T, h, w) to (B, T, h, w)."""
+        x = x * torch.sigmoid(self.direction_conv(x)) if self.released else self.attention(x)
+        y: Tensor = torch.relu(self.bn(self.reduce_conv(x)))
+        return y
+
+
+class SqueezeExcite(nn.Module):
+    """Channel attention: x * sigmoid(W2 ReLU(W1 mean(x)))."""
+
+    def __init__(self, channels: int, reduction: int) -> None:
+        super().__init__()
+        squeezed = max(1, channels // reduction)
+        self.fc = nn.Sequential(
+            nn.Linear(channels, squeezed), nn.ReLU(), nn.Linear(squeezed, channels), nn.Sigmoid()
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale the channels of (B, T, h, w)."""
+        gate: Tensor = self.fc(x.mean((2, 3)))
+        return x * gate[:, :, None, None]

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from wpcrack.config import ModelConfig
 from wpcrack.errors import CheckpointError, ConfigError
 from wpcrack.networks.encoder import Features, ImageEncoder
-from wpcrack.networks.norm import FrozenBatchNorm, top_mean
-from wpcrack.tensor_files import read_tensors
+from wpcrack.networks.norm import FrozenBatchNorm
+from wpcrack.tensor_files import compare, read_tensors
 
 RESNET38D = "resnet38d"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -58,14 +58,14 @@ class Residual(nn.Module):
             self.stride = shape.stride
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C, H, W) -> output (B, O, H/s, W/s) and tap (B, C, H, W)."""
+        """Map (B, C, H, W) to the output (B, O, H/s, W/s) and the tap (B, C, H, W)."""
         tap = self.bn_branch2a(x).relu_()
-        short = self.conv_branch1(self._strided(tap)) if self.projects else x
+        short = self.conv_branch1(self._thin(tap)) if self.projects else x
         inner = self.bn_branch2b1(self.conv_branch2a(tap)).relu_()
         return short + self.conv_branch2b1(inner), tap
 
-    def _strided(self, tap: Tensor) -> Tensor:
-        """Every s-th cell: what a 1x1 convolution of stride s reads.
+    def _thin(self, tap: Tensor) -> Tensor:
+        """Keep every s-th cell: what a 1x1 convolution of stride s reads.
 
         Its backward pass in channels_last writes beyond its memory on CPUs if there are fewer than
         16 channels (torch 2.15), so the convolution itself has no stride.
@@ -88,7 +88,7 @@ class Bottleneck(nn.Module):
         self.dropout = nn.Dropout2d(DROPOUT)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C, h, w) -> output (B, O, h, w) and tap (B, C, h, w)."""
+        """Map (B, C, h, w) to the output (B, O, h, w) and the tap (B, C, h, w)."""
         tap = self.bn_branch2a(x).relu_()
         y = self.dropout(self.bn_branch2b1(self.conv_branch2a(tap)).relu_())
         y = self.dropout(self.bn_branch2b2(self.conv_branch2b1(y)).relu_())
@@ -110,7 +110,7 @@ class ResNet38d(ImageEncoder):
         self.b5 = Residual(c512, Shape(c512, c1024, 1, (1, 2)))
 
     def forward(self, image: Tensor) -> Features:
-        """Features of (B, 3, H, W) images in [0, 1]; H and W multiples of 8."""
+        """Compute features of (B, 3, H, W) images in [0, 1]; H and W multiples of 8."""
         x = self.conv1a(self.normalize(image))
         for block in (self.b2, self.b2_1, self.b2_2):
             x, _ = block(x)
@@ -135,7 +135,7 @@ class Semantics:
 
 
 class ResNet38dHead(nn.Module):
-    """b5_1 to bn7, then two 1x1 convolutions to CAM logits, pooled to class logits."""
+    """b5_1 to bn7, then two 1x1 convolutions to CAM logits."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -151,45 +151,52 @@ class ResNet38dHead(nn.Module):
         self.fc9 = conv(config.cam_channels, 2, 1)
 
     def semantics(self, features: Features) -> Semantics:
-        """The maps above the trunk."""
+        """Compute the maps above the trunk."""
         x, _ = self.b5_1(features.deep)
         x, _ = self.b5_2(x)
         x, conv5 = self.b6(x)
         x, _ = self.b7(x)
         return Semantics(conv5, self.bn7(x).relu_())
 
-    def score(self, semantics: Semantics) -> tuple[Tensor, Tensor]:
-        """CAM logits (B, 2, h, w) and class logits (B, 2)."""
-        cam = self.fc9(torch.relu(self.fc8(semantics.final)))
-        return cam, top_mean(cam, self.pool_fraction)
+    def score(self, semantics: Semantics) -> Tensor:
+        """Compute CAM logits (B, 2, h, w) from the maps above the trunk."""
+        cam: Tensor = self.fc9(torch.relu(self.fc8(semantics.final)))
+        return cam
 
-    def forward(self, features: Features) -> tuple[Tensor, Tensor]:
-        """CAM logits (B, 2, h, w) and class logits (B, 2)."""
+    def forward(self, features: Features) -> Tensor:
+        """Compute CAM logits (B, 2, h, w)."""
         return self.score(self.semantics(features))
 
     def pretrained_layers(self) -> list[nn.Module]:
-        """Layers that ImageNet weights exist for."""
+        """List the layers that ImageNet weights exist for."""
         return [self.b5_1, self.b5_2, self.b6, self.b7]
 
     def new_layers(self) -> list[nn.Module]:
-        """Layers that start at random."""
+        """List the layers that start at random."""
         return [self.fc8, self.fc9]
 
 
 def conv(channels: int, out: int, side: int, *, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
-    """Convolution without bias, padded by its dilation."""
+    """Make a convolution without bias, padded by its dilation."""
     padding = dilation * (side // 2)
     return nn.Conv2d(channels, out, side, stride, padding, dilation, bias=False)
 
 
 def stage(channels: int, first: Shape, count: int) -> list[Residual]:
-    """`count` blocks; the first changes width and stride."""
+    """Make `count` blocks; the first changes width and stride."""
     rest = Shape(first.inner, first.out)
     return [Residual(channels, first), *(Residual(first.out, rest) for _ in range(count - 1))]
 
 
+def build_backbone(config: ModelConfig) -> tuple[ResNet38d, ResNet38dHead]:
+    """Build the backbone and its head, pretrained as `model.pretrained` says."""
+    encoder, head = ResNet38d(config), ResNet38dHead(config)
+    load_backbone(encoder, head, config)
+    return encoder, head
+
+
 def load_backbone(encoder: ResNet38d, head: ResNet38dHead, config: ModelConfig) -> None:
-    """Fills conv1a to bn7 from `weights_file`, a state dict of this backbone's tensor names.
+    """Fill conv1a to bn7 from `weights_file`, a state dict of this backbone's tensor names.
 
     Other tensors of the file, such as an ImageNet classification layer, are not used.
 
@@ -212,26 +219,23 @@ def load_backbone(encoder: ResNet38d, head: ResNet38dHead, config: ModelConfig) 
             for name, tensor in module.state_dict().items()
             if name not in ("mean", "std") and (not prefix or name.split(".")[0] in prefix)
         }
-        module.load_state_dict(chosen(found, wanted, str(config.weights_file)), strict=False)
+        module.load_state_dict(choose(found, wanted, str(config.weights_file)), strict=False)
 
 
-def chosen(
+def choose(
     found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], source: str
 ) -> dict[str, Tensor]:
-    """The tensors of `found` under the names of `wanted`; counters of batches may be absent.
+    """Choose the tensors of `found` that `wanted` names; counters of batches may be absent.
 
     Raises:
         CheckpointError: One is missing or of another shape.
     """
-    optional = "num_batches_tracked"
-    for name, tensor in wanted.items():
-        if name not in found and not name.endswith(optional):
-            raise CheckpointError(
-                f"{source} holds no tensor {name}; give a state dict of {RESNET38D}"
-            )
-        if name in found and found[name].shape != tensor.shape:
-            raise CheckpointError(
-                f"{source}: {name} is {tuple(found[name].shape)}, needed is "
-                f"{tuple(tensor.shape)}; give a state dict of {RESNET38D}"
-            )
+    odd = compare(found, wanted)
+    missing = [name for name in odd.missing if not name.endswith("num_batches_tracked")]
+    if missing:
+        raise CheckpointError(
+            f"{source} holds no tensor {missing[0]}; give a state dict of {RESNET38D}"
+        )
+    if odd.misshapen:
+        raise CheckpointError(f"{source}: {odd.misshapen[0]}; give a state dict of {RESNET38D}")
     return {name: found[name] for name in wanted if name in found}

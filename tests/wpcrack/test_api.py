@@ -1,0 +1,99 @@
+"""The package's face: it costs nothing until it is used, and its examples run."""
+
+from __future__ import annotations
+
+import doctest
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from factories import tiny_model
+from numpy.typing import NDArray
+
+import wpcrack
+from wpcrack import api
+from wpcrack.errors import CheckpointError, DataError
+from wpcrack.inference.lattice import Lattice
+from wpcrack.synthetic import WindowConfig, draw_training_street, draw_window
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = ("torch", "ray", "rasterio", "timm", "cv2", "openvino")
+
+
+@pytest.fixture(scope="module")
+def image() -> NDArray[np.uint8]:
+    """Drawn pavement with a crack."""
+    rng, config = np.random.default_rng(0), WindowConfig(size=96)
+    return draw_window(rng, config, True, draw_training_street(rng, config)).image
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run folder with an untrained model, named as in the examples."""
+    monkeypatch.chdir(tmp_path)
+    tiny_model(tmp_path / "runs" / "first" / "model", gsd_mm=2.5)
+    return tmp_path / "runs" / "first"
+
+
+def loaded_by(statement: str) -> list[str]:
+    """Which heavy modules a statement loads in a fresh interpreter."""
+    code = f"import sys; {statement}; print(*(m for m in {HEAVY} if m in sys.modules))"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    return done.stdout.split()
+
+
+def test_importing_the_package_or_describing_a_model_loads_nothing_heavy() -> None:
+    assert loaded_by("import wpcrack; wpcrack.__version__") == []
+    assert loaded_by("from wpcrack.model import find_model, read_info, run_name") == []
+
+
+def test_processes_of_the_dense_crf_do_not_load_torch() -> None:
+    assert loaded_by("import wpcrack.labels.dense_crf") == []
+
+
+def test_only_what_is_listed_is_offered() -> None:
+    assert set(wpcrack.__all__) <= set(dir(wpcrack))
+    with pytest.raises(AttributeError, match="has no attribute 'nonesuch'"):
+        _ = wpcrack.nonesuch
+
+
+@pytest.mark.usefixtures("run")
+@pytest.mark.parametrize("name", wpcrack.__all__)
+def test_the_example_of_each_name_runs_as_written(name: str, image: NDArray[np.uint8]) -> None:
+    documented = getattr(api, name, wpcrack.__getattr__)
+    (example,) = doctest.DocTestFinder().find(documented, name, globs={"image": image})
+    assert example.examples
+    assert doctest.DocTestRunner(verbose=False).run(example).failed == 0
+
+
+def test_an_image_of_any_size_gives_a_probability_of_each_pixel(
+    run: Path, image: NDArray[np.uint8]
+) -> None:
+    model = wpcrack.load_model(str(run), engine="torch", threads=1)
+    for part in (image, image[:33, :50], np.tile(image, (1, 11, 1))):
+        found = wpcrack.predict(model, part, lattice=Lattice(window=96, overlap=32, blend=16))
+        assert found.shape == part.shape[:2]
+        assert found.dtype == np.float32
+        assert 0 <= found.min() < found.max() <= 1
+    whole = model.predictor(image[None])[0]
+    np.testing.assert_allclose(wpcrack.predict(model, image), whole, atol=0.51 / 255)
+
+
+@pytest.mark.parametrize(
+    "wrong", [np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3)), np.zeros((0, 8, 3), np.uint8)]
+)
+def test_an_array_that_is_no_image_is_refused(run: Path, wrong: NDArray[np.generic]) -> None:
+    model = wpcrack.load_model(run, engine="torch")
+    with pytest.raises(DataError, match=r"give \(H, W, 3\) uint8, RGB"):
+        wpcrack.predict(model, wrong)
+
+
+def test_a_run_without_a_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"holds no model/model\.safetensors"):
+        wpcrack.load_model(tmp_path)
