@@ -1,181 +1,196 @@
-"""Every rule and limit of a map, once: classes, types, segments, roads, reading, assembly."""
+"""Every rule and limit of a map, once: classes, types, segments, roads, reading, assembly.
+
+Each option stands here with its default, bounds, unit and meaning; the settings of a job take them
+over as sections. A value out of bounds is pydantic's ValidationError.
+"""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from geo.errors import InputError
 
-
-@dataclass(frozen=True)
-class SeverityOptions:
-    """Limits of the classes.
-
-    Attributes:
-        d6433_mm: ASTM D6433, longitudinal and transverse cracks, unfilled: low below the first
-            limit, medium up to the second, high beyond.
-        ltpp_mm: LTPP distress manual: low up to the first, moderate up to the second, high beyond.
-        max_gsd_mm: coarser pixels cannot tell a width of 10 mm, so there is no class.
-        reliable_px: mean width from which it is called reliable.
-    """
-
-    d6433_mm: tuple[float, float] = (10.0, 75.0)
-    ltpp_mm: tuple[float, float] = (6.0, 19.0)
-    max_gsd_mm: float = 5.0
-    reliable_px: float = 3.0
-
-
-@dataclass(frozen=True)
-class TypeOptions:
-    """Rules of the types.
-
-    Attributes:
-        angle_deg: within this angle of the road a crack is longitudinal, within it of the
-            perpendicular transverse (AASHTO R 85: 20).
-        min_length_m: shorter cracks have no direction and are unknown (AASHTO R 85: 0.3).
-        network_loops: loops from which a crack can be a network (alligator).
-        network_loops_per_m: loops per meter of centerline that it takes besides: blocks of
-            0.3 m have about 1.7, of 1 m about 0.5.
-    """
-
-    angle_deg: float = 20.0
-    min_length_m: float = 0.3
-    network_loops: int = 2
-    network_loops_per_m: float = 0.4
-
-
-@dataclass(frozen=True)
-class SegmentOptions:
-    """How segments are judged.
-
-    Attributes:
-        min_coverage_pct: segments seen less are not ranked.
-        medium_pct: share of hit cells from which the priority is medium (HPMS, 23 CFR 490: 5).
-        high_pct: share above which it is high (HPMS: 20).
-    """
-
-    min_coverage_pct: float = 50.0
-    medium_pct: float = 5.0
-    high_pct: float = 20.0
-
-
-@dataclass(frozen=True)
-class Rules:
-    """Limits of the severity classes, rules of the types, limits of the priorities."""
-
-    severity: SeverityOptions = field(default_factory=SeverityOptions)
-    types: TypeOptions = field(default_factory=TypeOptions)
-    segments: SegmentOptions = field(default_factory=SegmentOptions)
-
-    def text(self) -> str:
-        """As JSON, for the layer run.
-
-        >>> Rules.of_text(Rules().text()) == Rules()
-        True
-        """
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def of_text(cls, text: str) -> Rules:
-        """The inverse of `text`."""
-        values = json.loads(text)
-        limits: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in values["severity"].items()
-        }
-        return cls(
-            SeverityOptions(**limits),
-            TypeOptions(**values["types"]),
-            SegmentOptions(**values["segments"]),
-        )
-
-
-@dataclass(frozen=True)
-class RoadOptions:
-    """Where the roads are and how they are cut.
-
-    Attributes:
-        path: lines in any format that GDAL reads (GeoPackage, GeoJSON, Shapefile ...).
-        id: column of the road's id; None numbers the roads.
-        name: column of the street's name, if there is one.
-        width: column of the width in meters.
-        lanes: column of the number of lanes, used where there is no width.
-        lane_m: width of a lane (a usual urban lane).
-        default_lanes: where neither width nor lanes are known.
-        section_m: length of a segment; None keeps the lines whole.
-    """
-
-    path: Path
-    id: str | None = None
-    name: str | None = None
-    width: str | None = None
-    lanes: str | None = None
-    lane_m: float = 3.5
-    default_lanes: int = 2
-    section_m: float | None = 100.0
-
-
-@dataclass(frozen=True)
-class ReadOptions:
-    """How patient reading is.
-
-    Attributes:
-        retries: further tries after a failed one.
-        timeout_s: of one request to a server.
-    """
-
-    retries: int = 2
-    timeout_s: float = 120.0
-
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Percent = Annotated[float, Field(ge=0, le=100)]
+Count = Annotated[int, Field(ge=1)]
 
 Format = Literal["gpkg", "parquet"]
 
 
-@dataclass(frozen=True)
-class AssembleOptions:
-    """How parts become cracks.
+class Options(BaseModel):
+    """Base of all options: immutable, unknown names refused, field docstrings kept."""
 
-    Attributes:
-        min_area_m2: smaller cracks are dropped, after joining.
-        min_length_m: shorter cracks are dropped, after joining.
-        simplify_px: tolerance of the topology-preserving simplification in pixels; 0 keeps the
-            pixel outline. The area is measured before.
-        severity: limits of the severity classes.
-        roads: lines by which cracks are typed and gathered; None: no road_segment layer.
-        types: rules of the types.
-        segments: how road segments are judged.
-        survey_date: ISO date, for the attribute.
-        model: name of the model, for the attribute.
-        run_id: fingerprint of the run, for the attribute.
-        formats: "gpkg", and "parquet" for GeoParquet files of the spatial layers beside it.
-    """
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    min_area_m2: float = 0.0
-    min_length_m: float = 0.0
-    simplify_px: float = 1.0
-    severity: SeverityOptions = field(default_factory=SeverityOptions)
-    roads: RoadOptions | None = None
-    types: TypeOptions = field(default_factory=TypeOptions)
-    segments: SegmentOptions = field(default_factory=SegmentOptions)
-    survey_date: str | None = None
-    model: str = ""
-    run_id: str = ""
+
+class SeverityOptions(Options):
+    """Severity classes by mean width, and the pixels that it takes to tell them."""
+
+    d6433_mm: tuple[Positive, Positive] = (10.0, 75.0)
+    """ASTM D6433, longitudinal and transverse cracks, unfilled: low below the first limit in mm,
+    medium up to the second, high beyond."""
+    ltpp_mm: tuple[Positive, Positive] = (6.0, 19.0)
+    """LTPP distress manual: low up to the first limit in mm, moderate up to the second, high
+    beyond."""
+    max_gsd_mm: Positive = 5.0
+    """Imagery of coarser pixels has no class (not_measurable): it cannot tell the 10 mm of ASTM
+    D6433."""
+    reliable_px: Positive = 3.0
+    """A mean width is called reliable from so many pixels of its imagery on, unless those are
+    coarser than max_gsd_mm."""
+
+    @model_validator(mode="after")
+    def _rises(self) -> SeverityOptions:
+        for name, (low, high) in (("d6433_mm", self.d6433_mm), ("ltpp_mm", self.ltpp_mm)):
+            if low >= high:
+                raise ValueError(f"{name} is [{low:g}, {high:g}]; the second must be larger")
+        return self
+
+
+class TypeOptions(Options):
+    """Types of cracks, by their direction against the nearest road and by their loops."""
+
+    angle_deg: Annotated[float, Field(gt=0, le=45)] = 20.0
+    """Within this angle of the road a crack is longitudinal, within it of the perpendicular
+    transverse, else diagonal (AASHTO R 85: 20 degrees)."""
+    min_length_m: NonNegative = 0.3
+    """Shorter cracks have no direction: their type is unknown (AASHTO R 85: 0.3 m)."""
+    network_loops: Count = 2
+    """A crack with so many closed loops can be a network (alligator)."""
+    network_loops_per_m: NonNegative = 0.4
+    """It is one if it has so many loops per meter of centerline besides: blocks of 0.3 m have
+    about 1.7, of 1 m about 0.5. Of our own."""
+
+
+class SegmentOptions(Options):
+    """How road segments are judged."""
+
+    min_coverage_pct: Percent = 50.0
+    """Segments of which less was seen get no rank and no priority."""
+    medium_pct: Percent = 5.0
+    """Share of cells with a crack from which the priority is medium (the limit between good and
+    fair in 23 CFR 490, HPMS: 5 %)."""
+    high_pct: Percent = 20.0
+    """Share of cells with a crack above which the priority is high (fair and poor in 23 CFR 490:
+    20 %)."""
+
+    @model_validator(mode="after")
+    def _rises(self) -> SegmentOptions:
+        if self.medium_pct > self.high_pct:
+            raise ValueError(
+                f"medium_pct is {self.medium_pct:g} and high_pct {self.high_pct:g}; "
+                "the second must not be smaller"
+            )
+        return self
+
+
+class Rules(Options):
+    """Limits of the severity classes, rules of the types, limits of the priorities."""
+
+    severity: SeverityOptions = SeverityOptions()
+    types: TypeOptions = TypeOptions()
+    segments: SegmentOptions = SegmentOptions()
+
+    def text(self) -> str:
+        """Return the rules as JSON, for the layer run.
+
+        >>> Rules.of_text(Rules().text()) == Rules()
+        True
+        """
+        return json.dumps(self.model_dump())
+
+    @classmethod
+    def of_text(cls, text: str) -> Rules:
+        """Return the inverse of `text`."""
+        return cls.model_validate_json(text)
+
+
+class RoadOptions(Options):
+    """Road lines: only imagery near them is looked at, cracks are counted along them."""
+
+    path: Path | None = None
+    """Vector file of road centerlines."""
+    buffer_m: Positive = 15.0
+    """Imagery counts up to this distance from a line: half of a wide urban road."""
+    id: str | None = None
+    """Column of the road's id; null numbers the roads."""
+    name: str | None = None
+    """Column of the street's name."""
+    width: str | None = None
+    """Column of the width in meters."""
+    lanes: str | None = None
+    """Column of the number of lanes, used where there is no width."""
+    lane_m: Positive = 3.5
+    """Width of a lane in meters (a usual urban lane)."""
+    default_lanes: Count = 2
+    """Where neither width nor lanes are known."""
+    section_m: Positive | None = 100.0
+    """Length of a segment in meters; null keeps the lines whole."""
+
+
+class ReadOptions(Options):
+    """How patiently files are read."""
+
+    retries: Annotated[int, Field(ge=0)] = 2
+    """Further tries to read a tile that failed."""
+    timeout_s: Positive = 120.0
+    """A server that does not answer for so long has failed."""
+
+
+class MapRules(Options):
+    """From finished blocks to the layers of a map; none of it changes what the blocks hold."""
+
+    min_area_m2: NonNegative = 0.0002
+    """Smaller cracks are dropped, after joining across blocks. Default: 8 pixels of 5 mm."""
+    min_length_m: NonNegative = 0.0
+    """Shorter cracks are dropped, after joining across blocks."""
+    simplify_px: NonNegative = 1.0
+    """Tolerance of outline simplification in pixels; areas are measured before. 0: exact."""
     formats: tuple[Format, ...] = ("gpkg",)
+    """parquet: also a GeoParquet file of each layer beside the GeoPackage."""
+    severity: SeverityOptions = SeverityOptions()
+    """Severity classes."""
+    type: TypeOptions = TypeOptions()
+    """Types, where roads are given."""
+    segments: SegmentOptions = SegmentOptions()
+    """Priorities of road segments, where roads are given."""
+
+    @field_validator("formats", mode="before")
+    @classmethod
+    def _has_geopackage(cls, formats: object) -> object:
+        if isinstance(formats, list | tuple) and not (
+            "gpkg" in formats and all(name in get_args(Format) for name in formats)
+        ):
+            named = ",".join(map(str, formats))
+            raise InputError(f"formats=[{named}]; give [gpkg] or [gpkg,parquet]")
+        return formats
+
+
+class AssembleOptions(MapRules):
+    """How parts become cracks: the rules of the map, the roads, and what the attributes say."""
+
+    min_area_m2: NonNegative = 0.0
+    """Smaller cracks are dropped, after joining; a caller that asks for nothing gets all."""
+    roads: RoadOptions | None = None
+    """Lines by which cracks are typed and gathered; without them no layer road_segment."""
+    survey_date: str | None = None
+    """ISO date, for the attribute."""
+    model: str = ""
+    """Name of the model, for the attribute."""
+    run_id: str = ""
+    """Fingerprint of the run, for the attribute."""
+
+    @classmethod
+    def of(cls, rules: MapRules, **others: Any) -> AssembleOptions:
+        """Return the options that have the rules of a job, and other values besides."""
+        return cls(**{name: getattr(rules, name) for name in MapRules.model_fields}, **others)
 
     @property
     def rules(self) -> Rules:
         """By which cracks and segments are judged."""
-        return Rules(self.severity, self.types, self.segments)
-
-    def __post_init__(self) -> None:
-        """Refuse formats that do not exist, and a map without its GeoPackage.
-
-        Raises:
-            InputError: such formats are asked for.
-        """
-        if "gpkg" not in self.formats or not set(self.formats) <= set(get_args(Format)):
-            named = ",".join(self.formats)
-            raise InputError(f"formats=[{named}]; give [gpkg] or [gpkg,parquet]")
+        return Rules(severity=self.severity, types=self.type, segments=self.segments)

@@ -109,6 +109,32 @@ def find_model(path: Path) -> Path:
     )
 
 
+def run_name(folder: Path) -> str:
+    """Return the name of the run that a found model folder belongs to, or the folder's own.
+
+    >>> run_name(Path("runs/a/model")), run_name(Path("runs/a/.model.old")), run_name(Path("lite"))
+    ('a', 'a', 'lite')
+    """
+    folder = folder.absolute()
+    inside = folder.parent / MODEL_FOLDER
+    return folder.parent.name if folder in (inside, set_aside(inside)) else folder.name
+
+
+def read_info(folder: Path) -> ModelInfo:
+    """Read the description of a model folder, without its weights.
+
+    Raises:
+        CheckpointError: It cannot be read, or a key is unknown or out of range.
+    """
+    try:
+        text = (folder / CONFIG).read_text(encoding="utf-8")
+        return ModelInfo.model_validate(yaml.safe_load(text))
+    except (OSError, ValidationError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise CheckpointError(
+            f"model {folder} cannot be read ({first_line(error)}); train or copy it again"
+        ) from error
+
+
 def load_model(path: Path) -> Model:
     """Reads a model from a run folder or model folder.
 

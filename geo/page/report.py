@@ -108,7 +108,7 @@ def write_report(package: Path, markdown: Path, as_json: Path) -> MapReport:
     """
     report = summarize(package)
     _write(markdown, render(report))
-    _write(as_json, json.dumps(asdict(report), indent=2, ensure_ascii=False) + "\n")
+    _write(as_json, json.dumps(asdict(report), indent=2, ensure_ascii=False, default=vars) + "\n")
     return report
 
 

@@ -56,7 +56,7 @@ def package(folder, n_blocks):
         {"ref": [7, 8]}, geometry=[shapely.LineString(line) for line in lines], crs=25832
     )
     roads.to_file(folder / "roads.gpkg")
-    chosen = RoadOptions(folder / "roads.gpkg", id="ref", lane_m=0.12, section_m=0.3)
+    chosen = RoadOptions(path=folder / "roads.gpkg", id="ref", lane_m=0.12, section_m=0.3)
     options = AssembleOptions(roads=chosen)
     return assemble(folder.glob("*.parquet"), folder / "out.gpkg", GRID, options)
 

@@ -47,7 +47,7 @@ def street(tmp_path):
     main = shapely.LineString([at(0, 5), at(30, 5)])
     columns = {"ref": ["A1"], "street": ["Hauptstraße, Ost"], "wide": [6.0]}
     return RoadOptions(
-        roads_file(tmp_path / "roads.gpkg", [main], **columns),
+        path=roads_file(tmp_path / "roads.gpkg", [main], **columns),
         id="ref",
         name="street",
         width="wide",
@@ -160,7 +160,7 @@ def test_segments_and_the_rest_add_up_to_the_total(tmp_path_factory, seed):
     ends = rng.random((3, 3, 2)) * [30, 10]
     roads = [shapely.LineString([at(*point) for point in line]) for line in ends]
     path = roads_file(tmp_path / "roads.gpkg", roads, wide=rng.uniform(1, 6, 3))
-    report = package(tmp_path, mask, RoadOptions(path, width="wide", section_m=7.0))
+    report = package(tmp_path, mask, RoadOptions(path=path, width="wide", section_m=7.0))
     segments = read(report.path, "road_segment")
     assert segments.crack_length_m.sum() + report.off_road_m == pytest.approx(report.length_m)
     kinds = ["longitudinal_m", "transverse_m", "diagonal_m", "network_m", "unknown_m"]
@@ -239,7 +239,7 @@ def test_roads_in_degrees_are_brought_into_the_grid(tmp_path):
     line = geopandas.GeoSeries([shapely.LineString([at(0, 5), at(30, 5)])], crs=25832).to_crs(4326)
     path = tmp_path / "roads.geojson"
     geopandas.GeoDataFrame({"lanes": ["2"]}, geometry=line).to_file(path, driver="GeoJSON")
-    (segment,) = read_roads(RoadOptions(path, lanes="lanes"), GRID)
+    (segment,) = read_roads(RoadOptions(path=path, lanes="lanes"), GRID)
     assert segment.line.length == pytest.approx(30, abs=1e-3)
     assert segment.width_m == 7.0
     assert segment.road_id == "0"
@@ -258,12 +258,12 @@ def test_bad_roads_are_refused_with_the_reason(tmp_path, columns, options, messa
     lines = [shapely.LineString([at(0, k), at(9, k)]) for k in (1, 2)]
     path = roads_file(tmp_path / "roads.gpkg", lines, **columns)
     with pytest.raises(InputError, match=message):
-        read_roads(RoadOptions(path, **options), GRID)
+        read_roads(RoadOptions(path=path, **options), GRID)
 
 
 def test_roads_without_lines_or_file_are_refused(tmp_path):
     path = roads_file(tmp_path / "points.gpkg", [shapely.Point(at(1, 1))])
     with pytest.raises(InputError, match="no lines"):
-        read_roads(RoadOptions(path), GRID)
+        read_roads(RoadOptions(path=path), GRID)
     with pytest.raises(InputError, match="cannot be read"):
-        read_roads(RoadOptions(tmp_path / "absent.gpkg"), GRID)
+        read_roads(RoadOptions(path=tmp_path / "absent.gpkg"), GRID)

@@ -132,7 +132,7 @@ def street(request, tmp_path_factory):
     options = AssembleOptions(
         min_length_m=0.1,
         roads=RoadOptions(
-            folder / "roads.gpkg", id="ref", name="called", width="wide", section_m=6.0
+            path=folder / "roads.gpkg", id="ref", name="called", width="wide", section_m=6.0
         ),
         survey_date="2025-05-17",
         model="paper",

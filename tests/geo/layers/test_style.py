@@ -37,7 +37,7 @@ def with_roads(tmp_path) -> Path:
     grid = Grid(Affine(0.005, 0, 5e5, 0, -0.005, 5.8e6), CRS.from_epsg(25832), (8, 8))
     line = shapely.LineString([(5e5, 5.8e6), (5e5 + 1, 5.8e6)])
     geopandas.GeoDataFrame(geometry=[line], crs=25832).to_file(tmp_path / "roads.gpkg")
-    options = AssembleOptions(roads=RoadOptions(tmp_path / "roads.gpkg"))
+    options = AssembleOptions(roads=RoadOptions(path=tmp_path / "roads.gpkg"))
     return assemble([], tmp_path / "out.gpkg", grid, options).path
 
 
@@ -72,7 +72,9 @@ def test_each_layer_written_has_its_default_style_and_no_other(empty):
 def test_the_legends_name_the_limits_of_the_run(tmp_path):
     grid = Grid(Affine(0.005, 0, 5e5, 0, -0.005, 5.8e6), CRS.from_epsg(25832), (8, 8))
     limits = SeverityOptions(d6433_mm=(3, 12.5))
-    options = AssembleOptions(severity=limits, segments=SegmentOptions(30, 7, 40))
+    options = AssembleOptions(
+        severity=limits, segments=SegmentOptions(min_coverage_pct=30, medium_pct=7, high_pct=40)
+    )
     own = {style.name: style for style in styles(options.rules)}
     assert [rule.label for rule in own["severity"].rules][:3] == [
         "high (> 12.5 mm)", "medium (3 - 12.5 mm)", "low (< 3 mm)",

@@ -63,7 +63,7 @@ def street(tmp_path_factory) -> tuple[Path, Mosaic]:
     found = pieces(mask, mask * np.uint8(200), block.window, mosaic.grid)
     row = InspectedRow.of(block, np.ones_like(mask), (), mosaic.grid, seconds=0)
     write_part(folder / "b.parquet", found, row)
-    chosen = RoadOptions(folder / "roads.gpkg", id="ref", name="street", width="wide")
+    chosen = RoadOptions(path=folder / "roads.gpkg", id="ref", name="street", width="wide")
     broken = TileProblem(f"{HOSTILE}.tif", "is not a GeoTIFF; convert it")
     assemble(
         [folder / "b.parquet"],

@@ -45,7 +45,7 @@ def test_totals_streets_and_failures_are_those_of_the_package(tmp_path, mask):
     lines = [shapely.LineString([(5e5, 5.8e6 - y), (5e5 + 4, 5.8e6 - y)]) for y in (0.25, 0.75)]
     columns = {"street": ["A|B <b>", None], "wide": [0.5, 0.5]}
     geopandas.GeoDataFrame(columns, geometry=lines, crs=25832).to_file(tmp_path / "r.gpkg")
-    roads = RoadOptions(tmp_path / "r.gpkg", name="street", width="wide")
+    roads = RoadOptions(path=tmp_path / "r.gpkg", name="street", width="wide")
     lost = [TileProblem("/tiles/cut.tif", "is truncated")]
     built = package(tmp_path, mask, roads, lost)
     report = write_report(built.path, tmp_path / "report.md", tmp_path / "report.json")
