@@ -92,8 +92,8 @@ def _require_distinct(images: Sequence[Path], out: Path) -> None:
     if equal:
         first = " and ".join(str(path) for path in images if path.stem == equal[0])
         raise DataError(
-            f"images of equal stem would overwrite each other's result ({first}); rename one or "
-            "predict them into different folders"
+            f"images with the same stem would overwrite each other's result ({first}); rename one "
+            "or predict them into different folders"
         )
     results = {(out / f"{path.stem}_{ending}.png") for path in images for ending in ENDINGS}
     hit = [str(path) for path in images if path.resolve() in results]

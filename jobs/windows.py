@@ -76,7 +76,7 @@ def run_windows(
             f"count is {count}, window {window}, seed {seed}; give positive numbers (seed: 0 or up)"
         )
     say("reading the headers of the tiles")
-    mosaic = imagery.limited(imagery.mosaic(scan(imagery.tiles, imagery.patience)))
+    mosaic = imagery.limit(imagery.mosaic(scan(imagery.tiles, imagery.patience)))
     with replaced_folder(out) as folder:
         say("choosing windows")
         chosen = sample_windows(mosaic, count, window, seed)

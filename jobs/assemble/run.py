@@ -165,7 +165,7 @@ def _parts(source: Source, job: AssembleJob, *, kept: bool) -> Iterator[list[Pat
             yield list(folder.iterdir())
     except OSError as error:
         raise OutputError(
-            f"{job.out.parent} cannot be written ({error}); check the folder and the free space, "
+            f"{job.out.parent} cannot be written ({error}); check the folder and the free space; "
             "what was there before is unchanged"
         ) from error
 

@@ -53,7 +53,7 @@ def compute(
         import ray
         import ray.data
 
-        _quiet()
+        _silence_ray_data()
         size = _actor_size(job, len(todo))
         blocks = (
             ray.data.from_items(
@@ -135,7 +135,7 @@ def _actor_size(job: InferJob, most: int) -> _Size:
     return _Size(max(1, int(min(limits))), gpus)
 
 
-def _quiet() -> None:
+def _silence_ray_data() -> None:
     """Keep Ray Data's own progress off the terminal; the job shows its own line."""
     import ray.data
 

@@ -25,7 +25,7 @@ READ_BYTES = 2**20
 
 
 def open_mosaic(job: InferJob, model_gsd_mm: float | None, say: Callable[[str], None]) -> Mosaic:
-    """Find the tiles of a job and places them on one grid.
+    """Find the tiles of a job and place them on one grid.
 
     Args:
         job: Names the tiles, and what the user decides about the grid.
@@ -44,7 +44,7 @@ def open_mosaic(job: InferJob, model_gsd_mm: float | None, say: Callable[[str], 
     _report_problems(job, mosaic, say)
     if model_gsd_mm is not None:
         mosaic = _fit_to_model(job, mosaic, model_gsd_mm, say)
-    return job.limited(mosaic)
+    return job.limit(mosaic)
 
 
 def _report_problems(job: InferJob, mosaic: Mosaic, say: Callable[[str], None]) -> None:
@@ -52,7 +52,7 @@ def _report_problems(job: InferJob, mosaic: Mosaic, say: Callable[[str], None]) 
         return
     if job.on_bad_tile == "stop":
         raise InputError(
-            f"{summary(mosaic.problems)}; mend that, or set on_bad_tile=record to leave it out"
+            f"{summary(mosaic.problems)}; repair that, or set on_bad_tile=record to leave it out"
         )
     say(f"left out: {summary(mosaic.problems)}")
 

@@ -87,7 +87,7 @@ class Plan:
         kept = self.probability is None or probability_file(self.probability, block).exists()
         return kept and self.part(block).exists()
 
-    def stored(self, block: Block) -> InspectedRow | None:
+    def read_result(self, block: Block) -> InspectedRow | None:
         """Return the row of a finished block; None if a file of it is missing or damaged."""
         if not self.is_complete(block):
             return None

@@ -107,14 +107,14 @@ class Failures:
                 self._reasons.setdefault(name, result.reason)
             if failed and self._stops_at_once:
                 raise InputError(
-                    f"{failed[0]}: {result.reason}; mend it, or set on_bad_tile=record to leave "
+                    f"{failed[0]}: {result.reason}; repair it, or set on_bad_tile=record to leave "
                     "such tiles out, and give the same command again"
                 )
         if len(self._reasons) > self._allowed:
             last = list(self.texts())[-1]
             raise InputError(
-                f"{len(self._reasons)} tiles or blocks failed, allowed are {self._allowed} "
-                f"(max_failed); the last: {last}; finished blocks are kept"
+                f"{len(self._reasons)} tiles or blocks failed, max_failed allows "
+                f"{self._allowed}; the last: {last}; finished blocks are kept"
             )
 
     def without_silent_tiles(self, mosaic: Mosaic) -> Mosaic:
@@ -259,7 +259,7 @@ def read_status(path: Path) -> JobStatus:
     work = find_work_folder(path)
     log = JobLog.read(work)
     if log is None:
-        raise ConfigError(f"{work} holds no job that was started; give its GeoPackage")
+        raise ConfigError(f"{work} holds no job; give the GeoPackage of one")
     total, lines = len(log.record.blocks), log.lines.values()
     recent = sorted((line for line in lines if line.at >= log.record.started), key=lambda x: x.at)
     speed = eta = None

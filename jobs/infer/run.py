@@ -72,7 +72,7 @@ def plan_inference(job: InferJob) -> Forecast:
     log = None if job.resume == "never" else JobLog.read(job.work_folder)
     if log is None:
         return Forecast.of(job, plan, ())
-    finished = log.finished(plan, JobRecord.of(job, plan, model, time.time()))
+    finished = log.usable_results(plan, JobRecord.of(job, plan, model, time.time()))
     return Forecast.of(job, plan, finished, [line.inspected for line in log.lines.values()])
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -66,8 +65,7 @@ def open_work(job: InferJob, plan: Plan, record: JobRecord) -> Iterator[WorkFold
     """Open the work folder of a job as `resume` asks for, and keep other processes out of it.
 
     Raises:
-        ConfigError: The folder belongs to other settings or inputs, to another version, to another
-            running process, or holds something else.
+        ConfigError: The folder is of other settings, inputs or version, in use, or not ours.
         OutputError: The folder cannot be written.
     """
     root = job.work_folder
@@ -108,7 +106,7 @@ class WorkFolder:
             if not self.plan.is_complete(block):
                 continue
             line = lines.get(block.block_id)
-            result = line.inspected if line else self.plan.stored(block)
+            result = line.inspected if line else self.plan.read_result(block)
             if line is None and result is not None:
                 self.add(result)
             if result is not None:
@@ -163,8 +161,9 @@ def _clear(root: Path) -> None:
     """Empty the folder; what says that its parts can be used goes first."""
     for name in (LOG, *OLD, BACKDROP):
         (root / name).unlink(missing_ok=True)
-    for name in (PARTS, PROBABILITY):
-        shutil.rmtree(root / name, ignore_errors=True)
+    for folder in (root / PARTS, root / PROBABILITY):
+        if folder.exists():
+            shutil.rmtree(folder)
 
 
 def _stale(before: JobRecord, now: JobRecord, plan: Plan) -> list[Block]:
@@ -191,8 +190,7 @@ class JobRecord:
     Attributes:
         started: the last start, seconds since 1970.
         config: all settings, as JSON values.
-        model: name of the model.
-        model_hash: of its files.
+        model, model_hash: name of the model, and hash of its files.
         ground: grid (transform, rows, cols, CRS), stretch and area, as JSON values.
         inputs: path -> [bytes, mtime in ns, row, col, height, width] of each tile; a file that
             cannot be used has no place.
@@ -250,11 +248,12 @@ class JobRecord:
 
     def changed_settings(self, other: JobRecord) -> list[str]:
         """Return the names of the settings that differ and decide what lies in a part."""
-        return [name for name in _differing(self.settings, other.settings) if name not in MAP_KEYS]
+        changed = _differences(self.settings, other.settings)
+        return [name for name in changed if name not in MAP_KEYS]
 
     def changed_inputs(self, other: JobRecord) -> list[str]:
         """Return the paths that are new, gone, or of another size, time or place."""
-        return _differing(self.inputs, other.inputs)
+        return _differences(self.inputs, other.inputs)
 
     def place(self, path: str) -> Window | None:
         """Return where a tile lies on the grid; None for one that is not part of it."""
@@ -295,7 +294,7 @@ class JobRecord:
         return cls(problems=problems, blocks=blocks, **content)
 
 
-def _differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+def _differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     return [key for key in sorted(one.keys() | other) if one.get(key) != other.get(key)]
 
 
@@ -309,7 +308,7 @@ def _inputs(mosaic: Mosaic) -> dict[str, list[int]]:
 def _stamp(path: str) -> list[int]:
     """Return size and time of a file; zeros for one that has vanished."""
     try:
-        stat = os.stat(path)
+        stat = Path(path).stat()
     except OSError:
         return [0, 0]
     return [stat.st_size, stat.st_mtime_ns]
@@ -370,8 +369,9 @@ class JobLog:
             record = JobRecord.of_text(first)
             lines = [BlockLine.of_text(text) for text in others]
         except (OSError, ValueError, KeyError, TypeError) as error:
+            reason = f"it has no {LOG}" if isinstance(error, FileNotFoundError) else error
             raise ConfigError(
-                f"{root} is of another version of this program, or damaged ({error}); give the "
+                f"{root} is of another version of this program, or damaged ({reason}); give the "
                 "command of `wpcrack infer` again with resume=never, which computes it anew"
             ) from error
         return cls(record, {line.inspected.block_id: line for line in lines})
@@ -392,7 +392,7 @@ class JobLog:
         kept = {name: line for name, line in self.lines.items() if name not in gone}
         return JobLog(self.record, kept)
 
-    def finished(self, plan: Plan, now: JobRecord) -> list[InspectedRow]:
+    def usable_results(self, plan: Plan, now: JobRecord) -> list[InspectedRow]:
         """Return the results that a start would take over."""
         if self.record.difference(now):
             return []

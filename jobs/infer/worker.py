@@ -70,7 +70,7 @@ class BlockWorker:
             OutputError: The part cannot be written.
         """
         block, start = self.plan.blocks[index], time.monotonic()
-        if known := self.plan.stored(block):
+        if known := self.plan.read_result(block):
             return replace(known, coverage="")
         try:
             inspected, found, probability, ground = self._inspect(block, start)

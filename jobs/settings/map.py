@@ -56,7 +56,7 @@ class Imagery(ReadOptions, Tiles):
             reading=self.patience,
         )
 
-    def limited(self, mosaic: Mosaic) -> Mosaic:
+    def limit(self, mosaic: Mosaic) -> Mosaic:
         """Return the mosaic of which only the area of interest and the surroundings of roads count.
 
         Raises:

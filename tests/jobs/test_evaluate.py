@@ -270,7 +270,7 @@ def test_predict_writes_probability_and_mask_of_the_image_size(drawn: Path, tmp_
 
 def test_inputs_of_equal_stem_are_refused_before_any_work(drawn: Path, tmp_path: Path) -> None:
     inputs = [drawn / "images" / "p0.png", tmp_path / "p0.jpg"]
-    with pytest.raises(DataError, match="equal stem would overwrite"):
+    with pytest.raises(DataError, match="same stem would overwrite"):
         run_predict(drawn, tmp_path / "out", inputs, predictor=darkness)
     assert not (tmp_path / "out").exists()
     with pytest.raises(DataError, match="no image is given"):

@@ -180,13 +180,13 @@ def _fingerprint(folder: Path) -> str:
 @cache
 def openvino() -> Any:
     """Return the module openvino, imported when it is needed (.4 s) and without its telemetry."""
-    with _telemetry_hidden():
+    with _hide_telemetry():
         import openvino as module
     return module
 
 
 @contextmanager
-def _telemetry_hidden() -> Iterator[None]:
+def _hide_telemetry() -> Iterator[None]:
     """Make openvino_telemetry look absent, so that openvino takes its own silent stand-in.
 
     Otherwise each import and conversion is reported to a web service and ~/intel is written to,

@@ -159,7 +159,7 @@ def _blend(
     for first in range(0, len(places), batch):
         part = places[first : first + batch]
         windows = np.stack([_window(pixels, row, col) for row, col in part])
-        for (row, col), probability in zip(part, _checked(predictor, windows), strict=True):
+        for (row, col), probability in zip(part, _predict(predictor, windows), strict=True):
             sum_here = total[row.start : row.stop, col.start : col.stop]
             cv2.accumulateProduct(probability, weights, sum_here)  # a view: summed in place
     return _to_8_bit(total, pixels.wanted)
@@ -182,7 +182,7 @@ def _window(pixels: _Pixels, row: Span, col: Span) -> NDArray[np.uint8]:
     return fill_invalid(pixels.image[here], pixels.valid[here])
 
 
-def _checked(predictor: WindowPredictor, windows: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _predict(predictor: WindowPredictor, windows: NDArray[np.uint8]) -> NDArray[np.float32]:
     probability = predictor(windows)
     assert probability.shape == windows.shape[:3], (probability.shape, windows.shape)
     if not np.isfinite(probability.sum()):  # one pass; what is not a number survives a sum

@@ -175,7 +175,7 @@ def test_on_bad_tile_stop_ends_the_job_at_once(tiles: Path, tmp_path: Path) -> N
 def test_more_failures_than_allowed_end_the_job(tiles: Path, tmp_path: Path) -> None:
     for number in range(3):
         (tiles / f"empty{number}.tif").touch()
-    with pytest.raises(InputError, match=r"3 tiles or blocks failed, allowed are 2"):
+    with pytest.raises(InputError, match=r"3 tiles or blocks failed, max_failed allows 2"):
         run(infer_job(tiles, tmp_path / "out.gpkg", max_failed=2))
     assert run(infer_job(tiles, tmp_path / "out.gpkg", max_failed=3)).exit_code == 3
 
