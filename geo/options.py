@@ -1,29 +1,34 @@
-"""Every rule and limit of a map that a user can set, once: its default, its unit, its meaning.
+"""Every rule and limit of a map, once: classes, types, segments, roads, reading, assembly.
 
-Plain dataclasses: a constraint (`annotated_types`) or a doc below a field is what pydantic reads,
-too, so that a config can take these blocks as they are.
+Each option stands here with its default, bounds, unit and meaning; the settings of a job take them
+over as sections. A value out of bounds is pydantic's ValidationError.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from annotated_types import Ge, Gt, Le
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from geo.errors import InputError
 
-Positive = Annotated[float, Gt(0)]
-NonNegative = Annotated[float, Ge(0)]
-Percent = Annotated[float, Ge(0), Le(100)]
-Count = Annotated[int, Ge(1)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Percent = Annotated[float, Field(ge=0, le=100)]
+Count = Annotated[int, Field(ge=1)]
+
 Format = Literal["gpkg", "parquet"]
 
 
-@dataclass(frozen=True)
-class SeverityOptions:
+class Options(BaseModel):
+    """Base of all options: immutable, unknown names refused, field docstrings kept."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class SeverityOptions(Options):
     """Severity classes by mean width, and the pixels that it takes to tell them."""
 
     d6433_mm: tuple[Positive, Positive] = (10.0, 75.0)
@@ -39,22 +44,18 @@ class SeverityOptions:
     """A mean width is called reliable from so many pixels of its imagery on, unless those are
     coarser than max_gsd_mm."""
 
-    def __post_init__(self) -> None:
-        """Refuse limits that do not rise.
-
-        Raises:
-            ValueError: the second limit of a class is not larger than the first.
-        """
+    @model_validator(mode="after")
+    def _rises(self) -> SeverityOptions:
         for name, (low, high) in (("d6433_mm", self.d6433_mm), ("ltpp_mm", self.ltpp_mm)):
             if low >= high:
                 raise ValueError(f"{name} is [{low:g}, {high:g}]; the second must be larger")
+        return self
 
 
-@dataclass(frozen=True)
-class TypeOptions:
+class TypeOptions(Options):
     """Types of cracks, by their direction against the nearest road and by their loops."""
 
-    angle_deg: Annotated[float, Gt(0), Le(45)] = 20.0
+    angle_deg: Annotated[float, Field(gt=0, le=45)] = 20.0
     """Within this angle of the road a crack is longitudinal, within it of the perpendicular
     transverse, else diagonal (AASHTO R 85: 20 degrees)."""
     min_length_m: NonNegative = 0.3
@@ -66,8 +67,7 @@ class TypeOptions:
     about 1.7, of 1 m about 0.5. Of our own."""
 
 
-@dataclass(frozen=True)
-class SegmentOptions:
+class SegmentOptions(Options):
     """How road segments are judged."""
 
     min_coverage_pct: Percent = 50.0
@@ -79,26 +79,22 @@ class SegmentOptions:
     """Share of cells with a crack above which the priority is high (fair and poor in 23 CFR 490:
     20 %)."""
 
-    def __post_init__(self) -> None:
-        """Refuse limits that fall.
-
-        Raises:
-            ValueError: high begins below medium.
-        """
+    @model_validator(mode="after")
+    def _rises(self) -> SegmentOptions:
         if self.medium_pct > self.high_pct:
             raise ValueError(
                 f"medium_pct is {self.medium_pct:g} and high_pct {self.high_pct:g}; "
                 "the second must not be smaller"
             )
+        return self
 
 
-@dataclass(frozen=True)
-class Rules:
+class Rules(Options):
     """Limits of the severity classes, rules of the types, limits of the priorities."""
 
-    severity: SeverityOptions = field(default_factory=SeverityOptions)
-    types: TypeOptions = field(default_factory=TypeOptions)
-    segments: SegmentOptions = field(default_factory=SegmentOptions)
+    severity: SeverityOptions = SeverityOptions()
+    types: TypeOptions = TypeOptions()
+    segments: SegmentOptions = SegmentOptions()
 
     def text(self) -> str:
         """Return the rules as JSON, for the layer run.
@@ -106,29 +102,21 @@ class Rules:
         >>> Rules.of_text(Rules().text()) == Rules()
         True
         """
-        return json.dumps(asdict(self))
+        return json.dumps(self.model_dump())
 
     @classmethod
     def of_text(cls, text: str) -> Rules:
-        """Read what `text` wrote."""
-        values = json.loads(text)
-        limits: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in values["severity"].items()
-        }
-        return cls(
-            SeverityOptions(**limits),
-            TypeOptions(**values["types"]),
-            SegmentOptions(**values["segments"]),
-        )
+        """Return the inverse of `text`."""
+        return cls.model_validate_json(text)
 
 
-@dataclass(frozen=True)
-class RoadOptions:
-    """Where the roads are and how they are cut."""
+class RoadOptions(Options):
+    """Road lines: only imagery near them is looked at, cracks are counted along them."""
 
-    path: Path
+    path: Path | None = None
     """Vector file of road centerlines."""
+    buffer_m: Positive = 15.0
+    """Imagery counts up to this distance from a line: half of a wide urban road."""
     id: str | None = None
     """Column of the road's id; null numbers the roads."""
     name: str | None = None
@@ -145,54 +133,64 @@ class RoadOptions:
     """Length of a segment in meters; null keeps the lines whole."""
 
 
-@dataclass(frozen=True)
-class ReadOptions:
-    """How patient reading is."""
+class ReadOptions(Options):
+    """How patiently files are read."""
 
-    retries: Annotated[int, Ge(0)] = 2
+    retries: Annotated[int, Field(ge=0)] = 2
     """Further tries to read a tile that failed."""
     timeout_s: Positive = 120.0
     """A server that does not answer for so long has failed."""
 
 
-@dataclass(frozen=True)
-class AssembleOptions:
-    """How parts become the layers of a map."""
+class MapRules(Options):
+    """From finished blocks to the layers of a map; none of it changes what the blocks hold."""
 
-    min_area_m2: NonNegative = 0.0
-    """Smaller cracks are dropped, after joining across blocks."""
+    min_area_m2: NonNegative = 0.0002
+    """Smaller cracks are dropped, after joining across blocks. Default: 8 pixels of 5 mm."""
     min_length_m: NonNegative = 0.0
     """Shorter cracks are dropped, after joining across blocks."""
     simplify_px: NonNegative = 1.0
     """Tolerance of outline simplification in pixels; areas are measured before. 0: exact."""
-    severity: SeverityOptions = field(default_factory=SeverityOptions)
+    formats: tuple[Format, ...] = ("gpkg",)
+    """parquet: also a GeoParquet file of each layer beside the GeoPackage."""
+    severity: SeverityOptions = SeverityOptions()
     """Severity classes."""
-    roads: RoadOptions | None = None
-    """Lines by which cracks are typed and gathered; null: no layer road_segment."""
-    types: TypeOptions = field(default_factory=TypeOptions)
+    type: TypeOptions = TypeOptions()
     """Types, where roads are given."""
-    segments: SegmentOptions = field(default_factory=SegmentOptions)
+    segments: SegmentOptions = SegmentOptions()
     """Priorities of road segments, where roads are given."""
+
+    @field_validator("formats", mode="before")
+    @classmethod
+    def _has_geopackage(cls, formats: object) -> object:
+        if isinstance(formats, list | tuple) and not (
+            "gpkg" in formats and all(name in get_args(Format) for name in formats)
+        ):
+            named = ",".join(map(str, formats))
+            raise InputError(f"formats=[{named}]; give [gpkg] or [gpkg,parquet]")
+        return formats
+
+
+class AssembleOptions(MapRules):
+    """How parts become cracks: the rules of the map, the roads, and what the attributes say."""
+
+    min_area_m2: NonNegative = 0.0
+    """Smaller cracks are dropped, after joining; a caller that asks for nothing gets all."""
+    roads: RoadOptions | None = None
+    """Lines by which cracks are typed and gathered; without them no layer road_segment."""
     survey_date: str | None = None
-    """Day of the survey, ISO, for the attribute."""
+    """ISO date, for the attribute."""
     model: str = ""
     """Name of the model, for the attribute."""
     run_id: str = ""
     """Fingerprint of the run, for the attribute."""
-    formats: tuple[Format, ...] = ("gpkg",)
-    """parquet: also a GeoParquet file of each spatial layer beside the GeoPackage."""
+
+    @classmethod
+    def of(cls, rules: MapRules, **others: Any) -> AssembleOptions:
+        """Return the options that have the rules of a job, and other values besides."""
+        return cls(**{name: getattr(rules, name) for name in MapRules.model_fields}, **others)
 
     @property
     def rules(self) -> Rules:
-        """Rules by which cracks and segments are judged."""
-        return Rules(self.severity, self.types, self.segments)
-
-    def __post_init__(self) -> None:
-        """Refuse formats that do not exist, and a map without its GeoPackage.
-
-        Raises:
-            InputError: such formats are asked for.
-        """
-        if "gpkg" not in self.formats or not set(self.formats) <= set(get_args(Format)):
-            named = ",".join(self.formats)
-            raise InputError(f"formats=[{named}]; give [gpkg] or [gpkg,parquet]")
+        """By which cracks and segments are judged."""
+        return Rules(severity=self.severity, types=self.type, segments=self.segments)

@@ -9,12 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
-from jobs.evaluate.run import DEFAULT_THRESHOLD, ENDINGS, _load, _require_model
 from wpcrack.data.images import read_rgb, write_png
 from wpcrack.errors import NAMED_AT_MOST, DataError, first_few
+from wpcrack.inference.engine import load_predictor
 from wpcrack.inference.lattice import Lattice
-from wpcrack.inference.predict import Engine, WindowPredictor, predict_image
+from wpcrack.inference.predict import DEFAULT_THRESHOLD, Engine, WindowPredictor, predict_image
+from wpcrack.model import find_model
 from wpcrack.scoring.metrics import mask_at
+
+ENDINGS = ("prob", "mask")
+"""What the two results of a photograph are called: `<stem>_prob.png` and `<stem>_mask.png`."""
 
 
 def run_predict(
@@ -45,17 +49,11 @@ def run_predict(
         WpcrackError: a missing model, equal stems, missing or unreadable images, or `out` cannot be
             written.
     """
-    _require_model(model, predictor)
+    if predictor is None:
+        find_model(model)
     _require_distinct(images, out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"cannot make {out} ({error.strerror}); choose another folder") from error
-    if not os.access(out, os.W_OK):
-        raise DataError(
-            f"{out} may not be written; choose another folder or change its permissions"
-        )
-    predictor = predictor or _load(model, engine)
+    _make_folder(out)
+    predictor = predictor or load_predictor(model, engine)
     written: list[Path] = []
     failures: list[DataError] = []
     for path in images:
@@ -76,6 +74,17 @@ def run_predict(
     return written
 
 
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot make {out} ({error.strerror}); choose another folder") from error
+    if not os.access(out, os.W_OK):
+        raise DataError(
+            f"{out} may not be written; choose another folder or change its permissions"
+        )
+
+
 def _require_distinct(images: Sequence[Path], out: Path) -> None:
     if not images:
         raise DataError("no image is given; name at least one")
@@ -83,12 +92,10 @@ def _require_distinct(images: Sequence[Path], out: Path) -> None:
     if equal:
         first = " and ".join(str(path) for path in images if path.stem == equal[0])
         raise DataError(
-            f"images of equal stem would overwrite each other's result ({first}); rename one or "
-            "predict them into different folders"
+            f"images with the same stem would overwrite each other's result ({first}); rename one "
+            "or predict them into different folders"
         )
-    results = {
-        (out / f"{path.stem}_{ending}.png") for path in images for ending in ("prob", "mask")
-    }
+    results = {(out / f"{path.stem}_{ending}.png") for path in images for ending in ENDINGS}
     hit = [str(path) for path in images if path.resolve() in results]
     if hit:
         raise DataError(

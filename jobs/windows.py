@@ -11,7 +11,6 @@ from __future__ import annotations
 import csv
 import os
 import re
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
@@ -22,6 +21,7 @@ import numpy as np
 from geo.imagery.find import scan, summary
 from geo.imagery.mosaic import Mosaic
 from geo.imagery.samples import Candidate, sample_windows
+from jobs.runtime.terminal import say
 from jobs.settings.map import Imagery
 from wpcrack.data.folder import replace_set
 from wpcrack.data.images import write_png
@@ -43,10 +43,10 @@ class WindowsReport:
     left_out: str
 
     def summary(self, wanted: int) -> str:
-        """A few lines for the terminal."""
+        """Return a few lines for the terminal."""
         lines = [f"{self.n_windows} windows from {self.n_tiles} tiles in {self.out}"]
         if self.n_windows < wanted:
-            lines.append(f"warning: wanted were {wanted}; the imagery holds no more")
+            lines.append(f"warning: the imagery holds no more than that; {wanted} were wanted")
         if self.left_out:
             lines.append(f"left out: {self.left_out}")
         lines.append(
@@ -59,7 +59,7 @@ class WindowsReport:
 def run_windows(
     imagery: Imagery, out: Path, *, count: int = 2000, window: int = 128, seed: int = 0
 ) -> WindowsReport:
-    """Cuts windows out of tiles, as PNG files with a manifest whose label column is empty.
+    """Cut windows out of tiles, as PNG files with a manifest whose label column is empty.
 
     Args:
         imagery: The tiles.
@@ -75,10 +75,10 @@ def run_windows(
         raise ConfigError(
             f"count is {count}, window {window}, seed {seed}; give positive numbers (seed: 0 or up)"
         )
-    _say("reading the headers of the tiles")
-    mosaic = imagery.limited(imagery.mosaic(scan(imagery.tiles, imagery.patience)))
+    say("reading the headers of the tiles")
+    mosaic = imagery.limit(imagery.mosaic(scan(imagery.tiles, imagery.patience)))
     with replace_set(out) as folder:
-        _say("choosing windows")
+        say("choosing windows")
         chosen = sample_windows(mosaic, count, window, seed)
         sources = _sources(mosaic, chosen)
         rows = [_write(folder, mosaic, item, sources[item.place.tile]) for item in chosen]
@@ -93,7 +93,7 @@ def run_windows(
 
 
 def _write(folder: Path, mosaic: Mosaic, item: Candidate, stem: str) -> tuple[object, ...]:
-    """Writes one window; returns its line of the manifest."""
+    """Write one window; return its line of the manifest."""
     place, window = item.place, item.window
     tile = mosaic.windows[place.tile]
     row, col = window.row_off - tile.row_off, window.col_off - tile.col_off
@@ -111,7 +111,7 @@ def _is_cut(mosaic: Mosaic, item: Candidate) -> bool:
 
 
 def _sources(mosaic: Mosaic, chosen: Sequence[Candidate]) -> dict[int, str]:
-    """A name for each tile: its stem, with as much of its folder as makes it the only one."""
+    """Name each tile: its stem, with as much of its folder as makes it the only one."""
     used = sorted({item.place.tile for item in chosen})
     paths = {tile: _plain(mosaic.tiles[tile].path) for tile in used}
     names, depth = {tile: parts[-1] for tile, parts in paths.items()}, 1
@@ -126,7 +126,7 @@ def _sources(mosaic: Mosaic, chosen: Sequence[Candidate]) -> dict[int, str]:
 
 
 def _plain(path: str) -> list[str]:
-    """Folders and stem of a path, of characters that every file system takes."""
+    """Return folders and stem of a path, of characters that every file system takes."""
     stem, _ = os.path.splitext(path)
     return [re.sub(r"[^\w.-]", "_", part) for part in stem.split("/") if part]
 
@@ -136,7 +136,3 @@ def _write_manifest(path: Path, rows: Sequence[tuple[object, ...]]) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow((*COLUMNS, *TILE_COLUMNS))
         writer.writerows(rows)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

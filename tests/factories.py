@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -321,3 +322,70 @@ def weights_of(module: Any) -> dict[str, Any]:
 def changed_tensors(module: Any, before: dict[str, Any]) -> set[str]:
     """Name the tensors of a module that are not those of `weights_of` any more."""
     return {name for name, value in module.state_dict().items() if not value.equal(before[name])}
+
+
+def describe_model(folder: Path, **info: Any) -> Path:
+    """Make a model folder that can be found and described, but has no weights to load."""
+    import yaml
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.safetensors").touch()
+    networks = {**TINY_MODEL, "decoder_widths": list(TINY_MODEL["decoder_widths"])}
+    (folder / "config.yaml").write_text(yaml.safe_dump({"model": networks, **info}))
+    return folder
+
+
+def infer_job(tiles: Path, out: Path, **values: Any) -> Any:
+    """Make an inference job of small blocks that keeps every crack and needs no model."""
+    from jobs.infer.job import InferJob
+
+    given = {"tiles": str(tiles), "model": "none", "out": out, "min_area_m2": 0}
+    return InferJob.model_validate(given | SMALL_LATTICE | values)
+
+
+def layer(package: Path, name: str = "crack", without: tuple[str, ...] = ("run_id",)) -> Any:
+    """Read a spatial layer as a plain table in a fixed order, its geometry as bytes."""
+    import geopandas
+    import pandas as pd
+
+    frame = geopandas.read_file(package, layer=name)
+    frame = frame.sort_values(frame.columns[0], ignore_index=True)
+    dropped = [column for column in ("geometry", *without) if column in frame]
+    return pd.DataFrame(frame.drop(columns=dropped)).assign(wkb=frame.geometry.to_wkb())
+
+
+class Pool:
+    """Takes the place of `jobs.infer.run.compute`: workers in this process that take turns, no Ray.
+
+    Attributes:
+        computed: names of the blocks, in the order of completion.
+        stop_after: blocks after which somebody presses Ctrl-C.
+        threads: calls of one worker at a time.
+    """
+
+    def __init__(self) -> None:
+        self.computed: list[str] = []
+        self.stop_after: int | None = None
+        self.threads = 1
+
+    def __call__(
+        self,
+        job: Any,
+        plan: Any,
+        todo: list[int],
+        factory: Callable[[], Any],
+        *,
+        local: bool = False,
+    ) -> Iterator[Any]:
+        """Compute the blocks."""
+        from jobs.infer.worker import BlockWorker
+
+        worker = BlockWorker(plan, factory())
+        with ThreadPoolExecutor(self.threads) as calls:
+            results = calls.map(worker.run, todo) if self.threads > 1 else map(worker.run, todo)
+            for count in range(len(todo)):
+                if count == self.stop_after:
+                    raise KeyboardInterrupt
+                result = next(results)
+                self.computed.append(result.block_id)
+                yield result

@@ -19,8 +19,8 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.ablation.cells import Cell, Collection, Workplace, digest
-from jobs.evaluate.report import as_json
-from jobs.evaluate.run import EvaluateOptions, ScoreInputs, score_selection, select
+from jobs.evaluate.report import Evaluation
+from jobs.evaluate.run import EvaluateOptions, score_selection, select
 from wpcrack.config import MethodConfig
 from wpcrack.data.build import BuildOptions, build_image_level
 from wpcrack.data.read import ImageLevelSet, read_image_level
@@ -176,19 +176,20 @@ class RefinedMap:
 
 def score(predictor: WindowPredictor, cell: Cell, sources: Sources) -> dict[str, object]:
     """On the held-out source images, whole, as `wpcrack evaluate --manifest --split val`."""
-    manifest = sources.windows / "manifest.csv"
-    inputs = ScoreInputs(sources.images, sources.masks, sources.road, manifest, "val")
     options = EvaluateOptions(
         model=sources.windows,  # not read: the predictor is given
         images=sources.images,
         masks=sources.masks,
+        manifest=sources.windows / "manifest.csv",
+        split="val",
+        road=sources.road,
         resize=cell.collection.resize,
         lattice=Lattice(),
     )
     started = time.perf_counter()
-    board = score_selection(select(inputs), predictor, options)
+    board = score_selection(select(options), predictor, options)
     seconds = round(time.perf_counter() - started, 1)
-    return as_json(board.scores(), resize=cell.collection.resize, seconds=seconds)
+    return Evaluation(board.scores(), cell.collection.resize, seconds).values()
 
 
 def without(values: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:

@@ -118,7 +118,7 @@ def drive(order: dict[str, Any]) -> dict[str, float]:
     """Run a job under watch."""
     from jobs.infer import run as infer
     from jobs.infer.job import InferJob
-    from jobs.infer.work_folder import read_manifest
+    from jobs.infer.work_folder import JobLog
 
     job = InferJob.model_validate({"model": "none", **order["values"]})
     model = Path(order["model"]) if order["model"] else None
@@ -129,16 +129,18 @@ def drive(order: dict[str, Any]) -> dict[str, float]:
     started, watch = time.time(), Watch()
     with watch:
         infer.run_inference(job, predictor_of(model, order["threads"]), local=True)
-    lines = sorted(read_manifest(job.work_folder).values(), key=lambda line: line.at)
-    first, last = min(line.at - line.result.seconds for line in lines), lines[-1].at
+    log = JobLog.read(job.work_folder)
+    assert log is not None, "the job has run"
+    lines = sorted(log.lines.values(), key=lambda line: line.at)
+    first, last = min(line.at - line.inspected.seconds for line in lines), lines[-1].at
     delivered = marks["assemble_map_cpu"] + marks["draw_map_cpu"]
     measured = Measured(
         blocks=len(lines),
-        mpx=sum(line.result.valid_px for line in lines) / 1e6,
+        mpx=sum(line.inspected.valid_px for line in lines) / 1e6,
         planned_s=marks["make_plan"] - started,
         work_s=last - first,
         between_s=last - lines[0].at,
-        between_mpx=sum(line.result.valid_px for line in lines[1:]) / 1e6,
+        between_mpx=sum(line.inspected.valid_px for line in lines[1:]) / 1e6,
         deliver_s=marks["assemble_map"] - last,
         work_cpu_s=watch.cpu_since(first) - delivered,
         deliver_cpu_s=delivered,

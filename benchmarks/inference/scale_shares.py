@@ -21,7 +21,6 @@ from jobs.infer import worker as infer_worker
 from jobs.infer.inputs import open_mosaic
 from jobs.infer.job import InferJob
 from jobs.infer.plan import make_plan
-from wpcrack.inference.lattice import Window, windows_of
 
 MOST_BLOCKS = 8
 """Blocks that are measured; the others are alike."""
@@ -61,8 +60,9 @@ def in_one_process(job: InferJob, model: Path, options: argparse.Namespace) -> A
         mpx = sum(worker.run(index).valid_px for index in blocks) / 1e6
     clocks["blending and the rest"] = time.process_time() - begin - sum(clocks.values())
     shutil.rmtree(plan.parts.parent)
+    spans = job.lattice.spans
     windows = sum(
-        len(windows_of(Window(b.row_off, b.col_off, b.height, b.width), job.lattice))
+        len(spans(b.row_off, b.row_end)) * len(spans(b.col_off, b.col_end))
         for b in (plan.blocks[index].window for index in blocks)
     )
     return Alone(mpx, _bare(predictor_of(model, options.threads)(), windows, side), clocks)

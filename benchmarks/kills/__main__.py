@@ -94,7 +94,7 @@ def campaign(folder: Path, kinds: Sequence[Kind], seed: int) -> Outcome:
         again = {n for before in job.snapshots for n, at in before.items() if parts.get(n) != at}
         seconds = time.monotonic() - start
         run_inference(job_of(folder / "tiles", reference), stand_in(0.0))
-    lines = (out.with_suffix(".work") / "manifest.jsonl").read_text().splitlines()
+    _, *lines = (out.with_suffix(".work") / "job.jsonl").read_text().splitlines()
     names = tuple(json.loads(line)["block_id"] for line in lines)
     differing = tuple(differences(reference, out))
     blocks = len(list((reference.with_suffix(".work") / "parts").glob("*.parquet")))

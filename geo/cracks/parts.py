@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -143,6 +143,17 @@ class InspectedRow:
             coverage=encode(valid, block.window, cell_px(grid)),
         )
 
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any]) -> InspectedRow:
+        """Return the inverse of `dataclasses.asdict`, also of what JSON makes of that."""
+        window, failed = Window(**row["window"]), tuple(row["tiles_failed"])
+        return cls(**{**row, "window": window, "tiles_failed": failed})
+
+    @property
+    def valid_px(self) -> int:
+        """Number of the block's pixels with imagery."""
+        return round(self.valid_pct / 100 * self.window.area_px)
+
 
 @dataclass(frozen=True, eq=False)
 class Part:
@@ -187,8 +198,7 @@ def read_part(path: Path, columns: Sequence[str] | None = None) -> Part:
         pieces = table.select(wanted.names).cast(wanted)
     except (OSError, pa.ArrowException, KeyError, TypeError) as error:
         raise InputError(f"{path} is not a readable part ({error}); compute it again") from error
-    window, failed = Window(**row.pop("window")), tuple(row.pop("tiles_failed"))
-    return Part(pieces, InspectedRow(window=window, tiles_failed=failed, **row))
+    return Part(pieces, InspectedRow.of_row(row))
 
 
 def to_table(pieces: Sequence[Piece]) -> pa.Table:

@@ -102,10 +102,10 @@ def _centerlines(cracks: _Cracks) -> Iterator[pa.RecordBatch]:
 
 
 def _road_survey(options: AssembleOptions, grid: Grid) -> RoadSurvey | None:
-    if options.roads is None:
+    if options.roads is None or options.roads.path is None:
         return None
     network = RoadNetwork(read_roads(options.roads, grid), grid.unit_m)
-    return RoadSurvey(network, grid, options.types, options.roads.lane_m)
+    return RoadSurvey(network, grid, options.type, options.roads.lane_m)
 
 
 def _segment_rows(roads: RoadSurvey, cracks: _Cracks, table: Path) -> Iterator[pa.RecordBatch]:

@@ -62,6 +62,7 @@ def read_roads(options: RoadOptions, grid: Grid) -> tuple[Segment, ...]:
 
 def _read(options: RoadOptions, grid: Grid) -> geopandas.GeoDataFrame:
     path = options.path
+    assert path is not None, "no roads without a file of them"
     roads = read_vectors(path, grid.crs, "roads.path")
     wanted = [options.id, options.name, options.width, options.lanes]
     missing = [column for column in wanted if column and column not in roads.columns]

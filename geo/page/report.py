@@ -107,7 +107,9 @@ def write_report(package: Path, markdown: Path, as_json: Path) -> MapReport:
     """
     report = summarize(package)
     write_text(markdown, render(report))
-    write_text(as_json, json.dumps(asdict(report), indent=2, ensure_ascii=False) + "\n")
+    write_text(
+        as_json, json.dumps(asdict(report), indent=2, ensure_ascii=False, default=vars) + "\n"
+    )
     return report
 
 

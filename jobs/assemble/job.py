@@ -6,9 +6,10 @@ from pathlib import Path
 
 from pydantic import model_validator
 
+from geo.options import MapRules, RoadOptions
 from jobs.infer.job import Probability, crack_level, require_geopackage
-from jobs.settings.map import MapRules, RoadsConfig
 from wpcrack.config import Count
+from wpcrack.inference.predict import DEFAULT_THRESHOLD
 
 
 class AssembleJob(MapRules):
@@ -16,10 +17,10 @@ class AssembleJob(MapRules):
 
     out: Path
     """The GeoPackage to write; what lies beside it is named after it."""
-    threshold: Probability = 0.5
+    threshold: Probability = DEFAULT_THRESHOLD
     """A pixel is crack from this probability on. Another one than the run's takes the stored
     probability (`wpcrack infer ... probability=keep`)."""
-    roads: RoadsConfig = RoadsConfig()
+    roads: RoadOptions = RoadOptions()
     """Road lines, by which cracks are counted and typed. What was inspected stays as it was:
     buffer_m has no effect here."""
     workers: Count | None = None

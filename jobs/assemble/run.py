@@ -8,7 +8,6 @@ Parts of the run are joined as they are; another threshold than theirs takes the
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,17 +20,14 @@ from geo.files import folder_of_parts, remove_leftovers
 from geo.imagery.overview import blank_backdrop, read_backdrop
 from geo.layers.assemble import AssembleReport, assemble
 from geo.layers.run_rows import RunRecord
-from geo.options import AssembleOptions
 from geo.page.preview import OVERVIEW_PX
 from geo.page.report import MapReport
 from jobs.assemble.job import AssembleJob
 from jobs.assemble.source import Order, Source, vectorize_all, write_missing
-from jobs.infer.inputs import model_label
-from jobs.infer.outputs import RECORDED_VERSIONS, MapFiles, now
-from jobs.infer.report import listed
+from jobs.infer.outputs import MapFiles, map_options, run_record
+from jobs.infer.report import failure_lines
 from jobs.infer.work_folder import BACKDROP
-from jobs.runtime.terminal import counted
-from jobs.runtime.versions import versions
+from jobs.runtime.terminal import counted, say
 
 
 @dataclass(frozen=True)
@@ -62,7 +58,7 @@ class AssembledMap:
         return 3 if self.report.failures else 0
 
     def values(self) -> dict[str, Any]:
-        """The figures of `--json`."""
+        """Return the figures of `--json`."""
         return {
             "package": str(self.files.package),
             "overview": str(self.files.overview),
@@ -81,7 +77,7 @@ class AssembledMap:
         }
 
     def summary(self) -> str:
-        """A few lines for the terminal."""
+        """Return a few lines for the terminal."""
         cracks = self.cracks
         lines = [
             f"{counted(cracks.n_cracks, 'crack')}, {cracks.length_m:.1f} m, "
@@ -91,11 +87,11 @@ class AssembledMap:
             f"overview  {self.files.overview}",
             f"page      {self.files.page}",
         ]
-        return "\n".join([*lines, *listed(self.values()["failures"])])
+        return "\n".join([*lines, *failure_lines(self.values()["failures"])])
 
 
 def run_assemble(source: Source, job: AssembleJob) -> AssembledMap:
-    """Makes a map of what a work folder holds; an existing one stays until it is complete.
+    """Make a map of what a work folder holds; an existing one stays until it is complete.
 
     Blocks that the run has not computed are rows of the layer inspected like those that failed.
 
@@ -107,14 +103,15 @@ def run_assemble(source: Source, job: AssembleJob) -> AssembledMap:
         WpcrackError, GeoError: An output in the wrong place, a threshold that takes probability
             which was not stored, a file that cannot be read or written.
     """
-    start, started = time.monotonic(), now()
+    started = time.time()
     _refuse_output(source, job.out)
     kept = job.level == source.level
     if not kept:
         source.require_probability(job.threshold)
+    record = source.record_of(job)
     unfinished = len(source.record.blocks) - len(source.finished)
     if unfinished:
-        _say(f"{unfinished} of {len(source.record.blocks)} blocks are not computed yet")
+        say(f"{unfinished} of {len(source.record.blocks)} blocks are not computed yet")
     files = MapFiles.of_further(job.out)
     origin = "parts" if kept else "probability"
     with _parts(source, job, kept=kept) as parts:
@@ -122,23 +119,22 @@ def run_assemble(source: Source, job: AssembleJob) -> AssembledMap:
             parts,
             job.out,
             source.grid,
-            _options(source, job),
+            map_options(job, job.roads, record),
             problems=source.record.problems,
             run=_record(source, job, origin, started),
             segments_csv=files.segments,
         )
     backdrop = read_backdrop(source.root / BACKDROP)
     if backdrop is None:
-        _say("the run was not finished, so there is no imagery behind the map")
+        say("the run was not finished, so there is no imagery behind the map")
     figures = files.draw(backdrop or blank_backdrop(source.grid, OVERVIEW_PX))
-    seconds = time.monotonic() - start
-    run_id = source.run_id(job)
-    return AssembledMap(files, run_id, origin, report, figures, unfinished, seconds)
+    seconds = time.time() - started
+    return AssembledMap(files, record.run_id, origin, report, figures, unfinished, seconds)
 
 
 @contextmanager
 def _parts(source: Source, job: AssembleJob, *, kept: bool) -> Iterator[list[Path]]:
-    """Files of all blocks: those of the run, or new ones beside the output until it is made."""
+    """Give the files of all blocks: of the run, or new ones that last until the map is made."""
     finished = set(source.finished)
     missing = [block for block in source.record.blocks if block not in finished]
     try:
@@ -166,50 +162,31 @@ def _parts(source: Source, job: AssembleJob, *, kept: bool) -> Iterator[list[Pat
             ]
             for number, _ in enumerate(vectorize_all(orders, job.workers), start=1):
                 if number % 100 == 0:
-                    _say(f"{number} of {len(orders)} blocks")
+                    say(f"{number} of {len(orders)} blocks")
             yield list(folder.iterdir())
     except OSError as error:
         raise OutputError(
-            f"{job.out.parent} cannot be written ({error}); check the folder and the free space, "
+            f"{job.out.parent} cannot be written ({error}); check the folder and the free space; "
             "what was there before is unchanged"
         ) from error
 
 
-def _options(source: Source, job: AssembleJob) -> AssembleOptions:
-    return AssembleOptions(
-        **job.options,
-        roads=job.roads.options,
-        survey_date=source.record.config["survey_date"],
-        model=model_label(source.record.model, source.record.model_hash),
-        run_id=source.run_id(job),
-    )
-
-
-def _record(source: Source, job: AssembleJob, origin: str, started: str) -> RunRecord:
-    """The layer run: the settings as a run with them would have had, and where they came from."""
-    inputs = source.fingerprint.inputs
-    summary = {
-        "tiles": str(source.record.config["tiles"]),
-        "files": len(inputs),
-        "bytes": sum(values[0] for values in inputs.values()),
-        "assembled_from": str(source.root),
-        "assembled_of": origin,
-        "first_run_id": source.fingerprint.run_id,
-        "blocks_unfinished": len(source.record.blocks) - len(source.finished),
-    }
+def _record(source: Source, job: AssembleJob, origin: str, started: float) -> RunRecord:
+    """Return the layer run: the settings as a run with them would have had, and their origin."""
     own = job.model_dump(mode="json", exclude={"workers"})
-    return RunRecord(
-        model_hash=source.record.model_hash,
-        config=json.dumps(source.record.config | own),
-        inputs=json.dumps(summary),
-        versions=json.dumps(versions(RECORDED_VERSIONS)),
-        started=started,
-        finished=now(),
+    return run_record(
+        source.record,
+        json.dumps(source.record.config | own),
+        started,
+        assembled_from=str(source.root),
+        assembled_of=origin,
+        first_run_id=source.record.run_id,
+        blocks_unfinished=len(source.record.blocks) - len(source.finished),
     )
 
 
 def _refuse_output(source: Source, out: Path) -> None:
-    """A further map takes no other's place, and lies where no job looks for tiles."""
+    """Refuse to replace the map of the run, or to write where a job looks for tiles or blocks."""
     place = out.resolve()
     if place == source.first_map.resolve():
         raise InputError(
@@ -223,7 +200,3 @@ def _refuse_output(source: Source, out: Path) -> None:
         folder = Path(value).expanduser()
         if folder.is_dir() and place.is_relative_to(folder.resolve()):
             raise InputError(f"out={out} lies in the folder of the tiles; choose another one")
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

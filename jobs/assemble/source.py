@@ -1,4 +1,4 @@
-"""A work folder as the source of further maps: read, never written."""
+"""A work folder as the source of further maps: read, never written; parts are made beside it."""
 
 from __future__ import annotations
 
@@ -21,11 +21,16 @@ from geo.errors import InputError
 from geo.grid import Grid
 from geo.imagery.mosaic import Block
 from jobs.assemble.job import AssembleJob
-from jobs.infer.job import crack_level
+from jobs.infer.job import crack_level, find_work_folder
+from jobs.infer.plan import PARTS, PROBABILITY, part_file
 from jobs.infer.probability import probability_file, read_probability
-from jobs.infer.report import work_folder
-from jobs.infer.work_folder import ASSEMBLY_KEYS, FORMAT, LOCK, Fingerprint, JobRecord
+from jobs.infer.work_folder import LOCK, MAP_KEYS, JobLog, JobRecord
 from wpcrack.errors import ConfigError
+
+BLOCKS_PER_WORKER = 32
+"""Fewer are quicker in this process than in another one that has to start."""
+
+NOT_COMPUTED = "not computed yet; the same wpcrack infer command continues, then assemble again"
 
 
 @dataclass(frozen=True)
@@ -35,38 +40,35 @@ class Source:
     Attributes:
         root: the folder.
         record: of the job.
-        fingerprint: of its blocks.
         finished: blocks that have a part, also those in which imagery failed.
     """
 
     root: Path
     record: JobRecord
-    fingerprint: Fingerprint
     finished: tuple[Block, ...]
 
     @classmethod
     @contextmanager
-    def opened(cls, path: Path) -> Iterator[Source]:
-        """Opens the work folder of a job, and keeps jobs from changing it meanwhile.
+    def open(cls, path: Path) -> Iterator[Source]:
+        """Open the work folder of a job, and keep jobs from changing it meanwhile.
 
         Args:
             path: the folder, or the GeoPackage of the job.
 
         Raises:
-            ConfigError: There is none, or a process works in it.
-            InputError: It is damaged, of another version, or holds no finished block.
+            ConfigError: There is none, a process works in it, it is damaged or of another version.
+            InputError: It holds no job or no finished block.
         """
-        root = work_folder(path).absolute()
-        with _kept_from_changing(root):
-            fingerprint = Fingerprint.read(root / "fingerprint.json")
-            if fingerprint is None or fingerprint.settings.get("format") != FORMAT:
+        root = find_work_folder(path).absolute()
+        with _keep_from_changing(root):
+            log = JobLog.read(root)
+            if log is None:
                 raise InputError(
-                    f"{root} is of another version of this program, or damaged; give the command "
-                    "of `wpcrack infer` again with resume=never"
+                    f"{root} has no job.jsonl, which says what it holds; give the command of "
+                    "`wpcrack infer` again"
                 )
-            record = JobRecord.read(root)
-            source = cls(root, record, fingerprint, ())
-            finished = tuple(block for block in record.blocks if source.part(block).exists())
+            source, blocks = cls(root, log.record, ()), log.record.blocks
+            finished = tuple(block for block in blocks if source.part(block).exists())
             if not finished:
                 raise InputError(
                     f"{root} holds no finished block; give the command of `wpcrack infer` again"
@@ -82,13 +84,13 @@ class Source:
     @property
     def grid(self) -> Grid:
         """Of the mosaic."""
-        *transform, rows, cols, system = self.fingerprint.settings["grid"]
+        *transform, rows, cols, system = self.record.ground["grid"]
         return Grid(Affine(*transform), CRS.from_wkt(system), (rows, cols))
 
     @property
     def level(self) -> int:
         """Smallest 8-bit probability that is crack in the parts."""
-        return crack_level(self.fingerprint.settings["threshold"])
+        return crack_level(self.record.config["threshold"])
 
     @property
     def first_map(self) -> Path:
@@ -96,21 +98,21 @@ class Source:
         return self.root.with_suffix(".gpkg")
 
     def part(self, block: Block) -> Path:
-        """The file of a block."""
-        return self.root / "parts" / f"{block.block_id}.parquet"
+        """Return the file of a block."""
+        return part_file(self.root / PARTS, block)
 
     def probability(self, block: Block) -> Path:
-        """The stored probability of a block; there may be none."""
-        return probability_file(self.root / "probability", block)
+        """Return the file of the stored probability of a block; there may be none."""
+        return probability_file(self.root / PROBABILITY, block)
 
-    def run_id(self, job: AssembleJob) -> str:
-        """That of a run which had the settings of this map from the beginning."""
+    def record_of(self, job: AssembleJob) -> JobRecord:
+        """Return the record of a run that had the settings of a map from the beginning."""
         values = job.model_dump(mode="json")
-        given = {key: values[key] for key in ("threshold", *ASSEMBLY_KEYS)}
-        return replace(self.fingerprint, settings=self.fingerprint.settings | given).run_id
+        given = {key: values[key] for key in ("threshold", *MAP_KEYS)}
+        return replace(self.record, config=self.record.config | given)
 
     def require_probability(self, threshold: float) -> None:
-        """Refuses a threshold that takes the probability of blocks that do not have it.
+        """Refuse a threshold that takes the probability of blocks that do not have it.
 
         Raises:
             InputError: Some block has none.
@@ -120,20 +122,23 @@ class Source:
             held = f"{len(missing)} of {len(self.finished)} finished blocks"
             raise InputError(
                 f"threshold={threshold:g} is not that of the run "
-                f"({self.fingerprint.settings['threshold']:g}), and {self.root.name} keeps no "
+                f"({self.record.config['threshold']:g}), and {self.root.name} keeps no "
                 f"probability of {held}; give the command of `wpcrack infer` once more with "
                 "probability=keep, then any threshold can be assembled"
             )
 
 
 @contextmanager
-def _kept_from_changing(root: Path) -> Iterator[None]:
-    """Holds the lock of a work folder together with other readers."""
-    lock_file = root / LOCK
-    if not lock_file.exists():
+def _keep_from_changing(root: Path) -> Iterator[None]:
+    """Hold the lock of a work folder together with other readers; writes nothing.
+
+    Raises:
+        ConfigError: A process works in the folder.
+    """
+    if not (root / LOCK).exists():
         yield
         return
-    with lock_file.open("rb") as lock:
+    with (root / LOCK).open("rb") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -142,15 +147,6 @@ def _kept_from_changing(root: Path) -> Iterator[None]:
                 "finished then can be assembled"
             ) from None
         yield
-
-
-# ==== jobs.assemble.source: Parts of blocks at another threshold, and of blocks that were never computed.
-
-
-BLOCKS_PER_WORKER = 32
-"""Fewer are quicker in this process than in another one that has to start."""
-
-NOT_COMPUTED = "not computed yet; the same wpcrack infer command continues, then assemble again"
 
 
 @dataclass(frozen=True)
@@ -166,7 +162,7 @@ class Order:
 
 
 def vectorize_all(orders: Sequence[Order], workers: int | None) -> Iterator[Path]:
-    """Writes the parts of blocks from their stored probability, in any order.
+    """Write the parts of blocks from their stored probability, in any order.
 
     Args:
         orders: the blocks.
@@ -186,7 +182,7 @@ def vectorize_all(orders: Sequence[Order], workers: int | None) -> Iterator[Path
 
 
 def write_missing(block: Block, grid: Grid, survey_date: str | None, path: Path) -> None:
-    """Writes the part of a block that was not computed: nothing found, nothing inspected."""
+    """Write the part of a block that was not computed: nothing found, nothing inspected."""
     row = InspectedRow(
         block_id=block.block_id,
         window=block.window,

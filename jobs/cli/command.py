@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -139,6 +140,30 @@ def file_and_overrides(name: str, settings: list[str] | None) -> tuple[Path | No
 
 
 STDOUT = Path("-")
+
+OTHER_FILE = "name a file in a folder that exists"
+
+
+def require_place_for(file: object) -> None:
+    """Refuse a file that could not be written, before the work whose result it shall hold.
+
+    Args:
+        file: a path; `-` or None: there is no file.
+
+    Raises:
+        OutputError: Its folder is missing, or one of both may not be written.
+    """
+    if not isinstance(file, Path) or file == STDOUT:
+        return
+    if file.is_dir():
+        reason = "is a folder"
+    elif not file.parent.is_dir():
+        reason = f"lies in {file.parent}, which does not exist"
+    elif not os.access(file if file.exists() else file.parent, os.W_OK):
+        reason = "may not be written"
+    else:
+        return
+    raise OutputError(f"{file} {reason}; {OTHER_FILE}")
 
 
 def report_figures(summary: str, values: Mapping[str, Any], path: Path | None) -> None:

@@ -153,10 +153,14 @@ def evaluate(
     engine: EngineName = "auto",
 ) -> None:
     """Score a model on photographs with masks."""
+    from jobs.cli.command import report_figures, require_place_for
     from jobs.evaluate.run import EvaluateOptions, run_evaluate
 
+    require_place_for(json)
+    require_place_for(figure)
     folders = (model, images, masks, manifest, split, resize, road)
-    run_evaluate(EvaluateOptions(*folders, json, figure=figure, engine=engine))
+    scored = run_evaluate(EvaluateOptions(*folders, figure=figure, engine=engine))
+    report_figures(scored.summary(), scored.values(), json)
 
 
 @command(example="wpcrack predict --model runs/city --out found photo.jpg")

@@ -37,7 +37,8 @@ def infer(
         state = read_status(status)
         report_figures(state.text(), state.values(), json)
         return 0
-    from jobs.infer.run import InferJob, plan_inference, run_inference
+    from jobs.infer.job import InferJob
+    from jobs.infer.run import plan_inference, run_inference
     from jobs.settings.load import load
 
     job = load(InferJob, *file_and_overrides("infer", settings))
@@ -74,7 +75,7 @@ def assemble(
     from jobs.cli.command import report_figures
     from jobs.settings.load import load
 
-    with Source.opened(work) as source:
+    with Source.open(work) as source:
         job = load(AssembleJob, *file_and_overrides("assemble", settings), base=source.settings)
         report = run_assemble(source, job)
     report_figures(report.summary(), report.values(), json)

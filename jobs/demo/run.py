@@ -21,7 +21,9 @@ import numpy as np
 
 from jobs.demo.draw import TrainingSetSize, write_city, write_training_set
 from jobs.demo.score import MapScore, score_map
-from jobs.infer.run import InferJob, InferReport, run_inference
+from jobs.infer.job import InferJob
+from jobs.infer.report import InferReport
+from jobs.infer.run import run_inference
 from wpcrack.errors import DataError
 from wpcrack.synthetic import City, CityConfig, WindowConfig, draw_city
 

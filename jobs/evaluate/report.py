@@ -1,4 +1,7 @@
-"""Scores as a table for people and as JSON for scripts."""
+"""What `wpcrack evaluate` delivers: scores for people and scripts, a picture of the extremes.
+
+Each row of the picture is one image: photograph, truth, probability, and hits and misses in color.
+"""
 
 from __future__ import annotations
 
@@ -13,53 +16,6 @@ from PIL import Image, ImageDraw, ImageFont
 from wpcrack.scoring import metrics
 from wpcrack.scoring.scores import ImageScore, PixelScores, Scores
 
-
-def as_json(scores: Scores, *, resize: int | None, seconds: float) -> dict[str, object]:
-    """Name the scores as `wpcrack evaluate --json` promises; `resize_N` only if it was asked for.
-
-    Args:
-        scores: of one set of images.
-        resize: side N in pixels of the resized scores.
-        seconds: wall time of reading, predicting and scoring.
-    """
-    named: dict[str, object] = asdict(scores)
-    resized = named.pop("resized")
-    if resized is not None:
-        named[f"resize_{resize}"] = resized
-    return named | {"seconds": seconds}
-
-
-def render(scores: Scores, *, resize: int | None, seconds: float) -> str:
-    """Lay the scores out for a terminal; percent signs mark shares, all else lies in [0, 1]."""
-    head = ("", "IoU", "precision", "recall", "F1", "F1 2 px", "F1 5 px")
-    lines = ["".join(f"{cell:>11}" for cell in head), _row("native", scores.native)]
-    if scores.resized is not None:
-        lines.append(_row(f"{resize}x{resize}", scores.resized))
-    if scores.fp_area_share is None:
-        false_area = "no image is free of cracks"
-    else:
-        false_area = f"{scores.fp_area_share:.4%} predicted"
-    iou, f1 = scores.ci95.iou, scores.ci95.f1
-    facts = {
-        "95 % interval": f"IoU {iou[0]:.3f} - {iou[1]:.3f}, F1 {f1[0]:.3f} - {f1[1]:.3f}",
-        "mean over images": f"IoU {scores.per_image.iou:.3f}, F1 {scores.per_image.f1:.3f}",
-        "best threshold": f"F1 {scores.ods:.3f} for all (ODS), {scores.ois:.3f} each (OIS)",
-        "with background": f"mIoU {scores.miou_2class:.3f}, macro F1 {scores.f1_macro:.3f}",
-        "crack-free images": false_area,
-        "images": f"{scores.n_images}, threshold {scores.threshold:g}, {seconds:.1f} s",
-    }
-    lines += [f"{name:20}{fact}" for name, fact in facts.items()]
-    return "\n".join(lines)
-
-
-def _row(name: str, scores: PixelScores) -> str:
-    values = asdict(scores).values()
-    return f"{name:>11}" + "".join(f"{value:11.3f}" for value in values)
-
-
-# ==== jobs.evaluate.report: A picture of the best and the worst images of an evaluation. Each row is one image: photograph, truth, probability, and hits and misses in color.
-
-
 EACH = 4
 """Images shown of the best, and as many of the worst."""
 PANEL_WIDTH = 320
@@ -72,6 +28,60 @@ DIMMED = 0.45
 """Brightness of the photograph under hits and misses."""
 
 RGB = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of one set of images.
+
+    Attributes:
+        scores: of the set.
+        resize: side N in pixels of the resized scores.
+        seconds: wall time of reading, predicting and scoring.
+        note: what the user should know about the images.
+    """
+
+    scores: Scores
+    resize: int | None
+    seconds: float
+    note: str | None = None
+
+    def values(self) -> dict[str, object]:
+        """Return the figures of `--json`; `resize_N` only if it was asked for."""
+        values: dict[str, object] = asdict(self.scores)
+        resized = values.pop("resized")
+        if resized is not None:
+            values[f"resize_{self.resize}"] = resized
+        return values | {"seconds": self.seconds}
+
+    def summary(self) -> str:
+        """Return a table for the terminal; percent signs mark shares, all else lies in [0, 1]."""
+        scores = self.scores
+        head = ("", "IoU", "precision", "recall", "F1", "F1 2 px", "F1 5 px")
+        lines = ["".join(f"{cell:>11}" for cell in head), _row("native", scores.native)]
+        if scores.resized is not None:
+            lines.append(_row(f"{self.resize}x{self.resize}", scores.resized))
+        if scores.fp_area_share is None:
+            false_area = "no image is free of cracks"
+        else:
+            false_area = f"{scores.fp_area_share:.4%} predicted"
+        iou, f1 = scores.ci95.iou, scores.ci95.f1
+        facts = {
+            "95 % interval": f"IoU {iou[0]:.3f} - {iou[1]:.3f}, F1 {f1[0]:.3f} - {f1[1]:.3f}",
+            "mean over images": f"IoU {scores.per_image.iou:.3f}, F1 {scores.per_image.f1:.3f}",
+            "best threshold": f"F1 {scores.ods:.3f} for all (ODS), {scores.ois:.3f} each (OIS)",
+            "with background": f"mIoU {scores.miou_2class:.3f}, macro F1 {scores.f1_macro:.3f}",
+            "crack-free images": false_area,
+            "images": f"{scores.n_images}, threshold {scores.threshold:g}, {self.seconds:.1f} s",
+        }
+        lines += [f"{name:20}{fact}" for name, fact in facts.items()]
+        lines += [f"note: {self.note}"] if self.note else []
+        return "\n".join(lines)
+
+
+def _row(name: str, scores: PixelScores) -> str:
+    values = asdict(scores).values()
+    return f"{name:>11}" + "".join(f"{value:11.3f}" for value in values)
 
 
 @dataclass(frozen=True)
@@ -89,7 +99,7 @@ class Panels:
 def best_and_worst(
     images: Sequence[ImageScore], each: int = EACH
 ) -> tuple[list[ImageScore], list[ImageScore]]:
-    """The `each` images of highest IoU, best first, and of lowest, worst first; none twice."""
+    """Return `each` images of highest IoU, best first, and of lowest, worst first; none twice."""
     ranked = sorted(images, key=lambda image: (-metrics.iou(image.counts), image.name))
     best = ranked[: min(each, (len(ranked) + 1) // 2)]
     worst = ranked[len(best) :][::-1][:each]
@@ -97,7 +107,7 @@ def best_and_worst(
 
 
 def draw_sheet(rows: Sequence[Panels], threshold: float) -> RGB:
-    """Lays the rows out below a legend.
+    """Lay the rows out below a legend.
 
     Args:
         rows: any sizes; each is scaled to one width.
@@ -127,7 +137,7 @@ def draw_sheet(rows: Sequence[Panels], threshold: float) -> RGB:
 
 
 def overlay(row: Panels, threshold: float) -> RGB:
-    """Hits, false alarms and misses over the dimmed photograph, (H, W, 3)."""
+    """Return hits, false alarms and misses over the dimmed photograph, (H, W, 3)."""
     prediction = metrics.mask_at(row.probability, threshold)
     picture = (row.image * DIMMED).astype(np.uint8)
     picture[prediction & row.truth] = HIT
@@ -137,7 +147,7 @@ def overlay(row: Panels, threshold: float) -> RGB:
 
 
 def _strip(row: Panels, threshold: float) -> RGB:
-    """The four panels side by side."""
+    """Return the four panels side by side."""
     gray = (row.truth.astype(np.uint8) * np.uint8(255), row.probability)
     panels = [row.image, *(np.repeat(g[:, :, None], 3, 2) for g in gray), overlay(row, threshold)]
     height = max(1, round(PANEL_WIDTH * row.image.shape[0] / row.image.shape[1]))

@@ -9,12 +9,15 @@ import os
 import sys
 from collections.abc import Generator, Sequence
 from contextlib import closing
+from dataclasses import asdict
 from typing import Any, NamedTuple, cast
 
-from geo.errors import GeoError
+from geo.cracks.parts import InspectedRow
 from jobs.infer.job import InferJob
-from jobs.infer.worker import BLOCKS_AT_A_TIME, BlockResult, BlockWorker, Plan, PredictorFactory
+from jobs.infer.plan import Plan
+from jobs.infer.worker import BLOCKS_AT_A_TIME, BlockWorker, PredictorFactory
 from jobs.runtime.ray_session import READER_CPUS, ray_session, reachable_resources
+from jobs.runtime.terminal import USER_ERRORS
 from wpcrack.errors import WpcrackError
 
 ACTOR_MEMORY_BYTES = 3 * 2**29
@@ -31,8 +34,8 @@ def compute(
     factory: PredictorFactory,
     *,
     local: bool = False,
-) -> Generator[BlockResult]:
-    """Computes blocks on Ray and yields their results in the order of completion.
+) -> Generator[InspectedRow]:
+    """Compute blocks on Ray, and yield their results in the order of completion.
 
     Args:
         job: Number and size of the actors.
@@ -50,7 +53,7 @@ def compute(
         import ray
         import ray.data
 
-        _quiet()
+        _silence_ray_data()
         size = _actor_size(job, len(todo))
         blocks = (
             ray.data.from_items(
@@ -74,7 +77,7 @@ def compute(
             for row in rows:
                 if row["error"]:
                     raise WpcrackError(row["error"])
-                yield BlockResult.from_row(json.loads(row["result"]))
+                yield InspectedRow.of_row(json.loads(row["result"]))
 
 
 class _Actor:
@@ -86,18 +89,18 @@ class _Actor:
         self.error = ""
         try:
             self.worker = BlockWorker(ray.get(plan), factory())
-        except (WpcrackError, GeoError) as error:
+        except USER_ERRORS as error:
             self.error = str(error)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """The result of a block as JSON: a column of one type, whatever it says."""
+        """Return the result of a block as JSON: a column of one type, whatever it says."""
         if self.error:
             return {"result": "", "error": self.error}
         try:
             result = self.worker.run(int(row["index"]))
-        except (WpcrackError, GeoError) as error:
+        except USER_ERRORS as error:
             return {"result": "", "error": str(error)}
-        return {"result": json.dumps(result.row()), "error": ""}
+        return {"result": json.dumps(asdict(result)), "error": ""}
 
 
 def _tasks(todo: Sequence[int]) -> int:
@@ -105,7 +108,7 @@ def _tasks(todo: Sequence[int]) -> int:
 
 
 def _local_actors(job: InferJob, local: bool) -> int:
-    """Actors to make room for before the cluster is known: those of this machine, or one."""
+    """Return how many actors to make room for before the cluster is known."""
     if os.environ.get("RAY_ADDRESS") and not local:
         return 1
     return max(1, (os.cpu_count() or 1) // job.cpus_per_actor)
@@ -119,7 +122,7 @@ class _Size(NamedTuple):
 
 
 def _actor_size(job: InferJob, most: int) -> _Size:
-    """As many actors as CPUs, GPUs and memory allow, leaving Ray Data its own CPU."""
+    """Return as many actors as CPUs, GPUs and memory allow, leaving Ray Data its own CPU."""
     has = reachable_resources()
     gpus = job.gpus_per_actor
     if gpus is None:
@@ -132,8 +135,8 @@ def _actor_size(job: InferJob, most: int) -> _Size:
     return _Size(max(1, int(min(limits))), gpus)
 
 
-def _quiet() -> None:
-    """Keeps Ray Data's own progress off the terminal; the job shows its own line."""
+def _silence_ray_data() -> None:
+    """Keep Ray Data's own progress off the terminal; the job shows its own line."""
     import ray.data
 
     logging.getLogger("ray.data").setLevel(logging.WARNING)

@@ -1,4 +1,4 @@
-"""The imagery of an inference job: which tiles, on which grid, and where it counts."""
+"""What an inference job starts from: its tiles on one grid, and its trained model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
-import yaml
 
 from geo.errors import InputError
 from geo.imagery.find import Scan, scan, summary
@@ -16,15 +15,18 @@ from geo.imagery.headers import Tile
 from geo.imagery.mosaic import Mosaic
 from geo.imagery.placing import true_gsd_m
 from jobs.infer.job import InferJob
-from wpcrack.errors import CheckpointError
 from wpcrack.inference.predict import Engine, WindowPredictor
+from wpcrack.model import CONFIG, WEIGHTS, find_model, read_info, run_name
 
 MOST_GSD_RATIO = 1.5
 """Networks see cracks as wide in pixels as they were trained; beyond this factor they are lost."""
 
+READ_BYTES = 2**20
+"""Files are hashed in pieces of this size."""
+
 
 def open_mosaic(job: InferJob, model_gsd_mm: float | None, say: Callable[[str], None]) -> Mosaic:
-    """Finds the tiles of a job and places them on one grid.
+    """Find the tiles of a job and place them on one grid.
 
     Args:
         job: Names the tiles, and what the user decides about the grid.
@@ -43,7 +45,7 @@ def open_mosaic(job: InferJob, model_gsd_mm: float | None, say: Callable[[str], 
     _report_problems(job, mosaic, say)
     if model_gsd_mm is not None:
         mosaic = _fit_to_model(job, mosaic, model_gsd_mm, say)
-    return job.limited(mosaic)
+    return job.limit(mosaic)
 
 
 def _report_problems(job: InferJob, mosaic: Mosaic, say: Callable[[str], None]) -> None:
@@ -51,7 +53,7 @@ def _report_problems(job: InferJob, mosaic: Mosaic, say: Callable[[str], None]) 
         return
     if job.on_bad_tile == "stop":
         raise InputError(
-            f"{summary(mosaic.problems)}; mend that, or set on_bad_tile=record to leave it out"
+            f"{summary(mosaic.problems)}; repair that, or set on_bad_tile=record to leave it out"
         )
     say(f"left out: {summary(mosaic.problems)}")
 
@@ -59,7 +61,7 @@ def _report_problems(job: InferJob, mosaic: Mosaic, say: Callable[[str], None]) 
 def _fit_to_model(
     job: InferJob, mosaic: Mosaic, model_gsd_mm: float, say: Callable[[str], None]
 ) -> Mosaic:
-    """Brings imagery of quite another pixel size to that of the model, and says so."""
+    """Bring imagery of quite another pixel size to that of the model, and says so."""
     _warn_of_other_pixels(mosaic, model_gsd_mm, say)
     is_near = _ratio(1000 * mosaic.grid.gsd_m, model_gsd_mm) <= MOST_GSD_RATIO
     if is_near or job.gsd_mm or job.resample == "never":
@@ -95,7 +97,7 @@ def _ratio(one: float, other: float) -> float:
 
 
 def _refuse_output_folder(job: InferJob) -> None:
-    """The next run would take overview.png for a tile."""
+    """Refuse an output among the tiles: the next run would take overview.png for a tile."""
     for value in [job.tiles] if isinstance(job.tiles, str) else job.tiles:
         folder = Path(value).expanduser()
         if folder.is_dir() and job.out.resolve().is_relative_to(folder.resolve()):
@@ -103,7 +105,7 @@ def _refuse_output_folder(job: InferJob) -> None:
 
 
 def _refuse_outputs_as_tiles(job: InferJob, found: Scan) -> None:
-    """A glob or a list may name what an earlier run wrote."""
+    """Refuse what an earlier run wrote, which a glob or a list may name."""
     overview, work = job.overview.resolve(), job.work_folder.resolve()
     named = [tile.path for tile in found.tiles]
     named += [tile.path for tile in found.listed]
@@ -114,16 +116,6 @@ def _refuse_outputs_as_tiles(job: InferJob, found: Scan) -> None:
                 f"{path} is an output of this job, but tiles= names it; narrow tiles= or choose "
                 "another out"
             )
-
-
-# ==== jobs.infer.inputs: The trained model of an inference job: its files, their hash, and loading it in an actor.
-
-
-CONFIG = "config.yaml"
-"""Of a model folder; read here without torch, which the driver does not need."""
-
-READ_BYTES = 2**20
-"""Files are hashed in pieces of this size."""
 
 
 @dataclass(frozen=True)
@@ -144,38 +136,23 @@ class ModelFiles:
 
     @classmethod
     def stand_in(cls) -> ModelFiles:
-        """For a predictor that is no trained model."""
+        """Return what stands for a predictor that is no trained model."""
         return cls(Path(), "stand-in", "0" * 64)
-
-    @property
-    def label(self) -> str:
-        """For the attribute `model`."""
-        return model_label(self.name, self.sha256)
-
-
-def model_label(name: str, sha256: str) -> str:
-    """Name and hash of a model in a few characters."""
-    return f"{name}@{sha256[:12]}"
 
 
 def model_files(model: Path) -> ModelFiles:
-    """Finds the model in a run folder (`RUN/model/`) or in that folder itself, and hashes it.
+    """Find the model of a run folder or model folder, read its description, and hash it.
 
     Raises:
-        CheckpointError: There is no model.
+        CheckpointError: There is no model, or its description cannot be read.
     """
-    inner = model / "model"
-    folder = (inner if inner.is_dir() else model).absolute()
-    files = sorted(folder.glob("*.safetensors")) + sorted(folder.glob("*.yaml"))
-    if not any(file.suffix == ".safetensors" for file in files):
-        found = "holds no *.safetensors" if model.exists() else "does not exist"
-        raise CheckpointError(f"model {model} {found}; give the run folder of `wpcrack train`")
-    named = folder.parent if folder.name == "model" else folder
-    return ModelFiles(folder, named.name, _hash(files), _gsd_mm(folder))
+    folder = find_model(model).absolute()
+    digest = _hash([folder / WEIGHTS, folder / CONFIG])
+    return ModelFiles(folder, run_name(folder), digest, read_info(folder).gsd_mm)
 
 
 def load_model(folder: Path, threads: int, engine: Engine = "auto") -> WindowPredictor:
-    """Loads the network and gives it its share of the machine; runs inside an actor."""
+    """Load the network and give it its share of the machine; runs inside an actor."""
     import torch
 
     from wpcrack.inference.engine import load_predictor
@@ -183,16 +160,6 @@ def load_model(folder: Path, threads: int, engine: Engine = "auto") -> WindowPre
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
     return load_predictor(folder, engine, threads)
-
-
-def _gsd_mm(folder: Path) -> float | None:
-    """Pixel size in the model's config; a config that is broken is named when it is loaded."""
-    try:
-        content = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return None
-    value = content.get("gsd_mm") if isinstance(content, dict) else None
-    return float(value) if isinstance(value, int | float) else None
 
 
 def _hash(files: list[Path]) -> str:

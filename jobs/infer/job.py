@@ -10,10 +10,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from jobs.settings.map import Imagery, MapRules
+from geo.options import MapRules
+from jobs.settings.map import Imagery
 from wpcrack.config import Count, NonNegative
+from wpcrack.errors import ConfigError
 from wpcrack.inference.lattice import Lattice
-from wpcrack.inference.predict import Engine
+from wpcrack.inference.predict import DEFAULT_THRESHOLD, Engine
 
 LEAST_FAILURES = 10
 """A percentage in `max_failed` never stops a job before more than this many failures."""
@@ -26,12 +28,12 @@ Probability = Annotated[float, Field(gt=0, le=1)]
 
 
 def crack_level(threshold: float) -> int:
-    """Smallest 8-bit probability that is crack: p / 255 >= threshold."""
+    """Return the smallest 8-bit probability that is crack: p / 255 >= threshold."""
     return math.ceil(threshold * 255 - 1e-9)
 
 
 def require_geopackage(out: Path) -> None:
-    """Refuses an output of another name.
+    """Refuse an output of another name.
 
     Raises:
         ValueError: It is not called *.gpkg.
@@ -50,7 +52,7 @@ class InferJob(MapRules, Imagery):
     resample: Literal["auto", "never"] = "auto"
     """auto: imagery whose pixels differ by more than 1.5 x from those of the model's training
     images is brought to their size, unless gsd_mm is given; never: it is taken as it is."""
-    threshold: Probability = 0.5
+    threshold: Probability = DEFAULT_THRESHOLD
     """A pixel is crack from this probability on."""
     survey_date: date | None = None
     """Day of the survey, for the attribute."""
@@ -118,8 +120,29 @@ class InferJob(MapRules, Imagery):
         return self.out.with_name(OVERVIEW)
 
     def failures_allowed(self, n_tiles: int) -> int:
-        """How many tiles and blocks may fail before the job stops."""
+        """Return how many tiles and blocks may fail before the job stops."""
         if isinstance(self.max_failed, int):
             return self.max_failed
         share = float(self.max_failed.removesuffix("%")) / 100
         return max(LEAST_FAILURES, math.floor(share * n_tiles))
+
+
+def find_work_folder(path: Path) -> Path:
+    """Find the work folder that a GeoPackage, a folder with one work folder, or itself means.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if path.suffix.lower() == ".gpkg":
+        work = path.with_suffix(".work")
+        if work.is_dir():
+            return work
+        raise ConfigError(f"{path} has no work folder {work.name}; start the job first")
+    if not path.is_dir():
+        raise ConfigError(f"{path} does not exist; give the GeoPackage of a job or its work folder")
+    if path.suffix == ".work":
+        return path
+    works = sorted(path.glob("*.work"))
+    if len(works) != 1:
+        raise ConfigError(f"{path} holds {len(works)} work folders; give the GeoPackage of a job")
+    return works[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,32 +14,21 @@ from geo.imagery.overview import Overview, reduce, save_backdrop
 from geo.layers.assemble import SEGMENTS_CSV as SEGMENTS
 from geo.layers.assemble import AssembleReport, assemble
 from geo.layers.run_rows import RunRecord
-from geo.options import AssembleOptions
+from geo.options import AssembleOptions, MapRules, RoadOptions
 from geo.page.map_page import write_map
 from geo.page.preview import OVERVIEW_PX, draw_overview
 from geo.page.report import MapReport, write_report
-from jobs.infer.inputs import ModelFiles
 from jobs.infer.job import OVERVIEW, PAGE, InferJob
-from jobs.infer.work_folder import BACKDROP, Fingerprint
-from jobs.infer.worker import Plan
+from jobs.infer.plan import Plan
+from jobs.infer.work_folder import BACKDROP, JobRecord
 from jobs.runtime.versions import versions
 
 RECORDED_VERSIONS = ("wpcrack", "ray", "torch", "numpy", "rasterio", "shapely", "pyogrio")
 """Recorded in the layer run."""
 
 
-@dataclass(frozen=True)
-class Provenance:
-    """What the layer run says of a job."""
-
-    model: ModelFiles
-    fingerprint: Fingerprint
-    started: str
-    """ISO 8601."""
-
-
-def assemble_map(job: InferJob, plan: Plan, origin: Provenance) -> AssembleReport:
-    """Joins the parts of all blocks into the GeoPackage; with roads also segments.csv.
+def assemble_map(job: InferJob, plan: Plan, record: JobRecord) -> AssembleReport:
+    """Join the parts of all blocks into the GeoPackage; with roads also segments.csv.
 
     Raises:
         GeoError: A part cannot be read, or the output cannot be written.
@@ -47,20 +37,49 @@ def assemble_map(job: InferJob, plan: Plan, origin: Provenance) -> AssembleRepor
         [plan.part(block) for block in plan.blocks],
         job.out,
         plan.mosaic.grid,
-        AssembleOptions(
-            **job.options,
-            roads=job.roads.options,
-            survey_date=plan.survey_date,
-            model=origin.model.label,
-            run_id=origin.fingerprint.run_id,
-        ),
+        map_options(job, job.roads, record),
         problems=plan.mosaic.problems,
-        run=_record(job, origin),
+        run=run_record(record, job.model_dump_json(), record.started),
+    )
+
+
+def map_options(rules: MapRules, roads: RoadOptions, record: JobRecord) -> AssembleOptions:
+    """Return the rules and roads of a map, and what its attributes say of its run."""
+    return AssembleOptions.of(
+        rules,
+        roads=roads,
+        survey_date=record.config["survey_date"],
+        model=record.model_label,
+        run_id=record.run_id,
+    )
+
+
+def run_record(record: JobRecord, config: str, started: float, **origin: object) -> RunRecord:
+    """Return what the layer run says of a map.
+
+    Args:
+        record: of the run that computed the blocks.
+        config: settings of the map, as JSON.
+        started: when the map was asked for, seconds since 1970.
+        origin: further facts about its inputs.
+    """
+    inputs = {
+        "tiles": str(record.config["tiles"]),
+        "files": len(record.inputs),
+        "bytes": sum(values[0] for values in record.inputs.values()),
+    }
+    return RunRecord(
+        model_hash=record.model_hash,
+        config=config,
+        inputs=json.dumps(inputs | origin),
+        versions=json.dumps(versions(RECORDED_VERSIONS)),
+        started=_iso(started),
+        finished=_iso(time.time()),
     )
 
 
 def draw_map(job: InferJob, mosaic: Mosaic) -> None:
-    """Draws picture, page and report of a finished GeoPackage; keeps the imagery behind them.
+    """Draw picture, page and report of a finished GeoPackage; keep the imagery behind them.
 
     Raises:
         GeoError: A file cannot be written.
@@ -70,26 +89,8 @@ def draw_map(job: InferJob, mosaic: Mosaic) -> None:
     MapFiles.of_job(job.out).draw(backdrop)
 
 
-def now() -> str:
-    """The time, ISO 8601."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _record(job: InferJob, origin: Provenance) -> RunRecord:
-    inputs = origin.fingerprint.inputs
-    summary = {"tiles": str(job.tiles), "files": len(inputs)}
-    summary["bytes"] = sum(values[0] for values in inputs.values())
-    return RunRecord(
-        model_hash=origin.model.sha256,
-        config=job.model_dump_json(),
-        inputs=json.dumps(summary),
-        versions=json.dumps(versions(RECORDED_VERSIONS)),
-        started=origin.started,
-        finished=now(),
-    )
-
-
-# ==== jobs.infer.outputs: The files of a map: the GeoPackage, and what lies beside it.
+def _iso(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds")
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class MapFiles:
 
     @classmethod
     def of_job(cls, out: Path) -> MapFiles:
-        """Of an inference job: the names that a street department is told of."""
+        """Name the files of an inference job."""
         return cls(
             package=out,
             overview=out.with_name(OVERVIEW),
@@ -117,7 +118,7 @@ class MapFiles:
 
     @classmethod
     def of_further(cls, out: Path) -> MapFiles:
-        """Of a map made again: each name begins with the GeoPackage's, so that maps lie together.
+        """Name the files of a map made again: all begin with the GeoPackage's name.
 
         >>> MapFiles.of_further(Path("maps/strict.gpkg")).page.name
         'strict.map.html'
@@ -148,5 +149,5 @@ class MapFiles:
 
 
 def _beside(out: Path, ending: str) -> Path:
-    """`cracks.gpkg` -> `cracks.<ending>` in the same folder."""
+    """Return `cracks.<ending>` for `cracks.gpkg`, in the same folder."""
     return out.with_name(f"{out.stem}.{ending}")

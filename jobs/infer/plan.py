@@ -1,4 +1,4 @@
-"""The plan of an inference job: which blocks, and what they will cost, before any work.
+"""The plan of an inference job: its blocks, and what they will cost, before any work.
 
 wpcrack infer configs/infer.yaml tiles=tiles/ model=runs/city out=maps/cracks.gpkg --plan
 """
@@ -12,10 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from geo.imagery.mosaic import Mosaic
+from geo.cracks.parts import InspectedRow, read_part
+from geo.errors import InputError
+from geo.imagery.mosaic import Block, Mosaic
 from jobs.infer.job import InferJob
-from jobs.infer.worker import BlockResult, Plan
+from jobs.infer.probability import probability_file
 from jobs.runtime.terminal import clock, counted
+from wpcrack.inference.lattice import Lattice
+
+PARTS, PROBABILITY = "parts", "probability"
+"""Folders of the blocks' files in a work folder."""
 
 ASSUMED_MPX_PER_S = 1.4
 """Per CPU core, read to part, with the default network: what the demo city reached on two AMD EPYC
@@ -33,27 +39,67 @@ PROBABILITY_BYTES_PER_PX = 0.3
 
 
 def make_plan(job: InferJob, mosaic: Mosaic) -> Plan:
-    """What every actor of a job must know."""
+    """Cut the mosaic of a job into blocks, and gather what every actor must know."""
     work = job.work_folder.absolute()
     return Plan(
         mosaic=mosaic,
         blocks=mosaic.blocks(job.block_px),
-        parts=work / "parts",
+        parts=work / PARTS,
         lattice=job.lattice,
         level=job.level,
         batch=job.batch,
         survey_date=job.survey_date.isoformat() if job.survey_date else None,
-        probability=work / "probability" if job.probability == "keep" else None,
+        probability=work / PROBABILITY if job.probability == "keep" else None,
     )
 
 
-def outline(plan: Plan) -> str:
-    """`100 tiles, 64.0 Mpx of 5 mm in 9 blocks`."""
-    mosaic = plan.mosaic
-    return (
-        f"{counted(len(mosaic.tiles), 'tile')}, {plan.most_px / 1e6:.1f} Mpx of "
-        f"{1000 * mosaic.grid.gsd_m:.3g} mm in {counted(len(plan.blocks), 'block')}"
-    )
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a worker must know; sent to each of them once."""
+
+    mosaic: Mosaic
+    blocks: tuple[Block, ...]
+    parts: Path
+    lattice: Lattice
+    level: int
+    """Smallest 8-bit probability that is crack."""
+    batch: int
+    survey_date: str | None
+    probability: Path | None = None
+    """Folder for the probability of each block; None: it is not kept."""
+
+    @property
+    def block_px(self) -> int:
+        """Pixels of all blocks together."""
+        return sum(block.window.area_px for block in self.blocks)
+
+    @property
+    def most_px(self) -> int:
+        """At most so many pixels have imagery: those of all blocks, or of all tiles."""
+        return min(self.block_px, sum(window.area_px for window in self.mosaic.windows))
+
+    def part(self, block: Block) -> Path:
+        """Return the file of a block, which a second try replaces."""
+        return part_file(self.parts, block)
+
+    def is_complete(self, block: Block) -> bool:
+        """Return whether all files of a block are there."""
+        kept = self.probability is None or probability_file(self.probability, block).exists()
+        return kept and self.part(block).exists()
+
+    def read_result(self, block: Block) -> InspectedRow | None:
+        """Return the row of a finished block; None if a file of it is missing or damaged."""
+        if not self.is_complete(block):
+            return None
+        try:
+            return read_part(self.part(block)).inspected
+        except InputError:
+            return None
+
+
+def part_file(folder: Path, block: Block) -> Path:
+    """Return the file of a block's pieces; its name says which block it is."""
+    return folder / f"{block.block_id}.parquet"
 
 
 @dataclass(frozen=True)
@@ -71,7 +117,7 @@ class Forecast:
     """
 
     plan: Plan
-    finished: tuple[BlockResult, ...]
+    finished: tuple[InspectedRow, ...]
     actors: int
     mpx_per_s: float
     disk_bytes: int
@@ -83,10 +129,10 @@ class Forecast:
         cls,
         job: InferJob,
         plan: Plan,
-        finished: Sequence[BlockResult],
-        earlier: Sequence[BlockResult] = (),
+        finished: Sequence[InspectedRow],
+        earlier: Sequence[InspectedRow] = (),
     ) -> Forecast:
-        """Forecasts a job on this machine (a cluster has more).
+        """Forecast a job on this machine (a cluster has more).
 
         Args:
             job: what was asked.
@@ -120,7 +166,7 @@ class Forecast:
         return share * self.plan.most_px / 1e6 / self.mpx_per_s
 
     def text(self) -> str:
-        """A few lines for the terminal."""
+        """Return a few lines for the terminal."""
         plan, grid = self.plan, self.plan.mosaic.grid
         lines = [
             outline(plan),
@@ -138,7 +184,7 @@ class Forecast:
         return "\n".join(lines)
 
     def values(self) -> dict[str, Any]:
-        """The figures of `--json`."""
+        """Return the figures of `--json`."""
         mosaic = self.plan.mosaic
         return {
             "tiles": len(mosaic.tiles),
@@ -159,13 +205,22 @@ class Forecast:
         }
 
 
+def outline(plan: Plan) -> str:
+    """Return a plan in a line, like `100 tiles, 64.0 Mpx of 5 mm in 9 blocks`."""
+    mosaic = plan.mosaic
+    return (
+        f"{counted(len(mosaic.tiles), 'tile')}, {plan.most_px / 1e6:.1f} Mpx of "
+        f"{1000 * mosaic.grid.gsd_m:.3g} mm in {counted(len(plan.blocks), 'block')}"
+    )
+
+
 def _existing(folder: Path) -> Path:
-    """The folder, or the nearest one above it that exists already."""
+    """Return the folder, or the nearest one above it that exists already."""
     return next(path for path in (folder, *folder.parents) if path.is_dir())
 
 
 def _size(count: float) -> str:
-    """Bytes for people.
+    """Write bytes as people do.
 
     >>> _size(2_500_000), _size(3e11)
     ('2.5 MB', '300.0 GB')

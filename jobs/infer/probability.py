@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree as Xml
@@ -14,6 +13,7 @@ from rasterio.errors import RasterioError
 
 from geo.cracks.pieces import Ground
 from geo.errors import InputError, first_line
+from geo.files import whole_file
 from geo.grid import Grid, Window, moved_origin
 from geo.imagery.mosaic import Block
 
@@ -26,14 +26,14 @@ GROUND_TAG = "WPCRACK_GROUND"
 
 
 def probability_file(folder: Path, block: Block) -> Path:
-    """The file of a block."""
+    """Return the file of a block's probability."""
     return folder / f"{block.block_id}.tif"
 
 
 def write_probability(
     path: Path, probability: NDArray[np.uint8], window: Window, grid: Grid, ground: Ground
 ) -> None:
-    """Writes the probability * 255 of a block; the file appears complete or not at all.
+    """Write the probability * 255 of a block; the file appears complete or not at all.
 
     Args:
         path: Of the file.
@@ -45,7 +45,6 @@ def write_probability(
     Raises:
         OSError: The disk does not take it.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     profile = {
         "driver": "COG",
         "dtype": "uint8",
@@ -56,17 +55,13 @@ def write_probability(
         "transform": moved_origin(grid.transform, window.row_off, window.col_off),
         "compress": "DEFLATE",
     }
-    try:
-        with rasterio.open(temporary, "w", **profile) as dataset:
-            dataset.write(probability, 1)
-            dataset.update_tags(**{GROUND_TAG: ground.text()})
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as temporary, rasterio.open(temporary, "w", **profile) as dataset:
+        dataset.write(probability, 1)
+        dataset.update_tags(**{GROUND_TAG: ground.text()})
 
 
 def read_probability(path: Path) -> tuple[NDArray[np.uint8], Ground]:
-    """Reads what `write_probability` wrote: (H, W) probability * 255, and the block's ground.
+    """Read what `write_probability` wrote: (H, W) probability * 255, and the block's ground.
 
     Raises:
         InputError: The file is missing, damaged or none of ours.
@@ -77,13 +72,13 @@ def read_probability(path: Path) -> tuple[NDArray[np.uint8], Ground]:
             return probability, Ground.of_text(dataset.tags()[GROUND_TAG])
     except (RasterioError, KeyError, InputError) as error:
         raise InputError(
-            f"{path} is no probability that can be read ({first_line(error)}); compute it again "
+            f"the probability in {path} cannot be read ({first_line(error)}); compute it again "
             "with `wpcrack infer ... probability=keep resume=never`"
         ) from error
 
 
 def write_vrt(folder: Path, blocks: Sequence[Block], grid: Grid) -> Path:
-    """Joins the blocks that have a file into one raster; the others read as 0.
+    """Join the blocks that have a file into one raster; the others read as 0.
 
     Raises:
         OSError: The disk does not take it.
@@ -99,9 +94,8 @@ def write_vrt(folder: Path, blocks: Sequence[Block], grid: Grid) -> Path:
         if path.exists():
             _add_source(band, path.name, block.window)
     vrt = folder / VRT
-    temporary = folder / f".{VRT}.{os.getpid()}.tmp"
-    temporary.write_bytes(Xml.tostring(root))
-    os.replace(temporary, vrt)
+    with whole_file(vrt) as temporary:
+        temporary.write_bytes(Xml.tostring(root))
     return vrt
 
 

@@ -1,8 +1,10 @@
-"""What an inference job delivered, and what failed on the way."""
+"""What an inference job tells: what failed, how far it is, what it delivered.
+
+wpcrack infer --status maps/cracks.gpkg
+"""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sys
 import time
@@ -11,17 +13,21 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
+from geo.cracks.parts import InspectedRow
 from geo.errors import InputError
 from geo.imagery.mosaic import Mosaic
-from jobs.infer.job import InferJob
-from jobs.infer.reading import NO_ANSWER
-from jobs.infer.work_folder import LOCK, ManifestLine, read_manifest, read_session
-from jobs.infer.worker import BlockResult
+from jobs.infer.job import InferJob, find_work_folder
+from jobs.infer.work_folder import LOCK, JobLog
+from jobs.infer.worker import NO_ANSWER
+from jobs.runtime.folder import is_locked
 from jobs.runtime.terminal import clock, counted
 from wpcrack.errors import ConfigError
 
 SHOWN_FAILURES = 5
 """Failures that the summary spells out; the layer inspected names all."""
+
+LOG_INTERVAL_S = 10.0
+"""Without a terminal a new line of progress is written at most this often."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,7 @@ class InferReport:
         return 3 if self.failures else 0
 
     def summary(self) -> str:
-        """A few lines for the terminal."""
+        """Return a few lines for the terminal."""
         lines = [
             f"{counted(self.n_cracks, 'crack')}, {self.area_m2:.2f} m2, on "
             f"{counted(self.n_tiles, 'tile')} "
@@ -71,10 +77,10 @@ class InferReport:
             f"overview  {self.overview}",
             f"page      {self.map_page}",
         ]
-        return "\n".join([*lines, *listed(self.failures)])
+        return "\n".join([*lines, *failure_lines(self.failures)])
 
     def values(self) -> dict[str, Any]:
-        """The figures of `--json`."""
+        """Return the figures of `--json`."""
         files = ("package", "overview", "map_page")
         return asdict(self) | {name: str(getattr(self, name)) for name in files}
 
@@ -87,8 +93,8 @@ class Failures:
         self._allowed = job.failures_allowed(len(mosaic.tiles) + len(mosaic.problems))
         self._reasons = {problem.path: problem.reason for problem in mosaic.problems}
 
-    def count(self, results: Iterable[BlockResult]) -> None:
-        """Takes in what failed in some blocks.
+    def count(self, results: Iterable[InspectedRow]) -> None:
+        """Take in what failed in some blocks.
 
         Raises:
             InputError: The job is to stop at the first failure, or after so many.
@@ -101,18 +107,18 @@ class Failures:
                 self._reasons.setdefault(name, result.reason)
             if failed and self._stops_at_once:
                 raise InputError(
-                    f"{failed[0]}: {result.reason}; mend it, or set on_bad_tile=record to leave "
+                    f"{failed[0]}: {result.reason}; repair it, or set on_bad_tile=record to leave "
                     "such tiles out, and give the same command again"
                 )
         if len(self._reasons) > self._allowed:
             last = list(self.texts())[-1]
             raise InputError(
-                f"{len(self._reasons)} tiles or blocks failed, allowed are {self._allowed} "
-                f"(max_failed); the last: {last}; finished blocks are kept"
+                f"{len(self._reasons)} tiles or blocks failed, max_failed allows "
+                f"{self._allowed}; the last: {last}; finished blocks are kept"
             )
 
     def without_silent_tiles(self, mosaic: Mosaic) -> Mosaic:
-        """The mosaic without the tiles that gave no answer, which would hang the next reader."""
+        """Return the mosaic without tiles that gave no answer: they would hang the next reader."""
         kept = [
             (tile, window)
             for tile, window in zip(mosaic.tiles, mosaic.windows, strict=True)
@@ -122,12 +128,12 @@ class Failures:
         return replace(mosaic, tiles=tiles, windows=windows)
 
     def texts(self) -> tuple[str, ...]:
-        """One text per failure."""
+        """Return one text per failure."""
         return tuple(f"{name}: {reason}" for name, reason in self._reasons.items())
 
 
-def listed(failures: Sequence[str]) -> list[str]:
-    """Lines for the terminal about what failed, none if nothing did."""
+def failure_lines(failures: Sequence[str]) -> list[str]:
+    """Return lines for the terminal about what failed, none if nothing did."""
     if not failures:
         return []
     lines = [f"{len(failures)} failed, see the layer inspected:"]
@@ -136,18 +142,11 @@ def listed(failures: Sequence[str]) -> list[str]:
     return [*lines, f"  and {more} more"] if more > 0 else lines
 
 
-# ==== jobs.infer.report: One line that says how far a job is, how fast, and how long it will take.
-
-
-LOG_INTERVAL_S = 10.0
-"""Without a terminal a new line is written at most this often."""
-
-
 class Progress:
     """Counts finished blocks; rewrites its line on a terminal, else writes one now and then."""
 
     def __init__(
-        self, total: int, done: Sequence[BlockResult] = (), stream: TextIO | None = None
+        self, total: int, done: Sequence[InspectedRow] = (), stream: TextIO | None = None
     ) -> None:
         self.total = total
         self.done = len(done)
@@ -159,8 +158,8 @@ class Progress:
         self._written = time.monotonic()
         self._width = 0
 
-    def add(self, result: BlockResult) -> None:
-        """Counts a block and shows the line."""
+    def add(self, result: InspectedRow) -> None:
+        """Count a block and show the line."""
         self.done += 1
         self.failed += has_failure(result)
         now = time.monotonic()
@@ -177,12 +176,12 @@ class Progress:
             self._show(end="\n")
 
     def close(self) -> None:
-        """Ends the line of a terminal, so that what follows starts on a line of its own."""
+        """End the line of a terminal, so that what follows starts on a line of its own."""
         if self._width:
             print(file=self.stream)
 
     def line(self) -> str:
-        """`infer 12/96 blocks, 3.4 Mpx/s, ETA 0:42, 1 with failures`."""
+        """Return a line like `infer 12/96 blocks, 3.4 Mpx/s, ETA 0:42, 1 with failures`."""
         parts = [f"infer {self.done}/{self.total} blocks"]
         if self._first is not None and self._timed_blocks:
             elapsed = max(time.monotonic() - self._first, 1e-9)
@@ -201,12 +200,9 @@ class Progress:
         print(text, end=end, file=self.stream, flush=True)
 
 
-def has_failure(result: BlockResult) -> bool:
-    """Whether a block is less than wholly inspected, because something failed."""
+def has_failure(result: InspectedRow) -> bool:
+    """Return whether a block is less than wholly inspected, because something failed."""
     return result.status in ("partial", "failed")
-
-
-# ==== jobs.infer.report: How far an inference job is, told from its work folder while it runs or afterwards. wpcrack infer --status maps/cracks.gpkg
 
 
 @dataclass(frozen=True)
@@ -232,7 +228,7 @@ class JobStatus:
     eta_s: float | None
 
     def text(self) -> str:
-        """One line.
+        """Return one line.
 
         >>> JobStatus(Path("a.work"), 96, 12, 1, True, 3.42, 42).text()
         'a.work: 12/96 blocks, 1 with failures, 3.4 Mpx/s, ETA 0:42, running'
@@ -247,12 +243,12 @@ class JobStatus:
         return f"{self.work}: {', '.join(parts)}"
 
     def values(self) -> dict[str, Any]:
-        """The figures of `--json`."""
+        """Return the figures of `--json`."""
         return asdict(self) | {"work": str(self.work)}
 
 
 def read_status(path: Path) -> JobStatus:
-    """Reads the state of a job; changes nothing and disturbs nobody.
+    """Read the state of a job; changes nothing and disturbs nobody.
 
     Args:
         path: The GeoPackage of the job, its work folder, or a folder that holds one work folder.
@@ -260,51 +256,15 @@ def read_status(path: Path) -> JobStatus:
     Raises:
         ConfigError: There is no job.
     """
-    work = work_folder(path)
-    session, lines = read_session(work), read_manifest(work)
-    if session is None:
-        raise ConfigError(f"{work} holds no job that was started; give its GeoPackage")
-    results = [line.result for line in lines.values()]
-    recent = sorted((line for line in lines.values() if line.at >= session.started), key=_time)
+    work = find_work_folder(path)
+    log = JobLog.read(work)
+    if log is None:
+        raise ConfigError(f"{work} holds no job; give the GeoPackage of one")
+    total, lines = len(log.record.blocks), log.lines.values()
+    recent = sorted((line for line in lines if line.at >= log.record.started), key=lambda x: x.at)
     speed = eta = None
     if len(recent) > 1 and (elapsed := recent[-1].at - recent[0].at) > 0:
-        speed = sum(line.result.valid_px for line in recent[1:]) / 1e6 / elapsed
-        eta = (session.blocks - len(results)) * elapsed / (len(recent) - 1)
-    failed = sum(has_failure(result) for result in results)
-    return JobStatus(work, session.blocks, len(results), failed, _is_locked(work), speed, eta)
-
-
-def _time(line: ManifestLine) -> float:
-    return line.at
-
-
-def work_folder(path: Path) -> Path:
-    """The work folder that a GeoPackage, a folder with one work folder, or itself means.
-
-    Raises:
-        ConfigError: There is none.
-    """
-    if path.suffix.lower() == ".gpkg":
-        work = path.with_suffix(".work")
-        if work.is_dir():
-            return work
-        raise ConfigError(f"{path} has no work folder {work.name}; start the job first")
-    if not path.is_dir():
-        raise ConfigError(f"{path} does not exist; give the GeoPackage of a job or its work folder")
-    if path.suffix == ".work":
-        return path
-    works = sorted(path.glob("*.work"))
-    if len(works) != 1:
-        raise ConfigError(f"{path} holds {len(works)} work folders; give the GeoPackage of a job")
-    return works[0]
-
-
-def _is_locked(work: Path) -> bool:
-    try:
-        with (work / LOCK).open("rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except FileNotFoundError:
-        return False
-    return False
+        speed = sum(line.inspected.valid_px for line in recent[1:]) / 1e6 / elapsed
+        eta = (total - len(lines)) * elapsed / (len(recent) - 1)
+    failed = sum(has_failure(line.inspected) for line in lines)
+    return JobStatus(work, total, len(lines), failed, is_locked(work / LOCK), speed, eta)

@@ -1,26 +1,21 @@
 """The work folder of an inference job: what was asked, and which blocks are finished.
 
 <out stem>.work/
-    fingerprint.json   settings, model, grid and input files that the result depends on
-    manifest.jsonl     one line per finished or failed block, in the order of completion
-    session.json       when the job was last started, and how many blocks it has: for --status
-    probability/       with probability=keep: one COG per block, and a VRT over all of them
-    job.json           settings, model, blocks: for `wpcrack assemble`
-    backdrop.tif       the imagery reduced, as it lies behind the map
-    parts/             one file per block, written atomically: the truth about what is finished
+    job.jsonl      the job as it was last started, then a line per finished or failed block
+    parts/         one file per block, written atomically: the truth about what is finished
+    probability/   with probability=keep: one COG per block, and a VRT over all of them
+    backdrop.tif   the imagery reduced, as it lies behind the map
 """
 
 from __future__ import annotations
 
-import fcntl
 import glob
 import hashlib
 import json
-import os
 import shutil
 import time
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,254 +23,248 @@ from typing import Any
 import shapely
 from rasterio.crs import CRS
 
-from geo.errors import InputError, OutputError
+from geo.cracks.parts import InspectedRow
+from geo.files import whole_file
 from geo.grid import Window
 from geo.imagery.headers import TileProblem
 from geo.imagery.mosaic import Block, Mosaic
+from geo.options import MapRules
+from jobs.infer.inputs import ModelFiles
 from jobs.infer.job import InferJob
+from jobs.infer.plan import PARTS, PROBABILITY, Plan
 from jobs.infer.probability import probability_file
-from jobs.infer.worker import BlockResult, Plan
-from jobs.settings.map import MapRules
+from jobs.runtime.folder import explain_write_errors, hold_lock, refuse_foreign
 from wpcrack.errors import ConfigError
 
-# ==== jobs.infer.work_folder: What a work folder must say for itself, so that a map can be made of it without tiles or model. job.json in the work folder: the settings, the model's name and hash, files left out, all blocks.
+LOG, BACKDROP, LOCK = "job.jsonl", "backdrop.tif", ".lock"
 
+OLD = ("fingerprint.json", "manifest.jsonl", "session.json", "job.json")
+"""Of the version that kept all this in four files."""
 
-RECORD = "job.json"
-
-BACKDROP = "backdrop.tif"
-"""The reduced imagery, as it lies behind the first map."""
-
-
-@dataclass(frozen=True)
-class JobRecord:
-    """An inference job as its work folder remembers it.
-
-    Attributes:
-        config: settings of the job, as JSON values.
-        model: name of the model.
-        model_hash: of its files.
-        problems: files that are left out.
-        blocks: of the whole job, finished or not.
-    """
-
-    config: dict[str, Any]
-    model: str
-    model_hash: str
-    problems: tuple[TileProblem, ...]
-    blocks: tuple[Block, ...]
-
-    def save(self, root: Path) -> None:
-        """Writes job.json; it appears complete or not at all.
-
-        Raises:
-            OSError: The folder cannot be written.
-        """
-        content = {
-            "config": self.config,
-            "model": self.model,
-            "model_hash": self.model_hash,
-            "problems": [_problem_row(problem) for problem in self.problems],
-            "blocks": [[block.block_id, *astuple(block.window)] for block in self.blocks],
-        }
-        temporary = root / "job.tmp"
-        temporary.write_text(json.dumps(content), "utf-8")
-        os.replace(temporary, root / RECORD)
-
-    @classmethod
-    def read(cls, root: Path) -> JobRecord:
-        """Reads job.json.
-
-        Raises:
-            InputError: There is none that can be read.
-        """
-        try:
-            content = json.loads((root / RECORD).read_text("utf-8"))
-            problems = tuple(_problem_of(row) for row in content.pop("problems"))
-            blocks = tuple(Block(name, Window(*place)) for name, *place in content.pop("blocks"))
-            return cls(problems=problems, blocks=blocks, **content)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"{root} has no {RECORD} that can be read ({type(error).__name__}), so it does not "
-                "say what it holds; give the command of `wpcrack infer` again, which writes it"
-            ) from error
-
-
-def _problem_row(problem: TileProblem) -> list[str | None]:
-    outline, crs = problem.footprint, problem.crs
-    return [
-        problem.path,
-        problem.reason,
-        None if outline is None else outline.wkt,
-        None if crs is None else crs.to_wkt(),
-    ]
-
-
-def _problem_of(row: list[str | None]) -> TileProblem:
-    path, reason, outline, crs = row
-    return TileProblem(
-        str(path),
-        str(reason),
-        None if outline is None else shapely.from_wkt(outline),
-        None if crs is None else CRS.from_wkt(crs),
-    )
-
-
-# ==== jobs.infer.work_folder: What a work folder says about the progress of a job: finished blocks, and the last start.
-
-
-MANIFEST = "manifest.jsonl"
-SESSION = "session.json"
-
-
-@dataclass(frozen=True)
-class Session:
-    """The last start of a job."""
-
-    started: float
-    """Seconds since 1970."""
-    blocks: int
-    """Of the whole job."""
-
-    def save(self, root: Path) -> None:
-        """Writes session.json; it appears complete or not at all."""
-        temporary = root / "session.tmp"
-        temporary.write_text(json.dumps(asdict(self)), "utf-8")
-        os.replace(temporary, root / SESSION)
-
-
-@dataclass(frozen=True)
-class ManifestLine:
-    """One line of the manifest."""
-
-    result: BlockResult
-    at: float
-    """When it was written, in seconds since 1970."""
-
-    def text(self) -> str:
-        """The line, with its end."""
-        return json.dumps(self.result.row() | {"at": self.at}) + "\n"
-
-    @classmethod
-    def of_row(cls, row: dict[str, Any]) -> ManifestLine:
-        """The inverse of `text`, after parsing."""
-        at = float(row.pop("at"))
-        return cls(BlockResult.from_row(row), at)
-
-
-def read_manifest(root: Path) -> dict[str, ManifestLine]:
-    """The last line of each block; the end of one that is just being written is left out."""
-    manifest = root / MANIFEST
-    text = manifest.read_text("utf-8") if manifest.exists() else ""
-    whole, _, _ = text.rpartition("\n")
-    lines = (ManifestLine.of_row(json.loads(line)) for line in whole.splitlines())
-    return {line.result.block_id: line for line in lines}
-
-
-def read_session(root: Path) -> Session | None:
-    """The last start of the job; None if there was none."""
-    try:
-        return Session(**json.loads((root / SESSION).read_text("utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None
-
-
-# ==== jobs.infer.work_folder: What the result of an inference job depends on, and what has changed since the last time.
-
+OWN = frozenset({LOG, BACKDROP, LOCK, PARTS, PROBABILITY, *OLD})
+"""What a work folder may hold."""
 
 FORMAT = 2
-"""Version of parts and fingerprint; parts of another version are never mixed in."""
+"""Version of parts and log; parts of another version are never mixed in."""
 
-ASSEMBLY_KEYS = frozenset({"roads", *MapRules.model_fields}) - {"formats"}
+BLOCK_KEYS = ("threshold", "block_strides", "survey_date", "engine")
+"""Settings that decide what lies in a part, besides those of the lattice."""
+
+MAP_KEYS = frozenset({"roads", *MapRules.model_fields}) - {"formats"}
 """Settings that are applied to finished parts: a change leaves all of them standing. Formats
-change no row, so they are no part of a fingerprint at all."""
+change no row, so they are no part of a run's identity at all."""
+
+LOCK_PATIENCE_S = 0.5
+"""`--status` and `assemble` hold the lock for a moment."""
 
 NAMED_INPUTS = 2
 """Changed files that a message spells out."""
 
 
+@contextmanager
+def open_work(job: InferJob, plan: Plan, record: JobRecord) -> Iterator[WorkFolder]:
+    """Open the work folder of a job as `resume` asks for, and keep other processes out of it.
+
+    Raises:
+        ConfigError: The folder is of other settings, inputs or version, in use, or not ours.
+        OutputError: The folder cannot be written.
+    """
+    root = job.work_folder
+    refuse_foreign(root, OWN, "the work folder", "an inference job")
+    busy = ConfigError(f"another process works in {root}; wait for its end or choose another out")
+    with ExitStack() as stack:
+        with explain_errors(root):
+            plan.parts.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(hold_lock(root / LOCK, busy, patience_s=LOCK_PATIENCE_S))
+            _sweep(job, plan)
+            _prepare(root, job, plan, record)
+        yield WorkFolder(root, plan, record)
+
+
+def explain_errors(root: Path) -> AbstractContextManager[None]:
+    """Turn what the file system refuses in a work folder into a sentence."""
+    remedy = "check its folder and the free space, or choose another out"
+    return explain_write_errors(f"the work folder {root}", remedy)
+
+
+class WorkFolder:
+    """Finished blocks on disk; survives any end of the process that writes it."""
+
+    def __init__(self, root: Path, plan: Plan, record: JobRecord) -> None:
+        self.root = root
+        self.plan = plan
+        self.record = record
+
+    def results(self) -> dict[str, InspectedRow]:
+        """Return the last result of each block of the plan whose part exists.
+
+        A part without a line was finished as the job was killed: its line is written now. A part
+        that cannot be read is computed again.
+        """
+        lines = self._log().lines
+        results = {}
+        for block in self.plan.blocks:
+            if not self.plan.is_complete(block):
+                continue
+            line = lines.get(block.block_id)
+            result = line.inspected if line else self.plan.read_result(block)
+            if line is None and result is not None:
+                self.add(result)
+            if result is not None:
+                results[block.block_id] = result
+        return results
+
+    def add(self, result: InspectedRow) -> None:
+        """Append the line of a block."""
+        line = BlockLine(result, round(time.time(), 3))
+        with explain_errors(self.root), (self.root / LOG).open("a", encoding="utf-8") as stream:
+            stream.write(line.text())
+
+    def discard(self, blocks: Sequence[Block]) -> None:
+        """Remove the files of blocks and their lines."""
+        _remove(self.root, self.plan, blocks)
+        self._log().without(blocks).save(self.root)
+
+    def _log(self) -> JobLog:
+        return JobLog.read(self.root) or JobLog(self.record, {})
+
+
+def _sweep(job: InferJob, plan: Plan) -> None:
+    """Remove the unfinished files of a process that was killed; the lock says that it is gone."""
+    root = plan.parts.parent
+    left = [*job.out.absolute().parent.glob(f".{glob.escape(job.out.stem)}.*.tmp.gpkg*")]
+    for folder in (root, plan.parts, root / PROBABILITY):
+        left += folder.glob(".*.tmp*")
+    for path in left:
+        path.unlink(missing_ok=True)
+
+
+def _prepare(root: Path, job: InferJob, plan: Plan, now: JobRecord) -> None:
+    """Leave only parts that hold for the present settings and inputs, and note the start."""
+    log = None if job.resume == "never" else JobLog.read(root)
+    if log is not None and job.resume == "auto" and (what := log.record.difference(now)):
+        raise ConfigError(
+            f"{root} holds blocks of another run ({what}); resume=force keeps what still "
+            "holds and computes the rest, resume=never starts anew"
+        )
+    if log is None or log.record.changed_settings(now):
+        log = JobLog(now, {})
+        _clear(root)
+    plan.parts.mkdir(exist_ok=True)
+    if plan.probability is not None:
+        plan.probability.mkdir(exist_ok=True)
+    stale = _stale(log.record, now, plan)
+    _remove(root, plan, stale)
+    JobLog(now, log.without(stale).lines).save(root)
+
+
+def _clear(root: Path) -> None:
+    """Empty the folder; what says that its parts can be used goes first."""
+    for name in (LOG, *OLD, BACKDROP):
+        (root / name).unlink(missing_ok=True)
+    for folder in (root / PARTS, root / PROBABILITY):
+        if folder.exists():
+            shutil.rmtree(folder)
+
+
+def _stale(before: JobRecord, now: JobRecord, plan: Plan) -> list[Block]:
+    """Return the blocks whose windows saw an input that has changed."""
+    paths = before.changed_inputs(now)
+    places = [place for path in paths for place in (before.place(path), now.place(path)) if place]
+    reach = [place.pad(plan.lattice.window) for place in places]
+    return [b for b in plan.blocks if any(b.window.intersection(area) for area in reach)]
+
+
+def _remove(root: Path, plan: Plan, blocks: Sequence[Block]) -> None:
+    for block in blocks:
+        plan.part(block).unlink(missing_ok=True)
+        # also of a start that kept it, while this one does not
+        probability_file(root / PROBABILITY, block).unlink(missing_ok=True)
+
+
 @dataclass(frozen=True)
-class Fingerprint:
-    """What a result depends on; equal fingerprints mean equal results.
+class JobRecord:
+    """A job as its work folder remembers it; a map can be made of it without tiles or model.
+
+    Records of equal `run_id` have equal results.
 
     Attributes:
-        settings: dotted key -> value of each setting that changes the result.
+        started: the last start, seconds since 1970.
+        config: all settings, as JSON values.
+        model, model_hash: name of the model, and hash of its files.
+        ground: grid (transform, rows, cols, CRS), stretch and area, as JSON values.
         inputs: path -> [bytes, mtime in ns, row, col, height, width] of each tile; a file that
             cannot be used has no place.
+        problems: files that are left out.
+        blocks: of the whole job, finished or not.
     """
 
-    settings: dict[str, Any]
+    started: float
+    config: dict[str, Any]
+    model: str
+    model_hash: str
+    ground: dict[str, Any]
     inputs: dict[str, list[int]]
+    problems: tuple[TileProblem, ...]
+    blocks: tuple[Block, ...]
 
     @classmethod
-    def of(cls, job: InferJob, mosaic: Mosaic, model_hash: str) -> Fingerprint:
-        """The fingerprint of a job on a mosaic with a model."""
-        values = job.model_dump(mode="json")
-        chosen = {
-            key: values[key] for key in ("threshold", "block_strides", "survey_date", "engine")
+    def of(cls, job: InferJob, plan: Plan, model: ModelFiles, started: float) -> JobRecord:
+        """Return the record of a job that starts."""
+        mosaic, grid = plan.mosaic, plan.mosaic.grid
+        ground = {
+            "grid": [*grid.transform[:6], *grid.shape, grid.crs.to_wkt()],
+            "stretch": list(astuple(mosaic.stretch)) if mosaic.stretch else None,
+            "area": mosaic.area.digest if mosaic.area else None,
         }
-        chosen |= {key: values[key] for key in sorted(ASSEMBLY_KEYS)}
-        chosen |= {f"lattice.{key}": value for key, value in values["lattice"].items()}
-        grid = mosaic.grid
-        chosen["model"] = model_hash
-        chosen["grid"] = [*grid.transform[:6], *grid.shape, grid.crs.to_wkt()]
-        chosen["stretch"] = astuple(mosaic.stretch) if mosaic.stretch else None
-        chosen["area"] = mosaic.area.digest if mosaic.area else None
-        chosen["format"] = FORMAT
-        inputs = {problem.path: _stamp(problem.path) for problem in mosaic.problems}
-        for tile, place in zip(mosaic.tiles, mosaic.windows, strict=True):
-            inputs[tile.path] = [*tile.stamp, *astuple(place)]
-        return cls(chosen, inputs)
+        return cls(
+            started=started,
+            config=job.model_dump(mode="json"),
+            model=model.name,
+            model_hash=model.sha256,
+            ground=ground,
+            inputs=_inputs(mosaic),
+            problems=mosaic.problems,
+            blocks=plan.blocks,
+        )
+
+    @property
+    def model_label(self) -> str:
+        """Name and hash of the model in a few characters, for the attribute `model`."""
+        return f"{self.model}@{self.model_hash[:12]}"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Dotted key -> value of each setting that changes the result."""
+        chosen = {key: self.config[key] for key in (*BLOCK_KEYS, *sorted(MAP_KEYS))}
+        chosen |= {f"lattice.{key}": value for key, value in self.config["lattice"].items()}
+        return chosen | self.ground | {"model": self.model_hash, "format": FORMAT}
 
     @property
     def run_id(self) -> str:
-        """First 12 hex digits of the hash of all of it."""
-        return hashlib.sha256(self._text().encode()).hexdigest()[:12]
+        """First 12 hex digits of the hash of settings and inputs."""
+        content = {"settings": self.settings, "inputs": self.inputs}
+        text = json.dumps(content, sort_keys=True, indent=1)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
 
-    def changed_settings(self, other: Fingerprint) -> list[str]:
-        """Names of the settings that differ."""
-        names = sorted(self.settings.keys() | other.settings.keys())
-        return [name for name in names if self.settings.get(name) != other.settings.get(name)]
+    def changed_settings(self, other: JobRecord) -> list[str]:
+        """Return the names of the settings that differ and decide what lies in a part."""
+        changed = _differences(self.settings, other.settings)
+        return [name for name in changed if name not in MAP_KEYS]
 
-    def changed_inputs(self, other: Fingerprint) -> list[str]:
-        """Paths that are new, gone, or of another size, time or place."""
-        paths = sorted(self.inputs.keys() | other.inputs.keys())
-        return [path for path in paths if self.inputs.get(path) != other.inputs.get(path)]
+    def changed_inputs(self, other: JobRecord) -> list[str]:
+        """Return the paths that are new, gone, or of another size, time or place."""
+        return _differences(self.inputs, other.inputs)
 
     def place(self, path: str) -> Window | None:
-        """Where a tile lies on the mosaic's grid; None for one that is not part of it."""
+        """Return where a tile lies on the grid; None for one that is not part of it."""
         place = self.inputs.get(path, [])[2:]
         return Window(*place) if place else None
 
-    def save(self, path: Path) -> None:
-        """Writes the fingerprint as JSON; the file appears complete or not at all."""
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(self._text(), encoding="utf-8")
-        os.replace(temporary, path)
-
-    @classmethod
-    def read(cls, path: Path) -> Fingerprint | None:
-        """A saved fingerprint; None if there is none that can be read."""
-        try:
-            return cls(**json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
-            return None
-
-    def _text(self) -> str:
-        content = {"settings": self.settings, "inputs": self.inputs}
-        return json.dumps(content, sort_keys=True, indent=1)
-
-    def difference(self, other: Fingerprint, without: Collection[str] = ()) -> str:
-        """What changed from this one to another, for a message; "" if nothing did.
-
-        Args:
-            other: a later one.
-            without: settings whose change does not count.
-        """
+    def difference(self, other: JobRecord) -> str:
+        """Say why parts of this record do not hold for a later one; "" if all of them do."""
         changes = []
         for name in self.changed_settings(other):
-            if name in without:
-                continue
             before, now = self.settings.get(name), other.settings.get(name)
             brief = name in ("model", "grid", "area", "format")
             changes.append(f"another {name}" if brief else f"{name} was {before}, is {now}")
@@ -284,199 +273,129 @@ class Fingerprint:
             changes.append(f"other inputs: {', '.join(paths[:NAMED_INPUTS])}{more}")
         return "; ".join(changes)
 
+    def text(self) -> str:
+        """Return the first line of the log, with its end."""
+        problems = [_problem_row(problem) for problem in self.problems]
+        blocks = [[block.block_id, *astuple(block.window)] for block in self.blocks]
+        content = {"format": FORMAT, **vars(self), "problems": problems, "blocks": blocks}
+        return json.dumps(content) + "\n"
+
+    @classmethod
+    def of_text(cls, text: str) -> JobRecord:
+        """Return the inverse of `text`.
+
+        Raises:
+            ValueError, KeyError, TypeError: It is something else.
+        """
+        content = json.loads(text)
+        if (found := content.pop("format")) != FORMAT:
+            raise ValueError(f"its format is {found}, not {FORMAT}")
+        problems = tuple(_problem_of(row) for row in content.pop("problems"))
+        blocks = tuple(Block(name, Window(*place)) for name, *place in content.pop("blocks"))
+        return cls(problems=problems, blocks=blocks, **content)
+
+
+def _differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    return [key for key in sorted(one.keys() | other) if one.get(key) != other.get(key)]
+
+
+def _inputs(mosaic: Mosaic) -> dict[str, list[int]]:
+    inputs = {problem.path: _stamp(problem.path) for problem in mosaic.problems}
+    for tile, place in zip(mosaic.tiles, mosaic.windows, strict=True):
+        inputs[tile.path] = [*tile.stamp, *astuple(place)]
+    return inputs
+
 
 def _stamp(path: str) -> list[int]:
-    """Size and time of a file; zeros for one that has vanished."""
+    """Return size and time of a file; zeros for one that has vanished."""
     try:
-        stat = os.stat(path)
+        stat = Path(path).stat()
     except OSError:
         return [0, 0]
     return [stat.st_size, stat.st_mtime_ns]
 
 
-LOCK = ".lock"
-"""Held while a process works in the folder."""
-
-LOCK_PATIENCE_S = 0.5
-"""`--status` holds the lock for a moment to see whether it is free."""
-
-OWN = frozenset(
-    {"fingerprint.json", "fingerprint.tmp", MANIFEST, "manifest.tmp", SESSION, "session.tmp"}
-    | {"parts", "probability", LOCK, RECORD, "job.tmp", BACKDROP}
-)
-"""What a work folder may hold."""
+def _problem_row(problem: TileProblem) -> list[str | None]:
+    outline, crs = problem.footprint, problem.crs
+    texts = (outline.wkt if outline else None, crs.to_wkt() if crs else None)
+    return [problem.path, problem.reason, *texts]
 
 
-@contextmanager
-def open_work(job: InferJob, plan: Plan, fingerprint: Fingerprint) -> Iterator[WorkFolder]:
-    """Opens the work folder of a job as `resume` asks for, and keeps other processes out of it.
-
-    Raises:
-        ConfigError: The folder belongs to other settings or inputs, to another running process,
-            or to nobody that we know.
-        OutputError: The folder cannot be written.
-    """
-    root = job.work_folder
-    _refuse_foreign(root)
-    with explained(root):
-        plan.parts.mkdir(parents=True, exist_ok=True)
-        _make_probability(plan)
-        lock = (root / LOCK).open("w")
-    with lock:
-        _acquire(lock.fileno(), root)
-        with explained(root):
-            _sweep(job, plan)
-            _prepare(root, job, plan, fingerprint)
-            Session(time.time(), len(plan.blocks)).save(root)
-        yield WorkFolder(root, plan)
+def _problem_of(row: list[Any]) -> TileProblem:
+    path, reason, outline, crs = row
+    shape = shapely.from_wkt(outline) if outline else None
+    return TileProblem(path, reason, shape, CRS.from_wkt(crs) if crs else None)
 
 
-def finished_blocks(job: InferJob, plan: Plan, now: Fingerprint) -> list[BlockResult]:
-    """Results that a start of the job would take over; reads only the manifest, writes nothing."""
-    before = Fingerprint.read(job.work_folder / "fingerprint.json")
-    if before is None or job.resume == "never" or before.difference(now, ASSEMBLY_KEYS):
-        return []
-    lines = read_manifest(job.work_folder)
-    return [
-        line.result
-        for block in plan.blocks
-        if (line := lines.get(block.block_id)) and line.result.status != "failed"
-    ]
+@dataclass(frozen=True)
+class BlockLine:
+    """What the log says of a block, and when that was written, in seconds since 1970."""
+
+    inspected: InspectedRow
+    at: float
+
+    def text(self) -> str:
+        """Return the line, with its end; the coverage is left to the part."""
+        row = asdict(self.inspected)
+        del row["coverage"]
+        return json.dumps(row | {"at": self.at}) + "\n"
+
+    @classmethod
+    def of_text(cls, text: str) -> BlockLine:
+        """Return the inverse of `text`."""
+        row = json.loads(text)
+        return cls(at=float(row.pop("at")), inspected=InspectedRow.of_row(row))
 
 
-@contextmanager
-def explained(root: Path) -> Iterator[None]:
-    """Turns what the file system refuses into a sentence."""
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(
-            f"the work folder {root} cannot be written ({error}); check its folder and the free "
-            "space, or choose another out"
-        ) from error
+@dataclass(frozen=True)
+class JobLog:
+    """Content of job.jsonl: the job, and the last line of each block by its name."""
 
+    record: JobRecord
+    lines: dict[str, BlockLine]
 
-def _refuse_foreign(root: Path) -> None:
-    """Never works, and above all never deletes, in a folder that holds something else."""
-    strange = sorted({path.name for path in root.iterdir()} - OWN) if root.is_dir() else []
-    if strange or (root.exists() and not root.is_dir()):
-        what = f"holds {strange[0]}" if strange else "is a file"
-        raise ConfigError(
-            f"{root} is where finished blocks are kept, but {what}, which is not of this program; "
-            "move it away or choose another out"
-        )
+    @classmethod
+    def read(cls, root: Path) -> JobLog | None:
+        """Read a log; None if there is none. A last line that is cut short is left out.
 
-
-def _acquire(lock: int, root: Path) -> None:
-    end = time.monotonic() + LOCK_PATIENCE_S
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > end:
-                raise ConfigError(
-                    f"another process works in {root}; wait for its end or choose another out"
-                ) from None
-            time.sleep(LOCK_PATIENCE_S / 10)
-        else:
-            return
-
-
-def _sweep(job: InferJob, plan: Plan) -> None:
-    """Removes the unfinished files of a process that was killed; the lock says that it is gone."""
-    for path in (
-        *job.out.absolute().parent.glob(f".{glob.escape(job.out.stem)}.*.tmp.gpkg*"),
-        *plan.parts.glob(".*.tmp*"),
-        *(plan.parts.parent / "probability").glob(".*.tmp*"),
-        *plan.parts.parent.glob(".*.tmp*"),
-    ):
-        path.unlink(missing_ok=True)
-
-
-def _prepare(root: Path, job: InferJob, plan: Plan, now: Fingerprint) -> None:
-    """Leaves only parts that hold for the present fingerprint, and saves that."""
-    before = Fingerprint.read(root / "fingerprint.json")
-    if before is None or job.resume == "never":
-        _clear(root, plan)
-    elif job.resume == "auto" and (difference := before.difference(now, ASSEMBLY_KEYS)):
-        raise ConfigError(
-            f"{root} holds blocks of another run ({difference}); resume=force keeps what still "
-            "holds and computes the rest, resume=never starts anew"
-        )
-    elif set(before.changed_settings(now)) - ASSEMBLY_KEYS:
-        _clear(root, plan)
-    else:
-        _drop_changed(root, plan, before, now)
-    now.save(root / "fingerprint.json")
-
-
-def _make_probability(plan: Plan) -> None:
-    if plan.probability is not None:
-        plan.probability.mkdir(exist_ok=True)
-
-
-def _clear(root: Path, plan: Plan) -> None:
-    (root / "fingerprint.json").unlink(missing_ok=True)
-    (root / MANIFEST).unlink(missing_ok=True)
-    shutil.rmtree(plan.parts)
-    plan.parts.mkdir()
-    shutil.rmtree(root / "probability", ignore_errors=True)
-    _make_probability(plan)
-
-
-def _drop_changed(root: Path, plan: Plan, before: Fingerprint, now: Fingerprint) -> None:
-    """Removes the parts of blocks whose windows saw an input that has changed."""
-    paths = before.changed_inputs(now)
-    places = [place for path in paths for place in (before.place(path), now.place(path)) if place]
-    reach = [place.pad(plan.lattice.window) for place in places]
-    stale = [b for b in plan.blocks if any(b.window.intersection(area) for area in reach)]
-    WorkFolder(root, plan).discard(stale)
-
-
-class WorkFolder:
-    """Finished blocks on disk; survives any end of the process that writes it."""
-
-    def __init__(self, root: Path, plan: Plan) -> None:
-        self.root = root
-        self.plan = plan
-
-    @property
-    def manifest(self) -> Path:
-        """One JSON line per block."""
-        return self.root / MANIFEST
-
-    def results(self) -> dict[str, BlockResult]:
-        """The last result of each block of the plan whose part exists.
-
-        A part without a line in the manifest was finished as the job was killed: its line is
-        written now. A part that cannot be read is computed again.
+        Raises:
+            ConfigError: It is damaged, or of another version of this program.
         """
-        known = read_manifest(self.root)
-        results = {}
-        for block in self.plan.blocks:
-            if not self.plan.is_complete(block):
-                continue
-            line = known.get(block.block_id)
-            result = line.result if line else self.plan.stored(block)
-            if line is None and result is not None:
-                self.record(result)
-            if result is not None:
-                results[block.block_id] = result
-        return results
+        file = root / LOG
+        if not file.exists() and not any((root / name).exists() for name in OLD):
+            return None
+        try:
+            whole, _, _ = file.read_text("utf-8").rpartition("\n")
+            first, *others = whole.split("\n")
+            record = JobRecord.of_text(first)
+            lines = [BlockLine.of_text(text) for text in others]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            reason = f"it has no {LOG}" if isinstance(error, FileNotFoundError) else error
+            raise ConfigError(
+                f"{root} is of another version of this program, or damaged ({reason}); give the "
+                "command of `wpcrack infer` again with resume=never, which computes it anew"
+            ) from error
+        return cls(record, {line.inspected.block_id: line for line in lines})
 
-    def record(self, result: BlockResult) -> None:
-        """Appends a line to the manifest."""
-        with explained(self.root), self.manifest.open("a", encoding="utf-8") as stream:
-            stream.write(ManifestLine(result, round(time.time(), 3)).text())
+    def save(self, root: Path) -> None:
+        """Write the log as a whole.
 
-    def discard(self, blocks: Sequence[Block]) -> None:
-        """Removes parts, and rewrites the manifest without them or a line that a kill cut short."""
-        for block in blocks:
-            self.plan.part(block).unlink(missing_ok=True)
-            stored = probability_file(self.root / "probability", block)
-            stored.unlink(missing_ok=True)  # also of a start that kept it, while this one does not
-        block_ids = {block.block_id for block in blocks}
-        kept = [line for name, line in read_manifest(self.root).items() if name not in block_ids]
-        temporary = self.manifest.with_suffix(".tmp")
-        temporary.write_text("".join(line.text() for line in kept), "utf-8")
-        os.replace(temporary, self.manifest)
+        Raises:
+            OSError: The folder cannot be written.
+        """
+        with whole_file(root / LOG) as temporary, temporary.open("w", encoding="utf-8") as stream:
+            stream.write(self.record.text())
+            stream.writelines(line.text() for line in self.lines.values())
+
+    def without(self, blocks: Sequence[Block]) -> JobLog:
+        """Return the log without the lines of some blocks."""
+        gone = {block.block_id for block in blocks}
+        kept = {name: line for name, line in self.lines.items() if name not in gone}
+        return JobLog(self.record, kept)
+
+    def usable_results(self, plan: Plan, now: JobRecord) -> list[InspectedRow]:
+        """Return the results that a start would take over."""
+        if self.record.difference(now):
+            return []
+        found = (self.lines.get(block.block_id) for block in plan.blocks)
+        return [line.inspected for line in found if line and line.inspected.status != "failed"]

@@ -1,7 +1,9 @@
 """One block from pixels to a part file: what an inference actor does, without Ray.
 
 Two blocks may be under way in a worker, called from two threads: while the model works on one, the
-pixels of the next are read. Reader and model each serve one block at a time.
+pixels of the next are read. Reader and model each serve one block at a time. A read that hangs in
+the operating system (a dead network drive) cannot be ended: its thread is left behind and a new
+one takes over; the tile that hangs is found, recorded and left alone.
 """
 
 from __future__ import annotations
@@ -9,27 +11,28 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack
-from dataclasses import asdict, astuple, dataclass, replace
-from pathlib import Path
-from typing import Any, NamedTuple
+from dataclasses import replace
+from functools import partial
+from queue import SimpleQueue
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 
-from geo import grid
-from geo.cracks.parts import InspectedRow, Status, read_part, write_part
+from geo.cracks.parts import InspectedRow, write_part
 from geo.cracks.pieces import Ground, Piece, block_pieces
-from geo.errors import InputError, OutputError
-from geo.imagery.headers import TileProblem
-from geo.imagery.mosaic import Block, Mosaic
+from geo.errors import OutputError
+from geo.grid import Window
+from geo.imagery.headers import Tile, TileProblem
+from geo.imagery.mosaic import Block, Mosaic, Raster
+from jobs.infer.plan import Plan
 from jobs.infer.probability import probability_file, write_probability
-from jobs.infer.reading import BlockReader
 from wpcrack.errors import WpcrackError
-from wpcrack.inference.lattice import Lattice, Window
 from wpcrack.inference.predict import WindowPredictor, predict_block
 
 log = logging.getLogger(__name__)
@@ -39,85 +42,10 @@ PredictorFactory = Callable[[], WindowPredictor]
 BLOCKS_AT_A_TIME = 2
 """In one worker: one with the model, one being read ahead or written."""
 
+NO_ANSWER = "gave no answer"
+"""In the reason of a tile that hangs; nothing should try to read it any more."""
 
-@dataclass(frozen=True)
-class Plan:
-    """Everything that a worker must know; sent to each of them once."""
-
-    mosaic: Mosaic
-    blocks: tuple[Block, ...]
-    parts: Path
-    lattice: Lattice
-    level: int
-    """Smallest 8-bit probability that is crack."""
-    batch: int
-    survey_date: str | None
-    probability: Path | None = None
-    """Folder for the probability of each block; None: it is not kept."""
-
-    @property
-    def block_px(self) -> int:
-        """Pixels of all blocks together."""
-        return sum(block.window.area_px for block in self.blocks)
-
-    @property
-    def most_px(self) -> int:
-        """At most so many pixels have imagery: those of all blocks, or of all tiles."""
-        return min(self.block_px, sum(window.area_px for window in self.mosaic.windows))
-
-    def part(self, block: Block) -> Path:
-        """The file of a block; its name says which, so that a second try replaces the first."""
-        return self.parts / f"{block.block_id}.parquet"
-
-    def is_complete(self, block: Block) -> bool:
-        """Whether all files of a block are there."""
-        kept = self.probability is None or probability_file(self.probability, block).exists()
-        return kept and self.part(block).exists()
-
-    def stored(self, block: Block) -> BlockResult | None:
-        """The result of a block that is finished; None if a file of it is missing or damaged."""
-        if not self.is_complete(block):
-            return None
-        try:
-            content = read_part(self.part(block))
-        except InputError:
-            return None
-        return BlockResult.of(content.inspected, len(content.n_pixels))
-
-
-@dataclass(frozen=True)
-class BlockResult:
-    """What comes back about a block: one small row."""
-
-    block_id: str
-    status: Status
-    reason: str
-    tiles_failed: tuple[str, ...]
-    valid_px: int
-    n_pieces: int
-    seconds: float
-
-    def row(self) -> dict[str, object]:
-        """As a row of a data set or a line of the manifest."""
-        return asdict(self) | {"tiles_failed": list(self.tiles_failed)}
-
-    @classmethod
-    def from_row(cls, row: Mapping[str, Any]) -> BlockResult:
-        """The inverse of `row`."""
-        return cls(**{**row, "tiles_failed": tuple(row["tiles_failed"])})
-
-    @classmethod
-    def of(cls, inspected: InspectedRow, n_pieces: int) -> BlockResult:
-        """The result that belongs to a part."""
-        return cls(
-            block_id=inspected.block_id,
-            status=inspected.status,
-            reason=inspected.reason,
-            tiles_failed=inspected.tiles_failed,
-            valid_px=round(inspected.valid_pct / 100 * inspected.window.area_px),
-            n_pieces=n_pieces,
-            seconds=inspected.seconds,
-        )
+T = TypeVar("T")
 
 
 class BlockWorker:
@@ -129,19 +57,22 @@ class BlockWorker:
         self._pixels = BlockReader(plan.mosaic)
         self._model = threading.Lock()
 
-    def run(self, index: int) -> BlockResult:
-        """Reads, predicts, vectorizes and stores a block, unless its part is there already.
+    def run(self, index: int) -> InspectedRow:
+        """Read, predict, vectorize and store a block, unless its part is there already.
 
         Ray runs a task again whose worker was killed, perhaps after it had written the part. What
         is wrong with a block's data is part of its result; a part is written in any case.
+
+        Returns:
+            What was looked at, without its coverage, which is large and lies in the part.
 
         Raises:
             WpcrackError: The model is unusable, which no other block would mend.
             OutputError: The part cannot be written.
         """
         block, start = self.plan.blocks[index], time.monotonic()
-        if known := self.plan.stored(block):
-            return known
+        if known := self.plan.read_result(block):
+            return replace(known, coverage="")
         try:
             inspected, found, probability, ground = self._inspect(block, start)
         except WpcrackError:
@@ -162,19 +93,19 @@ class BlockWorker:
                 "check the folder and the free space, then give the same command again: finished "
                 "blocks are kept"
             ) from error
-        return BlockResult.of(inspected, len(found))
+        return replace(inspected, coverage="")
 
     def _inspect(
         self, block: Block, start: float
     ) -> tuple[InspectedRow, list[Piece], NDArray[np.uint8], Ground]:
-        core, frame = Window(*astuple(block.window)), self.plan.mosaic.grid
+        frame = self.plan.mosaic.grid
         inside = self.plan.mosaic.inside(block.window)
         with ExitStack() as turn:  # the model is ours from the end of reading on
             reader = BlockView(self._pixels, block.window, turn, self._model)
             probability = predict_block(
                 reader.read,
                 self.predictor,
-                core,
+                block.window,
                 self.plan.lattice,
                 wanted=inside,
                 batch=self.plan.batch,
@@ -205,14 +136,11 @@ class BlockWorker:
         )
 
 
-# ==== jobs.infer.worker: What a worker sees of one block: read once, cut for the network, remembered for the map.
-
-
 class BlockView:
     """Reads what is wanted of a block once, then waits for the model; remembers what it saw."""
 
     def __init__(
-        self, pixels: BlockReader, block: grid.Window, turn: ExitStack, model: threading.Lock
+        self, pixels: BlockReader, block: Window, turn: ExitStack, model: threading.Lock
     ) -> None:
         self.pixels = pixels
         self.block = block
@@ -224,9 +152,12 @@ class BlockView:
         self.gsd_m = pixels.mosaic.grid.gsd_m
         self.sizes_m: NDArray[np.float64] | None = None
 
-    def read(self, window: Window) -> Pixels:
-        """Pixels of a window; one pixel more on each side is read to know all their neighbors."""
-        asked = grid.Window(*astuple(window))
+    def read(self, *window: int) -> Pixels:
+        """Return the pixels of a window (row_off, col_off, height, width).
+
+        One pixel more on each side is read to know all their neighbors.
+        """
+        asked = Window(*window)
         outer = asked.pad(1)
         raster = self.pixels.read(outer)
         self.ring = with_ring(raster.valid, self.block, outer)
@@ -251,10 +182,8 @@ class Pixels(NamedTuple):
     valid: NDArray[np.bool_]
 
 
-def with_ring(
-    valid: NDArray[np.bool_], block: grid.Window, outer: grid.Window
-) -> NDArray[np.bool_]:
-    """Where there is imagery in a block and one pixel around it.
+def with_ring(valid: NDArray[np.bool_], block: Window, outer: Window) -> NDArray[np.bool_]:
+    """Return where there is imagery in a block and one pixel around it.
 
     Args:
         valid: (outer.height, outer.width) bool.
@@ -270,3 +199,127 @@ def with_ring(
     assert common is not None, "what is read of a block meets it"
     ring[common.slices_in(around)] = valid[common.slices_in(outer)]
     return ring
+
+
+class BlockReader:
+    """Reads windows of a mosaic, one after the other; may be called from several threads."""
+
+    def __init__(self, mosaic: Mosaic) -> None:
+        self.mosaic = mosaic
+        self._reader = _Thread()
+        self._turn = threading.Lock()
+        self._silent: dict[int, TileProblem] = {}
+
+    def read(self, window: Window) -> Raster:
+        """Read like `Mosaic.read`; a tile that does not answer in time is one more failure.
+
+        Raises:
+            TimeoutError: Even the tiles that answer take too long together.
+        """
+        with self._turn:
+            near, patience = self.mosaic.touching(window), self.mosaic.reading.timeout_s
+            while True:
+                try:
+                    return self._read_answering(near, window, patience)
+                except TimeoutError:
+                    silent = self._without_answer(near, window)
+                    if not silent and patience > self.mosaic.reading.timeout_s:
+                        raise
+                    if not silent:  # all answer, but slowly
+                        patience *= len(near) + 1
+                    self._silent |= silent
+
+    def _read_answering(self, near: Sequence[int], window: Window, patience_s: float) -> Raster:
+        answering = [index for index in near if index not in self._silent]
+        problems = tuple(self._silent[index] for index in near if index in self._silent)
+        if problems and not answering:
+            shape = window.height, window.width
+            image, valid = np.zeros((*shape, 3), np.uint8), np.zeros(shape, bool)
+            return Raster(image, valid, problems, self.mosaic.grid.gsd_m)
+        mosaic = self._only(answering) if problems else self.mosaic
+        raster = self._reader.call(partial(mosaic.read, window), patience_s)
+        return replace(raster, failures=(*raster.failures, *problems))
+
+    def _without_answer(self, near: Sequence[int], window: Window) -> dict[int, TileProblem]:
+        """Ask each tile by itself, all at a time; those that stay silent are named."""
+        end = time.monotonic() + self.mosaic.reading.timeout_s
+        hopeful = [index for index in near if index not in self._silent]
+        asked = {i: _ask(partial(self._only([i]).read, window)) for i in hopeful}
+        return {i: self._problem(i) for i, answer in asked.items() if not _is_done(answer, end)}
+
+    def _only(self, indices: Sequence[int]) -> Mosaic:
+        tiles = tuple(self.mosaic.tiles[index] for index in indices)
+        return replace(
+            self.mosaic, tiles=tiles, windows=tuple(self.mosaic.windows[i] for i in indices)
+        )
+
+    def _problem(self, index: int) -> TileProblem:
+        tile = self.mosaic.tiles[index]
+        reason = f"{NO_ANSWER} within {self.mosaic.reading.timeout_s:g} s; check its drive"
+        log.warning("%s %s", tile.path, reason)
+        footprint = tile.grid.footprint() if isinstance(tile, Tile) else tile.footprint
+        return TileProblem(tile.path, reason, footprint, tile.crs)
+
+
+class _Thread:
+    """A thread that runs functions in order, and keeps what GDAL opened in it.
+
+    A daemon: a read that never returns keeps no process alive.
+    """
+
+    def __init__(self) -> None:
+        self._start()
+
+    def call(self, function: Callable[[], T], timeout_s: float) -> T:
+        """Return or raise what a function does.
+
+        Raises:
+            TimeoutError: It took too long; the thread that runs it is left behind.
+        """
+        answer = self.submit(function)
+        if not _is_done(answer, time.monotonic() + timeout_s):
+            self.close()  # ends the old thread, should it ever wake
+            self._start()
+            raise TimeoutError(f"reading took longer than {timeout_s:g} s")
+        return answer.result()
+
+    def submit(self, function: Callable[[], T]) -> Future[T]:
+        """Run a function when its turn comes."""
+        answer: Future[T] = Future()
+        self._queue.put((answer, function))
+        return answer
+
+    def close(self) -> None:
+        """End the thread after what it was given."""
+        self._queue.put(None)
+
+    def _start(self) -> None:
+        self._queue: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+        threading.Thread(target=_serve, args=(self._queue,), name="reader", daemon=True).start()
+
+
+def _ask(function: Callable[[], T]) -> Future[T]:
+    """Run a function in a thread that ends with it."""
+    thread = _Thread()
+    answer = thread.submit(function)
+    thread.close()
+    return answer
+
+
+def _serve(queue: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None]) -> None:
+    while (order := queue.get()) is not None:
+        answer, function = order
+        try:
+            answer.set_result(function())
+        except Exception as error:
+            answer.set_exception(error)
+        del answer, function, order  # a block's pixels are not kept until the next order comes
+
+
+def _is_done(answer: Future[Any], end: float) -> bool:
+    """Return whether an answer, be it an exception, comes before a moment (monotonic clock)."""
+    try:
+        answer.exception(max(0.0, end - time.monotonic()))
+    except TimeoutError:
+        return answer.done()
+    return True

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import geopandas
@@ -17,24 +16,18 @@ import numpy as np
 import pandas as pd
 import pyogrio
 import pytest
-import rasterio
 import yaml
-from numpy.typing import NDArray
-from rasterio.transform import from_origin
+from factories import EAST, GSD_M, NORTH, in_process, infer_job, layer, write_tile
 from shapely.geometry import LineString
 from typer.testing import CliRunner, Result
 
 import jobs.cli
 from jobs.assemble.source import NOT_COMPUTED
 from jobs.infer import run as infer
-from jobs.infer.job import InferJob
 from jobs.infer.report import InferReport
-from jobs.infer.worker import BlockResult, BlockWorker, Plan, PredictorFactory
 from wpcrack.inference.predict import WindowPredictor
 
 ROOT = Path(__file__).parents[2]
-GSD = 0.005
-EAST, NORTH = 500_000, 5_700_000
 LAYERS = ("crack", "centerline", "road_segment")
 
 
@@ -43,26 +36,9 @@ def brightness() -> WindowPredictor:
     return lambda windows: (1 - windows.mean(-1) / 255).astype(np.float32)
 
 
-def in_process(
-    job: InferJob, plan: Plan, todo: list[int], factory: PredictorFactory, *, local: bool = False
-) -> Iterator[BlockResult]:
-    worker = BlockWorker(plan, factory())
-    yield from (worker.run(index) for index in todo)
-
-
 @pytest.fixture(autouse=True)
 def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(infer, "compute", in_process)
-
-
-def write(path: Path, image: NDArray[np.uint8], col: int, gsd: float) -> None:
-    path.parent.mkdir(exist_ok=True)
-    place = from_origin(EAST + col * GSD, NORTH, gsd, gsd)
-    rows, cols = image.shape
-    with rasterio.open(
-        path, "w", "GTiff", cols, rows, 1, "EPSG:25832", place, "uint8", nodata=0
-    ) as tile:
-        tile.write(image, 1)
 
 
 def street(folder: Path) -> Path:
@@ -72,11 +48,11 @@ def street(folder: Path) -> Path:
     image[100:103, 40:220] = 100  # pale: only by low ones
     image[20:160, 250:253] = 60
     image[150, 30:34] = 20
-    write(folder / "tiles" / "a.tif", image, 0, GSD)
+    write_tile(folder / "tiles" / "a.tif", image, nodata=0)
     coarse = np.full((100, 100), 210, np.uint8)
     coarse[30:32] = 20
     coarse[60:] = 0
-    write(folder / "tiles" / "b.tif", coarse, 300, 2 * GSD)
+    write_tile(folder / "tiles" / "b.tif", coarse, 0, 300, gsd=2 * GSD_M, nodata=0)
     (folder / "tiles" / "c.tif").write_bytes(b"no raster")
     line = LineString([(EAST, NORTH - 0.5), (EAST + 2.5, NORTH - 0.5)])
     roads = geopandas.GeoDataFrame(
@@ -87,18 +63,10 @@ def street(folder: Path) -> Path:
 
 
 def run(folder: Path, name: str = "cracks", **values: object) -> InferReport:
-    given: dict[str, object] = {
-        "tiles": str(folder / "tiles"),
-        "model": "none",
-        "out": folder / "map" / f"{name}.gpkg",
-        "lattice": {"window": 96, "overlap": 32, "blend": 16},
-        "block_strides": 2,
-        "min_area_m2": 0,
-        "gsd_mm": 1000 * GSD,
-        "survey_date": "2025-05-17",
-        "roads": {"path": folder / "roads.gpkg", "id": "key", "name": "street", "section_m": 1.0},
-    }
-    return infer.run_inference(InferJob.model_validate(given | values), brightness)
+    roads = {"path": folder / "roads.gpkg", "id": "key", "name": "street", "section_m": 1.0}
+    given = {"gsd_mm": 1000 * GSD_M, "survey_date": "2025-05-17", "roads": roads, **values}
+    out = given.pop("out", folder / "map" / f"{name}.gpkg")
+    return infer.run_inference(infer_job(folder / "tiles", out, **given), brightness)
 
 
 @pytest.fixture(scope="module")
@@ -116,13 +84,8 @@ def assemble(*arguments: object) -> Result:
 
 
 def assert_equal_maps(one: Path, other: Path, layers: tuple[str, ...] = LAYERS) -> None:
-    for layer in layers:
-        tables = []
-        for path in (one, other):
-            frame = geopandas.read_file(path, layer=layer)
-            key = frame.columns[0]
-            frame = frame.sort_values(key, ignore_index=True)
-            tables.append(pd.DataFrame(frame).assign(geometry=frame.geometry.to_wkb()))
+    for name in layers:
+        tables = [layer(path, name, ()) for path in (one, other)]
         assert len(tables[0])
         pd.testing.assert_frame_equal(*tables)
 
@@ -257,7 +220,7 @@ def test_blocks_that_were_never_computed_are_named_and_exit_3(kept: Path, tmp_pa
     for path in gone:
         row = rows.loc[path.stem]
         assert (row.status, row.reason, row.valid_pct) == ("failed", NOT_COMPUTED, 0)
-    assert rows.geometry.area.sum() == pytest.approx(200 * 500 * GSD**2)
+    assert rows.geometry.area.sum() == pytest.approx(200 * 500 * GSD_M**2)
 
 
 def test_another_threshold_without_probability_is_refused_with_the_way_to_it(
@@ -311,13 +274,18 @@ def test_a_folder_that_is_no_source_is_refused(kept: Path, tmp_path: Path) -> No
     assert "does not exist" in assemble(tmp_path / "no.work", "out=o.gpkg").stderr
     work = tmp_path / "a.work"
     shutil.copytree(kept / "map" / "cracks.work", work)
-    (work / "job.json").unlink()
-    assert "has no job.json" in assemble(work, "out=o.gpkg").stderr
-    shutil.rmtree(work / "parts")
-    shutil.copy(kept / "map" / "cracks.work" / "job.json", work)
-    assert "holds no finished block" in assemble(work, "out=o.gpkg").stderr
+    log = (work / "job.jsonl").read_text()
+    (work / "job.jsonl").unlink()
+    assert "has no job.jsonl" in assemble(work, "out=o.gpkg").stderr
+    for old in ("{", '{"format": 1}\n'):
+        (work / "job.jsonl").write_text(old)
+        assert "is of another version of this program" in assemble(work, "out=o.gpkg").stderr
+    (work / "job.jsonl").unlink()
     (work / "fingerprint.json").write_text("{}")
-    assert "of another version" in assemble(work, "out=o.gpkg").stderr
+    assert "is of another version of this program" in assemble(work, "out=o.gpkg").stderr
+    (work / "job.jsonl").write_text(log)
+    shutil.rmtree(work / "parts")
+    assert "holds no finished block" in assemble(work, "out=o.gpkg").stderr
 
 
 def test_a_folder_in_which_a_job_runs_is_left_alone(kept: Path, tmp_path: Path) -> None:
@@ -334,7 +302,7 @@ def test_probability_of_a_block_goes_with_its_part(tmp_path: Path) -> None:
     stored = folder / "map" / "cracks.work" / "probability"
     before = len(list(stored.glob("*.tif")))
     image = np.full((100, 100), 210, np.uint8)
-    write(folder / "tiles" / "b.tif", image, 300, 2 * GSD)
+    write_tile(folder / "tiles" / "b.tif", image, 0, 300, gsd=2 * GSD_M, nodata=0)
     run(folder, resume="force")  # does not keep probability
     assert 0 < len(list(stored.glob("*.tif"))) < before
     out = f"out={tmp_path / 'o.gpkg'}"

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner, Result
 
+from jobs.cli import app
 from jobs.dataset import run_dataset
 from jobs.evaluate import report as score_figure
+from jobs.evaluate import run as evaluate
 from jobs.evaluate.run import EvaluateOptions, run_evaluate
 from jobs.predict import run_predict
 from wpcrack.data.build import BuildOptions
@@ -63,6 +67,10 @@ def options(drawn: Path, **changes: object) -> EvaluateOptions:
     return EvaluateOptions(**(paths | changes))
 
 
+def score(drawn: Path, **changes: object) -> dict[str, Any]:
+    return run_evaluate(options(drawn, **changes), darkness).values()
+
+
 @pytest.fixture
 def manifest(drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
     build = BuildOptions(window=32, val=0.25, road=drawn / "road")
@@ -72,41 +80,48 @@ def manifest(drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_scores_are_those_of_the_drawn_pixels(drawn: Path) -> None:
-    scores = run_evaluate(options(drawn), darkness)
+    scores = score(drawn)
     assert list(scores) == KEYS
     tp, fp = 8 * 96 * 3, sum(4 * (3 + k) for k in range(8))
     assert scores["n_images"] == 8
     native = scores["native"]
-    assert isinstance(native, dict)
     assert list(native) == ["iou", "precision", "recall", "f1", "f1_tol2", "f1_tol5"]
     assert native["iou"] == pytest.approx(tp / (tp + fp))
     assert native["recall"] == 1
     assert scores["fp_area_share"] is None
 
 
+def wpcrack(drawn: Path, *more: object) -> Result:
+    """The command, with darkness in the place of the network."""
+    given = ("--model", drawn, "--images", drawn / "images", "--masks", drawn / "masks", *more)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluate, "find_model", lambda _: None)
+        patch.setattr(evaluate, "load_predictor", lambda *_: darkness)
+        return CliRunner().invoke(app, ["evaluate", *map(str, given)])
+
+
 def test_json_file_holds_what_is_returned_and_the_table_is_printed(
-    drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    drawn: Path, tmp_path: Path
 ) -> None:
-    file = tmp_path / "deep" / "scores.json"
-    scores = run_evaluate(options(drawn, json=file, resize=64), darkness)
-    assert json.loads(file.read_text()) == json.loads(json.dumps(scores))
+    file = tmp_path / "scores.json"
+    result = wpcrack(drawn, "--json", file, "--resize", 64)
+    found, scores = json.loads(file.read_text()), score(drawn, resize=64)
+    assert found | {"seconds": 0} == json.loads(json.dumps(scores | {"seconds": 0}))
     assert set(scores["resize_64"]) == set(scores["native"])
-    table = capsys.readouterr().out
-    assert f"{scores['native']['f1']:.3f}" in table
-    assert "64x64" in table
+    assert f"{scores['native']['f1']:.3f}" in result.stdout
+    assert "64x64" in result.stdout
 
 
-def test_dash_prints_json_and_nothing_else(drawn: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    scores = run_evaluate(options(drawn, json="-"), darkness)
-    assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(scores))
+def test_dash_prints_json_and_nothing_else(drawn: Path) -> None:
+    assert list(json.loads(wpcrack(drawn, "--json", "-").stdout)) == KEYS
 
 
 def test_the_figure_shows_the_best_and_worst_images_with_hits_and_misses(
-    drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    drawn: Path, tmp_path: Path
 ) -> None:
-    file = tmp_path / "new" / "best.png"
-    plain = run_evaluate(options(drawn), darkness)
-    scores = run_evaluate(options(drawn, figure=file), darkness)
+    file = tmp_path / "best.png"
+    plain = score(drawn)
+    scores = score(drawn, figure=file)
     assert {k: v for k, v in scores.items() if k != "seconds"} == {
         k: v for k, v in plain.items() if k != "seconds"
     }
@@ -145,7 +160,7 @@ def test_best_and_worst_are_ranked_by_iou_and_never_the_same_image() -> None:
 
 
 def test_resized_scores_resize_the_thresholded_prediction(drawn: Path) -> None:
-    scores = run_evaluate(options(drawn, resize=48), darkness)
+    scores = score(drawn, resize=48)
     pooled = metrics.Counts()
     for path in sorted((drawn / "images").iterdir()):
         predicted = read_rgb(path)[..., 0] < 128
@@ -158,24 +173,22 @@ def test_manifest_limits_scores_to_the_sources_of_its_split(drawn: Path, manifes
     rows = read_manifest(manifest)
     for split in ("train", "val"):
         sources = {r.source for r in rows if r.split == split} - {"p8", "p9"}
-        scores = run_evaluate(options(drawn, manifest=manifest, split=split), darkness)
+        scores = score(drawn, manifest=manifest, split=split)
         assert scores["n_images"] == len(sources)
-    assert run_evaluate(options(drawn, manifest=manifest), darkness)["n_images"] == 2
+    assert score(drawn, manifest=manifest)["n_images"] == 2
 
 
-def test_road_images_of_the_split_are_scored_by_false_area(
-    drawn: Path, manifest: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_road_images_of_the_split_are_scored_by_false_area(drawn: Path, manifest: Path) -> None:
     held = next(
         r.source for r in read_manifest(manifest) if r.split == "val" and r.source in ("p8", "p9")
     )
-    scores = run_evaluate(options(drawn, manifest=manifest), darkness)
-    assert scores["fp_area_share"] is None
-    assert f"not found: {held}; add --road" in capsys.readouterr().out
-    scores = run_evaluate(options(drawn, manifest=manifest, road=drawn / "road"), darkness)
+    found = run_evaluate(options(drawn, manifest=manifest), darkness)
+    assert found.values()["fp_area_share"] is None
+    assert f"not found: {held}; add --road" in found.summary()
+    scores = score(drawn, manifest=manifest, road=drawn / "road")
     assert scores["fp_area_share"] == 4 * (3 + int(held[1])) / (96 * 128)
     assert scores["n_images"] == 2
-    both = run_evaluate(options(drawn, road=drawn / "road"), darkness)
+    both = score(drawn, road=drawn / "road")
     assert both["fp_area_share"] == (4 * 11 + 4 * 12) / (2 * 96 * 128)
 
 
@@ -185,10 +198,10 @@ def test_road_images_may_lie_among_the_images_of_a_manifest(
     (tmp_path / "all").mkdir()
     for path in [*(drawn / "images").iterdir(), *(drawn / "road").iterdir()]:
         (tmp_path / "all" / path.name).write_bytes(path.read_bytes())
-    scores = run_evaluate(options(drawn, images=tmp_path / "all", manifest=manifest), darkness)
+    scores = score(drawn, images=tmp_path / "all", manifest=manifest)
     assert scores["fp_area_share"] is not None
     with pytest.raises(DataError, match=r"images without a mask: p8\.png, p9\.png"):
-        run_evaluate(options(drawn, images=tmp_path / "all"), darkness)
+        score(drawn, images=tmp_path / "all")
 
 
 def test_manifest_of_other_images_or_without_the_split_is_refused(
@@ -197,40 +210,40 @@ def test_manifest_of_other_images_or_without_the_split_is_refused(
     text = manifest.read_text()
     manifest.write_text(text.replace(",p", ",other"))
     with pytest.raises(DataError, match=r"lacks source images of .*other"):
-        run_evaluate(options(drawn, manifest=manifest), darkness)
+        score(drawn, manifest=manifest)
     manifest.write_text(text.replace(",val\n", ",train\n"))
     with pytest.raises(DataError, match="has no item of the val split"):
-        run_evaluate(options(drawn, manifest=manifest), darkness)
+        score(drawn, manifest=manifest)
     with pytest.raises(ConfigError, match="split val needs a manifest"):
-        run_evaluate(options(drawn, split="val"), darkness)
+        score(drawn, split="val")
 
 
 def test_missing_model_bad_figures_and_unwritable_json_stop_before_any_work(
-    drawn: Path, tmp_path: Path
+    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "file").touch()
+
     def never(_: np.ndarray) -> np.ndarray:
         raise AssertionError("predicted")
 
-    with pytest.raises(CheckpointError, match="gone is no model folder"):
+    with pytest.raises(CheckpointError, match="gone does not exist"):
         run_evaluate(options(drawn, model=tmp_path / "gone"))
-    with pytest.raises(CheckpointError, match="gone is no model folder"):
+    with pytest.raises(CheckpointError, match="gone does not exist"):
         run_predict(tmp_path / "gone", tmp_path / "out", [drawn / "images" / "p0.png"])
-    with pytest.raises(ConfigError, match="resize=0 is no size"):
+    with pytest.raises(ConfigError, match="resize is 0"):
         options(drawn, resize=0)
-    with pytest.raises(ConfigError, match="threshold=0 lies outside"):
+    with pytest.raises(ConfigError, match="threshold is 0"):
         options(drawn, threshold=0)
-    with pytest.raises(ConfigError, match=r"figure .*a\.jpg is no PNG file"):
+    with pytest.raises(ConfigError, match=r"figure is .*a\.jpg"):
         options(drawn, figure=tmp_path / "a.jpg")
-    with pytest.raises(DataError, match="cannot write"):
-        run_evaluate(options(drawn, json=tmp_path), never)
-    (tmp_path / "folder.png").mkdir()
-    with pytest.raises(DataError, match="cannot write"):
-        run_evaluate(options(drawn, figure=tmp_path / "folder.png"), never)
-    (tmp_path / "file").touch()
-    with pytest.raises(DataError, match="cannot make"):
-        run_evaluate(options(drawn, json=tmp_path / "file" / "a.json"), never)
     with pytest.raises(DataError, match="cannot make"):
         run_predict(drawn, tmp_path / "file", [drawn / "images" / "p0.png"], predictor=never)
+    monkeypatch.setattr(evaluate, "run_evaluate", never)
+    (tmp_path / "folder.png").mkdir()
+    for option, name in (("--json", "."), ("--figure", "folder.png"), ("--json", "file/a.json")):
+        result = wpcrack(drawn, option, tmp_path / name)
+        assert result.exit_code == 1
+        assert "name a file in a folder that exists" in result.stderr
 
 
 def test_mask_of_another_size_stops_evaluation(drawn: Path, tmp_path: Path) -> None:
@@ -239,7 +252,7 @@ def test_mask_of_another_size_stops_evaluation(drawn: Path, tmp_path: Path) -> N
     (tmp_path / "i/a.png").write_bytes((drawn / "images" / "p0.png").read_bytes())
     Image.new("L", (64, 48)).save(tmp_path / "m/a.png")
     with pytest.raises(DataError, match=r"a\.png has 64 x 48 pixels, its image has 128 x 96"):
-        run_evaluate(options(drawn, images=tmp_path / "i", masks=tmp_path / "m"), darkness)
+        score(drawn, images=tmp_path / "i", masks=tmp_path / "m")
 
 
 def test_predict_writes_probability_and_mask_of_the_image_size(drawn: Path, tmp_path: Path) -> None:
@@ -257,7 +270,7 @@ def test_predict_writes_probability_and_mask_of_the_image_size(drawn: Path, tmp_
 
 def test_inputs_of_equal_stem_are_refused_before_any_work(drawn: Path, tmp_path: Path) -> None:
     inputs = [drawn / "images" / "p0.png", tmp_path / "p0.jpg"]
-    with pytest.raises(DataError, match="equal stem would overwrite"):
+    with pytest.raises(DataError, match="same stem would overwrite"):
         run_predict(drawn, tmp_path / "out", inputs, predictor=darkness)
     assert not (tmp_path / "out").exists()
     with pytest.raises(DataError, match="no image is given"):

@@ -100,9 +100,7 @@ def test_any_kind_of_file_gives_the_same_windows(odd: Path) -> None:
 
 def test_any_kind_of_file_is_scored_and_predicted_upright(odd: Path) -> None:
     options = EvaluateOptions(model=odd, images=odd / "images", masks=odd / "masks")
-    native = run_evaluate(options, darkness)["native"]
-    assert isinstance(native, dict)
-    assert native["iou"] == 1
+    assert run_evaluate(options, darkness).scores.native.iou == 1
     photo = sorted((odd / "images").iterdir())[2]
     _, mask = run_predict(odd, odd / "out", [photo], predictor=darkness)
     np.testing.assert_array_equal(np.asarray(Image.open(mask)) > 0, street(2)[1])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import rasterio
 import shapely
-from rasterio.transform import from_origin
+from factories import EAST, GSD_M, NORTH, write_tile
 from typer.testing import CliRunner
 
 from geo.errors import InputError
@@ -20,20 +20,6 @@ from jobs.windows import run_windows
 from wpcrack.data.images import read_rgb
 from wpcrack.data.read import read_image_level
 from wpcrack.errors import ConfigError, DataError
-
-GSD = 0.005
-X, Y = 5e5, 5.8e6
-
-
-def write(path, image, row=0, col=0, **options):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    height, width, bands = image.shape
-    place = from_origin(X + col * GSD, Y - row * GSD, GSD, GSD)
-    with rasterio.open(
-        path, "w", "GTiff", width, height, bands, "EPSG:25832", place, "uint8", **options
-    ) as tiff:
-        tiff.write(image.transpose(2, 0, 1))
-    return path
 
 
 def noise(height, width, low=1, high=250, seed=0):
@@ -49,7 +35,7 @@ def city(tmp_path):
             image[:, :100] //= 4
         if number == 4:
             image[:, :100] = 0
-        write(tmp_path / "tiles" / f"t{number}.tif", image, 0, 200 * number, nodata=0)
+        write_tile(tmp_path / "tiles" / f"t{number}.tif", image, 0, 200 * number, nodata=0)
     return tmp_path / "tiles"
 
 
@@ -130,7 +116,7 @@ def test_a_filled_label_column_can_be_trained_on(city, tmp_path):
 
 def test_a_city_in_one_file_can_be_split(tmp_path, monkeypatch):
     monkeypatch.setattr("geo.imagery.samples.SOURCE_PX", 100)
-    write(tmp_path / "city.tif", noise(300, 400))
+    write_tile(tmp_path / "city.tif", noise(300, 400))
     cut(tmp_path / "city.tif", tmp_path / "w")
     rows = manifest_of(tmp_path / "w")
     assert len({row["source"] for row in rows}) == 12
@@ -140,22 +126,22 @@ def test_a_city_in_one_file_can_be_split(tmp_path, monkeypatch):
 
 def test_tiles_of_equal_name_have_names_of_their_own(tmp_path):
     for number, folder in enumerate(("north", "south")):
-        write(tmp_path / "t" / folder / "a.tif", noise(64, 64), 64 * number)
+        write_tile(tmp_path / "t" / folder / "a.tif", noise(64, 64), 64 * number)
     cut(tmp_path / "t", tmp_path / "w", count=4)
     sources = {row["source"] for row in manifest_of(tmp_path / "w")}
     assert sources == {"north-a", "south-a"}
 
 
 def test_fewer_windows_than_wanted_are_said_aloud(tmp_path):
-    write(tmp_path / "a.tif", noise(70, 70))
+    write_tile(tmp_path / "a.tif", noise(70, 70))
     report = cut(tmp_path / "a.tif", tmp_path / "w")
     assert report.n_windows == 4
-    assert "wanted were 24" in report.summary(24)
+    assert "24 were wanted" in report.summary(24)
     assert "data.gsd_mm=5" in report.summary(24)
 
 
 def test_windows_lie_inside_the_area_of_interest(city, tmp_path):
-    aoi = shapely.box(X + 200 * GSD, Y - 100 * GSD, X + 400 * GSD, Y)
+    aoi = shapely.box(EAST + 200 * GSD_M, NORTH - 100 * GSD_M, EAST + 400 * GSD_M, NORTH)
     geopandas.GeoSeries([aoi], crs=25832).to_file(tmp_path / "aoi.gpkg")
     imagery = Imagery(tiles=str(city), aoi=tmp_path / "aoi.gpkg")
     run_windows(imagery, tmp_path / "w", count=9, window=32)

@@ -17,7 +17,7 @@ from wpcrack.model import load_model
 def load_predictor(
     path: Path, engine: Engine = "auto", threads: int | None = None
 ) -> WindowPredictor:
-    """The predictor of a run folder or model folder.
+    """Load the predictor of a run folder or model folder.
 
     Args:
         path: Run folder or model folder.
@@ -37,7 +37,7 @@ def load_predictor(
 
 
 def choose(engine: Engine) -> Literal["torch", "openvino"]:
-    """The engine that is meant.
+    """Return the engine that is meant.
 
     Raises:
         ConfigError: It is not installed.

@@ -15,7 +15,7 @@ whole strides needs n + 1 windows along an axis, one at a mosaic's first pixel n
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,14 +24,24 @@ from pydantic import Field, model_validator
 from wpcrack.config import Block
 
 
-@dataclass(frozen=True)
-class Window:
-    """A rectangle of pixels in the job's grid; offsets may be negative."""
+class Window(Protocol):
+    """Any record of a rectangle of pixels in the job's grid; offsets may be negative."""
 
-    row_off: int
-    col_off: int
-    height: int
-    width: int
+    @property
+    def row_off(self) -> int:
+        """First row."""
+
+    @property
+    def col_off(self) -> int:
+        """First column."""
+
+    @property
+    def height(self) -> int:
+        """Number of rows."""
+
+    @property
+    def width(self) -> int:
+        """Number of columns."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +98,7 @@ class Lattice(Block):
         return (self.overlap - self.blend) // 2
 
     def weights(self) -> NDArray[np.float32]:
-        """Blending weights along one axis of a window, (window,); a partition of unity."""
+        """Return the blending weights along an axis of a window, (window,); they sum to one."""
         rising = (np.arange(self.blend, dtype=np.float32) + np.float32(0.5)) / np.float32(
             max(self.blend, 1)
         )
@@ -100,20 +110,8 @@ class Lattice(Block):
         return weights
 
     def spans(self, start: int, stop: int) -> list[Span]:
-        """All windows along one axis with weight on the pixels start <= i < stop, in order."""
+        """Return the windows along one axis with weight on pixels start <= i < stop, in order."""
         weights = self.weights()
         first, last = start // self.stride, -(-(stop + self.blend) // self.stride)
         lead = self.blend + self.margin
         return [Span(k * self.stride - lead, weights) for k in range(first, last)]
-
-
-def windows_of(block: Window, lattice: Lattice) -> list[Window]:
-    """All windows with weight on a block, row by row.
-
-    >>> [w.col_off for w in windows_of(Window(0, 0, 448, 896), Lattice())][:3]
-    [-48, 400, 848]
-    """
-    rows = lattice.spans(block.row_off, block.row_off + block.height)
-    cols = lattice.spans(block.col_off, block.col_off + block.width)
-    side = lattice.window
-    return [Window(row.start, col.start, side, side) for row in rows for col in cols]

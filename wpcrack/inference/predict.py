@@ -14,18 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wpcrack.errors import CheckpointError
-from wpcrack.inference.lattice import Lattice, Span, Window, windows_of
-
-__all__ = [
-    "Engine",
-    "Lattice",
-    "Source",
-    "Window",
-    "WindowPredictor",
-    "predict_block",
-    "predict_image",
-    "windows_of",
-]
+from wpcrack.inference.lattice import Lattice, Span, Window
 
 SIDE_MULTIPLE = 32
 """Networks take sides that are a multiple of this many pixels."""
@@ -33,6 +22,11 @@ SIDE_MULTIPLE = 32
 PHOTO_SIDE = 1024
 """A photograph's side up to this many pixels is predicted in one piece: no seam, fewest pixels."""
 
+SURROUND_PX = 65
+"""Side of the box over which the tone of the nearest imagery is averaged."""
+
+DEFAULT_THRESHOLD = 0.5
+"""A pixel is crack from this probability on."""
 
 Engine = Literal["auto", "torch", "openvino"]
 """What computes the network; auto: torch on a GPU, else openvino where it is installed."""
@@ -42,7 +36,7 @@ class WindowPredictor(Protocol):
     """A trained detector."""
 
     def __call__(self, windows: NDArray[np.uint8], /) -> NDArray[np.float32]:
-        """Windows (N, H, W, 3) uint8 RGB -> crack probability (N, H, W) float32 in [0, 1]."""
+        """Turn windows (N, H, W, 3) uint8 RGB into probability (N, H, W) float32 in [0, 1]."""
 
 
 class Source(Protocol):
@@ -58,7 +52,7 @@ class Source(Protocol):
 
 
 def predict_block(
-    read: Callable[[Window], Source],
+    read: Callable[[int, int, int, int], Source],
     predictor: WindowPredictor,
     block: Window,
     lattice: Lattice,
@@ -66,15 +60,16 @@ def predict_block(
     wanted: NDArray[np.bool_] | None = None,
     batch: int = 8,
 ) -> NDArray[np.uint8]:
-    """Predicts a block of a mosaic; neighboring blocks continue it without a seam.
+    """Predict a block of a mosaic; neighboring blocks continue it without a seam.
 
     Each pixel blends the same windows with the same weights in the same order whatever the block
     and whatever else is wanted of it, so cutting an area differently gives the same bits (as far
     as the network itself does).
 
     Args:
-        read: Reads a window that may reach beyond the mosaic (invalid there); called once, for the
-            smallest rectangle around the windows that have weight on a wanted pixel, or not at all.
+        read: Reads row_off, col_off, height, width, which may reach beyond the mosaic (invalid
+            there); called once, for the smallest rectangle around the windows that have weight on
+            a wanted pixel, or not at all.
         predictor: The network.
         block: Where to predict, in the job's pixel grid.
         lattice: Window size, overlap and blending.
@@ -96,7 +91,7 @@ def predict_block(
     rows = _with_weight(lattice, block.row_off, np.flatnonzero(wanted.any(axis=1)))
     cols = _with_weight(lattice, block.col_off, np.flatnonzero(wanted.any(axis=0)))
     top, left = rows[0].start, cols[0].start
-    source = read(Window(top, left, rows[-1].stop - top, cols[-1].stop - left))
+    source = read(top, left, rows[-1].stop - top, cols[-1].stop - left)
     inner, outer = zip(
         _common(block.row_off, block.height, top, source.valid.shape[0]),
         _common(block.col_off, block.width, left, source.valid.shape[1]),
@@ -113,7 +108,7 @@ def predict_block(
 def predict_image(
     image: NDArray[np.uint8], predictor: WindowPredictor, lattice: Lattice, *, batch: int = 8
 ) -> NDArray[np.uint8]:
-    """Predicts a photograph; beyond its edges it is mirrored.
+    """Predict a photograph; beyond its edges it is mirrored.
 
     A side of up to PHOTO_SIDE pixels is covered by one window, rounded up to a multiple of 32;
     a longer one by the windows of the lattice.
@@ -157,28 +152,28 @@ def _blend(
     predictor: WindowPredictor,
     batch: int,
 ) -> NDArray[np.uint8]:
-    """Sums weighted windows in a fixed order, row by row; unwanted pixels become 0."""
+    """Sum weighted windows in a fixed order, row by row; unwanted pixels become 0."""
     places = [(row, col) for row in rows for col in cols if _is_wanted(pixels.wanted, row, col)]
     total = np.zeros(pixels.valid.shape, np.float32)
     weights = np.outer(rows[0].weights, cols[0].weights)  # the same for all windows
     for first in range(0, len(places), batch):
         part = places[first : first + batch]
         windows = np.stack([_window(pixels, row, col) for row, col in part])
-        for (row, col), probability in zip(part, _checked(predictor, windows), strict=True):
+        for (row, col), probability in zip(part, _predict(predictor, windows), strict=True):
             sum_here = total[row.start : row.stop, col.start : col.stop]
             cv2.accumulateProduct(probability, weights, sum_here)  # a view: summed in place
     return _to_8_bit(total, pixels.wanted)
 
 
 def _to_8_bit(probability: NDArray[np.float32], wanted: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Scaled to 0-255 and rounded; unwanted pixels become 0."""
+    """Scale to 0-255 and round; unwanted pixels become 0."""
     scaled = np.asarray(cv2.convertScaleAbs(probability, alpha=255), np.uint8)
     scaled *= wanted
     return scaled
 
 
 def _is_wanted(wanted: NDArray[np.bool_], row: Span, col: Span) -> bool:
-    """Whether a window has weight on any wanted pixel; if not, it need not be computed."""
+    """Return whether a window has weight on any wanted pixel; if not, it need not be computed."""
     return bool(wanted[row.support, col.support].any())
 
 
@@ -187,7 +182,7 @@ def _window(pixels: _Pixels, row: Span, col: Span) -> NDArray[np.uint8]:
     return fill_invalid(pixels.image[here], pixels.valid[here])
 
 
-def _checked(predictor: WindowPredictor, windows: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _predict(predictor: WindowPredictor, windows: NDArray[np.uint8]) -> NDArray[np.float32]:
     probability = predictor(windows)
     assert probability.shape == windows.shape[:3], (probability.shape, windows.shape)
     if not np.isfinite(probability.sum()):  # one pass; what is not a number survives a sum
@@ -209,7 +204,7 @@ def _shift(spans: Sequence[Span], origin: int) -> list[Span]:
 
 
 def _with_weight(lattice: Lattice, start: int, wanted: NDArray[np.intp]) -> list[Span]:
-    """The windows along one axis with weight on one of the pixels start + `wanted` (sorted)."""
+    """Return the windows along an axis with weight on a pixel of start + `wanted` (sorted)."""
     spans = lattice.spans(start + int(wanted[0]), start + int(wanted[-1]) + 1)
     edges = [(span.support.start - start, span.support.stop - start) for span in spans]
     counts = np.diff(np.searchsorted(wanted, edges), axis=1)[:, 0]
@@ -217,20 +212,13 @@ def _with_weight(lattice: Lattice, start: int, wanted: NDArray[np.intp]) -> list
 
 
 def _common(start: int, size: int, read_start: int, read_size: int) -> tuple[slice, slice]:
-    """Where a block and what was read overlap along one axis: in the block, in what was read."""
+    """Return the overlap of a block and what was read along an axis, as seen from both."""
     first, stop = max(start, read_start), min(start + size, read_start + read_size)
     return slice(first - start, stop - start), slice(first - read_start, stop - read_start)
 
 
-# ==== wpcrack.inference.predict: Pixels without an image, filled so that a network sees no edge where the imagery ends.
-
-
-SURROUND_PX = 65
-"""Side of the box over which the tone of the nearest imagery is averaged."""
-
-
 def fill_invalid(image: NDArray[np.uint8], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Continues an image into its invalid pixels by mirroring it at their border.
+    """Continue an image into its invalid pixels by mirroring it at their border.
 
     A black or constant nodata area ends in a sharp line, which a network takes for a crack or a
     joint. Each invalid pixel p takes the pixel 2 q - p, q being the valid pixel nearest to p;
@@ -258,7 +246,7 @@ def fill_invalid(image: NDArray[np.uint8], valid: NDArray[np.bool_]) -> NDArray[
 
 
 def _nearest_valid(valid: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Row and column of the valid pixel nearest to each pixel, (H, W) each."""
+    """Return row and column of the valid pixel nearest to each pixel, (H, W) each."""
     _, labels = cv2.distanceTransformWithLabels(
         (~valid).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
     )
@@ -269,7 +257,7 @@ def _nearest_valid(valid: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray
 
 
 def _local_mean(image: NDArray[np.uint8], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Mean of the valid pixels in the box around each pixel, (H, W, 3)."""
+    """Return the mean of the valid pixels in the box around each pixel, (H, W, 3)."""
     size, known = (SURROUND_PX, SURROUND_PX), valid.astype(np.float32)
     total = cv2.boxFilter(image * known[..., None], -1, size, borderType=cv2.BORDER_CONSTANT)
     count = cv2.boxFilter(known, -1, size, borderType=cv2.BORDER_CONSTANT)

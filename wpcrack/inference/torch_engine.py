@@ -23,7 +23,7 @@ class TorchPredictor:
         *,
         low_precision: bool | None = None,
     ) -> None:
-        """Moves networks to their device.
+        """Move networks to their device.
 
         Args:
             networks: Trained networks; moved, not copied.
@@ -38,7 +38,7 @@ class TorchPredictor:
 
     @torch.inference_mode()
     def __call__(self, windows: NDArray[np.uint8], /) -> NDArray[np.float32]:
-        """Windows (N, H, W, 3) uint8 RGB -> crack probability (N, H, W) float32 in [0, 1]."""
+        """Turn windows (N, H, W, 3) uint8 RGB into probability (N, H, W) float32 in [0, 1]."""
         pixels = torch.tensor(windows, device=self.device)  # copies: torch wants them writable
         image = pixels.permute(0, 3, 1, 2).float() / 255
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.low_precision):
@@ -48,6 +48,6 @@ class TorchPredictor:
 
 
 def native_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 natively (AVX512-BF16 or AMX)."""
+    """Return whether this CPU multiplies bfloat16 natively (AVX512-BF16 or AMX)."""
     capability = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # private, torch >= 2.6
     return bool(capability()) if capability is not None else False

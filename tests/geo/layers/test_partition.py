@@ -43,7 +43,7 @@ def package(folder, n_blocks):
     assert len(parts) == n_blocks
     lines = [GRID.to_world(np.array([[0.0, v], [185, v]])) for v in (40.0, 110.0)]
     roads = write_roads(folder / "roads.gpkg", lines, ref=[7, 8])
-    chosen = RoadOptions(roads, id="ref", lane_m=0.12, section_m=0.3)
+    chosen = RoadOptions(path=roads, id="ref", lane_m=0.12, section_m=0.3)
     return assemble(parts, folder / "out.gpkg", GRID, AssembleOptions(roads=chosen))
 
 

@@ -36,7 +36,7 @@ def street(tmp_path):
     main = [at(0, 5), at(30, 5)]
     columns = {"ref": ["A1"], "street": ["Hauptstraße, Ost"], "wide": [6.0]}
     return RoadOptions(
-        write_roads(tmp_path / "roads.gpkg", [main], **columns),
+        path=write_roads(tmp_path / "roads.gpkg", [main], **columns),
         id="ref",
         name="street",
         width="wide",
@@ -139,7 +139,7 @@ def test_segments_and_the_rest_add_up_to_the_total(tmp_path_factory, seed):
     ends = rng.random((3, 3, 2)) * [30, 10]
     roads = [[at(*point) for point in line] for line in ends]
     path = write_roads(tmp_path / "roads.gpkg", roads, wide=rng.uniform(1, 6, 3))
-    report = package(tmp_path, mask, RoadOptions(path, width="wide", section_m=7.0))
+    report = package(tmp_path, mask, RoadOptions(path=path, width="wide", section_m=7.0))
     segments = read(report.path, "road_segment")
     assert segments.crack_length_m.sum() + report.off_road_m == pytest.approx(report.length_m)
     kinds = ["longitudinal_m", "transverse_m", "diagonal_m", "network_m", "unknown_m"]
@@ -215,7 +215,7 @@ def test_roads_in_degrees_are_brought_into_the_grid(tmp_path):
     line = geopandas.GeoSeries([shapely.LineString([at(0, 5), at(30, 5)])], crs=25832).to_crs(4326)
     path = tmp_path / "roads.geojson"
     geopandas.GeoDataFrame({"lanes": ["2"]}, geometry=line).to_file(path, driver="GeoJSON")
-    (segment,) = read_roads(RoadOptions(path, lanes="lanes"), GRID)
+    (segment,) = read_roads(RoadOptions(path=path, lanes="lanes"), GRID)
     assert segment.line.length == pytest.approx(30, abs=1e-3)
     assert segment.width_m == 7.0
     assert segment.road_id == "0"
@@ -234,13 +234,13 @@ def test_bad_roads_are_refused_with_the_reason(tmp_path, columns, options, messa
     lines = [[at(0, k), at(9, k)] for k in (1, 2)]
     path = write_roads(tmp_path / "roads.gpkg", lines, **columns)
     with pytest.raises(InputError, match=message):
-        read_roads(RoadOptions(path, **options), GRID)
+        read_roads(RoadOptions(path=path, **options), GRID)
 
 
 def test_roads_without_lines_or_file_are_refused(tmp_path):
     path = tmp_path / "points.gpkg"
     geopandas.GeoSeries([shapely.Point(at(1, 1))], crs=25832).to_file(path)
     with pytest.raises(InputError, match="holds no line"):
-        read_roads(RoadOptions(path), GRID)
+        read_roads(RoadOptions(path=path), GRID)
     with pytest.raises(InputError, match="does not exist"):
-        read_roads(RoadOptions(tmp_path / "absent.gpkg"), GRID)
+        read_roads(RoadOptions(path=tmp_path / "absent.gpkg"), GRID)

@@ -121,7 +121,7 @@ def street(request, tmp_path_factory):
     roads = write_roads(folder / "roads.gpkg", [line], **columns)
     options = AssembleOptions(
         min_length_m=0.1,
-        roads=RoadOptions(roads, id="ref", name="called", width="wide", section_m=6.0),
+        roads=RoadOptions(path=roads, id="ref", name="called", width="wide", section_m=6.0),
         survey_date="2025-05-17",
         model="paper",
         run_id="0123456789ab",

@@ -31,7 +31,7 @@ def empty(tmp_path) -> Path:
 @pytest.fixture
 def with_roads(tmp_path) -> Path:
     roads = write_roads(tmp_path / "roads.gpkg", [[(EAST, NORTH), (EAST + 1, NORTH)]])
-    options = AssembleOptions(roads=RoadOptions(roads))
+    options = AssembleOptions(roads=RoadOptions(path=roads))
     return assemble([], tmp_path / "out.gpkg", GRID, options).path
 
 
@@ -65,7 +65,9 @@ def test_each_layer_written_has_its_default_style_and_no_other(empty):
 
 def test_the_legends_name_the_limits_of_the_run(tmp_path):
     limits = SeverityOptions(d6433_mm=(3, 12.5))
-    options = AssembleOptions(severity=limits, segments=SegmentOptions(30, 7, 40))
+    options = AssembleOptions(
+        severity=limits, segments=SegmentOptions(min_coverage_pct=30, medium_pct=7, high_pct=40)
+    )
     own = {style.name: style for style in styles(options.rules)}
     assert [rule.label for rule in own["severity"].rules][:3] == [
         "high (> 12.5 mm)", "medium (3 - 12.5 mm)", "low (< 3 mm)",

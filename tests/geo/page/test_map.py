@@ -54,7 +54,7 @@ def street(tmp_path_factory) -> tuple[Path, Mosaic]:
     columns = {"ref": ["R1", "R2"], "street": ["Am Markt", HOSTILE], "wide": [4.0, 4.0]}
     write_roads(folder / "roads.gpkg", lines, **columns)
     parts = write_parts(folder, grid, mask)
-    chosen = RoadOptions(folder / "roads.gpkg", id="ref", name="street", width="wide")
+    chosen = RoadOptions(path=folder / "roads.gpkg", id="ref", name="street", width="wide")
     broken = TileProblem(f"{HOSTILE}.tif", "is not a GeoTIFF; convert it")
     options = AssembleOptions(roads=chosen)
     assemble(parts, folder / "out.gpkg", grid, options, problems=[broken])

@@ -35,7 +35,7 @@ def test_totals_streets_and_failures_are_those_of_the_package(tmp_path, mask):
     lines = [[(EAST, NORTH - y), (EAST + 4, NORTH - y)] for y in (0.25, 0.75)]
     columns = {"street": ["A|B <b>", None], "wide": [0.5, 0.5]}
     path = write_roads(tmp_path / "r.gpkg", lines, **columns)
-    roads = RoadOptions(path, name="street", width="wide")
+    roads = RoadOptions(path=path, name="street", width="wide")
     lost = [TileProblem("/tiles/cut.tif", "is truncated")]
     built = package(tmp_path, mask, roads, lost)
     report = write_report(built.path, tmp_path / "report.md", tmp_path / "report.json")

@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import yaml
@@ -193,7 +194,9 @@ def test_options_reach_the_functions_behind_the_commands(
 ) -> None:
     seen: dict[str, Any] = {}
     monkeypatch.setattr("jobs.dataset.run_dataset", lambda *a: seen.update(dataset=a))
-    monkeypatch.setattr("jobs.evaluate.run.run_evaluate", lambda *a: seen.update(evaluate=a))
+    run_evaluate = Mock()
+    run_evaluate.return_value.values.return_value = {}
+    monkeypatch.setattr("jobs.evaluate.run.run_evaluate", run_evaluate)
     monkeypatch.setattr("jobs.predict.run_predict", lambda *a, **k: seen.update(predict=(a, k)))
     monkeypatch.setattr("jobs.demo.run.run_demo", lambda *a, **k: seen.update(demo=(a, k)))
     common = ("--images", "i", "--masks", "k")
@@ -219,15 +222,10 @@ def test_options_reach_the_functions_behind_the_commands(
     images, masks, out, options = seen["dataset"]
     assert (images, masks, out) == (Path("i"), Path("k"), Path("o"))
     assert (options.window, options.val, options.road) == (96, 0.25, Path("r"))
-    (scored,) = seen["evaluate"]
+    (scored,) = run_evaluate.call_args.args
     assert scored.engine == "torch"
     assert (scored.model, scored.images, scored.masks) == (Path("m"), Path("i"), Path("k"))
-    assert (scored.resize, scored.json, scored.manifest, scored.road) == (
-        256,
-        Path("-"),
-        None,
-        None,
-    )
+    assert (scored.resize, scored.manifest, scored.road) == (256, None, None)
     assert seen["predict"] == (
         (Path("m"), Path("o"), [Path("a.jpg"), Path("b.jpg")]),
         {"threshold": 0.5, "engine": "openvino"},

@@ -306,10 +306,9 @@ def test_a_node_that_joins_and_is_killed_costs_no_block(
             os.kill(pid, signal.SIGKILL)
         done = finished(process)
     assert done.returncode == 3, done.stdout + done.stderr
-    manifest = [
-        json.loads(line)["block_id"] for line in lines(out.with_suffix(".work") / "manifest.jsonl")
-    ]
-    assert len(manifest) == len(set(manifest)) == (SIDE // 64) ** 2
+    _, *written = lines(out.with_suffix(".work") / "job.jsonl")
+    names = [json.loads(line)["block_id"] for line in written]
+    assert len(names) == len(set(names)) == (SIDE // 64) ** 2
     for layer in ("crack", "centerline"):
         columns = {"sql": f'SELECT * FROM "{layer}" ORDER BY {layer}_id', "sql_dialect": "SQLITE"}
         one, other = (pyogrio.read_dataframe(path, **columns) for path in (cracks, out))

@@ -5,24 +5,24 @@ from __future__ import annotations
 import itertools
 import random
 
-import cv2
 import geopandas
 import numpy as np
 import pytest
 import rasterio
+from factories import EAST, GSD_M, NORTH, describe_model, infer_job, layer, street, write_tile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from rasterio.transform import from_origin
 
 from jobs.infer import run as infer
-from jobs.infer.job import InferJob
 from jobs.infer.worker import BlockWorker
 
-GSD, SIDE = 0.005, 224
-X, Y = 500_000.0, 5_700_000.0
+SIDE = 224
+IMAGE, _ = street(
+    SIDE, ((((5, 10), (110, 90), (215, 200)), 3), (((10, 215), (120, 70), (210, 20)), 3))
+)
 
 
-class Pool:
+class MixedPool:
     """Takes Ray's place: some workers, each with its own model, take blocks in a random order."""
 
     def __init__(self):
@@ -37,28 +37,10 @@ class Pool:
 
 @pytest.fixture
 def pool(monkeypatch):
-    made = Pool()
+    made = MixedPool()
     monkeypatch.setattr(infer, "compute", made)
     monkeypatch.setattr(infer, "draw_map", lambda *_: None)
     return made
-
-
-def street():
-    image = np.random.default_rng(0).integers(140, 170, (SIDE, SIDE, 3), np.uint8)
-    for points in ([[5, 10], [110, 90], [215, 200]], [[10, 215], [120, 70], [210, 20]]):
-        cv2.polylines(image, [np.array(points)], False, (20, 20, 20), 3)
-    return image
-
-
-def write(path, image, row=0, col=0, **options):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    place = from_origin(X + col * GSD, Y - row * GSD, GSD, GSD)
-    height, width, bands = image.shape
-    with rasterio.open(
-        path, "w", "GTiff", width, height, bands, "EPSG:25832", place, "uint8", **options
-    ) as tiff:
-        tiff.write(image.transpose(2, 0, 1))
-    return path
 
 
 def shaded():
@@ -74,14 +56,8 @@ def shaded():
 
 
 def job_of(tiles, out, **values):
-    small = {"lattice": {"window": 64, "overlap": 24, "blend": 8}, "block_strides": 2}
-    given = {"tiles": str(tiles), "model": "none", "out": out, "min_area_m2": 0}
-    return InferJob.model_validate(given | small | values)
-
-
-def cracks(report):
-    frame = geopandas.read_file(report.package, layer="crack").sort_values("crack_id")
-    return frame.drop(columns="run_id").to_wkb().reset_index(drop=True)
+    small = {"lattice": {"window": 64, "overlap": 24, "blend": 8}}
+    return infer_job(tiles, out, **small | values)
 
 
 def edges(data):
@@ -95,28 +71,28 @@ def edges(data):
 )
 @given(st.data())
 def test_files_blocks_batches_order_and_workers_change_no_crack(pool, tmp_path_factory, data):
-    folder, image = tmp_path_factory.mktemp("cut"), street()
+    folder, image = tmp_path_factory.mktemp("cut"), IMAGE
     pool.workers, pool.seed = 1, 0
-    whole = job_of(write(folder / "whole.tif", image), folder / "whole.gpkg", block_strides=6)
-    expected = cracks(infer.run_inference(whole, shaded))
+    whole = job_of(write_tile(folder / "whole.tif", image), folder / "whole.gpkg", block_strides=6)
+    expected = layer(infer.run_inference(whole, shaded).package)
     assert len(expected)
     rows, cols = edges(data), edges(data)
     for top, bottom in itertools.pairwise(rows):
         for left, right in itertools.pairwise(cols):
             part = image[max(top - 5, 0) : bottom, left:right]  # rows overlap
-            write(folder / "t" / f"{top}_{left}.tif", part, max(top - 5, 0), left)
+            write_tile(folder / "t" / f"{top}_{left}.tif", part, max(top - 5, 0), left)
     pool.workers, pool.seed = data.draw(st.integers(1, 3)), data.draw(st.integers(0, 9))
     strides, batch = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 9))
     cut = job_of(folder / "t", folder / "cut.gpkg", block_strides=strides, batch=batch)
-    assert cracks(infer.run_inference(cut, shaded)).equals(expected)
+    assert layer(infer.run_inference(cut, shaded).package).equals(expected)
 
 
 def test_islands_in_nodata_are_inspected_and_nothing_else(pool, tmp_path):
-    image, island = street(), np.zeros((SIDE, SIDE), bool)
+    image, island = IMAGE.copy(), np.zeros((SIDE, SIDE), bool)
     island[20:90, 30:100] = island[150:210, 120:220] = True
     image[~island] = 0
     report = infer.run_inference(
-        job_of(write(tmp_path / "a.tif", image, nodata=0), tmp_path / "o.gpkg"), shaded
+        job_of(write_tile(tmp_path / "a.tif", image, nodata=0), tmp_path / "o.gpkg"), shaded
     )
     assert report.exit_code == 0
     assert report.surveyed_mpx == pytest.approx(island.sum() / 1e6)
@@ -124,32 +100,30 @@ def test_islands_in_nodata_are_inspected_and_nothing_else(pool, tmp_path):
     rows, cols = np.nonzero(island)
     assert len(found)
     bounds = found.total_bounds
-    assert bounds[0] >= X + cols.min() * GSD - 1e-6
-    assert bounds[2] <= X + (cols.max() + 1) * GSD + 1e-6
-    assert bounds[3] <= Y - rows.min() * GSD + 1e-6
+    assert bounds[0] >= EAST + cols.min() * GSD_M - 1e-6
+    assert bounds[2] <= EAST + (cols.max() + 1) * GSD_M + 1e-6
+    assert bounds[3] <= NORTH - rows.min() * GSD_M + 1e-6
     assert found.touches_nodata.any()
 
 
 @pytest.mark.parametrize("shape", [(SIDE, 1), (10, SIDE), (1, 1)])
 def test_the_thinnest_tile_is_a_tile(pool, tmp_path, shape):
-    image = street()[: shape[0], : shape[1]]
+    image = IMAGE[: shape[0], : shape[1]]
     report = infer.run_inference(
-        job_of(write(tmp_path / "a.tif", image), tmp_path / "o.gpkg"), shaded
+        job_of(write_tile(tmp_path / "a.tif", image), tmp_path / "o.gpkg"), shaded
     )
     assert (report.exit_code, report.failures) == (0, ())
     assert report.surveyed_mpx * 1e6 == pytest.approx(shape[0] * shape[1])
 
 
 def test_the_engine_is_part_of_what_a_job_depends_on(pool, tmp_path):
-    tile, loaded = write(tmp_path / "a.tif", street()), []
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "model.safetensors").touch()
+    tile, loaded = write_tile(tmp_path / "a.tif", IMAGE), []
 
     def load(folder, threads, engine):
         loaded.append((threads, engine))
         return shaded()
 
-    job = job_of(tile, tmp_path / "o.gpkg", model=tmp_path / "run", engine="torch")
+    job = job_of(tile, tmp_path / "o.gpkg", model=describe_model(tmp_path / "run"), engine="torch")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(infer, "load_model", load)
         first = infer.run_inference(job)

@@ -7,52 +7,33 @@ import errno
 import numpy as np
 import pytest
 import rasterio
-from rasterio.transform import from_origin
+from factories import Pool, darkness, infer_job, write_tile
 
 from geo.errors import OutputError
 from geo.layers import geopackage
 from jobs.infer import run as infer
 from jobs.infer import worker as infer_worker
-from jobs.infer.job import InferJob
-from jobs.infer.worker import BlockWorker
 
 SIDE = 200
 
 
 @pytest.fixture
 def tile(tmp_path):
-    path = tmp_path / "tiles" / "a.tif"
-    path.parent.mkdir()
-    image = np.full((3, SIDE, SIDE), 150, np.uint8)
-    image[:, 100:104] = 20
-    place = from_origin(500_000, 5_700_000, 0.005, 0.005)
-    with rasterio.open(path, "w", "GTiff", SIDE, SIDE, 3, "EPSG:25832", place, "uint8") as tiff:
-        tiff.write(image)
-    return path
+    image = np.full((SIDE, SIDE, 3), 150, np.uint8)
+    image[100:104] = 20
+    return write_tile(tmp_path / "tiles" / "a.tif", image)
 
 
 @pytest.fixture(autouse=True)
 def computed(monkeypatch):
-    blocks = []
-
-    def pool(job, plan, todo, factory, *, local=False):
-        worker = BlockWorker(plan, factory())
-        for index in todo:
-            yield worker.run(index)
-            blocks.append(index)
-
+    pool = Pool()
     monkeypatch.setattr(infer, "compute", pool)
-    return blocks
-
-
-def darkness():
-    return lambda windows: np.where(windows.mean(-1) < 80, 0.9, 0.1).astype(np.float32)
+    return pool.computed
 
 
 def run(tile, factory=darkness, **values):
-    small = {"lattice": {"window": 96, "overlap": 32, "blend": 16}, "block_strides": 1}
-    given = {"tiles": str(tile), "model": "none", "out": tile.parents[1] / "o.gpkg"}
-    return infer.run_inference(InferJob.model_validate(given | small | values), factory)
+    job = infer_job(tile, tile.parents[1] / "o.gpkg", block_strides=1, **values)
+    return infer.run_inference(job, factory)
 
 
 def read(path):

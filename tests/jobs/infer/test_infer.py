@@ -1,4 +1,4 @@
-""""""
+"""An inference job from tiles to map, its work folder, its failures; a stand-in network."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -20,108 +20,47 @@ import numpy as np
 import pandas as pd
 import pyogrio
 import pytest
-import rasterio
+from factories import GSD_M, Pool, darkness, infer_job, layer, street, write_tile
 from numpy.typing import NDArray
 from pydantic import ValidationError
-from rasterio.transform import from_origin
 
+from geo.cracks.parts import InspectedRow
 from geo.errors import InputError, OutputError
+from geo.grid import Window
 from jobs.infer import run as infer
 from jobs.infer.job import InferJob
 from jobs.infer.report import InferReport, Progress
-from jobs.infer.worker import BlockResult, BlockWorker, Plan, PredictorFactory
+from jobs.infer.worker import PredictorFactory
 from wpcrack.errors import CheckpointError, ConfigError, WpcrackError
 from wpcrack.inference.predict import WindowPredictor
 
-GSD_M = 0.005
 SIDE = 384
 """Pixels of the drawn street on each side."""
 
-
-def street() -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """A gray surface with two crossing cracks and one apart, and where the cracks are."""
-    mask = np.zeros((SIDE, SIDE), np.uint8)
-    for points, width in (
-        ([[10, 20], [190, 200], [370, 290]], 5),
-        ([[15, 360], [200, 185], [365, 30]], 3),
-        ([[300, 340], [380, 380]], 2),
-    ):
-        cv2.polylines(mask, [np.array(points)], False, 255, width)
-    image = np.random.default_rng(0).integers(140, 170, (SIDE, SIDE, 3), np.uint8)
-    image[mask > 0] = 20
-    return image, mask > 0
-
-
-def write_tile(path: Path, image: NDArray[np.uint8], row: int = 0, col: int = 0) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    transform = from_origin(500_000 + col * GSD_M, 5_700_000 - row * GSD_M, GSD_M, GSD_M)
-    height, width, bands = image.shape
-    with rasterio.open(
-        path, "w", "GTiff", width, height, bands, "EPSG:25832", transform, "uint8"
-    ) as tile:
-        tile.write(image.transpose(2, 0, 1))
+IMAGE, MASK = street(
+    SIDE,
+    (
+        (((10, 20), (190, 200), (370, 290)), 5),
+        (((15, 360), (200, 185), (365, 30)), 3),
+        (((300, 340), (380, 380)), 2),
+    ),
+)
+"""Two crossing cracks and one apart."""
 
 
 def write_tiles(folder: Path, cuts: int) -> Path:
     """The street as cuts x cuts files."""
-    image, _ = street()
     step = SIDE // cuts
     for row in range(0, SIDE, step):
         for col in range(0, SIDE, step):
-            part = image[row : row + step, col : col + step]
+            part = IMAGE[row : row + step, col : col + step]
             write_tile(folder / f"r{row}_c{col}.tif", part, row, col)
     return folder
 
 
-def darkness() -> WindowPredictor:
-    """A deterministic stand-in network."""
-
-    def predict(windows: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return np.where(windows.mean(-1) < 80, 0.9, 0.1).astype(np.float32)
-
-    return predict
-
-
-def job_of(tiles: Path, out: Path, **values: object) -> InferJob:
-    defaults: dict[str, object] = {
-        "tiles": str(tiles),
-        "model": "none",
-        "out": out,
-        "lattice": {"window": 96, "overlap": 32, "blend": 16},
-        "block_strides": 2,
-        "min_area_m2": 0,
-    }
-    return InferJob.model_validate(defaults | values)
-
-
-class InProcess:
-    """Takes Ray's place: computes blocks in this process, and stops when told to."""
-
-    def __init__(self) -> None:
-        self.computed: list[str] = []
-        self.interrupt_after: int | None = None
-
-    def __call__(
-        self,
-        job: InferJob,
-        plan: Plan,
-        todo: Sequence[int],
-        factory: PredictorFactory,
-        *,
-        local: bool = False,
-    ) -> Iterator[BlockResult]:
-        worker = BlockWorker(plan, factory())
-        for count, index in enumerate(todo):
-            if count == self.interrupt_after:
-                raise KeyboardInterrupt
-            result = worker.run(index)
-            self.computed.append(result.block_id)
-            yield result
-
-
 @pytest.fixture
-def ray_less(monkeypatch: pytest.MonkeyPatch) -> InProcess:
-    pool = InProcess()
+def ray_less(monkeypatch: pytest.MonkeyPatch) -> Pool:
+    pool = Pool()
     monkeypatch.setattr(infer, "compute", pool)
     return pool
 
@@ -132,26 +71,17 @@ def tiles(tmp_path: Path) -> Path:
 
 
 def run(job: InferJob, factory: PredictorFactory | None = None) -> InferReport:
-    if factory is None:
-        made = darkness()
-        factory = lambda: made  # noqa: E731 - pickled by value, unlike a function of this module
-    return infer.run_inference(job, factory)
-
-
-def cracks(out: Path) -> pd.DataFrame:
-    """The layer crack, comparable; run_id differs where inputs differ."""
-    frame = geopandas.read_file(out, layer="crack").sort_values("crack_id", ignore_index=True)
-    columns = pd.DataFrame(frame.drop(columns=["geometry", "run_id"]))
-    return columns.assign(wkb=frame.geometry.to_wkb())
+    made = darkness()
+    return infer.run_inference(job, factory or (lambda: made))  # pickled by value
 
 
 def inspected(out: Path) -> geopandas.GeoDataFrame:
     return geopandas.read_file(out, layer="inspected")
 
 
-def without_time(line: str) -> str:
-    """A line of the manifest but for the moment it was written."""
-    return line.partition(', "at": ')[0]
+def block_lines(log: Path) -> list[str]:
+    """The lines of blocks in a log, but for the moments they were written, sorted."""
+    return sorted(line.partition(', "at": ')[0] for line in log.read_text().splitlines()[1:])
 
 
 def truncate(path: Path) -> None:
@@ -160,11 +90,10 @@ def truncate(path: Path) -> None:
 
 @pytest.mark.usefixtures("ray_less")
 def test_the_map_shows_the_drawn_cracks(tiles: Path, tmp_path: Path) -> None:
-    _, mask = street()
-    report = run(job_of(tiles, tmp_path / "map" / "out.gpkg"))
+    report = run(infer_job(tiles, tmp_path / "map" / "out.gpkg"))
     frame = geopandas.read_file(report.package, layer="crack")
     assert report.n_cracks == len(frame) == 2
-    assert report.area_m2 == pytest.approx(mask.sum() * GSD_M**2)
+    assert report.area_m2 == pytest.approx(MASK.sum() * GSD_M**2)
     assert frame["area_m2"].sum() == pytest.approx(report.area_m2)
     assert frame["confidence"].to_numpy() == pytest.approx(0.9, abs=0.003)
     assert frame.crs.to_epsg() == 25832
@@ -188,17 +117,17 @@ def test_the_cut_into_files_and_blocks_changes_no_crack(
     tmp_path: Path, cuts: int, strides: int, batch: int
 ) -> None:
     reference, other = tmp_path / "a.gpkg", tmp_path / "b.gpkg"
-    run(job_of(write_tiles(tmp_path / "four", 2), reference))
+    run(infer_job(write_tiles(tmp_path / "four", 2), reference))
     folder = write_tiles(tmp_path / "other", cuts)
-    run(job_of(folder, other, block_strides=strides, batch=batch))
-    pd.testing.assert_frame_equal(cracks(reference), cracks(other))
+    run(infer_job(folder, other, block_strides=strides, batch=batch))
+    pd.testing.assert_frame_equal(layer(reference), layer(other))
 
 
 @pytest.mark.usefixtures("ray_less")
 def test_small_cracks_are_dropped_after_joining(tiles: Path, tmp_path: Path) -> None:
-    full = run(job_of(tiles, tmp_path / "a.gpkg"))
-    areas = sorted(cracks(full.package)["area_m2"])
-    kept = run(job_of(tiles, tmp_path / "b.gpkg", min_area_m2=areas[0] + 1e-9))
+    full = run(infer_job(tiles, tmp_path / "a.gpkg"))
+    areas = sorted(layer(full.package)["area_m2"])
+    kept = run(infer_job(tiles, tmp_path / "b.gpkg", min_area_m2=areas[0] + 1e-9))
     assert kept.n_cracks == full.n_cracks - 1
 
 
@@ -207,7 +136,7 @@ def test_bad_tiles_are_recorded_and_the_rest_is_delivered(tmp_path: Path) -> Non
     tiles = write_tiles(tmp_path / "tiles", 3)
     truncate(tiles / "r0_c0.tif")
     (tiles / "empty.tif").touch()
-    report = run(job_of(tiles, tmp_path / "out.gpkg"))
+    report = run(infer_job(tiles, tmp_path / "out.gpkg"))
     assert report.exit_code == 3
     assert len(report.failures) == 2
     assert "r0_c0.tif: is truncated" in report.summary()
@@ -227,7 +156,7 @@ def test_a_tile_that_breaks_while_it_is_read_is_recorded(
         victim.unlink()
         return darkness()
 
-    report = run(job_of(tiles, tmp_path / "out.gpkg"), vanishing)
+    report = run(infer_job(tiles, tmp_path / "out.gpkg"), vanishing)
     assert report.exit_code == 3
     assert [failure.partition(":")[0] for failure in report.failures] == [str(victim)]
     assert "with failures" in capsys.readouterr().err
@@ -238,7 +167,7 @@ def test_a_tile_that_breaks_while_it_is_read_is_recorded(
 def test_on_bad_tile_stop_ends_the_job_at_once(tiles: Path, tmp_path: Path) -> None:
     (tiles / "empty.tif").touch()
     with pytest.raises(InputError, match=r"empty\.tif is empty.*on_bad_tile=record"):
-        run(job_of(tiles, tmp_path / "out.gpkg", on_bad_tile="stop"))
+        run(infer_job(tiles, tmp_path / "out.gpkg", on_bad_tile="stop"))
     assert not (tmp_path / "out.gpkg").exists()
 
 
@@ -246,13 +175,13 @@ def test_on_bad_tile_stop_ends_the_job_at_once(tiles: Path, tmp_path: Path) -> N
 def test_more_failures_than_allowed_end_the_job(tiles: Path, tmp_path: Path) -> None:
     for number in range(3):
         (tiles / f"empty{number}.tif").touch()
-    with pytest.raises(InputError, match=r"3 tiles or blocks failed, allowed are 2"):
-        run(job_of(tiles, tmp_path / "out.gpkg", max_failed=2))
-    assert run(job_of(tiles, tmp_path / "out.gpkg", max_failed=3)).exit_code == 3
+    with pytest.raises(InputError, match=r"3 tiles or blocks failed, max_failed allows 2"):
+        run(infer_job(tiles, tmp_path / "out.gpkg", max_failed=2))
+    assert run(infer_job(tiles, tmp_path / "out.gpkg", max_failed=3)).exit_code == 3
 
 
 def test_a_percentage_of_failures_allows_at_least_ten() -> None:
-    job = job_of(Path("tiles"), Path("out.gpkg"))
+    job = infer_job(Path("tiles"), Path("out.gpkg"))
     assert [job.failures_allowed(n) for n in (1, 200, 1000)] == [10, 10, 50]
 
 
@@ -261,7 +190,7 @@ def test_no_usable_tile_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "tiles").mkdir()
     (tmp_path / "tiles" / "a.tif").write_text("no raster")
     with pytest.raises(InputError, match="no usable tile"):
-        run(job_of(tmp_path / "tiles", tmp_path / "out.gpkg"))
+        run(infer_job(tmp_path / "tiles", tmp_path / "out.gpkg"))
 
 
 @pytest.mark.usefixtures("ray_less")
@@ -272,67 +201,64 @@ def test_tiles_that_all_vanish_deliver_nothing(tiles: Path, tmp_path: Path) -> N
         return darkness()
 
     with pytest.raises(InputError, match="could be inspected"):
-        run(job_of(tiles, tmp_path / "out.gpkg"), vanishing)
+        run(infer_job(tiles, tmp_path / "out.gpkg"), vanishing)
     assert not (tmp_path / "out.gpkg").exists()
 
 
 def test_an_interrupted_job_continues_where_it_was(
-    tiles: Path, tmp_path: Path, ray_less: InProcess, capsys: pytest.CaptureFixture[str]
+    tiles: Path, tmp_path: Path, ray_less: Pool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run(job_of(tiles, tmp_path / "straight.gpkg"))
+    run(infer_job(tiles, tmp_path / "straight.gpkg"))
     every_block, ray_less.computed = ray_less.computed, []
     out = tmp_path / "out.gpkg"
     out.write_text("what was there before")
-    ray_less.interrupt_after = 4
+    ray_less.stop_after = 4
     with pytest.raises(KeyboardInterrupt):
-        run(job_of(tiles, out))
+        run(infer_job(tiles, out))
     assert "4 of 9 blocks are finished and kept" in capsys.readouterr().err
     assert out.read_text() == "what was there before"
-    ray_less.interrupt_after = None
-    report = run(job_of(tiles, out))
+    ray_less.stop_after = None
+    report = run(infer_job(tiles, out))
     assert sorted(ray_less.computed) == sorted(every_block)
     assert report.n_blocks == 9
-    pd.testing.assert_frame_equal(cracks(out), cracks(tmp_path / "straight.gpkg"))
+    pd.testing.assert_frame_equal(layer(out), layer(tmp_path / "straight.gpkg"))
     assert not [path for path in tmp_path.iterdir() if ".tmp" in path.name]
 
 
-def test_a_finished_job_computes_nothing_again(
-    tiles: Path, tmp_path: Path, ray_less: InProcess
-) -> None:
-    first = run(job_of(tiles, tmp_path / "out.gpkg"))
+def test_a_finished_job_computes_nothing_again(tiles: Path, tmp_path: Path, ray_less: Pool) -> None:
+    first = run(infer_job(tiles, tmp_path / "out.gpkg"))
     ray_less.computed = []
-    second = run(job_of(tiles, tmp_path / "out.gpkg", actors=2, batch=1))
+    second = run(infer_job(tiles, tmp_path / "out.gpkg", actors=2, batch=1))
     assert ray_less.computed == []
     assert (first.n_cracks, first.run_id) == (second.n_cracks, second.run_id)
 
 
-def test_a_part_that_the_manifest_misses_is_not_computed_again(
-    tiles: Path, tmp_path: Path, ray_less: InProcess
+def test_a_part_that_the_log_misses_is_not_computed_again(
+    tiles: Path, tmp_path: Path, ray_less: Pool
 ) -> None:
-    run(job_of(tiles, tmp_path / "out.gpkg"))
-    manifest = tmp_path / "out.work" / "manifest.jsonl"
-    lines = manifest.read_text().splitlines()
-    manifest.write_text("\n".join(lines[:-2]) + "\n" + lines[-2][:20])  # killed while writing
+    run(infer_job(tiles, tmp_path / "out.gpkg"))
+    log = tmp_path / "out.work" / "job.jsonl"
+    before, lines = block_lines(log), log.read_text().splitlines()
+    log.write_text("\n".join(lines[:-2]) + "\n" + lines[-2][:20])  # killed while writing
     ray_less.computed = []
-    run(job_of(tiles, tmp_path / "out.gpkg"))
+    run(infer_job(tiles, tmp_path / "out.gpkg"))
     assert ray_less.computed == []
-    assert sorted(map(without_time, manifest.read_text().splitlines())) == sorted(
-        map(without_time, lines)
-    )
+    assert block_lines(log) == before
 
 
-def test_a_damaged_part_is_computed_again(tiles: Path, tmp_path: Path, ray_less: InProcess) -> None:
-    run(job_of(tiles, tmp_path / "out.gpkg"))
+def test_a_damaged_part_is_computed_again(tiles: Path, tmp_path: Path, ray_less: Pool) -> None:
+    run(infer_job(tiles, tmp_path / "out.gpkg"))
     work = tmp_path / "out.work"
     part = sorted((work / "parts").iterdir())[0]
     part.write_bytes(b"PAR1")
-    (work / "manifest.jsonl").unlink()
+    log = work / "job.jsonl"
+    log.write_text(log.read_text().split("\n")[0] + "\n")
     ray_less.computed = []
-    run(job_of(tiles, tmp_path / "out.gpkg"))
+    run(infer_job(tiles, tmp_path / "out.gpkg"))
     assert ray_less.computed == [part.stem]
 
 
-def test_failed_blocks_are_tried_again(tiles: Path, tmp_path: Path, ray_less: InProcess) -> None:
+def test_failed_blocks_are_tried_again(tiles: Path, tmp_path: Path, ray_less: Pool) -> None:
     def failing() -> WindowPredictor:
         calls = iter(range(1000))
         inner = darkness()
@@ -344,69 +270,69 @@ def test_failed_blocks_are_tried_again(tiles: Path, tmp_path: Path, ray_less: In
 
         return predict
 
-    first = run(job_of(tiles, tmp_path / "out.gpkg", batch=100), failing)
+    first = run(infer_job(tiles, tmp_path / "out.gpkg", batch=100), failing)
     assert first.exit_code == 3
     assert len(first.failures) == 2
     assert "RuntimeError: out of luck" in first.failures[0]
     lost = inspected(first.package).query("status == 'failed'")["block_id"]
     ray_less.computed = []
-    second = run(job_of(tiles, tmp_path / "out.gpkg", batch=100))
+    second = run(infer_job(tiles, tmp_path / "out.gpkg", batch=100))
     assert sorted(ray_less.computed) == sorted(lost)
     assert second.exit_code == 0
 
 
 @pytest.mark.usefixtures("ray_less")
 def test_other_settings_are_refused_with_what_changed(tiles: Path, tmp_path: Path) -> None:
-    run(job_of(tiles, tmp_path / "out.gpkg"))
+    run(infer_job(tiles, tmp_path / "out.gpkg"))
     os.utime(tiles / "r0_c0.tif", ns=(1, 1))
     with pytest.raises(ConfigError) as caught:
-        run(job_of(tiles, tmp_path / "out.gpkg", threshold=0.6))
+        run(infer_job(tiles, tmp_path / "out.gpkg", threshold=0.6))
     for part in ("threshold was 0.5, is 0.6", "r0_c0.tif", "resume=force", "resume=never"):
         assert part in str(caught.value)
 
 
 def test_settings_of_the_map_alone_keep_every_block(
-    tiles: Path, tmp_path: Path, ray_less: InProcess
+    tiles: Path, tmp_path: Path, ray_less: Pool
 ) -> None:
-    first = run(job_of(tiles, tmp_path / "out.gpkg"))
+    first = run(infer_job(tiles, tmp_path / "out.gpkg"))
     total, ray_less.computed = len(ray_less.computed), []
     assert total > 1
     limits = {"d6433_mm": [3, 5], "max_gsd_mm": 50}
     changed: dict[str, object] = {"min_length_m": 0.6, "severity": limits}
-    second = run(job_of(tiles, tmp_path / "out.gpkg", **changed))
+    second = run(infer_job(tiles, tmp_path / "out.gpkg", **changed))
     assert ray_less.computed == []
     assert second.n_cracks == first.n_cracks - 1
     assert second.run_id != first.run_id
-    fresh = run(job_of(tiles, tmp_path / "fresh.gpkg", **changed))
-    pd.testing.assert_frame_equal(cracks(second.package), cracks(fresh.package))
-    assert set(cracks(second.package).severity_d6433) == {"high"}
+    fresh = run(infer_job(tiles, tmp_path / "fresh.gpkg", **changed))
+    pd.testing.assert_frame_equal(layer(second.package), layer(fresh.package))
+    assert set(layer(second.package).severity_d6433) == {"high"}
 
 
-def test_force_recomputes_only_what_changed(tmp_path: Path, ray_less: InProcess) -> None:
+def test_force_recomputes_only_what_changed(tmp_path: Path, ray_less: Pool) -> None:
     tiles = write_tiles(tmp_path / "tiles", 3)
     values: dict[str, object] = {"block_strides": 1}
-    run(job_of(tiles, tmp_path / "out.gpkg", **values))
+    run(infer_job(tiles, tmp_path / "out.gpkg", **values))
     total = len(ray_less.computed)
 
     def recomputed(**changed: object) -> int:
         ray_less.computed = []
         values.update(changed)
-        run(job_of(tiles, tmp_path / "out.gpkg", resume="force", **values))
+        run(infer_job(tiles, tmp_path / "out.gpkg", resume="force", **values))
         return len(ray_less.computed)
 
     assert recomputed(min_area_m2=0.001, simplify_px=0) == 0
     write_tile(tiles / "r0_c0.tif", np.full((128, 128, 3), 150, np.uint8))
     assert 0 < recomputed() < total
     fresh = tmp_path / "fresh.gpkg"
-    run(job_of(tiles, fresh, **values))
-    pd.testing.assert_frame_equal(cracks(tmp_path / "out.gpkg"), cracks(fresh))
+    run(infer_job(tiles, fresh, **values))
+    pd.testing.assert_frame_equal(layer(tmp_path / "out.gpkg"), layer(fresh))
     assert recomputed(threshold=0.95) == total
 
 
-def test_never_starts_anew(tiles: Path, tmp_path: Path, ray_less: InProcess) -> None:
-    run(job_of(tiles, tmp_path / "out.gpkg"))
+def test_never_starts_anew(tiles: Path, tmp_path: Path, ray_less: Pool) -> None:
+    run(infer_job(tiles, tmp_path / "out.gpkg"))
     total, ray_less.computed = len(ray_less.computed), []
-    run(job_of(tiles, tmp_path / "out.gpkg", resume="never", threshold=0.3))
+    run(infer_job(tiles, tmp_path / "out.gpkg", resume="never", threshold=0.3))
     assert len(ray_less.computed) == total
 
 
@@ -416,8 +342,32 @@ def test_a_folder_that_is_no_work_folder_is_left_alone(tiles: Path, tmp_path: Pa
     strange.parent.mkdir()
     strange.touch()
     with pytest.raises(ConfigError, match=r"holds thesis\.docx"):
-        run(job_of(tiles, tmp_path / "out.gpkg", resume="never"))
+        run(infer_job(tiles, tmp_path / "out.gpkg", resume="never"))
     assert strange.exists()
+
+
+@pytest.mark.usefixtures("ray_less")
+def test_a_work_folder_of_an_older_version_is_refused_with_the_way_out(
+    tiles: Path, tmp_path: Path, ray_less: Pool
+) -> None:
+    work = tmp_path / "out.work"
+    (work / "parts").mkdir(parents=True)
+    for name in ("fingerprint.json", "manifest.jsonl", "session.json", "job.json"):
+        (work / name).write_text("{}")
+    for resume in ("auto", "force"):
+        with pytest.raises(ConfigError, match=r"another version.*resume=never"):
+            run(infer_job(tiles, tmp_path / "out.gpkg", resume=resume))
+    assert ray_less.computed == []
+    assert run(infer_job(tiles, tmp_path / "out.gpkg", resume="never")).n_cracks == 2
+    assert {path.name for path in work.iterdir()} == {"job.jsonl", "parts", "backdrop.tif", ".lock"}
+
+
+def test_a_job_on_16_bit_imagery_continues(tmp_path: Path, ray_less: Pool) -> None:
+    tile = write_tile(tmp_path / "a.tif", IMAGE.astype(np.uint16) * 40)
+    run(infer_job(tile, tmp_path / "out.gpkg"))
+    ray_less.computed = []
+    run(infer_job(tile, tmp_path / "out.gpkg"))
+    assert ray_less.computed == []
 
 
 @pytest.mark.usefixtures("ray_less")
@@ -427,37 +377,37 @@ def test_two_processes_do_not_share_a_work_folder(tiles: Path, tmp_path: Path) -
     with (work / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(ConfigError, match="another process works in"):
-            run(job_of(tiles, tmp_path / "out.gpkg"))
+            run(infer_job(tiles, tmp_path / "out.gpkg"))
 
 
 @pytest.mark.usefixtures("ray_less")
 def test_an_output_that_cannot_be_written_is_refused_before_work(
-    tiles: Path, tmp_path: Path, ray_less: InProcess
+    tiles: Path, tmp_path: Path, ray_less: Pool
 ) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot be written"):
-        run(job_of(tiles, tmp_path / "file" / "out.gpkg"))
+        run(infer_job(tiles, tmp_path / "file" / "out.gpkg"))
     assert ray_less.computed == []
 
 
 @pytest.mark.usefixtures("ray_less")
 def test_an_output_among_the_inputs_is_refused(tiles: Path) -> None:
     with pytest.raises(InputError, match="lies in the folder of the tiles"):
-        run(job_of(tiles, tiles / "maps" / "out.gpkg"))
+        run(infer_job(tiles, tiles / "maps" / "out.gpkg"))
 
 
 def test_an_output_that_is_no_geopackage_is_refused() -> None:
     with pytest.raises(ValidationError, match=r"name it \*\.gpkg"):
-        job_of(Path("tiles"), Path("out.shp"))
+        infer_job(Path("tiles"), Path("out.shp"))
 
 
 @pytest.mark.usefixtures("ray_less")
 def test_a_missing_model_is_refused_before_work(tiles: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="does not exist"):
-        infer.run_inference(job_of(tiles, tmp_path / "out.gpkg"))
+        infer.run_inference(infer_job(tiles, tmp_path / "out.gpkg"))
     (tmp_path / "run" / "model").mkdir(parents=True)
     with pytest.raises(CheckpointError, match="holds no"):
-        infer.run_inference(job_of(tiles, tmp_path / "out.gpkg", model=tmp_path / "run"))
+        infer.run_inference(infer_job(tiles, tmp_path / "out.gpkg", model=tmp_path / "run"))
 
 
 @pytest.mark.usefixtures("ray_less")
@@ -466,31 +416,38 @@ def test_a_model_that_gives_no_numbers_ends_the_job(tiles: Path, tmp_path: Path)
         return lambda windows: np.full(windows.shape[:3], np.nan, np.float32)
 
     with pytest.raises(CheckpointError, match="not numbers"):
-        run(job_of(tiles, tmp_path / "out.gpkg"), broken)
+        run(infer_job(tiles, tmp_path / "out.gpkg"), broken)
 
 
 def test_the_threshold_is_met_by_the_smallest_8_bit_probability_at_or_above_it() -> None:
     for threshold in (0.004, 0.2, 0.5, 0.6, 0.999, 1.0):
-        level = job_of(Path("t"), Path("o.gpkg"), threshold=threshold).level
+        level = infer_job(Path("t"), Path("o.gpkg"), threshold=threshold).level
         assert level / 255 >= threshold - 1e-12
         assert (level - 1) / 255 < threshold
 
 
+def row_of(name: str, status: str = "inspected", **values: object) -> InspectedRow:
+    window = Window(0, 0, 1000, 1000)
+    given = {"reason": "", "tiles_failed": (), "valid_pct": 100.0, "gsd_mm": 5.0, "seconds": 1.0}
+    return InspectedRow(name, window, status, **given | {"survey_date": None} | values)  # type: ignore[arg-type]
+
+
 def test_progress_says_how_far_how_fast_and_how_long() -> None:
-    done = BlockResult("a", "inspected", "", (), 100, 0, 1.0)
+    done = row_of("a")
     progress = Progress(4, [done])
-    progress.add(BlockResult("b", "partial", "x", ("t",), 10**6, 3, 1.0))
+    progress.add(row_of("b", "partial", tiles_failed=("t",)))
     line = progress.line()
     assert line.startswith("infer 2/4 blocks, ")
     assert line.endswith(", 1 with failures")
-    progress.add(BlockResult("c", "inspected", "", (), 10**6, 3, 1.0))
+    progress.add(row_of("c"))
     assert re.search(r" Mpx/s, ETA 0:00, ", progress.line())
 
 
 SCRIPT = """
 import sys
 import numpy as np
-from jobs.infer import InferJob, run_inference
+from jobs.infer.job import InferJob
+from jobs.infer.run import run_inference
 
 tiles, out = sys.argv[1:]
 
@@ -537,10 +494,10 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
     "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
 )
 def test_a_signal_leaves_no_process_and_a_state_that_can_be_continued_on_ray(
-    tmp_path: Path, ray_less: InProcess, number: signal.Signals
+    tmp_path: Path, ray_less: Pool, number: signal.Signals
 ) -> None:
     tiles, out = write_tiles(tmp_path / "tiles", 2), tmp_path / "out.gpkg"
-    script, manifest = tmp_path / "job.py", tmp_path / "out.work" / "manifest.jsonl"
+    script, log = tmp_path / "job.py", tmp_path / "out.work" / "job.jsonl"
     script.write_text(SCRIPT)
     mark = f"WPCRACK_TEST={tmp_path}"
     environment = {"PYTHONPATH": str(Path(__file__).parents[3]), "WPCRACK_TEST": str(tmp_path)}
@@ -551,17 +508,17 @@ def test_a_signal_leaves_no_process_and_a_state_that_can_be_continued_on_ray(
         start_new_session=True,
         env=os.environ | environment,
     ) as process:
-        assert wait_until(lambda: manifest.exists() and manifest.stat().st_size > 0, 120)
+        assert wait_until(lambda: log.exists() and bool(block_lines(log)), 600)
         assert processes_with(mark)
         os.killpg(process.pid, number)  # what a terminal does: the whole group gets it
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=600)
     assert process.returncode == 130
     assert "the same command continues" in errors
     assert "Traceback" not in errors
     assert wait_until(lambda: not processes_with(mark), 20), processes_with(mark)
     assert not out.exists()
-    done = [json.loads(line)["block_id"] for line in manifest.read_text().splitlines()]
-    report = run(job_of(tiles, out, block_strides=1))
+    done = [json.loads(line)["block_id"] for line in log.read_text().splitlines()[1:]]
+    report = run(infer_job(tiles, out, block_strides=1))
     assert len(ray_less.computed) + len(done) == 36
     assert not set(ray_less.computed) & set(done)
     assert report.n_cracks == 2
@@ -584,15 +541,15 @@ def test_one_raster_and_four_tiles_give_the_same_cracks_on_ray(
     monkeypatch.setattr(ray, "shutdown", shutdown)
     with ray_session(2, local=True):
         for cuts, actors in ((1, 1), (2, 2)):
-            job = job_of(write_tiles(tmp_path / f"t{cuts}", cuts), tmp_path / f"{cuts}.gpkg")
+            job = infer_job(write_tiles(tmp_path / f"t{cuts}", cuts), tmp_path / f"{cuts}.gpkg")
             reports.append(run(job.model_copy(update={"actors": actors})))
 
         def broken() -> WindowPredictor:
             raise CheckpointError("the model is of another kind")
 
         with pytest.raises(WpcrackError, match="another kind"):
-            run(job_of(tmp_path / "t2", tmp_path / "broken.gpkg"), broken)
+            run(infer_job(tmp_path / "t2", tmp_path / "broken.gpkg"), broken)
     assert still_there
     assert not [name for name in still_there if name.startswith(DATA_THREADS)]
     assert [report.n_cracks for report in reports] == [2, 2]
-    pd.testing.assert_frame_equal(cracks(reports[0].package), cracks(reports[1].package))
+    pd.testing.assert_frame_equal(layer(reports[0].package), layer(reports[1].package))

@@ -6,73 +6,42 @@ import dataclasses
 import os
 from pathlib import Path
 
-import cv2
 import geopandas
 import numpy as np
 import pandas as pd
 import pytest
 import rasterio
 import shapely
-import yaml
+from factories import (
+    EAST,
+    GSD_M,
+    NORTH,
+    darkness,
+    describe_model,
+    in_process,
+    infer_job,
+    layer,
+    street,
+    write_tile,
+)
 from rasterio.transform import from_origin
 
 from geo.errors import InputError
 from geo.grid import Grid, Window
 from jobs.infer import run as infer
 from jobs.infer.inputs import model_files, open_mosaic
-from jobs.infer.job import InferJob
-from jobs.infer.worker import BlockWorker
 
-GSD = 0.005
 SIDE = 320
-X, Y = 500_000.0, 5_700_000.0
-
-
-def street(dtype=np.uint8):
-    """Gray pavement with two cracks, (SIDE, SIDE, 3), and the mask of the cracks."""
-    mask = np.zeros((SIDE, SIDE), np.uint8)
-    cv2.polylines(mask, [np.array([[10, 20], [160, 140], [310, 290]])], False, 255, 5)
-    cv2.polylines(mask, [np.array([[20, 300], [90, 240]])], False, 255, 4)
-    image = np.random.default_rng(0).integers(140, 170, (SIDE, SIDE, 3)).astype(dtype)
-    image[mask > 0] = 20
-    return image, mask > 0
-
-
-def write(path, image, row=0, col=0, gsd=GSD, crs="EPSG:25832", **options):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    height, width, bands = image.shape
-    place = from_origin(X + col * GSD, Y - row * GSD, gsd, gsd)
-    with rasterio.open(
-        path, "w", "GTiff", width, height, bands, crs, place, image.dtype, **options
-    ) as tiff:
-        tiff.write(image.transpose(2, 0, 1))
-    return path
-
-
-def darkness():
-    def predict(windows):
-        return np.where(windows.mean(-1) < 80, 0.9, 0.1).astype(np.float32)
-
-    return predict
+IMAGE, MASK = street()
 
 
 @pytest.fixture(autouse=True)
 def _without_ray(monkeypatch):
-    def in_process(job, plan, todo, factory, *, local=False):
-        worker = BlockWorker(plan, factory())
-        yield from (worker.run(index) for index in todo)
-
     monkeypatch.setattr(infer, "compute", in_process)
 
 
-def job_of(tiles, out, **values):
-    small = {"lattice": {"window": 96, "overlap": 32, "blend": 16}, "block_strides": 2}
-    given = {"tiles": str(tiles), "model": "none", "out": out, "min_area_m2": 0}
-    return InferJob.model_validate(given | small | values)
-
-
 def run(tiles, out, **values):
-    return infer.run_inference(job_of(tiles, out, **values), darkness)
+    return infer.run_inference(infer_job(tiles, out, **values), darkness)
 
 
 def cracks(report):
@@ -80,26 +49,22 @@ def cracks(report):
 
 
 def comparable(report):
-    frame = cracks(report).sort_values("crack_id", ignore_index=True)
-    return pd.DataFrame(frame.drop(columns=["geometry", "run_id"])).assign(
-        wkb=frame.geometry.to_wkb()
-    )
+    return layer(report.package)
 
 
 def test_imagery_of_any_kind_gives_the_same_map_of_cracks(tmp_path):
-    image, mask = street()
-    area = mask.sum() * GSD**2
+    area = MASK.sum() * GSD_M**2
     half = SIDE // 2
-    alpha = np.dstack((image, np.full((SIDE, SIDE), 255, np.uint8)))
-    write(tmp_path / "rgba" / "a.tif", alpha)
-    write(tmp_path / "deep" / "a.tif", image.astype(np.uint16) * 40)
-    write(tmp_path / "mixed" / "a.tif", image[:half])
-    write(tmp_path / "mixed" / "b.tif", image[half:].astype(np.uint16) * 40, half)
-    write(tmp_path / "gray" / "a.tif", image[..., :1])
-    write(tmp_path / "strips" / "a.tif", image[:10])
-    write(tmp_path / "strips" / "b.tif", image[10:, :1], 10)
-    write(tmp_path / "strips" / "c.tif", image[10:, 1:], 10, 1)
-    reference = run(write(tmp_path / "one.tif", image), tmp_path / "one.gpkg")
+    alpha = np.dstack((IMAGE, np.full((SIDE, SIDE), 255, np.uint8)))
+    write_tile(tmp_path / "rgba" / "a.tif", alpha)
+    write_tile(tmp_path / "deep" / "a.tif", IMAGE.astype(np.uint16) * 40)
+    write_tile(tmp_path / "mixed" / "a.tif", IMAGE[:half])
+    write_tile(tmp_path / "mixed" / "b.tif", IMAGE[half:].astype(np.uint16) * 40, half)
+    write_tile(tmp_path / "gray" / "a.tif", IMAGE[..., :1])
+    write_tile(tmp_path / "strips" / "a.tif", IMAGE[:10])
+    write_tile(tmp_path / "strips" / "b.tif", IMAGE[10:, :1], 10)
+    write_tile(tmp_path / "strips" / "c.tif", IMAGE[10:, 1:], 10, 1)
+    reference = run(write_tile(tmp_path / "one.tif", IMAGE), tmp_path / "one.gpkg")
     assert reference.area_m2 == pytest.approx(area)
     for kind in ("rgba", "deep", "mixed", "gray", "strips"):
         report = run(tmp_path / kind, tmp_path / f"{kind}.gpkg")
@@ -108,24 +73,22 @@ def test_imagery_of_any_kind_gives_the_same_map_of_cracks(tmp_path):
 
 
 def test_a_street_in_degrees_is_mapped_in_meters(tmp_path):
-    image, mask = street()
-    step = GSD / 111_320
+    step = GSD_M / 111_320
     place = from_origin(9.0, 51.44, step / np.cos(np.radians(51.44)), step)
     path = tmp_path / "a.tif"
     with rasterio.open(path, "w", "GTiff", SIDE, SIDE, 3, "EPSG:4326", place, "uint8") as tiff:
-        tiff.write(image.transpose(2, 0, 1))
+        tiff.write(IMAGE.transpose(2, 0, 1))
     report = run(path, tmp_path / "out.gpkg")
     assert report.exit_code == 0
     assert cracks(report).crs.to_epsg() == 32632
     assert report.n_cracks == 2
-    assert report.area_m2 == pytest.approx(mask.sum() * GSD**2, rel=0.05)
+    assert report.area_m2 == pytest.approx(MASK.sum() * GSD_M**2, rel=0.05)
 
 
 def test_resampled_tiles_give_the_same_cracks_however_blocks_are_cut(tmp_path):
-    image, _ = street()
     half = SIDE // 2
-    write(tmp_path / "t" / "a.tif", image[:, :half])
-    write(tmp_path / "t" / "b.tif", image[:, half:], 0.37, half + 0.41)
+    write_tile(tmp_path / "t" / "a.tif", IMAGE[:, :half])
+    write_tile(tmp_path / "t" / "b.tif", IMAGE[:, half:], 0.37, half + 0.41)
     frames = [
         comparable(run(tmp_path / "t", tmp_path / f"{n}.gpkg", block_strides=n)) for n in (1, 3)
     ]
@@ -133,16 +96,9 @@ def test_resampled_tiles_give_the_same_cracks_however_blocks_are_cut(tmp_path):
     pd.testing.assert_frame_equal(*frames)
 
 
-def model_of(folder, gsd_mm):
-    folder.mkdir(parents=True)
-    (folder / "model.safetensors").touch()
-    (folder / "config.yaml").write_text(yaml.safe_dump({"gsd_mm": gsd_mm}))
-    return folder
-
-
 def test_the_pixel_size_of_the_model_is_read_with_it(tmp_path):
-    assert model_files(model_of(tmp_path / "a" / "model", 5).parent).gsd_mm == 5
-    assert model_files(model_of(tmp_path / "b", None)).gsd_mm is None
+    assert model_files(describe_model(tmp_path / "a" / "model", gsd_mm=5).parent).gsd_mm == 5
+    assert model_files(describe_model(tmp_path / "b", gsd_mm=None)).gsd_mm is None
 
 
 @pytest.mark.parametrize(
@@ -157,8 +113,7 @@ def test_the_pixel_size_of_the_model_is_read_with_it(tmp_path):
     ],
 )
 def test_imagery_is_brought_to_the_pixel_size_of_the_model(tmp_path, gsd, values, expected, warned):
-    image, _ = street()
-    job = job_of(write(tmp_path / "a.tif", image, gsd=gsd), tmp_path / "o.gpkg", **values)
+    job = infer_job(write_tile(tmp_path / "a.tif", IMAGE, gsd=gsd), tmp_path / "o.gpkg", **values)
     said = []
     mosaic = open_mosaic(job, 5.0, said.append)
     assert 1000 * mosaic.grid.gsd_m == pytest.approx(expected)
@@ -166,8 +121,7 @@ def test_imagery_is_brought_to_the_pixel_size_of_the_model(tmp_path, gsd, values
 
 
 def test_coarse_imagery_on_a_fine_grid_keeps_its_resolution_on_record(tmp_path):
-    image, _ = street()
-    report = run(write(tmp_path / "a.tif", image, gsd=0.01), tmp_path / "o.gpkg", gsd_mm=5)
+    report = run(write_tile(tmp_path / "a.tif", IMAGE, gsd=0.01), tmp_path / "o.gpkg", gsd_mm=5)
     inspected = geopandas.read_file(report.package, layer="inspected")
     assert inspected["gsd_mm"].to_numpy() == pytest.approx(10)
     found = cracks(report)
@@ -180,10 +134,10 @@ def test_coarse_imagery_on_a_fine_grid_keeps_its_resolution_on_record(tmp_path):
 def test_a_crack_has_the_pixels_of_the_coarsest_imagery_under_it(tmp_path, strides):
     image = np.full((SIDE, SIDE, 3), 150, np.uint8)
     image[60:64, 20:-20] = image[120:124, 100:140] = 20
-    write(tmp_path / "t" / "a.tif", image)
-    write(tmp_path / "t" / "b.tif", image[::2, ::2], 0, SIDE, gsd=2 * GSD)
-    write(tmp_path / "t" / "c.tif", image, SIDE)
-    report = run(tmp_path / "t", tmp_path / "o.gpkg", block_strides=strides, gsd_mm=1000 * GSD)
+    write_tile(tmp_path / "t" / "a.tif", image)
+    write_tile(tmp_path / "t" / "b.tif", image[::2, ::2], 0, SIDE, gsd=2 * GSD_M)
+    write_tile(tmp_path / "t" / "c.tif", image, SIDE)
+    report = run(tmp_path / "t", tmp_path / "o.gpkg", block_strides=strides, gsd_mm=1000 * GSD_M)
     found = cracks(report)
     expected = [5, 5, 5, 5, 10, 10]  # two on each tile
     assert sorted(found["gsd_mm"]) == pytest.approx(expected)
@@ -191,7 +145,9 @@ def test_a_crack_has_the_pixels_of_the_coarsest_imagery_under_it(tmp_path, strid
 
 
 def whole_grid():
-    return Grid(from_origin(X, Y, GSD, GSD), rasterio.crs.CRS.from_epsg(25832), (SIDE, SIDE))
+    return Grid(
+        from_origin(EAST, NORTH, GSD_M, GSD_M), rasterio.crs.CRS.from_epsg(25832), (SIDE, SIDE)
+    )
 
 
 def area_file(path, windows, crs=25832):
@@ -202,18 +158,17 @@ def area_file(path, windows, crs=25832):
 
 @pytest.mark.parametrize("strides", [1, 2, 5])
 def test_only_the_area_of_interest_is_inspected_to_the_pixel(tmp_path, strides):
-    image, mask = street()
-    tile = write(tmp_path / "a.tif", image)
+    tile = write_tile(tmp_path / "a.tif", IMAGE)
     aoi = area_file(tmp_path / "aoi.geojson", [Window(30, 50, 100, 90), Window(100, 100, 90, 130)])
     report = run(tile, tmp_path / "o.gpkg", aoi=str(aoi), block_strides=strides)
-    inside = np.zeros_like(mask)
+    inside = np.zeros_like(MASK)
     inside[30:130, 50:140] = inside[100:190, 100:230] = True
-    assert report.area_m2 == pytest.approx((mask & inside).sum() * GSD**2)
+    assert report.area_m2 == pytest.approx((MASK & inside).sum() * GSD_M**2)
     assert report.surveyed_mpx == pytest.approx(inside.sum() / 1e6)
     assert (
         cracks(report)
         .union_all()
-        .within(geopandas.read_file(aoi).to_crs(25832).union_all().buffer(GSD))
+        .within(geopandas.read_file(aoi).to_crs(25832).union_all().buffer(GSD_M))
     )
 
 
@@ -223,8 +178,7 @@ def probabilities(job):
 
 
 def test_windows_beyond_the_area_are_not_predicted_and_change_nothing_inside(tmp_path):
-    image, _ = street()
-    tile = write(tmp_path / "a.tif", image)
+    tile = write_tile(tmp_path / "a.tif", IMAGE)
     aoi = area_file(tmp_path / "aoi.geojson", [Window(70, 80, 50, 40)])
     found = {}
     for name, area in (("whole", {}), ("part", {"aoi": str(aoi)})):
@@ -238,7 +192,7 @@ def test_windows_beyond_the_area_are_not_predicted_and_change_nothing_inside(tmp
             return predict
 
         values = {"probability": "keep", "block_strides": 5, **area}
-        job = job_of(tile, tmp_path / f"{name}.gpkg", **values)
+        job = infer_job(tile, tmp_path / f"{name}.gpkg", **values)
         infer.run_inference(job, counting)
         found[name] = sum(counts), probabilities(job)
     inside = np.zeros((SIDE, SIDE), bool)
@@ -248,21 +202,19 @@ def test_windows_beyond_the_area_are_not_predicted_and_change_nothing_inside(tmp
 
 
 def test_windows_without_overlap_give_a_map_too(tmp_path):
-    image, mask = street()
-    tile = write(tmp_path / "a.tif", image)
+    tile = write_tile(tmp_path / "a.tif", IMAGE)
     plain = {"window": 96, "overlap": 0, "blend": 0}
     report = run(tile, tmp_path / "o.gpkg", lattice=plain)
     assert (report.exit_code, report.failures) == (0, ())
-    assert report.area_m2 == pytest.approx(mask.sum() * GSD**2)
+    assert report.area_m2 == pytest.approx(MASK.sum() * GSD_M**2)
     assert cracks(report).touches_nodata.sum() == 0
 
 
 def test_tiles_beyond_the_area_are_not_read(tmp_path):
-    image, _ = street()
     for number, col in enumerate((0, SIDE, 2 * SIDE)):
-        write(tmp_path / "t" / f"{number}.tif", image, 0, col)
+        write_tile(tmp_path / "t" / f"{number}.tif", IMAGE, 0, col)
     aoi = area_file(tmp_path / "aoi.gpkg", [Window(10, 10, 60, 60)], crs=4326)
-    job = job_of(tmp_path / "t", tmp_path / "o.gpkg", aoi=str(aoi))
+    job = infer_job(tmp_path / "t", tmp_path / "o.gpkg", aoi=str(aoi))
     mosaic = open_mosaic(job, None, lambda text: None)
     (tmp_path / "t" / "2.tif").write_bytes(b"broken")
     assert 1 <= len(mosaic.blocks(job.block_px)) <= 2
@@ -271,13 +223,12 @@ def test_tiles_beyond_the_area_are_not_read(tmp_path):
 
 
 def test_only_the_surroundings_of_roads_are_inspected(tmp_path):
-    image, _ = street()
-    tile = write(tmp_path / "a.tif", image)
-    line = shapely.LineString([(X + 0.3, Y - 0.8), (X + 1.3, Y - 0.8)])
+    tile = write_tile(tmp_path / "a.tif", IMAGE)
+    line = shapely.LineString([(EAST + 0.3, NORTH - 0.8), (EAST + 1.3, NORTH - 0.8)])
     roads = tmp_path / "roads.geojson"
     geopandas.GeoSeries([line], crs=25832).to_file(roads)
     report = run(tile, tmp_path / "o.gpkg", roads={"path": str(roads), "buffer_m": 0.25})
-    assert report.surveyed_mpx * 1e6 * GSD**2 == pytest.approx(line.buffer(0.25).area, rel=0.01)
+    assert report.surveyed_mpx * 1e6 * GSD_M**2 == pytest.approx(line.buffer(0.25).area, rel=0.01)
     aoi = area_file(tmp_path / "aoi.gpkg", [Window(0, 0, SIDE, 100)])
     both = run(
         tile, tmp_path / "b.gpkg", aoi=str(aoi), roads={"path": str(roads), "buffer_m": 0.25}
@@ -295,7 +246,7 @@ def test_only_the_surroundings_of_roads_are_inspected(tmp_path):
     ],
 )
 def test_an_unusable_area_is_refused_with_its_file(tmp_path, content, words):
-    tile = write(tmp_path / "a.tif", street()[0])
+    tile = write_tile(tmp_path / "a.tif", IMAGE)
     path = tmp_path / "aoi.geojson"
     if isinstance(content, str):
         path.write_text(content)
@@ -307,8 +258,7 @@ def test_an_unusable_area_is_refused_with_its_file(tmp_path, content, words):
 
 
 def test_another_area_or_stretch_is_another_job(tmp_path):
-    image, _ = street()
-    tile = write(tmp_path / "a.tif", image.astype(np.uint16) * 40)
+    tile = write_tile(tmp_path / "a.tif", IMAGE.astype(np.uint16) * 40)
     run(tile, tmp_path / "o.gpkg")
     with pytest.raises(Exception, match="stretch was"):
         run(tile, tmp_path / "o.gpkg", stretch=[0, 9000])
@@ -318,7 +268,7 @@ def test_another_area_or_stretch_is_another_job(tmp_path):
 
 
 def test_an_output_of_an_earlier_run_is_not_taken_for_a_tile(tmp_path):
-    write(tmp_path / "a.tif", street()[0])
+    write_tile(tmp_path / "a.tif", IMAGE)
     run(tmp_path / "*.*", tmp_path / "o.gpkg")
     with pytest.raises(InputError, match=r"overview\.png is an output of this job"):
         run(tmp_path / "*.*", tmp_path / "o.gpkg")
@@ -327,9 +277,8 @@ def test_an_output_of_an_earlier_run_is_not_taken_for_a_tile(tmp_path):
 def test_a_corrupt_block_in_a_good_file_is_tried_again_recorded_and_the_rest_delivered(
     tmp_path, monkeypatch
 ):
-    image, mask = street()
-    path = write(
-        tmp_path / "a.tif", image, tiled=True, blockxsize=64, blockysize=64, compress="lzw"
+    path = write_tile(
+        tmp_path / "a.tif", IMAGE, tiled=True, blockxsize=64, blockysize=64, compress="lzw"
     )
     with rasterio.open(path) as tiff:
         offset = int(tiff.get_tag_item("BLOCK_OFFSET_2_2", "TIFF", bidx=1))
@@ -342,17 +291,16 @@ def test_a_corrupt_block_in_a_good_file_is_tried_again_recorded_and_the_rest_del
     assert report.exit_code == 3
     assert len(pauses) == 2  # two further tries, once
     assert os.fspath(path) in report.failures[0]
-    lost = np.zeros_like(mask)
+    lost = np.zeros_like(MASK)
     lost[128:192, 128:192] = True
-    assert report.area_m2 == pytest.approx((mask & ~lost).sum() * GSD**2)
+    assert report.area_m2 == pytest.approx((MASK & ~lost).sum() * GSD_M**2)
     assert report.surveyed_mpx == pytest.approx((~lost).sum() / 1e6)
 
 
 def test_a_failure_that_passes_costs_nothing(tmp_path, monkeypatch):
     from geo.imagery import mosaic as tile_pixels
 
-    image, _ = street()
-    path = write(tmp_path / "a.tif", image)
+    path = write_tile(tmp_path / "a.tif", IMAGE)
     original, calls = tile_pixels.open_raster, []
 
     def flaky(*arguments):
@@ -368,9 +316,8 @@ def test_a_failure_that_passes_costs_nothing(tmp_path, monkeypatch):
 
 
 def test_a_tile_without_permission_is_recorded_with_the_reason(tmp_path, monkeypatch):
-    image, _ = street()
-    write(tmp_path / "t" / "a.tif", image)
-    locked = write(tmp_path / "t" / "b.tif", image, 0, SIDE)
+    write_tile(tmp_path / "t" / "a.tif", IMAGE)
+    locked = write_tile(tmp_path / "t" / "b.tif", IMAGE, 0, SIDE)
     original = Path.open
 
     def guarded(self, *arguments, **options):
@@ -385,7 +332,7 @@ def test_a_tile_without_permission_is_recorded_with_the_reason(tmp_path, monkeyp
 
 
 def test_pipes_and_folders_that_look_like_tiles_do_not_stall_the_job(tmp_path):
-    write(tmp_path / "t" / "a.tif", street()[0])
+    write_tile(tmp_path / "t" / "a.tif", IMAGE)
     os.mkfifo(tmp_path / "t" / "b.tif")
     report = run(tmp_path / "t", tmp_path / "o.gpkg")
     assert report.exit_code == 3
@@ -393,9 +340,8 @@ def test_pipes_and_folders_that_look_like_tiles_do_not_stall_the_job(tmp_path):
 
 
 def test_every_wish_of_a_job_reaches_the_mosaic(tmp_path):
-    image, _ = street(np.uint16)
-    job = job_of(
-        write(tmp_path / "a.tif", image * 40),
+    job = infer_job(
+        write_tile(tmp_path / "a.tif", IMAGE.astype(np.uint16) * 40),
         tmp_path / "o.gpkg",
         crs="EPSG:32632",
         stretch=[0, 9000],

@@ -3,80 +3,39 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import geopandas
 import numpy as np
 import pandas as pd
 import pytest
-import rasterio
-from numpy.typing import NDArray
-from rasterio.transform import from_origin
+from factories import EAST, NORTH, darkness, in_process, infer_job, write_tile
 from shapely.geometry import LineString
 
 from jobs.infer import run as infer
-from jobs.infer.job import InferJob
 from jobs.infer.report import InferReport
-from jobs.infer.worker import BlockResult, BlockWorker, Plan, PredictorFactory
-from wpcrack.inference.predict import WindowPredictor
-
-GSD_M = 0.005
-EAST, NORTH = 500_000, 5_700_000
-
-
-def darkness() -> WindowPredictor:
-    def predict(windows: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return np.where(windows.mean(-1) < 80, 0.9, 0.1).astype(np.float32)
-
-    return predict
-
-
-def in_process(
-    job: InferJob, plan: Plan, todo: list[int], factory: PredictorFactory, *, local: bool = False
-) -> Iterator[BlockResult]:
-    worker = BlockWorker(plan, factory())
-    for index in todo:
-        yield worker.run(index)
 
 
 @pytest.fixture(scope="module")
 def delivered(tmp_path_factory: pytest.TempPathFactory) -> tuple[InferReport, Path]:
     """A street of 2 x 1.2 m along x with a crack along it and one that ends at missing imagery."""
     folder = tmp_path_factory.mktemp("street")
-    image = np.full((3, 240, 400), 150, np.uint8)
-    image[:, 100:104, 20:380] = 20
-    image[:, 150:240, 200:204] = 20
-    image[:, 220:, :] = 0  # nodata
-    tiles = folder / "tiles"
-    tiles.mkdir()
-    profile = {"driver": "GTiff", "width": 400, "height": 240, "count": 3, "dtype": "uint8"}
-    place = from_origin(EAST, NORTH, GSD_M, GSD_M)
-    with rasterio.open(
-        tiles / "a.tif", "w", **profile, crs="EPSG:25832", transform=place, nodata=0
-    ) as tile:
-        tile.write(image)
+    image = np.full((240, 400, 3), 150, np.uint8)
+    image[100:104, 20:380] = image[150:240, 200:204] = 20
+    image[220:] = 0  # nodata
+    write_tile(folder / "tiles" / "a.tif", image, nodata=0)
     line = LineString([(EAST, NORTH - 0.6), (EAST + 2, NORTH - 0.6)])
     roads = geopandas.GeoDataFrame(
         {"key": ["A7"], "street": ["Mill Street"], "width": [1.2]}, geometry=[line], crs=25832
     )
     roads.to_file(folder / "roads.gpkg")
-    job = InferJob.model_validate(
-        {
-            "tiles": str(tiles),
-            "model": "none",
-            "out": folder / "map" / "cracks.gpkg",
-            "lattice": {"window": 96, "overlap": 32, "blend": 16},
-            "block_strides": 2,
-            "formats": ["gpkg", "parquet"],
-            "roads": {
-                "path": folder / "roads.gpkg",
-                "id": "key",
-                "name": "street",
-                "width": "width",
-                "section_m": 1.0,
-            },
-        }
+    given = {"id": "key", "name": "street", "width": "width", "section_m": 1.0}
+    job = infer_job(
+        folder / "tiles",
+        folder / "map" / "cracks.gpkg",
+        min_area_m2=2e-4,
+        formats=["gpkg", "parquet"],
+        roads={"path": folder / "roads.gpkg", **given},
     )
     job.out.parent.mkdir()
     with pytest.MonkeyPatch.context() as patch:

@@ -10,14 +10,13 @@ import geopandas
 import numpy as np
 import pandas as pd
 import pytest
-import rasterio
-from rasterio.transform import from_origin
+from factories import Pool, darkness, infer_job, layer, write_tile
 
+from geo.cracks.parts import read_part
 from geo.errors import InputError
 from geo.imagery import mosaic as mosaic_module
 from jobs.infer import run as infer
 from jobs.infer.inputs import open_mosaic
-from jobs.infer.job import InferJob
 from jobs.infer.plan import make_plan
 from jobs.infer.worker import BLOCKS_AT_A_TIME, BlockWorker
 
@@ -27,56 +26,31 @@ SIDE = 192
 @pytest.fixture
 def tiles(tmp_path):
     """Four tiles in a row with a crack along all of them and one across each."""
-    folder = tmp_path / "tiles"
-    folder.mkdir()
     for number in range(4):
-        image = np.random.default_rng(number).integers(140, 170, (3, SIDE, SIDE), np.uint8)
-        image[:, 100:104] = image[:, :, 50:53] = 20
-        place = from_origin(500_000 + number * SIDE * 0.005, 5_700_000, 0.005, 0.005)
-        with rasterio.open(
-            folder / f"{number}.tif", "w", "GTiff", SIDE, SIDE, 3, "EPSG:25832", place, "uint8"
-        ) as tiff:
-            tiff.write(image)
-    return folder
-
-
-def darkness():
-    return lambda windows: np.where(windows.mean(-1) < 80, 0.9, 0.1).astype(np.float32)
+        image = np.random.default_rng(number).integers(140, 170, (SIDE, SIDE, 3), np.uint8)
+        image[100:104] = image[:, 50:53] = 20
+        write_tile(tmp_path / "tiles" / f"{number}.tif", image, 0, number * SIDE)
+    return tmp_path / "tiles"
 
 
 def job_of(tiles, name="o", **values):
-    small = {"lattice": {"window": 96, "overlap": 32, "blend": 16}, "block_strides": 1}
-    given = {"tiles": str(tiles), "model": "none", "out": tiles.parent / f"{name}.gpkg"}
-    return InferJob.model_validate(given | small | {"min_area_m2": 0} | values)
+    return infer_job(tiles, tiles.parent / f"{name}.gpkg", **{"block_strides": 1} | values)
 
 
-def run(job, monkeypatch, threads=1):
-    def pool(job, plan, todo, factory, *, local=False):
-        worker = BlockWorker(plan, factory())
-        with ThreadPoolExecutor(threads) as calls:
-            yield from calls.map(worker.run, todo)
-
+def run(job, monkeypatch, threads=1, factory=darkness):
+    pool = Pool()
+    pool.threads = threads
     monkeypatch.setattr(infer, "compute", pool)
-    return infer.run_inference(job, darkness)
-
-
-def cracks(report):
-    frame = geopandas.read_file(report.package, layer="crack").sort_values(
-        "crack_id", ignore_index=True
-    )
-    return pd.DataFrame(frame.drop(columns="geometry")).assign(wkb=frame.geometry.to_wkb())
+    return infer.run_inference(job, factory)
 
 
 def test_reading_ahead_changes_nothing(tiles, monkeypatch):
     alone = run(job_of(tiles, "a"), monkeypatch)
     ahead = run(job_of(tiles, "b"), monkeypatch, threads=BLOCKS_AT_A_TIME)
     assert alone.n_cracks == 1
-    pd.testing.assert_frame_equal(cracks(alone), cracks(ahead))
-    one, other = (
-        geopandas.read_file(r.package, layer="inspected").drop(columns="seconds")
-        for r in (alone, ahead)
-    )
-    pd.testing.assert_frame_equal(one, other)
+    for name in ("crack", "inspected"):
+        tables = (layer(made.package, name, ("run_id", "seconds")) for made in (alone, ahead))
+        pd.testing.assert_frame_equal(*tables)
 
 
 def plan_of(job):
@@ -101,7 +75,7 @@ def test_the_next_block_is_read_while_the_model_works_and_no_third_one(tiles, mo
     def predictor(windows):
         at_once.append(1)
         assert len(at_once) == 1, "two blocks in the model at a time"
-        assert second.wait(10), "nothing is read while the model works"
+        assert second.wait(600), "nothing is read while the model works"
         seen.append(len(reads))
         at_once.pop()
         return np.zeros(windows.shape[:3], np.float32)
@@ -115,14 +89,16 @@ def test_the_next_block_is_read_while_the_model_works_and_no_third_one(tiles, mo
 
 def test_a_block_whose_part_is_there_is_not_computed_again(tiles):
     plan = plan_of(job_of(tiles))
-    first = BlockWorker(plan, darkness()).run(0)
+    first, part = BlockWorker(plan, darkness()).run(0), plan.part(plan.blocks[0])
+    whole = read_part(part)
 
     def unwanted(windows):
         raise AssertionError("computed again")
 
     assert BlockWorker(plan, unwanted).run(0) == first
-    plan.part(plan.blocks[0]).write_bytes(b"PAR1")
-    assert BlockWorker(plan, darkness()).run(0).n_pieces == first.n_pieces
+    part.write_bytes(b"PAR1")
+    BlockWorker(plan, darkness()).run(0)
+    assert read_part(part).pieces.equals(whole.pieces)
 
 
 def hang(monkeypatch, *names):
@@ -173,12 +149,7 @@ def test_a_pipe_in_the_place_of_a_tile_does_not_stop_the_job(tiles, monkeypatch)
         os.mkfifo(victim)  # opening it waits for a writer that never comes
         return darkness()
 
-    def pool(job, plan, todo, factory, *, local=False):
-        worker = BlockWorker(plan, factory())
-        yield from map(worker.run, todo)
-
-    monkeypatch.setattr(infer, "compute", pool)
-    report = infer.run_inference(job, replaced)
+    report = run(job, monkeypatch, factory=replaced)
     assert report.exit_code == 3
     assert [os.path.basename(text.partition(":")[0]) for text in report.failures] == ["2.tif"]
     with (tiles / "2.tif").open("r+b", buffering=0):

@@ -8,61 +8,32 @@ import time
 
 import numpy as np
 import pytest
-import rasterio
-from rasterio.transform import from_origin
+from factories import Pool, darkness, describe_model, infer_job, write_tile
 from typer.testing import CliRunner
 
+from geo.cracks.parts import InspectedRow
 from geo.errors import InputError
+from geo.grid import Window
+from geo.imagery.mosaic import Block
 from jobs.cli import app
 from jobs.infer import run as infer
 from jobs.infer.inputs import open_mosaic
-from jobs.infer.job import InferJob
 from jobs.infer.plan import Forecast, make_plan
 from jobs.infer.report import read_status
-from jobs.infer.work_folder import LOCK, ManifestLine, Session, read_manifest
-from jobs.infer.worker import BlockResult, BlockWorker
+from jobs.infer.work_folder import LOCK, BlockLine, JobLog, JobRecord
 from wpcrack.errors import ConfigError
 
 SIDE = 256
-
-
-def write_tile(path, row=0, col=0):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = np.full((3, SIDE, SIDE), 150, np.uint8)
-    image[:, 100:104] = 20
-    place = from_origin(500_000 + col * 0.005, 5_700_000 - row * 0.005, 0.005, 0.005)
-    with rasterio.open(path, "w", "GTiff", SIDE, SIDE, 3, "EPSG:25832", place, image.dtype) as tiff:
-        tiff.write(image)
-    return path
-
-
-def darkness():
-    return lambda windows: np.where(windows.mean(-1) < 80, 0.9, 0.1).astype(np.float32)
+MPX = Window(0, 0, 1000, 1000)
 
 
 def job_of(folder, **values):
-    small = {"lattice": {"window": 96, "overlap": 32, "blend": 16}, "block_strides": 2}
-    given = {"tiles": str(folder / "tiles"), "model": model_of(folder), "out": folder / "o.gpkg"}
-    return InferJob.model_validate(given | small | values)
+    model = describe_model(folder / "run")
+    return infer_job(folder / "tiles", folder / "o.gpkg", model=model, min_area_m2=2e-4, **values)
 
 
-def model_of(folder):
-    (folder / "run").mkdir(exist_ok=True)
-    (folder / "run" / "model.safetensors").touch()
-    return folder / "run"
-
-
-class Pool:
-    """Takes Ray's place; stops after some blocks."""
-
-    stop_after = 99
-
-    def __call__(self, job, plan, todo, factory, *, local=False):
-        worker = BlockWorker(plan, factory())
-        for count, index in enumerate(todo):
-            if count == self.stop_after:
-                raise KeyboardInterrupt
-            yield worker.run(index)
+def row_of(name, status="inspected", seconds=1.0):
+    return InspectedRow(name, MPX, status, "", (), 100.0, 5.0, None, seconds)
 
 
 @pytest.fixture
@@ -75,9 +46,19 @@ def pool(monkeypatch):
 
 @pytest.fixture
 def folder(tmp_path):
-    write_tile(tmp_path / "tiles" / "a.tif")
-    write_tile(tmp_path / "tiles" / "b.tif", 0, SIDE)
+    image = np.full((SIDE, SIDE, 3), 150, np.uint8)
+    image[100:104] = 20
+    write_tile(tmp_path / "tiles" / "a.tif", image)
+    write_tile(tmp_path / "tiles" / "b.tif", image, 0, SIDE)
     return tmp_path
+
+
+def start(work, started, blocks):
+    """Write the log of a job without finished blocks; returns the file."""
+    work.mkdir()
+    places = tuple(Block(str(number), MPX) for number in range(blocks))
+    JobLog(JobRecord(started, {}, "m", "0", {}, {}, (), places), {}).save(work)
+    return work / "job.jsonl"
 
 
 def files_in(folder):
@@ -108,7 +89,7 @@ def test_the_plan_of_half_a_job_counts_what_is_left_at_the_speed_that_was_measur
     assert "finished  4 of 8 blocks" in forecast.text()
     assert "measured on 4 blocks" in forecast.text()
     plan = make_plan(job, open_mosaic(job, None, lambda text: None))
-    slow = [BlockResult(b.block_id, "inspected", "", (), 10**6, 0, 4.0) for b in plan.blocks[:4]]
+    slow = [row_of(block.block_id, seconds=4.0) for block in plan.blocks[:4]]
     measured = Forecast.of(job_of(folder, actors=2), plan, slow)
     assert measured.mpx_per_s == pytest.approx(0.5)
     other = infer.plan_inference(job_of(folder, threshold=0.7))
@@ -144,7 +125,7 @@ def test_the_status_follows_a_job_from_its_start_to_its_end(folder, pool):
     with (job.work_folder / LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert read_status(job.work_folder).is_running
-    pool.stop_after = 99
+    pool.stop_after = None
     infer.run_inference(job)
     for path in (job.out, job.work_folder, folder):
         assert read_status(path).done == 8
@@ -152,16 +133,13 @@ def test_the_status_follows_a_job_from_its_start_to_its_end(folder, pool):
 
 
 def test_the_speed_is_that_of_the_present_start(tmp_path):
-    work = tmp_path / "o.work"
-    work.mkdir()
-    start = time.time()
-    Session(start, 10).save(work)
+    work, began = tmp_path / "o.work", time.time()
+    log = start(work, began, 10)
     lines = [
-        ManifestLine(BlockResult(name, "inspected", "", (), 10**6, 0, 1.0), start + at)
+        BlockLine(row_of(name), began + at).text()
         for name, at in (("before", -500), ("a", 5), ("b", 7), ("c", 9))
     ]
-    half = lines[0].text()[:20]
-    (work / "manifest.jsonl").write_text("".join(line.text() for line in lines) + half)
+    log.write_text(log.read_text() + "".join(lines) + lines[0][:20])
     status = read_status(work)
     assert (status.done, status.total) == (4, 10)
     assert status.mpx_per_s == pytest.approx(0.5)
@@ -170,14 +148,13 @@ def test_the_speed_is_that_of_the_present_start(tmp_path):
 
 def test_a_block_that_failed_counts_once_it_succeeds_as_done(tmp_path):
     work = tmp_path / "o.work"
-    work.mkdir()
-    Session(0.0, 2).save(work)
-    failed = BlockResult("a", "failed", "x", (), 0, 0, 1.0)
-    done = BlockResult("a", "inspected", "", (), 9, 0, 1.0)
-    texts = [ManifestLine(result, 1.0).text() for result in (failed, done)]
-    (work / "manifest.jsonl").write_text(texts[0])
+    log = start(work, 0.0, 2)
+    failed, done = (
+        BlockLine(row_of("a", status), 1.0).text() for status in ("failed", "inspected")
+    )
+    log.write_text(log.read_text() + failed)
     assert read_status(work).failed == 1
-    (work / "manifest.jsonl").write_text("".join(texts))
+    log.write_text(log.read_text() + done)
     assert (read_status(work).failed, read_status(work).done) == (0, 1)
 
 
@@ -185,7 +162,7 @@ def test_a_block_that_failed_counts_once_it_succeeds_as_done(tmp_path):
 def test_a_status_of_no_job_is_refused(tmp_path, name):
     (tmp_path / "empty").mkdir()
     (tmp_path / "odd.work").mkdir()
-    with pytest.raises(ConfigError, match=r"give the GeoPackage|give its GeoPackage"):
+    with pytest.raises(ConfigError, match="give the GeoPackage"):
         read_status(tmp_path / name)
 
 
@@ -219,7 +196,7 @@ def test_what_a_killed_process_left_half_written_is_swept_up(folder, pool):
     others = [folder / ".other.4711.tmp.gpkg", folder / ".o.gpkg"]
     for path in (*torn, *others):
         path.touch()
-    pool.stop_after = 99
+    pool.stop_after = None
     infer.run_inference(job)
     assert not [path for path in torn if path.exists()]
     assert all(path.exists() for path in others)
@@ -229,6 +206,6 @@ def test_lines_tell_when_blocks_were_finished(folder, pool):
     job = job_of(folder)
     before = time.time()
     infer.run_inference(job)
-    times = [line.at for line in read_manifest(job.work_folder).values()]
+    times = [line.at for line in JobLog.read(job.work_folder).lines.values()]
     assert before - 0.001 <= min(times) <= max(times) <= time.time() + 0.001
-    assert len((job.work_folder / "manifest.jsonl").read_text().splitlines()) == 8
+    assert len((job.work_folder / "job.jsonl").read_text().splitlines()) == 1 + 8

@@ -5,18 +5,16 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from geo.options import AssembleOptions
+from geo.options import AssembleOptions, MapRules
 from jobs.infer.job import InferJob
-from jobs.infer.work_folder import ASSEMBLY_KEYS
+from jobs.infer.work_folder import MAP_KEYS
 from jobs.settings.docs import render_defaults
 from jobs.settings.load import load
-from jobs.settings.map import MapRules
 from wpcrack.errors import ConfigError
 
 
 def test_the_defaults_are_those_of_the_maps_own_records() -> None:
-    built, plain = AssembleOptions(**MapRules().options), AssembleOptions(min_area_m2=0.0002)
-    assert built == plain
+    assert AssembleOptions.of(MapRules()) == AssembleOptions(min_area_m2=0.0002)
 
 
 def test_each_value_reaches_the_record() -> None:
@@ -26,10 +24,10 @@ def test_each_value_reaches_the_record() -> None:
         "type.network_loops=3", "type.network_loops_per_m=1", "segments.min_coverage_pct=60",
         "segments.medium_pct=7", "segments.high_pct=33", "simplify_px=0", "min_length_m=0.1",
     ]  # fmt: skip
-    built = AssembleOptions(**load(MapRules, overrides=given).options)
+    built = AssembleOptions.of(load(MapRules, overrides=given))
     assert (built.severity.d6433_mm, built.severity.ltpp_mm) == ((3, 30), (4, 40))
     assert (built.severity.max_gsd_mm, built.severity.reliable_px) == (2, 5)
-    types = built.types
+    types = built.type
     assert (types.angle_deg, types.min_length_m) == (10, 0.5)
     assert (types.network_loops, types.network_loops_per_m) == (3, 1)
     assert vars(built.segments) == {"min_coverage_pct": 60, "medium_pct": 7, "high_pct": 33}
@@ -60,5 +58,5 @@ def test_every_rule_is_documented_with_its_standard() -> None:
 
 
 def test_rules_of_the_map_are_no_reason_to_compute_blocks_again() -> None:
-    assert {"severity", "type", "segments", "min_length_m", "roads"} <= ASSEMBLY_KEYS
-    assert "threshold" not in ASSEMBLY_KEYS
+    assert {"severity", "type", "segments", "min_length_m", "roads"} <= MAP_KEYS
+    assert "threshold" not in MAP_KEYS
