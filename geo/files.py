@@ -1,4 +1,4 @@
-"""Unfinished files of processes that were killed, removed by the next one that writes there."""
+"""Files that appear whole or not at all, and what processes that were killed left of them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,34 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 PARTS = ".parts"
 """Ending of a folder of parts that are made for one map."""
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give a temporary file beside `path` that takes its place at the end, or goes after an error.
+
+    >>> with whole_file(Path("answer.txt")) as temporary:  # doctest: +SKIP
+    ...     temporary.write_text("42")
+    """
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, UTF-8, as a whole or not at all."""
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def remove_leftovers(out: Path) -> None:

@@ -100,7 +100,7 @@ ROWS = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs what is missing and prints the table."""
+    """Run what is missing and prints the table."""
     options = parse(arguments)
     try:
         if options.table:
@@ -118,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def fill(cells: Sequence[Cell], results: Results, options: argparse.Namespace) -> None:
-    """Runs the cells that have no result yet."""
+    """Run the cells that have no result yet."""
     keep_freed_memory()  # as `wpcrack train` does
     place = Workplace(options.data, options.out.with_suffix(".work"), options.threads)
     for cell in cells:

@@ -28,7 +28,7 @@ class Results:
     @classmethod
     @contextmanager
     def filling(cls, path: Path) -> Iterator[Results]:
-        """Keeps other processes from filling the same file.
+        """Keep other processes from filling the same file.
 
         Raises:
             ConfigError: another process is at work, or the file holds something else.
@@ -48,7 +48,7 @@ class Results:
         return self._lines.get(cell.key)
 
     def add(self, cell: Cell, outcome: Mapping[str, Any]) -> None:
-        """Appends a finished cell; on disk before this returns."""
+        """Append a finished cell; on disk before this returns."""
         line = {
             "key": cell.key,
             "row": cell.row,

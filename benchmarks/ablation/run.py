@@ -145,7 +145,7 @@ def warm_state(cell: Cell, data: ImageLevelSet, work: Path) -> dict[str, Any]:
 
 
 def continue_from(trainer: Trainer, warm: Mapping[str, Any]) -> None:
-    """Puts a run where it would be after its own warmup: nothing else has learned by then."""
+    """Put a run where it would be after its own warmup: nothing else has learned by then."""
     trainer.nets.classifier.load_state_dict(warm["classifier"])
     trainer.learner.teacher.load_state_dict(warm["teacher"])
     trainer.learner.optimizers.classifier.load_state_dict(warm["optimizer"])

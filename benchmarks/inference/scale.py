@@ -131,7 +131,7 @@ def actors(options: argparse.Namespace, folder: Path) -> None:
 
 
 def job_values(folder: Path, tiles: str, quick: bool) -> dict[str, Any]:
-    """Settings of a job; small blocks if there is little imagery."""
+    """Setting of a job; small blocks if there is little imagery."""
     values: dict[str, Any] = {"tiles": str(folder / tiles), "out": str(folder / f"{tiles}.gpkg")}
     return values | ({"block_strides": 2} if quick else {})
 

@@ -73,7 +73,7 @@ def run_alone(what: str, order: dict[str, Any]) -> dict[str, Any]:
 
 
 def predictor_of(model: Path | None, threads: int) -> Callable[[], Any]:
-    """Makes the network: the engine does its work, the drawing decides what is a crack.
+    """Make the network: the engine does its work, the drawing decides what is a crack.
 
     So the load on vectorizing is known, and the same with any weights.
     """
@@ -150,7 +150,7 @@ def drive(order: dict[str, Any]) -> dict[str, float]:
 
 
 def _mark(module: Any, name: str, marks: dict[str, float]) -> None:
-    """Notes when a function of a module ended, and its CPU time."""
+    """Note when a function of a module ended, and its CPU time."""
     original = getattr(module, name)
 
     @functools.wraps(original)

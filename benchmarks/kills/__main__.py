@@ -74,7 +74,7 @@ class Outcome:
 
 
 def campaign(folder: Path, kinds: Sequence[Kind], seed: int) -> Outcome:
-    """Runs the job undisturbed and in spite of kills, and compares."""
+    """Run the job undisturbed and in spite of kills, and compares."""
     from jobs.infer.run import run_inference
 
     draw_tiles(folder / "tiles", math.ceil(len(kinds) ** 0.5 / KILLS_PER_SIDE - 1e-9))
@@ -115,7 +115,7 @@ class Job:
         self.start()
 
     def start(self) -> None:
-        """Gives the command."""
+        """Give the command."""
         with (self.folder / "driver.log").open("ab") as log:
             self.process = subprocess.Popen(
                 self.command, env=self.environment, stdout=log, stderr=log
@@ -130,19 +130,19 @@ class Job:
         return found
 
     def wait_for_blocks(self, count: int) -> None:
-        """Waits until so many further blocks are finished, or the job is."""
+        """Wait until so many further blocks are finished, or the job is."""
         goal = len(self.parts()) + count
         wait_until(lambda: len(self.parts()) >= goal or self.process.poll() is not None)
         assert self.process.poll() in (None, 0), self.log()
 
     def actors(self) -> list[int]:
-        """Processes that hold the network and are alive."""
+        """Process that hold the network and are alive."""
         folder = self.folder / "actors"
         pids = [int(path.name) for path in folder.iterdir()] if folder.is_dir() else []
         return [pid for pid in pids if is_actor(pid)]
 
     def finish(self) -> None:
-        """Waits for the end, as long as blocks are finished or joined."""
+        """Wait for the end, as long as blocks are finished or joined."""
         code = self.process.wait(PATIENCE_S * 2)
         assert code == 0, self.log()
 
@@ -158,7 +158,7 @@ class Job:
 
 
 def kill(kind: Kind, job: Job, nodes: Nodes) -> None:
-    """Sends SIGKILL to one process, and restores what the job cannot."""
+    """Send SIGKILL to one process, and restores what the job cannot."""
     if kind == "driver":
         job.process.kill()
         job.process.wait()
@@ -196,7 +196,7 @@ def job_of(tiles: Path, out: Path) -> Any:
 
 
 def stand_in(seconds: float, actors: Path | None = None) -> Callable[[], Any]:
-    """Makes a deterministic network that finds dark pixels, and says in which process it lives."""
+    """Make a deterministic network that finds dark pixels, and says in which process it lives."""
 
     def factory() -> Any:
         if actors is not None:
@@ -213,7 +213,7 @@ def stand_in(seconds: float, actors: Path | None = None) -> Callable[[], Any]:
 
 
 def wait_until(condition: Callable[[], object]) -> None:
-    """Waits for a condition.
+    """Wait for a condition.
 
     Raises:
         TimeoutError: It does not come true.
@@ -226,7 +226,7 @@ def wait_until(condition: Callable[[], object]) -> None:
 
 
 def main() -> None:
-    """Runs a campaign and says how it ended."""
+    """Run a campaign and says how it ended."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)

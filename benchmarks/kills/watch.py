@@ -82,7 +82,7 @@ class Nodes:
         self._workers.append(self._cluster.add_node(num_cpus=2))
 
     def shutdown(self) -> None:
-        """Ends all nodes."""
+        """End all nodes."""
         self._cluster.shutdown()
 
 

@@ -61,7 +61,7 @@ class View:
 
 
 def main() -> None:
-    """Prints a row per rule, best first."""
+    """Print a row per rule, best first."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--streets", type=int, default=40)
     parser.add_argument("--seed", type=int, default=77)

@@ -146,7 +146,7 @@ def measured(variant: str, options: argparse.Namespace) -> Cost:
 
 
 def narrowed(divisor: int) -> list[str]:
-    """Settings for networks of a fraction of the paper's widths."""
+    """Setting for networks of a fraction of the paper's widths."""
     model = load(TrainJob, find_config("paper"), ["data.root=.", "run_dir=."]).model
     widths = [width // divisor for width in model.decoder_widths]
     return [

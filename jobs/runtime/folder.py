@@ -1,34 +1,93 @@
-"""What run folders have in common: whose they are, one writer at a time, files written whole."""
+"""Folders of jobs: one process at a time, nothing foreign touched, errors in one sentence."""
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
+import fcntl
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-FREE_KEYS = ("resume", "run_dir", "scaling")
-"""Keys that may change between two starts of one run: they do not decide what is learned."""
+from geo.errors import OutputError
+from wpcrack.errors import ConfigError
+
+POLL_S = 0.1
+"""Pause between two tries to get a lock."""
 
 
-@dataclass(frozen=True)
-class FolderKind:
-    """What a run folder is for.
+@contextmanager
+def hold_lock(path: Path, busy: Exception, *, patience_s: float = 0.0) -> Iterator[None]:
+    """Hold a lock file, which one process has at a time; it goes with the process that has it.
 
-    Attributes:
-        noun: what lies in it, for messages.
-        verb: what a process does in it, for messages.
-        own: names of its entries; hidden ones are its own too.
-        free_keys: dotted keys that may change between two starts.
+    Args:
+        path: the lock file; made if need be, and left where it is.
+        busy: raised if another process keeps the lock for longer than the patience.
+        patience_s: seconds to wait for the other process.
+
+    Raises:
+        OSError: the file cannot be made.
     """
+    end = time.monotonic() + patience_s
+    with path.open("a") as lock:
+        while not _try_lock(lock.fileno(), fcntl.LOCK_EX):
+            if time.monotonic() >= end:
+                raise busy
+            time.sleep(POLL_S)
+        yield
 
-    noun: str
-    verb: str
-    own: frozenset[str]
-    free_keys: tuple[str, ...] = FREE_KEYS
+
+def is_locked(path: Path) -> bool:
+    """Return whether a process holds a lock file; one that is not there is held by nobody."""
+    try:
+        with path.open("rb") as lock:
+            return not _try_lock(lock.fileno(), fcntl.LOCK_SH)
+    except FileNotFoundError:
+        return False
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a file as a whole or not at all."""
-    fresh = path.with_name(f".{path.name}.new")
-    fresh.write_text(text, encoding="utf-8")
-    os.replace(fresh, path)
+def refuse_foreign(root: Path, own: Collection[str], name: str, owner: str) -> None:
+    """Refuse to work, and above all to delete, in a folder that holds something else.
+
+    Args:
+        root: the folder; it need not exist.
+        own: names of entries that may be there; hidden ones may always.
+        name: what the user calls the folder, for the message.
+        owner: what else lies there, like `a training run`.
+
+    Raises:
+        ConfigError: the folder is a file, or holds an entry of another name.
+    """
+    if root.exists() and not root.is_dir():
+        raise ConfigError(f"{name} {root} is a file; choose a folder")
+    found = [path.name for path in root.iterdir()] if root.is_dir() else []
+    strange = sorted(x for x in found if x not in own and not x.startswith("."))
+    if strange:
+        raise ConfigError(
+            f"{name} {root} holds {strange[0]}, which does not belong to {owner}; "
+            "choose another folder"
+        )
+
+
+@contextmanager
+def explain_write_errors(
+    what: str, remedy: str, kind: type[Exception] = OutputError
+) -> Iterator[None]:
+    """Turn what the file system refuses into a sentence.
+
+    Args:
+        what: file or folder, as the user calls it.
+        remedy: what the user can do.
+        kind: of the error.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise kind(f"{what} cannot be written ({error.strerror or error}); {remedy}") from error
+
+
+def _try_lock(file: int, mode: int) -> bool:
+    try:
+        fcntl.flock(file, mode | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,12 +1,23 @@
-"""Lines for the user of a job."""
+"""What a job tells its user: lines on stderr, numbers as people write them, errors."""
 
 from __future__ import annotations
 
 import sys
 
+from geo.errors import GeoError
+from wpcrack.errors import WpcrackError
+
+USER_ERRORS = (WpcrackError, GeoError)
+"""Roots of the errors that a user can mend; any other exception is a fault of the program."""
+
+
+def say(text: str) -> None:
+    """Write one line for the user; stdout stays free for results."""
+    print(text, file=sys.stderr, flush=True)
+
 
 def counted(number: int, noun: str) -> str:
-    """A number with its noun.
+    """Return a number with its noun.
 
     >>> counted(1, "tile"), counted(0, "tile")
     ('1 tile', '0 tiles')
@@ -15,7 +26,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def clock(seconds: float) -> str:
-    """Seconds as m:ss, or h:mm:ss from an hour on.
+    """Return seconds as m:ss, or h:mm:ss from an hour on.
 
     >>> clock(42), clock(3700)
     ('0:42', '1:01:40')
@@ -25,11 +36,15 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def say(text: str) -> None:
-    """One line for the user."""
-    print(text, file=sys.stderr, flush=True)
-
-
 def first_line(error: BaseException) -> str:
-    """Of its message."""
-    return (str(error).strip().splitlines() or ["no message"])[0]
+    r"""Return the first line of an error's message, or the name of its kind if it has none.
+
+    >>> first_line(ValueError("too large\nby far")), first_line(MemoryError())
+    ('too large', 'MemoryError')
+    """
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def last_line(error: object) -> str:
+    """Return the last line of a message, where Ray and Python say what went wrong."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
