@@ -6,8 +6,13 @@ processes can use it, too: `from factories import write_tile`.
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -152,3 +157,53 @@ def wait_until(condition: Callable[[], object], patience_s: float = 600.0) -> No
         if time.monotonic() > end:
             raise TimeoutError(f"nothing happened in {patience_s:g} s")
         time.sleep(0.02)
+
+
+def tiny_training(root: Path, run_dir: Path, workers: int = 0, **changes: Any) -> dict[str, Any]:
+    """Make settings of `wpcrack train` or `tune` with the networks of TINY_MODEL.
+
+    Args:
+        root: of the data set.
+        run_dir: run folder.
+        workers: of Ray Train; 0: in this process.
+        changes: sections or keys that differ; those of `train` and `scaling` one by one.
+    """
+    train = {"batch_size": 4, "epoch_steps": 1, "val_items": 4, **changes.pop("train", {})}
+    scaling = {"num_workers": workers, "cpus_per_worker": 1, **changes.pop("scaling", {})}
+    places = {"data": {"root": root}, "run_dir": run_dir}
+    return {**places, "model": TINY_MODEL, "train": train, "scaling": scaling, **changes}
+
+
+def free_port() -> int:
+    """Find a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def processes(session: int | None = None, *names: bytes) -> list[int]:
+    """List living processes.
+
+    Args:
+        session: of the processes; None: any.
+        names: one of them stands in the command line; none: any command.
+    """
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rsplit(")", 1)[1].split()
+            command = (path.parent / "cmdline").read_bytes()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        is_named = not names or any(name in command for name in names)
+        if session in (None, int(fields[3])) and fields[0] != "Z" and is_named:
+            found.append(int(path.parent.name))
+    return found
+
+
+def end_session(process: subprocess.Popen[Any]) -> None:
+    """Kill a process that was started in a session of its own, and all that it has started."""
+    for pid in {process.pid, *processes(process.pid)}:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.wait()

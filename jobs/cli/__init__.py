@@ -12,7 +12,6 @@ from typing import Annotated
 import typer
 
 from jobs.registry import JOBS, find
-from jobs.runtime.versions import versions
 
 app = typer.Typer(
     name="wpcrack",
@@ -31,6 +30,8 @@ for job in JOBS.values():
 
 def _print_version(asked: bool) -> None:
     if asked:
+        from jobs.runtime.versions import versions
+
         print(f"wpcrack {versions(('wpcrack',))['wpcrack']}")
         raise typer.Exit
 

@@ -20,8 +20,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from jobs.runtime.signals import ignore_signals, keep_sigterm_handler
 from jobs.runtime.terminal import first_line, say
 from wpcrack.errors import ConfigError, WpcrackError
@@ -166,6 +164,8 @@ def reachable_resources() -> dict[str, float]:
     limits: list[Mapping[str, float]] = [state.get_max_resources_from_cluster_config() or {}]
     file = BOOTSTRAP.expanduser()
     if file.is_file():
+        import yaml
+
         limits.append(launcher_limit(yaml.safe_load(file.read_text("utf-8"))))
     for limit in limits:
         if limit and "memory" not in limit:

@@ -11,8 +11,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from jobs.runtime.terminal import last_line
-from jobs.tune.sweep import Sweep
-from jobs.tune.trials import ERROR, JOB, NUMBER, USERS
+from jobs.tune.sweep import ERROR, JOB, NUMBER, USERS, Sweep
 from wpcrack.errors import TrainingError, WpcrackError
 
 

@@ -23,6 +23,9 @@ from jobs.tune.results import write_results
 from jobs.tune.sampler import PastTrial, make_sampler
 from wpcrack.training.selection import objective
 
+NUMBER, JOB, ERROR, USERS = "number", "job", "error", "is_users"
+"""Keys of a trial's config on Ray, and of its report of a failure."""
+
 MOST_EPOCHS = 1_000_000
 """Rungs are laid up to here; no trial is that long."""
 

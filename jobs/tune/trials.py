@@ -25,7 +25,7 @@ from jobs.train.job import TrainJob
 from jobs.train.run import Watch, run_training
 from jobs.tune.folder import Trial
 from jobs.tune.job import TuneJob
-from jobs.tune.sweep import Sweep
+from jobs.tune.sweep import ERROR, JOB, NUMBER, USERS, Sweep
 from wpcrack.errors import ConfigError, DataError
 
 QUIET = {
@@ -42,9 +42,6 @@ share of one could take a worker's place."""
 
 STATE = ".ray"
 """Folder of Ray's own experiment state while a sweep runs."""
-
-NUMBER, JOB, ERROR, USERS = "number", "job", "error", "is_users"
-"""Keys of a trial's config and of its report of a failure."""
 
 
 def run_in_process(sweep: Sweep) -> None:

@@ -1,4 +1,4 @@
-""""""
+"""The command line: every job is there, with its help, its errors and its exit code."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from jobs.settings.load import key_names, load, shipped_configs
 from jobs.tune.folder import Trial
 from jobs.tune.job import AshaConfig, Dimension, Space, TuneJob, read_space
 from jobs.tune.results import importances
-from jobs.tune.sampler import Told, Tpe, make_sampler
+from jobs.tune.sampler import PastTrial, Tpe, make_sampler
 from jobs.tune.sweep import Halving
 from wpcrack.errors import ConfigError
 
@@ -103,13 +103,13 @@ def test_suggestions_repeat_for_one_seed_lie_in_range_and_go_together(sampler: s
     runs = []
     for _ in range(2):
         suggest, total = make_sampler(made, read)
-        told: list[Told] = []
+        told: list[PastTrial] = []
         for number in range(total):
             params = suggest(number, told)
             assert params is not None
             assert read.allows(params)
             status = ("finished", "stopped", "failed", "running")[number % 4]
-            told.append(Told(params, status, [0.1 * number, float("nan")]))  # type: ignore[arg-type]
+            told.append(PastTrial(params, status, [0.1 * number, float("nan")]))  # type: ignore[arg-type]
         runs.append([t.params for t in told])
     assert runs[0] == runs[1]
     for params in runs[0][1:]:
@@ -125,7 +125,7 @@ def test_tpe_learns_where_scores_are_high() -> None:
     for number in range(30):
         params = sampler(number, told)
         score = -abs(params["losses.rec_full"] - 0.8) - 0.3 * (params["erase.grid"] == 16)
-        told.append(Told(params, "finished", [score]))
+        told.append(PastTrial(params, "finished", [score]))
     late = [t.params for t in told[20:]]
     assert np.mean([abs(p["losses.rec_full"] - 0.8) for p in late]) < 0.15
     assert Counter(p["erase.grid"] for p in late)[8] >= 8
