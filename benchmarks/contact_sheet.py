@@ -74,7 +74,7 @@ def window_rows(seed: int) -> list[Image]:
 
 
 def reduced(city: City) -> Image:
-    """The whole city, reduced tile by tile."""
+    """Draw the whole city, reduced tile by tile."""
     side = city.config.tile_px // CITY_REDUCTION
     rows, cols = (size // CITY_REDUCTION for size in city.shape)
     plan = np.zeros((rows, cols, 3), np.uint8)
@@ -87,7 +87,7 @@ def reduced(city: City) -> Image:
 
 
 def with_truth(city: City, height: int, width: int) -> Image:
-    """The frame with most crack pixels across a tile border; the right half shows the truth."""
+    """Find the frame with most crack pixels across a tile border; its right half shows truth."""
     tile = city.config.tile_px
     half = (height // 2, width // 2)
     corners = [(row * tile - half[0], col * tile + tile // 2 - half[1]) for row, col in city.places]

@@ -78,7 +78,7 @@ NO_EXTRAS = (*CLEAR, *NO_ALARM, *NO_TEACHER)
 
 
 def refined(name: str, refiners: str, *, everywhere: bool = False) -> Row:
-    """A row that scores the refined map of the warm classifier."""
+    """Make a row that scores the refined map of the warm classifier."""
     settings = (f"pseudo_label.refiners=[{refiners}]", *CLEAR)
     return Row(name, settings, trained=False, everywhere=everywhere)
 
@@ -128,7 +128,7 @@ def fill(cells: Sequence[Cell], results: Results, options: argparse.Namespace) -
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     names = [c.name for c in COLLECTIONS]
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="for every row")
@@ -146,7 +146,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def chosen(options: argparse.Namespace, results: Results) -> list[Cell]:
-    """The cells that the command line means, in the order of running."""
+    """Choose the cells that the command line means, in the order of running."""
     budget = Budget(*options.steps) if options.steps else BUDGET
     rows = [row for row in ROWS if options.rows is None or row.name in options.rows]
     collections = [c for c in COLLECTIONS if c.name in options.collections]
@@ -191,7 +191,7 @@ def plan(
 
 
 def configured(row: Row, budget: Budget, seed: int, settings: Sequence[str]) -> MethodConfig:
-    """The defaults, then settings for every row, then those of the row."""
+    """Read the defaults, then settings for every row, then those of the row."""
     steps = budget.settings(trained=row.trained, game=row.game)
     fixed = (f"seed={seed}", "train.val_items=2")  # nothing is chosen, so nothing is validated
     return load(MethodConfig, None, [*fixed, *settings, *row.settings, *steps])

@@ -1,4 +1,4 @@
-"""Runs one cell of the ablation: train on image-level labels, score on held-out source images.
+"""Run one cell of the ablation: train on image-level labels, score on held-out source images.
 
 In one process, without Ray. What is expensive and common to cells - the cut windows of a
 collection, the warm classifier of a seed - lies in the work folder and is made once.
@@ -6,7 +6,6 @@ collection, the warm classifier of a seed - lies in the work folder and is made 
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.ablation.cells import Cell, Collection, Workplace, digest
+from geo.files import whole_file
 from jobs.evaluate.report import as_json
 from jobs.evaluate.run import EvaluateOptions, ScoreInputs, score_selection, select
 from wpcrack.config import MethodConfig
@@ -64,7 +64,7 @@ class Sources:
 
 
 def run_cell(cell: Cell, place: Workplace) -> dict[str, Any]:
-    """Trains and scores a cell.
+    """Train and score a cell.
 
     Returns:
         seconds and cpu_seconds (without the warm classifier, which cells share) and `scores`, the
@@ -97,7 +97,7 @@ def run_cell(cell: Cell, place: Workplace) -> dict[str, Any]:
 
 
 def prepare(collection: Collection, place: Workplace) -> Sources:
-    """The windows of a collection, cut once.
+    """Cut the windows of a collection, once.
 
     Raises:
         DataError: the collection is not there, or cannot be cut.
@@ -120,7 +120,7 @@ def prepare(collection: Collection, place: Workplace) -> Sources:
 
 
 def warm_state(cell: Cell, data: ImageLevelSet, work: Path) -> dict[str, Any]:
-    """The classifier after warmup, its teacher and optimizer; computed once for all cells alike."""
+    """Return the classifier after warmup, its teacher and optimizer; all cells alike share it."""
     kept = without(cell.config.model_dump(mode="json"), AFTER_WARMUP)
     name = f"warm-{cell.collection.name}-{cell.config.seed}"
     file = work / f"{name}-{digest(asdict(cell.collection), kept)}.pt"
@@ -137,9 +137,8 @@ def warm_state(cell: Cell, data: ImageLevelSet, work: Path) -> dict[str, Any]:
             "optimizer": trainer.learner.optimizers.classifier.state_dict(),
             "position": position,
         }
-        fresh = file.with_suffix(".new")
-        torch.save(state, fresh)
-        os.replace(fresh, file)
+        with whole_file(file) as temporary:
+            torch.save(state, temporary)
     loaded: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     return loaded
 
@@ -174,7 +173,7 @@ class RefinedMap:
 
 
 def score(predictor: WindowPredictor, cell: Cell, sources: Sources) -> dict[str, object]:
-    """On the held-out source images, whole, as `wpcrack evaluate --manifest --split val`."""
+    """Score on the held-out source images, whole, as `wpcrack evaluate --manifest --split val`."""
     manifest = sources.windows / "manifest.csv"
     inputs = ScoreInputs(sources.images, sources.masks, sources.road, manifest, "val")
     options = EvaluateOptions(

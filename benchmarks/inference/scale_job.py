@@ -150,7 +150,7 @@ def drive(order: dict[str, Any]) -> dict[str, float]:
 
 
 def _mark(module: Any, name: str, marks: dict[str, float]) -> None:
-    """Note when a function of a module ended, and its CPU time."""
+    """Note when a function of a module ends, and its CPU time."""
     original = getattr(module, name)
 
     @functools.wraps(original)

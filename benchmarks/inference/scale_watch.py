@@ -1,4 +1,4 @@
-"""Memory and CPU time of a process and all that descend from it: for benchmarks/inference/scale_job.py."""
+"""Memory and CPU time of a process and all that descend from it, watched in a thread."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Watch:
 
 
 def _family(root: int) -> list[int]:
-    """A process and its descendants."""
+    """List a process and its descendants."""
     children: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*"):
         try:
@@ -84,7 +84,7 @@ def _cpu_s(pid: int) -> float:
 
 
 def _own_mb(pid: int) -> float:
-    """Resident memory without what is shared, like the object store."""
+    """Return resident memory without what is shared, like the object store."""
     sizes = dict.fromkeys(("VmRSS", "RssShmem"), 0)
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         name, _, value = line.partition(":")
@@ -94,7 +94,7 @@ def _own_mb(pid: int) -> float:
 
 
 def own_peak_mb() -> float:
-    """Most resident memory that this process had (getrusage also counts its parent's)."""
+    """Return the peak of resident memory of this process; getrusage counts its parent, too."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6
 

@@ -190,7 +190,7 @@ def test_what_is_missing_is_said_in_a_sentence(
     assert "another process fills" in capsys.readouterr().err
     out.write_text("something else\n")
     assert ablation.main(arguments(tmp_path, out, *ONE_ROW)) == 1
-    assert "line 1, is no result" in capsys.readouterr().err
+    assert "line 1, is not a result" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -53,7 +53,7 @@ def test_a_machine_that_runs_the_tests_fails_nothing(found: dict[str, Any]) -> N
         (("packages", "ray"), "2.9.0", "ray", "pip install 'ray["),
         (("packages", "ray"), None, "ray", "is missing"),
         (("packages", "pyogrio"), "0.1", "packages", "pyogrio 0.1 (>=0.8)"),
-        (("torch", "error"), "RuntimeError: nms", "torch", "install both anew"),
+        (("torch", "error"), "RuntimeError: nms", "torch", "install both again"),
         (("torch", "wanted"), "1.0.0", "torch", "belongs to torch 1.0.0"),
         (("maps", "missing"), ["GPKG"], "maps", "lacks GPKG"),
         (("maps", "error"), "CRSError: proj.db", "maps", "PROJ_LIB"),

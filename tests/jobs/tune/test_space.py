@@ -12,6 +12,7 @@ import pytest
 from jobs.settings.load import key_names, load, shipped_configs
 from jobs.tune.folder import Trial
 from jobs.tune.job import AshaConfig, Dimension, Space, TuneJob, read_space
+from jobs.tune.plan import plan_sweep
 from jobs.tune.results import importances
 from jobs.tune.sampler import PastTrial, Tpe, make_sampler
 from jobs.tune.sweep import Halving
@@ -221,8 +222,7 @@ def test_importance_of_a_choice_needs_no_order() -> None:
 
 
 def test_the_plan_of_the_shipped_sweep_is_read_without_data(tmp_path: Path) -> None:
-    from jobs.tune.run import plan_text
-
-    text = plan_text(load(TuneJob, TUNE_YAML, ["data.root=nowhere", f"run_dir={tmp_path}/s"]))
-    assert text.startswith("20 trials (tpe), trial 0 with the defaults")
+    plan = plan_sweep(load(TuneJob, TUNE_YAML, ["data.root=nowhere", f"run_dir={tmp_path}/s"]))
+    assert plan.text().startswith("20 trials (tpe), trial 0 with the defaults")
+    assert (plan.values()["trials"], plan.values()["sampler"]) == (20, "tpe")
     assert not (tmp_path / "s").exists()
