@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +29,7 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.features import rasterize, shapes
 
+from benchmarks.machine import cpu_seconds, own_peak_bytes
 from geo.cracks.pieces import pieces
 from geo.grid import Grid, Window
 from geo.imagery.mosaic import Block
@@ -212,6 +212,7 @@ def cost(prepare: Callable[[], Callable[[], int]], patience: float) -> Cost:
     here, there = context.Pipe()
     process = context.Process(target=_timed, args=(prepare, there))
     process.start()
+    assert process.pid is not None
     there.close()
     try:
         while not here.poll(0.5):
@@ -224,19 +225,13 @@ def cost(prepare: Callable[[], Callable[[], int]], patience: float) -> Cost:
         process.join()
 
 
-def cpu_seconds(pid: int | None) -> float:
-    """Return what a process took until now; a clock would depend on the machine's load."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def _timed(prepare: Callable[[], Callable[[], int]], answer: Connection) -> None:
     work = prepare()
     warm_up()
     started = time.process_time()
     result = work()
     seconds = time.process_time() - started
-    answer.send(Cost(seconds, peak_mb(), result))
+    answer.send(Cost(seconds, own_peak_bytes() / 2**20, result))
 
 
 def warm_up() -> None:
@@ -244,14 +239,6 @@ def warm_up() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for way in (whole_chain, plain_recipe):
             way(partial(crumbs, 9), Path(folder))()
-
-
-def peak_mb() -> float:
-    """Return the peak of the process's memory; getrusage would count that of the parent, too."""
-    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
-        if line.startswith("VmHWM"):
-            return int(line.split()[1]) / 1024
-    return 0.0
 
 
 # -- drawn crack masks -------------------------------------------------------------------------

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from benchmarks.ablation.cells import CELL_MINUTES, Cell
+from benchmarks.machine import machine
 from jobs.runtime.folder import hold_lock
 from wpcrack.errors import ConfigError
 
@@ -176,12 +174,3 @@ def spread(values: Sequence[float | None]) -> str:
         return "-"
     text = f"{mean(known):.4f}" if max(known) < 0.01 else f"{mean(known):.3f}"
     return text if len(known) == 1 else f"{text} ({min(known):.3f} - {max(known):.3f})"
-
-
-def machine() -> str:
-    """Name what the seconds hold for."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    cpu = names[0] if names else platform.processor()
-    return f"{cpu}, {os.cpu_count()} cores, torch {torch.__version__}"

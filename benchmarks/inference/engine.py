@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.machine import machine
 from wpcrack.config import ModelConfig
 from wpcrack.inference.openvino_engine import OpenVinoPredictor, convert, openvino
 from wpcrack.inference.torch_engine import TorchPredictor, native_bfloat16
@@ -47,7 +46,7 @@ def main() -> None:
     networks = load_model(options.model).networks if options.model else Networks(ModelConfig())
     windows = pavement(options.side)
     engines = dict(engines_of(networks.eval().requires_grad_(False), options.threads))
-    print(machine(options.threads))
+    print(f"{machine(options.threads)}, openvino {openvino().__version__}")
     reference = engines["torch fp32 eager"](windows)
     seconds = measure(engines, windows, options.rounds)
     megapixels = windows[..., 0].size / 1e6
@@ -111,17 +110,6 @@ def pavement(side: int) -> NDArray[np.uint8]:
     ]
     copies = -(-side // drawn[0].shape[0])
     return np.stack([np.tile(image, (copies, copies, 1))[:side, :side] for image in drawn])
-
-
-def machine(threads: int) -> str:
-    """Name what the figures hold for."""
-    cpu = Path("/proc/cpuinfo")
-    lines = cpu.read_text(encoding="utf-8").splitlines() if cpu.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return (
-        f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores, "
-        f"{threads} threads, torch {torch.__version__}, openvino {openvino().__version__}"
-    )
 
 
 if __name__ == "__main__":

@@ -20,10 +20,10 @@ from typing import Any
 
 import torch
 
-from benchmarks.inference.engine import machine
 from benchmarks.inference.scale_draw import draw_tiles, write_index
 from benchmarks.inference.scale_job import Measured, run_alone, run_job
 from benchmarks.inference.scale_shares import in_one_process
+from benchmarks.machine import machine
 from jobs.infer.job import InferJob
 from wpcrack.config import ModelConfig
 from wpcrack.model import ModelInfo, save_model

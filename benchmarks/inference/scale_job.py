@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.inference.scale_draw import darkness
-from benchmarks.inference.scale_watch import Watch, own_peak_mb
+from benchmarks.inference.scale_watch import Watch
+from benchmarks.machine import own_peak_bytes
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def plan(order: dict[str, Any]) -> dict[str, float]:
         "blocks": len(made.blocks),
         "seconds": seconds,
         "cpu_s": watch.cpu_since(0.0),
-        "peak_mb": max(own_peak_mb(), watch.helper_mb),
+        "peak_mb": max(own_peak_bytes() / 1e6, watch.helper_mb),
     }
 
 

@@ -30,7 +30,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from benchmarks.training.step import machine
+from benchmarks.machine import machine
 from jobs.runtime.allocator import worker_environment
 from jobs.settings.load import find_config, load
 from jobs.train.folder import METRICS, read_metrics

@@ -21,7 +21,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -35,6 +34,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.machine import machine
 from jobs.runtime.allocator import keep_freed_memory
 from jobs.settings.load import find_config, load
 from jobs.train.job import TrainJob
@@ -210,7 +210,7 @@ def default_costs(
     compiled: bool,
     settings: Mapping[str, Mapping[str, object]] | None = None,
 ) -> list[tuple[str, tuple[float, float, float, float]]]:
-    """Measure per stage: wall and CPU seconds a step, excess of the first epoch, share of waiting."""
+    """Measure each stage: wall and CPU seconds a step, excess of the first epoch, data wait."""
     length = dict.fromkeys(STAGES, 2 * steps)
     given = dict(settings or {})
     fixed = {"steps": length, "epoch_steps": steps, "val_items": 2}
@@ -244,15 +244,6 @@ def drawn_set(folder: Path, side: int, streets: int = 4, windows: int = 8) -> Im
             split = "val" if s == streets - 1 else "train"
             items.append(Item(path, k % 2 == 0, str(s), window.row, window.col, side, side, split))
     return ImageLevelSet(folder, tuple(items))
-
-
-def machine(threads: int) -> str:
-    """Name what the figures hold for."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    cpu = names[0] if names else platform.processor()
-    return f"{cpu}, {os.cpu_count()} cores, {threads} threads, torch {torch.__version__}"
 
 
 # -- the released step -------------------------------------------------------------------------

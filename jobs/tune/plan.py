@@ -14,40 +14,33 @@ from jobs.tune.sampler import make_sampler
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """What `wpcrack tune --plan` prints.
-
-    Attributes:
-        trials: of the sweep; trial 0 has the defaults.
-        sampler: what chooses the settings of the others.
-        workers: of each trial; 0: in process.
-        steps: of each stage.
-        batch_size: images of a step.
-        judged_epochs: epochs after the warm-up stage.
-        checks: after how many of them weak trials stop.
-        space: searched key -> its range.
-    """
+    """What `wpcrack tune --plan` prints."""
 
     trials: int
+    """Trial 0 has the defaults."""
     sampler: str
     workers: int
+    """Of each trial; 0: in process."""
     steps: dict[str, int]
+    """Of each stage."""
     batch_size: int
     judged_epochs: int
+    """Epochs after the warm-up stage."""
     checks: list[float]
+    """After how many of them weak trials stop."""
     space: dict[str, str]
+    """Searched key -> its range."""
 
     def text(self) -> str:
         """Return a few lines for the terminal."""
         where = f"{self.workers} workers each" if self.workers else "in process"
         checks = ", ".join(f"{rung:g}" for rung in self.checks) or "none"
-        return "\n".join(
-            [
-                f"{self.trials} trials ({self.sampler}), trial 0 with the defaults, {where}",
-                f"{' + '.join(map(str, self.steps.values()))} steps of {self.batch_size} images; "
-                f"{self.judged_epochs} epochs are judged, weak trials stop after {checks}",
-                *(f"  {key}: {text}" for key, text in self.space.items()),
-            ]
-        )
+        lines = [
+            f"{self.trials} trials ({self.sampler}), trial 0 with the defaults, {where}",
+            f"{' + '.join(map(str, self.steps.values()))} steps of {self.batch_size} images; "
+            f"{self.judged_epochs} epochs are judged, weak trials stop after {checks}",
+        ]
+        return "\n".join([*lines, *(f"  {key}: {text}" for key, text in self.space.items())])
 
     def values(self) -> dict[str, Any]:
         """Return the figures of `--json`."""
