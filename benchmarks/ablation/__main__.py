@@ -176,7 +176,7 @@ def plan(
     *,
     seeds: dict[str, tuple[int, ...]] | None = None,
 ) -> list[Cell]:
-    """Rows x collections x seeds; rows of one seed follow each other and share its classifier.
+    """Plan rows x collections x seeds; rows of one seed follow each other and share its classifier.
 
     Raises:
         ConfigError: a setting is unknown or out of range.
@@ -198,7 +198,7 @@ def configured(row: Row, budget: Budget, seed: int, settings: Sequence[str]) -> 
 
 
 def command(arguments: Sequence[str] | None) -> str:
-    """How to get the table again."""
+    """Return the command that gives the table again."""
     words = sys.argv[1:] if arguments is None else arguments
     return f"python -m benchmarks.ablation {shlex.join(w for w in words if w != '--table')}".strip()
 

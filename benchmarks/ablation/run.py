@@ -162,7 +162,7 @@ class RefinedMap:
 
     @torch.inference_mode()
     def __call__(self, windows: NDArray[np.uint8], /) -> NDArray[np.float32]:
-        """Windows (N, H, W, 3) uint8 RGB -> 1 where crack, else 0, (N, H, W) float32."""
+        """Turn windows (N, H, W, 3) uint8 RGB into 1 where crack, else 0, (N, H, W) float32."""
         image = torch.tensor(windows).permute(0, 3, 1, 2).float() / 255
         size = (image.shape[-2], image.shape[-1])
         cam = self.classifier(image).cam
@@ -190,7 +190,7 @@ def score(predictor: WindowPredictor, cell: Cell, sources: Sources) -> dict[str,
 
 
 def without(values: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
-    """Nested settings without some dotted keys."""
+    """Return nested settings without some dotted keys."""
     nested = {k.partition(".")[0]: [] for k in keys if "." in k}
     for key in keys:
         head, _, rest = key.partition(".")

@@ -67,7 +67,7 @@ class Cost:
     peak_bytes: int = 0
 
     def seconds(self, of: str = "step_s") -> float:
-        """Of a whole training of default length."""
+        """Add up a whole training of default length."""
         return sum(getattr(StageSteps(), stage) * getattr(self, of)[stage] for stage in STAGES)
 
 
@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def report(options: argparse.Namespace, folder: Path) -> None:
-    """Measures and prints one part after the other."""
+    """Measure and print one part after the other."""
     places = {}
     for side in WINDOWS[:2] if options.quick else WINDOWS:
         places[side] = folder / str(side)

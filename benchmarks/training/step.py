@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def print_paper(options: argparse.Namespace) -> None:
-    """One line per variant; ratios against the first."""
+    """Print one line per variant; ratios against the first."""
     print(machine(options.threads))
     heads = "".join(f"{head:>9}{'ratio':>7}" for head in ("s/step", "CPU s", "peak GB"))
     print(f"{'variant':14}{heads}")

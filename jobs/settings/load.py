@@ -62,7 +62,7 @@ def load(
 
 
 def _merged(below: Mapping[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Nested values of which those above count where both have one."""
+    """Merge nested values, of which those above count where both have one."""
     merged = {**below, **above}
     for name in below.keys() & above.keys():
         if isinstance(below[name], Mapping) and isinstance(above[name], dict):
@@ -71,7 +71,7 @@ def _merged(below: Mapping[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 
 def explain_value(error: ValidationError, model_type: type[BaseModel], key: str) -> str | None:
-    """One sentence on what is wrong with the value of a key, or with the key itself.
+    """Say in one sentence what is wrong with the value of a key, or with the key itself.
 
     Args:
         error: Of a model that was valid before this key was set.
