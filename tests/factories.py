@@ -10,9 +10,10 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +200,24 @@ def processes(session: int | None = None, *names: bytes) -> list[int]:
         if session in (None, int(fields[3])) and fields[0] != "Z" and is_named:
             found.append(int(path.parent.name))
     return found
+
+
+@contextmanager
+def running_python(code: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run code in a process that leads a session of its own; nothing of it outlives the block.
+
+    Args:
+        code: for `python -c`.
+        log: file to which both outputs are added.
+    """
+    with log.open("ab") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], stdout=file, stderr=file, start_new_session=True
+        )
+    try:
+        yield process
+    finally:
+        end_session(process)
 
 
 def end_session(process: subprocess.Popen[Any]) -> None:

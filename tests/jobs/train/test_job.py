@@ -6,17 +6,15 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-from factories import end_session, free_port, processes, tiny_training, wait_until
+from factories import free_port, processes, running_python, tiny_training, wait_until
 
 from jobs.runtime.allocator import SETTINGS
 from jobs.train.folder import METRICS, read_metrics
@@ -210,9 +208,9 @@ def test_a_killed_worker_and_a_killed_driver_change_nothing_bit_by_bit(
             victim = processes(process.pid, WORKER)[0] if epochs == 2 else process.pid
             os.kill(victim, signal.SIGKILL)
         process.wait()
-    assert len(read_metrics(run_dir / METRICS)) < EPOCHS
-    with started(job, tmp_path) as process:
-        assert process.wait(PATIENCE_S) == 0
+        assert len(read_metrics(run_dir / METRICS)) < EPOCHS
+        with started(job, tmp_path) as successor:  # while the workers of the first still leave
+            assert successor.wait(PATIENCE_S) == 0
     run_training(make_job(drawn_set, tmp_path / "undisturbed", 0, **LONGER))
     assert measured(run_dir) == measured(tmp_path / "undisturbed")
     a, b = (p / "model" / "model.safetensors" for p in (run_dir, tmp_path / "undisturbed"))
@@ -264,17 +262,16 @@ def test_ctrl_c_ends_every_process_and_the_same_command_continues(
         assert variables.count("MALLOC_") == len(SETTINGS)  # it keeps what it frees
         os.kill(process.pid, signal.SIGINT)
         assert process.wait(PATIENCE_S) == 130
+        wait_until(lambda: not processes(process.pid))
     assert "the same command continues" in (tmp_path / "log").read_text()
-    wait_until(lambda: not processes(process.pid))
     assert len(read_metrics(run_dir / METRICS)) < 22
     assert run_training(make_job(drawn_set, run_dir, 0, **longer)).epochs == 22
 
 
-@contextmanager
 def started(
     job: TrainJob, folder: Path, *, local: bool = True
-) -> Iterator[subprocess.Popen[bytes]]:
-    """A driver in a session of its own; its stderr goes to folder/log."""
+) -> AbstractContextManager[subprocess.Popen[bytes]]:
+    """A driver; its stderr goes to folder/log."""
     (folder / "job.json").write_text(job.model_dump_json(), encoding="utf-8")
     code = (
         "import sys; from pathlib import Path; from jobs.train.job import TrainJob\n"
@@ -283,17 +280,14 @@ def started(
         f"try: run_training(job, local={local})\n"
         "except KeyboardInterrupt: sys.exit(130)\n"
     )
-    with (folder / "log").open("a") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-c", code], stderr=log, start_new_session=True, cwd=Path.cwd()
-        )
-        try:
-            yield process
-        finally:
-            end_session(process)
+    return running_python(code, folder / "log")
 
 
 def parents_of_workers() -> list[int]:
     """Parents (raylets) of all of Ray Train's workers on this machine."""
-    stats = [Path(f"/proc/{pid}/stat") for pid in processes(None, WORKER)]
-    return [int(path.read_text().rsplit(")", 1)[1].split()[1]) for path in stats]
+    found = []
+    for pid in processes(None, WORKER):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            stat = Path(f"/proc/{pid}/stat").read_text()
+            found.append(int(stat.rsplit(")", 1)[1].split()[1]))
+    return found

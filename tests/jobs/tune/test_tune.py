@@ -7,12 +7,12 @@ import json
 import os
 import signal
 import subprocess
-import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from factories import image_level_set, processes, tiny_training, wait_until
+from factories import image_level_set, processes, running_python, tiny_training, wait_until
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -335,17 +335,16 @@ def test_a_sweep_killed_in_the_middle_is_continued_and_its_best_config_trains(
     tune = {"trials": 4, "concurrent": 2, "asha": {"grace": 2}}
     job = make_job(data_set, root, 1, tune=tune)
     (tmp_path / "job.json").write_text(job.model_dump_json(), encoding="utf-8")
-    command = sweeping(tmp_path / "job.json")
-    with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen(command, stderr=log, stdout=log, start_new_session=True)
+    with started(tmp_path) as process:
         wait_until(lambda: ended(root) or process.poll() is not None)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         before = {t.number: t for t in read_trials(root)}
         assert len(before) >= 2
         assert all(t.status != "failed" for t in before.values()), rows(root)
-        subprocess.run(command, stderr=log, stdout=log, check=True, timeout=PATIENCE_S)
-    wait_until(lambda: not processes(process.pid))
+        with started(tmp_path) as successor:  # while the trainers of the first still leave
+            assert successor.wait(PATIENCE_S) == 0, (tmp_path / "log").read_text()
+        wait_until(lambda: not processes(process.pid, b"Train", b"trial"))
     after = {t.number: t for t in read_trials(root)}
     assert sorted(after) == [0, 1, 2, 3]
     assert all(t.status in ("finished", "stopped") for t in after.values()), rows(root)
@@ -369,10 +368,7 @@ def test_a_trial_whose_worker_dies_is_noted_and_the_sweep_goes_on(
     scaling = {"num_workers": 1, "cpus_per_worker": 1, "max_failures": 0}
     job = make_job(data_set, root, tune=tune, scaling=scaling)
     (tmp_path / "job.json").write_text(job.model_dump_json(), encoding="utf-8")
-    with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen(
-            sweeping(tmp_path / "job.json"), stderr=log, stdout=log, start_new_session=True
-        )
+    with started(tmp_path) as process:
         first = trial_folder(root, 0) / METRICS
         wait_until(lambda: first.is_file() or process.poll() is not None)
         for pid in processes(process.pid, b"RayTrainWorker"):
@@ -384,15 +380,15 @@ def test_a_trial_whose_worker_dies_is_noted_and_the_sweep_goes_on(
     assert (root / "best.yaml").is_file()
 
 
-def sweeping(job: Path) -> list[str]:
-    """A process that runs a sweep."""
+def started(folder: Path) -> AbstractContextManager[subprocess.Popen[bytes]]:
+    """A process that runs the sweep of folder/job.json."""
     code = (
         "from pathlib import Path; from jobs.tune.job import TuneJob\n"
         "from jobs.tune.run import run_tune\n"
-        f"job = TuneJob.model_validate_json(Path({str(job)!r}).read_text())\n"
+        f"job = TuneJob.model_validate_json(Path({str(folder / 'job.json')!r}).read_text())\n"
         "run_tune(job, local=True)\n"
     )
-    return [sys.executable, "-c", code]
+    return running_python(code, folder / "log")
 
 
 def ended(root: Path) -> list[int]:
