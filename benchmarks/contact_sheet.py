@@ -50,7 +50,7 @@ def main() -> None:
     city_s = time.perf_counter() - started
     width = rows[0].shape[1]
     detail = with_truth(city, plan.shape[0], width - plan.shape[1] - GAP)
-    sheet = stacked([*rows, beside([plan, detail])])
+    sheet = stack([*rows, put_beside([plan, detail])])
     options.out.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(options.out), sheet[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     print(f"windows {windows_s:.1f} s, city {city_s:.1f} s, {options.out}: ", end="")
@@ -66,15 +66,15 @@ def window_rows(seed: int) -> list[Image]:
             draw_window(rng, config, has_crack, draw_training_street(rng, config))
             for _ in range(COLUMNS)
         ]
-        rows.append(beside([window.image for window in drawn]))
+        rows.append(put_beside([window.image for window in drawn]))
         if has_crack:
             masks = [window.mask.astype(np.uint8) * np.uint8(255) for window in drawn]
-            rows.append(beside([np.repeat(mask[:, :, None], 3, axis=2) for mask in masks]))
+            rows.append(put_beside([np.repeat(mask[:, :, None], 3, axis=2) for mask in masks]))
     return rows
 
 
 def reduced(city: City) -> Image:
-    """The whole city, reduced tile by tile."""
+    """Draw the whole city, reduced tile by tile."""
     side = city.config.tile_px // CITY_REDUCTION
     rows, cols = (size // CITY_REDUCTION for size in city.shape)
     plan = np.zeros((rows, cols, 3), np.uint8)
@@ -87,7 +87,7 @@ def reduced(city: City) -> Image:
 
 
 def with_truth(city: City, height: int, width: int) -> Image:
-    """The frame with most crack pixels across a tile border; the right half shows the truth."""
+    """Find the frame with most crack pixels across a tile border; its right half shows truth."""
     tile = city.config.tile_px
     half = (height // 2, width // 2)
     corners = [(row * tile - half[0], col * tile + tile // 2 - half[1]) for row, col in city.places]
@@ -101,14 +101,14 @@ def with_truth(city: City, height: int, width: int) -> Image:
     return image
 
 
-def beside(images: list[Image]) -> Image:
-    """Images of equal height in a row with white gaps."""
+def put_beside(images: list[Image]) -> Image:
+    """Put images of equal height in a row with white gaps."""
     gap = np.full((images[0].shape[0], GAP, 3), 255, np.uint8)
     return np.concatenate([part for image in images for part in (image, gap)][:-1], axis=1)
 
 
-def stacked(images: list[Image]) -> Image:
-    """Images of equal width below each other with white gaps."""
+def stack(images: list[Image]) -> Image:
+    """Put images of equal width below each other with white gaps."""
     gap = np.full((GAP, images[0].shape[1], 3), 255, np.uint8)
     return np.concatenate([part for image in images for part in (image, gap)][:-1], axis=0)
 

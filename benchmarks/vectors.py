@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -30,11 +29,14 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.features import rasterize, shapes
 
+from benchmarks.machine import cpu_seconds, own_peak_bytes
 from geo.cracks.parts import InspectedRow, write_part
 from geo.cracks.pieces import pieces
 from geo.grid import Grid, Window
 from geo.imagery.mosaic import Block
 from geo.layers.assemble import assemble
+
+Mask = NDArray[np.bool_]
 
 BLOCK_PX = 2048
 GSD_M = 0.005
@@ -59,7 +61,7 @@ class Cost:
     result: int
 
     def __str__(self) -> str:
-        """CPU and memory, aligned."""
+        """Return CPU and memory, aligned."""
         if self.seconds is None:
             return "stopped"
         return f"{self.seconds:8.2f} s CPU {self.peak_mb:7.0f} MB {self.result:8d} features"
@@ -77,11 +79,13 @@ def main() -> None:
         folder = Path(name)
         against_the_recipe(partial(street, options.side), folder, options.patience)
         against_the_recipe(partial(crumbs, options.crumbs), folder, options.patience)
-        assembling(folder, options.patience, [10_000, 100_000, 1_000_000][: 2 + options.million])
+        assemble_growing(
+            folder, options.patience, [10_000, 100_000, 1_000_000][: 2 + options.million]
+        )
 
 
 def against_the_recipe(draw: Callable[[], Mask], folder: Path, patience: float) -> None:
-    """Both ways from one mask to a file."""
+    """Measure both ways from one mask to a file."""
     mask = draw()
     megapixels, title = mask.size / 1e6, draw.func.__name__  # type: ignore[attr-defined]
     print(f"{title}: {megapixels:.1f} Mpx, {100 * mask.mean():.2f} % cracks")
@@ -90,18 +94,20 @@ def against_the_recipe(draw: Callable[[], Mask], folder: Path, patience: float) 
     plain = cost(partial(plain_recipe, draw, folder), patience)
     print(f"  polygons, centerlines, measures {vectors}")
     if vectors.seconds is not None and title == "street":
-        reached("s CPU per Mpx", SECONDS_PER_MPX, vectors.seconds / megapixels, at_most=True)
+        print_figure("s CPU per Mpx", SECONDS_PER_MPX, vectors.seconds / megapixels, at_most=True)
     print(f"  the same into the GeoPackage    {ours}")
     print(f"  plain recipe                    {plain}")
     if ours.seconds is not None and vectors.seconds is not None:
         least, sign = (patience, ">") if plain.seconds is None else (plain.seconds, "")
         print(f"    recipe / ours, GeoPackage {sign}{least / ours.seconds:.1f}")
         wanted = TIMES_THE_RECIPE[title]
-        reached(f"recipe / ours, vectors{sign and ', at least'}", wanted, least / vectors.seconds)
+        print_figure(
+            f"recipe / ours, vectors{sign and ', at least'}", wanted, least / vectors.seconds
+        )
 
 
-def assembling(folder: Path, patience: float, sizes: list[int]) -> None:
-    """Stored parts -> GeoPackage, for growing numbers of cracks."""
+def assemble_growing(folder: Path, patience: float, sizes: list[int]) -> None:
+    """Assemble stored parts into a GeoPackage, for growing numbers of cracks."""
     print(f"assembling cracks from {PARTS} parts")
     for size in sizes:
         parts = folder / f"parts_{size}"
@@ -110,11 +116,11 @@ def assembling(folder: Path, patience: float, sizes: list[int]) -> None:
         each = "" if spent.seconds is None else f"{1e6 * spent.seconds / size:6.1f} us each"
         print(f"  {size:8d} cracks {spent} {each}")
         if size == ASSEMBLED and spent.seconds is not None:
-            reached("s CPU", ASSEMBLY_S, spent.seconds, at_most=True)
-            reached("MB", ASSEMBLY_MB, spent.peak_mb, at_most=True)
+            print_figure("s CPU", ASSEMBLY_S, spent.seconds, at_most=True)
+            print_figure("MB", ASSEMBLY_MB, spent.peak_mb, at_most=True)
 
 
-def reached(what: str, target: float, value: float, *, at_most: bool = False) -> None:
+def print_figure(what: str, target: float, value: float, *, at_most: bool = False) -> None:
     """Print a figure beside its target, and by how much it is better (ratio above 1)."""
     ratio = target / value if at_most else value / target
     bound = "at most" if at_most else "at least"
@@ -122,14 +128,14 @@ def reached(what: str, target: float, value: float, *, at_most: bool = False) ->
 
 
 def vectorize(draw: Callable[[], Mask]) -> Callable[[], int]:
-    """Our vectors of the whole mask."""
+    """Prepare our vectors of the whole mask."""
     mask = draw()
     probability = mask * np.uint8(200)
     return lambda: len(pieces(mask, probability, Window(0, 0, *mask.shape), grid_of(mask)))
 
 
 def whole_chain(draw: Callable[[], Mask], folder: Path) -> Callable[[], int]:
-    """Our blocks, parts and GeoPackage."""
+    """Prepare our blocks, parts and GeoPackage."""
     mask = draw()
     probability = mask * np.uint8(200)  # comes with the mask from the network
 
@@ -140,14 +146,14 @@ def whole_chain(draw: Callable[[], Mask], folder: Path) -> Callable[[], int]:
             here = window.slices_in(grid.window)
             found = pieces(mask[here], probability[here], window, grid)
             paths.append(parts / f"{window.row_off}_{window.col_off}.parquet")
-            write_part(paths[-1], found, seen(window, grid))
+            write_part(paths[-1], found, inspected_row(window, grid))
         return assemble(paths, parts / "out.gpkg", grid).n_cracks
 
     return work
 
 
 def plain_recipe(draw: Callable[[], Mask], folder: Path) -> Callable[[], int]:
-    """What is usually done."""
+    """Prepare what is usually done."""
     mask = draw()
 
     def work() -> int:
@@ -162,12 +168,12 @@ def plain_recipe(draw: Callable[[], Mask], folder: Path) -> Callable[[], int]:
 
 
 def assemble_parts(parts: Path, grid: Grid, out: Path) -> Callable[[], int]:
-    """The finished GeoPackage: indexed, styled, checked."""
+    """Prepare the finished GeoPackage: indexed, styled, checked."""
     return lambda: assemble(parts.glob("*.parquet"), out, grid).n_cracks
 
 
 def write_parts(folder: Path, n_cracks: int) -> Grid:
-    """Parts of one block each in a row, filled with copies of some hundred drawn cracks."""
+    """Write parts of one block each in a row, filled with copies of some hundred drawn cracks."""
     each = n_cracks // PARTS
     mask = hatching(each)
     height, width = mask.shape
@@ -175,18 +181,18 @@ def write_parts(folder: Path, n_cracks: int) -> Grid:
     for number in range(PARTS):
         window = Window(0, number * width, height, width)
         found = pieces(mask, mask * np.uint8(200), window, grid)
-        write_part(folder / f"{number:03d}.parquet", found, seen(window, grid))
+        write_part(folder / f"{number:03d}.parquet", found, inspected_row(window, grid))
     return grid
 
 
 def grid_of(mask: Mask) -> Grid:
-    """Pixels of 5 mm in UTM."""
+    """Lay a mask on a grid of 5 mm in UTM."""
     place = Affine(GSD_M, 0, 5e5, 0, -GSD_M, 5.8e6)
     return Grid(place, CRS.from_epsg(25832), (mask.shape[0], mask.shape[1]))
 
 
 def lattice(grid: Grid) -> Iterator[Window]:
-    """Blocks of the grid."""
+    """Yield the blocks of the grid."""
     for row in range(0, grid.shape[0], BLOCK_PX):
         for col in range(0, grid.shape[1], BLOCK_PX):
             window = Window(row, col, BLOCK_PX, BLOCK_PX).intersection(grid.window)
@@ -194,8 +200,8 @@ def lattice(grid: Grid) -> Iterator[Window]:
             yield window
 
 
-def seen(window: Window, grid: Grid) -> InspectedRow:
-    """The row of a block that was wholly seen."""
+def inspected_row(window: Window, grid: Grid) -> InspectedRow:
+    """Return the row of a block that was wholly seen."""
     block = Block(f"r{window.row_off}_c{window.col_off}", window)
     valid = np.ones((window.height, window.width), bool)
     return InspectedRow.of(block, valid, (), grid, seconds=0.0)
@@ -207,6 +213,7 @@ def cost(prepare: Callable[[], Callable[[], int]], patience: float) -> Cost:
     here, there = context.Pipe()
     process = context.Process(target=_timed, args=(prepare, there))
     process.start()
+    assert process.pid is not None
     there.close()
     try:
         while not here.poll(0.5):
@@ -219,19 +226,13 @@ def cost(prepare: Callable[[], Callable[[], int]], patience: float) -> Cost:
         process.join()
 
 
-def cpu_seconds(pid: int | None) -> float:
-    """What a process took until now; time on the clock would depend on the machine's load."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def _timed(prepare: Callable[[], Callable[[], int]], answer: Connection) -> None:
     work = prepare()
     warm_up()
     started = time.process_time()
     result = work()
     seconds = time.process_time() - started
-    answer.send(Cost(seconds, peak_mb(), result))
+    answer.send(Cost(seconds, own_peak_bytes() / 2**20, result))
 
 
 def warm_up() -> None:
@@ -241,26 +242,11 @@ def warm_up() -> None:
             way(partial(crumbs, 9), Path(folder))()
 
 
-def peak_mb() -> float:
-    """Peak of the process's memory; getrusage would count that of the parent, too."""
-    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
-        if line.startswith("VmHWM"):
-            return int(line.split()[1]) / 1024
-    return 0.0
-
-
-if __name__ == "__main__":
-    main()
-
-
-# ==== benchmarks.vectors: Drawn crack masks for benchmarks/vectors.py: street, crumbs and hatching.
-
-
-Mask = NDArray[np.bool_]
+# -- drawn crack masks -------------------------------------------------------------------------
 
 
 def hatching(count: int) -> Mask:
-    """Cracks of about 40 x 3 pixels, each in a cell of 48 pixels of its own."""
+    """Draw cracks of about 40 x 3 pixels, each in a cell of 48 pixels of its own."""
     rng = np.random.default_rng(0)
     columns = int(np.ceil(np.sqrt(count)))
     index = np.arange(count)
@@ -276,7 +262,7 @@ def hatching(count: int) -> Mask:
 
 
 def street(side: int) -> Mask:
-    """Winding cracks 2 to 6 pixels wide on one percent of the pixels."""
+    """Draw winding cracks 2 to 6 pixels wide on one percent of the pixels."""
     rng = np.random.default_rng(1)
     lines = []
     length = 0.01 * side * side / 4 / 800
@@ -290,7 +276,7 @@ def street(side: int) -> Mask:
 
 
 def crumbs(count: int) -> Mask:
-    """Specks of 4 to 16 pixels, each in a cell of 8 pixels of its own."""
+    """Draw specks of 4 to 16 pixels, each in a cell of 8 pixels of its own."""
     rng = np.random.default_rng(2)
     columns = int(np.ceil(np.sqrt(count)))
     cells = np.zeros((columns, columns, 8, 8), bool)
@@ -300,3 +286,7 @@ def crumbs(count: int) -> Mask:
     cells |= box & (cols >= 1) & (cols <= np.minimum(widths, 3)[..., None, None])
     cells.reshape(-1, 8, 8)[count:] = False
     return np.ascontiguousarray(cells.transpose(0, 2, 1, 3)).reshape(8 * columns, 8 * columns)
+
+
+if __name__ == "__main__":
+    main()

@@ -11,6 +11,7 @@ from __future__ import annotations
 from importlib.metadata import version
 from pathlib import Path
 
+from geo.files import write_text
 from wpcrack.errors import CheckpointError
 from wpcrack.model import MODEL_FOLDER, save_model
 from wpcrack.released_weights import import_released
@@ -19,7 +20,7 @@ CARD = "MODEL_CARD.md"
 
 
 def run_import(file: Path, out: Path) -> Path:
-    """Writes `out`/model/ and `out`/MODEL_CARD.md.
+    """Write `out`/model/ and `out`/MODEL_CARD.md.
 
     Args:
         file: The authors' Lightning checkpoint, or a state dict of the same names.
@@ -37,14 +38,14 @@ def run_import(file: Path, out: Path) -> Path:
     info = info.model_copy(update={"trained": {**info.trained, "wpcrack": version("wpcrack")}})
     folder = out / MODEL_FOLDER
     save_model(folder, networks, info)
-    (out / CARD).write_text(model_card(info.trained), encoding="utf-8")
+    write_text(out / CARD, model_card(info.trained))
     count = sum(p.numel() for p in networks.state_dict().values())
     print(f"{count / 1e6:.1f} million numbers of {file.name} -> {folder}")
     return folder
 
 
 def model_card(trained: dict[str, str]) -> str:
-    """Markdown: what was imported, and what is not known about it."""
+    """Describe in Markdown what was imported, and what is not known about it."""
     return "\n".join(
         [
             "# Model card",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import signal
 
-RAY_SETTINGS = {
-    "RAY_AUTH_MODE": "disabled",  # else a local ray.init() writes a token into the home directory
-    "RAY_USAGE_STATS_ENABLED": "0",
+from hypothesis import settings
+
+from jobs.runtime.ray_session import LOCAL_ENVIRONMENT
+
+RAY_SETTINGS = LOCAL_ENVIRONMENT | {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # report() waits for this poll (default 2 s)
-    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_DEDUP_LOGS": "0",
     "RAY_worker_niceness": "0",  # else workers starve beside other work: Ray gives them 15
 }
@@ -18,6 +19,8 @@ os.environ.pop("RAY_ADDRESS", None)  # tests never join a Ray that somebody else
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small arrays: more threads only fight for cores
 # A shell lets what it starts in the background ignore Ctrl-C; tests send it to their processes.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+settings.register_profile("tests", deadline=None)  # clocks in tests are for hangs only
+settings.load_profile("tests")
 
 from pathlib import Path  # noqa: E402
 

@@ -6,9 +6,15 @@ processes can use it, too: `from factories import write_tile`.
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -389,3 +395,71 @@ class Pool:
                 result = next(results)
                 self.computed.append(result.block_id)
                 yield result
+
+
+def tiny_training(root: Path, run_dir: Path, workers: int = 0, **changes: Any) -> dict[str, Any]:
+    """Make settings of `wpcrack train` or `tune` with the networks of TINY_MODEL.
+
+    Args:
+        root: of the data set.
+        run_dir: run folder.
+        workers: of Ray Train; 0: in this process.
+        changes: sections or keys that differ; those of `train` and `scaling` one by one.
+    """
+    train = {"batch_size": 4, "epoch_steps": 1, "val_items": 4, **changes.pop("train", {})}
+    scaling = {"num_workers": workers, "cpus_per_worker": 1, **changes.pop("scaling", {})}
+    places = {"data": {"root": root}, "run_dir": run_dir}
+    return {**places, "model": TINY_MODEL, "train": train, "scaling": scaling, **changes}
+
+
+def free_port() -> int:
+    """Find a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def processes(session: int | None = None, *names: bytes) -> list[int]:
+    """List living processes.
+
+    Args:
+        session: of the processes; None: any.
+        names: one of them stands in the command line; none: any command.
+    """
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rsplit(")", 1)[1].split()
+            command = (path.parent / "cmdline").read_bytes()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        is_named = not names or any(name in command for name in names)
+        if session in (None, int(fields[3])) and fields[0] != "Z" and is_named:
+            found.append(int(path.parent.name))
+    return found
+
+
+@contextmanager
+def running_python(code: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run code in a process that leads a session of its own; nothing of it outlives the block.
+
+    Args:
+        code: for `python -c`.
+        log: file to which both outputs are added.
+    """
+    with log.open("ab") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], stdout=file, stderr=file, start_new_session=True
+        )
+    try:
+        yield process
+    finally:
+        end_session(process)
+
+
+def end_session(process: subprocess.Popen[Any]) -> None:
+    """Kill a process that was started in a session of its own, and all that it has started."""
+    for pid in {process.pid, *processes(process.pid)}:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.wait()

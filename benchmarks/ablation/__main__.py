@@ -78,7 +78,7 @@ NO_EXTRAS = (*CLEAR, *NO_ALARM, *NO_TEACHER)
 
 
 def refined(name: str, refiners: str, *, everywhere: bool = False) -> Row:
-    """A row that scores the refined map of the warm classifier."""
+    """Make a row that scores the refined map of the warm classifier."""
     settings = (f"pseudo_label.refiners=[{refiners}]", *CLEAR)
     return Row(name, settings, trained=False, everywhere=everywhere)
 
@@ -100,7 +100,7 @@ ROWS = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs what is missing and prints the table."""
+    """Run what is missing and prints the table."""
     options = parse(arguments)
     try:
         if options.table:
@@ -118,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def fill(cells: Sequence[Cell], results: Results, options: argparse.Namespace) -> None:
-    """Runs the cells that have no result yet."""
+    """Run the cells that have no result yet."""
     keep_freed_memory()  # as `wpcrack train` does
     place = Workplace(options.data, options.out.with_suffix(".work"), options.threads)
     for cell in cells:
@@ -128,7 +128,7 @@ def fill(cells: Sequence[Cell], results: Results, options: argparse.Namespace) -
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     names = [c.name for c in COLLECTIONS]
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="for every row")
@@ -146,7 +146,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def chosen(options: argparse.Namespace, results: Results) -> list[Cell]:
-    """The cells that the command line means, in the order of running."""
+    """Choose the cells that the command line means, in the order of running."""
     budget = Budget(*options.steps) if options.steps else BUDGET
     rows = [row for row in ROWS if options.rows is None or row.name in options.rows]
     collections = [c for c in COLLECTIONS if c.name in options.collections]
@@ -176,7 +176,7 @@ def plan(
     *,
     seeds: dict[str, tuple[int, ...]] | None = None,
 ) -> list[Cell]:
-    """Rows x collections x seeds; rows of one seed follow each other and share its classifier.
+    """Plan rows x collections x seeds; rows of one seed follow each other and share its classifier.
 
     Raises:
         ConfigError: a setting is unknown or out of range.
@@ -191,14 +191,14 @@ def plan(
 
 
 def configured(row: Row, budget: Budget, seed: int, settings: Sequence[str]) -> MethodConfig:
-    """The defaults, then settings for every row, then those of the row."""
+    """Read the defaults, then settings for every row, then those of the row."""
     steps = budget.settings(trained=row.trained, game=row.game)
     fixed = (f"seed={seed}", "train.val_items=2")  # nothing is chosen, so nothing is validated
     return load(MethodConfig, None, [*fixed, *settings, *row.settings, *steps])
 
 
 def command(arguments: Sequence[str] | None) -> str:
-    """How to get the table again."""
+    """Return the command that gives the table again."""
     words = sys.argv[1:] if arguments is None else arguments
     return f"python -m benchmarks.ablation {shlex.join(w for w in words if w != '--table')}".strip()
 

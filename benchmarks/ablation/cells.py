@@ -22,7 +22,7 @@ class Budget:
     detector: int
 
     def settings(self, *, trained: bool, game: bool) -> list[str]:
-        """As settings; without the game the detector gets its steps, without training it gets 0."""
+        """Return settings; the detector gets the steps of a game that is left out."""
         adversarial = self.adversarial if trained and game else 0
         detector = self.adversarial + self.detector - adversarial if trained else 0
         stages = {"warmup": self.warmup, "adversarial": adversarial, "detector": detector}

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from benchmarks.ablation.cells import CELL_MINUTES, Cell
+from benchmarks.machine import machine
+from jobs.runtime.folder import hold_lock
 from wpcrack.errors import ConfigError
 
 Line = Mapping[str, Any]
@@ -28,27 +26,22 @@ class Results:
     @classmethod
     @contextmanager
     def filling(cls, path: Path) -> Iterator[Results]:
-        """Keeps other processes from filling the same file.
+        """Keep other processes from filling the same file.
 
         Raises:
             ConfigError: another process is at work, or the file holds something else.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a") as file:
-            try:
-                fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ConfigError(
-                    f"another process fills {path}; wait for it or choose another --out"
-                ) from None
+        busy = ConfigError(f"another process fills {path}; wait for it or choose another --out")
+        with hold_lock(path, busy):
             yield cls(path)
 
     def of(self, cell: Cell) -> Line | None:
-        """The finished line of a cell, whatever row measured it."""
+        """Return the finished line of a cell, whatever row measured it."""
         return self._lines.get(cell.key)
 
     def add(self, cell: Cell, outcome: Mapping[str, Any]) -> None:
-        """Appends a finished cell; on disk before this returns."""
+        """Append a finished cell; on disk before this returns."""
         line = {
             "key": cell.key,
             "row": cell.row,
@@ -56,7 +49,7 @@ class Results:
             "seed": cell.config.seed,
             "steps": cell.config.train.steps.model_dump(),
             "machine": machine(),
-            "changed": changed(cell),
+            "changed": changed_settings(cell),
             **outcome,
         }
         with self.path.open("r+b") as file:
@@ -69,17 +62,17 @@ class Results:
         self._lines[cell.key] = line
 
 
-def changed(cell: Cell) -> dict[str, Any]:
-    """What differs from the defaults, for readers of the file."""
+def changed_settings(cell: Cell) -> dict[str, Any]:
+    """Return what differs from the defaults, for readers of the file."""
     values: dict[str, Any] = cell.config.model_dump(mode="json", exclude_defaults=True)
     return values
 
 
 def read_lines(path: Path) -> dict[str, Line]:
-    """Lines by key; what a kill left of an unfinished last line does not count.
+    """Read lines by key; what a kill left of an unfinished last line does not count.
 
     Raises:
-        ConfigError: a line is no result.
+        ConfigError: a line is not a result.
     """
     lines: dict[str, Line] = {}
     texts = path.read_text(encoding="utf-8").split("\n")[:-1] if path.is_file() else []
@@ -89,13 +82,13 @@ def read_lines(path: Path) -> dict[str, Line]:
             lines[line["key"]] = line
         except (json.JSONDecodeError, KeyError, TypeError):
             raise ConfigError(
-                f"{path}, line {number}, is no result of an ablation; choose another --out"
+                f"{path}, line {number}, is not a result of an ablation; choose another --out"
             ) from None
     return lines
 
 
 def leading(cells: Mapping[str, Sequence[Cell]], results: Results) -> list[str]:
-    """Names of the measured rows by falling mean IoU; of rows that are one cell, the last."""
+    """Name the measured rows by falling mean IoU; of rows that are one cell, the last."""
     distinct = {tuple(cell.key for cell in members): name for name, members in cells.items()}
     measured = {
         name: mean([line["scores"]["native"]["iou"] for line in lines])
@@ -106,17 +99,17 @@ def leading(cells: Mapping[str, Sequence[Cell]], results: Results) -> list[str]:
 
 
 def lines_of(cells: Sequence[Cell], results: Results) -> list[Line]:
-    """Finished lines of cells."""
+    """Return finished lines of cells."""
     return [line for cell in cells if (line := results.of(cell)) is not None]
 
 
 def mean(values: Sequence[float]) -> float:
-    """Arithmetic mean."""
+    """Return the arithmetic mean."""
     return sum(values) / len(values)
 
 
 def render(cells: Sequence[Cell], results: Results, command: str) -> str:
-    """Markdown: a table for each collection, mean (lowest - highest) over seeds."""
+    """Write in Markdown a table for each collection, mean (lowest - highest) over seeds."""
     parts = []
     for collection in dict.fromkeys(cell.collection for cell in cells):
         mine = [cell for cell in cells if cell.collection == collection]
@@ -151,7 +144,7 @@ COLUMNS: dict[str, Callable[[Line], float | None]] = {
 
 
 def resized_columns(side: int | None) -> dict[str, Callable[[Line], float | None]]:
-    """Figures at a square size, if the collection has one."""
+    """Return figures at a square size, if the collection has one."""
     if side is None:
         return {}
     return {
@@ -166,7 +159,7 @@ def table_row(
     results: Results,
     columns: Mapping[str, Callable[[Line], float | None]],
 ) -> list[str]:
-    """One line of the table; a dash where nothing is measured."""
+    """Return one line of the table; a dash where nothing is measured."""
     lines = lines_of(cells, results)
     steps = " + ".join(str(n) for n in cells[0].config.train.steps.model_dump().values())
     figures = [spread([get(line["scores"]) for line in lines]) for get in columns.values()]
@@ -175,18 +168,9 @@ def table_row(
 
 
 def spread(values: Sequence[float | None]) -> str:
-    """Mean, and lowest and highest of several."""
+    """Return mean, and lowest and highest of several."""
     known = [value for value in values if value is not None]
     if not known:
         return "-"
     text = f"{mean(known):.4f}" if max(known) < 0.01 else f"{mean(known):.3f}"
     return text if len(known) == 1 else f"{text} ({min(known):.3f} - {max(known):.3f})"
-
-
-def machine() -> str:
-    """What the seconds hold for."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    cpu = names[0] if names else platform.processor()
-    return f"{cpu}, {os.cpu_count()} cores, torch {torch.__version__}"

@@ -1,4 +1,4 @@
-"""Runs one cell of the ablation: train on image-level labels, score on held-out source images.
+"""Run one cell of the ablation: train on image-level labels, score on held-out source images.
 
 In one process, without Ray. What is expensive and common to cells - the cut windows of a
 collection, the warm classifier of a seed - lies in the work folder and is made once.
@@ -6,7 +6,6 @@ collection, the warm classifier of a seed - lies in the work folder and is made 
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.ablation.cells import Cell, Collection, Workplace, digest
+from geo.files import whole_file
 from jobs.evaluate.report import Evaluation
 from jobs.evaluate.run import EvaluateOptions, score_selection, select
 from wpcrack.config import MethodConfig
@@ -65,7 +65,7 @@ class Sources:
 
 
 def run_cell(cell: Cell, place: Workplace) -> dict[str, Any]:
-    """Trains and scores a cell.
+    """Train and score a cell.
 
     Returns:
         seconds and cpu_seconds (without the warm classifier, which cells share) and `scores`, the
@@ -98,7 +98,7 @@ def run_cell(cell: Cell, place: Workplace) -> dict[str, Any]:
 
 
 def prepare(collection: Collection, place: Workplace) -> Sources:
-    """The windows of a collection, cut once.
+    """Cut the windows of a collection, once.
 
     Raises:
         DataError: the collection is not there, or cannot be cut.
@@ -121,7 +121,7 @@ def prepare(collection: Collection, place: Workplace) -> Sources:
 
 
 def warm_state(cell: Cell, data: ImageLevelSet, work: Path) -> dict[str, Any]:
-    """The classifier after warmup, its teacher and optimizer; computed once for all cells alike."""
+    """Return the classifier after warmup, its teacher and optimizer; all cells alike share it."""
     kept = without(cell.config.model_dump(mode="json"), AFTER_WARMUP)
     name = f"warm-{cell.collection.name}-{cell.config.seed}"
     file = work / f"{name}-{digest(asdict(cell.collection), kept)}.pt"
@@ -138,15 +138,14 @@ def warm_state(cell: Cell, data: ImageLevelSet, work: Path) -> dict[str, Any]:
             "optimizer": trainer.learner.optimizers.classifier.state_dict(),
             "position": position,
         }
-        fresh = file.with_suffix(".new")
-        torch.save(state, fresh)
-        os.replace(fresh, file)
+        with whole_file(file) as temporary:
+            torch.save(state, temporary)
     loaded: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     return loaded
 
 
 def continue_from(trainer: Trainer, warm: Mapping[str, Any]) -> None:
-    """Puts a run where it would be after its own warmup: nothing else has learned by then."""
+    """Put a run where it would be after its own warmup: nothing else has learned by then."""
     trainer.nets.classifier.load_state_dict(warm["classifier"])
     trainer.learner.teacher.load_state_dict(warm["teacher"])
     trainer.learner.optimizers.classifier.load_state_dict(warm["optimizer"])
@@ -164,7 +163,7 @@ class RefinedMap:
 
     @torch.inference_mode()
     def __call__(self, windows: NDArray[np.uint8], /) -> NDArray[np.float32]:
-        """Windows (N, H, W, 3) uint8 RGB -> 1 where crack, else 0, (N, H, W) float32."""
+        """Turn windows (N, H, W, 3) uint8 RGB into 1 where crack, else 0, (N, H, W) float32."""
         image = torch.tensor(windows).permute(0, 3, 1, 2).float() / 255
         size = (image.shape[-2], image.shape[-1])
         cam = self.classifier(image).cam
@@ -175,7 +174,7 @@ class RefinedMap:
 
 
 def score(predictor: WindowPredictor, cell: Cell, sources: Sources) -> dict[str, object]:
-    """On the held-out source images, whole, as `wpcrack evaluate --manifest --split val`."""
+    """Score on the held-out source images, whole, as `wpcrack evaluate --manifest --split val`."""
     options = EvaluateOptions(
         model=sources.windows,  # not read: the predictor is given
         images=sources.images,
@@ -193,7 +192,7 @@ def score(predictor: WindowPredictor, cell: Cell, sources: Sources) -> dict[str,
 
 
 def without(values: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
-    """Nested settings without some dotted keys."""
+    """Return nested settings without some dotted keys."""
     nested = {k.partition(".")[0]: [] for k in keys if "." in k}
     for key in keys:
         head, _, rest = key.partition(".")

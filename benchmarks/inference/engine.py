@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.machine import machine
 from wpcrack.config import ModelConfig
 from wpcrack.inference.openvino_engine import OpenVinoPredictor, convert, openvino
 from wpcrack.inference.torch_engine import TorchPredictor, native_bfloat16
@@ -47,9 +46,9 @@ def main() -> None:
     networks = load_model(options.model).networks if options.model else Networks(ModelConfig())
     windows = pavement(options.side)
     engines = dict(engines_of(networks.eval().requires_grad_(False), options.threads))
-    print(machine(options.threads))
+    print(f"{machine(options.threads)}, openvino {openvino().__version__}")
     reference = engines["torch fp32 eager"](windows)
-    seconds = measured(engines, windows, options.rounds)
+    seconds = measure(engines, windows, options.rounds)
     megapixels = windows[..., 0].size / 1e6
     print(f"{'engine':26}{'Mpx/s':>8}{'best':>8}{'ratio':>8}{'max diff':>10}{'mean diff':>11}")
     slowest = statistics.median(seconds["torch fp32 eager"])
@@ -63,7 +62,7 @@ def main() -> None:
 
 
 def engines_of(networks: Networks, threads: int) -> Iterator[tuple[str, Predict]]:
-    """Each engine with networks of its own."""
+    """Yield each engine with networks of its own."""
     cpu = torch.device("cpu")
     yield "torch fp32 eager", eager(copy.deepcopy(networks))
     yield (
@@ -77,7 +76,7 @@ def engines_of(networks: Networks, threads: int) -> Iterator[tuple[str, Predict]
 
 
 def eager(networks: Networks) -> Predict:
-    """The networks as they are: float32, NCHW."""
+    """Run the networks as they are: float32, NCHW."""
 
     @torch.inference_mode()
     def predict(windows: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -88,10 +87,10 @@ def eager(networks: Networks) -> Predict:
     return predict
 
 
-def measured(
+def measure(
     engines: dict[str, Predict], windows: NDArray[np.uint8], rounds: int
 ) -> dict[str, list[float]]:
-    """Seconds of each call; the engines take turns, the first round does not count."""
+    """Measure seconds of each call; the engines take turns, the first round does not count."""
     seconds: dict[str, list[float]] = {name: [] for name in engines}
     for turn in range(rounds + 1):
         for name, predict in engines.items():
@@ -103,7 +102,7 @@ def measured(
 
 
 def pavement(side: int) -> NDArray[np.uint8]:
-    """Windows (WINDOWS, side, side, 3) tiled from drawn pavement."""
+    """Draw windows (WINDOWS, side, side, 3) tiled from drawn pavement."""
     config, rng = WindowConfig(), np.random.default_rng(0)
     drawn = [
         draw_window(rng, config, True, draw_training_street(rng, config)).image
@@ -111,17 +110,6 @@ def pavement(side: int) -> NDArray[np.uint8]:
     ]
     copies = -(-side // drawn[0].shape[0])
     return np.stack([np.tile(image, (copies, copies, 1))[:side, :side] for image in drawn])
-
-
-def machine(threads: int) -> str:
-    """What the figures hold for."""
-    cpu = Path("/proc/cpuinfo")
-    lines = cpu.read_text(encoding="utf-8").splitlines() if cpu.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return (
-        f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores, "
-        f"{threads} threads, torch {torch.__version__}, openvino {openvino().__version__}"
-    )
 
 
 if __name__ == "__main__":

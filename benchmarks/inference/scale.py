@@ -20,10 +20,10 @@ from typing import Any
 
 import torch
 
-from benchmarks.inference.engine import machine
 from benchmarks.inference.scale_draw import draw_tiles, write_index
 from benchmarks.inference.scale_job import Measured, run_alone, run_job
 from benchmarks.inference.scale_shares import in_one_process
+from benchmarks.machine import machine
 from jobs.infer.job import InferJob
 from wpcrack.config import ModelConfig
 from wpcrack.model import ModelInfo, save_model
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def throughput(options: argparse.Namespace, folder: Path) -> None:
-    """The whole job against the bare engine, and where the time goes."""
+    """Measure the whole job against the bare engine, and where the time goes."""
     side, count = (SMALL_TILE_PX, 2) if options.quick else (TILE_PX, 2)
     draw_tiles(folder / "tiles", (count, count), side, options.seed)
     model = options.model or random_model(folder / "random")
@@ -83,7 +83,7 @@ def throughput(options: argparse.Namespace, folder: Path) -> None:
 
 
 def sizes(options: argparse.Namespace, folder: Path) -> None:
-    """Time per pixel and memory for growing mosaics, with a network that costs nothing."""
+    """Measure time per pixel and memory for growing mosaics, with a network that costs nothing."""
     side, counts = (SMALL_TILE_PX, (1, 2, 4)) if options.quick else (TILE_PX, (2, 4, 8))
     print("growing mosaics, stand-in network, two actors")
     each = []
@@ -103,7 +103,7 @@ def sizes(options: argparse.Namespace, folder: Path) -> None:
 
 
 def listing(options: argparse.Namespace, folder: Path) -> None:
-    """Tiny tiles as a folder and as an index."""
+    """List tiny tiles as a folder and as an index."""
     shape = (20, 100) if options.quick else (250, 400)
     draw_tiles(folder / "tiles", shape, TINY_TILE_PX, options.seed)
     write_index(folder / "tiles", shape, TINY_TILE_PX, folder / "index.parquet")
@@ -116,7 +116,7 @@ def listing(options: argparse.Namespace, folder: Path) -> None:
 
 
 def actors(options: argparse.Namespace, folder: Path) -> None:
-    """Twice the actors, one thread each."""
+    """Compare one actor with two of one thread each."""
     side, count = (SMALL_TILE_PX, 2) if options.quick else (TILE_PX, 2)
     draw_tiles(folder / "tiles", (count, count), side, options.seed)
     model = options.model or random_model(folder / "random")
@@ -131,13 +131,13 @@ def actors(options: argparse.Namespace, folder: Path) -> None:
 
 
 def job_values(folder: Path, tiles: str, quick: bool) -> dict[str, Any]:
-    """Settings of a job; small blocks if there is little imagery."""
+    """Return settings of a job; small blocks if there is little imagery."""
     values: dict[str, Any] = {"tiles": str(folder / tiles), "out": str(folder / f"{tiles}.gpkg")}
     return values | ({"block_strides": 2} if quick else {})
 
 
 def random_model(folder: Path) -> Path:
-    """A model folder with weights that mean nothing."""
+    """Save a model folder with weights that mean nothing."""
     torch.manual_seed(0)
     save_model(folder, Networks(ModelConfig()), ModelInfo(model=ModelConfig()))
     return folder

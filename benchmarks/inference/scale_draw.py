@@ -57,7 +57,7 @@ def write_index(folder: Path, shape: tuple[int, int], side: int, path: Path) -> 
 
 
 def pavement(side: int, seed: int) -> NDArray[np.uint8]:
-    """Repeating noise with drawn cracks, (3, side, side)."""
+    """Draw repeating noise with drawn cracks, (3, side, side)."""
     rng = np.random.default_rng(seed)
     texture = rng.integers(130, 170, (TEXTURE_PX, TEXTURE_PX), np.uint8)
     copies = -(-side // TEXTURE_PX)
@@ -70,12 +70,12 @@ def pavement(side: int, seed: int) -> NDArray[np.uint8]:
 
 
 def darkness(windows: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """A stand-in network that costs next to nothing."""
+    """Stand in for a network, at a cost of next to nothing."""
     return np.where(windows[..., 1] < CRACK_BELOW, np.float32(0.9), np.float32(0.1))
 
 
 def _position(row: int, col: int) -> bytes:
-    """The TIFF tag ModelTiepoint of a tile whose corner lies at a pixel of the mosaic."""
+    """Return the TIFF tag ModelTiepoint of a tile whose corner lies at a pixel of the mosaic."""
     return struct.pack("<6d", 0, 0, 0, X + col * GSD_M, Y - row * GSD_M, 0)
 
 

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.inference.scale_draw import darkness
-from benchmarks.inference.scale_watch import Watch, own_peak_mb
+from benchmarks.inference.scale_watch import Watch
+from benchmarks.machine import own_peak_bytes
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def run_alone(what: str, order: dict[str, Any]) -> dict[str, Any]:
 
 
 def predictor_of(model: Path | None, threads: int) -> Callable[[], Any]:
-    """Makes the network: the engine does its work, the drawing decides what is a crack.
+    """Make the network: the engine does its work, the drawing decides what is a crack.
 
     So the load on vectorizing is known, and the same with any weights.
     """
@@ -110,7 +111,7 @@ def plan(order: dict[str, Any]) -> dict[str, float]:
         "blocks": len(made.blocks),
         "seconds": seconds,
         "cpu_s": watch.cpu_since(0.0),
-        "peak_mb": max(own_peak_mb(), watch.helper_mb),
+        "peak_mb": max(own_peak_bytes() / 1e6, watch.helper_mb),
     }
 
 
@@ -152,7 +153,7 @@ def drive(order: dict[str, Any]) -> dict[str, float]:
 
 
 def _mark(module: Any, name: str, marks: dict[str, float]) -> None:
-    """Notes when a function of a module ended, and its CPU time."""
+    """Note when a function of a module ends, and its CPU time."""
     original = getattr(module, name)
 
     @functools.wraps(original)

@@ -69,7 +69,7 @@ def in_one_process(job: InferJob, model: Path, options: argparse.Namespace) -> A
 
 
 def _bare(network: Any, windows: int, side: int) -> float:
-    """Seconds of the engine for as many windows, all threads together."""
+    """Measure seconds of the engine for as many windows, all threads together."""
     batch = np.random.default_rng(0).integers(130, 170, (8, side, side, 3), np.uint8)
     network(batch)
     begin = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Memory and CPU time of a process and all that descend from it: for benchmarks/inference/scale_job.py."""
+"""Memory and CPU time of a process and all that descend from it, watched in a thread."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.machine import cpu_seconds
+
 WATCH_S = 0.25
 """Memory and CPU time of all processes are noted so often."""
-
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass
@@ -47,7 +47,7 @@ class Watch:
             cpu = {}
             for pid in _family(os.getpid()):
                 try:
-                    cpu[pid] = _cpu_s(pid)
+                    cpu[pid] = cpu_seconds(pid)
                     self._note(pid)
                 except OSError:
                     continue  # it has just ended
@@ -64,7 +64,7 @@ class Watch:
 
 
 def _family(root: int) -> list[int]:
-    """A process and its descendants."""
+    """List a process and its descendants."""
     children: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*"):
         try:
@@ -78,25 +78,14 @@ def _family(root: int) -> list[int]:
     return family
 
 
-def _cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
-
-
 def _own_mb(pid: int) -> float:
-    """Resident memory without what is shared, like the object store."""
+    """Return resident memory without what is shared, like the object store."""
     sizes = dict.fromkeys(("VmRSS", "RssShmem"), 0)
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         name, _, value = line.partition(":")
         if name in sizes:
             sizes[name] = int(value.split()[0])  # kB
     return (sizes["VmRSS"] - sizes["RssShmem"]) * 1024 / 1e6
-
-
-def own_peak_mb() -> float:
-    """Most resident memory that this process had (getrusage also counts its parent's)."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6
 
 
 def _store_mb() -> float:

@@ -35,7 +35,7 @@ Kind = Literal["actor", "raylet", "driver"]
 KINDS: tuple[Kind, ...] = ("actor", "raylet", "driver")
 
 KILLS_PER_SIDE = 3**0.5
-"""Kills of a street of kill_maps.SIDE: more need more blocks, or the job ends before them."""
+"""Kills of a street of `watch.SIDE`: more need more blocks, or the job ends before them."""
 
 WINDOW_S = 0.05
 """The stand-in network takes so long for a window: enough for a job to be met at work."""
@@ -74,7 +74,7 @@ class Outcome:
 
 
 def campaign(folder: Path, kinds: Sequence[Kind], seed: int) -> Outcome:
-    """Runs the job undisturbed and in spite of kills, and compares."""
+    """Run the job undisturbed and in spite of kills, and compare."""
     from jobs.infer.run import run_inference
 
     draw_tiles(folder / "tiles", math.ceil(len(kinds) ** 0.5 / KILLS_PER_SIDE - 1e-9))
@@ -115,14 +115,14 @@ class Job:
         self.start()
 
     def start(self) -> None:
-        """Gives the command."""
+        """Start the driver."""
         with (self.folder / "driver.log").open("ab") as log:
             self.process = subprocess.Popen(
                 self.command, env=self.environment, stdout=log, stderr=log
             )
 
     def parts(self) -> dict[str, tuple[int, int]]:
-        """Finished blocks, each with what changes if it is written again."""
+        """Find finished blocks, each with what changes if it is written again."""
         found = {}
         for path in (self.work / "parts").glob("*.parquet"):
             state = path.stat()
@@ -130,35 +130,35 @@ class Job:
         return found
 
     def wait_for_blocks(self, count: int) -> None:
-        """Waits until so many further blocks are finished, or the job is."""
+        """Wait until so many further blocks are finished, or the job is."""
         goal = len(self.parts()) + count
         wait_until(lambda: len(self.parts()) >= goal or self.process.poll() is not None)
         assert self.process.poll() in (None, 0), self.log()
 
     def actors(self) -> list[int]:
-        """Processes that hold the network and are alive."""
+        """List processes that hold the network and are alive."""
         folder = self.folder / "actors"
         pids = [int(path.name) for path in folder.iterdir()] if folder.is_dir() else []
         return [pid for pid in pids if is_actor(pid)]
 
     def finish(self) -> None:
-        """Waits for the end, as long as blocks are finished or joined."""
+        """Wait for the end, as long as blocks are finished or joined."""
         code = self.process.wait(PATIENCE_S * 2)
         assert code == 0, self.log()
 
     def end(self) -> None:
-        """Leaves no process behind."""
+        """Leave no process behind."""
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
 
     def log(self) -> str:
-        """The last that the driver said."""
+        """Return the last that the driver said."""
         return (self.folder / "driver.log").read_text(errors="replace")[-3000:]
 
 
 def kill(kind: Kind, job: Job, nodes: Nodes) -> None:
-    """Sends SIGKILL to one process, and restores what the job cannot."""
+    """Send SIGKILL to one process, and restore what the job cannot."""
     if kind == "driver":
         job.process.kill()
         job.process.wait()
@@ -172,7 +172,7 @@ def kill(kind: Kind, job: Job, nodes: Nodes) -> None:
 
 
 def is_actor(pid: int) -> bool:
-    """Whether a process that was an actor still is: numbers are given again."""
+    """Return whether a process that was an actor still is: numbers are given again."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::")
     except OSError:
@@ -180,14 +180,14 @@ def is_actor(pid: int) -> bool:
 
 
 def drive(folder: Path, out: Path) -> None:
-    """What the driver process does."""
+    """Run the job, in the driver's process."""
     from jobs.infer.run import run_inference
 
     run_inference(job_of(folder / "tiles", out), stand_in(WINDOW_S, folder / "actors"))
 
 
 def job_of(tiles: Path, out: Path) -> Any:
-    """Small blocks, so that there are many moments."""
+    """Make a job of small blocks, so that there are many moments."""
     from jobs.infer.job import InferJob
 
     values = {"tiles": str(tiles), "model": "none", "out": out, "actors": 2, "min_area_m2": 0}
@@ -196,7 +196,7 @@ def job_of(tiles: Path, out: Path) -> Any:
 
 
 def stand_in(seconds: float, actors: Path | None = None) -> Callable[[], Any]:
-    """Makes a deterministic network that finds dark pixels, and says in which process it lives."""
+    """Make a deterministic network that finds dark pixels, and say in which process it lives."""
 
     def factory() -> Any:
         if actors is not None:
@@ -213,7 +213,7 @@ def stand_in(seconds: float, actors: Path | None = None) -> Callable[[], Any]:
 
 
 def wait_until(condition: Callable[[], object]) -> None:
-    """Waits for a condition.
+    """Wait for a condition.
 
     Raises:
         TimeoutError: It does not come true.
@@ -226,7 +226,7 @@ def wait_until(condition: Callable[[], object]) -> None:
 
 
 def main() -> None:
-    """Runs a campaign and says how it ended."""
+    """Run a campaign and say how it ended."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)

@@ -1,4 +1,4 @@
-"""The tiles of benchmarks/kills/__main__.py, and the comparison of two maps of them."""
+"""What a campaign of kills needs: drawn tiles, three Ray nodes, the comparison of two maps."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LAYERS = {
 
 
 def draw_tiles(folder: Path, scale: int) -> None:
-    """Four tiles of a street with cracks across their borders, `scale` x SIDE pixels wide."""
+    """Draw four tiles of a street with cracks across their borders, `scale` x SIDE pixels wide."""
     import cv2
 
     folder.mkdir(parents=True)
@@ -43,7 +43,7 @@ def draw_tiles(folder: Path, scale: int) -> None:
 
 
 def differences(one: Path, other: Path) -> Iterator[str]:
-    """Layers that differ; of the layer inspected all but the seconds count."""
+    """Yield layers that differ; of the layer inspected all but the seconds count."""
     import geopandas
     import pyogrio
 
@@ -60,9 +60,6 @@ def differences(one: Path, other: Path) -> Iterator[str]:
             yield name
 
 
-# ==== benchmarks.kills.watch: Three Ray nodes on this machine, one of which can be killed: for benchmarks/kills/__main__.py.
-
-
 class Nodes:
     """A head without actors' room to spare and two workers."""
 
@@ -77,18 +74,18 @@ class Nodes:
         self._workers = [self._cluster.add_node(num_cpus=2) for _ in range(2)]
 
     def replace_one(self) -> None:
-        """Kills the older worker and adds a new one."""
+        """Kill the older worker and add a new one."""
         self._cluster.remove_node(self._workers.pop(0), allow_graceful=False)
         self._workers.append(self._cluster.add_node(num_cpus=2))
 
     def shutdown(self) -> None:
-        """Ends all nodes."""
+        """End all nodes."""
         self._cluster.shutdown()
 
 
 @contextmanager
 def cluster() -> Iterator[Nodes]:
-    """Three Ray nodes of our own."""
+    """Start three Ray nodes of our own, and end them."""
     from jobs.runtime.ray_session import prepare_environment
 
     prepare_environment(local=True)

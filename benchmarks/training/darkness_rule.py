@@ -61,12 +61,12 @@ class View:
 
 
 def main() -> None:
-    """Prints a row per rule, best first."""
+    """Print a row per rule, best first."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--streets", type=int, default=40)
     parser.add_argument("--seed", type=int, default=77)
     given = parser.parse_args()
-    windows = drawn(given.streets, given.seed)
+    windows = draw_windows(given.streets, given.seed)
     views = [view(windows, scale) for scale in SCALES]
     rules = {"before": BEFORE, "default": DarknessConfig()}
     for combine, follow in product(("min", "product"), (0, 64)):
@@ -86,8 +86,8 @@ def main() -> None:
         print(f"{sum(values) / len(values):.3f}  {cells}  {name}")
 
 
-def drawn(streets: int, seed: int) -> list[DrawnWindow]:
-    """Windows with a crack."""
+def draw_windows(streets: int, seed: int) -> list[DrawnWindow]:
+    """Draw windows with a crack."""
     windows = []
     for k, child in enumerate(np.random.SeedSequence(seed).spawn(streets)):
         rng = np.random.default_rng(child)
@@ -97,7 +97,7 @@ def drawn(streets: int, seed: int) -> list[DrawnWindow]:
 
 
 def view(windows: list[DrawnWindow], scale: int) -> View:
-    """All windows, enlarged around a random crack pixel."""
+    """Show all windows, enlarged around a random crack pixel."""
     rng = np.random.default_rng(scale)
     pairs = [enlarged(window, scale, rng) for window in windows]
     image = torch.from_numpy(np.stack([p[0] for p in pairs])).permute(0, 3, 1, 2) / 255

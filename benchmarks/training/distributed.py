@@ -30,7 +30,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from benchmarks.training.step import machine
+from benchmarks.machine import machine
 from jobs.runtime.allocator import worker_environment
 from jobs.settings.load import find_config, load
 from jobs.train.folder import METRICS, read_metrics
@@ -67,7 +67,7 @@ class Cost:
     peak_bytes: int = 0
 
     def seconds(self, of: str = "step_s") -> float:
-        """Of a whole training of default length."""
+        """Add up a whole training of default length."""
         return sum(getattr(StageSteps(), stage) * getattr(self, of)[stage] for stage in STAGES)
 
 
@@ -93,16 +93,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def report(options: argparse.Namespace, folder: Path) -> None:
-    """Measures and prints one part after the other."""
+    """Measure and print one part after the other."""
     places = {}
     for side in WINDOWS[:2] if options.quick else WINDOWS:
         places[side] = folder / str(side)
         draw_folder(places[side], side)
     base = places[128]
     print("one worker, two workers, Ray, windows: a few minutes each", file=sys.stderr, flush=True)
-    plain = measured(options, base, 1)
-    two = measured(options, base, 2)
-    apart = measured(options, base, 2, apart=True)
+    plain = measure(options, base, 1)
+    two = measure(options, base, 2)
+    apart = measure(options, base, 2, apart=True)
     ray = on_ray(options, base)
     print(f"\n{'':34}{'reached':>9}{'target':>9}")
     line("two workers / one, images/s", plain.seconds() / two.seconds(), TARGET_TWO)
@@ -116,20 +116,20 @@ def report(options: argparse.Namespace, folder: Path) -> None:
         print(f"{stage:13}{times}{two.averaged_bytes[stage] / 1e6:13.2f}")
     print(f"\n{'window':>6}{'peak MB':>9}" + "".join(f"{s + ', s/step':>21}" for s in STAGES))
     for side, place in places.items():
-        cost = plain if side == 128 else measured(options, place, 1)
+        cost = plain if side == 128 else measure(options, place, 1)
         times = "".join(f"{cost.step_s[stage]:21.3f}" for stage in STAGES)
         print(f"{side:6}{cost.peak_bytes / 1e6:9.0f}{times}", flush=True)
     extrapolate({"default": two.averaged_bytes, "paper": paper_bytes()})
 
 
 def line(name: str, value: float, target: float) -> None:
-    """One figure beside its target."""
+    """Print one figure beside its target."""
     verdict = "reached" if value >= target else "missed"
     print(f"{name:34}{value:9.2f}{target:9.2f}  {verdict}", flush=True)
 
 
 def extrapolate(presets: dict[str, dict[str, float]]) -> None:
-    """Time of a ring all_reduce among 8 GPUs, and how long a step has to be for 95 %."""
+    """Print the time of a ring all_reduce among 8 GPUs, and how long a step has to be for 95 %."""
     print(
         f"\nestimate for {GPUS} GPUs: ring all_reduce, 2 (n - 1) / n x bytes / speed of the link;"
     )
@@ -147,7 +147,7 @@ def extrapolate(presets: dict[str, dict[str, float]]) -> None:
 
 
 def paper_bytes() -> dict[str, float]:
-    """Gradients of the paper's networks, counted."""
+    """Count gradients of the paper's networks, counted."""
     job = load(TrainJob, find_config("paper"), ["data.root=.", "run_dir=."])
     return {k: float(v) for k, v in footprint(job, (256, 256), 2).averaged.items()}
 
@@ -155,8 +155,8 @@ def paper_bytes() -> dict[str, float]:
 # -- measured ----------------------------------------------------------------------------------
 
 
-def measured(options: argparse.Namespace, folder: Path, ranks: int, *, apart: bool = False) -> Cost:
-    """Ranks in processes of their own, without Ray; or as many loops that share nothing."""
+def measure(options: argparse.Namespace, folder: Path, ranks: int, *, apart: bool = False) -> Cost:
+    """Measure ranks in processes of their own, without Ray; or as many loops that share nothing."""
     (folder / "store").unlink(missing_ok=True)
     command = [
         sys.executable,
@@ -179,14 +179,14 @@ def measured(options: argparse.Namespace, folder: Path, ranks: int, *, apart: bo
 
 
 def one_thread() -> dict[str, str]:
-    """The environment of a worker, as Ray's have it."""
+    """Return the environment of a worker, as Ray's have it."""
     root = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH")) if p)
     return {**os.environ, **worker_environment(), "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
 
 
 def run_rank(options: argparse.Namespace) -> Cost:
-    """What each rank does: a training of two epochs a stage."""
+    """Run what each rank does: a training of two epochs a stage."""
     torch.set_num_threads(1)
     talks = options.ranks > 1 and not options.apart
     if talks:
@@ -221,7 +221,7 @@ def run_rank(options: argparse.Namespace) -> Cost:
 
 
 def on_ray(options: argparse.Namespace, folder: Path) -> Cost:
-    """One Ray Train worker of one thread."""
+    """Measure one Ray Train worker of one thread."""
     from jobs.train.run import run_training
 
     os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 would be measured as a loss
@@ -234,7 +234,7 @@ def on_ray(options: argparse.Namespace, folder: Path) -> Cost:
 
 
 def job_of(options: argparse.Namespace, folder: Path) -> TrainJob:
-    """The default preset, two epochs of each stage."""
+    """Make a job of the default preset, two epochs of each stage."""
     steps = {stage: 2 * options.steps for stage in STAGES}
     settings = [f"train.steps.{stage}={number}" for stage, number in steps.items()]
     settings += [f"data.root={folder / 'set'}", f"run_dir={folder / 'run'}", "train.val_items=2"]
@@ -243,7 +243,7 @@ def job_of(options: argparse.Namespace, folder: Path) -> TrainJob:
 
 
 def draw_folder(folder: Path, side: int, streets: int = 4, windows: int = 6) -> None:
-    """As many crack as road windows of each street."""
+    """Draw as many crack as road windows of each street."""
     rng, config = np.random.default_rng(0), WindowConfig(size=side)
     for street in range(streets):
         drawn = draw_training_street(rng, config)

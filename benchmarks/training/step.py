@@ -1,15 +1,15 @@
 """Measure training steps: the paper's preset against the released schedule, and the default one.
 
 Run from the repository root:
-    python -m benchmarks.training.step paper [--divisor 1] [--steps 2] [--variants released equal ...]
+    python -m benchmarks.training.step paper [--divisor 1] [--steps 2] [--variants equal ...]
     python -m benchmarks.training.step default [--steps 10] [--side 128] [--allocator] [--compile]
 
 paper: one step of batch 4 at 256 x 256 (two crack, two road images), no CRF. "released" follows the
 released schedule and what its phases compute without using it: the decoder also on road images,
 whole networks where the trunk is used, gradients kept until the next step, the classifier's own
-U-Net in memory. "equal" gives the same gradients (tests/benchmarks/test_training_step.py), "shared" has one
-forward pass of each encoder per step, "shared bf16" that under autocast. Each variant runs in a
-process of its own; time is that of its fastest step, memory the peak of the whole process.
+U-Net in memory. "equal" gives the same gradients (tests/benchmarks/test_training_step.py), "shared"
+has one forward pass of each encoder per step, "shared bf16" that under autocast. Each variant runs
+in a process of its own; time is that of its fastest step, memory the peak of the whole process.
 
 default: seconds per step of each stage and the share spent waiting for data, on drawn windows, as
 `wpcrack train` runs; with --allocator also before glibc is told to keep freed memory
@@ -21,7 +21,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -35,6 +34,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.machine import machine
 from jobs.runtime.allocator import keep_freed_memory
 from jobs.settings.load import find_config, load
 from jobs.train.job import TrainJob
@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def print_paper(options: argparse.Namespace) -> None:
-    """One line per variant; ratios against the first."""
+    """Print one line per variant; ratios against the first."""
     print(machine(options.threads))
     heads = "".join(f"{head:>9}{'ratio':>7}" for head in ("s/step", "CPU s", "peak GB"))
     print(f"{'variant':14}{heads}")
@@ -126,7 +126,7 @@ def print_paper(options: argparse.Namespace) -> None:
 
 
 def measured(variant: str, options: argparse.Namespace) -> Cost:
-    """The fastest of a few steps, in this process."""
+    """Measure the fastest of a few steps, in this process."""
     learner = make_learner(variant, *narrowed(options.divisor))
     step: Callable[[Batch, int], Terms]
     if variant == "released":
@@ -146,7 +146,7 @@ def measured(variant: str, options: argparse.Namespace) -> Cost:
 
 
 def narrowed(divisor: int) -> list[str]:
-    """Settings for networks of a fraction of the paper's widths."""
+    """Return settings for networks of a fraction of the paper's widths."""
     model = load(TrainJob, find_config("paper"), ["data.root=.", "run_dir=."]).model
     widths = [width // divisor for width in model.decoder_widths]
     return [
@@ -158,7 +158,7 @@ def narrowed(divisor: int) -> list[str]:
 
 
 def make_learner(variant: str, *settings: str) -> Learner:
-    """The preset without its CRF, as a variant has it, ready to train."""
+    """Make a learner of the preset without its CRF, as a variant has it, ready to train."""
     fixed = ["data.root=.", "run_dir=.", "pseudo_label.refiners=[]"]
     job = load(TrainJob, find_config("paper"), [*fixed, *VARIANTS[variant], *settings])
     learner = Learner(job, torch.device("cpu"))
@@ -167,7 +167,7 @@ def make_learner(variant: str, *settings: str) -> Learner:
 
 
 def noise(side: int) -> Batch:
-    """Two crack and two road images of noise."""
+    """Make a batch of two crack and two road images of noise."""
     generator = torch.Generator().manual_seed(0)
     return Batch(
         torch.rand(BATCH, 3, side, side, generator=generator),
@@ -182,7 +182,7 @@ def noise(side: int) -> Batch:
 
 
 def print_default(options: argparse.Namespace) -> None:
-    """One line per stage: the second of two epochs, so nothing is done for the first time."""
+    """Print one line per stage: the second of two epochs, so nothing is done for the first time."""
     print(machine(options.threads) + f", windows of {options.side} px")
     heads = f"{'s/step':>9}{'CPU s':>9}{'first s':>9}{'data wait':>11}"
     print(f"{'variant':16}{'stage':13}{heads}")
@@ -197,7 +197,7 @@ def print_default(options: argparse.Namespace) -> None:
 
 
 def print_stages(variant: str, costs: Sequence[tuple[str, tuple[float, ...]]]) -> None:
-    """One line per stage."""
+    """Print one line per stage."""
     for stage, cost in costs:
         figures = "".join(f"{v:9.2f}" for v in cost[:3])
         print(f"{variant:16}{stage:13}{figures}{cost[3]:11.1%}", flush=True)
@@ -210,7 +210,7 @@ def default_costs(
     compiled: bool,
     settings: Mapping[str, Mapping[str, object]] | None = None,
 ) -> list[tuple[str, tuple[float, float, float, float]]]:
-    """Wall and CPU seconds per step, excess of the first epoch, share of waiting; per stage."""
+    """Measure each stage: wall and CPU seconds a step, excess of the first epoch, data wait."""
     length = dict.fromkeys(STAGES, 2 * steps)
     given = dict(settings or {})
     fixed = {"steps": length, "epoch_steps": steps, "val_items": 2}
@@ -233,7 +233,7 @@ def default_costs(
 
 
 def drawn_set(folder: Path, side: int, streets: int = 4, windows: int = 8) -> ImageLevelSet:
-    """As many crack as road windows; the last street is held out."""
+    """Draw as many crack as road windows; the last street is held out."""
     rng, config, items = np.random.default_rng(0), WindowConfig(size=side), []
     for s in range(streets):
         street = draw_training_street(rng, config)
@@ -246,42 +246,33 @@ def drawn_set(folder: Path, side: int, streets: int = 4, windows: int = 8) -> Im
     return ImageLevelSet(folder, tuple(items))
 
 
-def machine(threads: int) -> str:
-    """What the figures hold for."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    cpu = names[0] if names else platform.processor()
-    return f"{cpu}, {os.cpu_count()} cores, {threads} threads, torch {torch.__version__}"
-
-
-if __name__ == "__main__":
-    main()
-
-
-# ==== benchmarks.training.step: One training step in the order and extent of the released code: the benchmark's baseline. It computes whole batches and whole networks where less would do, and keeps gradients until the next step. The lean step must give the same weights (tests/benchmarks/test_training_step.py).
+# -- the released step -------------------------------------------------------------------------
 
 
 class ReleasedStep:
-    """One step in the order and extent of the released code, on our networks and losses."""
+    """One step in the order and extent of the released code, on our networks and losses.
+
+    It computes whole batches and whole networks where less would do, and keeps gradients until the
+    next step. The lean step must give the same weights (tests/benchmarks/test_training_step.py).
+    """
 
     def __init__(self, learner: Learner) -> None:
         self.nets, self.config = learner.nets, learner.config
         self.optimizers, self.clip = learner.optimizers, learner.config.optim.clip_norm
 
     def __call__(self, batch: Batch, number: int) -> Terms:
-        """Phases A, B and C."""
+        """Do phases A, B and C."""
         del number
         return {**self.reconstruct(batch), **self.classify(batch), **self.detect(batch)}
 
     def error(self, batch: Batch, feature: Tensor, keep: Tensor | None, weight: Tensor) -> Tensor:
-        """Paints every image; the loss is that of the crack images."""
+        """Paint every image; the loss is that of the crack images."""
         painted = self.nets.reconstructor.decode(feature, keep)
         image = self.nets.reconstructor.encoder.normalize(batch.image)
         return losses.masked_l1(painted, image, weight, batch.has_crack, batch.cracks)
 
     def reconstruct(self, batch: Batch) -> Terms:
-        """Phase A."""
+        """Do phase A: infer each region from the other."""
         nets, weights = self.nets, self.config.losses
         with torch.no_grad(), evaluating(nets.classifier):
             cam = nets.classifier(batch.image).cam
@@ -299,7 +290,7 @@ class ReleasedStep:
         return terms
 
     def classify(self, batch: Batch) -> Terms:
-        """Phase B."""
+        """Do phase B: make that inference fail."""
         nets, weights = self.nets, self.config.losses
         with frozen(nets.reconstructor), evaluating(nets.reconstructor):
             activation = nets.classifier(batch.image)
@@ -326,7 +317,7 @@ class ReleasedStep:
         return terms
 
     def detect(self, batch: Batch) -> Terms:
-        """Phase C: whole forward passes for the trunks, another one for the pseudo label."""
+        """Do phase C: whole forward passes for the trunks, another one for the pseudo label."""
         nets, rule = self.nets, self.config.pseudo_label
         with torch.no_grad(), evaluating(nets.classifier):
             cam = nets.classifier(batch.image).cam
@@ -340,3 +331,7 @@ class ReleasedStep:
             )
         optimizer = self.optimizers.detector
         return detector_step(nets, [(batch, features, label)], optimizer, self.config)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,26 +1,17 @@
 """The `wpcrack` command: one subcommand per job, thin; everything heavy is imported when needed.
 
 Exit codes: 0 all done; 1 a user's error, or nothing usable; 2 wrong usage; 3 delivered, but some
-tiles or blocks failed; 130 interrupted.
+tiles or blocks failed; 130 interrupted. What subcommands there are stands in `jobs.registry`.
 """
 
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
-from jobs.cli.cluster import doctor, submit
-from jobs.cli.command import config
-from jobs.cli.learn import dataset, demo, evaluate, import_weights, predict, train, tune
-from jobs.cli.map import assemble, infer, windows
-
-COMMANDS = (
-    *(demo, dataset, train, tune, evaluate, predict),
-    *(infer, assemble, windows, import_weights),
-    *(submit, doctor, config),
-)
-"""In the order of the help."""
+from jobs.registry import JOBS, find
 
 app = typer.Typer(
     name="wpcrack",
@@ -32,10 +23,31 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for function in COMMANDS:
-    app.command(function.__name__.replace("_", "-"), help=function.__doc__)(function)
+for job in JOBS.values():
+    function = find(job.command)
+    app.command(job.name, help=function.__doc__)(function)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from jobs.runtime.versions import versions
+
+        print(f"wpcrack {versions(('wpcrack',))['wpcrack']}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    pass
 
 
 def run_command(name: str) -> None:
-    """Runs a subcommand with the arguments of `python -m jobs.NAME`."""
+    """Run a subcommand with the arguments of `python -m jobs.NAME`."""
     app([name, *sys.argv[1:]], prog_name="wpcrack")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.cli.command import CONFIGURED, SUBMITTED, command, config_model, file_and_overrides
+from jobs.cli.command import command, read_job, report_figures, run_job
+from jobs.registry import JOBS, find, names_to_submit
 
 if TYPE_CHECKING:
     from jobs.cluster.submit import Submission
-    from jobs.tune.job import TuneJob
 
 
 @command(
@@ -25,7 +25,7 @@ def submit(
         list[str] | None,
         typer.Argument(
             metavar="JOB [CONFIG] [KEY=VALUE]...",
-            help="train, tune or infer, and what that command takes.",
+            help=f"{', '.join(names_to_submit())}, and what that command takes.",
             show_default=False,
         ),
     ] = None,
@@ -85,27 +85,22 @@ def doctor(
 
     One line for each thing that was looked at; exit code 1 if something will fail.
     """
-    from jobs.cli.command import report_figures
-    from jobs.cluster.doctor import has_failed, run_doctor, values
+    from jobs.cluster.doctor import has_failed, values
 
-    checks = run_doctor(address, storage)
+    checks = run_job("doctor", address, storage)
     report_figures("\n".join(check.line() for check in checks), values(checks), json)
     return int(has_failed(checks))
 
 
 def _submission(arguments: list[str], address: str) -> Submission:
-    """The job of `wpcrack submit`, checked here before anything is sent."""
+    """Read the job of `wpcrack submit`, and check it before anything is sent."""
     from jobs.cluster.submit import Submission
-    from jobs.settings.load import load
 
     name, *settings = arguments
-    known = [name for name in CONFIGURED if name in SUBMITTED]
-    if name not in known:
-        raise typer.BadParameter(f"got {name!r}; a job to submit is {', '.join(known)}")
-    job = load(config_model(name), *file_and_overrides(name, settings))
-    if name == "tune":
-        from jobs.tune.job import read_space
-
-        read_space(cast("TuneJob", job))  # refuses keys and ranges that no training takes
+    if name not in names_to_submit():
+        raise typer.BadParameter(f"got {name!r}; a job to submit is {', '.join(names_to_submit())}")
+    job = read_job(name, settings)
+    if check := JOBS[name].check:
+        find(check)(job)
     again = shlex.join(["wpcrack", "submit", *arguments, "--address", address])
     return Submission(name, job, address, again)

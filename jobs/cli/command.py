@@ -1,42 +1,50 @@
-"""What every subcommand of `wpcrack` has in common: its help, its errors, its exit code."""
+"""What every subcommand of `wpcrack` has in common: its help, its errors, settings, figures."""
 
 from __future__ import annotations
 
 import functools
-import importlib
 import inspect
+import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ParamSpec
+from typing import Annotated, Any, ParamSpec
 
 import typer
 
-from geo.errors import GeoError
-from jobs.runtime.ray_session import prepare_environment
-from wpcrack.errors import ConfigError, WpcrackError
-
-if TYPE_CHECKING:
-    from pydantic import BaseModel
-import json
-from collections.abc import Mapping
-from typing import Any
-
 from geo.errors import OutputError
+from geo.files import write_text
+from jobs.registry import JOBS, find, names_with_config
+from jobs.runtime.folder import explain_write_errors
+from jobs.runtime.ray_session import prepare_environment
+from jobs.runtime.signals import INTERRUPTED
+from jobs.runtime.terminal import USER_ERRORS
+from wpcrack.errors import ConfigError
 
 P = ParamSpec("P")
 
-INTERRUPTED = 130
-"""Exit code after Ctrl-C or SIGTERM: 128 + SIGINT."""
+STDOUT = Path("-")
+
+OTHER_FILE = "name a file in a folder that exists and may be written"
+
+Settings = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="CONFIG|KEY=VALUE",
+        help="A YAML file, or a name that `wpcrack config` knows; then settings, which it lists.",
+        show_default=False,
+    ),
+]
 
 
 def command(
     example: str, *, uses_ray: bool = True
 ) -> Callable[[Callable[P, int | None]], Callable[P, None]]:
-    """Makes a subcommand of a function: what it returns is the exit code.
+    """Make a subcommand of a function: what it returns is the exit code.
 
-    A user's error becomes one line on stderr and exit code 1.
+    A user's error becomes one line on stderr and exit code 1. An argument `json` is checked before
+    the function does anything.
 
     Args:
         example: Of its use, for the help.
@@ -49,8 +57,9 @@ def command(
             if uses_ray:
                 prepare_environment()
             try:
+                require_place_for(kwargs.get("json"))
                 code = function(*args, **kwargs) or 0
-            except (WpcrackError, GeoError) as error:
+            except USER_ERRORS as error:
                 print(f"error: {error}", file=sys.stderr)
                 code = 1
             except KeyboardInterrupt:
@@ -63,37 +72,13 @@ def command(
     return decorate
 
 
-# ==== jobs.cli.command: Jobs with a config: where their models lie, how `[CONFIG] [KEY=VALUE]...` is read, `config`.
-
-
-CONFIGURED = {
-    "train": ("jobs.train.job", "TrainJob"),
-    "tune": ("jobs.tune.job", "TuneJob"),
-    "infer": ("jobs.infer.job", "InferJob"),
-    "assemble": ("jobs.assemble.job", "AssembleJob"),
-}
-"""Jobs that take a config, and where its model lies."""
-
-SUBMITTED = ("train", "tune", "infer")
-"""Those of them that run on a cluster as `wpcrack JOB CONFIG`."""
-
-WRITTEN_OUT = {"tune"}
-"""Jobs whose shipped config says more than their defaults; `wpcrack config` prints it."""
-
-Settings = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="CONFIG|KEY=VALUE",
-        help="A YAML file, or a name that `wpcrack config` knows; then settings, which it lists.",
-        show_default=False,
-    ),
-]
+# -- settings ----------------------------------------------------------------------------------
 
 
 @command(example="wpcrack config infer > my.yaml")
 def config(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="train, tune, infer or assemble; or paper.")
+        str, typer.Argument(metavar="NAME", help=f"{', '.join(names_with_config())}; or paper.")
     ],
 ) -> None:
     """Print a documented config.
@@ -103,27 +88,32 @@ def config(
     from jobs.settings.docs import render_defaults
     from jobs.settings.load import shipped_configs
 
-    shipped = {path.stem: path for path in shipped_configs()}
-    if name in CONFIGURED and name not in WRITTEN_OUT:
-        text = render_defaults(config_model(name), commented=name == "assemble")
+    job, shipped = JOBS.get(name), {path.stem: path for path in shipped_configs()}
+    if job is not None and job.config is not None and job.shown != "file":
+        text = render_defaults(find(job.config), commented=job.shown == "commented")
     elif name in shipped:
         text = shipped[name].read_text(encoding="utf-8")
     else:
-        names = ", ".join(sorted({*CONFIGURED, *shipped}))
+        names = ", ".join(sorted({*names_with_config(), *shipped}))
         raise ConfigError(f"no config is called {name}; there are {names}")
     print(text, end="")
 
 
-def config_model(name: str) -> type[BaseModel]:
-    """The model of a job's config, imported only now."""
-    module, attribute = CONFIGURED[name]
-    model: type[BaseModel] = getattr(importlib.import_module(module), attribute)
-    return model
+def read_job(name: str, settings: list[str] | None, base: Mapping[str, Any] | None = None) -> Any:
+    """Read `[CONFIG] [KEY=VALUE]...` of a job; without CONFIG its shipped config is taken.
 
+    Args:
+        name: Of a job that takes a config.
+        settings: As given.
+        base: Values that stand in the place of the defaults.
 
-def file_and_overrides(name: str, settings: list[str] | None) -> tuple[Path | None, list[str]]:
-    """Splits `[CONFIG] [KEY=VALUE]...`; without CONFIG the shipped config of the job is taken."""
-    from jobs.settings.load import find_config, shipped_configs
+    Returns:
+        The job's validated model.
+
+    Raises:
+        ConfigError: See `jobs.settings.load.load`.
+    """
+    from jobs.settings.load import find_config, load, shipped_configs
 
     given = list(settings or ())
     if given and ("=" not in given[0] or Path(given[0]).is_file()):
@@ -133,15 +123,19 @@ def file_and_overrides(name: str, settings: list[str] | None) -> tuple[Path | No
     wrong = [text for text in given if "=" not in text]
     if wrong:
         raise typer.BadParameter(f"got {wrong[0]!r} after CONFIG; settings are written key=value")
-    return file, given
+    model = JOBS[name].config
+    assert model is not None, f"{name} takes no config"
+    return load(find(model), file, given, base=base)
 
 
-# ==== jobs.cli.command: Figures of a command for people and, on request, for programs.
+def run_job(name: str, *args: Any, **kwargs: Any) -> Any:
+    """Run a job, imported only now; what it returns is what its own function returns."""
+    function = JOBS[name].run
+    assert function is not None, f"{name} is no job"
+    return find(function)(*args, **kwargs)
 
 
-STDOUT = Path("-")
-
-OTHER_FILE = "name a file in a folder that exists"
+# -- figures -----------------------------------------------------------------------------------
 
 
 def require_place_for(file: object) -> None:
@@ -166,22 +160,17 @@ def require_place_for(file: object) -> None:
     raise OutputError(f"{file} {reason}; {OTHER_FILE}")
 
 
-def report_figures(summary: str, values: Mapping[str, Any], path: Path | None) -> None:
-    """Prints the summary; writes the values as JSON to a file, or to stdout in its place.
+def report_figures(text: str, values: Mapping[str, Any], file: Path | None) -> None:
+    """Print the text; write the values as JSON to a file, or to stdout in place of the text.
 
     Raises:
         OutputError: The file cannot be written.
     """
-    text = json.dumps(values, indent=1, ensure_ascii=False)
-    if path == STDOUT:
-        print(text)
+    figures = json.dumps(values, indent=1, ensure_ascii=False)
+    if file == STDOUT:
+        print(figures)
         return
-    print(summary)
-    if path is not None:
-        try:
-            path.write_text(text + "\n", encoding="utf-8")
-        except OSError as error:
-            raise OutputError(
-                f"--json {path} cannot be written ({error.strerror}); name a file in a folder "
-                "that exists"
-            ) from error
+    print(text)
+    if file is not None:
+        with explain_write_errors(f"--json {file}", OTHER_FILE):
+            write_text(file, figures + "\n")

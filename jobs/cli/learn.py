@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from jobs.cli.command import Settings, command, file_and_overrides
+from jobs.cli.command import Settings, command, read_job, report_figures, require_place_for, run_job
 
 Model = Annotated[Path, typer.Option(help="Run folder of `wpcrack train`.")]
 EngineName = Annotated[
@@ -25,9 +25,7 @@ def demo(
 
     Trains on drawn windows with image-level labels, and scores the map against the truth.
     """
-    from jobs.demo.run import run_demo
-
-    run_demo(out, seed=seed)
+    run_job("demo", out, seed=seed)
 
 
 @command(example="wpcrack dataset --images photos --masks masks --out set --window 96 --val 0.25")
@@ -48,11 +46,10 @@ def dataset(
 
     The masks decide which windows show a crack, and are not used any further.
     """
-    from jobs.dataset import run_dataset
     from wpcrack.data.build import BuildOptions
 
     options = BuildOptions(window=window, val=val, seed=seed, road=road, protocol=protocol)
-    run_dataset(images, masks, out, options)
+    run_job("dataset", images, masks, out, options)
 
 
 @command(
@@ -73,20 +70,14 @@ def train(
 
     The same command continues an unfinished run.
     """
-    from jobs.cli.command import report_figures
-    from jobs.settings.load import load
-    from jobs.train.job import TrainJob
-
-    job = load(TrainJob, *file_and_overrides("train", settings))
+    job = read_job("train", settings)
     if dry_run:
         from jobs.train.plan import plan_training
 
         plan = plan_training(job)
         report_figures(plan.text(), plan.values(), json)
         return
-    from jobs.train.run import run_training
-
-    report = run_training(job)
+    report = run_job("train", job)
     if json is not None:
         report_figures(report.summary(), report.values(), json)
 
@@ -102,7 +93,7 @@ def tune(
     ] = None,
     json: Annotated[
         Path | None,
-        typer.Option(help="Write state and best trials to FILE; - is stdout.", metavar="FILE"),
+        typer.Option(help="Write plan, state or result to FILE; - is stdout.", metavar="FILE"),
     ] = None,
 ) -> None:
     """Search for settings of a training.
@@ -110,18 +101,21 @@ def tune(
     Writes results.csv, best.yaml (for `wpcrack train`) and sweep.png; the same command continues
     an unfinished sweep.
     """
-    from jobs.settings.load import load
-    from jobs.tune.run import TuneJob, plan_text, run_tune
-    from jobs.tune.status import deliver, read_status
-
     if status is not None:
-        deliver(read_status(status), json)
+        from jobs.tune.status import read_status
+
+        state = read_status(status)
+        report_figures(state.text(), state.values(), json)
         return
-    job = load(TuneJob, *file_and_overrides("tune", settings))
+    job = read_job("tune", settings)
     if plan:
-        print(plan_text(job))
+        from jobs.tune.plan import plan_sweep
+
+        planned = plan_sweep(job)
+        report_figures(planned.text(), planned.values(), json)
         return
-    deliver(run_tune(job), json)
+    state = run_job("tune", job)
+    report_figures(state.text(), state.values(), json)
 
 
 @command(
@@ -153,13 +147,11 @@ def evaluate(
     engine: EngineName = "auto",
 ) -> None:
     """Score a model on photographs with masks."""
-    from jobs.cli.command import report_figures, require_place_for
-    from jobs.evaluate.run import EvaluateOptions, run_evaluate
+    from jobs.evaluate.run import EvaluateOptions
 
-    require_place_for(json)
     require_place_for(figure)
     folders = (model, images, masks, manifest, split, resize, road)
-    scored = run_evaluate(EvaluateOptions(*folders, figure=figure, engine=engine))
+    scored = run_job("evaluate", EvaluateOptions(*folders, figure=figure, engine=engine))
     report_figures(scored.summary(), scored.values(), json)
 
 
@@ -174,9 +166,7 @@ def predict(
     engine: EngineName = "auto",
 ) -> None:
     """Find cracks in plain photographs."""
-    from jobs.predict import run_predict
-
-    run_predict(model, out, images, threshold=threshold, engine=engine)
+    run_job("predict", model, out, images, threshold=threshold, engine=engine)
 
 
 @command(example="wpcrack import-weights wpcracknet.ckpt --out runs/released")
@@ -188,6 +178,4 @@ def import_weights(
 
     No code in the file is run; tensors that do not fit are named.
     """
-    from jobs.import_weights import run_import
-
-    run_import(file, out)
+    run_job("import-weights", file, out)

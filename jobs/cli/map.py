@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli.command import Settings, command, file_and_overrides
+from jobs.cli.command import Settings, command, read_job, report_figures, run_job
 
 
 @command(example="wpcrack infer tiles=tiles/ model=runs/city out=maps/cracks.gpkg crs=EPSG:25832")
@@ -29,26 +29,22 @@ def infer(
 
     Writes a GeoPackage and overview.png; the same command continues an interrupted job.
     """
-    from jobs.cli.command import report_figures
-
     if status is not None:
         from jobs.infer.report import read_status
 
         state = read_status(status)
         report_figures(state.text(), state.values(), json)
         return 0
-    from jobs.infer.job import InferJob
-    from jobs.infer.run import plan_inference, run_inference
-    from jobs.settings.load import load
-
-    job = load(InferJob, *file_and_overrides("infer", settings))
+    job = read_job("infer", settings)
     if plan:
+        from jobs.infer.run import plan_inference
+
         forecast = plan_inference(job)
         report_figures(forecast.text(), forecast.values(), json)
         return 0
-    report = run_inference(job)
+    report = run_job("infer", job)
     report_figures(report.summary(), report.values(), json)
-    return report.exit_code
+    return int(report.exit_code)
 
 
 @command(
@@ -69,17 +65,12 @@ def assemble(
     values of the run. Another threshold takes stored probability (`wpcrack infer ...
     probability=keep`).
     """
-    from jobs.assemble.job import AssembleJob
-    from jobs.assemble.run import run_assemble
     from jobs.assemble.source import Source
-    from jobs.cli.command import report_figures
-    from jobs.settings.load import load
 
     with Source.open(work) as source:
-        job = load(AssembleJob, *file_and_overrides("assemble", settings), base=source.settings)
-        report = run_assemble(source, job)
+        report = run_job("assemble", source, read_job("assemble", settings, source.settings))
     report_figures(report.summary(), report.values(), json)
-    return report.exit_code
+    return int(report.exit_code)
 
 
 @command(example="wpcrack windows tiles=tiles/ --count 2000 --out windows")
@@ -100,8 +91,7 @@ def windows(
     """
     from jobs.settings.load import load
     from jobs.settings.map import Imagery
-    from jobs.windows import run_windows
 
     imagery = load(Imagery, overrides=settings or ())
-    report = run_windows(imagery, out, count=count, window=window, seed=seed)
+    report = run_job("windows", imagery, out, count=count, window=window, seed=seed)
     print(report.summary(count))

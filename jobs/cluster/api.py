@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from jobs.runtime.ray_session import knock
 from wpcrack.errors import WpcrackError
 
 if TYPE_CHECKING:
@@ -30,9 +31,6 @@ TOKEN_FILE = Path(".ray") / "auth_token"
 
 TALKATIVE = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")
 """Loggers that tell of every upload and of every connection that ends."""
-
-CONNECT_TIMEOUT_S = 5.0
-"""A dashboard that does not take a connection within this time is not there."""
 
 NODES_TIMEOUT_S = 30
 """For the list of nodes; the request itself takes a fraction of a second."""
@@ -72,7 +70,7 @@ class Node:
 
 
 def connect(address: str) -> JobSubmissionClient:
-    """Opens the job interface of a cluster.
+    """Open the job interface of a cluster.
 
     Args:
         address: Of its dashboard: http://HOST:PORT, or HOST:PORT.
@@ -83,7 +81,7 @@ def connect(address: str) -> JobSubmissionClient:
     url = dashboard_url(address)
     _knock(url)
     use_token()
-    with explained(url), only_this_address():
+    with explain_refusals(url), only_this_address():
         from ray.job_submission import JobSubmissionClient
 
         for name in TALKATIVE:
@@ -92,7 +90,7 @@ def connect(address: str) -> JobSubmissionClient:
 
 
 def nodes(address: str) -> list[Node]:
-    """Machines of a cluster that are alive; waits a moment for a head that has just started.
+    """List machines of a cluster that are alive; wait a moment for a head that has just started.
 
     Raises:
         ClusterError: No answer, or the token is missing or wrong.
@@ -101,7 +99,7 @@ def nodes(address: str) -> list[Node]:
     use_token()
     end = time.monotonic() + NODES_PATIENCE_S
     while True:
-        with explained(url), only_this_address():
+        with explain_refusals(url), only_this_address():
             from ray.util.state import list_nodes
 
             states = list_nodes(
@@ -113,7 +111,7 @@ def nodes(address: str) -> list[Node]:
 
 
 def dashboard_url(address: str) -> str:
-    """`http://HOST:PORT` of what a user gives.
+    """Return `http://HOST:PORT` of what a user gives.
 
     >>> dashboard_url("10.0.0.5:8265")
     'http://10.0.0.5:8265'
@@ -136,7 +134,7 @@ def dashboard_url(address: str) -> str:
 
 
 def use_token() -> None:
-    """Has Ray send its token wherever there is one, unless the user decided otherwise.
+    """Have Ray send its token wherever there is one, unless the user decided otherwise.
 
     `ray job submit` does the same; the client class does not. Call before `import ray`.
     """
@@ -147,7 +145,7 @@ def use_token() -> None:
 
 @contextmanager
 def only_this_address() -> Iterator[None]:
-    """Hides the variables by which Ray would replace the address that the user gave."""
+    """Hide the variables by which Ray would replace the address that the user gave."""
     hidden = {name: os.environ.pop(name) for name in ADDRESS_VARIABLES if name in os.environ}
     try:
         yield
@@ -156,8 +154,8 @@ def only_this_address() -> Iterator[None]:
 
 
 @contextmanager
-def explained(url: str) -> Iterator[None]:
-    """Turns what Ray's client raises into one sentence."""
+def explain_refusals(url: str) -> Iterator[None]:
+    """Turn what Ray's client raises into one sentence."""
     try:
         yield
     except WpcrackError:
@@ -181,12 +179,10 @@ def explained(url: str) -> Iterator[None]:
 
 
 def _knock(url: str) -> None:
-    """Fails within seconds where nobody listens; the client alone would try for minutes."""
+    """Fail within seconds where nobody listens; the client alone would try for minutes."""
     parts = urlsplit(url)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
     try:
-        with socket.create_connection((parts.hostname or "", port), timeout=CONNECT_TIMEOUT_S):
-            pass
+        knock(parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
     except OSError as error:
         raise ClusterError(
             f"no Ray dashboard answers at {url} ({error.strerror or error}); start the cluster, "

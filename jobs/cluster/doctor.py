@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from packaging.requirements import Requirement
 
-from jobs.cluster.api import ClusterError, connect, dashboard_url, explained, nodes
+from jobs.cluster.api import ClusterError, connect, dashboard_url, explain_refusals, nodes
 from jobs.cluster.follow import JobLog
 from jobs.cluster.machine import facts
 from jobs.cluster.submit import start
@@ -62,7 +62,7 @@ class Check:
     where: str = ""
 
     def line(self) -> str:
-        """As shown.
+        """Return the line as shown.
 
         >>> Check("ok", "python", "3.11.7").line()
         'ok    python              3.11.7'
@@ -71,7 +71,7 @@ class Check:
 
 
 def run_doctor(address: str | None, storage: Path | None) -> list[Check]:
-    """Looks at this machine, and at the head of a cluster.
+    """Look at this machine, and at the head of a cluster.
 
     Args:
         address: Of the cluster's dashboard; None: this machine alone.
@@ -85,17 +85,17 @@ def run_doctor(address: str | None, storage: Path | None) -> list[Check]:
 
 
 def values(checks: list[Check]) -> dict[str, Any]:
-    """The report for programs."""
+    """Return the report for programs."""
     return {"ok": not has_failed(checks), "checks": [asdict(check) for check in checks]}
 
 
 def has_failed(checks: list[Check]) -> bool:
-    """Whether something will fail."""
+    """Return whether something will fail."""
     return any(check.state == "FAIL" for check in checks)
 
 
 def machine_checks(found: Mapping[str, Any], *, is_node: bool = False) -> Iterator[Check]:
-    """What the facts of a machine mean.
+    """Say what the facts of a machine mean.
 
     Args:
         found: See `jobs.cluster.machine.facts`.
@@ -113,8 +113,8 @@ def machine_checks(found: Mapping[str, Any], *, is_node: bool = False) -> Iterat
         yield _storage(found["storage"], is_node)
 
 
-def compared(here: Mapping[str, Any], there: Mapping[str, Any]) -> Iterator[Check]:
-    """Whether a cluster runs the Ray and the Python that this program was made for."""
+def compare_versions(here: Mapping[str, Any], there: Mapping[str, Any]) -> Iterator[Check]:
+    """Say whether a cluster runs the Ray and the Python that this program was made for."""
     ours, theirs = here["packages"]["ray"], there["packages"]["ray"]
     if ours == theirs:
         yield Check("ok", "same ray", ours or "none")
@@ -142,16 +142,16 @@ def _cluster_checks(address: str, storage: Path | None, here: Mapping[str, Any])
     except ClusterError as error:
         yield Check("FAIL", "", str(error))
         return
-    yield from compared(here, there)
+    yield from compare_versions(here, there)
     yield from machine_checks(there, is_node=True)
 
 
 def _facts_of(client: Any, url: str, storage: Path | None) -> dict[str, Any]:
-    """Runs jobs.cluster.machine as a job on the head."""
+    """Run jobs.cluster.machine as a job on the head."""
     command = ["python", "-m", "jobs.cluster.machine", *([] if storage is None else [str(storage)])]
     job_id = start(client, url, shlex.join(command), None)
     JobLog(client, url, job_id).wait()
-    with explained(url):
+    with explain_refusals(url):
         lines = client.get_job_logs(job_id).strip().splitlines()
     for line in reversed(lines):
         if line.startswith("{"):
@@ -171,7 +171,7 @@ def _python(found: str) -> Check:
 
 
 def _packages(found: Mapping[str, str | None]) -> Iterator[Check]:
-    """One line for Ray, one for all others together."""
+    """Yield one line for Ray, one for all others together."""
     wanted = requirements()
     wrong = []
     for name, version in found.items():
@@ -192,7 +192,7 @@ def _packages(found: Mapping[str, str | None]) -> Iterator[Check]:
 
 
 def requirements() -> dict[str, Requirement]:
-    """What this program asks for: of the checkout, which may be newer, or as installed."""
+    """Return what this program asks for: of the checkout, which may be newer, or as installed."""
     texts: list[str] = []
     if CHECKOUT.is_file():
         texts = tomllib.loads(CHECKOUT.read_text("utf-8"))["project"]["dependencies"]
@@ -207,10 +207,10 @@ def _torch(found: Mapping[str, Any]) -> Check:
     versions = f"{found['packages']['torch']}, torchvision {found['packages']['torchvision']}"
     error, wanted = found["torch"]["error"], found["torch"]["wanted"]
     if error:
-        return Check("FAIL", "torch", f"{versions} do not load ({error}); install both anew")
+        return Check("FAIL", "torch", f"{versions} do not load ({error}); install both again")
     public = str(found["packages"]["torch"]).partition("+")[0]
     if wanted and public != wanted:
-        return Check("FAIL", "torch", f"{versions} belongs to torch {wanted}; install both anew")
+        return Check("FAIL", "torch", f"{versions} belongs to torch {wanted}; install both again")
     return Check("ok", "torch", versions)
 
 

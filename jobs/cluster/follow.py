@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import ClientError
 
-from jobs.cluster.api import ClusterError, explained
+from jobs.cluster.api import ClusterError, explain_refusals
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -52,7 +52,7 @@ class JobLog:
         self._seen = 0
 
     def follow(self) -> None:
-        """Returns when the job has ended and all of its log is written.
+        """Return when the job has ended and all of its log is written.
 
         Raises:
             ClusterError: The cluster has not answered for PATIENCE_S.
@@ -60,7 +60,7 @@ class JobLog:
         self._patiently(lambda: asyncio.run(self._tail()))
 
     def wait(self) -> None:
-        """Returns when the job has ended, without its log.
+        """Return when the job has ended, without its log.
 
         Raises:
             ClusterError: As for `follow`.
@@ -68,7 +68,7 @@ class JobLog:
         self._patiently(lambda: None)
 
     def _patiently(self, step: Callable[[], None]) -> None:
-        """Repeats a step until the job has ended."""
+        """Repeat a step until the job has ended."""
         answered, pause = time.monotonic(), RETRY_S[0]
         while True:
             try:
@@ -84,11 +84,11 @@ class JobLog:
             pause = min(2 * pause, RETRY_S[1])
 
     def _refuse_to_wait(self, error: Exception, silence_s: float) -> None:
-        """Ends the patience with a cluster that forgot the job or is away for too long."""
+        """End the patience with a cluster that forgot the job or is away for too long."""
         if UNKNOWN_JOB in str(error):
             raise ClusterError(
                 f"the cluster at {self._url} does not know job {self._job_id} any more: its head "
-                "was started anew; submit the same command again, and it continues"
+                "was started again; submit the same command again, and it continues"
             ) from error
         if silence_s > PATIENCE_S:
             raise ClusterError(
@@ -98,7 +98,7 @@ class JobLog:
             ) from error
 
     async def _tail(self) -> None:
-        """Writes what is new; a new connection delivers the log from its beginning."""
+        """Write what is new; a new connection delivers the log from its beginning."""
         position = 0
         async for text in self._client.tail_job_logs(self._job_id):
             fresh = text[max(0, self._seen - position) :]
@@ -109,12 +109,12 @@ class JobLog:
 
 
 def outcome(client: JobSubmissionClient, url: str, job_id: str) -> Outcome:
-    """How an ended job ended.
+    """Return how an ended job ended.
 
     Raises:
         ClusterError: The cluster does not answer.
     """
-    with explained(url):
+    with explain_refusals(url):
         info: Any = client.get_job_info(job_id)
     message = " ".join((info.message or "").split())[:MESSAGE_CHARS]
     return Outcome(str(info.status.value), info.driver_exit_code, message)

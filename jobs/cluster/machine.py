@@ -34,7 +34,7 @@ CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limi
 
 
 def facts(storage: str | None = None) -> dict[str, Any]:
-    """Everything at once, as plain data.
+    """Collect everything at once, as plain data.
 
     Args:
         storage: Folder of runs and maps, where writing, renaming and locking is tried.
@@ -60,7 +60,7 @@ def _version(name: str) -> str | None:
 
 
 def _memory() -> dict[str, int]:
-    """Bytes in total and available, within the limit of a container."""
+    """Return bytes in total and available, within the limit of a container."""
     lines = Path("/proc/meminfo").read_text().splitlines()
     values = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines}
     total, available = values["MemTotal"], values["MemAvailable"]
@@ -77,7 +77,7 @@ def _space(path: str) -> dict[str, int]:
 
 
 def _torch() -> dict[str, Any]:
-    """The torch that torchvision was built for, what fails on import, and the GPUs."""
+    """Name the torch that torchvision was built for, what fails on import, and the GPUs."""
     found: dict[str, Any] = {"wanted": None, "error": None, "gpus": []}
     found["has_nvidia"] = shutil.which("nvidia-smi") is not None
     try:
@@ -95,7 +95,7 @@ def _torch() -> dict[str, Any]:
 
 
 def _maps() -> dict[str, Any]:
-    """GDAL's version, the drivers that are missing, and whether PROJ finds its database."""
+    """Name GDAL's version, the drivers that are missing, and whether PROJ finds its database."""
     found: dict[str, Any] = {"gdal": None, "missing": [], "error": None}
     try:
         import pyogrio
@@ -116,7 +116,7 @@ def _maps() -> dict[str, Any]:
 
 
 def _storage(folder: Path) -> dict[str, Any]:
-    """Tries what a run folder needs: write, lock, rename, remove.
+    """Try what a run folder needs: write, lock, rename, remove.
 
     A folder that a job would make is tried where it would be made: in the nearest one above.
     """

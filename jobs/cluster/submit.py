@@ -21,15 +21,14 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from jobs.cluster.api import ClusterError, connect, dashboard_url, explained, nodes
+from jobs.cluster.api import ClusterError, connect, dashboard_url, explain_refusals, nodes
 from jobs.cluster.follow import JobLog, Outcome, outcome
+from jobs.runtime.signals import INTERRUPTED
+from jobs.runtime.terminal import say
 from wpcrack.errors import ConfigError
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
-
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, whether the job was stopped or left running."""
 
 STOP_WAIT_S = 60
 """Time that a stopped job gets to keep its state, before Ray kills it; Ray's default is 3."""
@@ -41,9 +40,24 @@ PROGRAM_NOT_FOUND = 127
 """Exit code of a shell that does not find the program."""
 
 
+PACKAGES = ("wpcrack", "geo", "jobs")
+"""Every dependency beside them is expected on the nodes."""
+
+JOB_FILE = "job.yaml"
+"""Config of the job; JSON, which is YAML that every reader understands alike."""
+
+LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.py[co]", ".*")
+
+TEXT_KEYS = frozenset({"tiles", "storage_path"})
+"""Keys that name files although they are text: they may also be globs and URLs."""
+
+Place = Callable[[str, str], str]
+"""Gets a key and the path that it holds; returns the path for the cluster."""
+
+
 @dataclass(frozen=True)
 class Submission:
-    """What shall run where.
+    """What is to run where.
 
     Attributes:
         command: subcommand of `wpcrack`.
@@ -59,10 +73,10 @@ class Submission:
 
 
 def run_submit(submission: Submission, *, detach: bool = False) -> int:
-    """Starts a job on a cluster and stays with it until its end.
+    """Start a job on a cluster and stay with it until its end.
 
     Args:
-        submission: What shall run where.
+        submission: What is to run where.
         detach: Leave as soon as the job is submitted.
 
     Returns:
@@ -76,15 +90,15 @@ def run_submit(submission: Submission, *, detach: bool = False) -> int:
     client = connect(url)
     is_local = all(node.is_this_machine for node in nodes(url))
     place = on_this_machine if is_local else on_the_cluster
-    values = with_places(submission.job, place)
+    values = map_paths(submission.job, place)
     entrypoint = shlex.join(["python", "-m", "jobs.cli", submission.command, JOB_FILE])
     job_id = start(client, url, entrypoint, values)
-    _say(_instructions(job_id, url, submission.again))
+    say(_instructions(job_id, url, submission.again))
     return 0 if detach else _stay(client, url, job_id)
 
 
 def run_attach(job_id: str, address: str) -> int:
-    """Follows a job that was submitted before, from the beginning of its log.
+    """Follow a job that was submitted before, from the beginning of its log.
 
     Returns:
         As for `run_submit`.
@@ -99,7 +113,7 @@ def run_attach(job_id: str, address: str) -> int:
 
 
 def run_stop(job_id: str, address: str) -> int:
-    """Stops a job and waits until it has kept its state.
+    """Stop a job and wait until it has kept its state.
 
     Returns:
         0: The job has ended, now or before.
@@ -110,19 +124,19 @@ def run_stop(job_id: str, address: str) -> int:
     url = dashboard_url(address)
     client = connect(url)
     _require_job(client, url, job_id)
-    with explained(url):
+    with explain_refusals(url):
         if not client.stop_job(job_id):
-            _say(f"job {job_id} had ended already")
+            say(f"job {job_id} had ended already")
             return 0
     JobLog(client, url, job_id).wait()
-    _say(f"job {job_id} is stopped; what it finished is kept, and the same command continues")
+    say(f"job {job_id} is stopped; what it finished is kept, and the same command continues")
     return 0
 
 
 def start(
     client: JobSubmissionClient, url: str, entrypoint: str, values: dict[str, Any] | None
 ) -> str:
-    """Uploads our packages with the config of a job and starts a command beside them.
+    """Upload our packages with the config of a job and start a command beside them.
 
     Returns:
         The id of the job.
@@ -134,7 +148,7 @@ def start(
         folder = Path(name) / "job"
         folder.mkdir()
         collect(folder, values)
-        with explained(url):
+        with explain_refusals(url):
             return client.submit_job(
                 entrypoint=entrypoint,
                 runtime_env={
@@ -145,26 +159,26 @@ def start(
 
 
 def _stay(client: JobSubmissionClient, url: str, job_id: str) -> int:
-    """Shows the log until the job ends or the user has enough."""
+    """Show the log until the job ends or the user has enough."""
     log = JobLog(client, url, job_id)
     try:
         log.follow()
     except KeyboardInterrupt:
         if not _wants_stop():
-            _say(f"detached; job {job_id} goes on")
+            say(f"detached; job {job_id} goes on")
             return INTERRUPTED
         try:
-            with explained(url):
+            with explain_refusals(url):
                 client.stop_job(job_id)
             log.follow()
         except KeyboardInterrupt:
-            _say(f"detached; job {job_id} is being stopped")
+            say(f"detached; job {job_id} is being stopped")
             return INTERRUPTED
     return _report(outcome(client, url, job_id), job_id)
 
 
 def _wants_stop() -> bool:
-    """Asks what Ctrl-C meant; without a terminal, and after a second Ctrl-C, it means detach."""
+    """Ask what Ctrl-C meant; without a terminal, and after a second Ctrl-C, it means detach."""
     if not _has_terminal():
         return False
     try:
@@ -179,9 +193,9 @@ def _has_terminal() -> bool:
 
 
 def _report(end: Outcome, job_id: str) -> int:
-    """Says how a job ended, where its log does not, and gives the exit code."""
+    """Say how a job ended, where its log does not, and return the exit code."""
     if end.status == "STOPPED":
-        _say(f"job {job_id} was stopped; what it finished is kept, and the same command continues")
+        say(f"job {job_id} was stopped; what it finished is kept, and the same command continues")
         return INTERRUPTED
     if end.status == "SUCCEEDED":
         return 0
@@ -224,27 +238,16 @@ def _instructions(job_id: str, url: str, again: str) -> str:
     )
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+# -- paths: what the cluster can see, and what it cannot ----------------------------------------
 
 
-# ==== jobs.cluster.submit: Paths of a job that runs elsewhere: what the cluster can see, and what it cannot.
-
-
-TEXT_KEYS = frozenset({"tiles", "storage_path"})
-"""Keys that name files although they are text: they may also be globs and URLs."""
-
-Place = Callable[[str, str], str]
-"""Gets a key and the path that it holds; returns the path for the cluster."""
-
-
-def with_places(job: BaseModel, place: Place, prefix: str = "") -> dict[str, Any]:
-    """The values of a job as plain data, each path replaced by what `place` makes of it."""
+def map_paths(job: BaseModel, place: Place, prefix: str = "") -> dict[str, Any]:
+    """Return the values of a job as plain data, each path replaced by what `place` makes of it."""
     values = job.model_dump(mode="json")
     for name in type(job).model_fields:
         value, key = getattr(job, name), f"{prefix}{name}"
         if isinstance(value, BaseModel):
-            values[name] = with_places(value, place, f"{key}.")
+            values[name] = map_paths(value, place, f"{key}.")
         elif isinstance(value, tuple | list):
             values[name] = [
                 place(key, str(item)) if _is_path(name, item) else plain
@@ -256,12 +259,12 @@ def with_places(job: BaseModel, place: Place, prefix: str = "") -> dict[str, Any
 
 
 def on_this_machine(key: str, text: str) -> str:
-    """A path as seen from anywhere on this machine; URLs stay as they are."""
+    """Return a path as seen from anywhere on this machine; URLs stay as they are."""
     return text if is_address(text) else str(Path(text).expanduser().absolute())
 
 
 def on_the_cluster(key: str, text: str) -> str:
-    """A path that means the same on other machines.
+    """Return a path that means the same on other machines.
 
     Raises:
         ConfigError: A path that is relative to this machine's folders.
@@ -276,7 +279,7 @@ def on_the_cluster(key: str, text: str) -> str:
 
 
 def is_address(text: str) -> bool:
-    """Whether a text is a URL or a path of GDAL's virtual file systems."""
+    """Return whether a text is a URL or a path of GDAL's virtual file systems."""
     return "://" in text or text.startswith("/vsi")
 
 
@@ -284,20 +287,14 @@ def _is_path(name: str, value: object) -> bool:
     return isinstance(value, Path) or (name in TEXT_KEYS and isinstance(value, str))
 
 
-# ==== jobs.cluster.submit: What a job needs on a cluster: our three packages and its own config, nothing else. The files are collected into a folder of their own instead of excluding what must not go: data, runs and environments lie wherever the user put them.
-
-
-PACKAGES = ("wpcrack", "geo", "jobs")
-"""Every dependency beside them is expected on the nodes."""
-
-JOB_FILE = "job.yaml"
-"""Config of the job; JSON, which is YAML that every reader understands alike."""
-
-LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.py[co]", ".*")
+# -- upload: our three packages and the config of the job, nothing else ------------------------
 
 
 def collect(folder: Path, values: Mapping[str, Any] | None = None) -> None:
-    """Copies our packages into an empty folder, and writes the config of the job beside them.
+    """Copy our packages into an empty folder, and write the config of the job beside them.
+
+    The files are collected instead of excluding what must not go: data, runs and environments lie
+    wherever the user put them.
 
     Args:
         folder: Becomes the working directory of the job on every node.
@@ -311,7 +308,7 @@ def collect(folder: Path, values: Mapping[str, Any] | None = None) -> None:
 
 
 def package_folder(name: str) -> Path:
-    """Where a package of ours lies, in a checkout or as installed; does not import it."""
+    """Find where a package of ours lies, in a checkout or as installed; does not import it."""
     spec = find_spec(name)
     assert spec is not None
     assert spec.origin is not None

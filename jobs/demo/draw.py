@@ -91,7 +91,7 @@ def write_city(city: City, tiles: Path, truth: Path) -> DrawnCity:
 
 
 def tile_transform(city: City, row_off: int, col_off: int) -> Affine:
-    """Pixels of a window of the city's canvas to easting and northing."""
+    """Return the transform from pixels of a window of the city's canvas to easting and northing."""
     east, north = ORIGIN_M
     gsd = city.gsd_m
     return Affine(gsd, 0.0, east + col_off * gsd, 0.0, -gsd, north - row_off * gsd)

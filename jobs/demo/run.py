@@ -24,6 +24,7 @@ from jobs.demo.score import MapScore, score_map
 from jobs.infer.job import InferJob
 from jobs.infer.report import InferReport
 from jobs.infer.run import run_inference
+from jobs.runtime.folder import explain_write_errors
 from wpcrack.errors import DataError
 from wpcrack.synthetic import City, CityConfig, WindowConfig, draw_city
 
@@ -107,7 +108,7 @@ def run_demo(out: Path, seed: int = 0, options: DemoOptions | None = None) -> De
 
 
 def render(report: DemoReport) -> str:
-    """The table that the demo prints."""
+    """Lay out the table that the demo prints."""
     score = report.score
     times = ", ".join(f"{name} {value:.0f} s" for name, value in report.seconds.items())
     return "\n".join(
@@ -133,12 +134,12 @@ def render(report: DemoReport) -> str:
 
 
 def _prepare(out: Path, seed: int) -> None:
-    """An empty folder that is known as a demo's."""
+    """Make an empty folder that is known as a demo's."""
     if out.exists() and not out.is_dir():
         raise DataError(f"--out {out} is a file; give a folder")
     if out.is_dir() and any(out.iterdir()) and not (out / _MARKER).is_file():
         raise DataError(f"--out {out} holds files that no demo made; give an empty or new folder")
-    try:
+    with explain_write_errors(f"--out {out}", "give another folder", DataError):
         for folder in _FOLDERS:
             if (out / folder).is_dir():
                 shutil.rmtree(out / folder)
@@ -146,14 +147,10 @@ def _prepare(out: Path, seed: int) -> None:
             (out / file).unlink(missing_ok=True)
         out.mkdir(parents=True, exist_ok=True)
         (out / _MARKER).write_text(json.dumps({"seed": seed}) + "\n")
-    except OSError as error:
-        raise DataError(
-            f"--out {out} cannot be written ({error.strerror}); give another"
-        ) from error
 
 
 def _draw(out: Path, seed: int, options: DemoOptions) -> City:
-    """Training set and city from unrelated seeds: no street of the one is in the other."""
+    """Draw training set and city from unrelated seeds: no street of the one is in the other."""
     train_seed, city_seed = np.random.SeedSequence(seed).spawn(2)
     drawn = write_training_set(out / "train", options.windows, options.training_set, train_seed)
     print(f"      {drawn.crack} crack and {drawn.road} road windows of {drawn.streets} streets")
@@ -174,7 +171,8 @@ def _stage(number: int, name: str, what: str, seconds: dict[str, float]) -> Iter
 
 
 def _train(out: Path, seed: int, options: DemoOptions) -> None:
-    from jobs.train.run import TrainJob, run_training
+    from jobs.train.job import TrainJob
+    from jobs.train.run import run_training
 
     gsd_mm = options.windows.gsd_m * 1000
     job = TrainJob.model_validate(

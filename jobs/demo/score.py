@@ -1,7 +1,6 @@
-"""How well a crack map agrees with known truth: pixels, found length, length that is right.
+"""How well a crack map agrees with the drawn truth: pixels, found length, length that is right.
 
-Lines and polygons are in one plane of pixels (x right, y down); tolerances are in pixels. Pure
-geometry: nothing here reads or writes a file.
+Lines and polygons are in one plane of pixels (x right, y down); tolerances are in pixels.
 """
 
 from __future__ import annotations
@@ -26,7 +25,14 @@ from wpcrack.synthetic import City, Frame
 Mask = npt.NDArray[np.bool_]
 Float64 = npt.NDArray[np.float64]
 
-_BUFFER_SEGMENTS = 16  # of a quarter circle: the tolerance is right to .5 %
+BUFFER_SEGMENTS = 16
+"""Of a quarter circle: the tolerance is right to .5 %."""
+
+TOLERANCE_M = 0.02
+"""A centerline counts as found, a skeleton as right, within this distance."""
+
+SCORE_HALO_PX = 32
+"""Around each tile, so that skeletons do not end at tile borders."""
 
 
 @dataclass(frozen=True)
@@ -69,104 +75,6 @@ class PixelCounts:
         return Share(2 * self.hit, 2 * self.hit + self.false + self.missed).value
 
 
-def found_length(
-    lines: Sequence[Float64], polygons: Sequence[BaseGeometry], tolerance_px: float
-) -> list[Share]:
-    """Length of each line that lies within the tolerance of any polygon.
-
-    Args:
-        lines: True centerlines, each (N, 2) x, y.
-        polygons: Predicted cracks.
-        tolerance_px: Distance that still counts.
-
-    Returns:
-        Found length and whole length of each line.
-    """
-    tree = shapely.STRtree(shapely.buffer(list(polygons), tolerance_px, quad_segs=_BUFFER_SEGMENTS))
-    shares = []
-    for points in lines:
-        line = shapely.LineString(points)
-        near = tree.geometries[tree.query(line, predicate="intersects")]
-        found = shapely.intersection(line, shapely.union_all(near)).length if len(near) else 0.0
-        shares.append(Share(found, line.length))
-    return shares
-
-
-def right_length(
-    predicted: Mask, true: Mask, tolerance_px: float, core: tuple[slice, slice]
-) -> Share:
-    """Length of the predicted skeleton that lies within the tolerance of a true pixel.
-
-    Args:
-        predicted: (H, W) predicted crack pixels of a window with its halo.
-        true: (H, W) true crack pixels of the same window.
-        tolerance_px: Distance from the center of a skeleton pixel to the edge of a true pixel
-            that still counts.
-        core: The part of the window that counts; the halo keeps the skeleton whole at its edge.
-
-    Returns:
-        Right length and whole length in pixels. Half of each link between neighboring skeleton
-        pixels belongs to either of them (1 straight, sqrt(2) diagonal); a lone pixel counts 1.
-    """
-    length = _link_lengths(skeletonize(predicted))  # type: ignore[no-untyped-call]
-    if true.any():
-        away = cv2.distanceTransform((~true).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-        near = np.asarray(away) <= tolerance_px + 0.5  # to the center of a true pixel
-    else:
-        near = np.zeros_like(true)
-    return Share(float(length[core][near[core]].sum()), float(length[core].sum()))
-
-
-def pixel_counts(predicted: Mask, true: Mask, valid: Mask) -> PixelCounts:
-    """Counts over the valid pixels."""
-    return PixelCounts(
-        hit=int((predicted & true & valid).sum()),
-        false=int((predicted & ~true & valid).sum()),
-        missed=int((~predicted & true & valid).sum()),
-    )
-
-
-def burn(
-    polygons: Iterable[BaseGeometry], row_off: int, col_off: int, shape: tuple[int, int]
-) -> Mask:
-    """Pixels of a window whose center lies in a polygon, (H, W) bool."""
-    shapes = [polygon for polygon in polygons if not polygon.is_empty]
-    if not shapes:
-        return np.zeros(shape, np.bool_)
-    burned = rasterize(
-        shapes, out_shape=shape, transform=Affine.translation(col_off, row_off), dtype=np.uint8
-    )
-    return np.asarray(burned, np.bool_)
-
-
-def _link_lengths(skeleton: Mask) -> Float64:
-    """Length that each skeleton pixel stands for, (H, W)."""
-    height, width = skeleton.shape
-    padded = np.pad(skeleton, 1).astype(np.float64)
-
-    def neighbor(row: int, col: int) -> Float64:
-        return padded[row : row + height, col : col + width]
-
-    straight = neighbor(0, 1) + neighbor(2, 1) + neighbor(1, 0) + neighbor(1, 2)
-    diagonal = np.zeros_like(straight)
-    for row in (0, 2):
-        for col in (0, 2):  # counts only where no common straight neighbor joins the two already
-            joined = np.maximum(neighbor(row, 1), neighbor(1, col))
-            diagonal += neighbor(row, col) * (1.0 - joined)
-    links = 0.5 * (straight + np.sqrt(2.0) * diagonal)
-    return np.where(skeleton, np.where(links > 0, links, 1.0), 0.0)
-
-
-# ==== jobs.demo.score: The demo's crack map against the drawn truth.
-
-
-TOLERANCE_M = 0.02
-"""A centerline counts as found, a skeleton as right, within this distance."""
-
-SCORE_HALO_PX = 32
-"""Around each tile, so that skeletons do not end at tile borders."""
-
-
 @dataclass(frozen=True)
 class MapScore:
     """Agreement of the map with the truth."""
@@ -184,7 +92,7 @@ class MapScore:
     """Length of the true centerlines of at least one pixel mean width."""
     thin_m: float
     predicted_m: float
-    """Length of the predicted skeleton."""
+    """Measure the length of the predicted skeleton."""
     cracks: int
     """Predicted cracks."""
 
@@ -215,7 +123,7 @@ def score_map(geopackage: Path, city: City) -> MapScore:
 def _score_pixels(
     polygons: npt.NDArray[np.object_], city: City, tolerance_px: float
 ) -> tuple[PixelCounts, Share]:
-    """Pixel counts and right length, tile by tile."""
+    """Count pixels and right length, tile by tile."""
     tree = shapely.STRtree(polygons)
     counts, right = PixelCounts(), Share(0, 0)
     size = city.config.tile_px
@@ -239,6 +147,94 @@ def _score_pixels(
 
 
 def _to_plane(world: npt.NDArray[np.float64], gsd_m: float) -> npt.NDArray[np.float64]:
-    """Easting, northing (N, 2) to plane pixels x, y."""
+    """Turn easting, northing (N, 2) into plane pixels x, y."""
     east, north = ORIGIN_M
     return np.stack([(world[:, 0] - east) / gsd_m, (north - world[:, 1]) / gsd_m], axis=1)
+
+
+def found_length(
+    lines: Sequence[Float64], polygons: Sequence[BaseGeometry], tolerance_px: float
+) -> list[Share]:
+    """Measure the length of each line that lies within the tolerance of any polygon.
+
+    Args:
+        lines: True centerlines, each (N, 2) x, y.
+        polygons: Predicted cracks.
+        tolerance_px: Distance that still counts.
+
+    Returns:
+        Found length and whole length of each line.
+    """
+    tree = shapely.STRtree(shapely.buffer(list(polygons), tolerance_px, quad_segs=BUFFER_SEGMENTS))
+    shares = []
+    for points in lines:
+        line = shapely.LineString(points)
+        near = tree.geometries[tree.query(line, predicate="intersects")]
+        found = shapely.intersection(line, shapely.union_all(near)).length if len(near) else 0.0
+        shares.append(Share(found, line.length))
+    return shares
+
+
+def right_length(
+    predicted: Mask, true: Mask, tolerance_px: float, core: tuple[slice, slice]
+) -> Share:
+    """Measure the length of the predicted skeleton that lies within the tolerance of a true pixel.
+
+    Args:
+        predicted: (H, W) predicted crack pixels of a window with its halo.
+        true: (H, W) true crack pixels of the same window.
+        tolerance_px: Distance from the center of a skeleton pixel to the edge of a true pixel
+            that still counts.
+        core: The part of the window that counts; the halo keeps the skeleton whole at its edge.
+
+    Returns:
+        Right length and whole length in pixels. Half of each link between neighboring skeleton
+        pixels belongs to either of them (1 straight, sqrt(2) diagonal); a lone pixel counts 1.
+    """
+    length = _link_lengths(skeletonize(predicted))  # type: ignore[no-untyped-call]
+    if true.any():
+        away = cv2.distanceTransform((~true).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        near = np.asarray(away) <= tolerance_px + 0.5  # to the center of a true pixel
+    else:
+        near = np.zeros_like(true)
+    return Share(float(length[core][near[core]].sum()), float(length[core].sum()))
+
+
+def pixel_counts(predicted: Mask, true: Mask, valid: Mask) -> PixelCounts:
+    """Count over the valid pixels."""
+    return PixelCounts(
+        hit=int((predicted & true & valid).sum()),
+        false=int((predicted & ~true & valid).sum()),
+        missed=int((~predicted & true & valid).sum()),
+    )
+
+
+def burn(
+    polygons: Iterable[BaseGeometry], row_off: int, col_off: int, shape: tuple[int, int]
+) -> Mask:
+    """Return the pixels of a window whose center lies in a polygon, (H, W) bool."""
+    shapes = [polygon for polygon in polygons if not polygon.is_empty]
+    if not shapes:
+        return np.zeros(shape, np.bool_)
+    burned = rasterize(
+        shapes, out_shape=shape, transform=Affine.translation(col_off, row_off), dtype=np.uint8
+    )
+    return np.asarray(burned, np.bool_)
+
+
+def _link_lengths(skeleton: Mask) -> Float64:
+    """Return the length that each skeleton pixel stands for, (H, W)."""
+    height, width = skeleton.shape
+    padded = np.pad(skeleton, 1).astype(np.float64)
+
+    def neighbor(row: int, col: int) -> Float64:
+        return padded[row : row + height, col : col + width]
+
+    straight = neighbor(0, 1) + neighbor(2, 1) + neighbor(1, 0) + neighbor(1, 2)
+    diagonal = np.zeros_like(straight)
+    for row in (0, 2):
+        for col in (0, 2):  # counts only where no common straight neighbor joins the two already
+            joined = np.maximum(neighbor(row, 1), neighbor(1, col))
+            diagonal += neighbor(row, col) * (1.0 - joined)
+    links = 0.5 * (straight + np.sqrt(2.0) * diagonal)
+    return np.where(skeleton, np.where(links > 0, links, 1.0), 0.0)

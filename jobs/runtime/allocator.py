@@ -1,9 +1,9 @@
 """glibc's allocator, told to keep the memory that a training step frees for the next step.
 
 By default it gives blocks of 32 MiB and more back to the system at once. The system clears them
-anew for every step, page by page: some 40 % of the time of a step on windows of 256 pixels
-(`python -m benchmarks.training.step default --side 256 --allocator`). Elsewhere than on glibc nothing
-is changed.
+again for every step, page by page: some 40 % of the time of a step on windows of 256 pixels
+(`python -m benchmarks.training.step default --side 256 --allocator`). Where there is no glibc,
+nothing is changed.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ SETTINGS = {
 
 
 def worker_environment(given: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Variables for the processes that train; empty where the user has set any of them."""
+    """Return variables for the processes that train; empty where the user has set any of them."""
     if any(name in given for name in SETTINGS):
         return {}
     return {name: str(value) for name, (_, value) in SETTINGS.items()}
 
 
 def keep_freed_memory(given: Mapping[str, str] = os.environ) -> bool:
-    """The same for this process and its threads from now on.
+    """Keep freed memory in this process and its threads from now on.
 
     Returns:
         Whether it was done: not where the user has set any of the variables, nor without glibc.

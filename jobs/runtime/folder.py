@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import fcntl
-import os
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from geo.errors import OutputError
@@ -93,31 +91,3 @@ def _try_lock(file: int, mode: int) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-FREE_KEYS = ("resume", "run_dir", "scaling")
-"""Keys that may change between two starts of one run: they do not decide what is learned."""
-
-
-@dataclass(frozen=True)
-class FolderKind:
-    """What a run folder is for.
-
-    Attributes:
-        noun: what lies in it, for messages.
-        verb: what a process does in it, for messages.
-        own: names of its entries; hidden ones are its own too.
-        free_keys: dotted keys that may change between two starts.
-    """
-
-    noun: str
-    verb: str
-    own: frozenset[str]
-    free_keys: tuple[str, ...] = FREE_KEYS
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file as a whole or not at all."""
-    fresh = path.with_name(f".{path.name}.new")
-    fresh.write_text(text, encoding="utf-8")
-    os.replace(fresh, path)

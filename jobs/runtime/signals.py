@@ -12,10 +12,13 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C or SIGTERM: 128 + SIGINT."""
+
 
 @contextmanager
 def stop_on_sigterm() -> Iterator[None]:
-    """Makes SIGTERM end a job like Ctrl-C does, with everything that follows from it."""
+    """Make SIGTERM end a job like Ctrl-C does, with everything that follows from it."""
 
     def interrupt(_signum: int, _frame: object) -> None:
         raise KeyboardInterrupt
@@ -25,20 +28,20 @@ def stop_on_sigterm() -> Iterator[None]:
 
 
 @contextmanager
-def sigterm_kept() -> Iterator[None]:
-    """Keeps Ray from replacing the job's handler by one that exits at once."""
+def keep_sigterm_handler() -> Iterator[None]:
+    """Keep Ray from replacing the job's handler by one that exits at once."""
     with _handlers(signal.getsignal(signal.SIGTERM), signal.SIGTERM):
         yield
 
 
-def undisturbed() -> AbstractContextManager[None]:
-    """Ignores Ctrl-C and SIGTERM for the seconds in which Ray's processes are ended."""
+def ignore_signals() -> AbstractContextManager[None]:
+    """Ignore Ctrl-C and SIGTERM for the seconds in which Ray's processes are ended."""
     return _handlers(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def postponed() -> Iterator[None]:
-    """Holds Ctrl-C and SIGTERM back until the end of a step that must not break in the middle.
+def postpone_signals() -> Iterator[None]:
+    """Hold Ctrl-C and SIGTERM back until the end of a step that must not break in the middle.
 
     A KeyboardInterrupt inside torch's file writer ends as a RuntimeError about the file.
     """
@@ -53,7 +56,7 @@ def postponed() -> Iterator[None]:
 
 @contextmanager
 def _handlers(handler: Any, *numbers: signal.Signals) -> Iterator[None]:
-    """Sets signal handlers and restores what was there before, not what came in between."""
+    """Set signal handlers and restore what was there before, not what came in between."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

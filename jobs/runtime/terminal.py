@@ -43,3 +43,8 @@ def first_line(error: BaseException) -> str:
     ('too large', 'MemoryError')
     """
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def last_line(error: object) -> str:
+    """Return the last line of a message, where Ray and Python say what went wrong."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]

@@ -11,7 +11,7 @@ NOT_INSTALLED = "checkout"
 
 
 def versions(names: Sequence[str]) -> dict[str, str]:
-    """Version of Python and of each named distribution."""
+    """Return the version of Python and of each named distribution."""
     found = {"python": platform.python_version()}
     for name in names:
         try:

@@ -17,7 +17,7 @@ WIDTH = 96
 
 
 def render_defaults(model_type: type[BaseModel], *, commented: bool = False) -> str:
-    """Writes every key with its default and its meaning; required keys stand commented out.
+    """Write every key with its default and its meaning; required keys stand commented out.
 
     Reading the text back gives the defaults again, once the required keys are filled in.
 
@@ -34,7 +34,7 @@ def render_defaults(model_type: type[BaseModel], *, commented: bool = False) -> 
 
 
 def _keys(model_type: type[BaseModel], values: BaseModel | None, indent: str) -> Iterator[str]:
-    """Lines of one section; `values` holds its defaults where the parent sets its own."""
+    """Yield the lines of one section; `values` holds its defaults where the parent sets its own."""
     for name, field in model_type.model_fields.items():
         yield from _comment(field, indent)
         section = section_type(field.annotation)
@@ -59,7 +59,7 @@ def _comment(field: FieldInfo, indent: str) -> Iterator[str]:
 
 
 def _choices(annotation: Any) -> list[str]:
-    """The values of a Literal, also inside a union or a tuple."""
+    """Return the values of a Literal, also inside a union or a tuple."""
     if get_origin(annotation) is Literal:
         return [str(value) for value in get_args(annotation)]
     return [choice for part in get_args(annotation) for choice in _choices(part)]

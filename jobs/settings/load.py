@@ -35,7 +35,7 @@ def load(
     overrides: Sequence[str] = (),
     base: Mapping[str, Any] | None = None,
 ) -> Model:
-    """Builds a job's configuration from its defaults, a file and overrides, in rising priority.
+    """Build a job's configuration from its defaults, a file and overrides, in rising priority.
 
     Args:
         model_type: A pydantic model; unknown keys are refused.
@@ -62,7 +62,7 @@ def load(
 
 
 def _merged(below: Mapping[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Nested values of which those above count where both have one."""
+    """Merge nested values, of which those above count where both have one."""
     merged = {**below, **above}
     for name in below.keys() & above.keys():
         if isinstance(below[name], Mapping) and isinstance(above[name], dict):
@@ -71,7 +71,7 @@ def _merged(below: Mapping[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 
 def explain_value(error: ValidationError, model_type: type[BaseModel], key: str) -> str | None:
-    """One sentence on what is wrong with the value of a key, or with the key itself.
+    """Say in one sentence what is wrong with the value of a key, or with the key itself.
 
     Args:
         error: Of a model that was valid before this key was set.
@@ -91,7 +91,7 @@ def explain_value(error: ValidationError, model_type: type[BaseModel], key: str)
 
 
 def find_config(name: str) -> Path:
-    """The file that a CONFIG argument means: a path, or the name of a config that ships with us.
+    """Return the file of a CONFIG argument: a path, or the name of a config that ships with us.
 
     Raises:
         ConfigError: There is neither such a file nor such a shipped config.
@@ -109,7 +109,7 @@ def find_config(name: str) -> Path:
 
 
 def shipped_configs() -> list[Path]:
-    """The YAML files of configs/, which lie inside the package, sorted by name."""
+    """Return the YAML files of configs/, which lie inside the package, sorted by name."""
     with resources.as_file(resources.files("jobs") / "configs") as folder:
         return sorted(folder.glob("*.yaml"))
 
@@ -129,7 +129,7 @@ class _Source(NamedTuple):
     overridden: frozenset[str]
 
     def unknown(self, key: str) -> tuple[str, str]:
-        """An unknown key as the user wrote it, and ` in FILE` or ` on the command line`.
+        """Return an unknown key as the user wrote it, and ` in FILE` or ` on the command line`.
 
         pydantic names only the unknown section that an override made.
         """
@@ -139,7 +139,7 @@ class _Source(NamedTuple):
         return written, " on the command line" if given else self.of(written)
 
     def of(self, key: str) -> str:
-        """` in FILE` for a key that the file set, nothing for one of the command line."""
+        """Return ` in FILE` for a key that the file set, nothing for one of the command line."""
         return "" if self.path is None or key in self.overridden else f" in {self.path}"
 
 
@@ -154,7 +154,7 @@ def _parse_override(text: str) -> _Override:
 
 
 def _assign(values: dict[str, Any], override: _Override, model_type: type[BaseModel]) -> None:
-    """Writes an override into nested values; sections that are absent or null are made."""
+    """Write an override into nested values; sections that are absent or null are made."""
     *sections, last = override.key.split(".")
     section = values
     for depth, name in enumerate(sections):
@@ -169,7 +169,7 @@ def _assign(values: dict[str, Any], override: _Override, model_type: type[BaseMo
 
 
 def _as_text_if_wanted(override: _Override, wanted: frozenset[type]) -> Any:
-    """`out=2026` means the text 2026 where the key takes text or paths but no numbers."""
+    """Read `out=2026` as the text 2026 where the key takes text or paths but no numbers."""
     value = override.value
     is_number = isinstance(value, bool | int | float)
     takes_text = bool({str, Path} & wanted)
@@ -177,7 +177,7 @@ def _as_text_if_wanted(override: _Override, wanted: frozenset[type]) -> Any:
 
 
 def _explain(error: ValidationError, model_type: type[BaseModel], source: _Source) -> str:
-    """One sentence for the most telling key; further wrong keys are only named."""
+    """Write one sentence for the most telling key; further wrong keys are only named."""
     by_key: dict[str, list[ErrorDetails]] = {}
     for details in error.errors(include_url=False):
         by_key.setdefault(_dotted(details, model_type), []).append(details)
@@ -188,7 +188,7 @@ def _explain(error: ValidationError, model_type: type[BaseModel], source: _Sourc
 
 
 def _dotted(details: ErrorDetails, model_type: type[BaseModel]) -> str:
-    """The key as the user writes it; pydantic's location also names members of unions."""
+    """Return the key as the user writes it; pydantic's location also names members of unions."""
     name = ""
     current: type[BaseModel] | None = model_type
     for part in details["loc"]:
@@ -222,7 +222,7 @@ def _sentence(
 
 
 def _first_required(key: str, model_type: type[BaseModel]) -> str:
-    """The first key without a default inside a missing section; the key itself if it is a value."""
+    """Return the first key without a default in a missing section; the key itself for a value."""
     current: type[BaseModel] | None = model_type
     for part in key.split("."):
         field = current.model_fields.get(part) if current else None
@@ -233,7 +233,7 @@ def _first_required(key: str, model_type: type[BaseModel]) -> str:
 
 
 def _expectation(problem: ErrorDetails) -> str:
-    """`a valid integer` out of pydantic's `Input should be a valid integer, unable to ...`."""
+    """Take `a valid integer` out of pydantic's `Input should be a valid integer, unable ...`."""
     if problem["type"] == "path_type":
         return "a path"
     subject, should, rest = problem["msg"].split(", unable")[0].partition(" should be ")
@@ -252,11 +252,11 @@ def _suggestion(key: str, model_type: type[BaseModel]) -> str:
     return f"valid keys are {', '.join(siblings[:SHOWN_KEYS])}{dots}"
 
 
-# ==== jobs.settings.load: Which keys a configuration model has, by dotted name, and what each accepts.
+# -- the keys of a model, by dotted name, and what each accepts --------------------------------
 
 
 def leaf_types(model_type: type[BaseModel], key: str) -> frozenset[type]:
-    """The plain types that a dotted key accepts; empty for an unknown key."""
+    """Return the plain types that a dotted key accepts; empty for an unknown key."""
     *sections, last = key.split(".")
     current: type[BaseModel] | None = model_type
     for name in sections:
@@ -267,7 +267,7 @@ def leaf_types(model_type: type[BaseModel], key: str) -> frozenset[type]:
 
 
 def flat_types(annotation: Any) -> Iterator[type]:
-    """The plain types inside unions and Annotated; containers give themselves."""
+    """Yield the plain types inside unions and Annotated; containers give themselves."""
     origin = typing.get_origin(annotation)
     if origin in (typing.Union, types.UnionType):
         for part in typing.get_args(annotation):
@@ -279,12 +279,12 @@ def flat_types(annotation: Any) -> Iterator[type]:
 
 
 def section_type(annotation: Any) -> type[BaseModel] | None:
-    """The model behind a section (`Block` or `Block | None`); None for a plain value."""
+    """Return the model behind a section (`Block` or `Block | None`); None for a plain value."""
     return next((kind for kind in flat_types(annotation) if issubclass(kind, BaseModel)), None)
 
 
 def key_names(model_type: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """All dotted names that can be set, sections before their keys."""
+    """Yield all dotted names that can be set, sections before their keys."""
     for name, field in model_type.model_fields.items():
         yield prefix + name
         if section := section_type(field.annotation):

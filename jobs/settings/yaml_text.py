@@ -13,7 +13,7 @@ from wpcrack.errors import ConfigError
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Reads a YAML file that holds one mapping; an empty file is an empty mapping.
+    """Read a YAML file that holds one mapping; an empty file is an empty mapping.
 
     Raises:
         ConfigError: The file is missing, unreadable, not YAML, or not a mapping.
@@ -38,7 +38,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def parse_value(text: str) -> Any:
-    """Reads one YAML value, as it stands behind the `=` of an override.
+    """Read one YAML value, as it stands behind the `=` of an override.
 
     Raises:
         yaml.YAMLError: The text is not YAML.
@@ -52,7 +52,7 @@ class CoreLoader(yaml.SafeLoader):
     yaml_implicit_resolvers = {}  # noqa: RUF012 - as the base class declares it
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """Refuses a key that stands twice; YAML would silently take the last."""
+        """Refuse a key that stands twice; YAML would silently take the last."""
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         twice = [key for index, key in enumerate(keys) if key in keys[:index]]
         if twice:
@@ -77,5 +77,5 @@ for _tag, _pattern, _first in (
 
 
 def one_line(error: Exception) -> str:
-    """The message of an error without its line breaks."""
+    """Return the message of an error without its line breaks."""
     return " ".join(str(error).split())

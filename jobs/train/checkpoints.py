@@ -19,8 +19,8 @@ from typing import Any, Protocol
 
 import torch
 
-from jobs.runtime.folder import write_text
-from jobs.runtime.signals import postponed
+from geo.files import write_text
+from jobs.runtime.signals import postpone_signals
 from jobs.train.folder import CHECKPOINTS, METRICS, read_metrics
 from jobs.train.job import TrainJob
 from wpcrack import distributed
@@ -29,18 +29,19 @@ from wpcrack.training.selection import objective
 from wpcrack.training.trainer import EpochReport
 
 STATE = "state.pt"
+RUN_ID = ".run_id"
 SNAPSHOT = "checkpoint_manager_snapshot.json"
 """Ray's list of checkpoints, in the folder above them; written in place: a crash may halve it."""
 
 
 class States(Protocol):
-    """Where states to continue from are kept."""
+    """A place where states to continue from are kept."""
 
     def latest(self) -> dict[str, Any] | None:
-        """The last complete one."""
+        """Return the last complete state."""
 
     def keep(self, state: Mapping[str, Any], report: EpochReport) -> None:
-        """Adds one; called on every rank, `state` matters on rank 0.
+        """Add one; called on every rank, `state` matters on rank 0.
 
         Raises:
             TrainingError: It cannot be written; those before are as they were.
@@ -54,17 +55,17 @@ class RayStates:
         self.folder = job.run_dir.absolute() / CHECKPOINTS
 
     def latest(self) -> dict[str, Any] | None:
-        """The last one that Ray completed; of a run that Ray does not know, the newest."""
+        """Return the last that Ray completed; of a run that Ray does not know, the newest."""
         import ray.train
 
         checkpoint = ray.train.get_checkpoint()
         if checkpoint is None:
-            return newest(self.folder)
+            return newest_state(self.folder)
         with checkpoint.as_directory() as folder:
             return load_state(Path(folder))
 
     def keep(self, state: Mapping[str, Any], report: EpochReport) -> None:
-        """Reports the epoch; a barrier over all workers."""
+        """Report the epoch; a barrier over all workers."""
         import ray.train
 
         metrics = {**report.metrics, "epoch": report.epoch, "stage": report.stage}
@@ -78,7 +79,7 @@ class RayStates:
             try:
                 ray.train.report(metrics, checkpoint=checkpoint, checkpoint_dir_name=name)
             except OSError as error:
-                raise unwritten(report.epoch, "its storage", error) from error
+                raise write_error(report.epoch, "its storage", error) from error
 
 
 class LocalStates:
@@ -90,11 +91,11 @@ class LocalStates:
         self.num_to_keep = job.scaling.num_to_keep
 
     def latest(self) -> dict[str, Any] | None:
-        """The newest one."""
-        return newest(self.folder)
+        """Return the newest state."""
+        return newest_state(self.folder)
 
     def keep(self, state: Mapping[str, Any], report: EpochReport) -> None:
-        """Writes to a temporary name, renames, drops what is neither new nor among the best."""
+        """Write under a temporary name, rename, drop what is neither new nor among the best."""
         import ray.train
 
         folder = self.folder / folder_name(report.epoch)
@@ -106,116 +107,26 @@ class LocalStates:
             shutil.rmtree(folder, ignore_errors=True)
             os.replace(fresh, folder)
         except OSError as error:
-            raise unwritten(report.epoch, str(self.folder), error) from error
+            raise write_error(report.epoch, str(self.folder), error) from error
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
         self.drop()
         ray.train.report(dict(report.metrics))
 
     def drop(self) -> None:
-        """Keeps the newest state and the `num_to_keep` best, as Ray does."""
+        """Keep the newest state and the `num_to_keep` best, as Ray does."""
         scores = {
             folder_name(line["epoch"]): line[objective(line)]
             for line in read_metrics(self.root / METRICS)
         }
-        states = complete(self.folder)
+        states = complete_states(self.folder)
         ranked = sorted(states, key=lambda path: (scores.get(path.name, float("-inf")), path.name))
         for path in set(ranked[: -self.num_to_keep]) - {states[-1]}:
             shutil.rmtree(path)
 
 
-def mend_list(root: Path) -> None:
-    """Removes Ray's list of checkpoints if it is halved, or does not know the newest state.
-
-    Ray would refuse such a run folder; without a list it takes `newest`. States that are then on
-    no list are removed but the newest, since Ray would never drop them.
-
-    Args:
-        root: run folder.
-    """
-    snapshot, states = root / SNAPSHOT, complete(root / CHECKPOINTS)
-    if not states:
-        snapshot.unlink(missing_ok=True)
-        return
-    try:
-        known = json.loads(snapshot.read_text(encoding="utf-8"))
-        listed = {
-            Path(result["checkpoint_dir_name"]).name for result in known["checkpoint_results"]
-        }
-        last = Path(known["latest_checkpoint_result"]["checkpoint_dir_name"]).name
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        listed, last = set(), ""
-    if last == states[-1].name and listed <= {path.name for path in states}:
-        return
-    snapshot.unlink(missing_ok=True)
-    for path in states[:-1]:
-        shutil.rmtree(path)
-
-
-def newest(folder: Path) -> dict[str, Any] | None:
-    """The newest complete state in a folder."""
-    states = complete(folder)
-    return load_state(states[-1]) if states else None
-
-
-def complete(folder: Path) -> list[Path]:
-    """Complete states in a folder, oldest first; a file that was cut off lacks its end."""
-    return [path for path in sorted(folder.glob("epoch_*/")) if zipfile.is_zipfile(path / STATE)]
-
-
-def folder_name(epoch: int) -> str:
-    """Of the state of an epoch; names sort as the epochs do."""
-    return f"epoch_{epoch:05d}"
-
-
-def write_state(state: Mapping[str, Any], folder: Path, epoch: int) -> None:
-    """Writes a state and waits until it is on the disk; Ctrl-C waits too.
-
-    Raises:
-        TrainingError: It cannot be written.
-    """
-    try:
-        with postponed(), (folder / STATE).open("wb") as file:
-            torch.save(dict(state), file)
-            file.flush()
-            os.fsync(file.fileno())
-    except (OSError, RuntimeError) as error:
-        cause = disk_error(error)
-        if cause is None:
-            raise
-        raise unwritten(epoch, str(folder.parent), cause) from error
-
-
-def disk_error(error: BaseException | None) -> OSError | None:
-    """What the disk said, which torch's writer hides behind a RuntimeError."""
-    while error is not None and not isinstance(error, OSError):
-        error = error.__context__
-    return error
-
-
-def unwritten(epoch: int, place: str, error: OSError) -> TrainingError:
-    """The error for a state that could not be kept."""
-    return TrainingError(
-        f"the checkpoint of epoch {epoch} cannot be written to {place} "
-        f"({error.strerror or first_line(error)}); the one before is kept: free space there, and "
-        "the same command continues"
-    )
-
-
-def load_state(folder: Path) -> dict[str, Any]:
-    """Reads a state; tensors, numbers and strings only, never code."""
-    state: dict[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True)
-    return state
-
-
-# ==== jobs.train.checkpoints: Where Ray keeps the checkpoints of a run: in its run folder, or where all nodes reach them.
-
-
-RUN_ID = ".run_id"
-
-
 def storage_of(job: TrainJob) -> tuple[str, str]:
-    """Ray's storage path and the name of the run in it.
+    """Return Ray's storage path and the name of the run in it.
 
     Elsewhere than in the run folder the name carries an id of the run, so that runs of one name do
     not continue from each other; resume=never makes another one.
@@ -238,7 +149,7 @@ def storage_of(job: TrainJob) -> tuple[str, str]:
 
 
 def require_storage(path: str) -> None:
-    """Makes the folder, as Ray will, to learn now what does not work.
+    """Make the folder, as Ray will, to learn now what does not work.
 
     Raises:
         ConfigError: Of what pyarrow and the storage say.
@@ -251,5 +162,90 @@ def require_storage(path: str) -> None:
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"scaling.storage_path {path} cannot be used ({first_line(error)}); give a folder "
-            "that all nodes share, or a URI that pyarrow knows, such as s3://BUCKET/runs or gs://BUCKET/runs"
+            "that all nodes share, or a URI that pyarrow knows, such as s3://BUCKET/runs or "
+            "gs://BUCKET/runs"
         ) from error
+
+
+def mend_list(root: Path) -> None:
+    """Remove Ray's list of checkpoints if it is halved, or does not know the newest state.
+
+    Ray would refuse such a run folder; without a list it takes `newest_state`. States that are then
+    on no list are removed but the newest, since Ray would never drop them.
+
+    Args:
+        root: run folder.
+    """
+    snapshot, states = root / SNAPSHOT, complete_states(root / CHECKPOINTS)
+    if not states:
+        snapshot.unlink(missing_ok=True)
+        return
+    try:
+        known = json.loads(snapshot.read_text(encoding="utf-8"))
+        listed = {
+            Path(result["checkpoint_dir_name"]).name for result in known["checkpoint_results"]
+        }
+        last = Path(known["latest_checkpoint_result"]["checkpoint_dir_name"]).name
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        listed, last = set(), ""
+    if last == states[-1].name and listed <= {path.name for path in states}:
+        return
+    snapshot.unlink(missing_ok=True)
+    for path in states[:-1]:
+        shutil.rmtree(path)
+
+
+def newest_state(folder: Path) -> dict[str, Any] | None:
+    """Return the newest complete state in a folder."""
+    states = complete_states(folder)
+    return load_state(states[-1]) if states else None
+
+
+def complete_states(folder: Path) -> list[Path]:
+    """Return complete states in a folder, oldest first; a file that was cut off lacks its end."""
+    return [path for path in sorted(folder.glob("epoch_*/")) if zipfile.is_zipfile(path / STATE)]
+
+
+def folder_name(epoch: int) -> str:
+    """Return the folder of the state of an epoch; names sort as the epochs do."""
+    return f"epoch_{epoch:05d}"
+
+
+def write_state(state: Mapping[str, Any], folder: Path, epoch: int) -> None:
+    """Write a state and wait until it is on the disk; Ctrl-C waits too.
+
+    Raises:
+        TrainingError: It cannot be written.
+    """
+    try:
+        with postpone_signals(), (folder / STATE).open("wb") as file:
+            torch.save(dict(state), file)
+            file.flush()
+            os.fsync(file.fileno())
+    except (OSError, RuntimeError) as error:
+        cause = disk_error(error)
+        if cause is None:
+            raise
+        raise write_error(epoch, str(folder.parent), cause) from error
+
+
+def disk_error(error: BaseException | None) -> OSError | None:
+    """Return what the disk said, which torch's writer hides behind a RuntimeError."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__context__
+    return error
+
+
+def write_error(epoch: int, place: str, error: OSError) -> TrainingError:
+    """Return the error for a state that could not be kept."""
+    return TrainingError(
+        f"the checkpoint of epoch {epoch} cannot be written to {place} "
+        f"({error.strerror or first_line(error)}); the one before is kept: free space there, and "
+        "the same command continues"
+    )
+
+
+def load_state(folder: Path) -> dict[str, Any]:
+    """Read a state; tensors, numbers and strings only, never code."""
+    state: dict[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True)
+    return state

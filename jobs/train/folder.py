@@ -12,28 +12,52 @@ run_dir/
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
-import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from jobs.runtime.folder import FREE_KEYS, FolderKind, write_text
+from geo.files import write_text
+from jobs.runtime.folder import explain_write_errors, hold_lock, refuse_foreign
 from jobs.train.job import TrainJob
 from wpcrack.errors import ConfigError, DataError, TrainingError
 
 CONFIG, METRICS, REPORT, CARD = "config.yaml", "metrics.jsonl", "report.json", "MODEL_CARD.md"
 CHECKPOINTS, TENSORBOARD, LOCK = "checkpoints", "tensorboard", ".lock"
 WRITER = ".writer.lock"
+
+STATUS_S = 0.5
+"""Somebody who asks whether a run goes on holds its lock for a moment."""
+
 LEAVING_S = 60.0
 """After the SIGKILL of a driver its Ray needs some seconds to end the workers."""
 OWN = {CONFIG, METRICS, REPORT, CARD, CHECKPOINTS, TENSORBOARD, LOCK, "model"}
 RAY_OWN = {"checkpoint_manager_snapshot.json", ".validate_storage_marker"}
+
+FREE_KEYS = ("resume", "run_dir", "scaling")
+"""Keys that may change between two starts of one run: they do not decide what is learned."""
+
+
+@dataclass(frozen=True)
+class FolderKind:
+    """What a run folder is for.
+
+    Attributes:
+        noun: what lies in it, for messages.
+        verb: what a process does in it, for messages.
+        own: names of its entries; hidden ones are its own too.
+        free_keys: dotted keys that may change between two starts.
+    """
+
+    noun: str
+    verb: str
+    own: frozenset[str]
+    free_keys: tuple[str, ...] = FREE_KEYS
 
 
 TRAINING = FolderKind("training run", "trains", frozenset(OWN | RAY_OWN))
@@ -41,33 +65,25 @@ TRAINING = FolderKind("training run", "trains", frozenset(OWN | RAY_OWN))
 
 @contextmanager
 def open_run(job: TrainJob, kind: FolderKind = TRAINING) -> Iterator[Path]:
-    """Prepares the run folder as `resume` asks, and keeps other processes out of it.
+    """Prepare the run folder as `resume` asks, and keep other processes out of it.
 
     Args:
         job: Names the folder, and decides whether it may be continued.
         kind: What it is for.
 
     Raises:
-        ConfigError: The folder belongs to another config, to a running process or to nobody known.
+        ConfigError: The folder belongs to another config, to a running process, or is not ours.
         DataError: The folder cannot be written.
     """
     root = job.run_dir.absolute()
-    refuse_foreign(root, kind)
-    try:
+    require_own(root, kind)
+    with explain_write_errors(f"run_dir {job.run_dir}", "choose another folder", DataError):
         root.mkdir(parents=True, exist_ok=True)
-        lock = (root / LOCK).open("w")
-    except OSError as error:
-        raise DataError(
-            f"run_dir {job.run_dir} cannot be written ({error.strerror}); choose another folder"
-        ) from error
-    with lock:
-        try:
-            fcntl.flock(lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(
-                f"another process {kind.verb} in {job.run_dir}; wait for its end or choose another "
-                "run_dir"
-            ) from None
+        (root / LOCK).touch()
+    busy = ConfigError(
+        f"another process {kind.verb} in {job.run_dir}; wait for its end or choose another run_dir"
+    )
+    with hold_lock(root / LOCK, busy, patience_s=STATUS_S):
         if job.resume == "never":
             empty(root)
         claim(root, job, kind)
@@ -76,7 +92,7 @@ def open_run(job: TrainJob, kind: FolderKind = TRAINING) -> Iterator[Path]:
 
 @contextmanager
 def sole_writer(root: Path, patience_s: float = LEAVING_S) -> Iterator[None]:
-    """Keeps the worker of a driver that was just killed from writing beside its successor.
+    """Keep the worker of a driver that was just killed from writing beside its successor.
 
     Args:
         root: run folder.
@@ -85,37 +101,25 @@ def sole_writer(root: Path, patience_s: float = LEAVING_S) -> Iterator[None]:
     Raises:
         TrainingError: It does not.
     """
-    with (root / WRITER).open("w") as lock:
-        end = time.monotonic() + patience_s
-        while True:
-            try:
-                fcntl.flock(lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > end:
-                    raise TrainingError(
-                        f"a worker of an earlier start still writes in {root}; end that process, "
-                        "and the same command continues"
-                    ) from None
-                time.sleep(0.2)
+    busy = TrainingError(
+        f"a worker of an earlier start still writes in {root}; end that process, and the same "
+        "command continues"
+    )
+    with hold_lock(root / WRITER, busy, patience_s=patience_s):
         yield
 
 
-def refuse_foreign(root: Path, kind: FolderKind = TRAINING) -> None:
-    """Never works, and above all never deletes, in a folder that holds something else."""
-    if root.exists() and not root.is_dir():
-        raise ConfigError(f"run_dir {root} is a file; choose another one")
-    found = [path.name for path in root.iterdir()] if root.is_dir() else []
-    strange = [name for name in found if name not in kind.own and not name.startswith(".")]
-    if strange:
-        raise ConfigError(
-            f"run_dir {root} holds {sorted(strange)[0]}, which is not of a {kind.noun}; "
-            "choose another folder"
-        )
+def require_own(root: Path, kind: FolderKind = TRAINING) -> None:
+    """Refuse a folder that holds something else.
+
+    Raises:
+        ConfigError: See `refuse_foreign`.
+    """
+    refuse_foreign(root, kind.own, "run_dir", f"a {kind.noun}")
 
 
 def empty(root: Path) -> None:
-    """Removes everything but the locks."""
+    """Remove everything but the locks."""
     for path in root.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
@@ -124,17 +128,17 @@ def empty(root: Path) -> None:
 
 
 def claim(root: Path, job: TrainJob, kind: FolderKind = TRAINING) -> None:
-    """Writes config.yaml, or compares with the one that is there."""
+    """Write config.yaml, or compare it with the one that is there."""
     if require_same(root, job, kind):
         (root / REPORT).unlink(missing_ok=True)
     write_text(root / CONFIG, yaml.safe_dump(job.model_dump(mode="json"), sort_keys=False))
 
 
 def require_same(root: Path, job: TrainJob, kind: FolderKind = TRAINING) -> list[str]:
-    """What decides and differs from the run that lies in the folder, which resume=force allows.
+    """Return the settings that differ from those of the run in the folder, as resume=force allows.
 
     Raises:
-        ConfigError: Something differs, and `resume` does not say what shall happen.
+        ConfigError: Something differs, and `resume` does not say what to do.
     """
     path = root / CONFIG
     if not path.exists():
@@ -144,10 +148,10 @@ def require_same(root: Path, job: TrainJob, kind: FolderKind = TRAINING) -> list
     changed = differences(found, wanted)
     if changed and job.resume != "force":
         raise ConfigError(
-            f"run_dir {job.run_dir} holds a {kind.noun} of other settings "
+            f"run_dir {job.run_dir} holds a {kind.noun} with other settings "
             f"({'; '.join(changed[:3])}"
             f"{'; ...' if len(changed) > 3 else ''}); choose another run_dir, or set "
-            "resume=force to continue it with the new ones, resume=never to start anew"
+            "resume=force to continue it with the new ones, resume=never to start again"
         )
     return changed
 
@@ -155,7 +159,7 @@ def require_same(root: Path, job: TrainJob, kind: FolderKind = TRAINING) -> list
 def decisive(
     values: Mapping[str, Any], free_keys: Collection[str] = FREE_KEYS, prefix: str = ""
 ) -> dict[str, Any]:
-    """The part of a config that decides what is learned: everything but the free keys."""
+    """Return the part of a config that decides what is learned: everything but the free keys."""
     return {
         key: decisive(value, free_keys, f"{prefix}{key}.") if isinstance(value, Mapping) else value
         for key, value in values.items()
@@ -164,7 +168,7 @@ def decisive(
 
 
 def differences(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """`key: old -> new` for every leaf that differs."""
+    """Return `key: old -> new` for every leaf that differs."""
     found: list[str] = []
     for key in sorted({*a, *b}):
         x, y = a.get(key), b.get(key)
@@ -176,14 +180,14 @@ def differences(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") ->
 
 
 def truncate_metrics(root: Path, epoch: int) -> None:
-    """Drops lines of epochs that will be run again, and a line that was cut off by a crash."""
+    """Drop lines of epochs that will be run again, and a line that was cut off by a crash."""
     path = root / METRICS
     kept = [line for line in read_metrics(path) if line["epoch"] < epoch]
     write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The complete lines of metrics.jsonl."""
+    """Read the complete lines of metrics.jsonl."""
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8").split("\n")[:-1]

@@ -77,7 +77,7 @@ class TrainJob(MethodConfig):
     force: continue although the config differs."""
 
     def absolute(self) -> TrainJob:
-        """The same job for a process with another working folder."""
+        """Return the same job for a process with another working folder."""
         data, model = self.data, self.model
         kept = {name: getattr(data, name) for name in ("root", "val_images", "val_masks")}
         places = {name: path.absolute() for name, path in kept.items() if path is not None}
@@ -122,7 +122,7 @@ class TrainJob(MethodConfig):
 
 
 def masked_pairs(config: DataConfig) -> list[Pair]:
-    """The masked validation set, if the user gives one.
+    """Return the masked validation set, if the user gives one.
 
     Raises:
         DataError: Images and masks do not pair up.

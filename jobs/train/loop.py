@@ -15,28 +15,23 @@ from jobs.runtime.versions import versions
 from jobs.train.checkpoints import LocalStates, RayStates, States
 from jobs.train.folder import METRICS, TENSORBOARD, sole_writer, truncate_metrics
 from jobs.train.job import TrainJob, masked_pairs
+from jobs.train.report import SELECTIONS
 from wpcrack.data.batches import Shard
 from wpcrack.data.read import read_image_level
 from wpcrack.errors import TrainingError
 from wpcrack.model import MODEL_FOLDER, ModelInfo, save_model
-from wpcrack.training.selection import COLUMNS, LABEL_FREE, MASKED_IOU, objective
+from wpcrack.training.selection import COLUMNS, objective
 from wpcrack.training.trainer import EpochReport, Trainer
 
 PANELS = " | ".join(COLUMNS)
 PANEL_ROWS = 4
 """Validation windows that TensorBoard shows after each epoch."""
 
-SELECTIONS = {
-    LABEL_FREE: "label-free score on held-out sources",
-    MASKED_IOU: "IoU on the masked validation images that the user gave",
-}
-"""What a model says of the metric by which its epoch was chosen."""
-
 
 def train_loop(
     config: dict[str, Any], *, after_epoch: Callable[[dict[str, Any]], None] | None = None
 ) -> None:
-    """Trains to the end, from wherever the last state stands.
+    """Train to the end, from wherever the last state stands.
 
     Args:
         config: A TrainJob, as JSON.
@@ -65,7 +60,7 @@ def train(
     states: States,
     after_epoch: Callable[[dict[str, Any]], None] | None,
 ) -> None:
-    """What is left of a run, on one rank."""
+    """Train what is left of a run, on one rank."""
     data = read_image_level(job.data.root, val_fraction=job.data.val_fraction, seed=job.seed)
     trainer = Trainer(job, data, masked=masked_pairs(job.data), shard=shard, device=device)
     state = states.latest()
@@ -92,7 +87,7 @@ class RunFiles:
         self.board = SummaryWriter(str(self.root / TENSORBOARD), purge_step=trainer.position.step)
 
     def write(self, report: EpochReport) -> dict[str, Any]:
-        """Records an epoch; a model that is the best so far replaces model/ as a whole.
+        """Record an epoch; a model that is the best so far replaces model/ as a whole.
 
         Returns:
             The new line of metrics.jsonl; `seconds` is the time since the last one.
@@ -144,7 +139,7 @@ class RunFiles:
         return line
 
     def show(self, report: EpochReport) -> None:
-        """TensorBoard: losses and scores, learning rates, and what the networks see."""
+        """Show in TensorBoard losses and scores, learning rates, and what the networks see."""
         rates = self.trainer.learner.optimizers.rates()
         scalars = {**report.metrics, **{f"learning rate/{k}": v for k, v in rates.items()}}
         for name, value in scalars.items():
@@ -154,5 +149,5 @@ class RunFiles:
         self.board.flush()
 
     def close(self) -> None:
-        """Ends the TensorBoard file."""
+        """End the TensorBoard file."""
         self.board.close()

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from jobs.runtime.terminal import counted
-from jobs.train.folder import METRICS, read_metrics, refuse_foreign, require_same
+from jobs.train.folder import METRICS, read_metrics, require_own, require_same
 from jobs.train.job import TrainJob, masked_pairs
 from jobs.train.report import counts, read_report
 from wpcrack.data.batches import Images, Shard, validation_part
@@ -60,7 +60,7 @@ class TrainPlan:
 
     @property
     def stages(self) -> list[StagePlan]:
-        """In their order."""
+        """The stages in their order."""
         train = self.job.train
         costs = {s: getattr(train.steps, s) * getattr(train.cost, s) for s in STAGES}
         cap, whole = train.max_minutes, max(sum(costs.values()), 1e-9)
@@ -80,12 +80,12 @@ class TrainPlan:
         return round(self.footprint.total + self.cache_bytes + PROGRAM_BYTES)
 
     def text(self) -> str:
-        """The resolved config as YAML, and below it the figures as comments."""
+        """Return the resolved config as YAML, and below it the figures as comments."""
         config = yaml.safe_dump(self.job.model_dump(mode="json"), sort_keys=False)
         return config + "".join(f"# {line}\n" for line in self.lines()).rstrip("\n")
 
     def lines(self) -> list[str]:
-        """The figures for people."""
+        """Return the figures for people."""
         job, mb, mark = self.job, 1e-6, self.footprint
         workers = max(job.scaling.num_workers, 1)
         pieces = f" in {job.train.accumulate} pieces" if job.train.accumulate > 1 else ""
@@ -126,7 +126,7 @@ class TrainPlan:
         return [f"{name:18}{text}" for name, text in found]
 
     def values(self) -> dict[str, Any]:
-        """The same for programs."""
+        """Return the figures for programs."""
         return {
             "config": self.job.model_dump(mode="json"),
             "run": self.standing,
@@ -143,7 +143,7 @@ class TrainPlan:
 
 
 def plan_training(job: TrainJob) -> TrainPlan:
-    """Looks at config, data and run folder as a training does first; writes nothing.
+    """Look at config, data and run folder as a training does first; write nothing.
 
     Raises:
         WpcrackError: What the training would raise before its first step.
@@ -173,13 +173,13 @@ def plan_training(job: TrainJob) -> TrainPlan:
 
 
 def standing_of(job: TrainJob) -> str:
-    """What the training would find in its run folder.
+    """Return what the training would find in its run folder.
 
     Raises:
-        ConfigError: The folder is somebody else's, or a run of other settings.
+        ConfigError: The folder is somebody else's, or a run with other settings.
     """
     root = job.run_dir.absolute()
-    refuse_foreign(root)
+    require_own(root)
     epochs = len(read_metrics(root / METRICS))
     if job.resume == "never":
         lost = f"; {epochs} finished epochs there are dropped" if epochs else ""

@@ -1,9 +1,8 @@
-"""What a finished training says of itself: report.json for programs, MODEL_CARD.md for people."""
+"""What a training says of itself: a line per epoch, at its end report.json and MODEL_CARD.md."""
 
 from __future__ import annotations
 
 import json
-import sys
 import threading
 import time
 from dataclasses import asdict, dataclass
@@ -11,7 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from jobs.runtime.folder import write_text
+from geo.files import write_text
+from jobs.runtime.terminal import clock, say
 from jobs.runtime.versions import versions
 from jobs.train.folder import CARD, METRICS, REPORT, read_metrics
 from jobs.train.job import TrainJob
@@ -19,11 +19,20 @@ from wpcrack.data.read import ImageLevelSet
 from wpcrack.errors import TrainingError
 from wpcrack.training.selection import LABEL_FREE, MASKED_IOU, objective
 
-SELECTED_ON = {
-    LABEL_FREE: "label-free score on held-out sources; selected on this split",
-    MASKED_IOU: "IoU on the masked validation images that the user gave; selected on these images",
+SELECTIONS = {
+    LABEL_FREE: "label-free score on held-out sources",
+    MASKED_IOU: "IoU on the masked validation images that the user gave",
 }
-"""What report and card say of the metric by which the epoch was chosen."""
+"""What a model says of the metric by which its epoch was chosen."""
+
+SELECTED_ON = {
+    LABEL_FREE: f"{SELECTIONS[LABEL_FREE]}; selected on this split",
+    MASKED_IOU: f"{SELECTIONS[MASKED_IOU]}; selected on these images",
+}
+"""The same in report and card."""
+
+POLL_S = 1.0
+"""Pause between two looks for a new line of metrics.jsonl."""
 
 
 @dataclass(frozen=True)
@@ -39,16 +48,16 @@ class TrainReport:
     already_finished: bool = False
 
     def summary(self) -> str:
-        """One line."""
+        """Return one line for the terminal."""
         return f"best epoch {self.best_epoch} of {self.epochs}, score {self.score:.3f}"
 
     def values(self) -> dict[str, Any]:
-        """For programs."""
+        """Return the figures for programs."""
         return {**asdict(self), "run_dir": str(self.run_dir)}
 
 
 def write_report(root: Path, job: TrainJob, data: ImageLevelSet, seconds: float) -> TrainReport:
-    """Writes report.json and the model card."""
+    """Write report.json and the model card."""
     lines = read_metrics(root / METRICS)
     best = max((line for line in lines if line["best"]), key=lambda x: x["epoch"], default=None)
     if best is None:
@@ -76,7 +85,7 @@ def write_report(root: Path, job: TrainJob, data: ImageLevelSet, seconds: float)
 
 
 def read_report(root: Path) -> TrainReport | None:
-    """The report of a finished run."""
+    """Read the report of a finished run."""
     path = root / REPORT
     if not path.exists():
         return None
@@ -87,7 +96,7 @@ def read_report(root: Path) -> TrainReport | None:
 
 
 def counts(data: ImageLevelSet) -> dict[str, dict[str, int]]:
-    """Items and sources per split."""
+    """Count items and sources per split."""
     return {
         name: {
             "crack": sum(i.has_crack for i in part),
@@ -99,7 +108,7 @@ def counts(data: ImageLevelSet) -> dict[str, dict[str, int]]:
 
 
 def model_card(job: TrainJob, values: dict[str, Any]) -> str:
-    """Markdown: what the model is, what it was trained on, how it scored, what it cannot do."""
+    """Describe in Markdown the model, its training data, its scores and what it cannot do."""
     gsd = f"{job.data.gsd_mm:g} mm" if job.data.gsd_mm else "photographs, pixel size unknown"
     rows = [
         f"| {name} | {c['crack']} | {c['road']} | {c['sources']} |"
@@ -136,14 +145,8 @@ def model_card(job: TrainJob, values: dict[str, Any]) -> str:
     )
 
 
-# ==== jobs.train.report: One line per epoch on the driver's terminal, read from metrics.jsonl as rank 0 writes it.
-
-
-POLL_S = 1.0
-
-
 class ProgressLines:
-    """Follows a metrics file in a thread while the workers train."""
+    """One line per epoch, read from metrics.jsonl as rank 0 writes it, in a thread of its own."""
 
     def __init__(self, metrics: Path) -> None:
         self.metrics = metrics
@@ -153,7 +156,7 @@ class ProgressLines:
         self._thread = threading.Thread(target=self._follow, daemon=True)
 
     def __enter__(self) -> ProgressLines:
-        """Starts to follow."""
+        """Follow from now on."""
         self._thread.start()
         return self
 
@@ -163,7 +166,7 @@ class ProgressLines:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Shows what is left and ends."""
+        """Show what is left, and end."""
         self._stop.set()
         self._thread.join()
         self._show_new()
@@ -181,13 +184,13 @@ class ProgressLines:
             if line["epoch"] not in self.shown:
                 self.shown.add(line["epoch"])
                 for warning in line.get("warnings", ()):
-                    print(f"warning: {warning}", file=sys.stderr, flush=True)
+                    say(f"warning: {warning}")
                 elapsed = time.monotonic() - self.started
-                print(describe(line, elapsed, self.progress_at_start), file=sys.stderr, flush=True)
+                say(describe(line, elapsed, self.progress_at_start))
 
 
 def describe(line: dict[str, Any], elapsed_s: float, progress_at_start: float) -> str:
-    """`train epoch 3 adversarial 190 steps, loss ..., score 0.773, 12 images/s, ETA 2:10`."""
+    """Return `train epoch 3 adversarial, 190 steps, loss ..., score 0.773, ..., ETA 2:10`."""
     phases = {"cls": 0.0, "rec": 0.0, "det": 0.0}
     for name, value in line.items():
         if name.startswith("train/"):
@@ -203,5 +206,5 @@ def describe(line: dict[str, Any], elapsed_s: float, progress_at_start: float) -
         f"train epoch {line['epoch']} {line['stage']}, {line['step']} steps, loss {losses}, "
         f"score {line[objective(line)]:.3f}{' (best)' if line['best'] else ''}, "
         f"{line['train/images_per_s']:.1f} images/s, data wait {line['train/data_wait']:.0%}, "
-        f"{progress:.0%}, ETA {int(eta) // 60}:{int(eta) % 60:02d}"
+        f"{progress:.0%}, ETA {clock(eta)}"
     )

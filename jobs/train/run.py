@@ -15,13 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobs.runtime.allocator import keep_freed_memory, worker_environment
-from jobs.runtime.ray_session import (
-    interruptible,
-    prepare_environment,
-    training_session,
-)
+from jobs.runtime.ray_session import prepare_environment, run_interruptibly, training_session
 from jobs.runtime.signals import stop_on_sigterm
-from jobs.runtime.terminal import say
+from jobs.runtime.terminal import last_line, say
 from jobs.train.checkpoints import storage_of
 from jobs.train.folder import METRICS, open_run, read_metrics
 from jobs.train.job import TrainJob, masked_pairs
@@ -30,8 +26,6 @@ from wpcrack.data.images import Pair, read_rgb
 from wpcrack.data.read import ImageLevelSet, Item, read_image_level
 from wpcrack.errors import TrainingError, WpcrackError, first_few
 from wpcrack.training.selection import LABEL_FREE, MASKED_IOU
-
-__all__ = ["TrainJob", "TrainReport", "run_training"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +39,7 @@ class Watch:
 
 
 def run_training(job: TrainJob, *, local: bool = False, watch: Watch | None = None) -> TrainReport:
-    """Trains, or continues, the run in `job.run_dir`.
+    """Train, or continue, the run in `job.run_dir`.
 
     Args:
         job: What to do.
@@ -61,12 +55,12 @@ def run_training(job: TrainJob, *, local: bool = False, watch: Watch | None = No
         with open_run(job) as root:
             finished = read_report(root)
             if finished is not None:
-                say(f"{job.run_dir} is finished already; resume=never trains anew")
+                say(f"{job.run_dir} is finished already; resume=never trains again")
                 return finished
             for warning in data.warnings:
                 say(f"warning: {warning}")
             check_readable(data.items)
-            for warning in seen_in_training(masked_pairs(job.data), data):
+            for warning in warn_of_shared_sources(masked_pairs(job.data), data):
                 say(f"warning: {warning}")
             started = time.monotonic()
             try:
@@ -88,7 +82,7 @@ def run_training(job: TrainJob, *, local: bool = False, watch: Watch | None = No
 
 
 def fit(job: TrainJob, local: bool, watch: Watch) -> None:
-    """Runs the loop on Ray Train, or with num_workers=0 in this process."""
+    """Run the loop on Ray Train, or with num_workers=0 in this process."""
     prepare_environment()
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
@@ -137,27 +131,26 @@ def fit(job: TrainJob, local: bool, watch: Watch) -> None:
             if scaling.num_workers == 0:
                 trainer.fit()
             else:
-                interruptible(trainer.fit)
+                run_interruptibly(trainer.fit)
         except TrainingFailedError as error:
-            raise explained(error) from error
+            raise explain_failure(error) from error
 
 
-def explained(error: Exception) -> WpcrackError:
-    """The error of the user's input that ended the workers, or a sentence about the loss of one."""
+def explain_failure(error: Exception) -> WpcrackError:
+    """Return the user's error that ended the workers, or a sentence about the loss of one."""
     failures: dict[int, BaseException] = getattr(error, "worker_failures", {})
     for failure in failures.values():
         cause = getattr(failure, "_base_exc", failure)
         if isinstance(cause, WpcrackError):
             return cause
-    text = str(next(iter(failures.values()), error)).strip().splitlines()
     return TrainingError(
-        f"the workers failed ({text[-1] if text else type(error).__name__}); the last checkpoint "
-        "is kept and the same command continues from it"
+        f"the workers failed ({last_line(next(iter(failures.values()), error))}); the last "
+        "checkpoint is kept and the same command continues from it"
     )
 
 
 def check_readable(items: Sequence[Item]) -> None:
-    """Decodes every image once, so that a broken one is named before Ray starts.
+    """Decode every image once, so that a broken one is named before Ray starts.
 
     Raises:
         DataError: An image is truncated or unreadable.
@@ -166,8 +159,8 @@ def check_readable(items: Sequence[Item]) -> None:
         read_rgb(item.path)
 
 
-def seen_in_training(pairs: Sequence[Pair], data: ImageLevelSet) -> list[str]:
-    """Warns of masked validation images that training windows were cut from."""
+def warn_of_shared_sources(pairs: Sequence[Pair], data: ImageLevelSet) -> list[str]:
+    """Warn of masked validation images that training windows were cut from."""
     shared = {pair.stem for pair in pairs} & {item.source for item in data.train}
     if not shared:
         return []

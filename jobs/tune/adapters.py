@@ -1,4 +1,7 @@
-"""Ray Tune's two questions, answered by the sweep: what to try next, and whether to go on."""
+"""Ray Tune's two questions, answered by the sweep: what to try next, and whether to go on.
+
+Imported only for trials on Ray: the classes derive from Ray's.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,8 @@ from typing import Any
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from jobs.tune.sweep import Sweep
-from jobs.tune.trials import ERROR, JOB, NUMBER, USERS
+from jobs.runtime.terminal import last_line
+from jobs.tune.sweep import ERROR, JOB, NUMBER, USERS, Sweep
 from wpcrack.errors import TrainingError, WpcrackError
 
 
@@ -20,7 +23,7 @@ class Suggestions(Searcher):
         self.sweep, self.decisions = sweep, decisions
 
     def suggest(self, trial_id: str) -> Any:
-        """The config of the next trial; what is wrong with the space ends the sweep."""
+        """Return the config of the next trial; what is wrong with the space ends the sweep."""
         try:
             trial = None if self.decisions.fatal else self.sweep.next()
         except WpcrackError as error:
@@ -30,13 +33,13 @@ class Suggestions(Searcher):
         return {NUMBER: trial.number, JOB: self.sweep.training(trial).model_dump_json()}
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
-        """Nothing: the sweep reads its files."""
+        """Do nothing: the sweep reads its files."""
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the sweep's folder is the state."""
+        """Do nothing: the sweep's folder is the state."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Never called: Ray's experiment state is not restored from."""
+        """Do nothing: Ray's experiment state is never restored from."""
 
 
 class Decisions(FIFOScheduler):
@@ -48,7 +51,7 @@ class Decisions(FIFOScheduler):
         self.fatal: WpcrackError | None = None
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """After each epoch, and after a failure that the trial could report itself."""
+        """Decide after each epoch, and after a failure that the trial could report itself."""
         number = trial.config[NUMBER]
         if ERROR in result:
             self._failed(number, result[ERROR], is_users=result[USERS])
@@ -58,16 +61,16 @@ class Decisions(FIFOScheduler):
         return str(TrialScheduler.CONTINUE)
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        """The trial ran to its end, or told of its failure before."""
+        """Note a trial that ran to its end, or reported its failure before."""
         number = trial.config[NUMBER]
         if ERROR in result:
             self._failed(number, result[ERROR], is_users=result[USERS])
         self.sweep.end(number, "finished")
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        """The trial's own process died."""
+        """Note a trial whose own process died."""
         error = trial.get_error()
-        text = (str(error).strip().splitlines() or ["no message"])[-1] if error else "no message"
+        text = last_line(error) if error else "no message"
         self._failed(trial.config[NUMBER], f"the process of the trial died ({text})")
 
     def _failed(self, number: int, text: str, *, is_users: bool = False) -> None:

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from jobs.runtime.folder import FREE_KEYS, FolderKind, write_text
-from jobs.train.folder import CHECKPOINTS, CONFIG, METRICS, REPORT
+from geo.files import write_text
+from jobs.train.folder import CHECKPOINTS, CONFIG, FREE_KEYS, METRICS, REPORT, FolderKind
 from jobs.train.folder import read_metrics as read_lines
 from wpcrack.training.selection import LABEL_FREE, MASKED_IOU, objective
 
@@ -62,19 +62,21 @@ class Trial:
     error: str = ""
 
     @property
-    def judged(self) -> list[dict[str, Any]]:
+    def judged_epochs(self) -> list[dict[str, Any]]:
         """Epochs whose score means something: those after the warm-up stage."""
         return [line for line in self.lines if line["stage"] != "warmup"]
 
     @property
     def values(self) -> list[float]:
         """Objective after each of them."""
-        return [float(line[objective(line)]) for line in self.judged]
+        return [float(line[objective(line)]) for line in self.judged_epochs]
 
     @property
     def best(self) -> dict[str, Any] | None:
         """The epoch of the highest objective."""
-        numbers = [line for line in self.judged if line[objective(line)] == line[objective(line)]]
+        numbers = [
+            line for line in self.judged_epochs if line[objective(line)] == line[objective(line)]
+        ]
         return max(numbers, key=lambda line: float(line[objective(line)]), default=None)
 
     @property
@@ -100,12 +102,12 @@ class Trial:
 
 
 def trial_folder(root: Path, number: int) -> Path:
-    """Run folder of a trial."""
+    """Return the run folder of a trial."""
     return root / TRIALS / f"{number:05d}"
 
 
 def read_trials(root: Path) -> list[Trial]:
-    """All trials of a sweep, by number."""
+    """Read all trials of a sweep, by number."""
     entries: dict[int, dict[str, Any]] = {}
     for line in read_lines(root / JOURNAL):
         entries.setdefault(line["trial"], {}).update(line)
@@ -113,7 +115,7 @@ def read_trials(root: Path) -> list[Trial]:
 
 
 def read_trial(root: Path, number: int, entry: Mapping[str, Any]) -> Trial:
-    """One trial; its own report counts even if the sweep died before noting the end."""
+    """Read one trial; its own report counts even if the sweep died before noting the end."""
     folder = trial_folder(root, number)
     status = entry.get("status", "finished" if (folder / REPORT).exists() else "running")
     lines = tuple(read_lines(folder / METRICS))
@@ -121,7 +123,7 @@ def read_trial(root: Path, number: int, entry: Mapping[str, Any]) -> Trial:
 
 
 def open_journal(root: Path, *, retry_failed: bool) -> None:
-    """Drops what a crash left half-written, and on request the ends of failed trials."""
+    """Drop what a crash left half-written, and on request the ends of failed trials."""
     kept = [
         line
         for line in read_lines(root / JOURNAL)
@@ -131,11 +133,11 @@ def open_journal(root: Path, *, retry_failed: bool) -> None:
 
 
 def note(root: Path, number: int, **entry: Any) -> None:
-    """Adds a line to the journal."""
+    """Add a line to the journal."""
     with (root / JOURNAL).open("a", encoding="utf-8") as file:
         file.write(json.dumps({"trial": number, **entry}) + "\n")
 
 
 def drop_states(root: Path, number: int) -> None:
-    """Frees the space of states that nobody will continue from; the best model stays."""
+    """Free the space of states that nobody will continue from; the best model stays."""
     shutil.rmtree(trial_folder(root, number) / CHECKPOINTS, ignore_errors=True)

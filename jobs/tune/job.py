@@ -1,4 +1,4 @@
-"""What a user can set for `wpcrack tune`: a training, and what of it is searched."""
+"""What a user can set for `wpcrack tune`: a training, and the keys and ranges to search."""
 
 from __future__ import annotations
 
@@ -14,6 +14,19 @@ from jobs.settings.load import explain_value
 from jobs.train.job import TrainJob
 from wpcrack.config import Block, Count
 from wpcrack.errors import ConfigError
+
+Params = dict[str, Any]
+"""Dotted key -> value."""
+
+KINDS = ("choice", "uniform", "loguniform", "randint")
+FIXED = ("run_dir", "resume", "scaling", "tune")
+"""Keys that are the same for all trials: they do not decide what is learned."""
+
+LISTED = 64
+"""A stepped range of at most this many values is checked value by value."""
+
+INNER = 0.382
+"""Place between the ends where a range is checked too: whole-number keys refuse what lies there."""
 
 
 class AshaConfig(Block):
@@ -56,132 +69,8 @@ class TuneJob(TrainJob):
     """The sweep."""
 
 
-# ==== jobs.tune.job: The search space of a sweep: which keys of a training, from which ranges.
-
-
-Params = dict[str, Any]
-"""Dotted key -> value."""
-
-KINDS = ("choice", "uniform", "loguniform", "randint")
-FIXED = ("run_dir", "resume", "scaling", "tune")
-"""Keys that are the same for all trials: they do not decide what is learned."""
-
-LISTED = 64
-"""A stepped range of at most this many values is checked value by value."""
-
-INNER = 0.382
-"""Place between the ends where a range is checked too: whole-number keys refuse what lies there."""
-
-
-@dataclass(frozen=True)
-class Dimension:
-    """One key and its values.
-
-    Attributes:
-        key: dotted name.
-        kind: how values are drawn.
-        values: of a choice; else empty.
-        low: end of a range.
-        high: other end, included.
-        step: distance of neighboring values from `low` on; None: continuous.
-    """
-
-    key: str
-    kind: Literal["choice", "uniform", "loguniform", "randint"]
-    values: tuple[Any, ...] = ()
-    low: float = 0.0
-    high: float = 0.0
-    step: float | None = None
-
-    def listed(self) -> tuple[Any, ...] | None:
-        """All values in order; None for a continuous range."""
-        if self.kind == "choice":
-            return self.values
-        if self.step is None:
-            return None
-        count = int((self.high - self.low) / self.step + 1e-9) + 1
-        return tuple(self._plain(self.low + k * self.step) for k in range(count))
-
-    def draw(self, rng: np.random.Generator) -> Any:
-        """A value, all equally likely; of loguniform their logarithms."""
-        values = self.listed()
-        if values is not None:
-            return values[int(rng.integers(len(values)))]
-        if self.kind == "loguniform":
-            return float(np.exp(rng.uniform(np.log(self.low), np.log(self.high))))
-        return float(rng.uniform(self.low, self.high))
-
-    def holds(self, value: Any) -> bool:
-        """Whether a value can be drawn."""
-        values = self.listed()
-        return value in values if values is not None else self.low <= value <= self.high
-
-    def probes(self) -> tuple[Any, ...]:
-        """Values that stand for all: each one of a short list, else both ends and one between."""
-        values = self.listed()
-        if values is None:
-            return self.low, self.low + INNER * (self.high - self.low), self.high
-        middle = values[len(values) // 2]
-        return values if len(values) <= LISTED else (values[0], middle, values[-1])
-
-    def text(self) -> str:
-        """As it stands in the config."""
-        if self.kind == "choice":
-            return f"choice of {', '.join(map(str, self.values))}"
-        step = f" in steps of {self.step:g}" if self.step else ""
-        return f"{self.kind} {self.low:g} to {self.high:g}{step}"
-
-    def _plain(self, value: float) -> float | int:
-        return round(value) if self.kind == "randint" else round(float(value), 12)
-
-
-@dataclass(frozen=True)
-class Space:
-    """The dimensions of a sweep, and the training that everything else comes from."""
-
-    dimensions: tuple[Dimension, ...]
-    base: dict[str, Any]
-    """A TrainJob, as JSON."""
-
-    @property
-    def keys(self) -> list[str]:
-        """Searched keys."""
-        return [d.key for d in self.dimensions]
-
-    def defaults(self) -> Params:
-        """Values of the searched keys in the training as configured."""
-        return {key: value_at(self.base, key) for key in self.keys}
-
-    def job(self, params: Mapping[str, Any], **fixed: Any) -> TrainJob:
-        """The training with these values.
-
-        Raises:
-            ValidationError: They do not go together.
-        """
-        values = self.base
-        for key, value in params.items():
-            values = replaced(values, key.split("."), value)
-        return TrainJob.model_validate({**values, **fixed})
-
-    def allows(self, params: Mapping[str, Any]) -> bool:
-        """Whether these values go together."""
-        try:
-            self.job(params)
-        except ValidationError:
-            return False
-        return True
-
-    def grid(self) -> Iterator[Params]:
-        """Every combination whose values go together, in order; needs listed dimensions."""
-        columns = [d.listed() or () for d in self.dimensions]
-        for values in itertools.product(*columns):
-            params = dict(zip(self.keys, values, strict=True))
-            if self.allows(params):
-                yield params
-
-
 def read_space(job: TuneJob) -> Space:
-    """Reads and checks `tune.space`; each end of each range must be a valid setting.
+    """Read and check `tune.space`; each end of each range must be a valid setting.
 
     Values that are invalid only beside another key's are no error: such combinations are not drawn.
 
@@ -206,8 +95,115 @@ def read_space(job: TuneJob) -> Space:
     return space
 
 
+@dataclass(frozen=True)
+class Dimension:
+    """One key and its values.
+
+    Attributes:
+        key: dotted name.
+        kind: how values are drawn.
+        values: of a choice; else empty.
+        low: end of a range.
+        high: other end, included.
+        step: distance of neighboring values from `low` on; None: continuous.
+    """
+
+    key: str
+    kind: Literal["choice", "uniform", "loguniform", "randint"]
+    values: tuple[Any, ...] = ()
+    low: float = 0.0
+    high: float = 0.0
+    step: float | None = None
+
+    def listed(self) -> tuple[Any, ...] | None:
+        """Return all values in order; None for a continuous range."""
+        if self.kind == "choice":
+            return self.values
+        if self.step is None:
+            return None
+        count = int((self.high - self.low) / self.step + 1e-9) + 1
+        return tuple(self._plain(self.low + k * self.step) for k in range(count))
+
+    def draw(self, rng: np.random.Generator) -> Any:
+        """Draw a value, all equally likely; of loguniform their logarithms."""
+        values = self.listed()
+        if values is not None:
+            return values[int(rng.integers(len(values)))]
+        if self.kind == "loguniform":
+            return float(np.exp(rng.uniform(np.log(self.low), np.log(self.high))))
+        return float(rng.uniform(self.low, self.high))
+
+    def holds(self, value: Any) -> bool:
+        """Return whether a value can be drawn."""
+        values = self.listed()
+        return value in values if values is not None else self.low <= value <= self.high
+
+    def probes(self) -> tuple[Any, ...]:
+        """Return values that stand for all: a short list, else both ends and one between."""
+        values = self.listed()
+        if values is None:
+            return self.low, self.low + INNER * (self.high - self.low), self.high
+        middle = values[len(values) // 2]
+        return values if len(values) <= LISTED else (values[0], middle, values[-1])
+
+    def text(self) -> str:
+        """Return the dimension as it stands in the config."""
+        if self.kind == "choice":
+            return f"choice of {', '.join(map(str, self.values))}"
+        step = f" in steps of {self.step:g}" if self.step else ""
+        return f"{self.kind} {self.low:g} to {self.high:g}{step}"
+
+    def _plain(self, value: float) -> float | int:
+        return round(value) if self.kind == "randint" else round(float(value), 12)
+
+
+@dataclass(frozen=True)
+class Space:
+    """The dimensions of a sweep, and the training that everything else comes from."""
+
+    dimensions: tuple[Dimension, ...]
+    base: dict[str, Any]
+    """A TrainJob, as JSON."""
+
+    @property
+    def keys(self) -> list[str]:
+        """Searched keys."""
+        return [d.key for d in self.dimensions]
+
+    def defaults(self) -> Params:
+        """Return values of the searched keys in the training as configured."""
+        return {key: value_at(self.base, key) for key in self.keys}
+
+    def job(self, params: Mapping[str, Any], **fixed: Any) -> TrainJob:
+        """Return the training with these values.
+
+        Raises:
+            ValidationError: They do not go together.
+        """
+        values = self.base
+        for key, value in params.items():
+            values = with_value(values, key.split("."), value)
+        return TrainJob.model_validate({**values, **fixed})
+
+    def allows(self, params: Mapping[str, Any]) -> bool:
+        """Return whether these values go together."""
+        try:
+            self.job(params)
+        except ValidationError:
+            return False
+        return True
+
+    def grid(self) -> Iterator[Params]:
+        """Yield every combination whose values go together, in order; needs listed dimensions."""
+        columns = [d.listed() or () for d in self.dimensions]
+        for values in itertools.product(*columns):
+            params = dict(zip(self.keys, values, strict=True))
+            if self.allows(params):
+                yield params
+
+
 def flat(entries: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted key -> entry; sections may be nested, as `tune.space.a.b=...` makes them."""
+    """Return dotted key -> entry; sections may be nested, as `tune.space.a.b=...` makes them."""
     found: dict[str, Any] = {}
     for name, entry in entries.items():
         key = f"{prefix}{name}"
@@ -220,10 +216,10 @@ def flat(entries: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def dimension(key: str, entry: Any) -> Dimension:
-    """One entry of the space.
+    """Read one entry of the space.
 
     Raises:
-        ConfigError: It has not the form of one of KINDS.
+        ConfigError: Its form is not one of KINDS.
     """
     kinds = [kind for kind in KINDS if isinstance(entry, Mapping) and kind in entry]
     if len(kinds) != 1 or set(entry) - {kinds[0], "step"}:
@@ -249,7 +245,7 @@ def dimension(key: str, entry: Any) -> Dimension:
 
 
 def ends(key: str, entry: Any, values: Any) -> tuple[float, float]:
-    """Low and high of a range."""
+    """Read low and high of a range."""
     is_pair = isinstance(values, Sequence) and len(values) == 2 and all(map(is_number, values))
     if not is_pair or not values[0] < values[1]:
         raise ConfigError(f"tune.space.{key} is {entry!r}; give two numbers [low, high]")
@@ -257,12 +253,12 @@ def ends(key: str, entry: Any, values: Any) -> tuple[float, float]:
 
 
 def is_number(value: Any) -> bool:
-    """A finite number; true and false are none."""
+    """Return whether a value is a finite number; true and false are none."""
     return isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value)
 
 
 def check_value(space: Space, key: str, value: Any) -> None:
-    """Refuses a value that the key can never take; how it goes with other keys is left open.
+    """Refuse a value that the key can never take; how it goes with other keys is left open.
 
     Raises:
         ConfigError: The key is unknown, or the value of a wrong type or out of range.
@@ -276,17 +272,17 @@ def check_value(space: Space, key: str, value: Any) -> None:
 
 
 def value_at(values: Mapping[str, Any], key: str) -> Any:
-    """The value of a dotted key."""
+    """Return the value of a dotted key."""
     found: Any = values
     for part in key.split("."):
         found = found[part]
     return found
 
 
-def replaced(values: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
-    """The same nested values with another one at `path`."""
+def with_value(values: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
+    """Return the same nested values with another one at `path`."""
     first, *rest = path
     inner = values.get(first)
     if rest:
-        value = replaced(inner if isinstance(inner, Mapping) else {}, rest, value)
+        value = with_value(inner if isinstance(inner, Mapping) else {}, rest, value)
     return {**values, first: value}

@@ -1,4 +1,4 @@
-"""What a sweep leaves: results.csv with every trial, best.yaml for `wpcrack train`."""
+"""What a sweep leaves: results.csv, best.yaml for `wpcrack train`, and a picture of it all."""
 
 from __future__ import annotations
 
@@ -16,16 +16,31 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy.stats import rankdata
 
-from jobs.runtime.folder import write_text
+from geo.files import write_text
 from jobs.tune.folder import BEST, RESULTS, Trial
 from jobs.tune.job import Dimension, Space, TuneJob
 from wpcrack.training.selection import MASKED_IOU
 
 DIGITS = 6
+"""Of numbers in the table."""
+
+SHUFFLES = 999
+FEWEST = 5
+"""Below this many scored trials nothing is said."""
+CHANCE = 0.05
+"""A setting whose strength is reached by more than this share of shuffles may be chance."""
+
+WIDTH, MARGIN, PLOT_HEIGHT, ROW = 1000, 70, 340, 26
+BAR_LEFT, BAR_WIDTH = 330, 520
+FONT_SIZE = 15
+GREEN, ORANGE, PINK, GRAY = (0, 158, 115), (230, 159, 0), (204, 121, 167), (150, 150, 150)
+"""Of the palette of Okabe and Ito, told apart by color-blind readers too."""
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def write_results(root: Path, job: TuneJob, space: Space, trials: Sequence[Trial]) -> None:
-    """Writes both files, each as a whole."""
+    """Write both files, each as a whole."""
     write_text(root / RESULTS, results_csv(space.keys, job.seed, trials))
     best = best_trial(trials)
     if best is not None:
@@ -33,13 +48,13 @@ def write_results(root: Path, job: TuneJob, space: Space, trials: Sequence[Trial
 
 
 def best_trial(trials: Sequence[Trial]) -> Trial | None:
-    """The one of the highest score; of equals the first. Failed trials do not count."""
+    """Return the trial of the highest score; of equals the first. Failed trials do not count."""
     scored = [trial for trial in trials if trial.score is not None]
     return max(scored, key=lambda trial: (trial.score, -trial.number), default=None)
 
 
 def results_csv(keys: Sequence[str], seed: int, trials: Sequence[Trial]) -> str:
-    """A row per trial: status, scores of its best epoch, settings, score of every epoch, error.
+    """Return a row per trial: status, scores of its best epoch, settings, all scores, error.
 
     `score` is the objective: val_iou where there is a masked validation set, else label_free.
     Lists are JSON; `score_per_epoch` has the epochs after the warm-up stage.
@@ -62,7 +77,7 @@ def results_csv(keys: Sequence[str], seed: int, trials: Sequence[Trial]) -> str:
 
 
 def as_text(value: Any) -> str:
-    """A cell: numbers short, nothing for None, the rest as JSON."""
+    """Return a cell: numbers short, nothing for None, the rest as JSON."""
     if value is None:
         return ""
     if isinstance(value, float):
@@ -71,7 +86,7 @@ def as_text(value: Any) -> str:
 
 
 def best_yaml(job: TuneJob, space: Space, best: Trial) -> str:
-    """A config of `wpcrack train`: what differs from its defaults, with the best settings.
+    """Return a config of `wpcrack train`: what differs from its defaults, with the best settings.
 
     Its run folder lies beside the sweep's, so the file can be trained from as it is.
     """
@@ -88,19 +103,12 @@ def best_yaml(job: TuneJob, space: Space, best: Trial) -> str:
 
 
 def objective_name(trials: Sequence[Trial]) -> str:
-    """What `score` is, for pictures and reports."""
+    """Name what `score` is, for pictures and reports."""
     masked = any(MASKED_IOU in line for trial in trials for line in trial.lines)
     return "IoU on the masked validation set" if masked else "label-free score"
 
 
-# ==== jobs.tune.results: Which settings go with a high score: rank correlation, honest for few trials.
-
-
-SHUFFLES = 999
-FEWEST = 5
-"""Below this many scored trials nothing is said."""
-CHANCE = 0.05
-"""A setting whose strength is reached by more than this share of shuffles may be chance."""
+# -- which settings go with a high score: rank correlation, honest for few trials -----------------
 
 
 @dataclass(frozen=True)
@@ -127,7 +135,7 @@ class Importance:
 
 
 def importances(dimensions: Sequence[Dimension], trials: Sequence[Trial]) -> list[Importance]:
-    """Strongest first; empty for fewer than FEWEST scored trials.
+    """Rank the settings, strongest first; empty for fewer than FEWEST scored trials.
 
     Trials that were stopped early count with what they had reached.
     """
@@ -140,7 +148,7 @@ def importances(dimensions: Sequence[Dimension], trials: Sequence[Trial]) -> lis
 
 
 def importance(key: str, values: Sequence[Any], ranks: NDArray[np.float64]) -> Importance:
-    """Of one setting, with a permutation test.
+    """Measure one setting, with a permutation test.
 
     Args:
         key: of the setting.
@@ -162,14 +170,14 @@ def importance(key: str, values: Sequence[Any], ranks: NDArray[np.float64]) -> I
 
 
 def correlation(x: NDArray[Any], y: NDArray[Any]) -> float:
-    """Pearson's, of ranks Spearman's; 0 where one is constant."""
+    """Return Pearson's correlation, of ranks Spearman's; 0 where one is constant."""
     x, y = x - x.mean(), y - y.mean()
     scale = float(np.sqrt((x**2).sum() * (y**2).sum()))
     return float((x * y).sum()) / scale if scale else 0.0
 
 
 def eta(groups: NDArray[Any], y: NDArray[Any]) -> float:
-    """Square root of the share of y's variance between groups."""
+    """Return the square root of the share of y's variance between groups."""
     total = float(((y - y.mean()) ** 2).sum())
     sizes = np.bincount(groups)
     means = np.bincount(groups, weights=y) / np.maximum(sizes, 1)
@@ -177,14 +185,7 @@ def eta(groups: NDArray[Any], y: NDArray[Any]) -> float:
     return float(np.sqrt(between / total)) if total else 0.0
 
 
-# ==== jobs.tune.results: The picture of a sweep: score over trials, and how settings go with the score.
-
-
-WIDTH, MARGIN, PLOT_HEIGHT, ROW = 1000, 70, 340, 26
-BAR_LEFT, BAR_WIDTH = 330, 520
-FONT_SIZE = 15
-GREEN, ORANGE, PINK, GRAY = (0, 158, 115), (230, 159, 0), (204, 121, 167), (150, 150, 150)
-"""Of the palette of Okabe and Ito, told apart by color-blind readers too."""
+# -- the picture -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -197,25 +198,25 @@ class Axes:
 
     @classmethod
     def around(cls, trials: Sequence[Trial]) -> Axes:
-        """All trials, and scores with a little room above and below."""
+        """Make axes for all trials, and for scores with a little room above and below."""
         scores = [t.score for t in trials if t.score is not None] or [0.0, 1.0]
         room = max(0.05 * (max(scores) - min(scores)), 0.01)
         last = max((t.number for t in trials), default=1)
         return cls(max(last, 1), min(scores) - room, max(scores) + room)
 
     def x(self, number: int) -> float:
-        """Pixels from the left."""
+        """Return pixels from the left."""
         return MARGIN + 15 + (WIDTH - 2 * MARGIN) * number / self.last
 
     def y(self, score: float) -> float:
-        """Pixels from the top."""
+        """Return pixels from the top."""
         return 50 + (PLOT_HEIGHT - 70) * (self.high - score) / (self.high - self.low)
 
 
 def draw_sweep(
     path: Path, trials: Sequence[Trial], found: Sequence[Importance], objective: str
 ) -> None:
-    """Writes the picture.
+    """Write the picture.
 
     Args:
         path: a .png.
@@ -232,13 +233,13 @@ def draw_sweep(
     sheet.save(path)
 
 
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
-
-
 def draw_scores(
     pen: ImageDraw.ImageDraw, font: Font, trials: Sequence[Trial], objective: str
 ) -> None:
-    """Full dots ran to their end, rings were stopped early, crosses failed; a line is the best."""
+    """Draw the trials, and a line for the best score so far.
+
+    Full dots ran to their end, rings were stopped early, crosses failed.
+    """
     axes, bottom = Axes.around(trials), PLOT_HEIGHT - 10
     draw_legend(pen, font, f"{objective}, by trial")
     for k in range(5):
@@ -249,7 +250,7 @@ def draw_scores(
     for trial in trials:
         x = axes.x(trial.number)
         if trial.status == "failed":
-            cross(pen, x, bottom - 12)
+            draw_cross(pen, x, bottom - 12)
         elif trial.score is not None:
             y = axes.y(trial.score)
             fill = GREEN if trial.status == "finished" else "white"
@@ -259,7 +260,7 @@ def draw_scores(
 
 
 def draw_best(pen: ImageDraw.ImageDraw, axes: Axes, trials: Sequence[Trial]) -> None:
-    """Stairs of the best score so far."""
+    """Draw stairs of the best score so far."""
     stairs: list[tuple[float, float]] = []
     for trial in trials:
         x, y = axes.x(trial.number), axes.y(trial.score) if trial.score is not None else None
@@ -273,21 +274,21 @@ def draw_best(pen: ImageDraw.ImageDraw, axes: Axes, trials: Sequence[Trial]) -> 
 
 
 def draw_legend(pen: ImageDraw.ImageDraw, font: Font, title: str) -> None:
-    """Title and signs, on one line."""
+    """Draw title and signs, on one line."""
     pen.text((14, 10), title, "black", font)
     x = WIDTH - 500
     for name, fill in (("finished", GREEN), ("stopped early", (255, 255, 255))):
         pen.ellipse((x, 14, x + 10, 24), fill=fill, outline=GREEN, width=2)
         pen.text((x + 16, 10), name, "black", font)
         x += 40 + int(font.getlength(name))
-    cross(pen, x + 5, 19)
+    draw_cross(pen, x + 5, 19)
     pen.text((x + 16, 10), "failed", "black", font)
     pen.line((x + 80, 19, x + 105, 19), ORANGE, 2)
     pen.text((x + 112, 10), "best so far", "black", font)
 
 
 def draw_bars(pen: ImageDraw.ImageDraw, font: Font, found: Sequence[Importance], top: int) -> None:
-    """A bar per setting; hollow where a permutation test cannot tell it from chance."""
+    """Draw a bar per setting; hollow where a permutation test cannot tell it from chance."""
     title = (
         "how settings go with the score: rank correlation over trials (+ more is better, "
         f"- less is better); hollow: may be chance, p > {CHANCE:g}"
@@ -306,7 +307,7 @@ def draw_bars(pen: ImageDraw.ImageDraw, font: Font, found: Sequence[Importance],
         pen.text((right + 8, y), f"{sign}{one.strength:.2f}  p {one.p:.3f}", "black", font)
 
 
-def cross(pen: ImageDraw.ImageDraw, x: float, y: float) -> None:
-    """The sign of a failed trial."""
+def draw_cross(pen: ImageDraw.ImageDraw, x: float, y: float) -> None:
+    """Draw the sign of a failed trial."""
     for slope in (1, -1):
         pen.line((x - 5, y - 5 * slope, x + 5, y + 5 * slope), PINK, 3)

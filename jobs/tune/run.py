@@ -14,8 +14,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from jobs.runtime.folder import write_text
+from geo.files import write_text
 from jobs.runtime.signals import stop_on_sigterm
+from jobs.runtime.terminal import say
 from jobs.runtime.versions import versions
 from jobs.train.folder import REPORT, open_run
 from jobs.train.job import masked_pairs
@@ -25,16 +26,14 @@ from jobs.tune.job import TuneJob, read_space
 from jobs.tune.results import best_trial, draw_sweep, importances, objective_name
 from jobs.tune.sampler import make_sampler
 from jobs.tune.status import SweepStatus, read_status
-from jobs.tune.sweep import Sweep, say
-from jobs.tune.trials import run_in_process
+from jobs.tune.sweep import Sweep
+from jobs.tune.trials import run_in_process, run_on_ray
 from wpcrack.data.read import read_image_level
 from wpcrack.errors import TrainingError
 
-__all__ = ["TuneJob", "plan_text", "run_tune"]
-
 
 def run_tune(job: TuneJob, *, local: bool = False) -> SweepStatus:
-    """Runs, or continues, the sweep in `job.run_dir`.
+    """Run, or continue, the sweep in `job.run_dir`.
 
     Args:
         job: What to search.
@@ -51,7 +50,7 @@ def run_tune(job: TuneJob, *, local: bool = False) -> SweepStatus:
         masked_pairs(job.data)
         with open_run(job, SWEEP) as root:
             if is_finished(root, total) and not job.tune.retry_failed:
-                say(f"{job.run_dir} is finished already; resume=never sweeps anew")
+                say(f"{job.run_dir} is finished already; resume=never sweeps again")
             else:
                 (root / REPORT).unlink(missing_ok=True)
                 for warning in data.warnings:
@@ -63,13 +62,11 @@ def run_tune(job: TuneJob, *, local: bool = False) -> SweepStatus:
 
 
 def run_trials(sweep: Sweep, *, local: bool) -> None:
-    """In this process or on Ray, as the trials' workers ask."""
+    """Run the trials in this process or on Ray, as the trials' workers ask."""
     try:
         if sweep.job.scaling.num_workers == 0:
             run_in_process(sweep)
         else:
-            from jobs.tune.trials import run_on_ray
-
             run_on_ray(sweep, local=local)
     except KeyboardInterrupt:
         ended = sum(trial.status != "running" for trial in read_trials(sweep.root))
@@ -81,13 +78,13 @@ def run_trials(sweep: Sweep, *, local: bool) -> None:
 
 
 def is_finished(root: Path, total: int) -> bool:
-    """Whether a report of as many trials is there; with more trials the sweep goes on."""
+    """Return whether a report of as many trials is there; with more trials the sweep goes on."""
     path = root / REPORT
     return path.exists() and json.loads(path.read_text(encoding="utf-8"))["trials"] >= total
 
 
 def conclude(job: TuneJob, root: Path) -> None:
-    """Writes results, picture and report.
+    """Write results, picture and report.
 
     Raises:
         TrainingError: No trial has a score.
@@ -119,28 +116,3 @@ def conclude(job: TuneJob, root: Path) -> None:
     write_text(root / REPORT, json.dumps(values, indent=2) + "\n")
     reference = "" if values["defaults"] is None else f" (defaults {values['defaults']:.3f})"
     say(f"best is trial {best.number}, score {best.score:.3f}{reference}; {job.run_dir / BEST}")
-
-
-def plan_text(job: TuneJob) -> str:
-    """What a sweep will do: its trials, settings and lengths; nothing is started.
-
-    Raises:
-        ConfigError: A wrong space.
-    """
-    space = read_space(job)
-    total = make_sampler(job, space)[1]
-    steps, train = job.train.steps, job.train
-    judged = sum(-(-n // train.epoch_steps) for n in (steps.adversarial, steps.detector))
-    asha = job.tune.asha
-    rungs: list[float] = []
-    while asha.enabled and (rung := asha.grace * asha.factor ** len(rungs)) < judged:
-        rungs.append(rung)
-    checks = ", ".join(f"{rung:g}" for rung in rungs) or "none"
-    where = f"{job.scaling.num_workers} workers each" if job.scaling.num_workers else "in process"
-    lines = [
-        f"{total} trials ({job.tune.sampler}), trial 0 with the defaults, {where}",
-        f"{steps.warmup} + {steps.adversarial} + {steps.detector} steps of "
-        f"{train.batch_size} images; {judged} epochs are judged, weak trials stop after {checks}",
-        *(f"  {d.key}: {d.text()}" for d in space.dimensions),
-    ]
-    return "\n".join(lines)

@@ -12,23 +12,21 @@ from typing import Any, Literal
 
 import numpy as np
 import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-)
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from jobs.tune.job import Dimension, Params, Space, TuneJob
 from wpcrack.errors import ConfigError
 
 DEFAULT_TRIALS = 20
+"""Where tune.trials is not set."""
+
 ATTEMPTS = 200
 """Draws of one trial before the space counts as having no settings that go together."""
 
 
 @dataclass(frozen=True)
-class Told:
+class PastTrial:
     """What a sampler knows of an earlier trial.
 
     Attributes:
@@ -42,12 +40,14 @@ class Told:
     values: Sequence[float]
 
 
-Sampler = Callable[[int, Sequence[Told]], Params | None]
+Sampler = Callable[[int, Sequence[PastTrial]], Params | None]
 """(number of the trial, earlier trials) -> its settings; None: there are no more."""
 
 
 def make_sampler(job: TuneJob, space: Space) -> tuple[Sampler, int]:
-    """The sampler of a sweep, and how many trials there are. Trial 0 always has the defaults.
+    """Return the sampler of a sweep, and how many trials there are.
+
+    Trial 0 always has the defaults.
 
     Raises:
         ConfigError: A grid over a continuous range, or with more combinations than trials.
@@ -62,7 +62,7 @@ def make_sampler(job: TuneJob, space: Space) -> tuple[Sampler, int]:
 
 
 def grid_of(job: TuneJob, space: Space) -> list[Params]:
-    """Every combination but the defaults."""
+    """List every combination but the defaults."""
     for dimension in space.dimensions:
         if dimension.listed() is None:
             raise ConfigError(
@@ -87,8 +87,8 @@ class Grid:
     space: Space
     combinations: list[Params]
 
-    def __call__(self, number: int, told: Sequence[Told]) -> Params | None:
-        """The next one."""
+    def __call__(self, number: int, earlier: Sequence[PastTrial]) -> Params | None:
+        """Return the next combination."""
         if number == 0:
             return self.space.defaults()
         return self.combinations[number - 1] if number <= len(self.combinations) else None
@@ -101,8 +101,8 @@ class Random:
     space: Space
     seed: int
 
-    def __call__(self, number: int, told: Sequence[Told]) -> Params | None:
-        """A draw.
+    def __call__(self, number: int, earlier: Sequence[PastTrial]) -> Params | None:
+        """Draw the settings of a trial.
 
         Raises:
             ConfigError: No draw gave settings that go together.
@@ -131,11 +131,11 @@ class Tpe:
     seed: int
     startup: int
 
-    def __call__(self, number: int, told: Sequence[Told]) -> Params | None:
-        """A suggestion; the first `startup` trials are random draws."""
+    def __call__(self, number: int, earlier: Sequence[PastTrial]) -> Params | None:
+        """Suggest the settings of a trial; the first `startup` trials are random draws."""
         random = Random(self.space, self.seed)
         if number <= self.startup:
-            return random(number, told)
+            return random(number, earlier)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         seed = int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0])
         study = optuna.create_study(
@@ -145,22 +145,24 @@ class Tpe:
             ),
         )
         distributions = {d.key: distribution(d) for d in self.space.dimensions}
-        study.add_trials([t for t in (self._frozen(trial, distributions) for trial in told) if t])
+        study.add_trials(
+            [t for t in (self._frozen(trial, distributions) for trial in earlier) if t]
+        )
         for _ in range(ATTEMPTS):
             asked = study.ask(distributions)
-            params = {d.key: decoded(d, asked.params[d.key]) for d in self.space.dimensions}
+            params = {d.key: from_optuna(d, asked.params[d.key]) for d in self.space.dimensions}
             if self.space.allows(params):
                 return params
             study.tell(asked, state=TrialState.FAIL)
-        return random(number, told)
+        return random(number, earlier)
 
     def _frozen(
-        self, trial: Told, distributions: dict[str, BaseDistribution]
+        self, trial: PastTrial, distributions: dict[str, BaseDistribution]
     ) -> FrozenTrial | None:
-        """As Optuna keeps it; None if the defaults lie outside the space."""
+        """Return a trial as Optuna keeps it; None if the defaults lie outside the space."""
         if not all(d.holds(trial.params[d.key]) for d in self.space.dimensions):
             return None
-        params = {d.key: encoded(d, trial.params[d.key]) for d in self.space.dimensions}
+        params = {d.key: to_optuna(d, trial.params[d.key]) for d in self.space.dimensions}
         values = [v if np.isfinite(v) else -np.inf for v in trial.values]
         finished = trial.status == "finished" and bool(values)
         running = trial.status == "running"
@@ -175,7 +177,7 @@ class Tpe:
 
 
 def distribution(dimension: Dimension) -> BaseDistribution:
-    """Optuna's; choices by their number, since they may be lists."""
+    """Return Optuna's distribution; choices go by their number, since they may be lists."""
     if dimension.kind == "choice":
         return CategoricalDistribution(tuple(range(len(dimension.values))))
     listed = dimension.listed()
@@ -188,13 +190,13 @@ def distribution(dimension: Dimension) -> BaseDistribution:
     )
 
 
-def encoded(dimension: Dimension, value: Any) -> Any:
-    """A value as Optuna keeps it."""
+def to_optuna(dimension: Dimension, value: Any) -> Any:
+    """Return a value as Optuna keeps it."""
     return dimension.values.index(value) if dimension.kind == "choice" else float(value)
 
 
-def decoded(dimension: Dimension, value: Any) -> Any:
-    """Back from Optuna, onto the exact values of a stepped range."""
+def from_optuna(dimension: Dimension, value: Any) -> Any:
+    """Return a value of Optuna's as ours, on the exact values of a stepped range."""
     if dimension.kind == "choice":
         return dimension.values[value]
     listed = dimension.listed()

@@ -5,22 +5,22 @@ wpcrack tune --status runs/sweep
 
 from __future__ import annotations
 
-import fcntl
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from jobs.runtime.folder import is_locked
 from jobs.train.folder import CONFIG, LOCK, REPORT
 from jobs.tune.folder import JOURNAL, Trial, read_trials
 from jobs.tune.job import TuneJob, read_space
 from jobs.tune.results import best_trial, objective_name
 from jobs.tune.sampler import make_sampler
-from wpcrack.errors import ConfigError, DataError
+from wpcrack.errors import ConfigError
 
 SHOWN = 5
+"""Best trials in the report."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,12 @@ class SweepStatus:
     is_complete: bool
     best: list[dict[str, Any]]
 
-    def as_json(self) -> dict[str, Any]:
-        """For `--json`."""
+    def values(self) -> dict[str, Any]:
+        """Return the figures of `--json`."""
         return asdict(self)
 
     def text(self) -> str:
-        """One line, then the best trials."""
+        """Return one line, then the best trials."""
         ended = self.finished + self.stopped + self.failed
         now = "running" if self.is_running else "finished" if self.is_complete else "not running"
         head = (
@@ -72,7 +72,7 @@ class SweepStatus:
 
 
 def read_status(root: Path) -> SweepStatus:
-    """Reads the state of a sweep; changes nothing and disturbs nobody.
+    """Read the state of a sweep; change nothing and disturb nobody.
 
     Raises:
         ConfigError: There is no sweep.
@@ -87,7 +87,7 @@ def read_status(root: Path) -> SweepStatus:
         objective=objective_name(trials),
         total=make_sampler(job, read_space(job))[1],
         unfinished=sum(t.status == "running" for t in trials),
-        is_running=is_locked(root),
+        is_running=is_locked(root / LOCK),
         is_complete=(root / REPORT).exists(),
         best=ranking(trials)[:SHOWN],
         **count,
@@ -95,7 +95,7 @@ def read_status(root: Path) -> SweepStatus:
 
 
 def ranking(trials: list[Trial]) -> list[dict[str, Any]]:
-    """Scored trials, best first."""
+    """List scored trials, best first."""
     left, rows = list(trials), []
     while (best := best_trial(left)) is not None:
         left.remove(best)
@@ -109,29 +109,3 @@ def ranking(trials: list[Trial]) -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-def is_locked(root: Path) -> bool:
-    """Whether a process holds the folder."""
-    try:
-        with (root / LOCK).open("rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except FileNotFoundError:
-        return False
-    return False
-
-
-def deliver(status: SweepStatus, file: Path | None) -> None:
-    """Prints a status, or writes it as JSON; `-` is standard output and nothing else."""
-    text = json.dumps(status.as_json(), indent=1)
-    if file is None or str(file) != "-":
-        print(status.text())
-    if file is not None and str(file) == "-":
-        print(text)
-    elif file is not None:
-        try:
-            file.write_text(text + "\n", encoding="utf-8")
-        except OSError as error:
-            raise DataError(f"cannot write {file} ({error.strerror}); choose another") from error

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from jobs.runtime.terminal import say
 from jobs.train.job import TrainJob
 from jobs.tune.folder import (
     Ending,
@@ -20,8 +20,17 @@ from jobs.tune.folder import (
 )
 from jobs.tune.job import AshaConfig, TuneJob, read_space
 from jobs.tune.results import write_results
-from jobs.tune.sampler import Told, make_sampler
+from jobs.tune.sampler import PastTrial, make_sampler
 from wpcrack.training.selection import objective
+
+NUMBER, JOB, ERROR, USERS = "number", "job", "error", "is_users"
+"""Keys of a trial's config on Ray, and of its report of a failure."""
+
+MOST_EPOCHS = 1_000_000
+"""Rungs are laid up to here; no trial is that long."""
+
+NO_CONTROLLER: Any = None
+"""ASHA stops trials by what it returns; it never asks the controller that it is given."""
 
 
 class Sweep:
@@ -54,7 +63,7 @@ class Sweep:
         return len(self._waiting) + max(0, self.total - self._known)
 
     def next(self) -> Trial | None:
-        """The trial to run now; None: there is none left.
+        """Return the trial to run now; None: there is none left.
 
         Raises:
             ConfigError: The space holds no settings that go together.
@@ -66,8 +75,8 @@ class Sweep:
         if self._known >= self.total:
             return None
         number = self._known
-        told = [Told(t.params, t.status, t.values) for t in read_trials(self.root)]
-        params = self.sampler(number, told)
+        earlier = [PastTrial(t.params, t.status, t.values) for t in read_trials(self.root)]
+        params = self.sampler(number, earlier)
         if params is None:
             return None
         self._known += 1
@@ -78,7 +87,7 @@ class Sweep:
         return Trial(number, params)
 
     def training(self, trial: Trial) -> TrainJob:
-        """What a trial runs. All share one seed, so that their scores differ by settings alone."""
+        """Return what a trial runs; all share one seed, so that only settings differ."""
         scaling = self.job.scaling
         return self.space.job(
             trial.params,
@@ -88,7 +97,7 @@ class Sweep:
         ).absolute()
 
     def epoch(self, number: int, line: Mapping[str, Any]) -> bool:
-        """Takes note of an epoch; whether the trial shall end with it."""
+        """Take note of an epoch; return whether the trial ends with it."""
         stops = self.halving.stops(number, line)
         score = f", score {line[objective(line)]:.3f}" if line["stage"] != "warmup" else ""
         say(
@@ -99,7 +108,7 @@ class Sweep:
         return stops
 
     def end(self, number: int, status: Ending, error: str = "") -> None:
-        """Takes note of a trial's end; the first one counts."""
+        """Take note of a trial's end; the first one counts."""
         if number not in self._open:
             return
         self._open.remove(number)
@@ -111,38 +120,15 @@ class Sweep:
         self.write()
 
     def write(self) -> None:
-        """Brings results.csv and best.yaml up to date."""
+        """Bring results.csv and best.yaml up to date."""
         write_results(self.root, self.job, self.space, read_trials(self.root))
 
 
-def brief(params: Mapping[str, Any]) -> str:
-    """Settings on one line: last part of each key, four digits."""
-    parts = []
-    for key, value in params.items():
-        text = f"{value:.4g}" if isinstance(value, float) else str(value)
-        parts.append(f"{key.rpartition('.')[2]} {text}")
-    return ", ".join(parts)
-
-
-def say(text: str) -> None:
-    """One line for the user."""
-    print(text, file=sys.stderr, flush=True)
-
-
-# ==== jobs.tune.sweep: When a weak trial ends early: Ray Tune's ASHA, fed from what the trials have recorded.
-
-
-MOST_EPOCHS = 1_000_000
-"""Rungs are laid up to here; no trial is that long."""
-
-NO_CONTROLLER: Any = None
-"""ASHA stops trials by what it returns; it never asks the controller that it is given."""
-
-
 class Halving:
-    """Decides after each epoch; counts epochs after a trial's warm-up stage.
+    """When a weak trial ends early: Ray Tune's ASHA, fed from what the trials have recorded.
 
-    Ray does not keep a scheduler's state, so a continued sweep replays the recorded epochs.
+    Epochs count after a trial's warm-up stage. Ray does not keep a scheduler's state, so a
+    continued sweep replays the recorded epochs.
     """
 
     def __init__(self, config: AshaConfig) -> None:
@@ -160,7 +146,7 @@ class Halving:
         self._enabled = config.enabled
 
     def stops(self, number: int, line: Mapping[str, Any]) -> bool:
-        """Whether a trial shall end after this epoch. Trial 0, the defaults, always goes on.
+        """Return whether a trial ends after this epoch. Trial 0, the defaults, always goes on.
 
         Args:
             number: Of the trial.
@@ -176,3 +162,12 @@ class Halving:
         result = {"epochs": len(self._epochs[number]), "value": line[objective(line)]}
         action = self._asha.on_trial_result(NO_CONTROLLER, stand_in, result)
         return number > 0 and action == self._asha.STOP
+
+
+def brief(params: Mapping[str, Any]) -> str:
+    """Put settings on one line: last part of each key, four digits."""
+    parts = []
+    for key, value in params.items():
+        text = f"{value:.4g}" if isinstance(value, float) else str(value)
+        parts.append(f"{key.rpartition('.')[2]} {text}")
+    return ", ".join(parts)

@@ -1,4 +1,9 @@
-"""Trials of a sweep one after another in this process (`scaling.num_workers=0`), without Ray."""
+"""How the trials of a sweep run: one after another in this process, or on Ray Tune.
+
+With `scaling.num_workers=0` there is no Ray. On Ray Tune each trial is a Ray Train run of its own
+workers; Tune starts, watches and stops the trials. What must not be lost lies in the sweep's folder
+(jobs.tune.folder), so Ray's own experiment state is thrown away and never restored from.
+"""
 
 from __future__ import annotations
 
@@ -12,56 +17,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jobs.runtime.ray_session import interruptible, prepare_environment, training_session
+from jobs.runtime.folder import is_locked
+from jobs.runtime.ray_session import prepare_environment, run_interruptibly, training_session
 from jobs.runtime.terminal import first_line
+from jobs.train.folder import LEAVING_S, LOCK
 from jobs.train.job import TrainJob
 from jobs.train.run import Watch, run_training
 from jobs.tune.folder import Trial
 from jobs.tune.job import TuneJob
-from jobs.tune.status import is_locked
-from jobs.tune.sweep import Sweep
+from jobs.tune.sweep import ERROR, JOB, NUMBER, USERS, Sweep
 from wpcrack.errors import ConfigError, DataError
-
-
-class TrialStopped(Exception):
-    """ASHA ends a trial."""
-
-
-def run_in_process(sweep: Sweep) -> None:
-    """Runs all trials that are left.
-
-    Raises:
-        WpcrackError: The defaults themselves cannot be trained; every other trial would fail too.
-        KeyboardInterrupt: Everything finished is kept.
-    """
-    while (trial := sweep.next()) is not None:
-        run_trial(sweep, trial)
-        gc.collect()  # optimizers and networks of a trial refer to each other
-
-
-def run_trial(sweep: Sweep, trial: Trial) -> None:
-    """Runs one trial; what goes wrong in it is noted."""
-    number = trial.number
-    try:
-        watch = Watch(after_epoch=partial(stop_if_weak, sweep, number))
-        run_training(sweep.training(trial), watch=watch)
-        sweep.end(number, "finished")
-    except TrialStopped:
-        sweep.end(number, "stopped")
-    except Exception as error:
-        sweep.end(number, "failed", f"{type(error).__name__}: {first_line(error)}")
-        if number == 0 and isinstance(error, ConfigError | DataError):
-            raise
-
-
-def stop_if_weak(sweep: Sweep, number: int, line: dict[str, Any]) -> None:
-    """Ends the training from inside."""
-    if sweep.epoch(number, line):
-        raise TrialStopped
-
-
-# ==== jobs.tune.trials: Trials of a sweep on Ray Tune, each a Ray Train run of its own workers. Ray Tune starts, watches and stops the trials. What it must not lose lies in the sweep's folder (jobs.tune.folder), so Ray's own experiment state is thrown away and never restored from.
-
 
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",  # with verbose=0 it says nothing
@@ -75,18 +40,24 @@ DRIVER_BYTES = 2**20
 """Ray Tune refuses a trial that reserves nothing. No CPU: only its workers compute, and a driver's
 share of one could take a worker's place."""
 
-LEAVING_S = 60.0
-"""After the SIGKILL of a driver its Ray needs some seconds to end the trials' processes."""
-
 STATE = ".ray"
 """Folder of Ray's own experiment state while a sweep runs."""
 
-NUMBER, JOB, ERROR, USERS = "number", "job", "error", "is_users"
-"""Keys of a trial's config and of its report of a failure."""
+
+def run_in_process(sweep: Sweep) -> None:
+    """Run all trials that are left.
+
+    Raises:
+        WpcrackError: The defaults themselves cannot be trained; every other trial would fail too.
+        KeyboardInterrupt: Everything finished is kept.
+    """
+    while (trial := sweep.next()) is not None:
+        run_trial(sweep, trial)
+        gc.collect()  # optimizers and networks of a trial refer to each other
 
 
 def run_on_ray(sweep: Sweep, *, local: bool) -> None:
-    """Runs all trials that are left.
+    """Run all trials that are left.
 
     Raises:
         WpcrackError: The cluster is too small, or the defaults themselves cannot be trained.
@@ -125,14 +96,39 @@ def run_on_ray(sweep: Sweep, *, local: bool) -> None:
                 failure_config=tune.FailureConfig(max_failures=0),
             ),
         )
-        interruptible(tuner.fit)
+        run_interruptibly(tuner.fit)
     shutil.rmtree(state, ignore_errors=True)
     if decisions.fatal is not None:
         raise decisions.fatal
 
 
+class StopTrial(Exception):
+    """ASHA ends a trial."""
+
+
+def run_trial(sweep: Sweep, trial: Trial) -> None:
+    """Run one trial; what goes wrong in it is noted."""
+    number = trial.number
+    try:
+        watch = Watch(after_epoch=partial(stop_if_weak, sweep, number))
+        run_training(sweep.training(trial), watch=watch)
+        sweep.end(number, "finished")
+    except StopTrial:
+        sweep.end(number, "stopped")
+    except Exception as error:
+        sweep.end(number, "failed", f"{type(error).__name__}: {first_line(error)}")
+        if number == 0 and isinstance(error, ConfigError | DataError):
+            raise
+
+
+def stop_if_weak(sweep: Sweep, number: int, line: dict[str, Any]) -> None:
+    """End the training from inside."""
+    if sweep.epoch(number, line):
+        raise StopTrial
+
+
 def trial(config: Mapping[str, Any]) -> None:
-    """What Ray Tune runs for each trial: a training that reports its epochs through Ray Train."""
+    """Run one trial for Ray Tune: a training that reports its epochs through Ray Train."""
     from ray import tune
     from ray.tune.integration.ray_train import TuneReportCallback
 
@@ -146,31 +142,31 @@ def trial(config: Mapping[str, Any]) -> None:
 
 
 def wait_for_folder(run_dir: Path, seconds: float = LEAVING_S) -> None:
-    """Waits while a process of a sweep that was just killed still holds the run folder."""
+    """Wait while a process of a sweep that was just killed still holds the run folder."""
     end = time.monotonic() + seconds
-    while is_locked(run_dir) and time.monotonic() < end:
+    while is_locked(run_dir / LOCK) and time.monotonic() < end:
         time.sleep(0.5)
 
 
 def dirname(trial: Any) -> str:
-    """Ray's default name holds every setting."""
+    """Name the folder of a trial; Ray's default name holds every setting."""
     return f"{trial.config[NUMBER]:05d}"
 
 
 def needs(job: TuneJob, concurrent: int) -> tuple[int, int]:
-    """CPUs and GPUs of that many trials together."""
+    """Return CPUs and GPUs of that many trials together."""
     workers = concurrent * job.scaling.num_workers
     return workers * job.scaling.threads, workers if job.scaling.use_gpu else 0
 
 
 def local_room(job: TuneJob) -> int:
-    """Trials that a Ray of our own is made for: the wish, or what this machine's cores carry."""
+    """Return how many trials a Ray of our own is made for: the wish, or what the cores carry."""
     cores = os.cpu_count() or 1
     return job.tune.concurrent or max(1, cores // needs(job, 1)[0])
 
 
 def at_once(job: TuneJob, room: int | None) -> int:
-    """How many trials run at a time, so that each gets all of its workers.
+    """Return how many trials run at a time, so that each gets all of its workers.
 
     Ray Tune itself sees only the trials' drivers: with more trials than room, each could hold some
     of the workers that another waits for.
@@ -198,7 +194,7 @@ def at_once(job: TuneJob, room: int | None) -> int:
 
 
 def worker_slots(job: TuneJob, nodes: Sequence[Mapping[str, float]]) -> int:
-    """Workers that fit on the nodes together; a worker never spans two nodes."""
+    """Count workers that fit on the nodes together; a worker never spans two nodes."""
     slots = 0
     for node in nodes:
         fits = int(node.get("CPU", 0) // job.scaling.threads)

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +16,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from factories import wait_until
 
 from wpcrack.data.images import write_png
 from wpcrack.data.read import read_image_level
@@ -120,7 +120,7 @@ def test_rows_of_one_configuration_are_one_cell_and_all_others_differ(ablation: 
 def test_a_cell_on_the_shared_classifier_equals_a_run_from_scratch(
     ablation: ModuleType, photographs: Path, tmp_path: Path
 ) -> None:
-    run = importlib.import_module("ablation_run")
+    run = importlib.import_module("benchmarks.ablation.run")
     cfd = [c for c in ablation.COLLECTIONS if c.name == "cfd"]
     budget = ablation.Budget(2, 2, 1)
     two_stage, whole = (
@@ -190,7 +190,7 @@ def test_what_is_missing_is_said_in_a_sentence(
     assert "another process fills" in capsys.readouterr().err
     out.write_text("something else\n")
     assert ablation.main(arguments(tmp_path, out, *ONE_ROW)) == 1
-    assert "line 1, is no result" in capsys.readouterr().err
+    assert "line 1, is not a result" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -202,10 +202,7 @@ def test_a_killed_ablation_continues_where_it_was(
     script = [sys.executable, "-m", "benchmarks.ablation", *given]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(script, cwd=tmp_path, env=environment)
-    deadline = time.monotonic() + 300
-    while time.monotonic() < deadline and not (out.is_file() and out.read_text()):
-        assert process.poll() is None
-        time.sleep(0.05)
+    wait_until(lambda: (out.is_file() and out.read_text()) or process.poll() is not None)
     process.send_signal(signal.SIGKILL)
     process.wait()
     before = lines(out)

@@ -35,7 +35,7 @@ def test_the_estimate_is_the_ring_formula(
 def test_everything_but_ray_is_measured_on_tiny_networks(
     benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(benchmark, "on_ray", lambda o, folder: benchmark.measured(o, folder, 1))
+    monkeypatch.setattr(benchmark, "on_ray", lambda o, folder: benchmark.measure(o, folder, 1))
     benchmark.main(["--quick"])
     text = capsys.readouterr().out
     assert "two workers / one, images/s" in text

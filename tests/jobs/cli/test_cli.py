@@ -1,4 +1,4 @@
-""""""
+"""The command line: every job is there, with its help, its errors and its exit code."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from typer.testing import CliRunner, Result
 import jobs.cli
 from geo.errors import GeoError
 from jobs.infer.job import InferJob
+from jobs.registry import JOBS, find
+from jobs.runtime.versions import versions
 from jobs.settings.load import shipped_configs
 from wpcrack.errors import WpcrackError
 
@@ -240,3 +242,47 @@ def test_a_job_file_is_a_program_of_its_own(job: str) -> None:
     )
     assert run.returncode == 1
     assert run.stderr.startswith("error: unknown key bogus on the command line; ")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("infer", *NEEDED),
+        ("infer", *NEEDED, "--plan"),
+        ("train", "data.root=d", "run_dir=r"),
+        ("train", "data.root=d", "run_dir=r", "--dry-run"),
+        ("tune", "data.root=d", "run_dir=r"),
+        ("evaluate", "--model", "m", "--images", "i", "--masks", "k"),
+    ],
+)
+def test_a_file_that_cannot_hold_the_figures_is_refused_before_any_work(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    for place in ("jobs.cli.learn", "jobs.cli.map"):
+        for name in ("read_job", "run_job"):
+            monkeypatch.setattr(f"{place}.{name}", lambda *_: pytest.fail("work has begun"))
+    for file in (tmp_path / "missing" / "a.json", tmp_path):
+        result = wpcrack(*arguments, "--json", str(file))
+        assert result.exit_code == 1
+        assert result.stderr.endswith("name a file in a folder that exists and may be written\n")
+        assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "missing").exists()
+
+
+def test_figures_for_programs_lie_in_a_file_beside_the_text(calls: Calls, tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    assert wpcrack("infer", *NEEDED, "--json", str(file)).stdout == "3 cracks\n"
+    assert json.loads(file.read_text()) == {"n_cracks": 3}
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert wpcrack("--version").stdout == f"wpcrack {versions(('wpcrack',))['wpcrack']}\n"
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_what_the_registry_names_is_there(name: str) -> None:
+    job = JOBS[name]
+    places = [job.command, job.run, job.config, job.check]
+    assert all(callable(find(place)) for place in places if place is not None)
+    assert (job.shown == "file") <= (name in {path.stem for path in shipped_configs()})
+    assert job.is_submitted <= (job.config is not None)

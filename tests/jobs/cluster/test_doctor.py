@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 import jobs.cli
 from jobs.cluster import doctor
 from jobs.cluster.api import ClusterError
-from jobs.cluster.doctor import Check, compared, machine_checks
+from jobs.cluster.doctor import Check, compare_versions, machine_checks
 from jobs.cluster.machine import PACKAGES, facts
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -53,7 +53,7 @@ def test_a_machine_that_runs_the_tests_fails_nothing(found: dict[str, Any]) -> N
         (("packages", "ray"), "2.9.0", "ray", "pip install 'ray["),
         (("packages", "ray"), None, "ray", "is missing"),
         (("packages", "pyogrio"), "0.1", "packages", "pyogrio 0.1 (>=0.8)"),
-        (("torch", "error"), "RuntimeError: nms", "torch", "install both anew"),
+        (("torch", "error"), "RuntimeError: nms", "torch", "install both again"),
         (("torch", "wanted"), "1.0.0", "torch", "belongs to torch 1.0.0"),
         (("maps", "missing"), ["GPKG"], "maps", "lacks GPKG"),
         (("maps", "error"), "CRSError: proj.db", "maps", "PROJ_LIB"),
@@ -89,11 +89,11 @@ def test_what_could_be_better_is_a_note(found: dict[str, Any]) -> None:
 
 
 def test_other_versions_on_the_cluster_fail(found: dict[str, Any]) -> None:
-    assert {check.state for check in compared(found, found)} == {"ok"}
+    assert {check.state for check in compare_versions(found, found)} == {"ok"}
     other = copy.deepcopy(found) | {"python": "3.12.1"}
     other["packages"]["ray"] = "2.61.0"
-    assert [check.state for check in compared(found, other)] == ["FAIL", "FAIL"]
-    assert "2.61.0 there" in next(compared(found, other)).text
+    assert [check.state for check in compare_versions(found, other)] == ["FAIL", "FAIL"]
+    assert "2.61.0 there" in next(compare_versions(found, other)).text
 
 
 def test_a_cluster_that_does_not_answer_fails(
@@ -121,7 +121,7 @@ def test_the_report_is_written_and_exit_codes_follow(
     assert "ok    ray " in result.stdout
     assert json.loads(file.read_text())["ok"]
     nowhere = ["doctor", "--json", str(tmp_path / "a" / "b.json")]
-    assert "cannot be written" in CliRunner().invoke(jobs.cli.app, nowhere).stderr
+    assert "does not exist; name a file" in CliRunner().invoke(jobs.cli.app, nowhere).stderr
 
 
 def test_a_folder_that_a_job_would_make_is_fine_here_and_missing_on_a_cluster(

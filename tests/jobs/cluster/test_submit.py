@@ -22,11 +22,11 @@ from jobs.cluster.api import (
     Node,
     connect,
     dashboard_url,
-    explained,
+    explain_refusals,
     only_this_address,
     use_token,
 )
-from jobs.cluster.submit import collect, on_the_cluster, on_this_machine, with_places
+from jobs.cluster.submit import collect, map_paths, on_the_cluster, on_this_machine
 from jobs.infer.job import InferJob
 from jobs.settings.load import find_config, load
 from jobs.train.job import TrainJob
@@ -135,7 +135,7 @@ def test_paths_are_absolute_for_a_job_on_this_machine(
             "roads": {"path": "roads.gpkg", "id": "id"},
         }
     )
-    values = with_places(job, on_this_machine)
+    values = map_paths(job, on_this_machine)
     assert values["tiles"] == [f"{tmp_path}/t", "s3://b/t", "/vsizip/a.zip"]
     assert values["model"] == "/home/someone/m"
     assert values["out"] == f"{tmp_path}/o.gpkg"
@@ -154,19 +154,19 @@ def test_paths_are_absolute_for_a_job_on_this_machine(
 )
 def test_a_relative_path_is_refused_for_a_remote_cluster(change: dict[str, Any], key: str) -> None:
     fine = {"tiles": "s3://city/tiles", "model": "/mnt/m", "out": "/mnt/o.gpkg"}
-    with_places(InferJob.model_validate(fine), on_the_cluster)
+    map_paths(InferJob.model_validate(fine), on_the_cluster)
     with pytest.raises(ConfigError, match=r"cannot see") as raised:
-        with_places(InferJob.model_validate(fine | change), on_the_cluster)
+        map_paths(InferJob.model_validate(fine | change), on_the_cluster)
     assert str(raised.value).startswith(key)
 
 
 def test_the_storage_of_checkpoints_is_a_path_too() -> None:
     job = {"data": {"root": "/d"}, "run_dir": "/r", "scaling": {"storage_path": "s3://b/runs"}}
-    values = with_places(TrainJob.model_validate(job), on_the_cluster)
+    values = map_paths(TrainJob.model_validate(job), on_the_cluster)
     assert values["scaling"]["storage_path"] == "s3://b/runs"
     job["scaling"] = {"storage_path": "runs"}
     with pytest.raises(ConfigError, match=r"^scaling\.storage_path=runs is relative"):
-        with_places(TrainJob.model_validate(job), on_the_cluster)
+        map_paths(TrainJob.model_validate(job), on_the_cluster)
 
 
 def test_a_cluster_with_a_node_elsewhere_is_remote(
@@ -190,7 +190,7 @@ def test_a_cluster_that_is_lost_or_forgot_the_job_is_given_up(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client.pieces = [[RuntimeError("Request failed with status code 404")]]
-    assert "started anew" in wpcrack(*INFER).stderr
+    assert "started again" in wpcrack(*INFER).stderr
     monkeypatch.setattr(submit_follow, "PATIENCE_S", -1.0)
     client.pieces = [[OSError("no route")]]
     result = wpcrack(*INFER)
@@ -270,9 +270,12 @@ def test_a_dashboard_that_is_not_there_is_named() -> None:
 
 
 def test_what_listens_but_is_no_dashboard_is_told_apart() -> None:
-    with pytest.raises(ClusterError, match="not answer like a Ray dash"), explained("http://h:1"):
+    with (
+        pytest.raises(ClusterError, match="not answer like a Ray dash"),
+        explain_refusals("http://h:1"),
+    ):
         raise ConnectionError("Failed to connect to Ray at address: http://h:1.")
-    with pytest.raises(ClusterError, match="refused: broken"), explained("http://h:1"):
+    with pytest.raises(ClusterError, match="refused: broken"), explain_refusals("http://h:1"):
         raise ConnectionResetError("broken")
 
 

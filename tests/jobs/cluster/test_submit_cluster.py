@@ -10,25 +10,27 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import pyogrio
 import pytest
-import rasterio
-import torch
 import yaml
-from rasterio.transform import from_origin
-
-from wpcrack.config import ModelConfig
-from wpcrack.model import ModelInfo, save_model
-from wpcrack.networks import Networks
-from wpcrack.synthetic import WindowConfig, draw_training_street, draw_window
+from factories import (
+    GSD_M,
+    SMALL_LATTICE,
+    TINY_MODEL,
+    end_session,
+    free_port,
+    image_level_set,
+    processes,
+    street,
+    tiny_model,
+    wait_until,
+    write_tile,
+)
 
 pytestmark = pytest.mark.ray
 
@@ -43,18 +45,11 @@ LIFE_SIGNS = {
 }
 """Settings of the cluster, so that the load of the machine decides nothing."""
 
-GSD_M = 0.005
 SIDE = 896
 """Pixels of the street on each side: 196 blocks, so that a kill meets the job at work."""
 
 TRAIN: dict[str, Any] = {
-    "model": {
-        "pretrained": "none",
-        "cam_channels": 8,
-        "recon_channels": 8,
-        "decoder_widths": [8, 8],
-        "detector_channels": 8,
-    },
+    "model": TINY_MODEL,
     "train": {
         "steps": {"warmup": 1, "adversarial": 1, "detector": 1},
         "epoch_steps": 1,
@@ -67,13 +62,11 @@ SWEEP: dict[str, Any] = {
     "scaling": {"num_workers": 0},
     "tune": {"trials": 2, "space": {"optim.encoder_lr": {"loguniform": [1e-4, 1e-3]}}},
 }
-SMALLEST = "test_efficientnet"
-"""An encoder for jobs that shall be quick."""
 LONG = 40
 """Epochs of a training that shall not end before it is stopped: some ten times as long as that
 takes on a machine of any speed."""
 INFER: dict[str, Any] = {
-    "lattice": {"window": 96, "overlap": 32, "blend": 16},
+    **SMALL_LATTICE,
     "block_strides": 1,
     "min_area_m2": 0,
     "engine": "torch",  # starts sooner
@@ -88,7 +81,7 @@ class Head:
         self.folder = folder
         self.token = folder / "token"
         self.token.write_text("0123456789abcdef" * 4)
-        gcs, dashboard, agent, client = free_ports(4)
+        gcs, dashboard, agent, client = (free_port() for _ in range(4))
         self.gcs, self.url = f"127.0.0.1:{gcs}", f"http://127.0.0.1:{dashboard}"
         self.process = self._start(
             "head",
@@ -104,7 +97,7 @@ class Head:
 
     def join(self, cpus: int) -> subprocess.Popen[bytes]:
         """Starts a second node on this machine."""
-        (agent,) = free_ports(1)
+        agent = free_port()
         return self._start(
             "node",
             f"--address={self.gcs}",
@@ -146,10 +139,10 @@ def head() -> Iterator[Head]:
     folder = Path(tempfile.mkdtemp(prefix="wpc"))  # paths of sockets may have 107 characters
     started = Head(folder)
     try:
-        wait_until(started.answers)
+        wait_until(started.answers, PATIENCE_S)
         yield started
     finally:
-        end(started.process)
+        end_session(started.process)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -160,21 +153,18 @@ def node(head: Head) -> Iterator[subprocess.Popen[bytes]]:
     try:
         yield joined
     finally:
-        end(joined)
+        end_session(joined)
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A user's folder: a drawn data set, tiles, a model that has learned nothing, configs."""
     folder = tmp_path_factory.mktemp("user")
-    draw_set(folder / "set")
+    image_level_set(folder / "set")
     draw_tiles(folder / "tiles")
-    config = ModelConfig.model_validate(TRAIN["model"] | {"encoder": SMALLEST})
-    torch.manual_seed(0)
-    networks = Networks(config).to(memory_format=torch.channels_last)
-    save_model(folder / "untrained" / "model", networks, ModelInfo(model=config))
+    tiny_model(folder / "untrained" / "model")
     for name, values in (("train", TRAIN), ("sweep", TRAIN | SWEEP), ("infer", INFER)):
-        (folder / f"{name}.yaml").write_text(yaml.safe_dump(values))
+        (folder / f"{name}.yaml").write_text(json.dumps(values))
     return folder
 
 
@@ -183,10 +173,9 @@ def jobs(
     head: Head, node: subprocess.Popen[bytes], place: Path
 ) -> Iterator[Mapping[str, subprocess.Popen[str]]]:
     """One job of each kind, submitted at once: they run while other tests do."""
-    small = f"model.encoder={SMALLEST}"
     commands = {
-        "train": ("train", "train.yaml", "data.root=set", "run_dir=runs/first", small),
-        "tune": ("tune", "sweep.yaml", "data.root=set", "run_dir=runs/sweep", small),
+        "train": ("train", "train.yaml", "data.root=set", "run_dir=runs/first"),
+        "tune": ("tune", "sweep.yaml", "data.root=set", "run_dir=runs/sweep"),
         "infer": (*infer_arguments(place / "whole.gpkg", place), "actors=1"),
     }
     with ExitStack() as stack:
@@ -242,7 +231,7 @@ def test_a_stopped_job_is_continued_by_the_same_command(head: Head, place: Path)
     command += (f"train.steps.detector={LONG - 2}", "scaling.num_workers=0")
     metrics = place / "runs" / "stopped" / "metrics.jsonl"
     with running(head, place, *command) as process:
-        wait_until(lambda: len(lines(metrics)) >= 2)
+        wait_until(lambda: len(lines(metrics)) >= 2, PATIENCE_S)
         os.kill(process.pid, signal.SIGINT)  # no terminal: the job goes on
         _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130, errors
@@ -295,12 +284,12 @@ def test_a_node_that_joins_and_is_killed_costs_no_block(
     head: Head, node: subprocess.Popen[bytes], place: Path, cracks: Path
 ) -> None:
     out = place / "killed.gpkg"
-    wait_until(lambda: count_nodes(head) == 2)
+    wait_until(lambda: count_nodes(head) == 2, PATIENCE_S)
     command = (*infer_arguments(out, place), "actors=4")  # one more than the head has room for
     with running(head, place, *command) as process:
         parts = out.with_suffix(".work") / "parts"
-        wait_until(lambda: len(list(parts.glob("*.parquet"))) >= 5)
-        raylets = [pid for pid in session_members(node.pid) if "raylet" in name_of(pid)]
+        wait_until(lambda: len(list(parts.glob("*.parquet"))) >= 5, PATIENCE_S)
+        raylets = [pid for pid in processes(node.pid) if "raylet" in name_of(pid)]
         assert raylets
         for pid in raylets:
             os.kill(pid, signal.SIGKILL)
@@ -367,72 +356,18 @@ def count_nodes(head: Head) -> int:
     return int(run.stdout)
 
 
-def draw_set(root: Path) -> None:
-    rng, config = np.random.default_rng(0), WindowConfig(size=64)
-    for number in range(4):
-        street = draw_training_street(rng, config)
-        for has_crack, folder in ((True, "crack"), (False, "road")):
-            (root / folder).mkdir(parents=True, exist_ok=True)
-            for k in range(3):
-                image = draw_window(rng, config, has_crack, street).image
-                path = root / folder / f"street{number}_r{k}_c{int(has_crack)}.png"
-                assert cv2.imwrite(str(path), image[..., ::-1])
-
-
 def draw_tiles(folder: Path) -> None:
     """A street in two files, and a third that is cut off."""
-    folder.mkdir()
-    image = np.random.default_rng(0).integers(140, 170, (SIDE, SIDE, 3), np.uint8)
-    for points in ([[10, 20], [440, 480], [870, 600]], [[15, 840], [480, 380], [850, 60]]):
-        cv2.polylines(image, [np.array(points)], False, (20, 20, 20), 5)
+    left, right = ((10, 20), (440, 480), (870, 600)), ((15, 840), (480, 380), (850, 60))
+    image, _ = street(SIDE, ((left, 5), (right, 5)))
     half = SIDE // 2
     for row in (0, half):
-        transform = from_origin(500_000, 5_700_000 - row * GSD_M, GSD_M, GSD_M)
-        shape = (half, SIDE, 3, "EPSG:25832", transform, "uint8")
-        with rasterio.open(folder / f"r{row}.tif", "w", "GTiff", *shape[1::-1], *shape[2:]) as tile:
-            tile.write(image[row : row + half].transpose(2, 0, 1))
+        write_tile(folder / f"r{row}.tif", image[row : row + half], row)
     (folder / "broken.tif").write_bytes((folder / "r0.tif").read_bytes()[:50])
 
 
 def lines(path: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
-
-
-def free_ports(count: int) -> Sequence[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    limit = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < limit, "waited too long"
-        time.sleep(0.05)
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    """Kills a `ray start --block` and what it started; asked politely it drains for 20 s."""
-    for pid in {process.pid, *session_members(process.pid)}:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    process.wait()
-
-
-def session_members(session: int) -> list[int]:
-    """Processes that are left of a session."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(FileNotFoundError, ProcessLookupError):
-            fields = path.read_text().rsplit(")", 1)[1].split()
-            if int(fields[3]) == session and fields[0] != "Z":
-                found.append(int(path.parent.name))
-    return found
 
 
 def name_of(pid: int) -> str:

@@ -14,7 +14,7 @@ from jobs.runtime.allocator import SETTINGS, keep_freed_memory, worker_environme
 ROUNDS, BLOCK = 8, 128 * 2**20
 FAULTS = f"""
 import ctypes, os, resource, sys, threading
-from jobs.allocator import keep_freed_memory
+from jobs.runtime.allocator import keep_freed_memory
 libc = ctypes.CDLL(None)
 libc.malloc.restype = libc.memset.restype = ctypes.c_void_p
 libc.malloc.argtypes, libc.free.argtypes = [ctypes.c_size_t], [ctypes.c_void_p]

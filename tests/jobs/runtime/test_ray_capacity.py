@@ -1,4 +1,4 @@
-""""""
+"""A job is measured by what a cluster has and by what its autoscaler may add."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import yaml
 from jobs.infer import actors as infer_ray
 from jobs.infer.job import InferJob
 from jobs.runtime import ray_session
-from jobs.runtime import ray_session as ray_capacity
 from jobs.runtime.ray_session import launcher_limit, reachable_resources
 from wpcrack.errors import ConfigError
 
@@ -28,7 +27,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
     made = SimpleNamespace(now={"CPU": 0.0}, limit=None, bootstrap=tmp_path / "bootstrap.yaml")
     monkeypatch.setattr(ray, "cluster_resources", lambda: made.now)
     monkeypatch.setattr(state, "get_max_resources_from_cluster_config", lambda: made.limit)
-    monkeypatch.setattr(ray_capacity, "BOOTSTRAP", made.bootstrap)
+    monkeypatch.setattr(ray_session, "BOOTSTRAP", made.bootstrap)
     return made
 
 

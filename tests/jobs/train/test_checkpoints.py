@@ -14,10 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+from factories import image_level_set, tiny_training, wait_until
 
 from jobs.runtime.signals import stop_on_sigterm
 from jobs.train import checkpoints as train_states
@@ -26,9 +25,9 @@ from jobs.train.checkpoints import (
     SNAPSHOT,
     STATE,
     LocalStates,
-    complete,
+    complete_states,
     mend_list,
-    newest,
+    newest_state,
     require_storage,
     storage_of,
 )
@@ -43,32 +42,12 @@ CLOCK = ("train/images_per_s", "train/data_wait", "seconds")
 
 @pytest.fixture(scope="module")
 def data_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("set")
-    rng = np.random.default_rng(0)
-    for folder in ("crack", "road"):
-        (root / folder).mkdir()
-        for k in range(8):
-            image = rng.integers(0, 256, (48, 48, 3)).astype(np.uint8)
-            Image.fromarray(image).save(root / folder / f"street{k % 4}_r{k}_c0.png")
-    return root
+    return image_level_set(tmp_path_factory.mktemp("set"), side=48)
 
 
 def tiny_job(data_set: Path, run_dir: Path, **scaling: Any) -> TrainJob:
-    tiny = {"cam_channels": 8, "recon_channels": 8, "decoder_widths": [8], "detector_channels": 8}
-    return TrainJob.model_validate(
-        {
-            "data": {"root": data_set},
-            "run_dir": run_dir,
-            "model": {"encoder": "test_efficientnet", "pretrained": "none", **tiny},
-            "train": {
-                "batch_size": 4,
-                "epoch_steps": 4,
-                "val_items": 4,
-                "steps": {"warmup": 8, "adversarial": 8, "detector": 16},
-            },
-            "scaling": {"num_workers": 0, "cpus_per_worker": 1, **scaling},
-        }
-    )
+    steps = {"epoch_steps": 4, "steps": {"warmup": 8, "adversarial": 8, "detector": 16}}
+    return TrainJob.model_validate(tiny_training(data_set, run_dir, train=steps, scaling=scaling))
 
 
 def measured(run_dir: Path) -> list[dict[str, Any]]:
@@ -88,7 +67,7 @@ def assert_same_run(found: Path, wanted: Path) -> None:
     assert measured(found) == measured(wanted)
     a, b = (run_dir / "model" / "model.safetensors" for run_dir in (found, wanted))
     assert a.read_bytes() == b.read_bytes()
-    a, b = (complete(run_dir / CHECKPOINTS)[-1] / STATE for run_dir in (found, wanted))
+    a, b = (complete_states(run_dir / CHECKPOINTS)[-1] / STATE for run_dir in (found, wanted))
     first, second = (torch.load(path, weights_only=True)["nets"] for path in (a, b))
     assert all(torch.equal(value, second[name]) for name, value in first.items())
 
@@ -114,7 +93,7 @@ def keep(run_dir: Path, scores: list[float], num_to_keep: int) -> list[int]:
     latest = states.latest()
     assert latest is not None
     assert latest["epoch"] == len(scores) - 1
-    return [int(path.name.partition("_")[2]) for path in complete(run_dir / CHECKPOINTS)]
+    return [int(path.name.partition("_")[2]) for path in complete_states(run_dir / CHECKPOINTS)]
 
 
 @pytest.mark.usefixtures("silent")
@@ -143,7 +122,7 @@ def test_a_half_written_state_is_never_loaded(tmp_path: Path) -> None:
         (folder / name).mkdir()
         (folder / name / STATE).write_bytes(whole[: len(whole) // 2])
     (folder / "epoch_00004").mkdir()
-    state = newest(folder)
+    state = newest_state(folder)
     assert state is not None
     assert state["epoch"] == 1
 
@@ -165,7 +144,7 @@ def test_a_list_that_knows_the_states_is_left_alone(tmp_path: Path) -> None:
     run_dir = with_list(tmp_path / "run", [0, 2])
     mend_list(run_dir)
     assert (run_dir / SNAPSHOT).exists()
-    assert len(complete(run_dir / CHECKPOINTS)) == 2
+    assert len(complete_states(run_dir / CHECKPOINTS)) == 2
 
 
 @pytest.mark.usefixtures("silent")
@@ -184,7 +163,7 @@ def test_a_list_that_is_wrong_gives_way_to_the_newest_state(tmp_path: Path, defe
         with_list(run_dir, [0, 1, 2])
     mend_list(run_dir)
     assert not (run_dir / SNAPSHOT).exists()
-    assert [path.name for path in complete(run_dir / CHECKPOINTS)] == ["epoch_00002"]
+    assert [path.name for path in complete_states(run_dir / CHECKPOINTS)] == ["epoch_00002"]
 
 
 def test_a_list_without_any_state_is_dropped(tmp_path: Path) -> None:
@@ -266,7 +245,7 @@ def test_on_a_full_disk_one_sentence_says_so_and_the_last_state_goes_on(
     assert "\n" not in str(caught.value)
     assert "free space" in str(caught.value)
     folder = job.run_dir / CHECKPOINTS
-    assert complete(folder)[-1].name == "epoch_00003"
+    assert complete_states(folder)[-1].name == "epoch_00003"
     assert not list(folder.glob(".*"))
     run_training(job)
     assert_same_run(job.run_dir, undisturbed)
@@ -296,7 +275,7 @@ def test_a_disk_that_is_really_full_loses_nothing(
 
     with pytest.raises(WpcrackError, match="No space left on device"):
         run_training(job, watch=Watch(after_epoch=fill))
-    assert complete(job.run_dir / CHECKPOINTS)[-1].name == "epoch_00003"
+    assert complete_states(job.run_dir / CHECKPOINTS)[-1].name == "epoch_00003"
     ballast.unlink()
     run_training(job)
     assert_same_run(job.run_dir, undisturbed)
@@ -326,7 +305,7 @@ def test_a_stop_while_a_state_is_written_waits_for_its_end(
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt), stop_on_sigterm():
         train_states.write_state({"epoch": 7, "stopping": Stopping()}, folder, 7)
-    assert complete(tmp_path) == [folder]
+    assert complete_states(tmp_path) == [folder]
     assert torch.load(folder / train_states.STATE, weights_only=False)["epoch"] == 7
     assert signal.getsignal(signal.SIGINT) is before
 
@@ -340,17 +319,14 @@ def test_a_driver_that_is_killed_anywhere_ends_like_an_undisturbed_one(
     job = tiny_job(data_set, tmp_path / "run")
     (tmp_path / "job.json").write_text(job.model_dump_json(), encoding="utf-8")
     code = (
-        "from pathlib import Path; from jobs.train.run import TrainJob, run_training\n"
+        "from pathlib import Path; from jobs.train.job import TrainJob\n"
+        "from jobs.train.run import run_training\n"
         f"path = Path({str(tmp_path / 'job.json')!r})\n"
         "run_training(TrainJob.model_validate_json(path.read_text()))\n"
     )
     for epochs, pause in ((1, 0.0), (3, 0.15)):
         process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
-        end = time.monotonic() + 120
-        while len(read_metrics(job.run_dir / METRICS)) < epochs:
-            assert time.monotonic() < end
-            assert process.poll() is None
-            time.sleep(0.01)
+        wait_until(lambda n=epochs: len(read_metrics(job.run_dir / METRICS)) >= n)  # type: ignore[misc]
         time.sleep(pause)
         os.kill(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL

@@ -5,44 +5,30 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from factories import free_port, processes, running_python, tiny_training, wait_until
 
 from jobs.runtime.allocator import SETTINGS
 from jobs.train.folder import METRICS, read_metrics
-from jobs.train.run import TrainJob, run_training
+from jobs.train.job import TrainJob
+from jobs.train.run import run_training
 from wpcrack.errors import DataError
 from wpcrack.model import load_model
 from wpcrack.synthetic import WindowConfig, draw_training_street, draw_window
 
 WINDOW = WindowConfig(size=64)
-PATIENCE_S = 300.0
-"""Ray starts in 15 s on a machine that does nothing else."""
-TINY: dict[str, Any] = {
-    "model": {
-        "pretrained": "none",
-        "cam_channels": 8,
-        "recon_channels": 8,
-        "decoder_widths": [8, 8],
-        "detector_channels": 8,
-    },
-    "train": {
-        "steps": {"warmup": 2, "adversarial": 2, "detector": 2},
-        "epoch_steps": 1,
-        "batch_size": 4,
-        "val_items": 4,
-    },
-}
+WORKER = b"RayTrainWorker"
+PATIENCE_S = 1200.0
+"""For hangs alone: no run takes a tenth of it on a quiet machine."""
+STEPS: dict[str, Any] = {"steps": {"warmup": 2, "adversarial": 2, "detector": 2}}
 
 
 @pytest.fixture(scope="module")
@@ -61,15 +47,8 @@ def drawn_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_job(root: Path, run_dir: Path, workers: int, **changes: Any) -> TrainJob:
-    return TrainJob.model_validate(
-        {
-            **TINY,
-            "data": {"root": root},
-            "run_dir": run_dir,
-            "scaling": {"num_workers": workers, "cpus_per_worker": 1},
-            **changes,
-        }
-    )
+    settings = tiny_training(root, run_dir, workers, **{"train": STEPS, **changes})
+    return TrainJob.model_validate(settings)
 
 
 def measured(run_dir: Path) -> list[dict[str, Any]]:
@@ -169,13 +148,8 @@ def test_a_truncated_image_is_named_before_training(drawn_set: Path, tmp_path: P
 
 # -- on Ray ------------------------------------------------------------------------------------
 
-LONGER = {
-    "train": {
-        **TINY["train"],
-        "epoch_steps": 4,
-        "steps": {"warmup": 8, "adversarial": 8, "detector": 32},
-    }
-}
+EPOCHS = 12
+LONGER = {"train": {"epoch_steps": 16, "steps": {"warmup": 32, "adversarial": 32, "detector": 128}}}
 """Epochs of about a second, so that a kill meets them in the middle."""
 
 
@@ -203,7 +177,7 @@ def test_two_workers_give_the_numbers_of_one(
     first = measured(tmp_path / "one")[0]
     for key, value in measured(two_undisturbed)[0].items():
         assert value == pytest.approx(first[key], abs=1e-4), key  # later ones round apart
-    assert len(measured(two_undisturbed)) == 12
+    assert len(measured(two_undisturbed)) == EPOCHS
 
 
 @pytest.mark.ray
@@ -212,9 +186,9 @@ def test_a_killed_worker_of_two_changes_nothing(
 ) -> None:
     run_dir = tmp_path / "run"
     with started(make_job(drawn_set, run_dir, 2, **LONGER), tmp_path) as process:
-        wait_until(lambda: len(read_metrics(run_dir / METRICS)) >= 3, PATIENCE_S)
+        wait_until(lambda: len(read_metrics(run_dir / METRICS)) >= 3)
         time.sleep(0.3)
-        os.kill(workers_of(process.pid)[-1], signal.SIGKILL)
+        os.kill(processes(process.pid, WORKER)[-1], signal.SIGKILL)
         assert process.wait(PATIENCE_S) == 0
     assert_close(run_dir, two_undisturbed, 1e-4)
 
@@ -229,14 +203,14 @@ def test_a_killed_worker_and_a_killed_driver_change_nothing_bit_by_bit(
     job = make_job(drawn_set, run_dir, 1, scaling=scaling, **LONGER)
     with started(job, tmp_path) as process:
         for epochs in (2, 5):
-            wait_until(lambda n=epochs: len(read_metrics(run_dir / METRICS)) >= n, PATIENCE_S)  # type: ignore[misc]
+            wait_until(lambda n=epochs: len(read_metrics(run_dir / METRICS)) >= n)  # type: ignore[misc]
             time.sleep(0.3)
-            victim = workers_of(process.pid)[0] if epochs == 2 else process.pid
+            victim = processes(process.pid, WORKER)[0] if epochs == 2 else process.pid
             os.kill(victim, signal.SIGKILL)
         process.wait()
-    assert len(read_metrics(run_dir / METRICS)) < 12
-    with started(job, tmp_path) as process:
-        assert process.wait(PATIENCE_S) == 0
+        assert len(read_metrics(run_dir / METRICS)) < EPOCHS
+        with started(job, tmp_path) as successor:  # while the workers of the first still leave
+            assert successor.wait(PATIENCE_S) == 0
     run_training(make_job(drawn_set, tmp_path / "undisturbed", 0, **LONGER))
     assert measured(run_dir) == measured(tmp_path / "undisturbed")
     a, b = (p / "model" / "model.safetensors" for p in (run_dir, tmp_path / "undisturbed"))
@@ -265,7 +239,7 @@ def test_a_killed_node_changes_nothing(
         raylets = {node.all_processes["raylet"][0].process.pid: node for node in nodes}
         job = make_job(drawn_set, run_dir, 2, **LONGER)
         with started(job, tmp_path, local=False) as process:
-            wait_until(lambda: len(read_metrics(run_dir / METRICS)) >= 3, PATIENCE_S)
+            wait_until(lambda: len(read_metrics(run_dir / METRICS)) >= 3)
             time.sleep(0.3)
             hosts = [raylets[parent] for parent in parents_of_workers() if parent in raylets]
             assert len(hosts) == 2
@@ -281,84 +255,39 @@ def test_ctrl_c_ends_every_process_and_the_same_command_continues(
     drawn_set: Path, tmp_path: Path
 ) -> None:
     run_dir = tmp_path / "run"
-    longer = {"train": {**TINY["train"], "steps": {"warmup": 2, "adversarial": 0, "detector": 20}}}
+    longer = {"train": {"steps": {"warmup": 2, "adversarial": 0, "detector": 20}}}
     with started(make_job(drawn_set, run_dir, 1, **longer), tmp_path) as process:
-        wait_until(lambda: len(read_metrics(run_dir / METRICS)) >= 2, PATIENCE_S)
-        variables = Path(f"/proc/{workers_of(process.pid)[0]}/environ").read_text()
+        wait_until(lambda: len(read_metrics(run_dir / METRICS)) >= 2)
+        variables = Path(f"/proc/{processes(process.pid, WORKER)[0]}/environ").read_text()
         assert variables.count("MALLOC_") == len(SETTINGS)  # it keeps what it frees
         os.kill(process.pid, signal.SIGINT)
-        assert process.wait(60) == 130
+        assert process.wait(PATIENCE_S) == 130
+        wait_until(lambda: not processes(process.pid))
     assert "the same command continues" in (tmp_path / "log").read_text()
-    wait_until(lambda: not session_members(process.pid), 20)
     assert len(read_metrics(run_dir / METRICS)) < 22
     assert run_training(make_job(drawn_set, run_dir, 0, **longer)).epochs == 22
 
 
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
 def started(
     job: TrainJob, folder: Path, *, local: bool = True
-) -> Iterator[subprocess.Popen[bytes]]:
-    """A driver in a session of its own; its stderr goes to folder/log."""
+) -> AbstractContextManager[subprocess.Popen[bytes]]:
+    """A driver; its stderr goes to folder/log."""
     (folder / "job.json").write_text(job.model_dump_json(), encoding="utf-8")
     code = (
-        "import sys; from pathlib import Path; from jobs.train.run import TrainJob, run_training\n"
+        "import sys; from pathlib import Path; from jobs.train.job import TrainJob\n"
+        "from jobs.train.run import run_training\n"
         f"job = TrainJob.model_validate_json(Path({str(folder / 'job.json')!r}).read_text())\n"
         f"try: run_training(job, local={local})\n"
         "except KeyboardInterrupt: sys.exit(130)\n"
     )
-    with (folder / "log").open("a") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-c", code], stderr=log, start_new_session=True, cwd=Path.cwd()
-        )
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def wait_until(condition: Callable[[], bool], seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.2)
-
-
-def workers_of(session: int) -> list[int]:
-    """Processes of Ray Train's workers in a session."""
-    return [
-        pid
-        for pid in session_members(session)
-        if b"RayTrainWorker" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    ]
+    return running_python(code, folder / "log")
 
 
 def parents_of_workers() -> list[int]:
     """Parents (raylets) of all of Ray Train's workers on this machine."""
     found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            if b"RayTrainWorker" in (path.parent / "cmdline").read_bytes():
-                found.append(int(path.read_text().rsplit(")", 1)[1].split()[1]))
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-    return found
-
-
-def session_members(session: int) -> list[int]:
-    """Processes that are left of a session."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rsplit(")", 1)[1].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if int(fields[3]) == session and fields[0] != "Z":
-            found.append(int(path.parent.name))
+    for pid in processes(None, WORKER):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            stat = Path(f"/proc/{pid}/stat").read_text()
+            found.append(int(stat.rsplit(")", 1)[1].split()[1]))
     return found

@@ -7,7 +7,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from factories import image_level_set, tiny_training
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from jobs.train.job import TrainJob
@@ -20,28 +20,9 @@ from wpcrack.training.trainer import Trainer
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> TrainJob:
-    root = tmp_path_factory.mktemp("set")
-    rng = np.random.default_rng(0)
-    for folder in ("crack", "road"):
-        (root / folder).mkdir()
-        for k in range(12):
-            image = rng.integers(0, 256, (48, 64, 3)).astype(np.uint8)
-            Image.fromarray(image).save(root / folder / f"street{k % 4}_r{k}_c0.png")
-    tiny = {"cam_channels": 8, "recon_channels": 8, "decoder_widths": [8], "detector_channels": 8}
-    return TrainJob.model_validate(
-        {
-            "data": {"root": root},
-            "run_dir": root.parent / "run",
-            "model": {"encoder": "test_efficientnet", "pretrained": "none", **tiny},
-            "train": {
-                "batch_size": 4,
-                "epoch_steps": 1,
-                "val_items": 100,
-                "steps": {"warmup": 1, "adversarial": 1, "detector": 1},
-            },
-            "scaling": {"num_workers": 0, "cpus_per_worker": 1},
-        }
-    )
+    root = image_level_set(tmp_path_factory.mktemp("set"), per_class=12)
+    train = {"val_items": 100, "steps": {"warmup": 1, "adversarial": 1, "detector": 1}}
+    return TrainJob.model_validate(tiny_training(root, root.parent / "run", train=train))
 
 
 def trainer(job: TrainJob) -> Trainer:
@@ -61,7 +42,7 @@ def test_a_panel_holds_image_maps_and_mask_and_leaves_the_training_alone(job: Tr
     before = copy.deepcopy(made.state_dict()["nets"])
     draws = torch.get_rng_state()
     rows = made.panels(4)
-    assert rows.shape == (4, 3, 48, len(COLUMNS) * 64 + (len(COLUMNS) - 1) * GAP_PX)
+    assert rows.shape == (4, 3, 64, len(COLUMNS) * 64 + (len(COLUMNS) - 1) * GAP_PX)
     image = made.val_images[choose_windows(made.val_images, 4)[0]].transpose(2, 0, 1) / 255
     np.testing.assert_allclose(rows[0, :, :, :64], image, atol=1e-6)
     assert 0 <= rows.min() <= rows.max() <= 1

@@ -7,11 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import yaml
-from PIL import Image
+from factories import TINY_MODEL, image_level_set
 from typer.testing import CliRunner
 
 import jobs.cli
@@ -25,33 +24,16 @@ from wpcrack.training.footprint import footprint, measure, on_meta, parameters
 from wpcrack.training.optim import make_optimizers
 from wpcrack.training.stages import STAGES
 
-TINY = {
-    "model": {
-        "encoder": "test_efficientnet",
-        "pretrained": "none",
-        "cam_channels": 8,
-        "recon_channels": 8,
-        "decoder_widths": [8, 8],
-        "detector_channels": 8,
-    },
-    "train": {"batch_size": 8, "epoch_steps": 100, "val_items": 4},
-}
+TINY = {"model": TINY_MODEL, "train": {"batch_size": 8, "epoch_steps": 100, "val_items": 4}}
 
 
 @pytest.fixture(scope="module")
 def data_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("set")
-    rng = np.random.default_rng(0)
-    for folder in ("crack", "road"):
-        (root / folder).mkdir()
-        for k in range(8):
-            image = rng.integers(0, 256, (60, 64, 3)).astype(np.uint8)
-            Image.fromarray(image).save(root / folder / f"street{k % 4}_r{k}_c0.png")
-    return root
+    return image_level_set(tmp_path_factory.mktemp("set"))
 
 
 def arguments(data_set: Path, run_dir: Path, *more: str) -> list[str]:
-    (run_dir.parent / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    (run_dir.parent / "tiny.yaml").write_text(json.dumps(TINY))
     config = str(run_dir.parent / "tiny.yaml")
     return ["train", config, f"data.root={data_set}", f"run_dir={run_dir}", "--dry-run", *more]
 

@@ -12,8 +12,9 @@ import pytest
 from jobs.settings.load import key_names, load, shipped_configs
 from jobs.tune.folder import Trial
 from jobs.tune.job import AshaConfig, Dimension, Space, TuneJob, read_space
+from jobs.tune.plan import plan_sweep
 from jobs.tune.results import importances
-from jobs.tune.sampler import Told, Tpe, make_sampler
+from jobs.tune.sampler import PastTrial, Tpe, make_sampler
 from jobs.tune.sweep import Halving
 from wpcrack.errors import ConfigError
 
@@ -103,13 +104,13 @@ def test_suggestions_repeat_for_one_seed_lie_in_range_and_go_together(sampler: s
     runs = []
     for _ in range(2):
         suggest, total = make_sampler(made, read)
-        told: list[Told] = []
+        told: list[PastTrial] = []
         for number in range(total):
             params = suggest(number, told)
             assert params is not None
             assert read.allows(params)
             status = ("finished", "stopped", "failed", "running")[number % 4]
-            told.append(Told(params, status, [0.1 * number, float("nan")]))  # type: ignore[arg-type]
+            told.append(PastTrial(params, status, [0.1 * number, float("nan")]))  # type: ignore[arg-type]
         runs.append([t.params for t in told])
     assert runs[0] == runs[1]
     for params in runs[0][1:]:
@@ -125,7 +126,7 @@ def test_tpe_learns_where_scores_are_high() -> None:
     for number in range(30):
         params = sampler(number, told)
         score = -abs(params["losses.rec_full"] - 0.8) - 0.3 * (params["erase.grid"] == 16)
-        told.append(Told(params, "finished", [score]))
+        told.append(PastTrial(params, "finished", [score]))
     late = [t.params for t in told[20:]]
     assert np.mean([abs(p["losses.rec_full"] - 0.8) for p in late]) < 0.15
     assert Counter(p["erase.grid"] for p in late)[8] >= 8
@@ -221,8 +222,7 @@ def test_importance_of_a_choice_needs_no_order() -> None:
 
 
 def test_the_plan_of_the_shipped_sweep_is_read_without_data(tmp_path: Path) -> None:
-    from jobs.tune.run import plan_text
-
-    text = plan_text(load(TuneJob, TUNE_YAML, ["data.root=nowhere", f"run_dir={tmp_path}/s"]))
-    assert text.startswith("20 trials (tpe), trial 0 with the defaults")
+    plan = plan_sweep(load(TuneJob, TUNE_YAML, ["data.root=nowhere", f"run_dir={tmp_path}/s"]))
+    assert plan.text().startswith("20 trials (tpe), trial 0 with the defaults")
+    assert (plan.values()["trials"], plan.values()["sampler"]) == (20, "tpe")
     assert not (tmp_path / "s").exists()

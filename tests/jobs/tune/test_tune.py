@@ -7,22 +7,21 @@ import json
 import os
 import signal
 import subprocess
-import sys
-import time
-from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from factories import image_level_set, processes, running_python, tiny_training, wait_until
 from PIL import Image
 from typer.testing import CliRunner
 
 import jobs.cli
 from jobs.settings.load import load
 from jobs.train.folder import METRICS, REPORT, open_run, read_metrics
-from jobs.train.run import TrainJob, Watch, run_training
-from jobs.tune import trials as tune_local
+from jobs.train.job import TrainJob
+from jobs.train.run import Watch, run_training
+from jobs.tune import trials
 from jobs.tune.adapters import Decisions, Suggestions
 from jobs.tune.folder import JOURNAL, SWEEP, read_trials, trial_folder
 from jobs.tune.job import TuneJob
@@ -32,22 +31,7 @@ from jobs.tune.sweep import Sweep
 from jobs.tune.trials import at_once, worker_slots
 from wpcrack.errors import ConfigError, DataError, TrainingError, WpcrackError
 
-TINY: dict[str, Any] = {
-    "model": {
-        "encoder": "test_efficientnet",
-        "pretrained": "none",
-        "cam_channels": 8,
-        "recon_channels": 8,
-        "decoder_widths": [8, 8],
-        "detector_channels": 8,
-    },
-    "train": {
-        "steps": {"warmup": 1, "adversarial": 1, "detector": 3},
-        "epoch_steps": 1,
-        "batch_size": 4,
-        "val_items": 4,
-    },
-}
+STEPS = {"steps": {"warmup": 1, "adversarial": 1, "detector": 3}}
 SPACE = {
     "losses.rec_full": {"uniform": [0.0, 1.0]},
     "erase.grid": {"choice": [8, 16, 32]},
@@ -55,31 +39,20 @@ SPACE = {
 }
 
 
+PATIENCE_S = 1200.0
+"""For hangs alone: no sweep takes a tenth of it on a quiet machine."""
+
+
 @pytest.fixture(scope="module")
 def data_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("set")
-    rng = np.random.default_rng(0)
-    for folder, dark in (("crack", 40), ("road", 0)):
-        (root / folder).mkdir()
-        for k in range(8):
-            image = rng.integers(100, 160, (64, 64, 3)).astype(np.uint8)
-            image[:, 30:33] -= np.uint8(dark)
-            Image.fromarray(image).save(root / folder / f"street{k % 4}_r{k}_c{dark}.png")
-    return root
+    return image_level_set(tmp_path_factory.mktemp("set"))
 
 
 def make_job(root: Path, run_dir: Path, workers: int = 0, **changes: Any) -> TuneJob:
     tune = {"space": SPACE, "trials": 6, "startup": 2, **changes.pop("tune", {})}
-    return TuneJob.model_validate(
-        {
-            **TINY,
-            "data": {"root": root},
-            "run_dir": run_dir,
-            "scaling": {"num_workers": workers, "cpus_per_worker": 1},
-            "tune": tune,
-            **changes,
-        }
-    )
+    train = STEPS | changes.pop("train", {})
+    settings = tiny_training(root, run_dir, workers, train=train, tune=tune, **changes)
+    return TuneJob.model_validate(settings)
 
 
 class Drawn:
@@ -113,7 +86,7 @@ class Drawn:
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> Drawn:
     made = Drawn()
-    monkeypatch.setattr(tune_local, "run_training", made)
+    monkeypatch.setattr(trials, "run_training", made)
     return made
 
 
@@ -200,7 +173,7 @@ def test_every_trial_has_the_seed_of_the_sweep_unless_seeds_are_searched(
             seeds.append(job.seed)
             super().__call__(job, watch=watch)
 
-    monkeypatch.setattr(tune_local, "run_training", Noting())
+    monkeypatch.setattr(trials, "run_training", Noting())
     run_tune(make_job(data_set, tmp_path / "one", seed=7, tune={"trials": 3}))
     space = {**SPACE, "seed": {"choice": [7, 8, 9]}}
     run_tune(make_job(data_set, tmp_path / "all", seed=7, tune={"trials": 6, "space": space}))
@@ -227,14 +200,14 @@ def test_another_config_in_the_same_folder_is_refused(
     data_set: Path, tmp_path: Path, drawn: Drawn
 ) -> None:
     run_tune(make_job(data_set, tmp_path / "sweep", tune={"trials": 1}))
-    with pytest.raises(ConfigError, match=r"holds a sweep of other settings.*seed: 0 -> 1"):
+    with pytest.raises(ConfigError, match=r"holds a sweep with other settings.*seed: 0 -> 1"):
         run_tune(make_job(data_set, tmp_path / "sweep", seed=1, tune={"trials": 1}))
     other = {"trials": 1, "space": {"erase.grid": {"choice": [8]}}}
     with pytest.raises(ConfigError, match=r"tune\.space"):
         run_tune(make_job(data_set, tmp_path / "sweep", tune=other))
     run_tune(make_job(data_set, tmp_path / "sweep", seed=1, resume="never", tune={"trials": 1}))
     (tmp_path / "sweep" / "thesis.docx").write_text("precious")
-    with pytest.raises(ConfigError, match=r"thesis\.docx, which is not of a sweep"):
+    with pytest.raises(ConfigError, match=r"thesis\.docx, which does not belong to a sweep"):
         run_tune(make_job(data_set, tmp_path / "sweep", resume="never"))
 
 
@@ -266,7 +239,7 @@ def test_status_counts_without_disturbing(data_set: Path, tmp_path: Path, drawn:
         seen.append(read_status(root))
         call(job, watch=watch)
 
-    tune_local.run_training = looking  # type: ignore[assignment]  # restored with the fixture
+    trials.run_training = looking  # type: ignore[assignment]  # restored with the fixture
     with pytest.raises(KeyboardInterrupt):
         run_tune(make_job(data_set, root))
     assert [s.finished + s.stopped for s in seen] == [0, 1, 2]
@@ -332,21 +305,21 @@ def test_ray_tune_asks_the_sweep_and_every_end_is_noted(data_set: Path, tmp_path
         sweep = Sweep(job, root)
         decisions = Decisions(sweep)
         suggestions = Suggestions(sweep, decisions)
-        trials = [RayTrial(suggestions.suggest(str(k))) for k in range(4)]
-        assert [TrainJob.model_validate_json(t.config["job"]).run_dir for t in trials] == [
+        tried = [RayTrial(suggestions.suggest(str(k))) for k in range(4)]
+        assert [TrainJob.model_validate_json(t.config["job"]).run_dir for t in tried] == [
             trial_folder(root, k) for k in range(4)
         ]
         lines = [{"epoch": k, "stage": "detector", "val/score": 0.5} for k in range(3)]
         for line in lines:
-            assert decisions.on_trial_result(None, trials[1], line) == "CONTINUE"
-        weak = [decisions.on_trial_result(None, trials[2], {**x, "val/score": 0}) for x in lines]
+            assert decisions.on_trial_result(None, tried[1], line) == "CONTINUE"
+        weak = [decisions.on_trial_result(None, tried[2], {**x, "val/score": 0}) for x in lines]
         assert weak == ["CONTINUE", "CONTINUE", "STOP"]
-        decisions.on_trial_complete(None, trials[2], {})  # Ray says so of stopped trials too
-        decisions.on_trial_complete(None, trials[1], {})
-        decisions.on_trial_error(None, trials[3])
+        decisions.on_trial_complete(None, tried[2], {})  # Ray says so of stopped trials too
+        decisions.on_trial_complete(None, tried[1], {})
+        decisions.on_trial_error(None, tried[3])
         failure = {"error": "DataError: an image is odd", "is_users": True}
-        decisions.on_trial_result(None, trials[0], failure)
-        decisions.on_trial_complete(None, trials[0], failure)
+        decisions.on_trial_result(None, tried[0], failure)
+        decisions.on_trial_complete(None, tried[0], failure)
         ends = [(t.status, t.error) for t in read_trials(root)]
         assert ends[:3] == [("failed", failure["error"]), ("finished", ""), ("stopped", "")]
         assert ends[3] == ("failed", "the process of the trial died (out of memory)")
@@ -362,17 +335,16 @@ def test_a_sweep_killed_in_the_middle_is_continued_and_its_best_config_trains(
     tune = {"trials": 4, "concurrent": 2, "asha": {"grace": 2}}
     job = make_job(data_set, root, 1, tune=tune)
     (tmp_path / "job.json").write_text(job.model_dump_json(), encoding="utf-8")
-    command = sweeping(tmp_path / "job.json")
-    with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen(command, stderr=log, stdout=log, start_new_session=True)
-        wait_until(lambda: bool(ended(root)) or process.poll() is not None, 400)
+    with started(tmp_path) as process:
+        wait_until(lambda: ended(root) or process.poll() is not None)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         before = {t.number: t for t in read_trials(root)}
         assert len(before) >= 2
         assert all(t.status != "failed" for t in before.values()), rows(root)
-        subprocess.run(command, stderr=log, stdout=log, check=True, timeout=400)
-    wait_until(lambda: not trainers_of(process.pid), 20)
+        with started(tmp_path) as successor:  # while the trainers of the first still leave
+            assert successor.wait(PATIENCE_S) == 0, (tmp_path / "log").read_text()
+        wait_until(lambda: not processes(process.pid, b"Train", b"trial"))
     after = {t.number: t for t in read_trials(root)}
     assert sorted(after) == [0, 1, 2, 3]
     assert all(t.status in ("finished", "stopped") for t in after.values()), rows(root)
@@ -396,51 +368,28 @@ def test_a_trial_whose_worker_dies_is_noted_and_the_sweep_goes_on(
     scaling = {"num_workers": 1, "cpus_per_worker": 1, "max_failures": 0}
     job = make_job(data_set, root, tune=tune, scaling=scaling)
     (tmp_path / "job.json").write_text(job.model_dump_json(), encoding="utf-8")
-    with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen(
-            sweeping(tmp_path / "job.json"), stderr=log, stdout=log, start_new_session=True
-        )
+    with started(tmp_path) as process:
         first = trial_folder(root, 0) / METRICS
-        wait_until(lambda: first.is_file() or process.poll() is not None, 400)
-        for pid in trainers_of(process.pid, b"RayTrainWorker"):
+        wait_until(lambda: first.is_file() or process.poll() is not None)
+        for pid in processes(process.pid, b"RayTrainWorker"):
             os.kill(pid, signal.SIGKILL)
-        assert process.wait(400) == 0, (tmp_path / "log").read_text()
+        assert process.wait(PATIENCE_S) == 0, (tmp_path / "log").read_text()
     table = rows(root)
     assert [row["status"] for row in table] == ["failed", "finished"]
     assert "the workers failed" in table[0]["error"]
     assert (root / "best.yaml").is_file()
 
 
-def sweeping(job: Path) -> list[str]:
-    """A process that runs a sweep."""
+def started(folder: Path) -> AbstractContextManager[subprocess.Popen[bytes]]:
+    """A process that runs the sweep of folder/job.json."""
     code = (
-        "from pathlib import Path; from jobs.tune.run import TuneJob, run_tune\n"
-        f"job = TuneJob.model_validate_json(Path({str(job)!r}).read_text())\n"
+        "from pathlib import Path; from jobs.tune.job import TuneJob\n"
+        "from jobs.tune.run import run_tune\n"
+        f"job = TuneJob.model_validate_json(Path({str(folder / 'job.json')!r}).read_text())\n"
         "run_tune(job, local=True)\n"
     )
-    return [sys.executable, "-c", code]
+    return running_python(code, folder / "log")
 
 
 def ended(root: Path) -> list[int]:
     return [t.number for t in read_trials(root) if t.status != "running"]
-
-
-def wait_until(condition: Callable[[], bool], seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.2)
-
-
-def trainers_of(session: int, *names: bytes) -> list[int]:
-    """Processes of a session that run trials, or that have one of these names."""
-    found, wanted = [], names or (b"Train", b"trial")
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rsplit(")", 1)[1].split()
-            command = (path.parent / "cmdline").read_bytes()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if int(fields[3]) == session and any(name in command for name in wanted):
-            found.append(int(path.parent.name))
-    return found

@@ -1,0 +1,76 @@
+"""What a sweep would do, before any of it is done.
+
+wpcrack tune configs/tune.yaml data.root=set run_dir=runs/sweep --plan
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from jobs.tune.job import AshaConfig, TuneJob, read_space
+from jobs.tune.sampler import make_sampler
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """What `wpcrack tune --plan` prints."""
+
+    trials: int
+    """Trial 0 has the defaults."""
+    sampler: str
+    workers: int
+    """Of each trial; 0: in process."""
+    steps: dict[str, int]
+    """Of each stage."""
+    batch_size: int
+    judged_epochs: int
+    """Epochs after the warm-up stage."""
+    checks: list[float]
+    """After how many of them weak trials stop."""
+    space: dict[str, str]
+    """Searched key -> its range."""
+
+    def text(self) -> str:
+        """Return a few lines for the terminal."""
+        where = f"{self.workers} workers each" if self.workers else "in process"
+        checks = ", ".join(f"{rung:g}" for rung in self.checks) or "none"
+        lines = [
+            f"{self.trials} trials ({self.sampler}), trial 0 with the defaults, {where}",
+            f"{' + '.join(map(str, self.steps.values()))} steps of {self.batch_size} images; "
+            f"{self.judged_epochs} epochs are judged, weak trials stop after {checks}",
+        ]
+        return "\n".join([*lines, *(f"  {key}: {text}" for key, text in self.space.items())])
+
+    def values(self) -> dict[str, Any]:
+        """Return the figures of `--json`."""
+        return asdict(self)
+
+
+def plan_sweep(job: TuneJob) -> SweepPlan:
+    """Say what a sweep will do; start nothing.
+
+    Raises:
+        ConfigError: A wrong space.
+    """
+    space, train = read_space(job), job.train
+    steps = train.steps.model_dump()
+    judged = sum(-(-steps[stage] // train.epoch_steps) for stage in ("adversarial", "detector"))
+    return SweepPlan(
+        trials=make_sampler(job, space)[1],
+        sampler=job.tune.sampler,
+        workers=job.scaling.num_workers,
+        steps=steps,
+        batch_size=train.batch_size,
+        judged_epochs=judged,
+        checks=_rungs(job.tune.asha, judged),
+        space={dimension.key: dimension.text() for dimension in space.dimensions},
+    )
+
+
+def _rungs(asha: AshaConfig, judged: int) -> list[float]:
+    """Return the epochs at which ASHA stops weak trials."""
+    rungs: list[float] = []
+    while asha.enabled and (rung := asha.grace * asha.factor ** len(rungs)) < judged:
+        rungs.append(rung)
+    return rungs

@@ -1,0 +1,86 @@
+"""A folder of a job belongs to one process at a time, and to nothing else."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from factories import wait_until
+
+from geo.errors import OutputError
+from geo.files import whole_file, write_text
+from jobs.runtime.folder import explain_write_errors, hold_lock, is_locked, refuse_foreign
+from wpcrack.errors import ConfigError
+
+BUSY = ConfigError("another process is at work")
+
+
+def test_a_lock_is_held_by_one_and_goes_with_its_block(tmp_path: Path) -> None:
+    lock = tmp_path / ".lock"
+    assert not is_locked(lock)
+    with hold_lock(lock, BUSY):
+        assert is_locked(lock)
+        with pytest.raises(ConfigError, match="another process"), hold_lock(lock, BUSY):
+            pass
+    assert not is_locked(lock)
+    with hold_lock(lock, BUSY):
+        pass
+
+
+def test_a_lock_goes_with_a_process_that_is_killed(tmp_path: Path) -> None:
+    lock = tmp_path / ".lock"
+    code = (
+        "import sys, time; from pathlib import Path; from jobs.runtime.folder import hold_lock\n"
+        "with hold_lock(Path(sys.argv[1]), ValueError()): time.sleep(3600)"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(lock)], cwd=Path(__file__).parents[3]
+    )
+    try:
+        wait_until(lambda: is_locked(lock) or holder.poll() is not None)
+    finally:
+        os.kill(holder.pid, signal.SIGKILL)
+        holder.wait()
+    with hold_lock(lock, BUSY, patience_s=60):
+        pass
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_text(path, "one")
+
+    def is_stopped_halfway() -> None:
+        with whole_file(path) as temporary:
+            temporary.write_text("half a")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        is_stopped_halfway()
+    assert path.read_text() == "one"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_what_is_not_ours_is_named_and_what_is_hidden_may_stay(tmp_path: Path) -> None:
+    refuse_foreign(tmp_path / "new", (), "run_dir", "a run")
+    for name in ("config.yaml", ".lock", "thesis.docx"):
+        (tmp_path / name).write_text("")
+    with pytest.raises(ConfigError, match=r"run_dir .* holds thesis\.docx, which does not belong"):
+        refuse_foreign(tmp_path, {"config.yaml"}, "run_dir", "a run")
+    with pytest.raises(ConfigError, match="is a file"):
+        refuse_foreign(tmp_path / "thesis.docx", (), "run_dir", "a run")
+
+
+def test_what_the_file_system_refuses_is_a_sentence() -> None:
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with (
+        pytest.raises(
+            OutputError, match=r"^out cannot be written \(No space left on device\); give"
+        ),
+        explain_write_errors("out", "give another"),
+    ):
+        raise full
