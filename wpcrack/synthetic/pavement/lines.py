@@ -1,0 +1,288 @@
+"""Crack lines on the plane: rough axes with ragged sides, alone, branched or as a net.
+
+All lengths are pixels of the plane unless a name says otherwise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from wpcrack.synthetic.cracks import voronoi_edges
+from wpcrack.synthetic.pavement.fields import Float32, Shape, cut, log_uniform, rough_line
+from wpcrack.synthetic.pavement.ground import Ground, Stones
+
+Float64 = npt.NDArray[np.float64]
+Pattern = Literal["single", "branching", "pair", "alligator", "block", "fine"]
+
+PATTERNS: dict[Pattern, float] = {
+    "single": 0.37,
+    "branching": 0.25,
+    "pair": 0.07,
+    "alligator": 0.13,
+    "block": 0.08,
+    "fine": 0.1,
+}
+"""How often each pattern is drawn."""
+
+NARROWEST_PX, NARROWEST_MM, WIDEST_MM = 0.45, 0.15, 60.0
+_WIDEST_SHARE = 0.17  # of the window's side
+_TAPE = 1024
+
+
+@dataclass(frozen=True)
+class CrackLine:
+    """One branch of a crack.
+
+    Attributes:
+        axis: (N, 2) x, y.
+        left: (N,) half width on the one side; 0 where the crack is closed.
+        right: (N,) half width on the other side.
+    """
+
+    axis: Float64
+    left: Float64
+    right: Float64
+
+    @property
+    def width(self) -> Float64:
+        """(N,) full width."""
+        return self.left + self.right
+
+    def outline(self, stones: Stones | None, snap: float) -> Float64:
+        """The closed outline, (2 N, 2); its corners give way to stones."""
+        normal = _normals(self.axis, max(2, int(self.width.mean())))
+        one = self.axis + normal * self.left[:, None]
+        other = self.axis - normal * self.right[:, None]
+        ring = np.concatenate([one, other[::-1]])
+        return ring if stones is None else around_stones(ring, stones, snap)
+
+
+@dataclass(frozen=True)
+class Habit:
+    """What all branches of one crack share.
+
+    Attributes:
+        width: Mean full width.
+        rough: Deviation of the axis over one pixel.
+        hurst: How the deviation grows with distance.
+        ragged: Deviation of each side from a smooth course.
+        swing: Deviation of the logarithm of the width along the crack.
+        snap: How far the crack gives way to stones, 0 to 1.
+        tapes: Random lines.
+    """
+
+    width: float
+    rough: float
+    hurst: float
+    ragged: float
+    swing: float
+    snap: float
+    tapes: Tapes
+
+
+@dataclass(frozen=True)
+class Tapes:
+    """Long random lines of deviation about 1, from which each branch cuts its own pieces.
+
+    Attributes:
+        course: (N,) self-affine; scaled so that one sample's step deviates by about 1.
+        swing: (N,) nearly equal power at every length.
+        side: (N,) raggedness from the crack's width down to a sample.
+    """
+
+    course: Float32
+    swing: Float32
+    side: Float32
+
+
+def draw_tapes(rng: np.random.Generator, hurst: float, width: float) -> Tapes:
+    """Tapes for cracks of a roughness and width (pixels)."""
+    longest = float(np.clip(2 * width / _pace(width), 2.5, 60))
+    side = rough_line(rng, _TAPE, longest=longest, shortest=1.6, hurst=0.45) / longest**0.45
+    return Tapes(
+        course=rough_line(rng, _TAPE, longest=_TAPE / 4, hurst=hurst),
+        swing=rough_line(rng, _TAPE, longest=256, shortest=6, hurst=0.12),
+        side=np.asarray(side, np.float32),
+    )
+
+
+def _pace(width: float) -> float:
+    """Distance of the points of an axis."""
+    return float(np.clip(width / 5, 0.9, 2.5))
+
+
+def draw_lines(
+    rng: np.random.Generator, plane: Shape, gsd_mm: float, ground: Ground
+) -> tuple[list[CrackLine], Habit]:
+    """The branches of one random crack somewhere on the plane, and what they share."""
+    pattern = rng.choice(list(PATTERNS), p=np.array(list(PATTERNS.values())))
+    side = min(plane)
+    widest = min(_WIDEST_SHARE * side, WIDEST_MM / gsd_mm)
+    low = max(NARROWEST_PX, NARROWEST_MM / gsd_mm)
+    width = log_uniform(rng, low, max(widest, 1.5 * low))
+    if pattern in ("alligator", "block", "fine"):
+        width = log_uniform(rng, low, max(1.6 * low, min(widest, 0.04 * side)))
+    hurst = rng.uniform(0.55, 0.85)
+    habit = Habit(
+        width=width,
+        rough=log_uniform(rng, 0.07, 0.4),
+        hurst=hurst,
+        ragged=rng.uniform(0.03, 0.16) * width + min(0.3 * ground.grain_px, 0.22 * width),
+        swing=rng.uniform(0.12, 0.6),
+        snap=rng.uniform(0.3, 1.0) if rng.random() < 0.85 else 0.0,
+        tapes=draw_tapes(rng, hurst, width),
+    )
+    make = {"alligator": _net, "block": _net}.get(pattern, _strand)
+    lines = make(rng, plane, gsd_mm, habit, pattern)
+    if ground.stones is not None and habit.snap:
+        lines = [replace(k, axis=around_stones(k.axis, ground.stones, habit.snap)) for k in lines]
+    return lines, habit
+
+
+def _strand(
+    rng: np.random.Generator, plane: Shape, gsd_mm: float, habit: Habit, pattern: Pattern
+) -> list[CrackLine]:
+    """One crack across the plane, with branches, a companion, or only fine traces."""
+    chord, free = _chord(rng, plane)
+    main = rough_branch(rng, chord, habit, free)
+    if pattern == "single":
+        return [main]
+    if pattern == "pair":
+        off = rng.normal(0, 0.12, 2) * min(plane)
+        other = replace(habit, width=max(NARROWEST_PX, habit.width * rng.uniform(0.3, 1.0)))
+        return [main, rough_branch(rng, chord + off, other, free)]
+    if pattern == "fine":
+        many = [main]
+        for _ in range(int(rng.integers(1, 5))):
+            chord, free = _chord(rng, plane)
+            share = rng.uniform(0.2, 0.7)
+            chord[1] = chord[0] + share * (chord[1] - chord[0])
+            many.append(rough_branch(rng, chord, habit, (True, True)))
+        return many
+    return [main, *_twigs(rng, main, habit, min(plane), depth=2)]
+
+
+def _twigs(
+    rng: np.random.Generator, parent: CrackLine, habit: Habit, side: int, *, depth: int
+) -> list[CrackLine]:
+    """Thinner branches that leave a branch at 25-75 degrees, and theirs."""
+    found: list[CrackLine] = []
+    count = len(parent.axis)
+    for _ in range(int(rng.integers(1, 4))):
+        at = int(rng.uniform(0.1, 0.9) * (count - 1))
+        ahead = parent.axis[min(at + 8, count - 1)] - parent.axis[max(at - 8, 0)]
+        heading = np.arctan2(ahead[1], ahead[0]) + rng.choice((-1, 1)) * rng.uniform(0.45, 1.3)
+        length = log_uniform(rng, 0.12, 0.9) * side * (1.0 if depth == 2 else 0.5)
+        start = parent.axis[at]
+        chord = np.stack([start, start + length * np.array([np.cos(heading), np.sin(heading)])])
+        width = max(NARROWEST_PX, min(float(parent.width[at]), habit.width) * rng.uniform(0.25, 0.95))
+        thinner = replace(habit, width=width, ragged=habit.ragged * width / habit.width)
+        child = rough_branch(rng, chord, thinner, (False, True))
+        found.append(child)
+        if depth > 1 and rng.random() < 0.4:
+            found += _twigs(rng, child, thinner, side, depth=depth - 1)
+    return found
+
+
+def _net(
+    rng: np.random.Generator, plane: Shape, gsd_mm: float, habit: Habit, pattern: Pattern
+) -> list[CrackLine]:
+    """Edges of Voronoi cells: alligator 30-250 mm inside a blob, block .3-2 m everywhere."""
+    side = min(plane)
+    sizes = (30.0, 250.0) if pattern == "alligator" else (300.0, 2000.0)
+    cell = float(np.clip(log_uniform(rng, *sizes) / gsd_mm, max(16.0, 5 * habit.width, side / 8), 0.9 * side))
+    size = np.array([plane[1], plane[0]])
+    half = size / 2 + cell
+    half = np.minimum(half, 5.5 * cell)
+    center = size * rng.uniform(0.3, 0.7, 2)
+    radius = rng.uniform(0.5, 1.3, 2) * half if pattern == "alligator" else half * 9
+    flat = replace(habit, rough=habit.rough * 0.7)
+    lines = []
+    for edge in voronoi_edges(rng, half, cell):
+        off = float(np.hypot(*(edge.mean(axis=0) / radius)))
+        if rng.random() < 0.08 + max(0.0, off - 0.6):
+            continue
+        ends = edge + center
+        if np.hypot(*(edge[1] - edge[0])) < 2 or (ends < -cell).any() or (ends > size + cell).any():
+            continue
+        own = max(NARROWEST_PX, habit.width * float(np.exp(rng.normal(0, 0.3))))
+        lines.append(rough_branch(rng, ends, replace(flat, width=own), (False, False)))
+    return lines
+
+
+def _chord(rng: np.random.Generator, plane: Shape) -> tuple[Float64, tuple[bool, bool]]:
+    """Ends of a crack through the inner part of the plane, and which of them end inside it."""
+    size = np.array([plane[1], plane[0]], np.float64)
+    middle = size * rng.uniform(0.15, 0.85, 2)
+    angle = rng.uniform(0, 2 * np.pi)
+    run = np.array([np.cos(angle), np.sin(angle)]) * 0.75 * float(np.hypot(*size))
+    free = bool(rng.random() < 0.25), bool(rng.random() < 0.25)
+    reach = [rng.uniform(0.15, 0.5) if end else 1.0 for end in free]
+    return np.stack([middle - run * reach[0], middle + run * reach[1]]), free
+
+
+def rough_branch(
+    rng: np.random.Generator, chord: Float64, habit: Habit, free: tuple[bool, bool]
+) -> CrackLine:
+    """A rough line from one end of the chord to the other.
+
+    Args:
+        rng: Source of randomness.
+        chord: (2, 2) its ends.
+        habit: Width and roughness.
+        free: Whether the crack thins out towards its first and last point.
+    """
+    run = chord[1] - chord[0]
+    length = max(float(np.hypot(*run)), 1e-6)
+    pace = _pace(habit.width)
+    count = max(5, int(length / pace) + 1)
+    s = np.linspace(0, length, count)
+    unit = run / length
+    gain = habit.rough * pace**habit.hurst
+    aside = gain * cut(rng, habit.tapes.course, count)
+    aside = aside - np.linspace(aside[0], aside[-1], count)
+    along = gain * cut(rng, habit.tapes.side, count)
+    along *= np.minimum(1, np.minimum(s, length - s) / 8)
+    axis = chord[0] + (s + along)[:, None] * unit + aside[:, None] * np.array([-unit[1], unit[0]])
+    swing = cut(rng, habit.tapes.swing, count)
+    width = habit.width * np.exp(habit.swing * 0.5 * swing).clip(0.2, 2.2)
+    tip = min(0.5 * length, 12 * habit.width + 8)
+    if free[0]:
+        width = width * np.minimum(1, s / tip) ** 0.6
+    if free[1]:
+        width = width * np.minimum(1, (length - s) / tip) ** 0.6
+    halves = [0.5 * width + habit.ragged * cut(rng, habit.tapes.side, count) for _ in range(2)]
+    if habit.width > 3 and rng.random() < 0.3:  # a piece has broken out of one side
+        at, reach = rng.uniform(0, length), rng.uniform(0.7, 3.0) * habit.width
+        bump = rng.uniform(0.3, 1.3) * habit.width * (1 - ((s - at) / reach) ** 2).clip(0, 1) ** 0.5
+        halves[int(rng.integers(2))] += bump
+    left, right = (half.clip(0, None) for half in halves)
+    if habit.width < 2.5:  # thin cracks have bridges of noise, but no wide gaps
+        left, right = (np.maximum(half, 0.15 * habit.width) for half in (left, right))
+    return CrackLine(axis, left, right)
+
+
+def _normals(axis: Float64, reach: int) -> Float64:
+    """Unit normals of a line, taken over `reach` points to both sides, (N, 2)."""
+    count = len(axis)
+    at = np.arange(count)
+    run = axis[np.minimum(at + reach, count - 1)] - axis[np.maximum(at - reach, 0)]
+    run /= np.maximum(np.hypot(run[:, 0], run[:, 1]), 1e-9)[:, None]
+    return np.stack([-run[:, 1], run[:, 0]], axis=1)
+
+
+def around_stones(points: Float64, stones: Stones, snap: float) -> Float64:
+    """Points (N, 2) that lie on stones, moved towards their rims; points off the plane stay."""
+    height, width = stones.label.shape
+    col, row = (np.floor(points[:, k]).astype(int) for k in (0, 1))
+    on = (col >= 0) & (row >= 0) & (col < width) & (row < height)
+    col, row = col.clip(0, width - 1), row.clip(0, height - 1)
+    inside = np.where(on, stones.inside[row, col], 0).clip(0, None)
+    off = points - stones.center[stones.label[row, col]]
+    unit = off / np.maximum(np.hypot(off[:, 0], off[:, 1]), 0.5)[:, None]
+    return np.asarray(points + unit * (snap * inside)[:, None])
+
