@@ -32,7 +32,6 @@ from torch.utils.data import DataLoader, Dataset
 from wpcrack.config import Block, Count, ModelConfig, NonNegative, Positive
 from wpcrack.errors import CheckpointError
 from wpcrack.networks import Detector, Networks
-from wpcrack.networks.encoder import ImageEncoder
 from wpcrack.synthetic.pavement import PavementConfig, draw_pavement
 
 log = logging.getLogger(__name__)
@@ -78,7 +77,9 @@ class DrawnTrainConfig(Block):
     warmup_steps: Count = 30
     """Updates in which the learning rate rises."""
     final_share: NonNegative = 0.02
-    """Learning rate at the end, as a share of the peak; between lies a cosine."""
+    """Learning rate at the end, as a share of the peak."""
+    decay_share: Annotated[float, Field(gt=0, le=1)] = 0.4
+    """Share of the updates, at the end, in which the learning rate falls along a cosine."""
     clip_norm: Positive = 5.0
     """Largest norm of a gradient."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
@@ -258,16 +259,18 @@ def loss_terms(logits: Tensor, truth: Tensor, config: DrawnTrainConfig) -> dict[
     return {
         "pixel": config.pixel_weight * entropy.mean(),
         "region": config.region_weight * (dice * shown).sum() / shown.sum().clamp_min(1),
-        "alarm": config.alarm_weight * (surest * (1 - shown)).sum() / (1 - shown).sum().clamp_min(1),
+        "alarm": config.alarm_weight
+        * (surest * (1 - shown)).sum()
+        / (1 - shown).sum().clamp_min(1),
     }
 
 
 def learning_rate_share(step: int, config: DrawnTrainConfig) -> float:
-    """Linear rise, then a cosine down to `final_share`; of the peak, at a step from 0 on."""
-    if step < config.warmup_steps:
-        return (step + 1) / config.warmup_steps
-    rest = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
-    return config.final_share + (1 - config.final_share) * (1 + math.cos(math.pi * rest)) / 2
+    """Share of the peak at a step (from 0 on): linear rise, level, cosine down to `final_share`."""
+    rise = min(1.0, (step + 1) / config.warmup_steps)
+    left = (config.steps - step) / (config.decay_share * config.steps)
+    fall = (1 - math.cos(math.pi * min(1.0, left))) / 2
+    return rise * (config.final_share + (1 - config.final_share) * fall)
 
 
 @torch.no_grad()

@@ -11,7 +11,6 @@ from wpcrack.synthetic.pavement.fields import (
     blurred,
     cloud,
     log_uniform,
-    rough_line,
     smooth,
     specks,
     step,
@@ -31,7 +30,7 @@ def blob(rng: np.random.Generator, center: Float64, radius: float, slim: float =
     shape = np.stack([reach * np.cos(angle), slim * reach * np.sin(angle)], axis=1)
     turn = rng.uniform(0, np.pi)
     c, s = np.cos(turn), np.sin(turn)
-    return center + shape @ np.array([[c, s], [-s, c]])
+    return np.asarray(center + shape @ np.array([[c, s], [-s, c]]), np.float64)
 
 
 def pebbles(rng: np.random.Generator, canvas: Canvas) -> None:
@@ -97,7 +96,9 @@ def twigs(rng: np.random.Generator, canvas: Canvas) -> None:
     for _ in range(min(_MOST, int(rng.geometric(0.25)))):
         half = max(0.3, canvas.px(log_uniform(rng, 0.6, 6)) / 2)
         span = np.clip(canvas.px(log_uniform(rng, 20, 250)) / max(canvas.view.plane), 0.04, 0.8)
-        lines.append(ribbon(route(rng, canvas, bend=rng.normal(0, 0.08), shake=0.25, span=span), half))
+        lines.append(
+            ribbon(route(rng, canvas, bend=rng.normal(0, 0.08), shake=0.25, span=span), half)
+        )
     cover = cover_of(canvas, *lines)
     canvas.tint(cover, tone * rng.uniform(0.6, 1.4))
     raise_by(canvas, cover, 1.5, 0.6)
@@ -109,14 +110,20 @@ def cable(rng: np.random.Generator, canvas: Canvas) -> None:
     half = max(0.7, canvas.px(log_uniform(rng, 4, 40)) / 2)
     points = route(rng, canvas, bend=rng.normal(0, 0.1), shake=rng.uniform(0, 2.0) * half)
     cover = cover_of(canvas, ribbon(points, half))
-    hues = ((0.03, 0.03, 0.03), (0.5, 0.12, 0.04), (0.6, 0.55, 0.1), (0.3, 0.3, 0.3), (0.7, 0.7, 0.7))
+    hues = (
+        (0.03, 0.03, 0.03),
+        (0.5, 0.12, 0.04),
+        (0.6, 0.55, 0.1),
+        (0.3, 0.3, 0.3),
+        (0.7, 0.7, 0.7),
+    )
     hue = np.array(hues[int(rng.integers(len(hues)))]) * rng.uniform(0.7, 1.3)
     canvas.tint(cover, hue)
     raise_by(canvas, cover, min(2 * half, 8.0), half / 2)
     canvas.claim(cover, Kind.CABLE)
 
 
-def beside(rng: np.random.Generator, canvas: Canvas) -> Float64:
+def land_outline(rng: np.random.Generator, canvas: Canvas) -> Float64:
     """Outline of the land beyond the edge of the pavement: one side of a line near the border."""
     side = max(canvas.view.plane)
     points = route(rng, canvas, bend=rng.normal(0, 0.01), shake=rng.uniform(0.2, 2.5))
@@ -132,12 +139,14 @@ def beside(rng: np.random.Generator, canvas: Canvas) -> Float64:
 
 def verge(rng: np.random.Generator, canvas: Canvas) -> None:
     """The edge of the pavement: grass, soil or gravel with a ragged border."""
-    cover = cover_of(canvas, beside(rng, canvas))
+    cover = cover_of(canvas, land_outline(rng, canvas))
     if not cover.any():
         return
     shape = canvas.shape
-    ragged = blurred(cover, max(1.5, canvas.px(15))) + 0.3 * cloud(rng, shape, max(3.0, canvas.px(40)))
-    cover = step((ragged - 0.4) * 4)
+    ragged = blurred(cover, max(1.5, canvas.px(15))) + 0.3 * cloud(
+        rng, shape, max(3.0, canvas.px(40))
+    )
+    cover = step(np.asarray((ragged - 0.4) * 4, np.float32))
     green = rng.random() < 0.6
     hue = np.array([0.13, 0.19, 0.05]) if green else np.array([0.2, 0.15, 0.1])
     blades = white(rng, shape) + smooth(rng, shape, max(1.5, canvas.px(6)))
@@ -150,7 +159,7 @@ def verge(rng: np.random.Generator, canvas: Canvas) -> None:
 
 def kerb(rng: np.random.Generator, canvas: Canvas) -> None:
     """A kerb: a raised band of lighter stone, its face in shadow or light, joints across it."""
-    outline = beside(rng, canvas)
+    outline = land_outline(rng, canvas)
     count = len(outline) // 2
     edge = outline[:count]
     run = edge[-1] - edge[0]
@@ -196,7 +205,9 @@ def metal(rng: np.random.Generator, canvas: Canvas) -> None:
     gap = (blurred(lid, 0.8) * (1 - blurred(lid, 0.8)) * 4).clip(0, 1)
     pitch = max(3.0, canvas.px(rng.uniform(18, 50)))
     bars = [
-        ribbon(at + np.array([[-1.0, k], [1.0, k]]) @ np.array([[c, s], [-s, c]]) * size, 0.25 * pitch)
+        ribbon(
+            at + np.array([[-1.0, k], [1.0, k]]) @ np.array([[c, s], [-s, c]]) * size, 0.25 * pitch
+        )
         for k in np.arange(-0.5, 0.5, pitch / max(size, pitch))
     ]
     slots = cover_of(canvas, *bars[:60]) * lid
@@ -209,7 +220,9 @@ def metal(rng: np.random.Generator, canvas: Canvas) -> None:
 def tufts(rng: np.random.Generator, canvas: Canvas) -> None:
     """Moss and small plants in spots."""
     shape = canvas.shape
-    cover = specks(rng, shape, max(3.0, canvas.px(log_uniform(rng, 8, 60))), rng.uniform(0.003, 0.04))
+    cover = specks(
+        rng, shape, max(3.0, canvas.px(log_uniform(rng, 8, 60))), rng.uniform(0.003, 0.04)
+    )
     hue = np.array([0.12, 0.18, 0.05]) * (1 + 0.4 * white(rng, shape)[..., None])
     canvas.tint(cover, hue.clip(0.01, 0.6))
     canvas.relief += cover * np.float32(1.5)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
+from typing import Any
 
 import cv2
 import numpy as np
@@ -130,10 +131,15 @@ class Canvas:
         """Millimetres on the ground to pixels of the plane."""
         return mm / self.gsd_mm
 
-    def tint(self, cover: Float32, color: Float32 | Sequence[float]) -> None:
+    def tint(self, cover: Float32, color: npt.NDArray[Any] | Sequence[float]) -> None:
         """Blend a color, (3,) or (H, W, 3), over the albedo where `cover` (H, W) says so."""
-        share = cover[..., None]
-        self.albedo += share * (np.asarray(color, np.float32) - self.albedo)
+        rows, cols = np.flatnonzero(cover.any(axis=1)), np.flatnonzero(cover.any(axis=0))
+        if not rows.size:
+            return
+        part = slice(rows[0], rows[-1] + 1), slice(cols[0], cols[-1] + 1)
+        paint = np.asarray(color, np.float32)
+        paint = paint if paint.ndim == 1 else paint[part]
+        self.albedo[part] += cover[part][..., None] * (paint - self.albedo[part])
 
     def claim(self, cover: Float32, kind: Kind, *, hides: bool = True) -> None:
         """Make pixels that are covered by half or more of a kind; hidden cracks are no truth."""
@@ -168,7 +174,7 @@ def fixed_point(points: Float64) -> npt.NDArray[np.int32]:
     """Image coordinates on the grid of samples in OpenCV's fixed point, where centers are whole."""
     limit = 2.0**14
     scaled = (points * SUPERSAMPLING - 0.5).clip(-limit, limit) * (1 << _FRACTION_BITS)
-    return np.rint(scaled).astype(np.int32)
+    return np.asarray(np.rint(scaled), np.int32)
 
 
 def area_mean(fine: npt.NDArray[np.uint8], shape: Shape) -> Float32:

@@ -36,10 +36,10 @@ Fill = Literal["open", "soil", "sand", "moss", "debris"]
 FILLS: dict[Fill, float] = {"open": 0.56, "soil": 0.17, "sand": 0.1, "moss": 0.08, "debris": 0.09}
 """How often cracks hold what."""
 
-LIGHT_LEFT = 0.008, 0.25
+LIGHT_LEFT = 0.004, 0.14
 """Share of the light that the floor of an open crack gets."""
 
-LIGHT_LEFT_FAINT = 0.25, 0.6
+LIGHT_LEFT_FAINT = 0.14, 0.55
 """The same of a shallow or clogged crack."""
 
 THIN_PX = 1.3
@@ -123,7 +123,8 @@ def trace(
     for axis, width in zip(axes, widths, strict=True):
         _pass_thin(thin, axis, width)
     nearest = _nearest(np.concatenate(axes), shape)
-    width_px = np.concatenate(widths).astype(np.float32)[nearest]
+    seen = np.concatenate(widths).clip(1 / SUPERSAMPLING, None)  # 0 where a side has closed
+    width_px = seen.astype(np.float32)[nearest]
     along = np.concatenate(courses)[nearest]
     return _Traces(cover, (cover >= 0.5) | (thin > 0), width_px, along)
 
@@ -143,7 +144,7 @@ def _pass_thin(
 
 
 def _nearest(points: npt.NDArray[np.float64], shape: Shape) -> npt.NDArray[np.int64]:
-    """Index of the point (N, 2) nearest to each pixel, (H, W); points off the image do not count."""
+    """Index of the nearest of the points (N, 2) on the image at each pixel, (H, W)."""
     col, row = (np.floor(points[:, k]).astype(int) for k in (0, 1))
     here = np.flatnonzero((col >= 0) & (row >= 0) & (col < shape[1]) & (row < shape[0]))
     if not here.size:
@@ -151,12 +152,10 @@ def _nearest(points: npt.NDArray[np.float64], shape: Shape) -> npt.NDArray[np.in
     col, row = col[here], row[here]
     away = np.ones(shape, np.uint8)
     away[row, col] = 0
-    _, label = cv2.distanceTransformWithLabels(
-        away, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
-    )
+    _, label = cv2.distanceTransformWithLabels(away, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
     index = np.zeros(int(label.max()) + 1, np.int64)
     index[label[row, col]] = here
-    return index[label]
+    return np.asarray(index[label], np.int64)
 
 
 def _distance(inside: npt.NDArray[np.bool_]) -> Float32:
@@ -195,7 +194,7 @@ def spall(
 ) -> None:
     """Break pieces off the rims: lower ground beside the crack, of a fresher color, no truth."""
     reach = float(np.clip(rng.uniform(0.3, 1.4) * habit.width, 1.0, 14.0))
-    patchy = (smooth(rng, canvas.shape, max(4.0, 2.5 * reach)) - np.float32(rng.normal(0.3, 0.5)))
+    patchy = smooth(rng, canvas.shape, max(4.0, 2.5 * reach)) - np.float32(rng.normal(0.3, 0.5))
     broken = step((np.float32(reach) * patchy.clip(0, 1.5) - beside) / np.float32(1.2))
     fresh = np.float32(rng.uniform(0.7, 1.35))
     canvas.albedo *= (1 + (fresh - 1) * broken * (1 - traces.cover))[..., None]
@@ -213,9 +212,7 @@ def stain_rim(rng: np.random.Generator, canvas: Canvas, beside: Float32, habit: 
     canvas.albedo *= (1 + np.float32(change) * near)[..., None]
 
 
-def overgrow(
-    rng: np.random.Generator, canvas: Canvas, traces: _Traces, beside: Float32
-) -> None:
+def overgrow(rng: np.random.Generator, canvas: Canvas, traces: _Traces, beside: Float32) -> None:
     """Moss and grass that hang over the rims of a crack."""
     shape = canvas.shape
     reach = np.float32(rng.uniform(0.5, 5.0))

@@ -28,7 +28,7 @@ class PavementConfig:
     """Share of windows that are meant to show a crack."""
     second_crack: float = 0.15
     """Share of those that show another crack of another kind."""
-    oblique: float = 0.3
+    oblique: float = 0.4
     """Share of windows seen at a slant."""
 
 
@@ -100,7 +100,7 @@ def draw_view(rng: np.random.Generator, config: PavementConfig) -> View:
     image = (side, side)
     if rng.random() >= config.oblique:
         return View(np.eye(3), image, image)
-    squeeze = rng.uniform(1.05, 1.7)
+    squeeze = rng.uniform(1.05, 2.0)
     lean = rng.uniform(0.0, 0.3)
     plane = (int(np.ceil(side * squeeze)), int(np.ceil(side * (1 + lean))))
     height, width = plane

@@ -64,7 +64,7 @@ class Ground:
 
 def draw_ground(rng: np.random.Generator, shape: Shape, gsd_mm: float) -> Ground:
     """A random surface of (H, W) pixels of `gsd_mm`."""
-    if rng.random() < 0.62:
+    if rng.random() < 0.66:
         return asphalt(rng, shape, gsd_mm)
     return concrete(rng, shape, gsd_mm)
 
@@ -72,12 +72,12 @@ def draw_ground(rng: np.random.Generator, shape: Shape, gsd_mm: float) -> Ground
 def asphalt(rng: np.random.Generator, shape: Shape, gsd_mm: float) -> Ground:
     """Stones in bitumen: fresh and black, worn and grey, or stripped to the coarse aggregate."""
     age = rng.uniform(0, 1)
-    tone = 0.06 + 0.26 * age + rng.normal(0, 0.03)
+    tone = max(0.04, 0.06 + 0.26 * age + rng.normal(0, 0.03))
     contrast = rng.uniform(0.25, 1.0)
     field = np.full(shape, tone, np.float32)
     field += np.float32(0.03 * rng.uniform(0.3, 1.3)) * cloud(rng, shape, 250 / gsd_mm)
     relief = np.zeros(shape, np.float32)
-    coarse_mm, grain_mm = log_uniform(rng, 4, 14), rng.uniform(0.7, 2.0)
+    coarse_mm, grain_mm = log_uniform(rng, 3, 14), rng.uniform(0.8, 3.0)
     found: Stones | None = None
     color = np.zeros((*shape, 3), np.float32)
     for pitch_mm, weight in ((coarse_mm, 1.0), (coarse_mm * rng.uniform(0.3, 0.5), 0.7)):
@@ -85,8 +85,8 @@ def asphalt(rng: np.random.Generator, shape: Shape, gsd_mm: float) -> Ground:
         if pitch < _SMALLEST_STONE_PX:
             grain = white(rng, shape) if pitch < 1.6 else smooth(rng, shape, pitch / 1.3)
             fade = min(1.0, pitch / 1.6)
-            field += np.float32(0.085 * contrast * weight * fade) * grain
-            relief += np.float32(0.1 * weight * min(pitch, 2.0) * rng.uniform(0.2, 1.2)) * grain
+            field += np.float32(0.45 * tone * contrast * weight * fade) * grain
+            relief += np.float32(0.12 * weight * min(pitch, 2.5) * rng.uniform(0.2, 1.2)) * grain
             continue
         stones = draw_stones(rng, shape, pitch)
         found = found or stones
@@ -94,8 +94,8 @@ def asphalt(rng: np.random.Generator, shape: Shape, gsd_mm: float) -> Ground:
         relief += dome(stones, rng.uniform(0.08, 0.3) * pitch)
     sand = white(rng, shape) if grain_mm < 1.6 * gsd_mm else smooth(rng, shape, grain_mm / gsd_mm)
     fade = min(1.0, grain_mm / gsd_mm)
-    field += np.float32(rng.uniform(0.01, 0.04) * fade) * sand
-    relief += np.float32(0.14 * fade * rng.uniform(0.2, 1.0)) * sand
+    field += np.float32(tone * log_uniform(rng, 0.06, 0.4) * fade) * sand
+    relief += np.float32(0.2 * fade * rng.uniform(0.2, 1.0)) * sand
     field += flecks(rng, shape, gsd_mm, contrast)
     albedo = field[..., None] + color + tint_of(rng, 0.02)
     grain_px = max(coarse_mm * 0.5, grain_mm) / gsd_mm
@@ -119,8 +119,8 @@ def draw_stones(rng: np.random.Generator, shape: Shape, pitch_px: float) -> Ston
     margin = int(np.ceil(pitch_px))
     height, width = shape[0] + 2 * margin, shape[1] + 2 * margin
     rows, cols = int(height / pitch_px) + 1, int(width / pitch_px) + 1
-    place = np.stack(np.meshgrid(np.arange(cols), np.arange(rows)), -1).reshape(-1, 2)
-    place = (place + rng.uniform(0.0, 1.0, place.shape)) * pitch_px
+    corner = np.stack(np.meshgrid(np.arange(cols), np.arange(rows)), -1).reshape(-1, 2)
+    place = (corner + rng.uniform(0.0, 1.0, corner.shape)) * pitch_px
     place = place[(place[:, 0] < width - 1) & (place[:, 1] < height - 1)]
     at = place.astype(np.int64)
     seeds = np.ones((height, width), np.uint8)
@@ -133,12 +133,12 @@ def draw_stones(rng: np.random.Generator, shape: Shape, pitch_px: float) -> Ston
     centers[number] = place - margin
     radius = pitch_px * rng.uniform(0.28, 0.62, len(centers)).astype(np.float32)
     crop = slice(margin, margin + shape[0]), slice(margin, margin + shape[1])
-    label = np.ascontiguousarray(label[crop])
+    near = np.asarray(np.ascontiguousarray(label[crop]), np.int32)
     wobble = smooth(rng, shape, max(1.5, pitch_px / 3)) * np.float32(0.1 * pitch_px)
-    inside = radius[label] - distance[crop] + wobble
+    inside = radius[near] - distance[crop] + wobble
     gap = np.float32(rng.uniform(0.03, 0.16) * pitch_px)
-    inside = np.minimum(inside, rim_distance(label) - gap)
-    return Stones(label, inside, centers, radius)
+    inside = np.minimum(inside, rim_distance(near) - gap)
+    return Stones(near, inside, centers, radius)
 
 
 def rim_distance(label: npt.NDArray[np.int32]) -> Float32:
@@ -176,7 +176,7 @@ def concrete(rng: np.random.Generator, shape: Shape, gsd_mm: float) -> Ground:
     """Concrete or plaster: brushed, tined, rough, pitted, or worn to its aggregate."""
     tone = float(np.clip(rng.normal(0.42, 0.13), 0.16, 0.8))
     field = np.full(shape, tone, np.float32)
-    field += np.float32(tone * rng.uniform(0.02, 0.14)) * cloud(rng, shape, 180 / gsd_mm)
+    field += np.float32(tone * rng.uniform(0.01, 0.09)) * cloud(rng, shape, 180 / gsd_mm)
     color = cloud(rng, shape, 120 / gsd_mm)[..., None] * tint_of(rng, 0.018)
     grain_mm = log_uniform(rng, 0.3, 1.5)
     grain = smooth(rng, shape, max(1.0, grain_mm / gsd_mm)) * np.float32(
@@ -198,12 +198,14 @@ def concrete(rng: np.random.Generator, shape: Shape, gsd_mm: float) -> Ground:
         finish(rng, shape, gsd_mm, field, relief)
     elif pick < 0.75:
         size = log_uniform(rng, 8, 40) / gsd_mm
-        relief += np.float32(rng.uniform(0.03, 0.12) * min(size, 40.0)) * cloud(rng, shape, size, fall=0.4)
+        relief += np.float32(rng.uniform(0.03, 0.12) * min(size, 40.0)) * cloud(
+            rng, shape, size, fall=0.4
+        )
     if rng.random() < 0.6:
         pits = specks(rng, shape, rng.uniform(0.8, 5) / gsd_mm, rng.uniform(0.0, 0.02))
         field *= 1 - np.float32(rng.uniform(0.1, 0.6)) * pits
         relief -= np.float32(rng.uniform(0.3, 2.0)) * pits
-    albedo = (field[..., None] + color) * (1 + tint_of(rng, 0.1 if rng.random() < 0.75 else 0.3))
+    albedo = (field[..., None] + color) * (1 + tint_of(rng, 0.1 if rng.random() < 0.85 else 0.3))
     return Ground("concrete", albedo.clip(0.02, 0.98), relief, found, max(0.8, grain_mm / gsd_mm))
 
 
@@ -228,7 +230,7 @@ def weather(rng: np.random.Generator, albedo: Float32, gsd_mm: float) -> Float32
     """Stains of age over a whole surface: dust, wear in lanes, dark and light patches."""
     shape = albedo.shape[0], albedo.shape[1]
     broad = cloud(rng, shape, rng.uniform(100, 900) / gsd_mm, fall=0.6)
-    albedo = albedo * (1 + np.float32(rng.uniform(0.0, 0.12)) * broad)[..., None]
+    albedo = albedo * (1 + np.float32(rng.uniform(0.0, 0.1)) * broad)[..., None]
     if rng.random() < 0.3:  # dust or lime lies in places
         share = (cloud(rng, shape, rng.uniform(40, 300) / gsd_mm) - 0.5).clip(0, 1)
         dust = np.array([0.55, 0.5, 0.43], np.float32) * np.float32(rng.uniform(0.5, 1.2))

@@ -77,7 +77,8 @@ def moved(field: Float32, dx: int, dy: int) -> Float32:
     pad = max(abs(dx), abs(dy))
     wide = cv2.copyMakeBorder(field, pad, pad, pad, pad, cv2.BORDER_REPLICATE)
     height, width = field.shape[:2]
-    return wide[pad + dy : pad + dy + height, pad + dx : pad + dx + width]
+    part = wide[pad + dy : pad + dy + height, pad + dx : pad + dx + width]
+    return np.asarray(part, np.float32)
 
 
 def outside_shadow(rng: np.random.Generator, shape: Shape, gsd_mm: float, sun: Sun) -> Float32:

@@ -30,6 +30,8 @@ PATTERNS: dict[Pattern, float] = {
 
 NARROWEST_PX, NARROWEST_MM, WIDEST_MM = 0.45, 0.15, 60.0
 _WIDEST_SHARE = 0.17  # of the window's side
+_WIDEST_OF_NETS = 0.03
+_HAIRLINES, _USUAL_PX = 0.2, 1.5  # share of cracks about or below a pixel, and what is not
 _TAPE = 1024
 
 
@@ -123,15 +125,19 @@ def draw_lines(
     side = min(plane)
     widest = min(_WIDEST_SHARE * side, WIDEST_MM / gsd_mm)
     low = max(NARROWEST_PX, NARROWEST_MM / gsd_mm)
-    width = log_uniform(rng, low, max(widest, 1.5 * low))
     if pattern in ("alligator", "block", "fine"):
-        width = log_uniform(rng, low, max(1.6 * low, min(widest, 0.04 * side)))
+        widest = min(widest, _WIDEST_OF_NETS * side)
+    usual = max(low, _USUAL_PX)
+    if rng.random() < _HAIRLINES:
+        width = log_uniform(rng, low, 1.3 * usual)
+    else:
+        width = log_uniform(rng, usual, max(widest, 1.6 * usual))
     hurst = rng.uniform(0.55, 0.85)
     habit = Habit(
         width=width,
         rough=log_uniform(rng, 0.07, 0.4),
         hurst=hurst,
-        ragged=rng.uniform(0.03, 0.16) * width + min(0.3 * ground.grain_px, 0.22 * width),
+        ragged=rng.uniform(0.03, 0.16) * width + min(0.25 * ground.grain_px, 0.18 * width),
         swing=rng.uniform(0.12, 0.6),
         snap=rng.uniform(0.3, 1.0) if rng.random() < 0.85 else 0.0,
         tapes=draw_tapes(rng, hurst, width),
@@ -179,7 +185,9 @@ def _twigs(
         length = log_uniform(rng, 0.12, 0.9) * side * (1.0 if depth == 2 else 0.5)
         start = parent.axis[at]
         chord = np.stack([start, start + length * np.array([np.cos(heading), np.sin(heading)])])
-        width = max(NARROWEST_PX, min(float(parent.width[at]), habit.width) * rng.uniform(0.25, 0.95))
+        width = max(
+            NARROWEST_PX, min(float(parent.width[at]), habit.width) * rng.uniform(0.25, 0.95)
+        )
         thinner = replace(habit, width=width, ragged=habit.ragged * width / habit.width)
         child = rough_branch(rng, chord, thinner, (False, True))
         found.append(child)
@@ -194,7 +202,9 @@ def _net(
     """Edges of Voronoi cells: alligator 30-250 mm inside a blob, block .3-2 m everywhere."""
     side = min(plane)
     sizes = (30.0, 250.0) if pattern == "alligator" else (300.0, 2000.0)
-    cell = float(np.clip(log_uniform(rng, *sizes) / gsd_mm, max(16.0, 5 * habit.width, side / 8), 0.9 * side))
+    cell = float(
+        np.clip(log_uniform(rng, *sizes) / gsd_mm, max(16.0, 9 * habit.width, side / 8), 0.9 * side)
+    )
     size = np.array([plane[1], plane[0]])
     half = size / 2 + cell
     half = np.minimum(half, 5.5 * cell)
@@ -260,9 +270,8 @@ def rough_branch(
         at, reach = rng.uniform(0, length), rng.uniform(0.7, 3.0) * habit.width
         bump = rng.uniform(0.3, 1.3) * habit.width * (1 - ((s - at) / reach) ** 2).clip(0, 1) ** 0.5
         halves[int(rng.integers(2))] += bump
-    left, right = (half.clip(0, None) for half in halves)
-    if habit.width < 2.5:  # thin cracks have bridges of noise, but no wide gaps
-        left, right = (np.maximum(half, 0.15 * habit.width) for half in (left, right))
+    least = 0.15 * habit.width if habit.width < 2.5 or not any(free) else 0.0  # few gaps
+    left, right = (half.clip(least, None) for half in halves)
     return CrackLine(axis, left, right)
 
 
@@ -285,4 +294,3 @@ def around_stones(points: Float64, stones: Stones, snap: float) -> Float64:
     off = points - stones.center[stones.label[row, col]]
     unit = off / np.maximum(np.hypot(off[:, 0], off[:, 1]), 0.5)[:, None]
     return np.asarray(points + unit * (snap * inside)[:, None])
-

@@ -20,7 +20,13 @@ from wpcrack.synthetic.pavement.fields import (
 
 Float64 = npt.NDArray[np.float64]
 
-_PAINTS = ((0.72, 0.72, 0.70), (0.72, 0.72, 0.70), (0.66, 0.5, 0.1), (0.55, 0.08, 0.1), (0.1, 0.2, 0.5))
+_PAINTS = (
+    (0.72, 0.72, 0.70),
+    (0.72, 0.72, 0.70),
+    (0.66, 0.5, 0.1),
+    (0.55, 0.08, 0.1),
+    (0.1, 0.2, 0.5),
+)
 
 
 def spot(rng: np.random.Generator, canvas: Canvas) -> Float64:
@@ -49,7 +55,8 @@ def route(
     aside = bend * length * (4 * t * t) + shake * tremble / max(float(np.std(tremble)), 1e-6)
     heading = np.array([np.cos(angle), np.sin(angle)])
     normal = np.array([-heading[1], heading[0]])
-    return spot(rng, canvas) + length * t[:, None] * heading + aside[:, None] * normal
+    points = spot(rng, canvas) + length * t[:, None] * heading + aside[:, None] * normal
+    return np.asarray(points, np.float64)
 
 
 def ribbon(points: Float64, half: Float64 | float) -> Float64:
@@ -66,7 +73,7 @@ def cover_of(canvas: Canvas, *polygons: Float64) -> Float32:
 
 
 def joints(rng: np.random.Generator, canvas: Canvas) -> None:
-    """Sawn or formed joints, open or sealed; straight, even, sometimes a grid of slabs or stones."""
+    """Sawn or formed joints, open or sealed: straight and even, now and then a grid."""
     half = max(0.4, canvas.px(log_uniform(rng, 1.5, 22)) / 2)
     side = max(canvas.view.plane)
     angle = rng.uniform(0, np.pi)
@@ -143,7 +150,10 @@ def sealant(rng: np.random.Generator, canvas: Canvas) -> None:
     polygons = []
     for _ in range(1 if rng.random() < 0.65 else int(rng.integers(2, 5))):
         points = route(
-            rng, canvas, bend=rng.normal(0, 0.05), shake=rng.uniform(0.5, 3.5) * half,
+            rng,
+            canvas,
+            bend=rng.normal(0, 0.05),
+            shake=rng.uniform(0.5, 3.5) * half,
             span=rng.choice((0.6, 3.0), p=(0.25, 0.75)),
         )
         swell = rough_line(rng, len(points), longest=30, shortest=5, hurst=0.1)
@@ -241,10 +251,14 @@ def stain(rng: np.random.Generator, canvas: Canvas) -> None:
         half = max(0.8, canvas.px(log_uniform(rng, 5, 120)) / 2)
         points = route(rng, canvas, bend=rng.normal(0, 0.1), shake=2.0 * half)
         drops = np.exp(0.7 * rough_line(rng, len(points), longest=12, shortest=2, hurst=0.0))
-        line = blurred(cover_of(canvas, ribbon(points, half * drops)), rng.uniform(0.6, 0.4 * half + 1))
+        line = blurred(
+            cover_of(canvas, ribbon(points, half * drops)), rng.uniform(0.6, 0.4 * half + 1)
+        )
         cover = line * step(0.5 + cloud(rng, shape, 15.0))
     else:
-        cover = specks(rng, shape, max(1.5, canvas.px(log_uniform(rng, 3, 40))), rng.uniform(0.002, 0.05))
+        cover = specks(
+            rng, shape, max(1.5, canvas.px(log_uniform(rng, 3, 40))), rng.uniform(0.002, 0.05)
+        )
     tint = 1 + np.float32(change) * np.array([1.0, 1.0, 1.0]) + rng.normal(0, 0.05, 3)
     canvas.albedo *= 1 + np.asarray(cover[..., None] * (tint - 1), np.float32)
     canvas.claim(np.asarray(cover, np.float32), Kind.STAIN, hides=False)
@@ -282,4 +296,3 @@ def wet(rng: np.random.Generator, canvas: Canvas) -> None:
     if rng.random() < 0.5:
         sheen = cover * np.float32(rng.uniform(0.02, 0.12)) * (1 - canvas.gloom)
         canvas.albedo += sheen[..., None] * np.array([0.9, 0.97, 1.1], np.float32)
-
