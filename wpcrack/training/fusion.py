@@ -16,7 +16,6 @@ from typing import Annotated
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -111,8 +110,7 @@ def draw_scale_sample(encoder: nn.Module, detector: nn.Module, config: FusionCon
     logits, truth = [], []
     for k in range(config.windows):
         drawn = draw_pavement(np.random.SeedSequence([config.seed, k]), pavement)
-        planes: NDArray[np.float32] = drawn.image.transpose(2, 0, 1).astype(np.float32) / 255
-        image = torch.from_numpy(planes)[None].contiguous(memory_format=torch.channels_last)
+        image = torch.from_numpy(drawn.image).permute(2, 0, 1)[None].float() / 255
         logits.append(scale_logits(encoder, detector, image, config.scales)[0].half())
         truth.append(torch.from_numpy(drawn.mask))
     return ScaleSample(torch.stack(logits), torch.stack(truth))

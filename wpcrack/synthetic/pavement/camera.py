@@ -88,7 +88,7 @@ def tone(rng: np.random.Generator, x: Float32) -> Float32:
     x = np.asarray(cv2.transform(x, np.hstack([contrast * (1 - lift) * mix, offset])), np.float32)
     if rng.random() < 0.2:  # uneven color of a cheap sensor
         shape = x.shape[0], x.shape[1]
-        hue = rng.normal(0, 0.01, 3).astype(np.float32)
+        hue = rng.normal(0, 0.006, 3).astype(np.float32)
         x = x + smooth(rng, shape, 60.0)[..., None] * hue
     return x
 

@@ -28,7 +28,7 @@ from wpcrack.synthetic.pavement.fields import (
     step,
     white,
 )
-from wpcrack.synthetic.pavement.ground import Stones
+from wpcrack.synthetic.pavement.ground import Ground, Stones
 from wpcrack.synthetic.pavement.lines import CrackLine, Habit
 
 Fill = Literal["open", "soil", "sand", "moss", "debris"]
@@ -71,10 +71,10 @@ def carve(
     canvas: Canvas,
     lines: Sequence[CrackLine],
     habit: Habit,
-    stones: Stones | None,
+    ground: Ground,
 ) -> None:
     """Cut a crack into the canvas: relief, gloom, color, class map and truth."""
-    traces = trace(rng, canvas, lines, habit, stones)
+    traces = trace(rng, canvas, lines, habit, ground.stones)
     if not traces.mask.any():
         return
     fill: Fill = rng.choice(list(FILLS), p=np.array(list(FILLS.values())))
@@ -83,7 +83,7 @@ def carve(
         spall(rng, canvas, traces, beside, habit)
     if rng.random() < 0.3:
         stain_rim(rng, canvas, beside, habit)
-    deepen(rng, canvas, traces, fill)
+    deepen(rng, canvas, traces, fill, ground.grain_px)
     canvas.classes[traces.mask] = Kind.CRACK
     canvas.mask |= traces.mask
     canvas.width_px = np.where(traces.mask, traces.width_px, canvas.width_px)
@@ -163,14 +163,18 @@ def _distance(inside: npt.NDArray[np.bool_]) -> Float32:
     return np.asarray(cv2.distanceTransform(inside.astype(np.uint8), cv2.DIST_L2, 3), np.float32)
 
 
-def deepen(rng: np.random.Generator, canvas: Canvas, traces: _Traces, fill: Fill) -> None:
-    """Sink the crack: dark where it is open, floor and color of what fills it."""
+def deepen(
+    rng: np.random.Generator, canvas: Canvas, traces: _Traces, fill: Fill, grain_px: float
+) -> None:
+    """Sink the crack: dark where it is open, crumbs in it, floor and color of what fills it."""
     shape, width = canvas.shape, traces.width_px
     cover = traces.cover
     inward = _distance(traces.mask)
     core = step((inward + 0.3) / (rng.uniform(0.12, 0.4) * width + np.float32(0.7)))
     left = log_uniform(rng, *(LIGHT_LEFT if rng.random() < 0.8 else LIGHT_LEFT_FAINT))
-    dark = 1 - np.float32(left) * np.exp(np.float32(0.25) * traces.along)
+    crumbs = smooth(rng, shape, float(np.clip(0.6 * grain_px, 1.3, 12.0)))
+    swing = np.float32(0.25) * traces.along + np.float32(rng.uniform(0.0, 1.2)) * crumbs
+    dark = 1 - (np.float32(left) * np.exp(swing)).clip(0, 0.8)
     rim = np.float32(rng.uniform(0.45, 0.9))
     filled = np.zeros(shape, np.float32)
     if fill != "open":

@@ -83,7 +83,7 @@ def draw_pavement(
         for _ in range(1 + int(rng.random() < config.second_crack)):
             lines, habit = draw_lines(rng, view.plane, gsd_mm, bare)
             if lines:
-                carve(rng, canvas, lines, habit, bare.stones)
+                carve(rng, canvas, lines, habit, bare)
     lay_over(rng, canvas, cracked)
     sun = light.draw_sun(rng)
     lit = light.shade(canvas.relief, canvas.gloom, sun)

@@ -135,9 +135,9 @@ def draw_lines(
     hurst = rng.uniform(0.55, 0.85)
     habit = Habit(
         width=width,
-        rough=log_uniform(rng, 0.07, 0.4),
+        rough=log_uniform(rng, 0.09, 0.45),
         hurst=hurst,
-        ragged=rng.uniform(0.03, 0.16) * width + min(0.25 * ground.grain_px, 0.18 * width),
+        ragged=rng.uniform(0.03, 0.16) * width + min(0.3 * ground.grain_px, 0.25 * width),
         swing=rng.uniform(0.12, 0.6),
         snap=rng.uniform(0.3, 1.0) if rng.random() < 0.85 else 0.0,
         tapes=draw_tapes(rng, hurst, width),
