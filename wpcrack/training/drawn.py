@@ -24,7 +24,6 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -111,6 +110,9 @@ class Progress:
 
 
 Report = Callable[[Progress], None]
+
+Windows = tuple[Tensor, Tensor, Tensor]
+"""Images (B, H, W, 3) uint8, masks and faint pixels (B, H, W) bool."""
 
 
 def pretrain(config: DrawnTrainConfig, folder: Path, report: Report | None = None) -> Networks:
@@ -221,12 +223,13 @@ class _Run:
             if self.step % self.config.save_every == 0 or self.step == self.config.steps:
                 self.save()
 
-    def _update(self, windows: tuple[Tensor, Tensor]) -> dict[str, float]:
-        image, mask = windows
+    def _update(self, windows: Windows) -> dict[str, float]:
+        image, mask, faint = windows
         image = image.permute(0, 3, 1, 2).float().div(255)
         image = image.contiguous(memory_format=torch.channels_last)
         logits = crack_logits(self.path[0], self.path[1], image)
-        terms = loss_terms(logits, mask[:, None].float(), self.config)
+        clear = 1 - F.max_pool2d(faint[:, None].float(), 3, 1, 1)
+        terms = loss_terms(logits, mask[:, None].float(), clear, self.config)
         total = torch.stack(list(terms.values())).sum()
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
@@ -274,16 +277,20 @@ def crack_logits(encoder: nn.Module, detector: nn.Module, image: Tensor) -> Tens
     return logits
 
 
-def loss_terms(logits: Tensor, truth: Tensor, config: DrawnTrainConfig) -> dict[str, Tensor]:
+def loss_terms(
+    logits: Tensor, truth: Tensor, clear: Tensor, config: DrawnTrainConfig
+) -> dict[str, Tensor]:
     """Weighted terms: cross-entropy of pixels, soft Dice of windows, surest false alarms.
 
     Args:
         logits: (B, 1, H, W).
         truth: (B, 1, H, W) in [0, 1].
+        clear: (B, 1, H, W) 1 where the truth can be seen, 0 where nothing is learned.
         config: Weights.
     """
-    entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
-    probability = torch.sigmoid(logits)
+    truth = truth * clear
+    entropy = clear * F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+    probability = torch.sigmoid(logits) * clear
     area = truth.sum((1, 2, 3))
     overlap = (probability * truth).sum((1, 2, 3))
     dice = 1 - (2 * overlap + 1) / (probability.sum((1, 2, 3)) + area + 1)
@@ -326,7 +333,7 @@ def _groups(module: nn.Module, rate: float, decay: float) -> list[dict[str, Any]
     ]
 
 
-class DrawnBatches(Dataset[tuple[Tensor, Tensor]]):
+class DrawnBatches(Dataset[Windows]):
     """Batch k is drawn from SeedSequence([seed, k, position])."""
 
     def __init__(self, config: DrawnTrainConfig) -> None:
@@ -336,8 +343,8 @@ class DrawnBatches(Dataset[tuple[Tensor, Tensor]]):
         """Number of updates."""
         return self.config.steps
 
-    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
-        """Images (B, H, W, 3) uint8 and masks (B, H, W) bool of a step."""
+    def __getitem__(self, step: int) -> Windows:
+        """The windows of a step."""
         config = self.config
         shape = config.batches[step % len(config.batches)]
         pavement = PavementConfig(
@@ -347,12 +354,12 @@ class DrawnBatches(Dataset[tuple[Tensor, Tensor]]):
             draw_pavement(np.random.SeedSequence([config.seed, step, k]), pavement)
             for k in range(shape.count)
         ]
-        images: NDArray[np.uint8] = np.stack([d.image for d in drawn])
-        masks: NDArray[np.bool_] = np.stack([d.mask for d in drawn])
-        return torch.from_numpy(images), torch.from_numpy(masks)
+        parts = ([d.image for d in drawn], [d.mask for d in drawn], [d.faint for d in drawn])
+        image, mask, faint = (torch.from_numpy(np.stack(part)) for part in parts)
+        return image, mask, faint
 
 
-def _batches(config: DrawnTrainConfig, first: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(config: DrawnTrainConfig, first: int) -> Iterator[Windows]:
     """The batches from step `first` on, drawn ahead by `workers` processes."""
     steps: Sequence[int] = range(first, config.steps)
     loader = DataLoader(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from wpcrack.synthetic.pavement import Kind, PavementConfig, draw_pavement
 from wpcrack.synthetic.pavement.canvas import Canvas, View, coverage
 from wpcrack.synthetic.pavement.carving import THIN_PX, trace
-from wpcrack.synthetic.pavement.draw import draw_view
+from wpcrack.synthetic.pavement.draw import draw_view, faint_pixels
 from wpcrack.synthetic.pavement.fields import blurred, cloud, cut, rough_line, smooth, stretched
 from wpcrack.synthetic.pavement.ground import draw_stones
 from wpcrack.synthetic.pavement.light import Sun, cast, shade
@@ -75,6 +75,19 @@ def test_mask_widths_and_classes_tell_the_same_truth(gsd: tuple[float, float]) -
         assert gsd[0] <= drawn.gsd_mm <= gsd[1]
         np.testing.assert_array_equal(drawn.mask, drawn.classes == Kind.CRACK)
         np.testing.assert_array_equal(drawn.mask, drawn.width_px > 0)
+        assert not (drawn.faint & ~drawn.mask).any()
+
+
+def test_a_crack_is_faint_where_it_looks_like_its_surroundings() -> None:
+    rng = np.random.default_rng(0)
+    picture = rng.normal(128, 10, (60, 60, 1)).repeat(3, axis=2).clip(0, 255).astype(np.uint8)
+    mask = np.zeros((60, 60), bool)
+    mask[20:22] = mask[40:42] = True
+    picture[20:22] -= 40
+    faint = faint_pixels(picture, mask)
+    assert not faint[20:22].any()
+    assert faint[40:42].mean() > 0.6
+    assert not faint[~mask].any()
 
 
 def test_a_share_of_zero_draws_no_crack_and_of_one_mostly_some() -> None:

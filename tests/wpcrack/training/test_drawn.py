@@ -113,11 +113,10 @@ def test_half_precision_keeps_the_probabilities(
 
 def test_a_batch_depends_on_seed_and_step_alone() -> None:
     batches = DrawnBatches(TINY)
-    image, mask = batches[3]
-    again, _ = DrawnBatches(TINY)[3]
-    other, _ = batches[1]
+    image, mask, faint = batches[3]
+    again, other = DrawnBatches(TINY)[3][0], batches[1][0]
     assert image.shape == (1, 96, 96, 3)
-    assert mask.shape == (1, 96, 96)
+    assert mask.shape == faint.shape == (1, 96, 96)
     assert torch.equal(image, again)
     assert not torch.equal(image, other)
     assert len(batches) == TINY.steps
@@ -129,7 +128,7 @@ def test_loss_terms_are_their_formulas() -> None:
     truth = (rng.random((3, 1, 8, 8)) < 0.3).astype(np.float32)
     truth[2] = 0
     config = TINY.model_copy(update={"alarm_share": 0.1})
-    terms = loss_terms(torch.from_numpy(logits), torch.from_numpy(truth), config)
+    terms = loss_terms(*map(torch.from_numpy, (logits, truth, np.ones_like(truth))), config)
     p = 1 / (1 + np.exp(-logits))
     entropy = -(truth * np.log(p) + (1 - truth) * np.log(1 - p))
     dice = [
@@ -145,7 +144,9 @@ def test_loss_terms_are_their_formulas() -> None:
 def test_losses_are_finite_without_any_crack_and_without_any_road(fill: float) -> None:
     truth = torch.full((2, 1, 16, 16), fill)
     logits = torch.zeros_like(truth).requires_grad_()
-    total = torch.stack(list(loss_terms(logits, truth, TINY).values())).sum()
+    total = torch.stack(
+        list(loss_terms(logits, truth, torch.ones_like(truth), TINY).values())
+    ).sum()
     total.backward()  # type: ignore[no-untyped-call]
     assert torch.isfinite(total)
     assert logits.grad is not None
@@ -166,3 +167,19 @@ def test_the_average_moves_by_its_share() -> None:
     before = mean.weight.detach().clone()
     average(mean, source, 0.75)
     torch.testing.assert_close(mean.weight, 0.75 * before + 0.25 * source.weight)
+
+
+def test_nothing_is_learned_where_the_truth_cannot_be_seen() -> None:
+    logits = torch.randn(2, 1, 16, 16).requires_grad_()
+    truth = (torch.rand(2, 1, 16, 16) < 0.3).float()
+    clear = torch.ones_like(truth)
+    clear[:, :, 4:9] = 0
+    other = truth.clone()
+    other[:, :, 4:9] = 1 - other[:, :, 4:9]
+    one, two = (loss_terms(logits, t, clear, TINY) for t in (truth, other))
+    assert {k: float(v.detach()) for k, v in one.items()} == {
+        k: float(v.detach()) for k, v in two.items()
+    }
+    torch.stack(list(one.values())).sum().backward()  # type: ignore[no-untyped-call]
+    assert logits.grad is not None
+    assert not logits.grad[:, :, 4:9].any()

@@ -178,7 +178,8 @@ def deepen(
     rim = np.float32(rng.uniform(0.45, 0.9))
     filled = np.zeros(shape, np.float32)
     if fill != "open":
-        level = np.float32(rng.uniform(0.4, 1.0))
+        lower = np.float32(0.4) * np.minimum(1, width / 12)  # wide cracks are never filled up
+        level = np.float32(rng.uniform(0.4, 1.0)) * (1 - lower)
         some = step(np.float32(rng.uniform(0.2, 1.1)) + np.float32(0.8) * traces.along)
         filled = level * some
         color = np.array(_FILL_COLORS[fill], np.float32) * np.float32(rng.uniform(0.7, 1.3))

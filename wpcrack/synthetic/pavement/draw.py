@@ -15,6 +15,14 @@ from wpcrack.synthetic.pavement.fields import Float32, log_uniform
 from wpcrack.synthetic.pavement.lines import draw_lines
 from wpcrack.synthetic.pavement.things import lay_over, lay_under
 
+FAINT_LEVELS = 4.0
+"""Grey levels of 255 below which a crack does not stand out."""
+
+FAINT_DEVIATIONS = 0.35
+"""The same as a share of the deviation of its surroundings."""
+
+_STRETCH_PX, _SURROUNDINGS_PX = 7, 21
+
 
 @dataclass(frozen=True)
 class PavementConfig:
@@ -39,6 +47,7 @@ class DrawnPavement:
     Attributes:
         image: (S, S, 3) uint8 RGB.
         mask: (S, S) bool, crack pixels: half covered, or passed by a crack below a pixel.
+        faint: (S, S) bool, the part of the mask that nobody could tell from its surroundings.
         width_px: (S, S) float32, full width of the crack at its pixels, in pixels of the image; 0
             elsewhere.
         classes: (S, S) uint8, values of `Kind`.
@@ -47,6 +56,7 @@ class DrawnPavement:
 
     image: npt.NDArray[np.uint8]
     mask: npt.NDArray[np.bool_]
+    faint: npt.NDArray[np.bool_]
     width_px: Float32
     classes: npt.NDArray[np.uint8]
     gsd_mm: float
@@ -91,7 +101,39 @@ def draw_pavement(
     radiance *= light.outside_shadow(rng, view.image, gsd_mm, sun)
     picture = camera.photograph(rng, radiance)
     assert not (canvas.mask & (canvas.classes != Kind.CRACK)).any()
-    return DrawnPavement(picture, canvas.mask, canvas.width_px, canvas.classes, gsd_mm)
+    faint = faint_pixels(picture, canvas.mask)
+    return DrawnPavement(picture, canvas.mask, faint, canvas.width_px, canvas.classes, gsd_mm)
+
+
+def faint_pixels(
+    picture: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.bool_]:
+    """Crack pixels that are not seen: their mean over a short stretch is that of the surroundings.
+
+    Args:
+        picture: (H, W, 3) RGB.
+        mask: (H, W) crack.
+
+    Returns:
+        (H, W), part of the mask, where the means differ by less than FAINT_LEVELS grey levels or
+        FAINT_DEVIATIONS of the surroundings' deviation.
+    """
+    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    crack = mask.astype(np.float32)
+    ground = (cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) == 0).astype(np.float32)
+    inside = _mean_where(grey, crack, _STRETCH_PX)
+    outside = _mean_where(grey, ground, _SURROUNDINGS_PX)
+    power = _mean_where(grey * grey, ground, _SURROUNDINGS_PX)
+    deviation = np.sqrt((power - outside**2).clip(0, None))
+    least = np.maximum(FAINT_LEVELS, FAINT_DEVIATIONS * deviation)
+    return np.asarray(mask & (np.abs(inside - outside) < least), np.bool_)
+
+
+def _mean_where(field: Float32, weight: Float32, side_px: int) -> Float32:
+    """Mean over the square around each pixel of what has weight, (H, W)."""
+    box = side_px, side_px
+    total = cv2.blur(field * weight, box) / np.maximum(cv2.blur(weight, box), 1e-4)
+    return np.asarray(total, np.float32)
 
 
 def draw_view(rng: np.random.Generator, config: PavementConfig) -> View:
