@@ -17,11 +17,11 @@ from wpcrack.synthetic.pavement.ground import draw_stones
 from wpcrack.synthetic.pavement.light import Sun, cast, shade
 from wpcrack.synthetic.pavement.lines import (
     PATTERNS,
-    CrackLine,
+    Branches,
     Habit,
     around_stones,
     draw_tapes,
-    rough_branch,
+    rough_branches,
 )
 from wpcrack.synthetic.pavement.things import OVER, UNDER
 
@@ -47,10 +47,10 @@ def even_habit(width: float) -> Habit:
     return Habit(width, rough=0.1, hurst=0.7, ragged=0.0, swing=0.0, snap=0.0, tapes=tapes)
 
 
-def straight(start: tuple[float, float], stop: tuple[float, float], width: float) -> CrackLine:
-    axis = np.linspace(start, stop, 120)
-    half = np.full(len(axis), width / 2)
-    return CrackLine(axis, half, half)
+def straight(start: tuple[float, float], stop: tuple[float, float], width: float) -> Branches:
+    axis = np.linspace(start, stop, 120)[None]
+    half = np.full((1, 120), width / 2)
+    return Branches(axis, half, half)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -273,13 +273,19 @@ def test_a_rough_line_deviates_with_the_power_of_the_distance() -> None:
     lines = [rough_line(rng, 1024, longest=256, hurst=0.7) for _ in range(60)]
     far, near = (np.mean([np.std(x[k:] - x[:-k]) for x in lines]) for k in (64, 8))
     assert np.log(far / near) / np.log(8) == pytest.approx(0.7, abs=0.12)
-    piece = cut(rng, lines[0], 100)
-    assert any(
-        np.allclose(piece, sign * lines[0][k : k + 100][::turn])
-        for k in range(925)
-        for sign in (1, -1)
-        for turn in (1, -1)
-    )
+
+
+def test_cut_pieces_are_parts_of_the_line_turned_and_mirrored() -> None:
+    rng = np.random.default_rng(0)
+    tape = rng.normal(size=50).astype(np.float32)
+    for piece in cut(rng, tape, (12, 20)):
+        assert any(
+            np.array_equal(piece, sign * tape[k : k + 20][::turn])
+            for k in range(31)
+            for sign in (1, -1)
+            for turn in (1, -1)
+        )
+    assert cut(rng, tape, (3, 130)).shape == (3, 130)
 
 
 def test_a_branch_runs_from_end_to_end_and_thins_out_where_it_is_free() -> None:
@@ -287,9 +293,9 @@ def test_a_branch_runs_from_end_to_end_and_thins_out_where_it_is_free() -> None:
     chord = np.array([[5.0, 5.0], [90.0, 60.0]])
     habit = even_habit(4.0)
     for _ in range(10):
-        line = rough_branch(rng, chord, habit, (True, False))
-        np.testing.assert_allclose(line.axis[[0, -1]], chord, atol=0.5)
-        assert line.width[0] < 0.2 * habit.width
+        line = rough_branches(rng, chord[None], habit, (True, False))
+        np.testing.assert_allclose(line.axis[0, [0, -1]], chord, atol=0.5)
+        assert line.width[0, 0] < 0.2 * habit.width
         assert (line.left >= 0).all()
         assert (line.right >= 0).all()
 

@@ -29,8 +29,9 @@ from wpcrack.synthetic.pavement.fields import (
     white,
 )
 from wpcrack.synthetic.pavement.ground import Ground, Stones
-from wpcrack.synthetic.pavement.lines import CrackLine, Habit
+from wpcrack.synthetic.pavement.lines import Branches, Habit
 
+Float64 = npt.NDArray[np.float64]
 Fill = Literal["open", "soil", "sand", "moss", "debris"]
 
 FILLS: dict[Fill, float] = {"open": 0.56, "soil": 0.17, "sand": 0.1, "moss": 0.08, "debris": 0.09}
@@ -69,7 +70,7 @@ class _Traces:
 def carve(
     rng: np.random.Generator,
     canvas: Canvas,
-    lines: Sequence[CrackLine],
+    lines: Sequence[Branches],
     habit: Habit,
     ground: Ground,
 ) -> None:
@@ -94,7 +95,7 @@ def carve(
 def trace(
     rng: np.random.Generator,
     canvas: Canvas,
-    lines: Sequence[CrackLine],
+    lines: Sequence[Branches],
     habit: Habit,
     stones: Stones | None,
 ) -> _Traces:
@@ -106,22 +107,28 @@ def trace(
     shape = canvas.shape
     view = canvas.view
     snap = habit.snap if habit.width > 1.5 else 0.0
-    rings, axes, widths, courses = [], [], [], []
-    for line in lines:
-        lean = CrackLine(
-            line.axis,
-            (line.left - _OUTLINE_BIAS_PX).clip(0, None),
-            (line.right - _OUTLINE_BIAS_PX).clip(0, None),
+    rings: list[Float64] = []
+    axes: list[Float64] = []
+    widths: list[Float64] = []
+    courses: list[Float32] = []
+    for part in lines:
+        lean = Branches(
+            part.axis,
+            (part.left - _OUTLINE_BIAS_PX).clip(0, None),
+            (part.right - _OUTLINE_BIAS_PX).clip(0, None),
         )
-        rings.append(view.project(lean.outline(stones if snap else None, snap)))
-        axes.append(view.project(line.axis))
-        widths.append(line.width * view.magnification(line.axis))
-        count = len(line.axis)
-        courses.append(0.5 * cut(rng, habit.tapes.swing, count))
+        count, length = part.left.shape
+        outlines = lean.outlines(stones if snap else None, snap).reshape(-1, 2)
+        axis = part.axis.reshape(-1, 2)
+        rings += list(view.project(outlines).reshape(count, 2 * length, 2))
+        axes += list(view.project(axis).reshape(count, length, 2))
+        widths += list(part.width * view.magnification(axis).reshape(count, length))
+        courses += list(0.5 * cut(rng, habit.tapes.swing, (count, length)))
     cover = area_mean(samples(rings, shape), shape)
     thin = np.zeros(shape, np.uint8)
     for axis, width in zip(axes, widths, strict=True):
-        _pass_thin(thin, axis, width)
+        if width.min() < THIN_PX:
+            _pass_thin(thin, axis, width)
     nearest = _nearest(np.concatenate(axes), shape)
     seen = np.concatenate(widths).clip(1 / SUPERSAMPLING, None)  # 0 where a side has closed
     width_px = seen.astype(np.float32)[nearest]

@@ -106,13 +106,22 @@ def rough_line(
     return total / np.float32(_LINEAR_STD)
 
 
-def cut(rng: np.random.Generator, tape: Float32, count: int) -> Float32:
-    """`count` samples of a long line from a random place, turned and mirrored at random."""
+def cut(rng: np.random.Generator, tape: Float32, shape: tuple[int, int]) -> Float32:
+    """Pieces of a long line from random places, turned and mirrored at random.
+
+    Args:
+        rng: Source of randomness.
+        tape: (N,) the line; it is repeated if a piece is longer.
+        shape: Number and length of the pieces.
+    """
+    rows, count = shape
     if count > len(tape):
         tape = np.tile(tape, -(-count // len(tape)))
-    start = int(rng.integers(len(tape) - count + 1))
-    piece = tape[start : start + count] * np.float32(1 if rng.random() < 0.5 else -1)
-    return piece if rng.random() < 0.5 else piece[::-1]
+    start = rng.integers(len(tape) - count + 1, size=(rows, 1))
+    at = np.arange(count)
+    at = np.where(rng.random((rows, 1)) < 0.5, at, at[::-1])
+    sign = np.where(rng.random((rows, 1)) < 0.5, np.float32(1), np.float32(-1))
+    return np.asarray(sign * tape[start + at], np.float32)
 
 
 def blurred(field: Float32, sigma_px: float) -> Float32:

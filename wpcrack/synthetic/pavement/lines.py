@@ -33,16 +33,17 @@ _WIDEST_SHARE = 0.17  # of the window's side
 _WIDEST_OF_NETS = 0.03
 _HAIRLINES, _USUAL_PX = 0.2, 1.5  # share of cracks about or below a pixel, and what is not
 _TAPE = 1024
+_BROKEN_OUT = 0.3  # share of wide cracks from whose side a piece is missing
 
 
 @dataclass(frozen=True)
-class CrackLine:
-    """One branch of a crack.
+class Branches:
+    """Branches of a crack that have the same number of points.
 
     Attributes:
-        axis: (N, 2) x, y.
-        left: (N,) half width on the one side; 0 where the crack is closed.
-        right: (N,) half width on the other side.
+        axis: (E, N, 2) x, y.
+        left: (E, N) half width on the one side; 0 where the crack is closed.
+        right: (E, N) half width on the other side.
     """
 
     axis: Float64
@@ -51,16 +52,16 @@ class CrackLine:
 
     @property
     def width(self) -> Float64:
-        """(N,) full width."""
+        """(E, N) full width."""
         return self.left + self.right
 
-    def outline(self, stones: Stones | None, snap: float) -> Float64:
-        """The closed outline, (2 N, 2); its corners give way to stones."""
+    def outlines(self, stones: Stones | None, snap: float) -> Float64:
+        """The closed outlines, (E, 2 N, 2); their corners give way to stones."""
         normal = _normals(self.axis, max(2, int(self.width.mean())))
-        one = self.axis + normal * self.left[:, None]
-        other = self.axis - normal * self.right[:, None]
-        ring = np.concatenate([one, other[::-1]])
-        return ring if stones is None else around_stones(ring, stones, snap)
+        one = self.axis + normal * self.left[..., None]
+        other = self.axis - normal * self.right[..., None]
+        rings = np.concatenate([one, other[:, ::-1]], axis=1)
+        return rings if stones is None else around_stones(rings, stones, snap)
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def _pace(width: float) -> float:
 
 def draw_lines(
     rng: np.random.Generator, plane: Shape, gsd_mm: float, ground: Ground
-) -> tuple[list[CrackLine], Habit]:
+) -> tuple[list[Branches], Habit]:
     """The branches of one random crack somewhere on the plane, and what they share."""
     pattern = rng.choice(list(PATTERNS), p=np.array(list(PATTERNS.values())))
     side = min(plane)
@@ -151,45 +152,44 @@ def draw_lines(
 
 def _strand(
     rng: np.random.Generator, plane: Shape, gsd_mm: float, habit: Habit, pattern: Pattern
-) -> list[CrackLine]:
+) -> list[Branches]:
     """One crack across the plane, with branches, a companion, or only fine traces."""
     chord, free = _chord(rng, plane)
-    main = rough_branch(rng, chord, habit, free)
+    main = rough_branches(rng, chord[None], habit, free)
     if pattern == "single":
         return [main]
     if pattern == "pair":
         off = rng.normal(0, 0.12, 2) * min(plane)
         other = replace(habit, width=max(NARROWEST_PX, habit.width * rng.uniform(0.3, 1.0)))
-        return [main, rough_branch(rng, chord + off, other, free)]
+        return [main, rough_branches(rng, chord[None] + off, other, free)]
     if pattern == "fine":
         many = [main]
         for _ in range(int(rng.integers(1, 5))):
             chord, free = _chord(rng, plane)
             share = rng.uniform(0.2, 0.7)
             chord[1] = chord[0] + share * (chord[1] - chord[0])
-            many.append(rough_branch(rng, chord, habit, (True, True)))
+            many.append(rough_branches(rng, chord[None], habit, (True, True)))
         return many
     return [main, *_twigs(rng, main, habit, min(plane), depth=2)]
 
 
 def _twigs(
-    rng: np.random.Generator, parent: CrackLine, habit: Habit, side: int, *, depth: int
-) -> list[CrackLine]:
+    rng: np.random.Generator, parent: Branches, habit: Habit, side: int, *, depth: int
+) -> list[Branches]:
     """Thinner branches that leave a branch at 25-75 degrees, and theirs."""
-    found: list[CrackLine] = []
-    count = len(parent.axis)
+    found: list[Branches] = []
+    axis, breadth = parent.axis[0], parent.width[0]
+    count = len(axis)
     for _ in range(int(rng.integers(1, 4))):
         at = int(rng.uniform(0.1, 0.9) * (count - 1))
-        ahead = parent.axis[min(at + 8, count - 1)] - parent.axis[max(at - 8, 0)]
+        ahead = axis[min(at + 8, count - 1)] - axis[max(at - 8, 0)]
         heading = np.arctan2(ahead[1], ahead[0]) + rng.choice((-1, 1)) * rng.uniform(0.45, 1.3)
         length = log_uniform(rng, 0.12, 0.9) * side * (1.0 if depth == 2 else 0.5)
-        start = parent.axis[at]
+        start = axis[at]
         chord = np.stack([start, start + length * np.array([np.cos(heading), np.sin(heading)])])
-        width = max(
-            NARROWEST_PX, min(float(parent.width[at]), habit.width) * rng.uniform(0.25, 0.95)
-        )
+        width = max(NARROWEST_PX, min(float(breadth[at]), habit.width) * rng.uniform(0.25, 0.95))
         thinner = replace(habit, width=width, ragged=habit.ragged * width / habit.width)
-        child = rough_branch(rng, chord, thinner, (False, True))
+        child = rough_branches(rng, chord[None], thinner, (False, True))
         found.append(child)
         if depth > 1 and rng.random() < 0.4:
             found += _twigs(rng, child, thinner, side, depth=depth - 1)
@@ -198,7 +198,7 @@ def _twigs(
 
 def _net(
     rng: np.random.Generator, plane: Shape, gsd_mm: float, habit: Habit, pattern: Pattern
-) -> list[CrackLine]:
+) -> list[Branches]:
     """Edges of Voronoi cells: alligator 30-250 mm inside a blob, block .3-2 m everywhere."""
     side = min(plane)
     sizes = (30.0, 250.0) if pattern == "alligator" else (300.0, 2000.0)
@@ -210,18 +210,17 @@ def _net(
     half = np.minimum(half, 5.5 * cell)
     center = size * rng.uniform(0.3, 0.7, 2)
     radius = rng.uniform(0.5, 1.3, 2) * half if pattern == "alligator" else half * 9
+    edges = np.array(voronoi_edges(rng, half, cell)).reshape(-1, 2, 2)
+    off = np.hypot(*(edges.mean(axis=1) / radius).T)
+    ends = edges + center
+    keep = rng.random(len(edges)) >= 0.08 + (off - 0.6).clip(0, None)
+    keep &= np.hypot(*(edges[:, 1] - edges[:, 0]).T) >= 2
+    keep &= ((ends > -cell) & (ends < size + cell)).all(axis=(1, 2))
+    if not keep.any():
+        return []
+    widths = (habit.width * np.exp(rng.normal(0, 0.3, int(keep.sum())))).clip(NARROWEST_PX, None)
     flat = replace(habit, rough=habit.rough * 0.7)
-    lines = []
-    for edge in voronoi_edges(rng, half, cell):
-        off = float(np.hypot(*(edge.mean(axis=0) / radius)))
-        if rng.random() < 0.08 + max(0.0, off - 0.6):
-            continue
-        ends = edge + center
-        if np.hypot(*(edge[1] - edge[0])) < 2 or (ends < -cell).any() or (ends > size + cell).any():
-            continue
-        own = max(NARROWEST_PX, habit.width * float(np.exp(rng.normal(0, 0.3))))
-        lines.append(rough_branch(rng, ends, replace(flat, width=own), (False, False)))
-    return lines
+    return [rough_branches(rng, ends[keep], flat, widths=widths)]
 
 
 def _chord(rng: np.random.Generator, plane: Shape) -> tuple[Float64, tuple[bool, bool]]:
@@ -235,62 +234,76 @@ def _chord(rng: np.random.Generator, plane: Shape) -> tuple[Float64, tuple[bool,
     return np.stack([middle - run * reach[0], middle + run * reach[1]]), free
 
 
-def rough_branch(
-    rng: np.random.Generator, chord: Float64, habit: Habit, free: tuple[bool, bool]
-) -> CrackLine:
-    """A rough line from one end of the chord to the other.
+def rough_branches(
+    rng: np.random.Generator,
+    chords: Float64,
+    habit: Habit,
+    free: tuple[bool, bool] = (False, False),
+    widths: Float64 | None = None,
+) -> Branches:
+    """Rough lines from end to end of each chord.
 
     Args:
         rng: Source of randomness.
-        chord: (2, 2) its ends.
+        chords: (E, 2, 2) their ends.
         habit: Width and roughness.
-        free: Whether the crack thins out towards its first and last point.
+        free: Whether the cracks thin out towards their first and last points.
+        widths: (E,) mean width of each; None: the habit's.
     """
-    run = chord[1] - chord[0]
-    length = max(float(np.hypot(*run)), 1e-6)
+    run = chords[:, 1] - chords[:, 0]
+    length = np.hypot(run[:, 0], run[:, 1])[:, None].clip(1e-6, None)
     pace = _pace(habit.width)
-    count = max(5, int(length / pace) + 1)
-    s = np.linspace(0, length, count)
+    count = max(5, int(length.max() / pace) + 1)
+    shape = len(chords), count
+    share = np.linspace(0, 1, count)
+    s = length * share
+    ends = np.minimum(s, length - s)
     unit = run / length
     gain = habit.rough * pace**habit.hurst
-    aside = gain * cut(rng, habit.tapes.course, count)
-    aside = aside - np.linspace(aside[0], aside[-1], count)
-    along = gain * cut(rng, habit.tapes.side, count)
-    along *= np.minimum(1, np.minimum(s, length - s) / 8)
-    axis = chord[0] + (s + along)[:, None] * unit + aside[:, None] * np.array([-unit[1], unit[0]])
-    swing = cut(rng, habit.tapes.swing, count)
-    width = habit.width * np.exp(habit.swing * 0.5 * swing).clip(0.2, 2.2)
-    tip = min(0.5 * length, 12 * habit.width + 8)
-    if free[0]:
-        width = width * np.minimum(1, s / tip) ** 0.6
-    if free[1]:
-        width = width * np.minimum(1, (length - s) / tip) ** 0.6
-    halves = [0.5 * width + habit.ragged * cut(rng, habit.tapes.side, count) for _ in range(2)]
-    if habit.width > 3 and rng.random() < 0.3:  # a piece has broken out of one side
-        at, reach = rng.uniform(0, length), rng.uniform(0.7, 3.0) * habit.width
-        bump = rng.uniform(0.3, 1.3) * habit.width * (1 - ((s - at) / reach) ** 2).clip(0, 1) ** 0.5
-        halves[int(rng.integers(2))] += bump
-    least = 0.15 * habit.width if habit.width < 2.5 or not any(free) else 0.0  # few gaps
-    left, right = (half.clip(least, None) for half in halves)
-    return CrackLine(axis, left, right)
+    aside = gain * cut(rng, habit.tapes.course, shape)
+    aside -= aside[:, :1] * (1 - share) + aside[:, -1:] * share
+    along = gain * cut(rng, habit.tapes.side, shape) * np.minimum(1, ends / 8)
+    normal = np.stack([-unit[:, 1], unit[:, 0]], axis=1)
+    axis = chords[:, :1] + (s + along)[..., None] * unit[:, None]
+    axis += aside[..., None] * normal[:, None]
+    own = np.full((len(chords), 1), habit.width) if widths is None else widths[:, None]
+    swing = habit.swing * 0.5 * cut(rng, habit.tapes.swing, shape)
+    width = own * np.exp(swing).clip(0.2, 2.2)
+    tip = np.minimum(0.5 * length, 12 * own + 8)
+    for is_free, way in zip(free, (s, length - s), strict=True):
+        if is_free:
+            width = width * np.minimum(1, way / tip) ** 0.6
+    halves = [0.5 * width + habit.ragged * cut(rng, habit.tapes.side, shape) for _ in range(2)]
+    if habit.width > 3 and rng.random() < _BROKEN_OUT:
+        halves[int(rng.integers(2))] += _gap(rng, s, length, habit.width)
+    least = 0.15 * own if habit.width < 2.5 or not any(free) else np.zeros_like(own)  # few gaps
+    left, right = (np.maximum(half, least) for half in halves)
+    return Branches(axis, left, right)
+
+
+def _gap(rng: np.random.Generator, s: Float64, length: Float64, width: float) -> Float64:
+    """What a piece that has broken out adds to one side of each branch, (E, N)."""
+    at = rng.uniform(0, 1, length.shape) * length
+    reach, depth = rng.uniform(0.7, 3.0) * width, rng.uniform(0.3, 1.3) * width
+    return np.asarray(depth * (1 - ((s - at) / reach) ** 2).clip(0, 1) ** 0.5)
 
 
 def _normals(axis: Float64, reach: int) -> Float64:
-    """Unit normals of a line, taken over `reach` points to both sides, (N, 2)."""
-    count = len(axis)
+    """Unit normals of lines (E, N, 2), taken over `reach` points to both sides, (E, N, 2)."""
+    count = axis.shape[1]
     at = np.arange(count)
-    run = axis[np.minimum(at + reach, count - 1)] - axis[np.maximum(at - reach, 0)]
-    run /= np.maximum(np.hypot(run[:, 0], run[:, 1]), 1e-9)[:, None]
-    return np.stack([-run[:, 1], run[:, 0]], axis=1)
+    run = axis[:, np.minimum(at + reach, count - 1)] - axis[:, np.maximum(at - reach, 0)]
+    run /= np.maximum(np.hypot(run[..., 0], run[..., 1]), 1e-9)[..., None]
+    return np.stack([-run[..., 1], run[..., 0]], axis=-1)
 
 
 def around_stones(points: Float64, stones: Stones, snap: float) -> Float64:
-    """Points (N, 2) that lie on stones, moved towards their rims; points off the plane stay."""
+    """Points (..., 2) that lie on stones, moved towards their rims; points off the plane stay."""
     height, width = stones.label.shape
-    col, row = (np.floor(points[:, k]).astype(int) for k in (0, 1))
+    col, row = np.floor(points[..., 0]).astype(int), np.floor(points[..., 1]).astype(int)
     on = (col >= 0) & (row >= 0) & (col < width) & (row < height)
     col, row = col.clip(0, width - 1), row.clip(0, height - 1)
     inside = np.where(on, stones.inside[row, col], 0).clip(0, None)
     off = points - stones.center[stones.label[row, col]]
-    unit = off / np.maximum(np.hypot(off[:, 0], off[:, 1]), 0.5)[:, None]
-    return np.asarray(points + unit * (snap * inside)[:, None])
+    unit = off / np.maximum(np.hypot(off[..., 0], off[..., 1]), 0.5)[..., None]
+    return np.asarray(points + unit * (snap * inside)[..., None])
