@@ -8,6 +8,8 @@ import numpy.typing as npt
 
 from wpcrack.synthetic.pavement.fields import Float32, blurred, log_uniform, smooth, white
 
+_FOCUS = ((0.2, 0.65), (0.65, 1.9), (1.9, 4.0))  # sigma in pixels: sharp, soft, out of focus
+_FOCUS_SHARES = (0.72, 0.21, 0.07)
 _GAMMA = 2.0  # of cameras 2.2; a square root takes a tenth of the time
 
 
@@ -50,7 +52,8 @@ def sense(rng: np.random.Generator, x: Float32) -> Float32:
 
 def lens(rng: np.random.Generator, x: Float32) -> Float32:
     """Blur, haze and vignetting."""
-    x = blurred(x, rng.uniform(0.2, 0.65) if rng.random() < 0.75 else rng.uniform(0.65, 1.9))
+    low, high = _FOCUS[int(rng.choice(len(_FOCUS), p=_FOCUS_SHARES))]
+    x = blurred(x, rng.uniform(low, high))
     if rng.random() < 0.1:  # motion
         length = int(rng.integers(2, 6))
         kernel = np.zeros((2 * length + 1, 2 * length + 1), np.float32)

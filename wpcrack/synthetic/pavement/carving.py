@@ -28,20 +28,26 @@ from wpcrack.synthetic.pavement.fields import (
     step,
     white,
 )
-from wpcrack.synthetic.pavement.ground import Ground, Stones
+from wpcrack.synthetic.pavement.ground import Ground, Material, Stones
 from wpcrack.synthetic.pavement.lines import Branches, Habit
 
 Float64 = npt.NDArray[np.float64]
 Fill = Literal["open", "soil", "sand", "moss", "debris"]
 
-FILLS: dict[Fill, float] = {"open": 0.56, "soil": 0.17, "sand": 0.1, "moss": 0.08, "debris": 0.09}
+FILLS: dict[Fill, float] = {"open": 0.52, "soil": 0.17, "sand": 0.14, "moss": 0.08, "debris": 0.09}
 """How often cracks hold what."""
 
 LIGHT_LEFT = 0.004, 0.14
 """Share of the light that the floor of an open crack gets."""
 
-LIGHT_LEFT_FAINT = 0.14, 0.55
+LIGHT_LEFT_FAINT = 0.14, 0.7
 """The same of a shallow or clogged crack."""
+
+WORN: dict[Material, float] = {"asphalt": 0.5, "concrete": 0.2}
+"""Share of cracks whose sides have crumbled: half dark at the rims, dark in the middle alone."""
+
+FAINT: dict[Material, float] = {"asphalt": 0.4, "concrete": 0.15}
+"""Share of shallow or clogged cracks."""
 
 THIN_PX = 1.3
 """Below this width the pixels that the axis passes belong to the crack."""
@@ -53,6 +59,8 @@ _FILL_COLORS: dict[Fill, tuple[float, float, float]] = {
     "moss": (0.11, 0.17, 0.04),
     "debris": (0.26, 0.23, 0.19),
 }
+_CORES = {False: (0.12, 0.4), True: (0.3, 0.6)}  # where the dark begins, in widths, if worn
+_RIMS = {False: (0.45, 0.9), True: (0.15, 0.55)}  # darkness of the rims as a share of the middle's
 _OUTLINE_BIAS_PX = 0.5 / SUPERSAMPLING  # cv2.fillPoly also fills the samples on the outline
 
 
@@ -84,7 +92,7 @@ def carve(
         spall(rng, canvas, traces, beside, habit)
     if rng.random() < 0.3:
         stain_rim(rng, canvas, beside, habit)
-    deepen(rng, canvas, traces, fill, ground.grain_px)
+    deepen(rng, canvas, traces, fill, ground)
     canvas.classes[traces.mask] = Kind.CRACK
     canvas.mask |= traces.mask
     canvas.width_px = np.where(traces.mask, traces.width_px, canvas.width_px)
@@ -171,18 +179,20 @@ def _distance(inside: npt.NDArray[np.bool_]) -> Float32:
 
 
 def deepen(
-    rng: np.random.Generator, canvas: Canvas, traces: _Traces, fill: Fill, grain_px: float
+    rng: np.random.Generator, canvas: Canvas, traces: _Traces, fill: Fill, ground: Ground
 ) -> None:
     """Sink the crack: dark where it is open, crumbs in it, floor and color of what fills it."""
     shape, width = canvas.shape, traces.width_px
     cover = traces.cover
     inward = _distance(traces.mask)
-    core = step((inward + 0.3) / (rng.uniform(0.12, 0.4) * width + np.float32(0.7)))
-    left = log_uniform(rng, *(LIGHT_LEFT if rng.random() < 0.8 else LIGHT_LEFT_FAINT))
-    crumbs = smooth(rng, shape, float(np.clip(0.6 * grain_px, 1.3, 12.0)))
+    worn = rng.random() < WORN[ground.material]
+    core = step((inward + 0.3) / (rng.uniform(*_CORES[worn]) * width + np.float32(0.7)))
+    rim = np.float32(rng.uniform(*_RIMS[worn]))
+    is_faint = rng.random() < FAINT[ground.material]
+    left = log_uniform(rng, *(LIGHT_LEFT_FAINT if is_faint else LIGHT_LEFT))
+    crumbs = smooth(rng, shape, float(np.clip(0.6 * ground.grain_px, 1.3, 12.0)))
     swing = np.float32(0.25) * traces.along + np.float32(rng.uniform(0.0, 1.2)) * crumbs
     dark = 1 - (np.float32(left) * np.exp(swing)).clip(0, 0.8)
-    rim = np.float32(rng.uniform(0.45, 0.9))
     filled = np.zeros(shape, np.float32)
     if fill != "open":
         lower = np.float32(0.4) * np.minimum(1, width / 12)  # wide cracks are never filled up
