@@ -59,8 +59,8 @@ def model_card(config: ShippedConfig, shipped: Shipped) -> str:
             f"* Encoder: `{train.model.encoder}`, ImageNet weights as NOTICE names them",
             f"* Windows: drawn by wpcrack.synthetic.pavement, pixels of {low:g} to {high:g} mm",
             f"* Training: {train.steps} updates, seed {train.seed}, wpcrack {version('wpcrack')}",
-            f"* Scales: {', '.join(f'{scale:g}' for scale in config.fusion.scales)}, fused by a "
-            "small network that learned from drawn windows",
+            f"* Scales: {', '.join(f'{scale:g}' for scale in config.scales)}, fused by the root of "
+            "the mean square",
             "",
             f"On {config.score_windows} drawn windows that no training saw, at threshold .5:",
             "",

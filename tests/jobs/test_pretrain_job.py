@@ -9,7 +9,6 @@ import pytest
 from jobs.pretrain import CARD, run_pretrain
 from wpcrack.config import ModelConfig
 from wpcrack.training.drawn import DrawnTrainConfig, WindowShape
-from wpcrack.training.fusion import FusionConfig
 from wpcrack.training.shipped import ShippedConfig
 
 
@@ -24,7 +23,6 @@ def test_the_card_names_training_and_scores(
             gsd_mm=(1.0, 4.0),
             seed=7,
         ),
-        fusion=FusionConfig(windows=1, side=64, steps=1, crop=32),
         score_windows=2,
         score_side=64,
     )

@@ -1,7 +1,7 @@
-"""Make the weight file that ships with the package: train, fuse scales, score, write.
+"""Make the weight file that ships with the package: train, score, write.
 
 Everything comes from one config; an interrupted call continues where it stopped. The file holds
-one encoder, the detector and the fusion of scales at half precision.
+one encoder and the detector at half precision.
 """
 
 from __future__ import annotations
@@ -18,20 +18,13 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
-from wpcrack.config import Block, Count
+from wpcrack.config import Block, Count, Positive
 from wpcrack.metrics import Counts, TolerantCounts, count, count_tolerant, f1, f1_tolerant, iou
-from wpcrack.networks import Networks
 from wpcrack.synthetic.pavement import PavementConfig, draw_pavement
 from wpcrack.training.drawn import DrawnTrainConfig, Report, half_tensors, pretrain
-from wpcrack.training.fusion import (
-    FusionConfig,
-    ScaleFusion,
-    draw_scale_sample,
-    fit_fusion,
-    scale_logits,
-)
+from wpcrack.training.scales import SCALES, fuse_scales, scale_probabilities
 
 WEIGHTS = "wpcrack.safetensors"
 """Name of the weight file."""
@@ -40,7 +33,7 @@ SCORES = "drawn_scores.json"
 """Name of the file with the scores on drawn windows that no training saw."""
 
 FUSED = "fused"
-"""Name of the learned fusion among the scales."""
+"""Name of the fusion among the scales."""
 
 _TOLERANCE_PX = 2
 
@@ -50,8 +43,8 @@ class ShippedConfig(Block):
 
     train: DrawnTrainConfig = DrawnTrainConfig()
     """Encoder and detector."""
-    fusion: FusionConfig = FusionConfig()
-    """Fusion of scales."""
+    scales: Annotated[tuple[Positive, ...], Field(min_length=1)] = SCALES
+    """Sizes of the image that prediction looks at."""
     score_windows: Count = 200
     """Windows for the scores."""
     score_side: Annotated[int, Field(ge=64, multiple_of=32)] = 384
@@ -79,7 +72,7 @@ class DrawnScore:
 
 @dataclass(frozen=True)
 class Shipped:
-    """The result: the file, and its scores by scale ("1", "0.5", ..., "mean", "fused")."""
+    """The result: the file, and its scores by scale ("1", "0.5", ..., "fused")."""
 
     weights: Path
     scores: Mapping[str, DrawnScore]
@@ -97,40 +90,28 @@ def make_shipped(config: ShippedConfig, folder: Path, report: Report | None = No
         CheckpointError: The folder holds the state of another config.
     """
     nets = pretrain(config.train, folder, report)
-    encoder, detector = nets.classifier.encoder, nets.detector
-    fusion = fit_fusion(draw_scale_sample(encoder, detector, config.fusion), config.fusion)
     file = folder / WEIGHTS
     fresh = folder / f".{WEIGHTS}.new"
-    save_file(shipped_tensors(nets, fusion), fresh, metadata={"config": config.model_dump_json()})
+    save_file(half_tensors(nets), fresh, metadata={"config": config.model_dump_json()})
     os.replace(fresh, file)
-    scores = score_drawn(encoder, detector, fusion, config)
+    scores = score_drawn(nets.classifier.encoder, nets.detector, config)
     text = json.dumps({name: vars(score) for name, score in scores.items()}, indent=2)
     (folder / SCORES).write_text(text + "\n", encoding="utf-8")
     return Shipped(file, scores)
 
 
-def shipped_tensors(nets: Networks, fusion: ScaleFusion) -> dict[str, Tensor]:
-    """`encoder.*`, `detector.*` and `fusion.*` at half precision."""
-    correction = {f"fusion.{k}": v.half().contiguous() for k, v in fusion.state_dict().items()}
-    return {**half_tensors(nets), **correction}
-
-
 def score_drawn(
-    encoder: nn.Module, detector: nn.Module, fusion: ScaleFusion, config: ShippedConfig
+    encoder: nn.Module, detector: nn.Module, config: ShippedConfig
 ) -> dict[str, DrawnScore]:
-    """Scores of each scale, of the mean of their probabilities, and of the learned fusion."""
-    scales = config.fusion.scales
-    names = [*(f"{scale:g}" for scale in scales), "mean", FUSED]
+    """Scores of each scale, and of their fusion."""
+    names = [*(f"{scale:g}" for scale in config.scales), FUSED]
     tallies = {name: _Tally() for name in names}
     pavement = PavementConfig(size=config.score_side)
     for k in range(config.score_windows):
         drawn = draw_pavement(np.random.SeedSequence([config.score_seed, k]), pavement)
         image = torch.from_numpy(drawn.image).permute(2, 0, 1)[None].float() / 255
-        logits = scale_logits(encoder, detector, image, scales)
-        probability = torch.sigmoid(logits)
-        with torch.no_grad():
-            fused = torch.sigmoid(fusion(logits))
-        maps = torch.cat([probability, probability.mean(1, keepdim=True), fused], 1)[0]
+        probability = scale_probabilities(encoder, detector, image, config.scales)
+        maps = torch.cat([probability, fuse_scales(probability)], 1)[0]
         for name, prediction in zip(names, maps >= 0.5, strict=True):
             tallies[name].add(prediction.numpy(), drawn.mask)
     return {name: tally.score() for name, tally in tallies.items()}

@@ -10,9 +10,14 @@ import torch
 from safetensors.torch import load_file
 
 from wpcrack.config import ModelConfig
-from wpcrack.training.drawn import DrawnTrainConfig, Progress, WindowShape, from_half_tensors
-from wpcrack.training.fusion import FusionConfig, ScaleFusion
-from wpcrack.training.shipped import SCORES, ShippedConfig, make_shipped, shipped_tensors
+from wpcrack.training.drawn import (
+    DrawnTrainConfig,
+    Progress,
+    WindowShape,
+    from_half_tensors,
+    half_tensors,
+)
+from wpcrack.training.shipped import SCORES, ShippedConfig, make_shipped
 
 LARGEST_FILE = 8e6
 TINY = ShippedConfig(
@@ -22,7 +27,6 @@ TINY = ShippedConfig(
         batches=(WindowShape(side=64, count=1),),
         warmup_steps=1,
     ),
-    fusion=FusionConfig(windows=2, side=64, steps=2, crop=32),
     score_windows=4,
     score_side=64,
 )
@@ -41,20 +45,14 @@ def test_the_file_is_small_and_gives_the_trained_networks_back(folder: Path) -> 
     assert not seen, "nothing was left to train"
     assert shipped.weights.stat().st_size < LARGEST_FILE
     tensors = load_file(shipped.weights)
-    path = {k: v for k, v in tensors.items() if not k.startswith("fusion.")}
-    nets = from_half_tensors(path, TINY.train.model)
-    fusion = ScaleFusion(len(TINY.fusion.scales), TINY.fusion.channels)
-    fusion.load_state_dict(
-        {k.removeprefix("fusion."): v.float() for k, v in tensors.items() if k not in path}
-    )
-    again = shipped_tensors(nets, fusion)
+    again = half_tensors(from_half_tensors(tensors, TINY.train.model))
     assert set(again) == set(tensors)
     assert all(torch.equal(again[k], tensors[k]) for k in tensors)
 
 
 def test_scores_of_every_scale_are_shares(folder: Path) -> None:
     scores = json.loads((folder / SCORES).read_text(encoding="utf-8"))
-    assert set(scores) == {"1", "0.5", "0.25", "mean", "fused"}
+    assert set(scores) == {"1", "0.5", "0.25", "fused"}
     for score in scores.values():
         assert all(0 <= value <= 1 for value in score.values())
 
@@ -62,6 +60,5 @@ def test_scores_of_every_scale_are_shares(folder: Path) -> None:
 def test_weights_of_another_architecture_are_refused(folder: Path) -> None:
     shipped = make_shipped(TINY, folder)
     tensors = load_file(shipped.weights)
-    path = {k: v for k, v in tensors.items() if not k.startswith("fusion.")}
     with pytest.raises(RuntimeError, match="size mismatch"):
-        from_half_tensors(path, ModelConfig(pretrained="none", detector_channels=8))
+        from_half_tensors(tensors, ModelConfig(pretrained="none", detector_channels=8))
