@@ -146,7 +146,7 @@ def _alligator(rng: np.random.Generator, at_m: Float64) -> list[Branch]:
     character = _character(rng, 0.003, 0.007)
     lobes, phases = rng.uniform(0.05, 0.2, 3), rng.uniform(0, 2 * np.pi, 3)
     branches = []
-    for edge in _voronoi_edges(rng, radius + 2 * cell, cell):
+    for edge in voronoi_edges(rng, radius + 2 * cell, cell):
         middle = edge.mean(axis=0) / radius
         angle = np.arctan2(middle[1], middle[0])
         limit = 1.0 + (lobes * np.sin(np.arange(2, 5) * angle + phases)).sum()
@@ -160,7 +160,7 @@ def _alligator(rng: np.random.Generator, at_m: Float64) -> list[Branch]:
     return branches
 
 
-def _voronoi_edges(rng: np.random.Generator, half_m: Float64, cell_m: float) -> list[Float64]:
+def voronoi_edges(rng: np.random.Generator, half_m: Float64, cell_m: float) -> list[Float64]:
     """Edges (2, 2) of the Voronoi diagram of a jittered grid over [-half_m, half_m]."""
     counts = np.ceil(2 * half_m / cell_m).astype(int)
     grid = np.stack(np.meshgrid(np.arange(counts[0]), np.arange(counts[1])), -1).reshape(-1, 2)

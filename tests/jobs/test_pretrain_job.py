@@ -1,0 +1,35 @@
+"""The job that makes the shipped model says what it made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from jobs.pretrain import CARD, run_pretrain
+from wpcrack.config import ModelConfig
+from wpcrack.training.drawn import DrawnTrainConfig, WindowShape
+from wpcrack.training.shipped import ShippedConfig
+
+
+def test_the_card_names_training_and_scores(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = ShippedConfig(
+        train=DrawnTrainConfig(
+            model=ModelConfig(pretrained="none"),
+            steps=1,
+            batches=(WindowShape(side=64, count=1),),
+            gsd_mm=(1.0, 4.0),
+            seed=7,
+        ),
+        score_windows=2,
+        score_side=64,
+    )
+    shipped = run_pretrain(config, tmp_path)
+    card = (tmp_path / CARD).read_text(encoding="utf-8")
+    assert "seed 7" in card
+    assert "1 to 4 mm" in card
+    for name, score in shipped.scores.items():
+        assert f"| {name} | {score.iou:.3f} |" in card
+    assert str(shipped.weights) in capsys.readouterr().out

@@ -1,0 +1,395 @@
+"""The training that makes the shipped model: encoder and detector on drawn pavement alone.
+
+No photograph and no label enters it. Every window is drawn when it is needed, from (seed, step,
+position), so a training that is continued after an interruption sees what it would have seen.
+
+Shape letters: B windows, H W pixels.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from wpcrack.config import Block, Count, ModelConfig, NonNegative, Positive
+from wpcrack.errors import CheckpointError
+from wpcrack.networks import Detector, Networks
+from wpcrack.synthetic.pavement import PavementConfig, draw_pavement
+
+log = logging.getLogger(__name__)
+
+STATE = "state.pt"
+"""Name of the file that an interrupted training continues from."""
+
+_HOW = {"save_every", "threads", "workers"}
+"""Fields that say how a training runs, not what it learns: they may change when it continues."""
+
+
+class WindowShape(Block):
+    """Side and number of the windows of a batch."""
+
+    side: Annotated[int, Field(ge=64, multiple_of=32)]
+    """Pixels."""
+    count: Count
+    """Windows."""
+
+
+class DrawnTrainConfig(Block):
+    """Everything that decides what is learned from drawn pavement."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of weights and windows."""
+    model: ModelConfig = ModelConfig()
+    """Networks; encoder and detector are trained."""
+    steps: Count = 9000
+    """Updates; about two hours on two cores with AVX2."""
+    batches: Annotated[tuple[WindowShape, ...], Field(min_length=1)] = (
+        WindowShape(side=128, count=8),
+        WindowShape(side=192, count=4),
+        WindowShape(side=256, count=2),
+    )
+    """Shapes of the batches, in turn: small windows for variety, large ones for wide cracks."""
+    gsd_mm: tuple[Positive, Positive] = (0.3, 10.0)
+    """Range of the drawn pixel size."""
+    crack_share: Annotated[float, Field(ge=0, le=1)] = 0.72
+    """Share of windows with a crack."""
+    encoder_lr: Positive = 3e-4
+    """Peak learning rate of the pretrained layers."""
+    head_lr: Positive = 2e-3
+    """Peak learning rate of the detector."""
+    weight_decay: NonNegative = 1e-2
+    """Decoupled weight decay."""
+    warmup_steps: Count = 30
+    """Updates in which the learning rate rises."""
+    final_share: NonNegative = 0.02
+    """Learning rate at the end, as a share of the peak."""
+    decay_share: Annotated[float, Field(gt=0, le=1)] = 0.4
+    """Share of the updates, at the end, in which the learning rate falls along a cosine."""
+    clip_norm: Positive = 5.0
+    """Largest norm of a gradient."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    """Averaging of the weights over the updates; the average is delivered."""
+    pixel_weight: NonNegative = 2.0
+    """Of the cross-entropy of each pixel."""
+    region_weight: NonNegative = 1.0
+    """Of the soft Dice of each window with a crack."""
+    alarm_weight: NonNegative = 0.1
+    """Of the surest false alarms of each window."""
+    alarm_share: Annotated[float, Field(gt=0, le=1)] = 0.005
+    """Share of the pixels of a window that are its surest false alarms."""
+    save_every: Count = 100
+    """Updates between two states on disk."""
+    threads: Count = 1
+    """CPU threads of the networks."""
+    workers: Annotated[int, Field(ge=0)] = 0
+    """Processes that draw; 0: the training process draws."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What is reported after an update."""
+
+    step: int
+    terms: dict[str, float]
+    learning_rate: float
+    seconds: float
+
+
+Report = Callable[[Progress], None]
+
+Windows = tuple[Tensor, Tensor, Tensor]
+"""Images (B, H, W, 3) uint8, masks and faint pixels (B, H, W) bool."""
+
+
+def pretrain(config: DrawnTrainConfig, folder: Path, report: Report | None = None) -> Networks:
+    """Train encoder and detector on drawn pavement; continue what lies in the folder.
+
+    Args:
+        config: What is learned.
+        folder: Where the state is kept; made if it is not there.
+        report: Called after every update.
+
+    Returns:
+        Networks with the averaged weights, in eval mode; classifier and reconstructor hold the
+        same encoder weights.
+
+    Raises:
+        CheckpointError: The folder holds the state of another config.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(config.seed)
+    nets = Networks(config.model)
+    run = _Run(config, nets, folder)
+    run.resume()
+    with _threads(config.threads):
+        run.train(report)
+    return delivered(run)
+
+
+def delivered(run: _Run) -> Networks:
+    """The averaged weights as networks for inference."""
+    nets = run.nets
+    nets.classifier.encoder.load_state_dict(run.average[0].state_dict())
+    nets.reconstructor.encoder.load_state_dict(run.average[0].state_dict())
+    nets.detector.load_state_dict(run.average[1].state_dict())
+    return nets.eval().requires_grad_(False)
+
+
+def half_tensors(nets: Networks) -> dict[str, Tensor]:
+    """The inference path at half precision, one encoder: what the shipped weight file holds.
+
+    Args:
+        nets: Networks whose two encoders are the same.
+
+    Returns:
+        Tensors named `encoder.*` and `detector.*`, float16 where they are floating.
+    """
+    parts = {"encoder": nets.classifier.encoder, "detector": nets.detector}
+    return {
+        f"{part}.{name}": (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
+        for part, module in parts.items()
+        for name, tensor in module.state_dict().items()
+    }
+
+
+def from_half_tensors(tensors: Mapping[str, Tensor], config: ModelConfig) -> Networks:
+    """Networks, in eval mode, whose encoders and detector hold the tensors of `half_tensors`.
+
+    Raises:
+        RuntimeError: Tensors are missing, unknown or of another shape.
+    """
+    nets = Networks(config.model_copy(update={"pretrained": "none"}))
+    parts: dict[str, dict[str, Tensor]] = {"encoder": {}, "detector": {}}
+    for name, tensor in tensors.items():
+        part, _, inner = name.partition(".")
+        parts[part][inner] = tensor.float() if tensor.is_floating_point() else tensor
+    for encoder in (nets.classifier.encoder, nets.reconstructor.encoder):
+        encoder.load_state_dict(parts["encoder"])
+    nets.detector.load_state_dict(parts["detector"])
+    return nets.eval().requires_grad_(False)
+
+
+class _Run:
+    """One training: trained path, its average, optimizer, step."""
+
+    def __init__(self, config: DrawnTrainConfig, nets: Networks, folder: Path) -> None:
+        assert isinstance(nets.detector, Detector)
+        self.config, self.nets, self.folder = config, nets, folder
+        self.path = nn.ModuleList([nets.classifier.encoder, nets.detector])
+        self.path.to(memory_format=torch.channels_last)
+        self.path.requires_grad_(True).train()
+        for module in self.path.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        self.average = copy.deepcopy(self.path).requires_grad_(False)
+        self.optimizer = torch.optim.AdamW(
+            [
+                *_groups(nets.classifier.encoder, config.encoder_lr, config.weight_decay),
+                *_groups(nets.detector, config.head_lr, config.weight_decay),
+            ],
+            lr=config.head_lr,
+            fused=True,
+        )
+        self.step = 0
+
+    def train(self, report: Report | None) -> None:
+        """Run all updates that are left."""
+        start = time.monotonic()
+        for windows in _batches(self.config, self.step):
+            share = learning_rate_share(self.step, self.config)
+            for group in self.optimizer.param_groups:
+                group["lr"] = group["peak_lr"] * share
+            terms = self._update(windows)
+            self.step += 1
+            decay = min(self.config.ema_decay, self.step / (self.step + 10))
+            average(self.average, self.path, decay)
+            if report is not None:
+                seconds = time.monotonic() - start
+                report(Progress(self.step, terms, share * self.config.head_lr, seconds))
+            if self.step % self.config.save_every == 0 or self.step == self.config.steps:
+                self.save()
+
+    def _update(self, windows: Windows) -> dict[str, float]:
+        image, mask, faint = windows
+        image = image.permute(0, 3, 1, 2).float().div(255)
+        image = image.contiguous(memory_format=torch.channels_last)
+        logits = crack_logits(self.path[0], self.path[1], image)
+        clear = 1 - F.max_pool2d(faint[:, None].float(), 3, 1, 1)
+        terms = loss_terms(logits, mask[:, None].float(), clear, self.config)
+        total = torch.stack(list(terms.values())).sum()
+        self.optimizer.zero_grad(set_to_none=True)
+        total.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.path.parameters(), self.config.clip_norm)
+        self.optimizer.step()
+        return {name: float(term.detach()) for name, term in terms.items()}
+
+    def save(self) -> None:
+        """Write the state; the old one stays until the new one is whole."""
+        state = {
+            "config": self._identity(),
+            "step": self.step,
+            "path": self.path.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        fresh = self.folder / f".{STATE}.new"
+        torch.save(state, fresh)
+        os.replace(fresh, self.folder / STATE)
+
+    def resume(self) -> None:
+        """Continue from the folder's state if there is one.
+
+        Raises:
+            CheckpointError: It belongs to another config.
+        """
+        file = self.folder / STATE
+        if not file.is_file():
+            return
+        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        if state["config"] != self._identity():
+            raise CheckpointError(
+                f"{file} belongs to a training with another config; choose another folder"
+            )
+        self.path.load_state_dict(state["path"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = int(state["step"])
+
+    def _identity(self) -> str:
+        """What decides the result, as text."""
+        return json.dumps(self.config.model_dump(mode="json", exclude=_HOW), sort_keys=True)
+
+
+def crack_logits(encoder: nn.Module, detector: nn.Module, image: Tensor) -> Tensor:
+    """(B, 1, H, W) logits of (B, 3, H, W) images in [0, 1]; one encoder feeds both inputs."""
+    features = encoder(image)
+    logits: Tensor = detector(features, features, image.shape[-2:])
+    return logits
+
+
+def loss_terms(
+    logits: Tensor, truth: Tensor, clear: Tensor, config: DrawnTrainConfig
+) -> dict[str, Tensor]:
+    """Weighted terms: cross-entropy of pixels, soft Dice of windows, surest false alarms.
+
+    Args:
+        logits: (B, 1, H, W).
+        truth: (B, 1, H, W) in [0, 1].
+        clear: (B, 1, H, W) 1 where the truth can be seen, 0 where nothing is learned.
+        config: Weights.
+    """
+    truth = truth * clear
+    entropy = clear * F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+    probability = torch.sigmoid(logits) * clear
+    area = truth.sum((1, 2, 3))
+    overlap = (probability * truth).sum((1, 2, 3))
+    dice = 1 - (2 * overlap + 1) / (probability.sum((1, 2, 3)) + area + 1)
+    shown = (area > 0).float()
+    alarms = (entropy * (1 - truth)).flatten(1)
+    surest = alarms.topk(max(1, int(config.alarm_share * alarms.shape[1])), dim=1).values.mean(1)
+    return {
+        "pixel": config.pixel_weight * entropy.mean(),
+        "region": config.region_weight * (dice * shown).sum() / shown.sum().clamp_min(1),
+        "alarm": config.alarm_weight
+        * (surest * (1 - shown)).sum()
+        / (1 - shown).sum().clamp_min(1),
+    }
+
+
+def learning_rate_share(step: int, config: DrawnTrainConfig) -> float:
+    """Share of the peak at a step (from 0 on): linear rise, level, cosine down to `final_share`."""
+    rise = min(1.0, (step + 1) / config.warmup_steps)
+    left = (config.steps - step) / (config.decay_share * config.steps)
+    fall = (1 - math.cos(math.pi * min(1.0, left))) / 2
+    return rise * (config.final_share + (1 - config.final_share) * fall)
+
+
+@torch.no_grad()
+def average(into: nn.Module, source: nn.Module, decay: float) -> None:
+    """Move every tensor of `into` towards that of `source` by the share 1 - decay."""
+    for mean, value in zip(into.state_dict().values(), source.state_dict().values(), strict=True):
+        if mean.is_floating_point():
+            mean.lerp_(value, 1 - decay)
+        else:
+            mean.copy_(value)
+
+
+def _groups(module: nn.Module, rate: float, decay: float) -> list[dict[str, Any]]:
+    """Parameter groups of a module; biases and norms do not decay."""
+    members = list(module.parameters())
+    return [
+        {"params": [p for p in members if p.ndim > 1], "peak_lr": rate, "weight_decay": decay},
+        {"params": [p for p in members if p.ndim <= 1], "peak_lr": rate, "weight_decay": 0.0},
+    ]
+
+
+class DrawnBatches(Dataset[Windows]):
+    """Batch k is drawn from SeedSequence([seed, k, position])."""
+
+    def __init__(self, config: DrawnTrainConfig) -> None:
+        self.config = config
+
+    def __len__(self) -> int:
+        """Number of updates."""
+        return self.config.steps
+
+    def __getitem__(self, step: int) -> Windows:
+        """The windows of a step."""
+        config = self.config
+        shape = config.batches[step % len(config.batches)]
+        pavement = PavementConfig(
+            size=shape.side, gsd_mm=config.gsd_mm, crack_share=config.crack_share
+        )
+        drawn = [
+            draw_pavement(np.random.SeedSequence([config.seed, step, k]), pavement)
+            for k in range(shape.count)
+        ]
+        parts = ([d.image for d in drawn], [d.mask for d in drawn], [d.faint for d in drawn])
+        image, mask, faint = (torch.from_numpy(np.stack(part)) for part in parts)
+        return image, mask, faint
+
+
+def _batches(config: DrawnTrainConfig, first: int) -> Iterator[Windows]:
+    """The batches from step `first` on, drawn ahead by `workers` processes."""
+    steps: Sequence[int] = range(first, config.steps)
+    loader = DataLoader(
+        DrawnBatches(config),
+        batch_size=None,
+        sampler=steps,
+        num_workers=config.workers,
+        worker_init_fn=_one_thread,
+    )
+    return iter(loader)
+
+
+def _one_thread(_: int) -> None:
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Limit torch's threads; restored afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
