@@ -53,7 +53,7 @@ class StreetAxis:
         )
 
     def centerline(self, *, step_m: float = 0.5) -> Float64:
-        """The centerline as plane coordinates (N, 2) x, y in pixels."""
+        """Return the centerline as plane coordinates (N, 2) x, y in pixels."""
         count = int(np.ceil(self.length_m / step_m)) + 1
         along = np.linspace(0.0, self.length_m, count)
         return self.place(np.stack([along, np.zeros(count)], axis=1))

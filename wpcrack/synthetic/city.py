@@ -108,15 +108,15 @@ class City:
             yield TileDrawing(name, row, col, frame.row_off, frame.col_off, image, valid, mask)
 
     def paint(self, frame: Frame) -> npt.NDArray[np.uint8]:
-        """The imagery of any frame of the canvas, (H, W, 3) uint8, 0 = no data."""
+        """Return the imagery of any frame of the canvas, (H, W, 3) uint8, 0 = no data."""
         return paint(self.drawn, frame)[0]
 
     def mask(self, frame: Frame) -> npt.NDArray[np.bool_]:
-        """The true crack pixels of any frame of the canvas, (H, W) bool."""
+        """Return the true crack pixels of any frame of the canvas, (H, W) bool."""
         return true_mask(self.drawn, frame)
 
     def valid(self, frame: Frame) -> npt.NDArray[np.bool_]:
-        """The pixels of any frame of the canvas that hold imagery, (H, W) bool."""
+        """Return the pixels of any frame of the canvas that hold imagery, (H, W) bool."""
         return np.asarray(np.any([street.inside(frame) for street in self.drawn], axis=0))
 
 
@@ -145,7 +145,7 @@ def draw_city(config: CityConfig, seed: int) -> City:
 
 
 def _axis(rng: np.random.Generator, config: CityConfig, column: int | None) -> StreetAxis:
-    """The main street (column None) or the side street in a tile column."""
+    """Return the main street (column None) or the side street in a tile column."""
     tile = config.tile_px
     if column is None:
         along, across, length = 0.0, tile / 2, float(config.main_tiles * tile)

@@ -85,7 +85,7 @@ def _character(rng: np.random.Generator, low_m: float, high_m: float) -> _Charac
 
 
 def _branch(rng: np.random.Generator, chord_m: Float64, character: _Character) -> Branch:
-    """A jagged line from one end of the chord to the other, thinning out towards both."""
+    """Make a jagged line from one end of the chord to the other, thinning out towards both."""
     run = chord_m[1] - chord_m[0]
     length = float(np.hypot(*run))
     count = max(4, int(np.ceil(length / _STEP_M)) + 1)
@@ -140,7 +140,7 @@ def _side_branches(
 
 
 def _alligator(rng: np.random.Generator, at_m: Float64) -> list[Branch]:
-    """A net of cells of 8-22 cm: the edges of a Voronoi diagram inside a ragged ellipse."""
+    """Make a net of cells of 8-22 cm: the edges of a Voronoi diagram inside a ragged ellipse."""
     cell = rng.uniform(0.08, 0.22)
     radius = np.array([rng.uniform(0.45, 1.3), rng.uniform(0.3, 0.6)])
     character = _character(rng, 0.003, 0.007)

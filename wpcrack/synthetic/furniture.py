@@ -97,7 +97,7 @@ def _spot_px(rng: np.random.Generator, axis: StreetAxis, keep_m: float) -> tuple
 
 
 def _patch(rng: np.random.Generator, axis: StreetAxis, style: SurfaceStyle) -> list[StreetObject]:
-    """A repair: usually darker and finer than the street; half of them with a bitumen joint."""
+    """Make a repair: usually darker and finer than the street; half of them with a bitumen joint."""
     half = (rng.uniform(0.3, 1.8), rng.uniform(0.25, 0.9))
     corners = quad_px(axis, spot(rng, axis, 0.6), half, rng.normal(0.0, 0.03))
     own = draw_style(rng, "asphalt")
@@ -128,7 +128,7 @@ def _stain(rng: np.random.Generator, axis: StreetAxis) -> StreetObject:
 
 
 def _oil(rng: np.random.Generator, axis: StreetAxis) -> StreetObject:
-    """An oil drop: small and dark, mostly in the middle of the lane."""
+    """Make an oil drop: small and dark, mostly in the middle of the lane."""
     place = np.array([[rng.uniform(0, axis.length_m), rng.normal(0.0, 0.12 * axis.width_m)]])
     x, y = axis.place(place)[0]
     radius = float(np.exp(rng.uniform(np.log(0.012), np.log(0.09)))) / axis.gsd_m
@@ -140,7 +140,7 @@ def _oil(rng: np.random.Generator, axis: StreetAxis) -> StreetObject:
 
 
 def _leaf(rng: np.random.Generator, axis: StreetAxis) -> StreetObject:
-    """A leaf or a bit of litter of 2-6 cm, darker or lighter than the street."""
+    """Make a leaf or a bit of litter of 2-6 cm, darker or lighter than the street."""
     radius = rng.uniform(0.008, 0.03) / axis.gsd_m
     axes = (float(radius), float(radius * rng.uniform(0.35, 0.9)))
     strength = float(rng.choice((rng.uniform(0.2, 0.5), -rng.uniform(0.2, 0.7))))
@@ -164,7 +164,7 @@ def _manholes(rng: np.random.Generator, axis: StreetAxis, count: int) -> tuple[M
 
 
 def _shadow(rng: np.random.Generator, axis: StreetAxis) -> StreetObject:
-    """A tree's dapples, the edge of a wall or a car, or the thin shadow of a wire or pole."""
+    """Make a tree's dapples, the edge of a wall or a car, or the thin shadow of a wire or pole."""
     kind, strength = rng.random(), float(rng.uniform(0.25, 0.55))
     if kind < 0.45:
         radius = float(rng.uniform(0.5, 1.6)) / axis.gsd_m

@@ -14,20 +14,20 @@ Float64 = npt.NDArray[np.float64]
 
 
 def spot(rng: np.random.Generator, axis: StreetAxis, keep_m: float = 0.0) -> Float64:
-    """A random place on the street, `keep_m` away from its sides."""
+    """Make a random place on the street, `keep_m` away from its sides."""
     half = axis.width_m / 2 - keep_m
     return np.array([rng.uniform(0, axis.length_m), rng.uniform(-half, half)])
 
 
 def draw_seed(rng: np.random.Generator) -> int:
-    """A seed for an object's own noise."""
+    """Make a seed for an object's own noise."""
     return int(rng.integers(2**31))
 
 
 def smooth_stroke(
     rng: np.random.Generator, route_px: Float64, width_px: float, depth: float, shake_px: float
 ) -> Stroke:
-    """A stroke along a route with little shake and an even width, as made by a machine."""
+    """Make a stroke along a route with little shake and an even width, as made by a machine."""
     legs = np.hypot(*np.diff(route_px, axis=0).T)
     s = np.concatenate([[0.0], np.cumsum(legs)])
     at = np.arange(0.0, s[-1] + 8.0, 8.0)
@@ -75,7 +75,7 @@ def markings(rng: np.random.Generator, axis: StreetAxis, ground_tone: float) -> 
 
 
 def _route(rng: np.random.Generator, axis: StreetAxis, length_m: float, bend_m: float) -> Float64:
-    """A smoothly bent way of a length somewhere on the street, in plane pixels."""
+    """Make a smoothly bent way of a length somewhere on the street, in plane pixels."""
     angle = rng.choice((0.0, 0.5 * np.pi)) + rng.normal(0.0, 0.25)
     u = np.linspace(-0.5, 0.5, max(3, int(length_m / 0.15)))
     aside = bend_m * (np.sin(2 * np.pi * (u * rng.uniform(0.4, 1.6) + rng.random())))
@@ -87,7 +87,7 @@ def _route(rng: np.random.Generator, axis: StreetAxis, length_m: float, bend_m: 
 
 
 def joint(rng: np.random.Generator, axis: StreetAxis) -> StreetObject:
-    """A construction joint: thin, straight, parallel to the street or across it."""
+    """Make a construction joint: thin, straight, parallel to the street or across it."""
     half = axis.width_m / 2
     if rng.random() < 0.6:
         start, length = rng.uniform(0, axis.length_m), rng.uniform(2.0, 9.0)
@@ -102,7 +102,7 @@ def joint(rng: np.random.Generator, axis: StreetAxis) -> StreetObject:
 
 
 def seal(rng: np.random.Generator, axis: StreetAxis) -> list[StreetObject]:
-    """A crack that was filled: a smooth band of bitumen, 30-70 mm wide; none beside the street."""
+    """Make a crack that was filled: a smooth band of bitumen, 30-70 mm wide; none beside the street."""
     route = _route(rng, axis, rng.uniform(1.0, 4.0), rng.uniform(0.02, 0.12))
     width = rng.uniform(0.03, 0.07) / axis.gsd_m
     if len(route) < 2:
@@ -121,7 +121,7 @@ def skid(rng: np.random.Generator, axis: StreetAxis) -> list[StreetObject]:
 
 
 def twig(rng: np.random.Generator, axis: StreetAxis) -> StreetObject:
-    """A twig or blade of grass: short, smooth, sometimes lighter than the street."""
+    """Make a twig or blade of grass: short, smooth, sometimes lighter than the street."""
     start, angle = spot(rng, axis, 0.1), rng.uniform(0, 2 * np.pi)
     bent = angle + rng.normal(0.0, 0.4)
     legs = rng.uniform(0.04, 0.15) * np.array([[np.cos(a), np.sin(a)] for a in (angle, bent)])

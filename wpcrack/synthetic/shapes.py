@@ -55,6 +55,6 @@ def quad_cover(corners: Float64, frame: Frame, soft_px: float) -> Float32:
 
 
 def box_around(points: Float64, reach: float) -> Box:
-    """The box x0, y0, x1, y1 of points (N, 2), `reach` pixels wider on each side."""
+    """Return the box x0, y0, x1, y1 of points (N, 2), `reach` pixels wider on each side."""
     (x0, y0), (x1, y1) = points.min(axis=0) - reach, points.max(axis=0) + reach
     return float(x0), float(y0), float(x1), float(y1)

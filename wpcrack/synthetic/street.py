@@ -164,7 +164,7 @@ def paint(
 
 
 def true_mask(streets: Sequence[Street], frame: Frame) -> npt.NDArray[np.bool_]:
-    """The cracks' pixels in a frame, (H, W); see strokes.mask for what belongs to a crack."""
+    """Return the cracks' pixels in a frame, (H, W); see strokes.mask for what belongs to a crack."""
     return mask([crack for street in streets for crack in street.cracks], frame)
 
 
@@ -177,7 +177,7 @@ def paint_objects(objects: Sequence[StreetObject], canvas: Float32, frame: Frame
 
 
 def _blurred(canvas: Float32, valid: npt.NDArray[np.bool_], sigma_px: float) -> Float32:
-    """The camera's blur over the valid pixels alone: what lies beyond the imagery has no part."""
+    """Return the camera's blur over the valid pixels alone: what lies beyond the imagery has no part."""
     seen = valid.astype(np.float32)
     light = cv2.GaussianBlur(canvas * seen[:, :, None], (5, 5), sigma_px)
     if valid.all():
@@ -189,7 +189,7 @@ def _blurred(canvas: Float32, valid: npt.NDArray[np.bool_], sigma_px: float) -> 
 def _runs_on_street(
     branch: Branch, axis: StreetAxis, half_m: float, covers: Sequence[Manhole]
 ) -> list[Stroke]:
-    """The branch cut to the street's clean part and around manholes, in plane pixels."""
+    """Return the branch cut to the street's clean part and around manholes, in plane pixels."""
     along, across = branch.points_m.T
     kept = (np.abs(across) <= half_m) & (along >= 0.02) & (along <= axis.length_m - 0.02)
     points, width = axis.place(branch.points_m), branch.width_m / axis.gsd_m

@@ -57,7 +57,7 @@ def darkening(strokes: Sequence[Stroke], frame: Frame) -> Float32:
 
 
 def mask(strokes: Sequence[Stroke], frame: Frame) -> npt.NDArray[np.bool_]:
-    """True pixels of the strokes, (H, W) bool.
+    """Return true pixels of the strokes, (H, W) bool.
 
     A pixel belongs to a stroke if its center lies within half the width of the centerline. Where
     the stroke is thinner than one pixel, it is the pixels that the centerline passes (sampled

@@ -54,7 +54,7 @@ class DrawnWindow:
 def draw_training_street(
     rng: np.random.Generator, config: WindowConfig, *, name: str | None = None
 ) -> Street:
-    """A random street to cut windows from, along the columns or along the rows.
+    """Make a random street to cut windows from, along the columns or along the rows.
 
     Without a name it is called `street` and eight random hexadecimal digits.
     """
@@ -105,7 +105,7 @@ def draw_window(
 
 
 def _find_crack(rng: np.random.Generator, street: Street, config: WindowConfig) -> Frame | None:
-    """A frame around a random point of a random crack that shows enough of it."""
+    """Make a frame around a random point of a random crack that shows enough of it."""
     if not street.cracks:
         return None
     border = round(config.size * config.border)
@@ -125,7 +125,7 @@ def _find_crack(rng: np.random.Generator, street: Street, config: WindowConfig) 
 
 
 def _find_road(rng: np.random.Generator, street: Street, config: WindowConfig) -> Frame | None:
-    """A frame without any crack, near an object more often than by chance."""
+    """Make a frame without any crack, near an object more often than by chance."""
     margin = round(config.size * config.border)
     things = (*street.furniture.under, *street.furniture.over)
     for _ in range(_ATTEMPTS):
@@ -144,7 +144,7 @@ def _find_road(rng: np.random.Generator, street: Street, config: WindowConfig) -
 
 
 def _around(rng: np.random.Generator, x: float, y: float, config: WindowConfig) -> Frame:
-    """A frame that holds the point somewhere in its middle four fifths."""
+    """Make a frame that holds the point somewhere in its middle four fifths."""
     share = rng.uniform(0.1, 0.9, 2) * config.size
     return Frame(int(y - share[1]), int(x - share[0]), config.size, config.size)
 

@@ -21,7 +21,15 @@ from safetensors.torch import save_file
 from torch import nn
 
 from wpcrack.config import Block, Count, Positive
-from wpcrack.metrics import Counts, TolerantCounts, count, count_tolerant, f1, f1_tolerant, iou
+from wpcrack.scoring.metrics import (
+    Counts,
+    TolerantCounts,
+    count,
+    count_tolerant,
+    f1,
+    f1_tolerant,
+    iou,
+)
 from wpcrack.synthetic.pavement import PavementConfig, draw_pavement
 from wpcrack.training.drawn import DrawnTrainConfig, Report, half_tensors, pretrain
 from wpcrack.training.scales import SCALES, fuse_scales, scale_probabilities
