@@ -97,7 +97,7 @@ def _spot_px(rng: np.random.Generator, axis: StreetAxis, keep_m: float) -> tuple
 
 
 def _patch(rng: np.random.Generator, axis: StreetAxis, style: SurfaceStyle) -> list[StreetObject]:
-    """Make a repair: usually darker and finer than the street; half of them with a bitumen joint."""
+    """Make a repair: mostly darker and finer than the street; half of them with a bitumen joint."""
     half = (rng.uniform(0.3, 1.8), rng.uniform(0.25, 0.9))
     corners = quad_px(axis, spot(rng, axis, 0.6), half, rng.normal(0.0, 0.03))
     own = draw_style(rng, "asphalt")

@@ -102,7 +102,7 @@ def joint(rng: np.random.Generator, axis: StreetAxis) -> StreetObject:
 
 
 def seal(rng: np.random.Generator, axis: StreetAxis) -> list[StreetObject]:
-    """Make a crack that was filled: a smooth band of bitumen, 30-70 mm wide; none beside the street."""
+    """Make a filled crack: a smooth band of bitumen, 30-70 mm wide; none beside the street."""
     route = _route(rng, axis, rng.uniform(1.0, 4.0), rng.uniform(0.02, 0.12))
     width = rng.uniform(0.03, 0.07) / axis.gsd_m
     if len(route) < 2:

@@ -39,7 +39,7 @@ class Frame:
         )
 
     def clipped(self, x0: float, y0: float, x1: float, y1: float) -> Frame | None:
-        """Return the part of the frame inside the box of plane coordinates, None if there is none."""
+        """Return the part of the frame inside a box of plane coordinates, None if there is none."""
         top = max(self.row_off, int(np.floor(y0)))
         left = max(self.col_off, int(np.floor(x0)))
         height = min(self.row_off + self.height, int(np.ceil(y1))) - top

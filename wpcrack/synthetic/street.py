@@ -164,7 +164,7 @@ def paint(
 
 
 def true_mask(streets: Sequence[Street], frame: Frame) -> npt.NDArray[np.bool_]:
-    """Return the cracks' pixels in a frame, (H, W); see strokes.mask for what belongs to a crack."""
+    """Return a frame's crack pixels, (H, W); see strokes.mask for what belongs to a crack."""
     return mask([crack for street in streets for crack in street.cracks], frame)
 
 
@@ -177,7 +177,7 @@ def paint_objects(objects: Sequence[StreetObject], canvas: Float32, frame: Frame
 
 
 def _blurred(canvas: Float32, valid: npt.NDArray[np.bool_], sigma_px: float) -> Float32:
-    """Return the camera's blur over the valid pixels alone: what lies beyond the imagery has no part."""
+    """Blur as the camera does, over valid pixels alone: what lies beyond has no part."""
     seen = valid.astype(np.float32)
     light = cv2.GaussianBlur(canvas * seen[:, :, None], (5, 5), sigma_px)
     if valid.all():

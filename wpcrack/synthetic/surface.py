@@ -73,7 +73,7 @@ _RANGES: dict[Material, dict[str, tuple[float, float]]] = {
 
 
 def draw_style(rng: np.random.Generator, material: Material | None = None) -> SurfaceStyle:
-    """Make a random surface; of a random material (asphalt four times in five) unless one is given."""
+    """Make a random surface; of a random material (four in five asphalt) unless one is given."""
     if material is None:
         materials: tuple[Material, ...] = ("asphalt", "worn asphalt", "concrete")
         material = materials[int(rng.choice(3, p=(0.45, 0.35, 0.2)))]
