@@ -22,7 +22,7 @@ ENDINGS = ("prob", "mask")
 
 
 def run_predict(
-    model: Path,
+    model: Path | None,
     out: Path,
     images: Sequence[Path],
     *,
@@ -35,7 +35,7 @@ def run_predict(
     Photographs that cannot be read are named in one error after all others were delivered.
 
     Args:
-        model: run folder, or its model/ folder.
+        model: run folder, or its model/ folder; None: the shipped model.
         out: folder, made if need be.
         images: files with distinct stems.
         threshold: of the 8-bit probability / 255.

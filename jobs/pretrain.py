@@ -1,4 +1,4 @@
-"""Drawn pavement -> the weight file that ships with the package, and its model card.
+"""Drawn pavement -> a model like the one that ships with the package, and its model card.
 
     wpcrack pretrain --out runs/shipped
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 from importlib.metadata import version
 from pathlib import Path
 
+from wpcrack.model import WEIGHTS
 from wpcrack.training.drawn import Progress
 from wpcrack.training.shipped import FUSED, Shipped, ShippedConfig, make_shipped
 
@@ -19,7 +20,7 @@ LINE_EVERY = 50
 
 
 def run_pretrain(config: ShippedConfig, out: Path) -> Shipped:
-    """Make the weight file and its model card in `out`; say how it goes.
+    """Make the model and its model card in `out`; say how it goes.
 
     Args:
         config: How.
@@ -37,8 +38,8 @@ def run_pretrain(config: ShippedConfig, out: Path) -> Shipped:
     shipped = make_shipped(config, out, report)
     (out / CARD).write_text(model_card(config, shipped), encoding="utf-8")
     score = shipped.scores[FUSED]
-    megabytes = shipped.weights.stat().st_size / 1e6
-    print(f"{shipped.weights} ({megabytes:.1f} MB): IoU {score.iou:.3f} on drawn windows")
+    megabytes = (shipped.model / WEIGHTS).stat().st_size / 1e6
+    print(f"{shipped.model} ({megabytes:.1f} MB): IoU {score.iou:.3f} on drawn windows")
     return shipped
 
 

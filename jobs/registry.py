@@ -57,6 +57,12 @@ JOBS = {
             is_submitted=True,
             check="jobs.tune.job:read_space",
         ),
+        Job(
+            "pretrain",
+            "jobs.cli.learn:pretrain",
+            "jobs.pretrain:run_pretrain",
+            config="wpcrack.training.shipped:ShippedConfig",
+        ),
         Job("evaluate", "jobs.cli.learn:evaluate", "jobs.evaluate.run:run_evaluate"),
         Job("predict", "jobs.cli.learn:predict", "jobs.predict:run_predict"),
         Job(

@@ -30,12 +30,13 @@ class ReadyModel:
 
 
 def load_model(
-    path: Path | str, *, engine: Engine = "auto", threads: int | None = None
+    path: Path | str | None = None, *, engine: Engine = "auto", threads: int | None = None
 ) -> ReadyModel:
     """Load a trained model.
 
     Args:
-        path: a run folder of `wpcrack train`, or the model folder inside it.
+        path: a run folder of `wpcrack train`, or the model folder inside it; None: the model that
+            ships with the package.
         engine: auto: torch on a GPU; on a CPU openvino, or torch where that is not installed.
         threads: CPU cores to use; None: torch's number, which follows OMP_NUM_THREADS.
 
@@ -51,7 +52,7 @@ def load_model(
     >>> model.info.gsd_mm
     2.5
     """
-    folder = find_model(Path(path))
+    folder = find_model(None if path is None else Path(path))
     return ReadyModel(load_predictor(folder, engine, threads), read_info(folder))
 
 

@@ -2,7 +2,8 @@
 
 A model folder never holds pickled code. It is replaced as a whole, so a reader finds the old one
 or the new one, never half of each. Finding a model and reading its description needs no torch;
-only weights do.
+only weights do. A model that only predicts, like the one that ships with the package, holds one
+encoder and the detector at half precision.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 from safetensors import SafetensorError
 
 from wpcrack.config import Block, ModelConfig
@@ -20,13 +21,31 @@ from wpcrack.errors import CheckpointError, first_line
 from wpcrack.files import set_aside, whole_folder
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from wpcrack.networks import Networks
 
 WEIGHTS, CONFIG = "model.safetensors", "config.yaml"
 MODEL_FOLDER = "model"
 """Name of the model folder inside a run folder."""
+
+SHIPPED = Path(__file__).with_name("weights")
+"""Where a model that ships with the package lies; an installation need not hold one."""
+
+SHIPPED_NAME = "shipped"
+"""Name of that model in maps."""
+
+PARTS = ("encoder", "detector")
+"""Parts of a model that only predicts: prefixes of its tensors."""
+
+
+def _whole_fraction(scale: float) -> float:
+    if round(1 / scale) not in (1, 2, 4) or scale * round(1 / scale) != 1:
+        raise ValueError(f"{scale:g} is not 1, 0.5 or 0.25")
+    return scale
+
+
+Scale = Annotated[float, Field(gt=0, le=1), AfterValidator(_whole_fraction)]
 
 
 class ModelInfo(Block):
@@ -38,6 +57,9 @@ class ModelInfo(Block):
     """Networks."""
     gsd_mm: Annotated[float, Field(gt=0)] | None = None
     """Pixel size of the training images on the ground; null: photographs, never resample."""
+    scales: Annotated[tuple[Scale, ...], Field(min_length=1)] = (1.0,)
+    """Sizes of an image that prediction looks at, whole fractions of its own: 1, 1/2, 1/4. The
+    probabilities are fused by the root of their mean square."""
     trained: dict[str, Any] = Field(default_factory=dict)
     """How it came to be: epoch, stage, scores, seed, versions."""
 
@@ -51,18 +73,24 @@ class Model:
     folder: Path
 
 
-def find_model(path: Path) -> Path:
-    """Return the model folder that a run folder or model folder stands for.
+def find_model(path: Path | None) -> Path:
+    """Return the model folder that a run folder or model folder stands for; None: the shipped one.
 
     Where a save was killed between its two renames, this is the old model that was set aside.
 
     Raises:
         CheckpointError: There is no complete model.
     """
+    path = SHIPPED if path is None else path
     inside = path / MODEL_FOLDER
     for folder in (inside, path, set_aside(inside), set_aside(path)):
         if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
             return folder
+    if path == SHIPPED:
+        raise CheckpointError(
+            "this installation holds no model; give model=RUN, the run folder of a `wpcrack train` "
+            "or of `wpcrack pretrain`, which needs no label"
+        )
     if not path.exists():
         raise CheckpointError(
             f"model {path} does not exist; give the run folder of a finished `wpcrack train`"
@@ -80,6 +108,8 @@ def run_name(folder: Path) -> str:
     ('a', 'a', 'lite')
     """
     folder = folder.absolute()
+    if folder == SHIPPED.absolute():
+        return SHIPPED_NAME
     inside = folder.parent / MODEL_FOLDER
     return folder.parent.name if folder in (inside, set_aside(inside)) else folder.name
 
@@ -101,8 +131,8 @@ def read_info(folder: Path) -> ModelInfo:
         raise _unreadable(folder, first_line(error)) from error
 
 
-def load_model(path: Path) -> Model:
-    """Read a model from a run folder or model folder.
+def load_model(path: Path | None) -> Model:
+    """Read a model from a run folder or model folder; None: the shipped one.
 
     Raises:
         CheckpointError: Missing, unreadable, or of another architecture; tensors are named.
@@ -118,20 +148,38 @@ def load_model(path: Path) -> Model:
     except (OSError, SafetensorError) as error:
         raise _unreadable(folder, first_line(error)) from error
     networks = Networks(info.model.model_copy(update={"pretrained": "none"}))
-    _require_fit(tensors, networks.state_dict(), folder)
-    networks.load_state_dict(tensors)
+    if all(name.partition(".")[0] in PARTS for name in tensors):
+        path_only = _inference_path(networks)
+        _require_fit(tensors, path_only.state_dict(), folder)
+        path_only.load_state_dict(tensors)  # copies: half precision becomes single
+        networks.share_encoder()
+    else:
+        _require_fit(tensors, networks.state_dict(), folder)
+        networks.load_state_dict(tensors)
     return Model(networks.eval().requires_grad_(False), info, folder)
 
 
-def save_model(folder: Path, networks: Networks, info: ModelInfo) -> None:
+def save_model(
+    folder: Path, networks: Networks, info: ModelInfo, *, predicts_only: bool = False
+) -> None:
     """Write a model folder; an existing one is replaced at the end.
+
+    Args:
+        folder: the model folder.
+        networks: whose weights.
+        info: its description.
+        predicts_only: keep only the classifier's encoder, for both inputs of the detector, and the
+            detector, at half precision: about a sixth of the size.
 
     Raises:
         CheckpointError: The folder cannot be written (no space, no permission).
     """
     from safetensors.torch import save_file
 
-    tensors = {k: v.detach().cpu().contiguous() for k, v in networks.state_dict().items()}
+    kept = _inference_path(networks) if predicts_only else networks
+    tensors = {k: v.detach().cpu().contiguous() for k, v in kept.state_dict().items()}
+    if predicts_only:
+        tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
     text = yaml.safe_dump(info.model_dump(mode="json"), sort_keys=False)
     try:
         with whole_folder(folder) as part:
@@ -142,6 +190,14 @@ def save_model(folder: Path, networks: Networks, info: ModelInfo) -> None:
             f"the model cannot be written to {folder} ({error}); "
             "free space or choose another folder"
         ) from error
+
+
+def _inference_path(networks: Networks) -> nn.Module:
+    """Return what computes a prediction with one encoder, under the names of PARTS."""
+    from torch import nn
+
+    parts = networks.classifier.encoder, networks.detector
+    return nn.ModuleDict(dict(zip(PARTS, parts, strict=True)))
 
 
 def _unreadable(folder: Path, reason: str) -> CheckpointError:

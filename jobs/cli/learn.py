@@ -9,7 +9,9 @@ import typer
 
 from jobs.cli.command import Settings, command, read_job, report_figures, require_place_for, run_job
 
-Model = Annotated[Path, typer.Option(help="Run folder of `wpcrack train`.")]
+Model = Annotated[
+    Path | None, typer.Option(help="Run folder of `wpcrack train`; else the shipped model.")
+]
 EngineName = Annotated[
     Literal["auto", "torch", "openvino"],
     typer.Option(help="auto: torch on a GPU, else openvino where it is installed."),
@@ -122,9 +124,9 @@ def tune(
     example="wpcrack evaluate --model runs/city --images photos --masks masks --json scores.json"
 )
 def evaluate(
-    model: Model,
     images: Annotated[Path, typer.Option(help="Folder of photographs.")],
     masks: Annotated[Path, typer.Option(help="Masks of the same stems, with or without _mask.")],
+    model: Model = None,
     manifest: Annotated[
         Path | None, typer.Option(help="Score only source images of this manifest.csv.")
     ] = None,
@@ -155,11 +157,11 @@ def evaluate(
     report_figures(scored.summary(), scored.values(), json)
 
 
-@command(example="wpcrack predict --model runs/city --out found photo.jpg")
+@command(example="wpcrack predict --out found photo.jpg")
 def predict(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Photographs.")],
-    model: Model,
     out: Annotated[Path, typer.Option(help="Folder for STEM_prob.png and STEM_mask.png.")],
+    model: Model = None,
     threshold: Annotated[
         float, typer.Option(min=0, max=1, help="A pixel is crack from this probability on.")
     ] = 0.5,
@@ -179,3 +181,18 @@ def import_weights(
     No code in the file is run; tensors that do not fit are named.
     """
     run_job("import-weights", file, out)
+
+
+@command(example="wpcrack pretrain --out runs/drawn steps=600")
+def pretrain(
+    out: Annotated[Path, typer.Option(help="Run folder; continued if it is unfinished.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE", help="Settings; `wpcrack config pretrain` lists them."),
+    ] = None,
+) -> None:
+    """Make a model like the one that ships with the program.
+
+    It learns from drawn pavement alone: no photograph and no label is read.
+    """
+    run_job("pretrain", read_job("pretrain", settings), out)

@@ -37,7 +37,7 @@ class EvaluateOptions:
         engine: what computes the network.
     """
 
-    model: Path
+    model: Path | None
     images: Path
     masks: Path
     manifest: Path | None = None

@@ -140,8 +140,10 @@ class ModelFiles:
         return cls(Path(), "stand-in", "0" * 64)
 
 
-def model_files(model: Path) -> ModelFiles:
+def model_files(model: Path | None) -> ModelFiles:
     """Find the model of a run folder or model folder, read its description, and hash it.
+
+    None stands for the shipped model.
 
     Raises:
         CheckpointError: There is no model, or its description cannot be read.

@@ -45,8 +45,9 @@ def require_geopackage(out: Path) -> None:
 class InferJob(MapRules, Imagery):
     """From georeferenced tiles to a GeoPackage of cracks."""
 
-    model: Path
-    """Run folder of `wpcrack train`, or its folder model/."""
+    model: Path | None = None
+    """Run folder of `wpcrack train`, or its folder model/; null: the model that ships with the
+    program."""
     out: Path
     """The GeoPackage to write; its work folder and overview.png lie beside it."""
     resample: Literal["auto", "never"] = "auto"

@@ -32,4 +32,4 @@ def test_the_card_names_training_and_scores(
     assert "1 to 4 mm" in card
     for name, score in shipped.scores.items():
         assert f"| {name} | {score.iou:.3f} |" in card
-    assert str(shipped.weights) in capsys.readouterr().out
+    assert str(shipped.model) in capsys.readouterr().out

@@ -15,12 +15,12 @@ from wpcrack.model import load_model
 
 
 def load_predictor(
-    path: Path, engine: Engine = "auto", threads: int | None = None
+    path: Path | None, engine: Engine = "auto", threads: int | None = None
 ) -> WindowPredictor:
     """Load the predictor of a run folder or model folder.
 
     Args:
-        path: Run folder or model folder.
+        path: Run folder or model folder; None: the shipped model.
         engine: auto: torch on a GPU; on a CPU openvino, or torch where that is not installed.
         threads: CPU cores to use; None: torch's number, which follows OMP_NUM_THREADS. With torch
             this holds for the whole process.
@@ -33,7 +33,8 @@ def load_predictor(
         return OpenVinoPredictor(cached_graph(path), threads)
     if threads is not None:
         torch.set_num_threads(threads)
-    return TorchPredictor(load_model(path).networks)
+    model = load_model(path)
+    return TorchPredictor(model.networks, scales=model.info.scales)
 
 
 def choose(engine: Engine) -> Literal["torch", "openvino"]:

@@ -33,6 +33,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from wpcrack.inference.scales import ScaledProbability
 from wpcrack.inference.torch_engine import native_bfloat16
 from wpcrack.model import CONFIG, WEIGHTS, find_model, load_model
 from wpcrack.networks import Detector, Features, Networks
@@ -103,7 +104,7 @@ class OpenVinoPredictor:
         return self._requests[shape]
 
 
-def convert(networks: Networks) -> Any:
+def convert(networks: Networks, scales: Sequence[float] = (1.0,)) -> Any:
     """Return the `openvino.Model` of networks: (1, H, W, 3) uint8 -> (1, 1, H, W) float32."""
     ov = openvino()
     example = torch.zeros(1, 3, 64, 96)
@@ -111,7 +112,7 @@ def convert(networks: Networks) -> Any:
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
         graph = ov.convert_model(
-            _Probability(fold(networks)).cpu(),
+            ScaledProbability(fold(networks), scales).cpu(),
             example_input=example,
             input=[ov.PartialShape([1, 3, -1, -1])],
         )
@@ -122,17 +123,10 @@ def convert(networks: Networks) -> Any:
     return steps.build()
 
 
-class _Probability(nn.Module):
-    def __init__(self, networks: Networks) -> None:
-        super().__init__()
-        self.networks = networks
-
-    def forward(self, image: Tensor) -> Tensor:
-        return torch.sigmoid(self.networks(image))
-
-
-def cached_graph(path: Path) -> Any:
+def cached_graph(path: Path | None) -> Any:
     """Return the graph of a run folder or model folder: read if it is there, else made and kept.
+
+    None stands for the shipped model.
 
     A model folder that cannot be written to is no obstacle.
 
@@ -147,7 +141,8 @@ def cached_graph(path: Path) -> Any:
         except RuntimeError as error:
             log.warning("%s cannot be read (%s); converting the model again", place, error)
             shutil.rmtree(place, ignore_errors=True)
-    graph = convert(load_model(folder).networks)
+    model = load_model(folder)
+    graph = convert(model.networks, model.info.scales)
     _keep(graph, place)
     return graph
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from wpcrack.inference.scales import ScaledProbability
 from wpcrack.networks import Networks
 
 
@@ -22,6 +25,7 @@ class TorchPredictor:
         device: torch.device | None = None,
         *,
         low_precision: bool | None = None,
+        scales: Sequence[float] = (1.0,),
     ) -> None:
         """Move networks to their device.
 
@@ -29,10 +33,11 @@ class TorchPredictor:
             networks: Trained networks; moved, not copied.
             device: None: the GPU if there is one, else the CPU.
             low_precision: Compute in bfloat16; None: if the device does so natively.
+            scales: Sizes of a window that the networks look at.
         """
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.networks = networks.to(self.device).eval()
-        self.networks.to(memory_format=torch.channels_last)
+        self.probability = ScaledProbability(networks, scales).to(self.device).eval()
+        self.probability.to(memory_format=torch.channels_last)
         native = self.device.type == "cuda" or native_bfloat16()
         self.low_precision = native if low_precision is None else low_precision
 
@@ -42,8 +47,8 @@ class TorchPredictor:
         pixels = torch.tensor(windows, device=self.device)  # copies: torch wants them writable
         image = pixels.permute(0, 3, 1, 2).float() / 255
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.low_precision):
-            logits = self.networks(image)
-        probability: NDArray[np.float32] = torch.sigmoid(logits[:, 0].float()).cpu().numpy()
+            fused = self.probability(image)
+        probability: NDArray[np.float32] = fused[:, 0].float().cpu().numpy()
         return probability
 
 

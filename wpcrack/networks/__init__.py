@@ -41,7 +41,12 @@ class Networks(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Compute (B, 1, H, W) crack logits of (B, 3, H, W) in [0, 1], without CAM or label."""
-        logits: Tensor = self.detector(
-            self.classifier.encoder(image), self.reconstructor.encoder(image), image.shape[-2:]
-        )
+        seen = self.classifier.encoder(image)
+        shared = self.reconstructor.encoder is self.classifier.encoder
+        beside = seen if shared else self.reconstructor.encoder(image)
+        logits: Tensor = self.detector(seen, beside, image.shape[-2:])
         return logits
+
+    def share_encoder(self) -> None:
+        """Let the detector read the classifier's encoder twice: inference takes half the time."""
+        self.reconstructor.encoder = self.classifier.encoder

@@ -14,7 +14,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,45 +144,11 @@ def pretrain(config: DrawnTrainConfig, folder: Path, report: Report | None = Non
 
 
 def delivered(run: _Run) -> Networks:
-    """The averaged weights as networks for inference."""
+    """Return the averaged weights as networks for inference."""
     nets = run.nets
     nets.classifier.encoder.load_state_dict(run.average[0].state_dict())
     nets.reconstructor.encoder.load_state_dict(run.average[0].state_dict())
     nets.detector.load_state_dict(run.average[1].state_dict())
-    return nets.eval().requires_grad_(False)
-
-
-def half_tensors(nets: Networks) -> dict[str, Tensor]:
-    """The inference path at half precision, one encoder: what the shipped weight file holds.
-
-    Args:
-        nets: Networks whose two encoders are the same.
-
-    Returns:
-        Tensors named `encoder.*` and `detector.*`, float16 where they are floating.
-    """
-    parts = {"encoder": nets.classifier.encoder, "detector": nets.detector}
-    return {
-        f"{part}.{name}": (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
-        for part, module in parts.items()
-        for name, tensor in module.state_dict().items()
-    }
-
-
-def from_half_tensors(tensors: Mapping[str, Tensor], config: ModelConfig) -> Networks:
-    """Networks, in eval mode, whose encoders and detector hold the tensors of `half_tensors`.
-
-    Raises:
-        RuntimeError: Tensors are missing, unknown or of another shape.
-    """
-    nets = Networks(config.model_copy(update={"pretrained": "none"}))
-    parts: dict[str, dict[str, Tensor]] = {"encoder": {}, "detector": {}}
-    for name, tensor in tensors.items():
-        part, _, inner = name.partition(".")
-        parts[part][inner] = tensor.float() if tensor.is_floating_point() else tensor
-    for encoder in (nets.classifier.encoder, nets.reconstructor.encoder):
-        encoder.load_state_dict(parts["encoder"])
-    nets.detector.load_state_dict(parts["detector"])
     return nets.eval().requires_grad_(False)
 
 
@@ -273,7 +239,7 @@ class _Run:
         self.step = int(state["step"])
 
     def _identity(self) -> str:
-        """What decides the result, as text."""
+        """Return what decides the result, as text."""
         return json.dumps(self.config.model_dump(mode="json", exclude=_HOW), sort_keys=True)
 
 
@@ -347,11 +313,11 @@ class DrawnBatches(Dataset[Windows]):
         self.config = config
 
     def __len__(self) -> int:
-        """Number of updates."""
+        """Return the number of updates."""
         return self.config.steps
 
     def __getitem__(self, step: int) -> Windows:
-        """The windows of a step."""
+        """Return the windows of a step."""
         config = self.config
         shape = config.batches[step % len(config.batches)]
         pavement = PavementConfig(
@@ -367,7 +333,7 @@ class DrawnBatches(Dataset[Windows]):
 
 
 def _batches(config: DrawnTrainConfig, first: int) -> Iterator[Windows]:
-    """The batches from step `first` on, drawn ahead by `workers` processes."""
+    """Give the batches from step `first` on, drawn ahead by `workers` processes."""
     steps: Sequence[int] = range(first, config.steps)
     loader = DataLoader(
         DrawnBatches(config),

@@ -1,13 +1,12 @@
-"""Make the weight file that ships with the package: train, score, write.
+"""Make the model that ships with the package: train on drawn pavement, write, score.
 
-Everything comes from one config; an interrupted call continues where it stopped. The file holds
-one encoder and the detector at half precision.
+Everything comes from one config; an interrupted call continues where it stopped. The model only
+predicts: one encoder and the detector at half precision.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +16,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
-from safetensors.torch import save_file
-from torch import nn
 
-from wpcrack.config import Block, Count, Positive
+from wpcrack.config import Block, Count
+from wpcrack.files import whole_file
+from wpcrack.inference.scales import ScaledProbability, fuse
+from wpcrack.model import MODEL_FOLDER, Model, ModelInfo, Scale, load_model, save_model
 from wpcrack.scoring.metrics import (
     Counts,
     TolerantCounts,
@@ -31,11 +31,7 @@ from wpcrack.scoring.metrics import (
     iou,
 )
 from wpcrack.synthetic.pavement import PavementConfig, draw_pavement
-from wpcrack.training.drawn import DrawnTrainConfig, Report, half_tensors, pretrain
-from wpcrack.training.scales import SCALES, fuse_scales, scale_probabilities
-
-WEIGHTS = "wpcrack.safetensors"
-"""Name of the weight file."""
+from wpcrack.training.drawn import DrawnTrainConfig, Report, pretrain
 
 SCORES = "drawn_scores.json"
 """Name of the file with the scores on drawn windows that no training saw."""
@@ -51,7 +47,7 @@ class ShippedConfig(Block):
 
     train: DrawnTrainConfig = DrawnTrainConfig()
     """Encoder and detector."""
-    scales: Annotated[tuple[Positive, ...], Field(min_length=1)] = SCALES
+    scales: Annotated[tuple[Scale, ...], Field(min_length=1)] = (1.0, 0.5, 0.25)
     """Sizes of the image that prediction looks at."""
     score_windows: Count = 200
     """Windows for the scores."""
@@ -80,14 +76,14 @@ class DrawnScore:
 
 @dataclass(frozen=True)
 class Shipped:
-    """The result: the file, and its scores by scale ("1", "0.5", ..., "fused")."""
+    """The result: the model, and its scores by scale ("1", "0.5", ..., "fused")."""
 
-    weights: Path
+    model: Path
     scores: Mapping[str, DrawnScore]
 
 
 def make_shipped(config: ShippedConfig, folder: Path, report: Report | None = None) -> Shipped:
-    """Train on drawn pavement and write the weight file and its scores into a folder.
+    """Train on drawn pavement and write the model and its scores into a run folder.
 
     Args:
         config: How.
@@ -98,28 +94,28 @@ def make_shipped(config: ShippedConfig, folder: Path, report: Report | None = No
         CheckpointError: The folder holds the state of another config.
     """
     nets = pretrain(config.train, folder, report)
-    file = folder / WEIGHTS
-    fresh = folder / f".{WEIGHTS}.new"
-    save_file(half_tensors(nets), fresh, metadata={"config": config.model_dump_json()})
-    os.replace(fresh, file)
-    scores = score_drawn(nets.classifier.encoder, nets.detector, config)
+    trained = {"on": "drawn pavement", "steps": config.train.steps, "seed": config.train.seed}
+    info = ModelInfo(model=config.train.model, scales=config.scales, trained=trained)
+    save_model(folder / MODEL_FOLDER, nets, info, predicts_only=True)
+    scores = score_drawn(load_model(folder), config)
     text = json.dumps({name: vars(score) for name, score in scores.items()}, indent=2)
-    (folder / SCORES).write_text(text + "\n", encoding="utf-8")
-    return Shipped(file, scores)
+    with whole_file(folder / SCORES) as fresh:
+        fresh.write_text(text + "\n", encoding="utf-8")
+    return Shipped(folder / MODEL_FOLDER, scores)
 
 
-def score_drawn(
-    encoder: nn.Module, detector: nn.Module, config: ShippedConfig
-) -> dict[str, DrawnScore]:
-    """Scores of each scale, and of their fusion."""
+@torch.inference_mode()
+def score_drawn(model: Model, config: ShippedConfig) -> dict[str, DrawnScore]:
+    """Score each scale, and their fusion, on drawn windows that no training saw."""
     names = [*(f"{scale:g}" for scale in config.scales), FUSED]
+    network = ScaledProbability(model.networks, config.scales)
     tallies = {name: _Tally() for name in names}
     pavement = PavementConfig(size=config.score_side)
     for k in range(config.score_windows):
         drawn = draw_pavement(np.random.SeedSequence([config.score_seed, k]), pavement)
         image = torch.from_numpy(drawn.image).permute(2, 0, 1)[None].float() / 255
-        probability = scale_probabilities(encoder, detector, image, config.scales)
-        maps = torch.cat([probability, fuse_scales(probability)], 1)[0]
+        probability = network.at_each_scale(image)
+        maps = torch.cat([probability, fuse(probability)], 1)[0]
         for name, prediction in zip(names, maps >= 0.5, strict=True):
             tallies[name].add(prediction.numpy(), drawn.mask)
     return {name: tally.score() for name, tally in tallies.items()}
@@ -140,7 +136,7 @@ class _Tally:
             self.false.append(float(prediction.mean()))
 
     def score(self) -> DrawnScore:
-        """The ratios."""
+        """Return the ratios."""
         return DrawnScore(
             iou(self.counts), f1(self.counts), f1_tolerant(self.near), _mean(self.false)
         )

@@ -17,8 +17,6 @@ from wpcrack.training.drawn import (
     Progress,
     WindowShape,
     average,
-    from_half_tensors,
-    half_tensors,
     learning_rate_share,
     loss_terms,
     pretrain,
@@ -97,19 +95,6 @@ def test_the_folder_of_another_config_is_refused(tmp_path: Path) -> None:
         pretrain(TINY, tmp_path, stop_after(1))
     with pytest.raises(CheckpointError, match="another config"):
         pretrain(TINY.model_copy(update={"seed": 1}), tmp_path)
-
-
-def test_half_precision_keeps_the_probabilities(
-    whole: tuple[Networks, list[Progress]],
-) -> None:
-    nets = whole[0]
-    tensors = half_tensors(nets)
-    assert all(t.dtype != torch.float32 for t in tensors.values())
-    back = from_half_tensors(tensors, TINY.model)
-    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        a, b = (torch.sigmoid(n(image)) for n in (nets, back))
-    assert (a - b).abs().max() < 0.01
 
 
 def test_a_batch_depends_on_seed_and_step_alone() -> None:

@@ -1,4 +1,4 @@
-"""The shipped weight file: one call makes it, it is small, and it holds what was trained."""
+"""The shipped model: one call makes it, it is small, and it predicts what was trained."""
 
 from __future__ import annotations
 
@@ -7,16 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
+import wpcrack.model
 from wpcrack.config import ModelConfig
-from wpcrack.training.drawn import (
-    DrawnTrainConfig,
-    Progress,
-    WindowShape,
-    from_half_tensors,
-    half_tensors,
-)
+from wpcrack.errors import CheckpointError
+from wpcrack.model import WEIGHTS, ModelInfo, find_model, load_model, run_name, save_model
+from wpcrack.networks import Networks
+from wpcrack.training.drawn import DrawnTrainConfig, Progress, WindowShape
 from wpcrack.training.shipped import SCORES, ShippedConfig, make_shipped
 
 LARGEST_FILE = 8e6
@@ -32,6 +29,9 @@ TINY = ShippedConfig(
 )
 
 
+INFO = ModelInfo(model=TINY.train.model, scales=TINY.scales)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("shipped")
@@ -39,15 +39,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_file_is_small_and_gives_the_trained_networks_back(folder: Path) -> None:
+def test_the_file_is_small_and_a_finished_training_is_not_repeated(folder: Path) -> None:
     seen: list[Progress] = []
     shipped = make_shipped(TINY, folder, seen.append)
     assert not seen, "nothing was left to train"
-    assert shipped.weights.stat().st_size < LARGEST_FILE
-    tensors = load_file(shipped.weights)
-    again = half_tensors(from_half_tensors(tensors, TINY.train.model))
-    assert set(again) == set(tensors)
-    assert all(torch.equal(again[k], tensors[k]) for k in tensors)
+    assert (shipped.model / WEIGHTS).stat().st_size < LARGEST_FILE
 
 
 def test_scores_of_every_scale_are_shares(folder: Path) -> None:
@@ -57,8 +53,37 @@ def test_scores_of_every_scale_are_shares(folder: Path) -> None:
         assert all(0 <= value <= 1 for value in score.values())
 
 
-def test_weights_of_another_architecture_are_refused(folder: Path) -> None:
-    shipped = make_shipped(TINY, folder)
-    tensors = load_file(shipped.weights)
-    with pytest.raises(RuntimeError, match="size mismatch"):
-        from_half_tensors(tensors, ModelConfig(pretrained="none", detector_channels=8))
+def test_a_model_that_only_predicts_gives_the_probability_of_the_whole_one(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    nets = Networks(TINY.train.model).eval()
+    nets.reconstructor.encoder.load_state_dict(nets.classifier.encoder.state_dict())
+    save_model(tmp_path / "model", nets, INFO, predicts_only=True)
+    back = load_model(tmp_path).networks
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        a, b = (torch.sigmoid(n(image)) for n in (nets, back))
+    assert (a - b).abs().max() < 0.01
+    assert back.reconstructor.encoder is back.classifier.encoder
+
+
+def test_weights_of_another_architecture_are_refused(folder: Path, tmp_path: Path) -> None:
+    wide = INFO.model.model_copy(update={"detector_channels": 8})
+    save_model(tmp_path, Networks(wide), INFO, predicts_only=True)
+    with pytest.raises(CheckpointError, match="do not fit"):
+        load_model(tmp_path)
+
+
+def test_a_shipped_model_is_found_without_a_path(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wpcrack.model, "SHIPPED", folder / "model")
+    assert find_model(None) == folder / "model"
+    assert run_name(find_model(None)) == "shipped"
+
+
+def test_without_a_shipped_model_the_sentence_says_how_to_get_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wpcrack.model, "SHIPPED", tmp_path)
+    with pytest.raises(CheckpointError, match=r"give model=RUN.*wpcrack pretrain"):
+        find_model(None)
