@@ -13,6 +13,7 @@ from geo.compare.matching import (
     Other,
     State,
     Stretches,
+    beside,
     match,
     pieces,
     stretches,
@@ -130,9 +131,13 @@ def compare(old: Survey, new: Survey, options: CompareOptions) -> Comparison:
         (after, registration.sd_at(after.xy), Other(before, both, _united(networks))),
     ]
     tolerances = [_tolerance(sd, noise_m, limits) for _, sd, _ in sides]
-    found = [
-        stretches(own, match(own, tolerance, other, limits), limits)
+    near = [
+        beside(own, tolerance, other.samples, limits)
         for (own, _, other), tolerance in zip(sides, tolerances, strict=True)
+    ]
+    found = [
+        stretches(own, match(own, forth, back, other, limits), limits)
+        for (own, _, other), forth, back in zip(sides, near, reversed(near), strict=True)
     ]
     tip_m = limits.tip_px * float(np.hypot(old.gsd_m, new.gsd_m))
     halves = [
@@ -146,7 +151,7 @@ def compare(old: Survey, new: Survey, options: CompareOptions) -> Comparison:
 
 def _tolerance(sd_m: FloatArray, noise_m: float, limits: MatchOptions) -> FloatArray:
     """(N,) how far beside each piece the same line may lie."""
-    wide = limits.match_sigmas * np.hypot(sd_m, noise_m)
+    wide = limits.sigmas * np.hypot(sd_m, noise_m)
     return np.asarray(wide.clip(limits.min_tolerance_m, limits.max_tolerance_m))
 
 
@@ -186,7 +191,6 @@ def _half(
     length = _with_gaps(found)
     # an end is shifted by the registration too; a whole crack has two ends of its own
     deviation = np.sqrt(found.ends) * np.hypot(tip_m, sd_m[runs.first])
-    deviation = np.minimum(deviation, np.sqrt(found.ends) * np.hypot(tip_m, limits.bridge_m / 2))
     kind = np.full(len(length), "unchanged", object)
     longer = alone & found.attached & (length > limits.sigmas * deviation)
     kind[longer] = "grown" if is_new else "shrunk"
@@ -232,10 +236,9 @@ def _rows(before: _Half, after: _Half, old: Survey, new: Survey, limits: MatchOp
         (_of(old.width_mm, unique[:, 1]), _of(new.width_mm, unique[:, 2]))
     ).reshape(-1, 2)
     width_sd = limits.width_px * MM * float(np.hypot(old.gsd_m, new.gsd_m))
-    totals = (_totals(before, len(old.cracks)), _totals(after, len(new.cracks)))
     comparable = names == "unchanged"
-    comparable &= before_m >= limits.width_share * _of(totals[0], unique[:, 1])
-    comparable &= after_m >= limits.width_share * _of(totals[1], unique[:, 2])
+    comparable &= _of(_matched_share(before, len(old.cracks)), unique[:, 1]) >= limits.width_share
+    comparable &= _of(_matched_share(after, len(new.cracks)), unique[:, 2]) >= limits.width_share
     wider = np.diff(widths, axis=1)[:, 0]
     names[comparable & (wider > limits.sigmas * width_sd)] = "widened"
     names[comparable & (wider < -limits.sigmas * width_sd)] = "narrowed"
@@ -257,8 +260,12 @@ def _of(values: FloatArray, index: IntArray) -> FloatArray:
     return np.append(values, np.nan)[index]
 
 
-def _totals(half: _Half, count: int) -> FloatArray:
-    return np.bincount(half.crack, half.length_m, minlength=count)
+def _matched_share(half: _Half, count: int) -> FloatArray:
+    """(count,) share of each crack that the other survey has too."""
+    matched = half.stretches.runs.state == State.MATCHED
+    total = np.bincount(half.crack, half.length_m, minlength=count)
+    part = np.bincount(half.crack, np.where(matched, half.length_m, 0.0), minlength=count)
+    return np.divide(part, total, out=np.zeros(count), where=total > 0)
 
 
 def _shapes(before: _Half, after: _Half, row: IntArray, count: int) -> ShapeArray:

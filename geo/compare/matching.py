@@ -78,17 +78,24 @@ class Runs:
 
 
 def match(
-    own: Samples, tolerance_m: FloatArray, other: Other, options: MatchOptions
+    own: Samples, beside: IntArray, back: IntArray, other: Other, options: MatchOptions
 ) -> Labels:
     """Find the line of the other survey beside each piece of a crack.
 
+    A line belongs to one crack: where two lie close, as at a crossing, the nearer one has it.
+
     Args:
         own: N samples, in the new survey's place.
-        tolerance_m: (N,) how far the same line may lie beside.
+        beside: (N,) sample of the other survey beside each, -1 for none (`beside`).
+        back: (M,) the same for the samples of the other survey.
         other: the other survey.
         options: limits.
     """
-    partner = _beside(own, tolerance_m, other.samples, options)
+    mutual = beside >= 0
+    mutual[mutual] = own.crack[back[beside[mutual]]] == own.crack[mutual]
+    mutual &= np.append(back, -1)[beside] >= 0
+    partner = np.full(len(own), -1)
+    partner[mutual] = other.samples.crack[beside[mutual]]
     state = np.where(partner >= 0, State.MATCHED, State.ALONE).astype(np.int64)
     state = _closed(own, state, options.bridge_m)
     state = _opened(own, state, options.min_match_m)
@@ -100,10 +107,17 @@ def match(
     return Labels(state, _partners(own, state, partner, options.min_match_m))
 
 
-def _beside(
+def beside(
     own: Samples, tolerance_m: FloatArray, other: Samples, options: MatchOptions
 ) -> IntArray:
-    """The other survey's crack beside each piece; -1 for none."""
+    """The other survey's piece of line beside each own one, running the same way; -1 for none.
+
+    Args:
+        own: N samples.
+        tolerance_m: (N,) how far beside it may lie.
+        other: samples of the other survey.
+        options: limits.
+    """
     found = np.full(len(own), -1)
     if not len(other) or not len(own):
         return found
@@ -125,8 +139,7 @@ def _beside(
         there &= across <= tolerance_m[part][:, None]
         best = np.where(there, across, np.inf).argmin(axis=1)
         rows = np.arange(len(best))
-        crack = other.crack[index[rows, best]]
-        found[part] = np.where(there[rows, best], crack, -1)
+        found[part] = np.where(there[rows, best], index[rows, best], -1)
     return found
 
 
@@ -245,7 +258,7 @@ def _continued(
     owner = np.concatenate((np.flatnonzero(runs.begins), np.flatnonzero(runs.ends)))
     outward = own.tangent[tips] * side[:, None]
     place = own.xy[tips] + outward * own.length_m[tips, None] / 2
-    pairs = cKDTree(place).query_pairs(options.bridge_m, output_type="ndarray")
+    pairs = cKDTree(place).query_pairs(options.link_m, output_type="ndarray")
     pairs = np.vstack((pairs, pairs[:, ::-1]))
     facing = -(outward[pairs[:, 0]] * outward[pairs[:, 1]]).sum(axis=1)
     foreign = runs.crack[owner[pairs[:, 0]]] != runs.crack[owner[pairs[:, 1]]]

@@ -53,16 +53,16 @@ class MatchOptions:
 
     Attributes:
         step_m: distance of the samples: the resolution of every length.
-        sigmas: a difference is a change beyond this many standard deviations (99 % of what did
-            not change lies within 2.6).
-        match_sigmas: lines closer than this many standard deviations can be the same.
+        sigmas: a difference is a change beyond this many standard deviations (99.7 % of what did
+            not change lies within 3); lines closer together than that can be the same.
         position_px: noise of a centerline across itself, in pixels (standard deviation).
         min_tolerance_m, max_tolerance_m: lines farther apart are different ones, whatever the
             noise: below 4 cm wiggles of the drawing decide, beyond 12 cm neighbors of an
             alligator pattern are taken for one another.
         angle_deg: lines that differ more in direction only cross.
-        bridge_m: an interruption below it is one of seeing, not of the crack: pieces of a crack
-            are linked up to the same gap when a map is made.
+        bridge_m: a shorter interruption between two pieces that agree is one of seeing, not of
+            the crack: on drawn pavement 0.5 % of the gaps within a crack are longer.
+        link_m: a crack goes on in another over at most this gap, as when a map is made.
         min_match_m: shorter contacts of two lines are crossings.
         tip_px: noise of the end of a crack along itself, in pixels (standard deviation): ends
             are thin, and the last piece is often missed.
@@ -77,15 +77,15 @@ class MatchOptions:
     """
 
     step_m: float = 0.05
-    sigmas: float = 2.6
-    match_sigmas: float = 3.0
+    sigmas: float = 3.0
     position_px: float = 1.0
     min_tolerance_m: float = 0.04
     max_tolerance_m: float = 0.12
     angle_deg: float = 35.0
-    bridge_m: float = 0.3
+    bridge_m: float = 0.6
+    link_m: float = 0.3
     min_match_m: float = 0.15
-    tip_px: float = 7.0
+    tip_px: float = 12.0
     min_crack_m: float = 0.3
     width_px: float = 0.4
     width_share: float = 0.5
