@@ -42,7 +42,14 @@ SHIFT_M, TURN_DEG, WAVE_M = 0.15, 0.1, 540.0
 """Registration error; on a larger town it comes in waves, as steep as the rotation."""
 WHOLE_M = 350.0
 """Up to this size the error is one shift and one rotation."""
-FATES = {"unchanged": 0.5, "grown": 0.17, "widened": 0.08, "shrunk": 0.05, "gone": 0.08, "new": 0.12}
+FATES = {
+    "unchanged": 0.5,
+    "grown": 0.17,
+    "widened": 0.08,
+    "shrunk": 0.05,
+    "gone": 0.08,
+    "new": 0.12,
+}
 
 
 @dataclass(frozen=True)
@@ -175,7 +182,9 @@ def _draw_network(
     for seen, grown, absent in ((old, 1.0, "new"), (new, 1.4 if fate == "grown" else 1.0, "gone")):
         if fate != absent:
             noise = np.repeat(rng.normal(0, 0.05, 6), 10)
-            ring = (radius * grown + noise)[:, None] * np.column_stack((np.cos(angle), np.sin(angle)))
+            ring = (radius * grown + noise)[:, None] * np.column_stack(
+                (np.cos(angle), np.sin(angle))
+            )
             seen.networks.append(middle + ring)
     drawn.network_fates.append(fate)
 
@@ -238,7 +247,9 @@ class _Seen:
         )
         cracks = shapely.intersection(cracks, ground)
         kept = np.flatnonzero(shapely.length(cracks) > 0)
-        networks = shapely.intersection(np.array([shapely.Polygon(r) for r in self.networks]), ground)
+        networks = shapely.intersection(
+            np.array([shapely.Polygon(r) for r in self.networks]), ground
+        )
         networks = networks[shapely.area(networks) > 0]
         widths = np.array(self._widths)[kept]
         return Survey(

@@ -146,7 +146,13 @@ def compare(old: Survey, new: Survey, options: CompareOptions) -> Comparison:
     ]
     lines = _rows(halves[0], halves[1], old, new, limits)
     areas = compare_networks(old, networks, new, both, limits)
-    return Comparison(registration, lines, areas, both, float(np.median(np.concatenate(tolerances))) if len(before) + len(after) else 0.0)
+    return Comparison(
+        registration,
+        lines,
+        areas,
+        both,
+        float(np.median(np.concatenate(tolerances))) if len(before) + len(after) else 0.0,
+    )
 
 
 def _tolerance(sd_m: FloatArray, noise_m: float, limits: MatchOptions) -> FloatArray:
@@ -215,7 +221,9 @@ def _with_gaps(found: Stretches) -> FloatArray:
     return length
 
 
-def _rows(before: _Half, after: _Half, old: Survey, new: Survey, limits: MatchOptions) -> LineChanges:
+def _rows(
+    before: _Half, after: _Half, old: Survey, new: Survey, limits: MatchOptions
+) -> LineChanges:
     """Put runs of one kind and one pair of cracks together, from both surveys."""
     codes = {name: code for code, name in enumerate(KINDS)}
     kind = np.concatenate([[codes[name] for name in half.kind] for half in (before, after)])

@@ -426,7 +426,10 @@ def _described(problem: _Problem, fit: _Fit, trusted: BoolArray) -> Registration
 
 
 def _heard(
-    own: FloatArray, ties: tuple[IntArray, IntArray, FloatArray], forth: FloatArray, back: FloatArray
+    own: FloatArray,
+    ties: tuple[IntArray, IntArray, FloatArray],
+    forth: FloatArray,
+    back: FloatArray,
 ) -> FloatArray:
     """What each neighborhood knows with what came over its ties."""
     first, second, _ = ties
@@ -441,6 +444,4 @@ def _passed(tie: FloatArray, known: FloatArray, *, forward: bool) -> FloatArray:
     there, here = (slice(0, 3), slice(3, 6)) if forward else (slice(3, 6), slice(0, 3))
     inner = tie[:, there, there] + known
     cross = tie[:, here, there]
-    return np.asarray(
-        tie[:, here, here] - cross @ np.linalg.solve(inner, np.swapaxes(cross, 1, 2))
-    )
+    return np.asarray(tie[:, here, here] - cross @ np.linalg.solve(inner, np.swapaxes(cross, 1, 2)))

@@ -108,9 +108,7 @@ def sample_lines(lines: ShapeArray, step_m: float) -> Samples:
     chord = at(high) - at(low)
     norm = np.hypot(*chord.T)
     tangent = np.divide(chord, norm[:, None], out=np.ones_like(chord), where=norm[:, None] > 0)
-    return Samples(
-        at(along), tangent, piece, _gaps(coords, owner, part, crack), crack[part], part
-    )
+    return Samples(at(along), tangent, piece, _gaps(coords, owner, part, crack), crack[part], part)
 
 
 def _gaps(coords: FloatArray, owner: IntArray, part: IntArray, crack: IntArray) -> FloatArray:
