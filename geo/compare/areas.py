@@ -11,7 +11,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from geo.compare.options import MatchOptions
-from geo.compare.survey import FloatArray, IntArray, ShapeArray, Survey
+from geo.compare.survey import FloatArray, IntArray, ShapeArray, Survey, sums
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,11 +53,11 @@ def compare_networks(
     seen = shapely.intersection(whole, both)
     group, count = _groups(seen, split)
     area, edge = shapely.area(seen), shapely.length(seen)
-    before = np.bincount(group[~is_new], area[~is_new], minlength=count)
-    after = np.bincount(group[is_new], area[is_new], minlength=count)
+    before = sums(group[~is_new], area[~is_new], count)
+    after = sums(group[is_new], area[is_new], count)
     # the sum over n independent stretches of an outline, each as long as its noise is the same
     variance = limits.outline_m**2 * limits.outline_correlation_m * edge
-    sd = np.sqrt(np.bincount(group, variance, minlength=count))
+    sd = np.sqrt(sums(group, variance, count))
     ids = np.concatenate((old.network_ids, new.network_ids))
     shape = np.empty(count, object)
     names: list[tuple[str, str]] = []

@@ -1,4 +1,4 @@
-"""Stretches of two surveys -> what changed, in meters of line, square meters and per road segment."""
+"""Two surveys -> what changed, in meters of line and square meters."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from geo.compare.survey import (
     ShapeArray,
     Survey,
     sample_lines,
+    sums,
 )
 from geo.errors import InputError
 
@@ -100,7 +101,8 @@ def compare(old: Survey, new: Survey, options: CompareOptions) -> Comparison:
     """Compare two surveys.
 
     Args:
-        old, new: in meters, in one coordinate system.
+        old: the earlier one, in meters.
+        new: the later one, in the same coordinate system.
         options: limits.
 
     Raises:
@@ -235,10 +237,10 @@ def _rows(
     unique, row = np.unique(table, axis=0, return_inverse=True)
     row = row.reshape(-1)
     count = len(unique)
-    before_m = np.bincount(row[:split], before.length_m, minlength=count)
-    after_m = np.bincount(row[split:], after.length_m, minlength=count)
+    before_m = sums(row[:split], before.length_m, count)
+    after_m = sums(row[split:], after.length_m, count)
     variance = np.concatenate((before.sd_m, after.sd_m)) ** 2
-    sd_m = np.sqrt(np.bincount(row, variance, minlength=count))
+    sd_m = np.sqrt(sums(row, variance, count))
     names = np.array(KINDS, object)[unique[:, 0]]
     widths = np.column_stack(
         (_of(old.width_mm, unique[:, 1]), _of(new.width_mm, unique[:, 2]))
@@ -271,8 +273,8 @@ def _of(values: FloatArray, index: IntArray) -> FloatArray:
 def _matched_share(half: _Half, count: int) -> FloatArray:
     """(count,) share of each crack that the other survey has too."""
     matched = half.stretches.runs.state == State.MATCHED
-    total = np.bincount(half.crack, half.length_m, minlength=count)
-    part = np.bincount(half.crack, np.where(matched, half.length_m, 0.0), minlength=count)
+    total = sums(half.crack, half.length_m, count)
+    part = sums(half.crack, np.where(matched, half.length_m, 0.0), count)
     return np.divide(part, total, out=np.zeros(count), where=total > 0)
 
 

@@ -269,7 +269,9 @@ def change_rows(
         "width_after_mm": width[:, 1],
         "width_change_mm": width[:, 1] - width[:, 0],
         "width_sd_mm": lines.width_sd_mm,
-        "segment_id": _segment(maps[1], sums and sums.line_segment, len(lines.kind)),
+        "segment_id": _segment(
+            maps[1], None if sums is None else sums.line_segment, len(lines.kind)
+        ),
         GEOMETRY: _wkb(lines.shape, maps[1]),
     }
     return _batch(CHANGE, columns)
@@ -286,7 +288,7 @@ def network_rows(new: SurveyMap, result: Comparison, sums: SegmentChanges | None
         "after_m2": areas.after_m2,
         "growth_m2": areas.after_m2 - areas.before_m2,
         "growth_sd_m2": areas.sd_m2,
-        "segment_id": _segment(new, sums and sums.area_segment, len(areas.kind)),
+        "segment_id": _segment(new, None if sums is None else sums.area_segment, len(areas.kind)),
         GEOMETRY: _wkb(areas.shape, new),
     }
     return _batch(CHANGE_NETWORK, columns)
@@ -346,7 +348,7 @@ def _batch(layer: Layer, columns: dict[str, Any]) -> pa.RecordBatch:
 
 def _named(ids: np.ndarray[Any, Any], index: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Ids by index; None where it is -1."""
-    return np.append(ids, np.array([None], object))[index]
+    return np.asarray(np.append(ids, np.array([None], object))[index])
 
 
 def _segment(

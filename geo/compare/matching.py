@@ -15,7 +15,7 @@ import shapely
 from scipy.spatial import cKDTree
 
 from geo.compare.options import MatchOptions
-from geo.compare.survey import BoolArray, FloatArray, IntArray, Samples, ShapeArray
+from geo.compare.survey import BoolArray, FloatArray, IntArray, Samples, ShapeArray, sums
 
 NEIGHBORS = 8
 """Pieces of line that are looked at for each: three lines that meet have some within reach."""
@@ -151,7 +151,7 @@ def runs_of(own: Samples, *labels: IntArray) -> Runs:
     first = np.flatnonzero(change)
     last = np.append(first[1:], len(own)) - 1
     number = np.cumsum(change) - 1
-    length = np.bincount(number, own.length_m + own.gap_m, minlength=len(first))
+    length = sums(number, own.length_m + own.gap_m, len(first))
     crack = own.crack[first]
     return Runs(
         first=first,

@@ -35,7 +35,7 @@ class RegistrationOptions:
     limit_m: float = 0.5
     search_m: float = 0.8
     cell_m: float = 25.0
-    step_m: float = 0.1
+    step_m: float = 0.2
     samples: int = 400
     angle_deg: float = 20.0
     min_support_m: float = 3.0
@@ -76,7 +76,7 @@ class MatchOptions:
         min_network_m2: smaller changes of a network's area are none.
     """
 
-    step_m: float = 0.05
+    step_m: float = 0.1
     sigmas: float = 3.0
     position_px: float = 1.0
     min_tolerance_m: float = 0.04

@@ -21,23 +21,25 @@ from scipy.sparse.linalg import spsolve
 from scipy.spatial import cKDTree
 
 from geo.compare.options import RegistrationOptions
-from geo.compare.survey import BoolArray, FloatArray, IntArray, Samples
+from geo.compare.survey import BoolArray, FloatArray, IntArray, Samples, sums
 from geo.errors import InputError
 
 Source = Literal["own", "neighbors", "none"]
 
-BIN_M = 0.025
-"""Of the votes: half the distance that the fit still pulls in."""
-VOTE_SPREAD = 2.0
+BIN_M = 0.04
+"""Of the votes: a fifth of the distance that the fit still pulls in."""
+VOTE_SPREAD = 1.25
 """Bins over which votes are spread: what a rotation of .1 degree does within a neighborhood."""
 VOTE_STEP = 2
-"""Every so many samples vote."""
-NEIGHBORS = 40
+"""Every so many old samples vote."""
+NEIGHBORS = 24
 """Pieces of line around one that vote."""
 AT_ONCE = 20_000
 """Samples whose pairs are held together."""
-ROUNDS_M = (0.2, 0.15, 0.1, 0.08, 0.06, 0.06, 0.06)
+ROUNDS_M = (0.2, 0.12, 0.08, 0.06, 0.06)
 """Farthest pairs of each round of the fit."""
+AGAIN_M = (0.08, 0.06)
+"""The same once mistaken neighborhoods are left out."""
 UNKNOWN_M = 0.5
 """Shift to be expected where nothing is known (standard deviation)."""
 SMALLEST_NOISE_M = 0.002
@@ -78,7 +80,7 @@ class Registration:
 
     def shift_at(self, xy: FloatArray) -> FloatArray:
         """Shift (K, 2) at old places (K, 2), blended between the four nearest neighborhoods."""
-        total = np.zeros_like(xy)
+        total: FloatArray = np.zeros(xy.shape, np.float64)
         for node, weight, there in self._around(xy):
             lever = xy - self._centers[node]
             turned = np.column_stack((-lever[:, 1], lever[:, 0]))
@@ -88,7 +90,7 @@ class Registration:
 
     def sd_at(self, xy: FloatArray) -> FloatArray:
         """Standard deviation (K,) of the shift at old places."""
-        total = np.zeros(len(xy))
+        total: FloatArray = np.zeros(len(xy), np.float64)
         for node, weight, there in self._around(xy):
             total += np.where(there, weight, 0.0) * self.sd_m[node]
         return total
@@ -130,7 +132,8 @@ def register(old: Samples, new: Samples, options: RegistrationOptions) -> Regist
     """Estimate how the old survey has to be moved.
 
     Args:
-        old, new: samples of the cracks, ``options.step_m`` apart.
+        old: samples of its cracks, ``options.step_m`` apart.
+        new: the same of the new survey.
         options: limits.
 
     Raises:
@@ -141,12 +144,12 @@ def register(old: Samples, new: Samples, options: RegistrationOptions) -> Regist
     problem = _Problem(cells, old, new, kept, options)
     start = np.zeros((len(cells), 3))
     start[:, :2] = _vote(problem)
-    fit = _fit(problem, start, np.ones(len(cells), bool))
+    fit = _fit(problem, start, np.ones(len(cells), bool), ROUNDS_M)
     trusted = (fit.support_m >= options.min_support_m) & (fit.share >= options.min_share)
     far = np.hypot(*fit.pose[:, :2].T) > options.limit_m
     _refuse_far(fit, trusted, far, options)
     trusted &= ~far
-    fit = _fit(problem, np.where(trusted[:, None], fit.pose, 0.0), trusted)
+    fit = _fit(problem, np.where(trusted[:, None], fit.pose, 0.0), trusted, AGAIN_M)
     return _described(problem, fit, trusted)
 
 
@@ -198,11 +201,8 @@ class _Problem:
         self.xy = old.xy[kept]
         self.tangent = old.tangent[kept]
         self.home, _ = _find(cells, np.floor(self.xy / options.cell_m).astype(np.int64))
-        total = np.bincount(
-            _find(cells, np.floor(old.xy / options.cell_m).astype(np.int64))[0],
-            old.length_m,
-            minlength=len(cells),
-        )
+        home, _ = _find(cells, np.floor(old.xy / options.cell_m).astype(np.int64))
+        total = sums(home, old.length_m, len(cells))
         samples = np.bincount(self.home, minlength=len(cells))
         self.meters = (total / np.maximum(samples, 1))[self.home]
         self.lever = self.xy - (cells[self.home] + 0.5) * options.cell_m
@@ -214,7 +214,8 @@ class _Problem:
     def moved(self, pose: FloatArray) -> FloatArray:
         """The samples by the poses (N, 3) of their neighborhoods."""
         turned = np.column_stack((-self.lever[:, 1], self.lever[:, 0]))
-        return self.xy + pose[self.home, :2] + pose[self.home, 2:] * turned
+        moved: FloatArray = self.xy + pose[self.home, :2] + pose[self.home, 2:] * turned
+        return moved
 
 
 def _ties(cells: IntArray) -> tuple[IntArray, IntArray, FloatArray]:
@@ -235,35 +236,36 @@ def _vote(problem: _Problem) -> FloatArray:
     """
     options, count = problem.options, len(problem.cells)
     side = round(options.search_m / BIN_M)
-    votes = np.zeros((count, 2 * side + 1, 2 * side + 1), np.float32)
-    thin = np.arange(0, len(problem.new), VOTE_STEP)
-    if not len(thin) or not len(problem.xy):
-        return np.zeros((count, 2))
-    tree = cKDTree(problem.new.xy[thin])
-    near = min(NEIGHBORS, len(thin))
-    for low in range(0, len(problem.xy), AT_ONCE):
-        part = slice(low, low + AT_ONCE)
-        _, found = tree.query(
-            problem.xy[part], k=np.arange(1, near + 1), distance_upper_bound=options.search_m
+    best = np.zeros((count, 2))
+    voters = np.arange(0, len(problem.xy), VOTE_STEP)
+    if problem.tree is None or not len(voters):
+        return best
+    heard, place = np.unique(problem.home[voters], return_inverse=True)
+    votes = np.zeros((len(heard), 2 * side + 1, 2 * side + 1), np.float32)
+    near = np.arange(1, min(NEIGHBORS, len(problem.new)) + 1)
+    for low in range(0, len(voters), AT_ONCE):
+        own = voters[low : low + AT_ONCE]
+        _, found = problem.tree.query(
+            problem.xy[own], k=near, distance_upper_bound=options.search_m
         )
-        row, column = np.nonzero(found < len(thin))
-        other = thin[found[row, column]]
-        row += low
-        like = np.abs((problem.tangent[row] * problem.new.tangent[other]).sum(axis=1))
+        row, column = np.nonzero(found < len(problem.new))
+        other = found[row, column]
+        like = np.abs((problem.tangent[own[row]] * problem.new.tangent[other]).sum(axis=1))
         row, other = row[like > problem.cosine], other[like > problem.cosine]
-        offset = np.rint((problem.new.xy[other] - problem.xy[row]) / BIN_M).astype(np.int64) + side
-        offset = offset.clip(0, 2 * side)
-        np.add.at(votes, (problem.home[row], offset[:, 0], offset[:, 1]), 1.0)
+        offset = np.rint((problem.new.xy[other] - problem.xy[own[row]]) / BIN_M).astype(np.int64)
+        offset = (offset + side).clip(0, 2 * side)
+        np.add.at(votes, (place[low + row], offset[:, 0], offset[:, 1]), 1.0)
     axis = np.arange(-side, side + 1) * BIN_M
     expected = np.exp(-0.5 * (axis[:, None] ** 2 + axis**2) / UNKNOWN_M**2)
-    around = [_find(problem.cells, problem.cells + step) for step in STEPS]
-    best = np.zeros((count, 2))
-    for index in range(count):
-        heard = [other[index] for other, there in around if there[index]]
-        pooled = votes[[index, *heard]].sum(axis=0)
+    slot = np.full(count, -1)
+    slot[heard] = np.arange(len(heard))
+    around = [_find(problem.cells, problem.cells[heard] + step) for step in STEPS]
+    for index, cell in enumerate(heard.tolist()):
+        beside = [slot[other[index]] for other, there in around if there[index]]
+        pooled = votes[[index, *(one for one in beside if one >= 0)]].sum(axis=0)
         if pooled.any():
             score = gaussian_filter(pooled, VOTE_SPREAD, mode="constant") * expected
-            best[index] = axis[list(np.unravel_index(int(score.argmax()), score.shape))]
+            best[cell] = axis[list(np.unravel_index(int(score.argmax()), score.shape))]
     return best
 
 
@@ -278,17 +280,17 @@ class _Fit:
     noise_m: float
 
 
-def _fit(problem: _Problem, pose: FloatArray, used: BoolArray) -> _Fit:
+def _fit(problem: _Problem, pose: FloatArray, used: BoolArray, rounds_m: tuple[float, ...]) -> _Fit:
     """Make the distances across agreeing lines small, in rounds of nearer pairs."""
     count = len(problem.cells)
     information = np.zeros((count, 3, 3))
     support = share = np.zeros(count)
-    noise = ROUNDS_M[0] / 4
+    noise = rounds_m[0] / 4
     if problem.tree is None or not len(problem.xy):
         return _Fit(np.zeros((count, 3)), information, support, share, noise)
     smooth, _ = _smoothness(problem)
-    total = np.bincount(problem.home, problem.meters, minlength=count)
-    for reach in ROUNDS_M:
+    total = sums(problem.home, problem.meters, count)
+    for reach in rounds_m:
         moved = problem.moved(pose)
         across, normal, paired = _distances(problem, moved, reach)
         paired &= used[problem.home]
@@ -302,7 +304,7 @@ def _fit(problem: _Problem, pose: FloatArray, used: BoolArray) -> _Fit:
         information, pull = _gathered(problem, slope, weight, across)
         pull += np.einsum("nij,nj->ni", information, pose)
         pose = _solved(smooth, information, pull)
-        support = np.bincount(problem.home, np.where(paired, problem.meters, 0), minlength=count)
+        support = sums(problem.home, np.where(paired, problem.meters, 0), count)
         share = support / np.maximum(total, UNSUPPORTED)
     return _Fit(pose, information, support, share, noise)
 
@@ -335,10 +337,10 @@ def _gathered(
     information = np.empty((count, 3, 3))
     pull = np.empty((count, 3))
     for i in range(3):
-        pull[:, i] = np.bincount(problem.home, weight * slope[:, i] * across, minlength=count)
+        pull[:, i] = sums(problem.home, weight * slope[:, i] * across, count)
         for j in range(3):
             product = weight * slope[:, i] * slope[:, j]
-            information[:, i, j] = np.bincount(problem.home, product, minlength=count)
+            information[:, i, j] = sums(problem.home, product, count)
     return information, pull
 
 

@@ -13,7 +13,7 @@ import shapely
 
 from geo.compare.changes import KINDS, Comparison
 from geo.compare.maps import Segments
-from geo.compare.survey import BoolArray, FloatArray, IntArray, ShapeArray
+from geo.compare.survey import BoolArray, FloatArray, IntArray, ShapeArray, sums
 
 WIDTH_KINDS = ("unchanged", "widened", "narrowed")
 """Stretches whose two widths are of the same piece of crack."""
@@ -57,7 +57,7 @@ def gather(result: Comparison, segments: Segments) -> SegmentChanges:
 
     def total(values: FloatArray, chosen: BoolArray, owner: IntArray) -> FloatArray:
         chosen = chosen & (owner >= 0)
-        return np.bincount(owner[chosen], values[chosen], minlength=count)
+        return sums(owner[chosen], values[chosen], count)
 
     larger = np.maximum(lines.before_m, lines.after_m)
     change, sd = _widths(result, of_line, count)
@@ -98,11 +98,11 @@ def _widths(result: Comparison, owner: IntArray, count: int) -> tuple[FloatArray
     wider = lines.width_mm[:, 1] - lines.width_mm[:, 0]
     chosen = np.isin(lines.kind, WIDTH_KINDS) & ~np.isnan(wider) & (owner >= 0)
     owner, weight = owner[chosen], lines.after_m[chosen]
-    total = np.bincount(owner, weight, minlength=count)
+    total = sums(owner, weight, count)
     safe = np.where(total > 0, total, np.nan)
-    change = np.bincount(owner, weight * wider[chosen], minlength=count) / safe
+    change = sums(owner, weight * wider[chosen], count) / safe
     noise = (weight * lines.width_sd_mm[chosen]) ** 2
-    return change, np.sqrt(np.bincount(owner, noise, minlength=count)) / safe
+    return change, np.sqrt(sums(owner, noise, count)) / safe
 
 
 def _both_pct(both: shapely.Geometry, segments: Segments) -> FloatArray:

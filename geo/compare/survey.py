@@ -73,6 +73,11 @@ class Samples:
         return replace(self, xy=self.xy + shift)
 
 
+def sums(index: IntArray, values: FloatArray, count: int) -> FloatArray:
+    """(count,) sum of the values of each index."""
+    return np.bincount(index, values, minlength=count).astype(np.float64)
+
+
 def sample_lines(lines: ShapeArray, step_m: float) -> Samples:
     """Cut lines into pieces of equal length, at most ``step_m``, and take their middles.
 

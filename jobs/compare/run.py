@@ -57,7 +57,8 @@ def run_compare(
     """Compares two maps.
 
     Args:
-        old, new: GeoPackages of `wpcrack infer`.
+        old: GeoPackage of `wpcrack infer`.
+        new: the same of the later survey.
         out: the GeoPackage to write; the report lies beside it.
         options: limits.
 
