@@ -3,14 +3,21 @@
 Cracks stay, grow, widen, are sealed in part or as a whole, and appear. Each survey then sees them
 its own way: pieces are missed (as often and as long as a detector misses them on drawn pavement),
 lines are noisy, chains are cut differently, some lines are false; and the old survey lies up to
-15 cm and .1 degree off.
+15 cm and .1 degree off. As maps, for `wpcrack compare`:
+
+    python -m benchmarks.compare_draw --seed 0 --out drawn
 """
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass, field
+from pathlib import Path
 
+import geopandas
 import numpy as np
+import pandas as pd
+import pyogrio
 import shapely
 from numpy.typing import NDArray
 
@@ -291,3 +298,48 @@ def _ground(streets: int, street_m: float, low: float, high: float) -> shapely.G
 def _nothing() -> Survey:
     none = np.empty(0, object)
     return Survey(none, none, np.empty(0), none, none, shapely.MultiPolygon(), GSD_M)
+
+
+EPSG = 25832
+ORIGIN = np.array([500_000.0, 5_800_000.0])
+
+
+def write_map(path: Path, survey: Survey, streets: list[shapely.LineString], run_id: str) -> None:
+    """Write what a survey sees as a map, with the layers and columns that a comparison reads."""
+
+    def place(shapes: np.ndarray) -> np.ndarray:
+        return np.asarray(shapely.transform(shapes, lambda xy: xy + ORIGIN))
+
+    gsd_mm = survey.gsd_m * 1000
+    crack = {"crack_id": survey.crack_ids, "length_m": shapely.length(survey.cracks)}
+    crack |= {"width_mean_mm": survey.width_mm, "gsd_mm": gsd_mm}
+    network = {"network_id": survey.network_ids, "area_m2": shapely.area(survey.networks)}
+    seen = {"status": ["inspected"], "gsd_mm": [gsd_mm], "survey_date": ["2026-05-04"]}
+    road = {"segment_id": [f"{n}-000" for n in range(len(streets))], "width_m": STREET_WIDTH_M}
+    road |= {"name": [f"street {n}" for n in range(len(streets))]}
+    tables = {
+        "crack": (crack, survey.cracks),
+        "network": (network, survey.networks),
+        "inspected": (seen, np.array([survey.inspected], object)),
+        "road_segment": (road, np.array(streets, object)),
+    }
+    for layer, (columns, shapes) in tables.items():
+        table = geopandas.GeoDataFrame(columns, geometry=place(shapes), crs=EPSG)
+        table.to_file(path, layer=layer, engine="pyogrio")
+    pyogrio.write_dataframe(pd.DataFrame({"run_id": [run_id]}), path, layer="run")
+
+
+def main() -> None:
+    """Write two drawn maps."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True)
+    given = parser.parse_args()
+    drawn = second_epoch(given.seed)
+    given.out.mkdir(parents=True, exist_ok=True)
+    for name, survey in (("old", drawn.old), ("new", drawn.new)):
+        write_map(given.out / f"{name}.gpkg", survey, drawn.streets, f"drawn {name}")
+
+
+if __name__ == "__main__":
+    main()

@@ -149,7 +149,7 @@ def runs_of(own: Samples, *labels: IntArray) -> Runs:
     for label in labels:
         change |= np.diff(label, prepend=label[:1]) != 0
     first = np.flatnonzero(change)
-    last = np.append(first[1:], len(own)) - 1
+    last = np.append(first[1:], len(own))[: len(first)] - 1
     number = np.cumsum(change) - 1
     length = sums(number, own.length_m + own.gap_m, len(first))
     crack = own.crack[first]

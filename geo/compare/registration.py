@@ -81,6 +81,8 @@ class Registration:
     def shift_at(self, xy: FloatArray) -> FloatArray:
         """Shift (K, 2) at old places (K, 2), blended between the four nearest neighborhoods."""
         total: FloatArray = np.zeros(xy.shape, np.float64)
+        if not len(self.cell):
+            return total
         for node, weight, there in self._around(xy):
             lever = xy - self._centers[node]
             turned = np.column_stack((-lever[:, 1], lever[:, 0]))
@@ -91,6 +93,8 @@ class Registration:
     def sd_at(self, xy: FloatArray) -> FloatArray:
         """Standard deviation (K,) of the shift at old places."""
         total: FloatArray = np.zeros(len(xy), np.float64)
+        if not len(self.cell):
+            return total
         for node, weight, there in self._around(xy):
             total += np.where(there, weight, 0.0) * self.sd_m[node]
         return total
@@ -155,7 +159,9 @@ def register(old: Samples, new: Samples, options: RegistrationOptions) -> Regist
 
 def _neighborhoods(old: Samples, new: Samples, cell_m: float) -> IntArray:
     """Cells with cracks and the cells around them, sorted."""
-    home = np.unique(np.floor(np.vstack((old.xy, new.xy)) / cell_m).astype(np.int64), axis=0)
+    place = np.floor(np.vstack((old.xy, new.xy)) / cell_m).astype(np.int64)
+    jump = np.any(np.diff(place, axis=0, prepend=place[:1] - 1) != 0, axis=1)  # most stay
+    home = np.unique(place[jump], axis=0)
     around = np.stack(np.meshgrid([-1, 0, 1], [-1, 0, 1]), -1).reshape(-1, 2)
     return np.unique((home[:, None] + around).reshape(-1, 2), axis=0)
 
