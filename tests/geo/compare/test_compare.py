@@ -194,8 +194,7 @@ def test_meters_before_and_after_add_up_to_the_surveys():
         for crack in own.cracks:
             parts = shapely.get_parts(crack)
             gaps += sum(
-                np.hypot(*np.subtract(b.coords[0], a.coords[-1]))
-                for a, b in pairwise(parts)
+                np.hypot(*np.subtract(b.coords[0], a.coords[-1])) for a, b in pairwise(parts)
             )
         assert meters.sum() == pytest.approx(own.length_m + gaps, rel=1e-6)
 
