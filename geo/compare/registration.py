@@ -125,11 +125,11 @@ class Registration:
         found = []
         for step in ((0, 0), (1, 0), (0, 1), (1, 1)):
             node, there = _find(self.cell, corner + step)
-            weight = np.prod(np.where(step, part, 1 - part), axis=1)
+            weight: FloatArray = np.prod(np.where(step, part, 1 - part), axis=1)
             found.append((node, np.where(there, weight, 0.0), there))
         total = np.sum([weight for _, weight, _ in found], axis=0)
         safe = np.where(total > 0, total, 1.0)
-        return [(node, weight / safe, there) for node, weight, there in found]
+        return [(node, np.asarray(weight / safe, float), there) for node, weight, there in found]
 
 
 def register(old: Samples, new: Samples, options: RegistrationOptions) -> Registration:
