@@ -115,21 +115,22 @@ class Registration:
 
     @property
     def _centers(self) -> FloatArray:
-        return (self.cell + 0.5) * self.cell_m
+        centers: FloatArray = (self.cell + 0.5).astype(np.float64) * self.cell_m
+        return centers
 
     def _around(self, xy: FloatArray) -> list[tuple[IntArray, FloatArray, BoolArray]]:
         """The four nodes around each place with their bilinear weights, which add up to 1."""
-        place = xy / self.cell_m - 0.5
+        place: FloatArray = xy / self.cell_m - 0.5
         corner = np.floor(place).astype(np.int64)
         part = place - corner
-        found = []
+        found: list[tuple[IntArray, FloatArray, BoolArray]] = []
         for step in ((0, 0), (1, 0), (0, 1), (1, 1)):
             node, there = _find(self.cell, corner + step)
             weight: FloatArray = np.prod(np.where(step, part, 1 - part), axis=1)
             found.append((node, np.where(there, weight, 0.0), there))
         total = np.sum([weight for _, weight, _ in found], axis=0)
         safe = np.where(total > 0, total, 1.0)
-        return [(node, np.asarray(weight / safe, float), there) for node, weight, there in found]
+        return [(node, weight / safe, there) for node, weight, there in found]
 
 
 def register(old: Samples, new: Samples, options: RegistrationOptions) -> Registration:
