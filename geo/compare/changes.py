@@ -1,0 +1,298 @@
+"""Two surveys -> what changed, in meters of line and square meters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from geo.compare.areas import AreaChanges, compare_networks
+from geo.compare.matching import (
+    Other,
+    State,
+    Stretches,
+    beside,
+    match,
+    pieces,
+    stretches,
+)
+from geo.compare.options import CompareOptions, MatchOptions
+from geo.compare.registration import Registration, register
+from geo.compare.survey import (
+    BoolArray,
+    FloatArray,
+    IntArray,
+    Samples,
+    ShapeArray,
+    Survey,
+    sample_lines,
+    sums,
+)
+from geo.errors import InputError
+
+KINDS = (
+    *("new", "grown", "widened", "unchanged", "narrowed", "shrunk", "gone"),
+    *("in_network", "unsure", "not_inspected"),
+)
+"""What a row can be, worst first."""
+
+MM = 1000.0
+
+
+@dataclass(frozen=True, eq=False)
+class LineChanges:
+    """R rows: stretches of cracks in one state.
+
+    Meters before add up to the cracks of the old survey, meters after to those of the new one.
+
+    Attributes:
+        kind: (R,) of `KINDS`.
+        old, new: (R,) crack of each survey, -1 for none.
+        before_m, after_m: (R,) of the stretch in each survey, with the gaps inside.
+        sd_m: (R,) standard deviation of after - before.
+        width_mm: (R, 2) mean widths before and after, nan where not measured or not there.
+        width_sd_mm: (R,) standard deviation of their difference.
+        shape: (R,) MultiLineStrings, in the new survey's place.
+    """
+
+    kind: NDArray[np.object_]
+    old: IntArray
+    new: IntArray
+    before_m: FloatArray
+    after_m: FloatArray
+    sd_m: FloatArray
+    width_mm: FloatArray
+    width_sd_mm: FloatArray
+    shape: ShapeArray
+
+    def meters(self, kind: str) -> float:
+        """Meters of a kind, in the survey that has more of it."""
+        own = self.kind == kind
+        return float(np.maximum(self.before_m, self.after_m)[own].sum())
+
+    @property
+    def growth_m(self) -> FloatArray:
+        """(R,) meters that came (or, below 0, went); 0 for what did not change in length."""
+        changed = np.isin(self.kind, ["new", "grown", "shrunk", "gone"])
+        return np.where(changed, self.after_m - self.before_m, 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Two surveys compared.
+
+    Attributes:
+        registration: how the old one was moved.
+        lines, areas: what changed.
+        both: ground that both surveys saw.
+        tolerance_m: median distance up to which lines were the same.
+    """
+
+    registration: Registration
+    lines: LineChanges
+    areas: AreaChanges
+    both: shapely.Geometry
+    tolerance_m: float
+
+
+def compare(old: Survey, new: Survey, options: CompareOptions) -> Comparison:
+    """Compare two surveys.
+
+    Args:
+        old: the earlier one, in meters.
+        new: the later one, in the same coordinate system.
+        options: limits.
+
+    Raises:
+        InputError: they have no ground in common, or lie too far apart.
+    """
+    if not shapely.intersects(old.inspected, new.inspected):
+        raise InputError(
+            "the two maps have no inspected ground in common; compare surveys of the same roads"
+        )
+    step_m = options.registration.step_m
+    registration = register(
+        sample_lines(old.cracks, step_m), sample_lines(new.cracks, step_m), options.registration
+    )
+    limits = options.match
+    seen = shapely.intersection(registration.warped_one(old.inspected), new.inspected)
+    both = shapely.buffer(seen, -limits.edge_m, join_style="mitre")
+    before = sample_lines(old.cracks, limits.step_m)
+    sd_before = registration.sd_at(before.xy)
+    before = before.moved(registration.shift_at(before.xy))
+    after = sample_lines(new.cracks, limits.step_m)
+    noise_m = max(
+        limits.position_px * float(np.hypot(old.gsd_m, new.gsd_m)), registration.residual_m
+    )
+    networks = registration.warped(old.networks)
+    shapely.prepare(both)
+    sides = [
+        (before, sd_before, Other(after, both, _united(new.networks))),
+        (after, registration.sd_at(after.xy), Other(before, both, _united(networks))),
+    ]
+    tolerances = [_tolerance(sd, noise_m, limits) for _, sd, _ in sides]
+    near = [
+        beside(own, tolerance, other.samples, limits)
+        for (own, _, other), tolerance in zip(sides, tolerances, strict=True)
+    ]
+    found = [
+        stretches(own, match(own, forth, back, other, limits), limits)
+        for (own, _, other), forth, back in zip(sides, near, reversed(near), strict=True)
+    ]
+    tip_m = limits.tip_px * float(np.hypot(old.gsd_m, new.gsd_m))
+    halves = [
+        _half(own, sd, stretch, tip_m, limits, is_new=bool(number))
+        for number, ((own, sd, _), stretch) in enumerate(zip(sides, found, strict=True))
+    ]
+    lines = _rows(halves[0], halves[1], old, new, limits)
+    areas = compare_networks(old, networks, new, both, limits)
+    return Comparison(
+        registration,
+        lines,
+        areas,
+        both,
+        float(np.median(np.concatenate(tolerances))) if len(before) + len(after) else 0.0,
+    )
+
+
+def _tolerance(sd_m: FloatArray, noise_m: float, limits: MatchOptions) -> FloatArray:
+    """(N,) how far beside each piece the same line may lie."""
+    wide = limits.sigmas * np.hypot(sd_m, noise_m)
+    return np.asarray(wide.clip(limits.min_tolerance_m, limits.max_tolerance_m))
+
+
+def _united(networks: ShapeArray) -> shapely.Geometry | None:
+    if not len(networks):
+        return None
+    union = shapely.union_all(networks)
+    shapely.prepare(union)
+    return union
+
+
+@dataclass(frozen=True, eq=False)
+class _Half:
+    """The R runs of one survey: kind, own and other crack, meters, their deviation."""
+
+    own: Samples
+    stretches: Stretches
+    kind: NDArray[np.object_]
+    crack: IntArray
+    partner: IntArray
+    length_m: FloatArray
+    sd_m: FloatArray
+
+
+def _half(
+    own: Samples,
+    sd_m: FloatArray,
+    found: Stretches,
+    tip_m: float,
+    limits: MatchOptions,
+    *,
+    is_new: bool,
+) -> _Half:
+    """Name the runs of one survey."""
+    runs = found.runs
+    alone = runs.state == State.ALONE
+    length = _with_gaps(found)
+    # an end is shifted by the registration too; a whole crack has two ends of its own
+    deviation = np.sqrt(found.ends) * np.hypot(tip_m, sd_m[runs.first])
+    kind = np.full(len(length), "unchanged", object)
+    longer = alone & found.attached & (length > limits.sigmas * deviation)
+    kind[longer] = "grown" if is_new else "shrunk"
+    lonely = alone & ~found.attached
+    kind[lonely] = np.where(
+        length[lonely] >= limits.min_crack_m, "new" if is_new else "gone", "unsure"
+    )
+    kind[runs.state == State.UNSEEN] = "not_inspected"
+    kind[runs.state == State.IN_NETWORK] = "in_network"
+    deviation = np.where(kind == "unsure", length, deviation)
+    return _Half(own, found, kind, runs.crack, found.partner, length, deviation)
+
+
+def _with_gaps(found: Stretches) -> FloatArray:
+    """Length of each run with the gap beside it: of a match and a lonely run, the lonely one's."""
+    runs = found.runs
+    length = runs.length_m.copy()
+    alone = runs.state == State.ALONE
+    following = np.append(alone[1:], False) & ~alone & ~runs.ends
+    length += np.where(following, 0.0, runs.after_m)
+    length[1:] += np.where(following, runs.after_m, 0.0)[:-1]
+    return length
+
+
+def _rows(
+    before: _Half, after: _Half, old: Survey, new: Survey, limits: MatchOptions
+) -> LineChanges:
+    """Put runs of one kind and one pair of cracks together, from both surveys."""
+    codes = {name: code for code, name in enumerate(KINDS)}
+    kind = np.concatenate([[codes[name] for name in half.kind] for half in (before, after)])
+    kind = kind.astype(np.int64)
+    old_crack = np.concatenate((before.crack, after.partner))
+    new_crack = np.concatenate((before.partner, after.crack))
+    split = len(before.kind)
+    table = np.column_stack((kind, old_crack, new_crack))
+    unique, row = np.unique(table, axis=0, return_inverse=True)
+    row = row.reshape(-1)
+    count = len(unique)
+    before_m = sums(row[:split], before.length_m, count)
+    after_m = sums(row[split:], after.length_m, count)
+    variance = np.concatenate((before.sd_m, after.sd_m)) ** 2
+    sd_m = np.sqrt(sums(row, variance, count))
+    names = np.array(KINDS, object)[unique[:, 0]]
+    widths = np.column_stack(
+        (_of(old.width_mm, unique[:, 1]), _of(new.width_mm, unique[:, 2]))
+    ).reshape(-1, 2)
+    width_sd = limits.width_px * MM * float(np.hypot(old.gsd_m, new.gsd_m))
+    comparable = names == "unchanged"
+    comparable &= _of(_matched_share(before, len(old.cracks)), unique[:, 1]) >= limits.width_share
+    comparable &= _of(_matched_share(after, len(new.cracks)), unique[:, 2]) >= limits.width_share
+    wider = np.diff(widths, axis=1)[:, 0]
+    names[comparable & (wider > limits.sigmas * width_sd)] = "widened"
+    names[comparable & (wider < -limits.sigmas * width_sd)] = "narrowed"
+    return LineChanges(
+        kind=names,
+        old=unique[:, 1],
+        new=unique[:, 2],
+        before_m=before_m,
+        after_m=after_m,
+        sd_m=sd_m,
+        width_mm=widths,
+        width_sd_mm=np.where(np.isnan(wider), np.nan, width_sd),
+        shape=_shapes(before, after, row, count),
+    )
+
+
+def _of(values: FloatArray, index: IntArray) -> FloatArray:
+    """Values by index; nan where the index is -1."""
+    return np.append(values, np.nan)[index]
+
+
+def _matched_share(half: _Half, count: int) -> FloatArray:
+    """(count,) share of each crack that the other survey has too."""
+    matched = half.stretches.runs.state == State.MATCHED
+    total = sums(half.crack, half.length_m, count)
+    part = sums(half.crack, np.where(matched, half.length_m, 0.0), count)
+    return np.divide(part, total, out=np.zeros(count), where=total > 0)
+
+
+def _shapes(before: _Half, after: _Half, row: IntArray, count: int) -> ShapeArray:
+    """The lines of each row, of the new survey where it has some."""
+    split = len(before.kind)
+    in_new: BoolArray = np.bincount(row[split:], minlength=count) > 0
+    lines, owners = [], []
+    for half, rows, taken in (
+        (after, row[split:], np.ones(len(row) - split, bool)),
+        (before, row[:split], ~in_new[row[:split]]),
+    ):
+        chosen = np.flatnonzero(taken)
+        found, of_run = pieces(half.own, half.stretches.runs, chosen)
+        lines.append(found)
+        owners.append(rows[chosen][of_run])
+    line, owner = np.concatenate(lines), np.concatenate(owners)
+    order = np.argsort(owner, kind="stable")
+    shapes = np.empty(count, object)
+    shapely.multilinestrings(line[order], indices=owner[order], out=shapes)
+    return shapes

@@ -1,0 +1,182 @@
+"""A map of ours -> what a comparison takes of it, and which map it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import pyogrio
+import shapely
+from numpy.typing import NDArray
+from pyogrio.errors import DataLayerError, DataSourceError
+from pyproj import CRS
+
+from geo.compare.survey import FloatArray, ShapeArray, Survey
+from geo.errors import InputError
+
+NEEDED: dict[str, tuple[str, ...]] = {
+    "crack": ("crack_id", "length_m", "width_mean_mm", "gsd_mm"),
+    "network": ("network_id", "area_m2"),
+    "inspected": ("status", "gsd_mm"),
+    "run": ("run_id",),
+}
+"""Layers of a map and the columns that are read."""
+
+SEEN = ("inspected", "partial")
+"""Status of ground that was looked at."""
+MM = 1000.0
+
+
+@dataclass(frozen=True, eq=False)
+class Segments:
+    """S road segments of a map, in meters.
+
+    Attributes:
+        ids, names: (S,) text.
+        lines: (S,) LineStrings.
+        width_m: (S,).
+    """
+
+    ids: NDArray[np.object_]
+    names: NDArray[np.object_]
+    lines: ShapeArray
+    width_m: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True, eq=False)
+class SurveyMap:
+    """A map that was read.
+
+    Attributes:
+        path: its file.
+        survey: lines and areas, in meters.
+        crs: of the survey, which `unit_m` scales to meters.
+        unit_m: meters in a unit of the CRS.
+        run_id: of the run that made it.
+        survey_date: ISO date, "" if it was not configured.
+        segments: None without roads.
+        moved_from: CRS of the file, where it is another one; "" if not.
+    """
+
+    path: Path
+    survey: Survey
+    crs: CRS
+    unit_m: float
+    run_id: str
+    survey_date: str
+    segments: Segments | None
+    moved_from: str
+
+
+def read_map(path: Path, crs: CRS | None = None) -> SurveyMap:
+    """Read a map.
+
+    Args:
+        path: a GeoPackage that `wpcrack infer` or `wpcrack assemble` wrote.
+        crs: bring it into this system; None: keep its own.
+
+    Raises:
+        InputError: it is no map of ours, or holds nothing that was inspected.
+    """
+    layers = _layers(path)
+    cracks = _layer(path, "crack")
+    if cracks.crs is None or not cracks.crs.is_projected:
+        raise InputError(f"{path} has no projected coordinate system; lengths cannot be told")
+    target = crs or cracks.crs
+    unit_m = float(target.axis_info[0].unit_conversion_factor)
+    inspected = _shapes(_layer(path, "inspected"), target, unit_m)
+    inspected = inspected[inspected["status"].isin(SEEN) & inspected.geometry.notna()]
+    if inspected.empty:
+        raise InputError(f"{path} holds no ground that was inspected; map its imagery first")
+    own_crs = cracks.crs
+    cracks = _shapes(cracks, target, unit_m)
+    networks = _shapes(_layer(path, "network"), target, unit_m)
+    run = pyogrio.read_dataframe(path, layer="run")
+    survey = Survey(
+        crack_ids=cracks["crack_id"].to_numpy(object),
+        cracks=cracks.geometry.to_numpy(),
+        width_mm=cracks["width_mean_mm"].to_numpy(float),
+        network_ids=networks["network_id"].to_numpy(object),
+        networks=shapely.make_valid(networks.geometry.to_numpy()),
+        inspected=shapely.union_all(inspected.geometry.to_numpy()),
+        gsd_m=float(inspected["gsd_mm"].max()) / MM,
+    )
+    dates = inspected["survey_date"].dropna() if "survey_date" in inspected else ()
+    return SurveyMap(
+        path=path,
+        survey=survey,
+        crs=target,
+        unit_m=unit_m,
+        run_id=str(run["run_id"].iloc[0]) if len(run) else "",
+        survey_date=str(max(dates))[:10] if len(dates) else "",
+        segments=_segments(path, target, unit_m) if "road_segment" in layers else None,
+        moved_from="" if own_crs == target else own_crs.to_string(),
+    )
+
+
+def _layers(path: Path) -> set[str]:
+    """Names of the layers.
+
+    Raises:
+        InputError: one is missing that every map has.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} is no file; give a GeoPackage of `wpcrack infer`")
+    try:
+        found = {str(name) for name, _ in pyogrio.list_layers(path)}
+    except DataSourceError as error:
+        raise InputError(f"{path} cannot be opened as a GeoPackage ({error})") from error
+    missing = [name for name in NEEDED if name not in found]
+    if missing:
+        raise InputError(
+            f"{path} has no layer {', '.join(missing)}, so it is no map of `wpcrack infer`; "
+            "give one, or make it again with `wpcrack assemble`"
+        )
+    return found
+
+
+def _layer(path: Path, name: str) -> geopandas.GeoDataFrame:
+    try:
+        table = geopandas.read_file(path, layer=name)
+    except (DataLayerError, DataSourceError) as error:
+        raise InputError(f"layer {name} of {path} cannot be read ({error})") from error
+    missing = [column for column in NEEDED[name] if column not in table.columns]
+    if missing:
+        raise InputError(
+            f"layer {name} of {path} has no column {', '.join(missing)}; "
+            "make the map again with `wpcrack assemble`"
+        )
+    if name == "crack" and set(table.geom_type.dropna()) - {"LineString", "MultiLineString"}:
+        raise InputError(
+            f"layer crack of {path} holds no lines: an earlier version wrote it; "
+            "make the map again with `wpcrack assemble`"
+        )
+    return table
+
+
+def _shapes(table: geopandas.GeoDataFrame, crs: CRS, unit_m: float) -> geopandas.GeoDataFrame:
+    """A table in a coordinate system, scaled to meters."""
+    if table.crs is not None and table.crs != crs:
+        table = table.to_crs(crs)
+    if unit_m == 1.0:
+        return table
+    scaled = shapely.transform(table.geometry.to_numpy(), lambda xy: xy * unit_m)
+    return table.set_geometry(geopandas.GeoSeries(scaled, index=table.index))
+
+
+def _segments(path: Path, crs: CRS, unit_m: float) -> Segments | None:
+    table = _shapes(geopandas.read_file(path, layer="road_segment"), crs, unit_m)
+    if table.empty:
+        return None
+    names = table["name"].to_numpy(object) if "name" in table else np.full(len(table), None)
+    return Segments(
+        ids=table["segment_id"].to_numpy(object),
+        names=np.array([None if name is None or name != name else str(name) for name in names]),
+        lines=table.geometry.to_numpy(),
+        width_m=table["width_m"].to_numpy(float),
+    )

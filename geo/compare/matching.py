@@ -1,0 +1,297 @@
+"""Which meters of two surveys are the same line: stretches of cracks with one state each.
+
+Every piece of a crack looks for a piece of the other survey beside it that runs the same way.
+Along the crack the answers are then made whole: what was not seen for a hand's breadth is no
+change, and what two lines share where they cross is no match.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+import shapely
+from scipy.spatial import cKDTree
+
+from geo.compare.options import MatchOptions
+from geo.compare.survey import BoolArray, FloatArray, IntArray, Samples, ShapeArray, sums
+
+NEIGHBORS = 8
+"""Pieces of line that are looked at for each: three lines that meet have some within reach."""
+AT_ONCE = 100_000
+"""Samples that are looked up together."""
+SLACK = 1.1
+"""Part of its own half length by which a piece reaches along itself: a bend opens a gap."""
+TIP_COSINE = float(np.cos(np.radians(50.0)))
+"""A crack goes on in another that turns less (the limit of linking)."""
+ROUNDS = 3
+"""Of looking for a crack that goes on in one that goes on."""
+
+
+class State(IntEnum):
+    """Of a piece of line, seen from its own survey."""
+
+    MATCHED = 0
+    ALONE = 1
+    UNSEEN = 2
+    IN_NETWORK = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Other:
+    """What the other survey has: samples, the ground that both saw, its networks (or None)."""
+
+    samples: Samples
+    both: shapely.Geometry
+    networks: shapely.Geometry | None
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """Per sample (N,): its state, and the other survey's crack (-1 for none)."""
+
+    state: IntArray
+    partner: IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class Runs:
+    """R runs of equal label along the cracks.
+
+    Attributes:
+        first, last: samples, both included.
+        state, crack: of the run.
+        length_m: with the gaps inside, that after its last sample left out.
+        after_m: the gap between it and the next run of its crack.
+        begins, ends: whether it is the first, the last run of its crack.
+    """
+
+    first: IntArray
+    last: IntArray
+    state: IntArray
+    crack: IntArray
+    length_m: FloatArray
+    after_m: FloatArray
+    begins: BoolArray
+    ends: BoolArray
+
+
+def match(
+    own: Samples, beside: IntArray, back: IntArray, other: Other, options: MatchOptions
+) -> Labels:
+    """Find the line of the other survey beside each piece of a crack.
+
+    A line belongs to one crack: where two lie close, as at a crossing, the nearer one has it.
+
+    Args:
+        own: N samples, in the new survey's place.
+        beside: (N,) sample of the other survey beside each, -1 for none (`beside`).
+        back: (M,) the same for the samples of the other survey.
+        other: the other survey.
+        options: limits.
+    """
+    mutual = beside >= 0
+    mutual[mutual] = own.crack[back[beside[mutual]]] == own.crack[mutual]
+    mutual &= np.append(back, -1)[beside] >= 0
+    partner = np.full(len(own), -1)
+    partner[mutual] = other.samples.crack[beside[mutual]]
+    state = np.where(partner >= 0, State.MATCHED, State.ALONE).astype(np.int64)
+    state = _closed(own, state, options.bridge_m)
+    state = _opened(own, state, options.min_match_m)
+    alone = np.flatnonzero(state == State.ALONE)
+    xy = own.xy[alone]
+    if other.networks is not None:
+        state[alone[shapely.contains_xy(other.networks, *xy.T)]] = State.IN_NETWORK
+    state[alone[~shapely.contains_xy(other.both, *xy.T)]] = State.UNSEEN
+    return Labels(state, _partners(own, state, partner, options.min_match_m))
+
+
+def beside(
+    own: Samples, tolerance_m: FloatArray, other: Samples, options: MatchOptions
+) -> IntArray:
+    """The other survey's piece of line beside each own one, running the same way; -1 for none.
+
+    Args:
+        own: N samples.
+        tolerance_m: (N,) how far beside it may lie.
+        other: samples of the other survey.
+        options: limits.
+    """
+    found = np.full(len(own), -1)
+    if not len(other) or not len(own):
+        return found
+    tree = cKDTree(other.xy)
+    cosine = np.cos(np.radians(options.angle_deg))
+    near = np.arange(1, min(NEIGHBORS, len(other)) + 1)
+    reach = float(np.hypot(tolerance_m.max(), SLACK * options.step_m / 2))
+    for low in range(0, len(own), AT_ONCE):
+        part = slice(low, low + AT_ONCE)
+        _, index = tree.query(own.xy[part], k=near, distance_upper_bound=reach)
+        there = index < len(other)
+        index = np.where(there, index, 0)
+        tangent = other.tangent[index]
+        offset = other.xy[index] - own.xy[part][:, None]
+        along = np.abs((offset * tangent).sum(axis=2))
+        across = np.abs(offset[..., 0] * tangent[..., 1] - offset[..., 1] * tangent[..., 0])
+        like = np.abs(np.einsum("nkd,nd->nk", tangent, own.tangent[part]))
+        there &= (along <= SLACK * other.length_m[index] / 2) & (like >= cosine)
+        there &= across <= tolerance_m[part][:, None]
+        best = np.where(there, across, np.inf).argmin(axis=1)
+        rows = np.arange(len(best))
+        found[part] = np.where(there[rows, best], index[rows, best], -1)
+    return found
+
+
+def runs_of(own: Samples, *labels: IntArray) -> Runs:
+    """Cut cracks where a label changes; the first label is the state."""
+    change = np.diff(own.crack, prepend=-1) != 0
+    for label in labels:
+        change |= np.diff(label, prepend=label[:1]) != 0
+    first = np.flatnonzero(change)
+    last = np.append(first[1:], len(own))[: len(first)] - 1
+    number = np.cumsum(change) - 1
+    length = sums(number, own.length_m + own.gap_m, len(first))
+    crack = own.crack[first]
+    return Runs(
+        first=first,
+        last=last,
+        state=labels[0][first],
+        crack=crack,
+        length_m=length - own.gap_m[last],
+        after_m=own.gap_m[last],
+        begins=np.diff(crack, prepend=-1) != 0,
+        ends=np.diff(crack, append=-1) != 0,
+    )
+
+
+def _spread(runs: Runs, chosen: BoolArray, count: int) -> BoolArray:
+    """(N,) bool: the samples of chosen runs."""
+    sizes = runs.last - runs.first + 1
+    assert sizes.sum() == count
+    return np.repeat(chosen, sizes)
+
+
+def _closed(own: Samples, state: IntArray, bridge_m: float) -> IntArray:
+    """Interruptions within a match become part of it."""
+    runs = runs_of(own, state)
+    inner = ~runs.begins & ~runs.ends & (runs.state == State.ALONE)
+    before = np.append(0.0, runs.after_m[:-1])
+    whole = runs.length_m + before + runs.after_m
+    chosen = inner & (whole <= bridge_m)
+    return np.where(_spread(runs, chosen, len(own)), State.MATCHED, state)
+
+
+def _opened(own: Samples, state: IntArray, min_match_m: float) -> IntArray:
+    """Short matches are none, but where they are most of a crack."""
+    runs = runs_of(own, state)
+    total = np.bincount(own.crack, own.length_m)
+    matched = runs.state == State.MATCHED
+    small = matched & (runs.length_m < min_match_m) & (runs.length_m < total[runs.crack] / 2)
+    return np.where(_spread(runs, small, len(own)), State.ALONE, state)
+
+
+def _partners(own: Samples, state: IntArray, partner: IntArray, min_match_m: float) -> IntArray:
+    """The partner of each matched sample; crumbs take that of most of their crack."""
+    matched = np.flatnonzero(state == State.MATCHED)
+    result = np.full(len(own), -1)
+    seen = matched[partner[matched] >= 0]
+    if not len(seen):
+        return result
+    width = int(partner.max()) + 1
+    key, pair = np.unique(own.crack[seen] * width + partner[seen], return_inverse=True)
+    length = np.bincount(pair, own.length_m[seen])
+    crack, other = key // width, key % width
+    order = np.lexsort((other, -length, crack))
+    main = np.full(int(own.crack.max()) + 1, -1)
+    top = order[np.diff(crack[order], prepend=-1) != 0]
+    main[crack[top]] = other[top]
+    large = length >= min_match_m
+    result[matched] = main[own.crack[matched]]
+    result[seen] = np.where(large[pair], partner[seen], main[own.crack[seen]])
+    return result
+
+
+@dataclass(frozen=True, eq=False)
+class Stretches:
+    """Runs of one survey with what they are.
+
+    Attributes:
+        runs: cut at changes of state and of partner.
+        partner: (R,) the other survey's crack; of a run that is alone, the one it goes on from.
+        ends: (R,) how many free ends of it could have been missed.
+        attached: (R,) alone, but part of a crack that the other survey has.
+    """
+
+    runs: Runs
+    partner: IntArray
+    ends: IntArray
+    attached: BoolArray
+
+
+def stretches(own: Samples, labels: Labels, options: MatchOptions) -> Stretches:
+    """Cut cracks into stretches and find from which crack each lonely one goes on."""
+    runs = runs_of(own, labels.state, labels.partner)
+    count = len(runs.first)
+    partner = labels.partner[runs.first].copy()
+    inside_before = np.where(runs.begins, -1, np.arange(count) - 1)
+    inside_after = np.where(runs.ends, -1, np.arange(count) + 1)
+    alone = runs.state == State.ALONE
+    for beside in (inside_before, inside_after):
+        other = np.where(beside >= 0, partner[beside], -1)
+        partner = np.where(alone & (partner < 0), other, partner)
+    partner = _continued(own, runs, alone, partner, options)
+    matched_before = (inside_before >= 0) & (runs.state[inside_before] == State.MATCHED)
+    matched_after = (inside_after >= 0) & (runs.state[inside_after] == State.MATCHED)
+    free = (~matched_before).astype(np.int64) + (~matched_after).astype(np.int64)
+    return Stretches(runs, partner, free.clip(1), alone & (partner >= 0))
+
+
+def _continued(
+    own: Samples, runs: Runs, alone: BoolArray, partner: IntArray, options: MatchOptions
+) -> IntArray:
+    """A lonely crack that begins where another ends, in its direction, goes on from it."""
+    tips = np.concatenate((runs.first[runs.begins], runs.last[runs.ends]))
+    if not len(tips):
+        return partner
+    side = np.concatenate((np.full(runs.begins.sum(), -1.0), np.full(runs.ends.sum(), 1.0)))
+    owner = np.concatenate((np.flatnonzero(runs.begins), np.flatnonzero(runs.ends)))
+    outward = own.tangent[tips] * side[:, None]
+    place = own.xy[tips] + outward * own.length_m[tips, None] / 2
+    pairs = cKDTree(place).query_pairs(options.link_m, output_type="ndarray")
+    pairs = np.vstack((pairs, pairs[:, ::-1]))
+    facing = -(outward[pairs[:, 0]] * outward[pairs[:, 1]]).sum(axis=1)
+    foreign = runs.crack[owner[pairs[:, 0]]] != runs.crack[owner[pairs[:, 1]]]
+    pairs = pairs[(facing >= TIP_COSINE) & foreign]
+    distance = np.hypot(*(place[pairs[:, 0]] - place[pairs[:, 1]]).T)
+    pairs = pairs[np.argsort(-distance, kind="stable")]  # the nearest is written last
+    partner = partner.copy()
+    lonely, known = owner[pairs].T
+    for _ in range(ROUNDS):
+        open_ = alone[lonely] & (partner[lonely] < 0) & (partner[known] >= 0)
+        partner[lonely[open_]] = partner[known[open_]]
+    return partner
+
+
+def pieces(own: Samples, runs: Runs, chosen: IntArray) -> tuple[ShapeArray, IntArray]:
+    """Lines of chosen runs, cut where a crack has a gap.
+
+    Returns:
+        (P,) LineStrings and (P,) for each the index into ``chosen``.
+    """
+    sizes = runs.last[chosen] - runs.first[chosen] + 1
+    owner = np.repeat(np.arange(len(chosen)), sizes)
+    within = np.arange(len(owner)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    sample = runs.first[chosen][owner] + within
+    if not len(sample):
+        return np.empty(0, object), np.empty(0, np.int64)
+    begins = (np.diff(owner, prepend=-1) != 0) | (np.diff(own.part[sample], prepend=-1) != 0)
+    ends = np.append(begins[1:], True)
+    line = np.cumsum(begins) - 1
+    half = own.tangent[sample] * own.length_m[sample, None] / 2
+    xy = own.xy[sample]
+    start = np.where(begins[:, None], xy - half, (xy + np.roll(xy, 1, axis=0)) / 2)
+    points = np.vstack((start, (xy + half)[ends]))
+    index = np.concatenate((line, np.arange(line[-1] + 1)))
+    order = np.argsort(index, kind="stable")
+    return shapely.linestrings(points[order], indices=index[order]), owner[begins]

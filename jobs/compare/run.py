@@ -1,0 +1,146 @@
+"""Two maps of the same roads -> a map of what changed.
+
+    wpcrack compare maps/2024.gpkg maps/2026.gpkg --out maps/changes.gpkg
+
+Everything is checked before any work; the old map is brought into the new one's coordinate system.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geo.compare.changes import Comparison, compare
+from geo.compare.layers import NOT_CLAIMED, write_changes
+from geo.compare.maps import SurveyMap, read_map
+from geo.compare.options import CompareOptions
+from geo.compare.report import figures, render, summary
+from geo.compare.segments import gather
+from geo.errors import InputError, OutputError
+from jobs.runtime.terminal import say
+from jobs.runtime.versions import versions
+
+RECORDED_VERSIONS = ("wpcrack", "numpy", "scipy", "shapely", "pyogrio")
+MM = 1000.0
+
+
+@dataclass(frozen=True)
+class CompareReport:
+    """What was delivered."""
+
+    package: Path
+    report: Path
+    figures: dict[str, Any]
+    seconds: float
+
+    def values(self) -> dict[str, Any]:
+        """The figures of `--json`."""
+        files = {"package": str(self.package), "report": str(self.report)}
+        return files | self.figures | {"seconds": round(self.seconds, 3)}
+
+    def summary(self) -> str:
+        """A few lines for the terminal."""
+        lines = [summary(self.figures), f"changes  {self.package}", f"report   {self.report}"]
+        return "\n".join(lines)
+
+
+def run_compare(
+    old: Path, new: Path, out: Path, options: CompareOptions | None = None
+) -> CompareReport:
+    """Compares two maps.
+
+    Args:
+        old: GeoPackage of `wpcrack infer`.
+        new: the same of the later survey.
+        out: the GeoPackage to write; the report lies beside it.
+        options: limits.
+
+    Raises:
+        GeoError: A file is no map of ours, the maps have no ground in common or lie too far apart,
+            or the output cannot be written.
+    """
+    start, started = time.monotonic(), _now()
+    limits = options or CompareOptions()
+    refuse_paths(old, new, out)
+    later = read_map(new)
+    earlier = read_map(old, later.crs)
+    if earlier.moved_from:
+        say(f"{old.name} is brought from {earlier.moved_from} into the system of {new.name}")
+    if earlier.run_id and earlier.run_id == later.run_id:
+        raise InputError(
+            f"{old.name} and {new.name} come from one run ({later.run_id}), so nothing can have "
+            "changed; give maps of two surveys"
+        )
+    result = compare(earlier.survey, later.survey, limits)
+    maps = (earlier, later)
+    sums = gather(result, later.segments) if later.segments is not None else None
+    values = figures(maps, result, sums)
+    write_changes(out, maps, result, sums, _run_row(maps, result, limits, started))
+    report = out.with_name(f"{out.stem}.report.md")
+    _write(report, render(values))
+    return CompareReport(out, report, values, time.monotonic() - start)
+
+
+def refuse_paths(old: Path, new: Path, out: Path) -> None:
+    """Refuses files that cannot be compared or written.
+
+    Raises:
+        InputError: Both maps are one file, or one is missing.
+        OutputError: The output is one of the maps, or no GeoPackage.
+    """
+    for path in (old, new):
+        if not path.is_file():
+            raise InputError(f"{path} is no file; give a GeoPackage of `wpcrack infer`")
+    if old.samefile(new):
+        raise InputError(f"{old} and {new} are one file; give maps of two surveys")
+    if out.suffix.lower() != ".gpkg":
+        raise OutputError(f"--out is {out}; the file is a GeoPackage, name it *.gpkg")
+    if out.exists() and any(out.samefile(path) for path in (old, new)):
+        raise OutputError(f"--out {out} is one of the two maps; give another name")
+
+
+def _run_row(
+    maps: tuple[SurveyMap, SurveyMap], result: Comparison, limits: CompareOptions, started: str
+) -> dict[str, Any]:
+    old, new = maps
+    shifts = np.hypot(*result.registration.shift_m[result.registration.source == "own"].T)
+    known = len(shifts) > 0
+    return {
+        "old": old.path.name,
+        "new": new.path.name,
+        "old_run_id": old.run_id or None,
+        "new_run_id": new.run_id or None,
+        "old_date": date.fromisoformat(old.survey_date) if old.survey_date else None,
+        "new_date": date.fromisoformat(new.survey_date) if new.survey_date else None,
+        "old_gsd_mm": old.survey.gsd_m * MM,
+        "new_gsd_mm": new.survey.gsd_m * MM,
+        "old_crs": old.moved_from or None,
+        "shift_m": float(np.median(shifts)) if known else None,
+        "residual_m": result.registration.residual_m if known else None,
+        "tolerance_m": result.tolerance_m,
+        "rules": limits.text(),
+        "versions": json.dumps(versions(RECORDED_VERSIONS)),
+        "started": started,
+        "finished": _now(),
+        "not_claimed": NOT_CLAIMED,
+    }
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OutputError(f"{path} could not be written ({error}); check the folder") from error

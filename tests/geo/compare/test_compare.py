@@ -1,0 +1,216 @@
+"""Two drawn surveys: what is compared adds up, and comes out as it was drawn."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import shapely
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks.compare import score
+from benchmarks.compare_draw import second_epoch
+from geo.compare.changes import compare
+from geo.compare.options import CompareOptions, RegistrationOptions
+from geo.compare.registration import register
+from geo.compare.survey import Survey, sample_lines
+from geo.errors import InputError
+
+GROUND = shapely.box(-50, -50, 50, 50)
+
+
+def survey(*lines, widths=None, networks=(), ground=GROUND):
+    shapes = np.array([shapely.MultiLineString([line]) for line in lines], object)
+    return Survey(
+        crack_ids=np.array([f"c{n}" for n in range(len(lines))], object),
+        cracks=shapes,
+        width_mm=np.full(len(lines), 8.0) if widths is None else np.array(widths, float),
+        network_ids=np.array([f"n{n}" for n in range(len(networks))], object),
+        networks=np.array(networks, object),
+        inspected=ground,
+        gsd_m=0.005,
+    )
+
+
+STAR = [[(0, 0), (9, 1)], [(0, 3), (1, 12)], [(-8, -2), (-2, -9)], [(12, 3), (19, 9)]]
+"""Lines of several directions, far apart."""
+
+
+def kinds(result):
+    lines = result.lines
+    return {k: round(lines.meters(k), 2) for k in dict.fromkeys(lines.kind)}
+
+
+def of_kind(result, kind):
+    return np.flatnonzero(result.lines.kind == kind)
+
+
+def test_a_survey_compared_with_itself_has_not_changed():
+    one = survey(*STAR, networks=[shapely.box(20, 20, 22, 21)])
+    result = compare(one, one, CompareOptions())
+    assert set(result.lines.kind) == {"unchanged"}
+    assert list(result.areas.kind) == ["unchanged"]
+    assert np.abs(result.registration.shift_m).max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "kind", "meters"),
+    [
+        ([(30, 0), (33, 0)], [(30, 0), (34, 0)], "grown", 1.0),
+        ([(30, 0), (33, 0)], [(28.5, 0), (33, 0)], "grown", 1.5),
+        ([(30, 0), (34, 0)], [(30, 0), (32, 0)], "shrunk", 2.0),
+        (None, [(30, 0), (34, 0)], "new", 4.0),
+        ([(30, 0), (34, 0)], None, "gone", 4.0),
+        (None, [(30, 0), (30.2, 0)], "unsure", 0.2),
+        ([(30, 0), (33, 0)], [(30, 0), (33.1, 0)], "unchanged", None),
+    ],
+)
+def test_a_drawn_change_is_named_and_measured(old, new, kind, meters):
+    before = survey(*STAR, *([old] if old else []))
+    after = survey(*STAR, *([new] if new else []))
+    result = compare(before, after, CompareOptions())
+    assert set(result.lines.kind) <= {kind, "unchanged"}
+    if meters is not None:
+        assert result.lines.meters(kind) == pytest.approx(meters, abs=0.06)
+
+
+def test_a_growth_names_the_crack_that_it_is_of():
+    result = compare(
+        survey(*STAR, [(30, 0), (33, 0)]), survey(*STAR, [(30, 0), (35, 0)]), CompareOptions()
+    )
+    (row,) = of_kind(result, "grown")
+    assert (result.lines.old[row], result.lines.new[row]) == (4, 4)
+
+
+def test_a_new_crack_over_an_old_one_at_a_sharp_angle_is_new():
+    crossing = [(30, -0.4), (36, 0.4)]
+    result = compare(
+        survey(*STAR, [(30, 0), (36, 0)]), survey(*STAR, [(30, 0), (36, 0)], crossing),
+        CompareOptions(),
+    )  # fmt: skip
+    assert kinds(result)["new"] == pytest.approx(shapely.LineString(crossing).length, abs=0.01)
+    assert "grown" not in kinds(result)
+
+
+def test_widths_count_beyond_their_uncertainty_only():
+    old = survey(*STAR, widths=[8, 8, 8, np.nan])
+    new = survey(*STAR, widths=[12, 20, 1, 30])
+    result = compare(old, new, CompareOptions())
+    named = dict(zip(result.lines.old.tolist(), result.lines.kind, strict=True))
+    sd = 2.0 * np.sqrt(2)
+    assert named == {0: "unchanged", 1: "widened", 2: "unchanged", 3: "unchanged"}
+    assert result.lines.width_sd_mm[result.lines.old == 1] == pytest.approx(sd)
+    assert 12 - 8 < 3 * sd < 20 - 8
+
+
+def test_what_one_survey_did_not_see_is_no_change():
+    half = shapely.box(-50, -50, 26, 50)
+    far = [(30, 0), (34, 0)]
+    for old, new in (
+        (survey(*STAR, far), survey(*STAR, ground=half)),
+        (survey(*STAR, ground=half), survey(*STAR, far)),
+    ):
+        result = compare(old, new, CompareOptions())
+        assert set(result.lines.kind) == {"unchanged", "not_inspected"}
+        assert result.lines.meters("not_inspected") == pytest.approx(4.0)
+
+
+def test_a_crack_that_became_a_network_is_neither_gone_nor_unseen():
+    line, area = [(30, 0), (34, 0)], shapely.box(29, -1, 35, 1)
+    result = compare(survey(*STAR, line), survey(*STAR, networks=[area]), CompareOptions())
+    assert result.lines.meters("in_network") == pytest.approx(4.0)
+    assert list(result.areas.kind) == ["new"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "kind"),
+    [((2, 2), (3, 3), "grown"), ((3, 3), (2, 2), "shrunk"), ((2, 2), (2.02, 2), "unchanged"),
+     (None, (2, 2), "new"), ((2, 2), None, "gone"), (None, (0.2, 0.2), "unsure")],
+)  # fmt: skip
+def test_networks_change_by_area(old, new, kind):
+    areas = [[shapely.box(30, 0, 30 + s[0], s[1])] if s else [] for s in (old, new)]
+    result = compare(
+        survey(*STAR, networks=areas[0]), survey(*STAR, networks=areas[1]), CompareOptions()
+    )
+    assert list(result.areas.kind) == [kind]
+    assert result.areas.before_m2[0] == pytest.approx(old[0] * old[1] if old else 0, abs=0.02)
+
+
+@given(
+    east=st.floats(-0.4, 0.4),
+    north=st.floats(-0.25, 0.25),
+    degrees=st.floats(-0.1, 0.1),
+)
+@settings(max_examples=15, deadline=None)
+def test_a_shift_and_a_rotation_are_found_again(east, north, degrees):
+    turn = np.radians(degrees)
+
+    def moved(xy):
+        return xy + [east, north] + turn * np.column_stack((-xy[:, 1], xy[:, 0]))
+
+    new = survey(*STAR)
+    old = replace(new, cracks=shapely.transform(new.cracks, moved))
+    options = RegistrationOptions()
+    found = register(
+        sample_lines(old.cracks, options.step_m), sample_lines(new.cracks, options.step_m), options
+    )
+    true = shapely.get_coordinates(new.cracks)
+    back = moved(true) + found.shift_at(moved(true))
+    assert np.abs(back - true).max() < 0.02
+
+
+def test_surveys_too_far_apart_are_refused():
+    new = survey(*STAR)
+    old = replace(new, cracks=shapely.transform(new.cracks, lambda xy: xy + np.array([0.6, 0])))
+    with pytest.raises(InputError, match=r"0\.60 m apart.*more than 0\.5 m"):
+        compare(old, new, CompareOptions())
+
+
+def test_too_few_cracks_leave_the_survey_where_it_is():
+    one = survey([(0, 0), (1, 0)])
+    result = compare(one, survey([(0, 0.03), (1, 0.03)]), CompareOptions())
+    assert set(result.registration.source) == {"none"}
+    assert np.abs(result.registration.shift_m).max() < 1e-9
+
+
+def test_surveys_without_common_ground_are_refused():
+    with pytest.raises(InputError, match="no inspected ground in common"):
+        compare(survey(*STAR), survey(*STAR, ground=shapely.box(90, 90, 99, 99)), CompareOptions())
+
+
+def test_nothing_compared_with_nothing_is_empty():
+    result = compare(survey(), survey(), CompareOptions())
+    assert len(result.lines.kind) == len(result.areas.kind) == 0
+
+
+def test_meters_before_and_after_add_up_to_the_surveys():
+    drawn = second_epoch(7, street_m=120)
+    lines = compare(drawn.old, drawn.new, CompareOptions()).lines
+    for meters, own in ((lines.before_m, drawn.old), (lines.after_m, drawn.new)):
+        gaps = 0.0
+        for crack in own.cracks:
+            parts = shapely.get_parts(crack)
+            gaps += sum(
+                np.hypot(*np.subtract(b.coords[0], a.coords[-1])) for a, b in pairwise(parts)
+            )
+        assert meters.sum() == pytest.approx(own.length_m + gaps, rel=1e-6)
+
+
+def test_samples_of_a_line_add_up_to_its_length_and_gaps_follow_parts():
+    line = shapely.MultiLineString([[(0, 0), (1.03, 0)], [(1.13, 0), (2, 0)]])
+    samples = sample_lines(np.array([line], object), 0.1)
+    assert samples.length_m.sum() == pytest.approx(line.length)
+    assert samples.length_m.max() <= 0.1 + 1e-9
+    assert samples.gap_m.sum() == pytest.approx(0.1)
+    assert samples.gap_m[samples.part == 0][-1] == pytest.approx(0.1)
+
+
+def test_a_drawn_town_comes_out_as_it_was_drawn():
+    drawn = second_epoch(0, street_m=3000)
+    found = score(drawn, compare(drawn.old, drawn.new, CompareOptions()))
+    assert found.right >= 0.90
+    assert found.quiet >= 0.97
+    assert abs(found.growth_bias) <= 0.05
