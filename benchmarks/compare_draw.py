@@ -81,7 +81,7 @@ class Drawn:
     network_fates: list[str] = field(default_factory=list)
 
     def meters(self, kind: str) -> float:
-        """True meters of a kind."""
+        """Return true meters of a kind."""
         return sum(length(one.line) for one in self.truth if one.kind == kind)
 
 
@@ -197,7 +197,7 @@ def _draw_network(
 
 
 def _walk(rng: np.random.Generator, start: FloatArray, length_m: float) -> FloatArray:
-    """A crooked line: mostly along or across the street."""
+    """Return a crooked line: mostly along or across the street."""
     main = rng.choice([0.0, 90.0, rng.uniform(0, 180)], p=[0.45, 0.35, 0.2]) + rng.normal(0, 8)
     count = max(2, round(length_m / VERTEX_M))
     drift = np.cumsum(rng.normal(0, 5, count))
@@ -209,7 +209,7 @@ def _walk(rng: np.random.Generator, start: FloatArray, length_m: float) -> Float
 
 
 def cut(line: FloatArray, low: float, high: float) -> FloatArray:
-    """The part of a polyline between two distances from its begin."""
+    """Return the part of a polyline between two distances from its begin."""
     arc = np.append(0.0, np.cumsum(np.hypot(*np.diff(line, axis=0).T)))
     inner = arc[(arc > low) & (arc < high)]
     place = np.concatenate(([low], inner, [high]))

@@ -72,7 +72,7 @@ def compare_networks(
 
 
 def _groups(seen: ShapeArray, split: int) -> tuple[IntArray, int]:
-    """Number of the group of each network: overlapping ones of different surveys."""
+    """Return number of the group of each network: overlapping ones of different surveys."""
     size = len(seen)
     first, second = shapely.STRtree(seen[split:]).query(seen[:split], predicate="intersects")
     pairs = coo_matrix((np.ones(len(first)), (first, second + split)), (size, size))

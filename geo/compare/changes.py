@@ -279,7 +279,7 @@ def _matched_share(half: _Half, count: int) -> FloatArray:
 
 
 def _shapes(before: _Half, after: _Half, row: IntArray, count: int) -> ShapeArray:
-    """The lines of each row, of the new survey where it has some."""
+    """Return the lines of each row, of the new survey where it has some."""
     split = len(before.kind)
     in_new: BoolArray = np.bincount(row[split:], minlength=count) > 0
     lines, owners = [], []

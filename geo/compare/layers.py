@@ -156,7 +156,7 @@ NOT_CLAIMED = (
 
 
 def styles() -> tuple[Style, ...]:
-    """The looks of the layers."""
+    """Return the looks of the layers."""
     kinds = tuple(
         Rule(
             f"\"kind\" = '{e.key}'", e.label, _rgba(e.color, 255), 0.9 if e.key in CHANGED else 0.3

@@ -160,7 +160,7 @@ def _layer(path: Path, name: str) -> geopandas.GeoDataFrame:
 
 
 def _shapes(table: geopandas.GeoDataFrame, crs: CRS, unit_m: float) -> geopandas.GeoDataFrame:
-    """A table in a coordinate system, scaled to meters."""
+    """Return a table in a coordinate system, scaled to meters."""
     if table.crs is not None and table.crs != crs:
         table = table.to_crs(crs)
     if unit_m == 1.0:

@@ -110,7 +110,7 @@ def match(
 def beside(
     own: Samples, tolerance_m: FloatArray, other: Samples, options: MatchOptions
 ) -> IntArray:
-    """The other survey's piece of line beside each own one, running the same way; -1 for none.
+    """Return the other survey's piece of line beside each own one, running the same way; -1 for none.
 
     Args:
         own: N samples.
@@ -192,7 +192,7 @@ def _opened(own: Samples, state: IntArray, min_match_m: float) -> IntArray:
 
 
 def _partners(own: Samples, state: IntArray, partner: IntArray, min_match_m: float) -> IntArray:
-    """The partner of each matched sample; crumbs take that of most of their crack."""
+    """Return the partner of each matched sample; crumbs take that of most of their crack."""
     matched = np.flatnonzero(state == State.MATCHED)
     result = np.full(len(own), -1)
     seen = matched[partner[matched] >= 0]
@@ -250,7 +250,7 @@ def stretches(own: Samples, labels: Labels, options: MatchOptions) -> Stretches:
 def _continued(
     own: Samples, runs: Runs, alone: BoolArray, partner: IntArray, options: MatchOptions
 ) -> IntArray:
-    """A lonely crack that begins where another ends, in its direction, goes on from it."""
+    """Let a lonely crack that begins where another ends, in its direction, go on from it."""
     tips = np.concatenate((runs.first[runs.begins], runs.last[runs.ends]))
     if not len(tips):
         return partner

@@ -91,7 +91,7 @@ class Registration:
         return total
 
     def sd_at(self, xy: FloatArray) -> FloatArray:
-        """Standard deviation (K,) of the shift at old places."""
+        """Return standard deviation (K,) of the shift at old places."""
         total: FloatArray = np.zeros(len(xy), np.float64)
         if not len(self.cell):
             return total
@@ -104,7 +104,7 @@ class Registration:
         return np.asarray(shapely.transform(shapes, lambda xy: xy + self.shift_at(xy)))
 
     def warped_one(self, shape: shapely.Geometry) -> shapely.Geometry:
-        """An old geometry in the new survey."""
+        """Return an old geometry in the new survey."""
         return shapely.make_valid(self.warped(np.array([shape], object))[0])
 
     @property
@@ -119,7 +119,7 @@ class Registration:
         return centers
 
     def _around(self, xy: FloatArray) -> list[tuple[IntArray, FloatArray, BoolArray]]:
-        """The four nodes around each place with their bilinear weights, which add up to 1."""
+        """Return the four nodes around each place with their bilinear weights, which add up to 1."""
         place: FloatArray = xy / self.cell_m - 0.5
         corner = np.floor(place).astype(np.int64)
         part = place - corner
@@ -219,7 +219,7 @@ class _Problem:
         self.ties = _ties(cells)
 
     def moved(self, pose: FloatArray) -> FloatArray:
-        """The samples by the poses (N, 3) of their neighborhoods."""
+        """Return the samples by the poses (N, 3) of their neighborhoods."""
         turned = np.column_stack((-self.lever[:, 1], self.lever[:, 0]))
         moved: FloatArray = self.xy + pose[self.home, :2] + pose[self.home, 2:] * turned
         return moved
@@ -237,7 +237,7 @@ def _ties(cells: IntArray) -> tuple[IntArray, IntArray, FloatArray]:
 
 
 def _vote(problem: _Problem) -> FloatArray:
-    """The shift (N, 2) that most pairs of nearby, parallel pieces of line agree on.
+    """Return the shift (N, 2) that most pairs of nearby, parallel pieces of line agree on.
 
     A neighborhood hears its neighbors: cracks of one direction do not tell the shift along it.
     """
@@ -339,7 +339,7 @@ def _distances(
 def _gathered(
     problem: _Problem, slope: FloatArray, weight: FloatArray, across: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Normal equations of each neighborhood: (N, 3, 3) and (N, 3)."""
+    """Return normal equations of each neighborhood: (N, 3, 3) and (N, 3)."""
     count = len(problem.cells)
     information = np.empty((count, 3, 3))
     pull = np.empty((count, 3))
@@ -352,7 +352,7 @@ def _gathered(
 
 
 def _smoothness(problem: _Problem) -> tuple[coo_matrix, FloatArray]:
-    """What ties neighbors and holds the unknown (3N, 3N), and one tie (T, 6, 6)."""
+    """Return what ties neighbors and holds the unknown (3N, 3N), and one tie (T, 6, 6)."""
     options, count = problem.options, len(problem.cells)
     first, second, way = problem.ties
     half = way * options.cell_m / 2
@@ -440,7 +440,7 @@ def _heard(
     forth: FloatArray,
     back: FloatArray,
 ) -> FloatArray:
-    """What each neighborhood knows with what came over its ties."""
+    """Return what each neighborhood knows with what came over its ties."""
     first, second, _ = ties
     known = own.copy()
     np.add.at(known, second, forth)
@@ -449,7 +449,7 @@ def _heard(
 
 
 def _passed(tie: FloatArray, known: FloatArray, *, forward: bool) -> FloatArray:
-    """What a neighborhood learns over a tie: the Schur complement of the one that knows."""
+    """Return what a neighborhood learns over a tie: the Schur complement of the one that knows."""
     there, here = (slice(0, 3), slice(3, 6)) if forward else (slice(3, 6), slice(0, 3))
     inner = tie[:, there, there] + known
     cross = tie[:, here, there]

@@ -21,7 +21,7 @@ AREA_KINDS = ("new", "grown", "unchanged", "shrunk", "gone", "unsure", "not_insp
 def figures(
     maps: tuple[SurveyMap, SurveyMap], result: Comparison, sums: SegmentChanges | None
 ) -> dict[str, Any]:
-    """The figures of `--json`; lengths in meters, areas in square meters."""
+    """Return the figures of `--json`; lengths in meters, areas in square meters."""
     lines, found = result.lines, result.registration
     own = found.source == "own"
     shift = np.hypot(*found.shift_m[own].T)
@@ -95,7 +95,7 @@ def _segments(new: SurveyMap, sums: SegmentChanges | None) -> list[dict[str, Any
 
 
 def summary(values: dict[str, Any]) -> str:
-    """A few lines for the terminal."""
+    """Return a few lines for the terminal."""
     meters = values["meters"]
     parts = [f"{entry.label} {meters[entry.key]:.1f} m" for entry in LEGEND if meters[entry.key]]
     return "\n".join(
@@ -125,7 +125,7 @@ def _registration_lines(found: dict[str, Any]) -> list[str]:
 
 
 def render(values: dict[str, Any]) -> str:
-    """The report as Markdown."""
+    """Return the report as Markdown."""
     old, new = values["old"], values["new"]
     lines = [f"# Changes from {_cell(old['map'])} to {_cell(new['map'])}", ""]
     lines += [f"{line}." for line in summary(values).splitlines()]

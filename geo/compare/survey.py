@@ -69,7 +69,7 @@ class Samples:
         return len(self.xy)
 
     def moved(self, shift: FloatArray) -> Samples:
-        """The same samples elsewhere; shift (N, 2)."""
+        """Return the same samples elsewhere; shift (N, 2)."""
         return replace(self, xy=self.xy + shift)
 
 

@@ -41,12 +41,12 @@ class CompareReport:
     seconds: float
 
     def values(self) -> dict[str, Any]:
-        """The figures of `--json`."""
+        """Return the figures of `--json`."""
         files = {"package": str(self.package), "report": str(self.report)}
         return files | self.figures | {"seconds": round(self.seconds, 3)}
 
     def summary(self) -> str:
-        """A few lines for the terminal."""
+        """Return a few lines for the terminal."""
         lines = [summary(self.figures), f"changes  {self.package}", f"report   {self.report}"]
         return "\n".join(lines)
 
@@ -54,7 +54,7 @@ class CompareReport:
 def run_compare(
     old: Path, new: Path, out: Path, options: CompareOptions | None = None
 ) -> CompareReport:
-    """Compares two maps.
+    """Compare two maps.
 
     Args:
         old: GeoPackage of `wpcrack infer`.
