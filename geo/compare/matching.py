@@ -110,7 +110,7 @@ def match(
 def beside(
     own: Samples, tolerance_m: FloatArray, other: Samples, options: MatchOptions
 ) -> IntArray:
-    """Return the other survey's piece of line beside each own one, running the same way; -1 for none.
+    """Return the other survey's piece of line beside each own one, the same way; -1 for none.
 
     Args:
         own: N samples.

@@ -119,7 +119,7 @@ class Registration:
         return centers
 
     def _around(self, xy: FloatArray) -> list[tuple[IntArray, FloatArray, BoolArray]]:
-        """Return the four nodes around each place with their bilinear weights, which add up to 1."""
+        """Return the four nodes around each place with their bilinear weights; they add up to 1."""
         place: FloatArray = xy / self.cell_m - 0.5
         corner = np.floor(place).astype(np.int64)
         part = place - corner
