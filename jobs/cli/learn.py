@@ -183,7 +183,7 @@ def import_weights(
     run_job("import-weights", file, out)
 
 
-@command(example="wpcrack pretrain --out runs/drawn steps=600")
+@command(example="wpcrack pretrain --out runs/drawn train.steps=1500")
 def pretrain(
     out: Annotated[Path, typer.Option(help="Run folder; continued if it is unfinished.")],
     settings: Annotated[
