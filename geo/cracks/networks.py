@@ -65,7 +65,7 @@ class NetworkOptions:
     min_density_m_per_m2: float = 4.5
     max_anisotropy: float = 0.6
     reach_m: float = 0.24
-    min_area_m2: float = 0.1
+    min_area_m2: float = 0.25
     border_m: float = 0.04
     inside_share: float = 0.5
     block_cell_m: float = 0.3
