@@ -112,7 +112,9 @@ class _State:
     @classmethod
     def free(cls, branches: BranchSet) -> _State:
         """Nothing linked."""
-        return cls(branches, np.full(2 * len(branches), NONE), np.zeros(2 * len(branches), np.int64))
+        return cls(
+            branches, np.full(2 * len(branches), NONE), np.zeros(2 * len(branches), np.int64)
+        )
 
     def join(self, one: IntArray, other: IntArray, gap_um: IntArray | int) -> None:
         """Link ends (K,) that are free."""
@@ -265,7 +267,10 @@ class _Sight:
 
 
 def _look(state: _State, pairs: _Pairs, known: _Directions, options: LinkOptions) -> _Sight:
-    """All arithmetic is on single candidates, in a fixed order: it gives the same in any company."""
+    """How the ends of candidates lie to each other.
+
+    All arithmetic is on single candidates, in a fixed order: the same in whatever company.
+    """
     one, other = pairs.one, pairs.other
     jump = (state.branches.end_places[other] - state.branches.end_places[one]).astype(np.float64)
     x, y = jump.T

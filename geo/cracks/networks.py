@@ -3,14 +3,13 @@
 A network is found on a raster of small cells in the world, so that neither blocks nor roads have a
 part in it. Lines closer to each other than two radii grow together (closing); what stays narrow,
 as two parallel cracks or a crossing do, falls away (opening); and around each cell that is left
-there must be much line in several directions. All of that looks a meter far, so that cells are
-worked on in small tiles and only where there is much line at all.
+there must be much line in several directions. All of that looks about a meter far.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,18 +18,12 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from geo.cracks.branches import UM, BoolArray, BranchSet, FloatArray, IntArray, norms
+from geo.cracks.branches import UM, BranchSet, FloatArray, IntArray
+from geo.cracks.line_density import Region, Squares, chunks, dense_groups, distinct, sample
 from geo.outlines import outlines
 from geo.pixel_set import E, N, PixelSet, S, W, firsts
 
 Kind = Literal["alligator", "block"]
-
-TILE_SQUARES = 9
-"""Side of the tiles in squares of half a window; any other size gives the same networks."""
-
-SAMPLES_AT_ONCE = 1_000_000
-"""Sampled pieces of line that are held at once: 60 MB."""
-
 
 _SIDES = 1 << E | 1 << S | 1 << W | 1 << N
 """Code of a cell whose four sides are in a network."""
@@ -125,38 +118,28 @@ def find_networks(branches: BranchSet, options: NetworkOptions) -> Networks:
         options: see `NetworkOptions`.
     """
     lattice = _Lattice.of(options)
-    found = [
-        _network_cells(_sample(branches.take(near), lattice.cell_um), tile, lattice)
-        for tile, near in _dense_tiles(branches, lattice)
+    canonical, ends = branches.canonical()
+    groups = [
+        _found(canonical, group, lattice) for group in dense_groups(canonical, lattice.squares())
     ]
-    cells = np.concatenate([np.empty((0, 2), np.int64), *found])
-    if not len(cells):
-        none = np.empty(0)
-        outside = np.full(len(branches), -1)
-        return Networks(outside, np.empty(0, object), none, none, np.empty((0, 2)))
-    pixels = PixelSet.of_places(cells[:, 1], cells[:, 0])
-    n_cells = np.bincount(pixels.components)
-    large = n_cells * lattice.cell_m2 >= options.min_area_m2
-    kept = pixels.with_keys(pixels.keys[large[pixels.components]])
-    count = int(large.sum())
-    of_branch = _owners(branches, kept, lattice)
-    lengths = np.bincount(of_branch + 1, branches.lengths, minlength=count + 1)[1:] / UM
-    rows, cols = kept.places()
-    first = firsts(kept.components, count) if count else np.empty(0, np.int64)
-    shapes = outlines(kept).polygons() if count else np.empty(0, object)
+    found = _Found.joined(groups)
+    home = np.full(len(branches), -1)
+    home[ends[::2] >> 1] = _homes(found.inside, canonical.lengths, options.inside_share)
+    count = len(found.cells)
+    lengths = np.bincount(home + 1, branches.lengths, minlength=count + 1)[1:] / UM
     side = lattice.cell_um / UM
     return Networks(
-        of_branch=of_branch,
-        outlines=shapely.transform(np.array(shapes, dtype=object), lambda xy: xy * side),
-        area_m2=n_cells[large] * lattice.cell_m2,
+        of_branch=home,
+        outlines=np.asarray(shapely.transform(found.shapes, lambda xy: xy * side)),
+        area_m2=found.cells * side * side,
         crack_length_m=lengths,
-        first_cell=(np.column_stack((cols[first], rows[first])) + 0.5) * side,
+        first_cell=(found.first + 0.5) * side,
     )
 
 
 @dataclass(frozen=True)
 class _Lattice:
-    """The options in cells: radii, side of the window, halo of a tile."""
+    """The options in cells: radii, half of the window, halo of a region."""
 
     options: NetworkOptions
     cell_um: int
@@ -166,43 +149,27 @@ class _Lattice:
     half_window: int
     reach: int
     border: int
-    halo: int
 
     @classmethod
     def of(cls, options: NetworkOptions) -> _Lattice:
         cell = options.cell_m
-        half, reach = round(options.window_m / cell / 2), round(options.reach_m / cell)
-        closing, opening = options.closing_m / cell, options.opening_m / cell
-        halo = math.ceil(2 * closing + 2 * opening) + half + reach + 4
+        closing = options.closing_m / cell
         return cls(
             options,
-            round(cell * UM),
-            closing,
-            closing - options.margin_m / cell,
-            opening,
-            half,
-            reach,
-            round(options.border_m / cell),
-            halo,
+            cell_um=round(cell * UM),
+            closing=closing,
+            eroding=closing - options.margin_m / cell,
+            opening=options.opening_m / cell,
+            half_window=round(options.window_m / cell / 2),
+            reach=round(options.reach_m / cell),
+            border=round(options.border_m / cell),
         )
 
     @property
-    def cell_m2(self) -> float:
-        """Area of a cell."""
-        return (self.cell_um / UM) ** 2
-
-    @property
-    def square(self) -> int:
-        """Cells on the side of the squares in which line is counted first.
-
-        Three of them hold a window and, on either side, half of a piece of two cells.
-        """
-        return self.half_window + 2
-
-    @property
-    def tile(self) -> int:
-        """Cells on the side of a tile; it holds a halo."""
-        return self.square * max(TILE_SQUARES, -(-self.halo // self.square))
+    def halo(self) -> int:
+        """Cells around a region that have a part in it."""
+        shapes = math.ceil(2 * self.closing + 2 * self.opening)
+        return shapes + self.half_window + self.reach + self.border + 2
 
     @property
     def least_um(self) -> float:
@@ -210,188 +177,163 @@ class _Lattice:
         side = (2 * self.half_window + 1) * self.options.cell_m
         return self.options.min_density_m_per_m2 * side * side * UM
 
-
-@dataclass(frozen=True, eq=False)
-class _Samples:
-    """Short pieces of line: cells (K, 2) x, y of their middles; in whole micrometers their length
-    and its product with cosine and sine of the doubled direction; their branch."""
-
-    cells: IntArray
-    length: IntArray
-    cosine: IntArray
-    sine: IntArray
-    branch: IntArray
-
-
-def _sample(branches: BranchSet, cell_um: int, cells_each: float = 0.5) -> _Samples:
-    """Cut all lines into pieces of at most some cells."""
-    step = round(cells_each * cell_um)
-    inner = np.ones(len(branches.vertices), bool)
-    inner[branches.starts[1:] - 1] = False
-    begin = np.flatnonzero(inner)
-    start, run = branches.vertices[begin], branches.vertices[begin + 1] - branches.vertices[begin]
-    length = norms(run)
-    pieces = np.maximum(-(-length // step), 1)
-    which = np.repeat(np.arange(len(begin)), pieces)
-    number = np.arange(len(which)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-    parts, whole = pieces[which], length[which]
-    middle = start[which] + run[which] * (2 * number + 1)[:, None] // (2 * parts)[:, None]
-    own = whole * (number + 1) // parts - whole * number // parts
-    x, y = run[:, 0].astype(np.float64), run[:, 1].astype(np.float64)
-    square = np.maximum(x * x + y * y, 1.0)
-    cosine, sine = (x * x - y * y) / square, 2 * x * y / square
-    return _Samples(
-        middle // cell_um,
-        own,
-        np.rint(own * cosine[which]).astype(np.int64),
-        np.rint(own * sine[which]).astype(np.int64),
-        branches.owner[begin][which],
-    )
-
-
-def _chunks(branches: BranchSet, step: int) -> Iterator[IntArray]:
-    """Numbers of branches, in runs of about SAMPLES_AT_ONCE sampled pieces."""
-    pieces = branches.lengths // step + np.diff(branches.starts)
-    run = np.cumsum(pieces) // SAMPLES_AT_ONCE
-    yield from np.split(np.arange(len(branches)), np.flatnonzero(np.diff(run)) + 1)
-
-
-def _dense_tiles(branches: BranchSet, lattice: _Lattice) -> Iterator[tuple[IntArray, IntArray]]:
-    """Tiles (x, y) that may hold networks, and the branches in and around each."""
-    squares, tile_of, branch_of = _squares(branches, lattice)
-    hot = _unique(_dense_squares(squares, lattice) * lattice.square // lattice.tile)
-    low = np.minimum(tile_of.min(axis=0, initial=0), hot.min(axis=0, initial=0)) - 1
-    stride = int(tile_of[:, 0].max(initial=0)) - int(low[0]) + 3
-
-    def number(tiles: IntArray) -> IntArray:
-        flat: IntArray = (tiles - low) @ np.array([1, stride])
-        return flat
-
-    flat = number(tile_of)
-    order = np.argsort(flat, kind="stable")
-    flat, branch_of = flat[order], branch_of[order]
-    for tile in hot:
-        around = number(tile + np.array([(x, y) for y in (-1, 0, 1) for x in (-1, 0, 1)]))
-        begins, ends = np.searchsorted(flat, around), np.searchsorted(flat, around, side="right")
-        near = [branch_of[begin:end] for begin, end in zip(begins, ends, strict=True)]
-        yield tile, np.unique(np.concatenate(near))
+    def squares(self) -> Squares:
+        """How line is counted first."""
+        square = max(self.half_window, self.reach) + 2
+        return Squares(self.cell_um, square, self.least_um, self.halo)
 
 
 @dataclass(frozen=True, eq=False)
-class _Squares:
-    """Squares with line in them: (K, 2) x, y and micrometers of line."""
+class _Found:
+    """Networks, and how much of a branch lies in them.
 
-    places: IntArray
-    length: IntArray
-
-
-def _squares(branches: BranchSet, lattice: _Lattice) -> tuple[_Squares, IntArray, IntArray]:
-    """Line per square, and the tiles (P, 2) that each branch (P,) passes."""
-    places, lengths, passes = [np.empty((0, 2), np.int64)], [np.empty(0, np.int64)], []
-    for chunk in _chunks(branches, 2 * lattice.cell_um):
-        samples = _sample(branches.take(chunk), lattice.cell_um, 2)
-        where, which = np.unique(samples.cells // lattice.square, axis=0, return_inverse=True)
-        places.append(where)
-        lengths.append(np.bincount(which.ravel(), samples.length, len(where)).astype(np.int64))
-        tiles = samples.cells // lattice.tile
-        passes.append(_unique(np.column_stack((tiles, chunk[samples.branch]))))
-    where, which = np.unique(np.concatenate(places), axis=0, return_inverse=True)
-    total = np.bincount(which.ravel(), np.concatenate(lengths), len(where)).astype(np.int64)
-    found = np.concatenate([np.empty((0, 3), np.int64), *passes])
-    return _Squares(where, total), found[:, :2], found[:, 2]
-
-
-def _dense_squares(squares: _Squares, lattice: _Lattice) -> IntArray:
-    """Squares (K, 2) in which there may be cells of networks.
-
-    Where a window in a square holds enough line, three times three squares do; cells of a network
-    lie in the square of such a window or beside it.
+    Attributes:
+        shapes: (M,) outlines in cells.
+        cells: (M,) how many each has.
+        first: (M, 2) x, y of the first cell.
+        inside: (3, P) network, branch, micrometers of it inside.
     """
-    if not len(squares.places):
-        return squares.places
-    low = squares.places.min(axis=0) - 2
-    stride = int(squares.places[:, 0].max() - low[0]) + 3
-    flat = (squares.places - low) @ np.array([1, stride])
-    order = np.argsort(flat)
-    flat, length = flat[order], squares.length[order]
-    around = np.array([y * stride + x for y in (-1, 0, 1) for x in (-1, 0, 1)])
-    centers = np.unique(flat[:, None] + around)
-    sums = np.zeros(len(centers), np.int64)
-    for step in around:
-        at = np.minimum(np.searchsorted(flat, centers + step), len(flat) - 1)
-        sums += np.where(flat[at] == centers + step, length[at], 0)
-    dense = np.unique(centers[sums >= lattice.least_um][:, None] + around)
-    rows, cols = np.divmod(dense, stride)
-    return np.column_stack((cols, rows)) + low
+
+    shapes: NDArray[np.object_]
+    cells: IntArray
+    first: IntArray
+    inside: IntArray
+
+    @classmethod
+    def none(cls) -> _Found:
+        """No network."""
+        nothing = np.empty(0, np.int64)
+        return cls(
+            np.empty(0, object), nothing, np.empty((0, 2), np.int64), np.empty((3, 0), np.int64)
+        )
+
+    @classmethod
+    def joined(cls, groups: Sequence[_Found]) -> _Found:
+        """All of them, from south to north, then from west to east by their first cells."""
+        every = [cls.none(), *groups]
+        first = np.concatenate([group.first for group in every])
+        order = np.lexsort((first[:, 0], first[:, 1]))
+        place = np.empty(len(order), np.int64)
+        place[order] = np.arange(len(order))
+        before = np.cumsum([0, *(len(group.cells) for group in every)])
+        inside = np.concatenate(
+            [
+                group.inside + np.array([[offset], [0], [0]])
+                for group, offset in zip(every, before, strict=False)
+            ],
+            axis=1,
+        )
+        inside[0] = place[inside[0]]
+        shapes = np.concatenate([group.shapes for group in every])
+        cells = np.concatenate([group.cells for group in every])
+        return cls(shapes[order], cells[order], first[order], inside)
 
 
-def _network_cells(samples: _Samples, tile: IntArray, lattice: _Lattice) -> IntArray:
-    """Cells (K, 2) of a tile that lie in networks, whatever the network's size."""
-    halo, side = lattice.halo, lattice.tile + 2 * lattice.halo
-    places = samples.cells - (tile * lattice.tile - halo)
-    inside = ((places >= 0) & (places < side)).all(axis=1)
-    flat = places[inside] @ np.array([1, side])
-
-    def raster(values: IntArray) -> FloatArray:
-        sums = np.bincount(flat, values[inside], minlength=side * side)
-        return sums.reshape(side, side)
-
-    length, cosine, sine = (
-        _window_sums(raster(values), lattice.half_window)
-        for values in (samples.length, samples.cosine, samples.sine)
+def _found(branches: BranchSet, group: list[Region], lattice: _Lattice) -> _Found:
+    """Networks of one group of regions."""
+    cells = np.concatenate([_network_cells(branches, region, lattice) for region in group])
+    if not len(cells):
+        return _Found.none()
+    pixels = PixelSet.of_places(cells[:, 1], cells[:, 0])
+    pixels = pixels.with_keys(distinct(pixels.keys))  # regions may overlap
+    n_cells = np.bincount(pixels.components)
+    large = n_cells * lattice.options.cell_m**2 >= lattice.options.min_area_m2
+    if not large.any():
+        return _Found.none()
+    kept = pixels.with_keys(pixels.keys[large[pixels.components]])
+    rows, cols = kept.places()
+    first = firsts(kept.components, int(large.sum()))
+    near = distinct(np.concatenate([region.near for region in group]))
+    return _Found(
+        outlines(kept).polygons(),
+        n_cells[large],
+        np.column_stack((cols[first], rows[first])),
+        _inside(branches, near, kept, lattice),
     )
-    mean = lattice.options.max_anisotropy * length
-    dense = (length >= lattice.least_um) & (cosine * cosine + sine * sine < mean * mean)
+
+
+def _inside(branches: BranchSet, near: IntArray, cells: PixelSet, lattice: _Lattice) -> IntArray:
+    """(3, P) network, branch and how much of the one lies in the other."""
+    grown = _Grown.of(cells, lattice.border)
+    found = [np.empty((3, 0), np.int64)]
+    for chunk in chunks(branches.take(near), lattice.cell_um // 2):
+        samples = sample(branches.take(near[chunk]), lattice.cell_um)
+        network = grown.lookup(samples.cells)
+        hit = np.flatnonzero(network >= 0)
+        order = hit[np.lexsort((samples.branch[hit], network[hit]))]
+        network, branch = network[order], samples.branch[order]
+        first = np.flatnonzero(
+            (np.diff(network, prepend=-1) != 0) | (np.diff(branch, prepend=-1) != 0)
+        )
+        length = np.add.reduceat(samples.length[order], first) if len(first) else first
+        found.append(np.stack((network[first], near[chunk][branch[first]], length)))
+    return np.concatenate(found, axis=1)
+
+
+def _homes(inside: IntArray, lengths: IntArray, share: float) -> IntArray:
+    """(N,) network of each branch of which more than a share lies inside; -1 for none.
+
+    A branch in several belongs to that with most of it, or the first.
+    """
+    network, branch, length = inside
+    home = np.full(len(lengths), -1)
+    order = np.lexsort((-network, length))
+    home[branch[order]] = network[order]  # the last assignment stays
+    total = np.bincount(branch, length, minlength=len(lengths))
+    return np.where(total > share * lengths, home, -1)
+
+
+def _network_cells(branches: BranchSet, region: Region, lattice: _Lattice) -> IntArray:
+    """Cells (K, 2) of a region that lie in networks, whatever the network's size."""
+    samples, halo = sample(branches.take(region.near), lattice.cell_um), lattice.halo
+    width, height = (region.size + 2 * halo).tolist()
+    places = samples.cells - (region.corner - halo)
+    inside = ((places >= 0) & (places < (width, height))).all(axis=1)
+    flat = places[inside] @ np.array([1, width])
+
+    def window_sums(values: IntArray) -> FloatArray:
+        sums = np.bincount(flat, values[inside], minlength=width * height)
+        side = 2 * lattice.half_window + 1
+        return cv2.boxFilter(  # type: ignore[no-any-return]
+            sums.reshape(height, width),
+            cv2.CV_64F,
+            (side, side),
+            normalize=False,
+            borderType=cv2.BORDER_CONSTANT,
+        )
+
+    length = window_sums(samples.length)
+    dense = length >= lattice.least_um
     if not dense.any():
         return np.empty((0, 2), np.int64)
-    square = np.ones((2 * lattice.reach + 1, 2 * lattice.reach + 1), np.uint8)
-    near = cv2.dilate(dense.astype(np.uint8), square) > 0
-    line = np.zeros(side * side, bool)
-    line[flat] = True
-    closed = _away(_away(~line.reshape(side, side)) <= lattice.closing) > lattice.eroding
-    opened = _away(~(_away(closed) > lattice.opening)) <= lattice.opening
+    cosine, sine = window_sums(samples.cosine), window_sums(samples.sine)
+    mean = lattice.options.max_anisotropy * length
+    dense &= cosine * cosine + sine * sine < mean * mean
+    line = np.zeros(height * width, np.uint8)
+    line[flat] = 1
+    closed = _eroded(_dilated(line.reshape(height, width), lattice.closing), lattice.eroding)
+    opened = _dilated(_eroded(closed, lattice.opening), lattice.opening)
+    side = 2 * lattice.reach + 1
+    near = cv2.dilate(dense.astype(np.uint8), np.ones((side, side), np.uint8))
     rows, cols = np.nonzero((opened & near)[halo:-halo, halo:-halo])
-    return np.column_stack((cols, rows)) + tile * lattice.tile
+    return np.column_stack((cols, rows)) + region.corner
 
 
-def _away(cells: BoolArray) -> NDArray[np.float32]:
-    """Distance of each cell to the nearest one that is false, between their centers."""
-    away = cv2.distanceTransform(cells.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return np.asarray(away, np.float32)
+def _dilated(cells: NDArray[np.uint8], radius: float) -> NDArray[np.uint8]:
+    """Cells at most ``radius`` away from one that is set."""
+    return np.asarray(cv2.dilate(cells, _disk(radius)), np.uint8)
 
 
-def _window_sums(values: FloatArray, half: int) -> FloatArray:
-    """Sums of whole numbers over the square around each cell; exact, and 0 beyond the array."""
-    for axis in (0, 1):
-        sums = np.cumsum(values, axis=axis)
-        padded = np.insert(sums, 0, 0.0, axis=axis)
-        index = np.arange(values.shape[axis])
-        high = np.minimum(index + half + 1, values.shape[axis])
-        values = padded.take(high, axis) - padded.take(np.maximum(index - half, 0), axis)
-    return values
+def _eroded(cells: NDArray[np.uint8], radius: float) -> NDArray[np.uint8]:
+    """Cells more than ``radius`` away from any that is not set."""
+    return np.asarray(cv2.erode(cells, _disk(radius)), np.uint8)
 
 
-def _owners(branches: BranchSet, cells: PixelSet, lattice: _Lattice) -> IntArray:
-    """(N,) network of each branch of which most lies inside; -1 for none."""
-    owners = np.full(len(branches), -1)
-    if not len(cells):
-        return owners
-    grown = _Grown.of(cells, lattice.border)
-    for chunk in _chunks(branches, lattice.cell_um // 2):
-        samples = _sample(branches.take(chunk), lattice.cell_um)
-        networks = grown.lookup(samples.cells)
-        hit = np.flatnonzero(networks >= 0)
-        pairs, which = np.unique(
-            np.column_stack((samples.branch[hit], networks[hit])), axis=0, return_inverse=True
-        )
-        length = np.bincount(which.ravel(), samples.length[hit], len(pairs))
-        total = np.bincount(pairs[:, 0], length, len(chunk))
-        inside = total > lattice.options.inside_share * branches.lengths[chunk]
-        order = np.lexsort((-pairs[:, 1], length))  # the last assignment stays
-        home = np.full(len(chunk), -1)
-        home[pairs[order, 0]] = pairs[order, 1]
-        owners[chunk] = np.where(inside, home, -1)
-    return owners
+def _disk(radius: float) -> NDArray[np.uint8]:
+    reach = math.floor(radius + 1e-9)
+    steps = np.arange(-reach, reach + 1)
+    away = steps[:, None] ** 2 + steps**2
+    return (away <= radius * radius + 1e-9).astype(np.uint8)
 
 
 @dataclass(frozen=True, eq=False)
@@ -414,8 +356,9 @@ class _Grown:
         offsets = (steps[:, None] * stride + steps).ravel()
         keys = np.concatenate((own, (own[edge][:, None] + offsets).ravel()))
         owner = np.concatenate((cells.components, np.repeat(cells.components[edge], len(offsets))))
-        keys, first = np.unique(keys, return_index=True)
-        return cls(low, stride, keys, owner[first].astype(np.int64))
+        order = np.argsort(keys, kind="stable")
+        order = order[np.diff(keys[order], prepend=-1) != 0]
+        return cls(low, stride, keys[order], owner[order].astype(np.int64))
 
     def lookup(self, cells: IntArray) -> IntArray:
         """(K,) network of cells (K, 2) x, y; -1 for none."""
@@ -424,9 +367,3 @@ class _Grown:
         at = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
         known = (place[:, 0] >= 0) & (place[:, 0] < self.stride) & (self.keys[at] == wanted)
         return np.where(known, self.number[at], -1)
-
-
-def _unique(rows: IntArray) -> IntArray:
-    """Different rows (K, M), sorted."""
-    different: IntArray = np.unique(rows, axis=0)
-    return different

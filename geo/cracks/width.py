@@ -15,7 +15,7 @@ crack's depth is known better than that of each branch.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Protocol
 
@@ -36,7 +36,7 @@ OFFSET_PX = 0.5
 MARGIN_PX = 1.0
 """Beyond half the width, the camera's blur spreads a crack's loss of light so far."""
 
-STEP_PX = 1.0
+STEP_PX = 2.0
 """Distance of the places along a centerline."""
 
 LEAST_WINDOW_PX = 2.0
@@ -68,7 +68,7 @@ class WidthOptions:
         depth: usual share of the light that a crack takes.
         depth_spread: deviation of its logarithm among cracks.
         peak_noise: deviation of a peak from the model: texture, and cracks that are no slits.
-        run_px: peaks and losses of so many places along a line are averaged, and count once.
+        run_px: peaks and losses are averaged along so much of a line, and count once.
         side_px: width of the strip on either side that gives the light beside a crack.
         guard_px: distance of that strip from the border of the mask.
         light_px: length along the line over which that light is averaged.
@@ -80,11 +80,11 @@ class WidthOptions:
     blur_px: float = 0.75
     depth: float = 0.60
     depth_spread: float = 0.17
-    peak_noise: float = 0.1
-    run_px: int = 11
+    peak_noise: float = 0.07
+    run_px: float = 10.0
     side_px: float = 4.0
     guard_px: float = 1.5
-    light_px: int = 15
+    light_px: float = 14.0
     measurable_px: float = 2.0
     max_gsd_mm: float = 5.0
     node_px: float = 3.0
@@ -223,7 +223,7 @@ def depths(sums: WidthSums, options: WidthOptions) -> FloatArray:
 def is_measurable(
     width_px: FloatArray, gsd_mm: FloatArray | float, options: WidthOptions
 ) -> BoolArray:
-    """Whether a width may be claimed: it is wide enough for its pixels, and they are fine enough."""
+    """Whether a width may be claimed: wide enough for its pixels, which are fine enough."""
     fine = np.asarray(gsd_mm) <= options.max_gsd_mm * (1 + SAME_SIZE)
     return np.asarray((width_px >= options.measurable_px) & fine)
 
@@ -286,8 +286,9 @@ class _Places:
             np.where(hidden & open_, 0.0, step),
         )
 
-    def means(self, values: NDArray[np.floating], run: int) -> NDArray[np.floating]:
+    def means(self, values: NDArray[np.floating], run_px: float) -> NDArray[np.floating]:
         """(M, ...) moving mean along each branch, which ends repeat; nan counts nowhere."""
+        run = max(1, round(run_px / STEP_PX))
         first, last = self.starts[self.owner], self.starts[self.owner + 1] - 1
         total, seen = np.zeros_like(values), np.zeros(values.shape, np.float32)
         index = np.arange(len(self.owner))
@@ -314,10 +315,12 @@ def _losses(pixels: Pixels, places: _Places, half: int, options: WidthOptions) -
     count = math.ceil((guard + options.side_px) / OFFSET_PX)
     offsets = np.arange(-count, count + 1) * OFFSET_PX
     light = _sampled(pixels, places, offsets)
-    beside = np.column_stack([
-        _median(light[:, (offsets <= -guard)]),
-        _median(light[:, (offsets >= guard)]),
-    ])
+    beside = np.column_stack(
+        [
+            _median(light[:, (offsets <= -guard)]),
+            _median(light[:, (offsets >= guard)]),
+        ]
+    )
     left, right = places.means(beside, options.light_px).T
     left, right = np.where(np.isnan(left), right, left), np.where(np.isnan(right), left, right)
     share = np.clip((offsets + guard) / (2 * guard), 0, 1).astype(np.float32)
@@ -331,9 +334,7 @@ def _losses(pixels: Pixels, places: _Places, half: int, options: WidthOptions) -
     return _measured(places, loss, middle, options)
 
 
-def _measured(
-    places: _Places, loss: Float32, middle: IntArray, options: WidthOptions
-) -> _Losses:
+def _measured(places: _Places, loss: Float32, middle: IntArray, options: WidthOptions) -> _Losses:
     """Peak, and loss in a window that is as wide as the crack and its blur, of runs."""
     row, most = np.arange(len(loss))[:, None], loss.shape[1] - 1
     least, widest = round(LEAST_WINDOW_PX / OFFSET_PX), most // 2 - 1
