@@ -8,6 +8,7 @@ import numpy as np
 
 from geo.cracks.branches import UM, BoolArray, BranchSet, FloatArray, IntArray
 from geo.cracks.linking import Links
+from geo.measures import orientations
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +41,20 @@ class Chains:
     def line_m(self, branches: BranchSet) -> FloatArray:
         """(K,) length of the branches of each crack, without gaps."""
         return self._sums(branches.lengths[self.order])
+
+    def length_m(self, branches: BranchSet) -> FloatArray:
+        """(K,) length of each crack with its gaps."""
+        return self.line_m(branches) + self.gap_m
+
+    def orientation_deg(self, branches: BranchSet) -> FloatArray:
+        """(K,) mean direction of the branches, clockwise from north; nan if there is none."""
+        along = branches.take(self.order, self.turned)
+        inner = np.ones(len(along.vertices), bool)
+        inner[along.starts[1:] - 1] = False
+        at = np.flatnonzero(inner)
+        steps = (along.vertices[at + 1] - along.vertices[at]) / UM
+        owner = np.repeat(np.arange(len(self)), np.diff(self.starts))
+        return orientations(steps, owner[along.owner[at]], len(self))
 
     def _sums(self, values: IntArray) -> FloatArray:
         sums = np.append(0, np.cumsum(values))[self.starts]
@@ -112,7 +127,8 @@ def _lowest(before: IntArray, looping: BoolArray) -> IntArray:
     for _ in range(max(1, len(before).bit_length())):
         lowest = np.minimum(lowest, lowest[back])
         back = back[back]
-    return np.unique(lowest[looping])
+    first: IntArray = np.unique(lowest[looping])
+    return first
 
 
 def _chosen(root: IntArray, place: IntArray, partner: IntArray) -> IntArray:

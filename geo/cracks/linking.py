@@ -40,7 +40,7 @@ class LinkOptions:
             most so far.
         junction_turn_deg: the same at a common node, where no gap has to be guessed.
         free_gap_m: a longer gap must not be longer than the longer base beside it.
-        noise_m: how far the place of an end is known: a pixel at 5 mm.
+        noise_m: how far the place of an end is known: two pixels at 5 mm.
         sure_m: bases from this length on have a sure direction; that of crumbs counts less.
         crossing_m: a branch up to this length between two junctions is where two cracks lie on
             each other; ends on either side of it may go on in each other.
@@ -52,9 +52,9 @@ class LinkOptions:
     max_turn_deg: float = 40.0
     junction_turn_deg: float = 60.0
     free_gap_m: float = 0.04
-    noise_m: float = 0.006
+    noise_m: float = 0.01
     sure_m: float = 0.06
-    crossing_m: float = 0.04
+    crossing_m: float = 0.05
     tries: int = 2
 
     @property
@@ -226,7 +226,7 @@ def _directions(state: _State, ends: IntArray, options: LinkOptions) -> _Directi
     length = np.sqrt(run[:, 0] * run[:, 0] + run[:, 1] * run[:, 1])
     unit = np.maximum(length, 1.0)
     count = 2 * len(branches)
-    filled = _Directions(*(np.zeros(count) for _ in range(3)), np.full(count, NONE))
+    filled = _Directions(np.zeros(count), np.zeros(count), np.zeros(count), np.full(count, NONE))
     filled.x[ends], filled.y[ends] = run[:, 0] / unit, run[:, 1] / unit
     filled.base_um[ends], filled.tail[ends] = length, tail
     return filled

@@ -131,9 +131,9 @@ def find_networks(branches: BranchSet, options: NetworkOptions) -> Networks:
     return Networks(
         of_branch=home,
         outlines=np.asarray(shapely.transform(found.shapes, lambda xy: xy * side)),
-        area_m2=found.cells * side * side,
+        area_m2=np.asarray(found.cells * side * side, np.float64),
         crack_length_m=lengths,
-        first_cell=(found.first + 0.5) * side,
+        first_cell=np.asarray((found.first + 0.5) * side, np.float64),
     )
 
 
@@ -294,13 +294,14 @@ def _network_cells(branches: BranchSet, region: Region, lattice: _Lattice) -> In
     def window_sums(values: IntArray) -> FloatArray:
         sums = np.bincount(flat, values[inside], minlength=width * height)
         side = 2 * lattice.half_window + 1
-        return cv2.boxFilter(  # type: ignore[no-any-return]
+        window = cv2.boxFilter(
             sums.reshape(height, width),
             cv2.CV_64F,
             (side, side),
             normalize=False,
             borderType=cv2.BORDER_CONSTANT,
         )
+        return np.asarray(window, np.float64)
 
     length = window_sums(samples.length)
     dense = length >= lattice.least_um
@@ -314,7 +315,8 @@ def _network_cells(branches: BranchSet, region: Region, lattice: _Lattice) -> In
     closed = _eroded(_dilated(line.reshape(height, width), lattice.closing), lattice.eroding)
     opened = _dilated(_eroded(closed, lattice.opening), lattice.opening)
     side = 2 * lattice.reach + 1
-    near = cv2.dilate(dense.astype(np.uint8), np.ones((side, side), np.uint8))
+    square = np.ones((side, side), np.uint8)
+    near = np.asarray(cv2.dilate(dense.astype(np.uint8), square), np.uint8)
     rows, cols = np.nonzero((opened & near)[halo:-halo, halo:-halo])
     return np.column_stack((cols, rows)) + region.corner
 

@@ -127,7 +127,11 @@ class WidthSums:
         most = np.zeros(count)
         np.maximum.at(most, owner, self.most_px)
         return WidthSums(
-            *(np.bincount(owner, getattr(self, f.name), count) for f in fields(self)[:-1]), most
+            np.bincount(owner, self.length_px, count),
+            np.bincount(owner, self.loss_px2, count),
+            np.bincount(owner, self.weight, count),
+            np.bincount(owner, self.weighted_depth, count),
+            most,
         )
 
 
@@ -170,7 +174,7 @@ class Picture:
         row, col = rows - self.row_off, cols - self.col_off
         known = (row >= 0) & (row < height) & (col >= 0) & (col < width)
         place = np.clip(row, 0, height - 1) * width + np.clip(col, 0, width - 1)
-        light = self.gray.ravel()[place].astype(np.float32)
+        light = np.array(self.gray.ravel()[place], np.float32)
         if self.valid is not None:
             known &= self.valid.ravel()[place]
         light[~known] = np.nan
@@ -313,7 +317,7 @@ def _losses(pixels: Pixels, places: _Places, half: int, options: WidthOptions) -
     """Profiles across the line against the light on either side of it."""
     guard = half + options.guard_px
     count = math.ceil((guard + options.side_px) / OFFSET_PX)
-    offsets = np.arange(-count, count + 1) * OFFSET_PX
+    offsets = np.arange(-count, count + 1, dtype=np.float64) * OFFSET_PX
     light = _sampled(pixels, places, offsets)
     beside = np.column_stack(
         [
@@ -345,12 +349,12 @@ def _measured(places: _Places, loss: Float32, middle: IntArray, options: WidthOp
         sides = np.clip(middle[:, None] + np.array([-size, size]), 0, most)
         windows.append(windows[-1] + OFFSET_PX * loss[row, sides].sum(axis=1))
     means = places.means(np.column_stack((peak, *windows)), options.run_px)
-    peak, sums = means[:, 0], means[:, 1:]
+    run_peak, sums = means[:, 0], means[:, 1:]
     spans = 2 * OFFSET_PX * np.arange(least, widest + 1)
-    enough = sums <= WINDOW_SHARE * spans * np.maximum(peak, LEAST_PEAK)[:, None]
+    enough = sums <= WINDOW_SHARE * spans * np.maximum(run_peak, LEAST_PEAK)[:, None]
     enough[:, -1] = True
     chosen = sums[np.arange(len(sums)), enough.argmax(axis=1)]
-    return _Losses(chosen.astype(np.float64), peak.astype(np.float64))
+    return _Losses(chosen.astype(np.float64), run_peak.astype(np.float64))
 
 
 def _sampled(pixels: Pixels, places: _Places, offsets: FloatArray) -> Float32:
