@@ -73,7 +73,7 @@ def chain(branches: BranchSet, links: Links) -> Chains:
     linked = links.partner[names] >= 0
     partner[linked] = number[links.partner[names][linked]]
     root, place = _ranked(partner)
-    entered = _chosen(root, place, partner)
+    entered = _chosen(root, place)
     order = entered[np.lexsort((place[entered], root[entered]))]
     heads = root[order]
     first = np.flatnonzero(np.diff(heads, prepend=-1))
@@ -131,13 +131,10 @@ def _lowest(before: IntArray, looping: BoolArray) -> IntArray:
     return first
 
 
-def _chosen(root: IntArray, place: IntArray, partner: IntArray) -> IntArray:
+def _chosen(root: IntArray, place: IntArray) -> IntArray:
     """Of the two ways through each branch the one that began at the lower end."""
-    pairs = root.reshape(-1, 2)
-    second = (pairs[:, 1] < pairs[:, 0]) | ((pairs[:, 1] == pairs[:, 0]) & _later(place))
-    return 2 * np.arange(len(pairs)) + second
-
-
-def _later(place: IntArray) -> BoolArray:
-    pairs = place.reshape(-1, 2)
-    return np.asarray(pairs[:, 1] < pairs[:, 0])
+    roots, places = root.reshape(-1, 2), place.reshape(-1, 2)
+    second = roots[:, 1] < roots[:, 0]
+    second |= (roots[:, 1] == roots[:, 0]) & (places[:, 1] < places[:, 0])
+    chosen: IntArray = 2 * np.arange(len(roots)) + second
+    return chosen

@@ -127,12 +127,16 @@ class WidthSums:
         most = np.zeros(count)
         np.maximum.at(most, owner, self.most_px)
         return WidthSums(
-            np.bincount(owner, self.length_px, count),
-            np.bincount(owner, self.loss_px2, count),
-            np.bincount(owner, self.weight, count),
-            np.bincount(owner, self.weighted_depth, count),
+            _sums(self.length_px, owner, count),
+            _sums(self.loss_px2, owner, count),
+            _sums(self.weight, owner, count),
+            _sums(self.weighted_depth, owner, count),
             most,
         )
+
+
+def _sums(values: FloatArray, owner: IntArray, count: int) -> FloatArray:
+    return np.asarray(np.bincount(owner, values, count), np.float64)
 
 
 class Pixels(Protocol):
@@ -365,8 +369,7 @@ def _sampled(pixels: Pixels, places: _Places, offsets: FloatArray) -> Float32:
     right, down = (x - col).astype(np.float32), (y - row).astype(np.float32)
     upper = pixels.at(row, col) * (1 - right) + pixels.at(row, col + 1) * right
     lower = pixels.at(row + 1, col) * (1 - right) + pixels.at(row + 1, col + 1) * right
-    light: Float32 = upper * (1 - down) + lower * down
-    return light
+    return np.asarray(upper * (1 - down) + lower * down, np.float32)
 
 
 def _median(light: Float32) -> Float32:
