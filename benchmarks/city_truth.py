@@ -36,6 +36,9 @@ WHOLE_SHARE = 0.8
 SHORT_M, LONG_M = 0.3, 1.0
 """Shortest true branch that must be whole; shortest crack that is counted."""
 
+GSD_MM, RULES = 5.0, SeverityOptions()
+"""Pixels of the city and limits of the classes."""
+
 GROWN_M, SHRUNK_M = 0.12, 0.10
 """A true network is the area within 12 cm of its lines, shrunk by 10 cm again."""
 
@@ -71,10 +74,11 @@ class Figures:
     Attributes:
         found: share of true line within 2 cm of a predicted branch.
         type: right type (longitudinal, transverse, diagonal, network); of lines >= 0.3 m.
-        severity: right ASTM D6433 class, where a class is claimed; outside true networks.
+        severity: right ASTM D6433 class of a branch (by the true width along it), where one is
+            claimed; outside true networks.
         claimed: share of those meters for which a class is claimed.
         severity_all: right class if one were given everywhere.
-        width_mae_mm: mean difference of a crack's mean width from that of the true branch;
+        width_mae_mm: mean difference of a crack's mean width from the true width along it;
             outside true networks.
         width_mae_claimed_mm: the same where the width is claimed.
         network_width_mae_mm: the same inside true networks, whose width is one figure.
@@ -102,11 +106,11 @@ class Figures:
 
 @dataclass(frozen=True, eq=False)
 class CityTruth:
-    """True branches with their crack's kind, mean width and type; true networks and roads."""
+    """True branches: lines, kind, widths at their vertices, type; true networks; roads."""
 
     lines: Shapes
     in_network: Bool
-    width_mm: Float64
+    widths_mm: Sequence[Float64]
     types: Shapes
     network: shapely.Geometry
     roads: Shapes
@@ -129,7 +133,7 @@ class CityTruth:
         truth = cls(
             lines,
             in_network,
-            np.array([crack.width_px.mean() * mm for crack in cracks]),
+            [crack.width_px * mm for crack in cracks],
             np.empty(len(lines), object),
             shapely.union_all(areas),
             np.array(roads),
@@ -167,42 +171,58 @@ class CityTruth:
             TypeOptions(),
         )
 
-    def samples(self) -> tuple[Float64, npt.NDArray[np.int64], Float64]:
-        """Points (P, 2) along all lines, their line, and the meters that each stands for."""
-        length = shapely.length(self.lines)
-        count = np.maximum((length / STEP_M).astype(np.int64), 1)
-        owner = np.repeat(np.arange(len(count)), count)
-        place = np.arange(len(owner)) - np.repeat(np.cumsum(count) - count, count) + 0.5
-        share = length / count
-        points = shapely.line_interpolate_point(self.lines[owner], place * share[owner])
-        return shapely.get_coordinates(points), owner, share[owner]
+    def samples(self) -> Samples:
+        """Points along all lines."""
+        found = []
+        for number, (line, width) in enumerate(zip(self.lines, self.widths_mm, strict=True)):
+            vertices = shapely.get_coordinates(line)
+            way = np.append(0.0, np.cumsum(np.hypot(*np.diff(vertices, axis=0).T)))
+            count = max(int(way[-1] / STEP_M), 1)
+            along = (np.arange(count) + 0.5) * way[-1] / count
+            columns = [np.interp(along, way, v) for v in (*vertices.T, width)]
+            found.append(
+                np.column_stack((*columns, np.full(count, number), np.full(count, way[-1] / count)))
+            )
+        x, y, width, owner, meters = np.concatenate(found).T
+        return Samples(np.column_stack((x, y)), width, owner.astype(np.int64), meters)
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """P points (P, 2) on true lines: width there, number of the line, meters it stands for."""
+
+    points: Float64
+    width_mm: Float64
+    line: npt.NDArray[np.int64]
+    meters: Float64
 
 
 def score(predicted: Predicted, truth: CityTruth) -> Figures:
     """Compare a map with the truth."""
-    points, line, meters = truth.samples()
+    samples = truth.samples()
     branches = np.array([shapely.LineString(xy) for xy in predicted.lines])
     at, branch = shapely.STRtree(branches).query_nearest(
-        shapely.points(points), max_distance=FOUND_M, all_matches=False
+        shapely.points(samples.points), max_distance=FOUND_M, all_matches=False
     )
-    line, found_m = line[at], meters[at]
+    line, found_m, true_mm = samples.line[at], samples.meters[at], samples.width_mm[at]
     owner = predicted.owner[branch]
     is_crack = owner < predicted.n_cracks
     named = np.append(predicted.types, ["network"])[np.minimum(owner, predicted.n_cracks)]
     typed = truth.types[line] != "unknown"
-    net, widths, true_mm = truth.in_network[line], predicted.widths, truth.width_mm[line]
-    off_mm = np.abs(widths.crack_mm[owner] - true_mm)
+    net, widths = truth.in_network[line], predicted.widths
+    off_mm = np.abs(widths.crack_mm[owner] - _means(true_mm, found_m, owner))
     seen = np.isfinite(off_mm) & is_crack & ~net
     in_net = np.isfinite(off_mm) & ~is_crack & net
     rated = np.isfinite(widths.branch_mm[branch]) & ~net
     claimed = rated & widths.branch_measurable[branch]
-    classes = [d6433(w, 5.0, SeverityOptions()) for w in (widths.branch_mm[branch], true_mm)]
+    true_branch_mm = _means(true_mm, found_m, branch)
+    classes = [d6433(w, GSD_MM, RULES) for w in (widths.branch_mm[branch], true_branch_mm)]
     whole, outside = _whole(predicted, branches, truth)
     length = shapely.length(truth.lines)
     network = shapely.union_all(predicted.networks)
     union = shapely.union(network, truth.network).area
     return Figures(
-        found=found_m.sum() / meters.sum(),
+        found=found_m.sum() / samples.meters.sum(),
         type=_share(named == truth.types[line], typed, found_m),
         severity=_share(classes[0] == classes[1], claimed, found_m),
         claimed=_share(claimed, rated, found_m),
@@ -216,6 +236,12 @@ def score(predicted: Predicted, truth: CityTruth) -> Figures:
         network_iou=shapely.intersection(network, truth.network).area / union if union else 1.0,
         gap_m=float(predicted.gap_m.sum()),
     )
+
+
+def _means(values: Float64, weights: Float64, owner: npt.NDArray[np.int64]) -> Float64:
+    """Weighted mean of the values of each owner, at each value."""
+    total = np.bincount(owner, weights)
+    return (np.bincount(owner, weights * values) / np.where(total > 0, total, 1))[owner]
 
 
 def _share(values: npt.NDArray[np.generic], chosen: Bool, weights: Float64) -> float:
