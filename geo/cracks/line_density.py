@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 
-from geo.cracks.branches import BranchSet, IntArray, norms
+from geo.cracks.branches import BoolArray, BranchSet, IntArray, norms
 from geo.pixel_set import PixelSet
 
 SAMPLES_AT_ONCE = 250_000
@@ -42,16 +43,16 @@ class Samples:
 
 @dataclass(frozen=True, eq=False)
 class Region:
-    """A rectangle of cells and the branches in and around it.
+    """A rectangle of squares and the branches in and around it.
 
     Attributes:
         corner: (2,) x, y of the first cell.
-        size: (2,) cells in x and y.
+        own: (H, W) bool, the squares of its group: another group's may lie in the rectangle.
         near: (B,) numbers of the branches.
     """
 
     corner: IntArray
-    size: IntArray
+    own: BoolArray
     near: IntArray
 
 
@@ -111,13 +112,13 @@ def dense_groups(branches: BranchSet, squares: Squares) -> Iterator[list[Region]
         squares: how line is counted.
 
     Yields:
-        Regions that touch each other. What is decided by windows up to a square away is decided
-        within a group; regions of different groups may overlap and then have the same cells.
+        Regions with squares that touch each other. Each square is in one region of one group, and
+        all cells that a dense window up to a square away can reach are in such squares.
     """
     board = _Board.of(branches, squares)
     passes = board.passes(branches)
-    for group in board.regions(board.dense(passes)):
-        yield [passes.region(box, board) for box in group]
+    for group in board.groups(board.dense(passes)):
+        yield [passes.region(rows, cols, board) for rows, cols in group]
 
 
 def distinct(values: IntArray) -> IntArray:
@@ -134,16 +135,17 @@ class _Passes:
     branch: IntArray
     length: IntArray
 
-    def region(self, box: IntArray, board: _Board) -> Region:
-        """A rectangle of squares (4,): x and y of the first, x and y beyond the last."""
-        side = board.squares.square
+    def region(self, rows: IntArray, cols: IntArray, board: _Board) -> Region:
+        """The rectangle over some squares."""
+        corner, side = np.array([cols.min(), rows.min()]), board.squares.square
+        own = np.zeros((rows.max() - corner[1] + 1, cols.max() - corner[0] + 1), bool)
+        own[rows - corner[1], cols - corner[0]] = True
         around = -(-board.squares.halo // side)
-        rows = np.arange(box[1] - around, box[3] + around) * board.stride
-        begins = np.searchsorted(self.square, rows + box[0] - around)
-        ends = np.searchsorted(self.square, rows + box[2] + around)
+        lines = np.arange(corner[1] - around, rows.max() + around + 1) * board.stride
+        begins = np.searchsorted(self.square, lines + corner[0] - around)
+        ends = np.searchsorted(self.square, lines + cols.max() + around + 1)
         near = [self.branch[begin:end] for begin, end in zip(begins, ends, strict=True)]
-        corner = (board.low + box[:2]) * side
-        return Region(corner, (box[2:] - box[:2]) * side, distinct(np.concatenate(near)))
+        return Region((board.low + corner) * side, own, distinct(np.concatenate(near)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,8 +196,8 @@ class _Board:
             sums += np.where(places[at] == centers + step, total[at], 0)
         return distinct((centers[sums >= self.squares.least_um][:, None] + around).ravel())
 
-    def regions(self, dense: IntArray) -> Iterator[IntArray]:
-        """(R, 4) rectangles over each group of squares that touch each other."""
+    def groups(self, dense: IntArray) -> Iterator[list[tuple[IntArray, IntArray]]]:
+        """Rows and columns of the squares of each region of each group that touch each other."""
         if not len(dense):
             return
         rows, cols = np.divmod(dense, self.stride)
@@ -203,13 +205,15 @@ class _Board:
         order = np.lexsort((cols // REGION_SQUARES, rows // REGION_SQUARES, owner))
         owner, rows, cols = owner[order], rows[order], cols[order]
         new = np.diff(owner, prepend=-1) != 0
+        first_of_group = np.cumsum(new)
         for values in (rows, cols):
             new |= np.diff(values // REGION_SQUARES, prepend=-1) != 0
-        first = np.flatnonzero(new)
-        low = [np.minimum.reduceat(values, first) for values in (cols, rows)]
-        high = [np.maximum.reduceat(values, first) + 1 for values in (cols, rows)]
-        boxes = np.column_stack((*low, *high))
-        yield from np.split(boxes, np.flatnonzero(np.diff(owner[first])) + 1)
+        cuts = np.flatnonzero(new)
+        regions = zip(np.split(rows, cuts[1:]), np.split(cols, cuts[1:]), strict=True)
+        for _, group in groupby(
+            zip(first_of_group[cuts], regions, strict=True), lambda one: one[0]
+        ):
+            yield [region for _, region in group]
 
 
 def chunks(branches: BranchSet, step: int) -> Iterator[IntArray]:

@@ -39,7 +39,7 @@ class LinkOptions:
         max_turn_deg: the gap turns from the line before it, and the lines from each other, at
             most so far.
         junction_turn_deg: the same at a common node, where no gap has to be guessed.
-        free_gap_m: a longer gap must not be longer than the longer base beside it.
+        free_gap_m: a longer gap must not be longer than the longer line beside it.
         noise_m: how far the place of an end is known: two pixels at 5 mm.
         sure_m: bases from this length on have a sure direction; that of crumbs counts less.
         crossing_m: a branch up to this length between two junctions is where two cracks lie on
@@ -245,6 +245,7 @@ class _Sight:
         sure_one, sure_other: how sure the directions are, 0 to 1.
         slack: by which the bend of short lines may be off.
         is_own: whether the two are the ends of one short chain.
+        is_long: whether either line is longer than a base.
     """
 
     gap: FloatArray
@@ -259,6 +260,7 @@ class _Sight:
     sure_other: FloatArray
     slack: FloatArray
     is_own: BoolArray
+    is_long: BoolArray
 
     @property
     def aside(self) -> FloatArray:
@@ -290,6 +292,7 @@ def _look(state: _State, pairs: _Pairs, known: _Directions, options: LinkOptions
         sure_other=np.minimum(bases[1] / sure, 1.0),
         slack=noise / np.maximum(bases[0], noise) + noise / np.maximum(bases[1], noise),
         is_own=known.tail[one] == other,
+        is_long=(known.tail[one] < 0) | (known.tail[other] < 0),
     )
 
 
@@ -300,7 +303,7 @@ def _is_jump(seen: _Sight, gap_um: int, options: LinkOptions) -> BoolArray:
     limit = 1 - math.cos(math.radians(options.max_turn_deg))
     longer = np.maximum(seen.base_one, seen.base_other)
     good = (seen.gap <= gap_um) & ~seen.is_own & (seen.bend <= limit + seen.slack)
-    good &= (seen.gap <= options.free_gap_m * UM) | (seen.gap <= longer)
+    good &= (seen.gap <= options.free_gap_m * UM) | (seen.gap <= longer) | seen.is_long
     for ahead, aside, base in (
         (seen.ahead_one, seen.aside_one, seen.base_one),
         (seen.ahead_other, seen.aside_other, seen.base_other),

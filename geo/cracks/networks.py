@@ -177,10 +177,14 @@ class _Lattice:
         side = (2 * self.half_window + 1) * self.options.cell_m
         return self.options.min_density_m_per_m2 * side * side * UM
 
+    @property
+    def square(self) -> int:
+        """Cells on the side of a square: three hold a window, one holds the reach."""
+        return max(self.half_window, self.reach) + 2
+
     def squares(self) -> Squares:
         """How line is counted first."""
-        square = max(self.half_window, self.reach) + 2
-        return Squares(self.cell_um, square, self.least_um, self.halo)
+        return Squares(self.cell_um, self.square, self.least_um, self.halo)
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,7 +239,6 @@ def _found(branches: BranchSet, group: list[Region], lattice: _Lattice) -> _Foun
     if not len(cells):
         return _Found.none()
     pixels = PixelSet.of_places(cells[:, 1], cells[:, 0])
-    pixels = pixels.with_keys(distinct(pixels.keys))  # regions may overlap
     n_cells = np.bincount(pixels.components)
     large = n_cells * lattice.options.cell_m**2 >= lattice.options.min_area_m2
     if not large.any():
@@ -286,7 +289,8 @@ def _homes(inside: IntArray, lengths: IntArray, share: float) -> IntArray:
 def _network_cells(branches: BranchSet, region: Region, lattice: _Lattice) -> IntArray:
     """Cells (K, 2) of a region that lie in networks, whatever the network's size."""
     samples, halo = sample(branches.take(region.near), lattice.cell_um), lattice.halo
-    width, height = (region.size + 2 * halo).tolist()
+    own = region.own.repeat(lattice.square, axis=0).repeat(lattice.square, axis=1)
+    height, width = own.shape[0] + 2 * halo, own.shape[1] + 2 * halo
     places = samples.cells - (region.corner - halo)
     inside = ((places >= 0) & (places < (width, height))).all(axis=1)
     flat = places[inside] @ np.array([1, width])
@@ -317,7 +321,7 @@ def _network_cells(branches: BranchSet, region: Region, lattice: _Lattice) -> In
     side = 2 * lattice.reach + 1
     square = np.ones((side, side), np.uint8)
     near = np.asarray(cv2.dilate(dense.astype(np.uint8), square), np.uint8)
-    rows, cols = np.nonzero((opened & near)[halo:-halo, halo:-halo])
+    rows, cols = np.nonzero((opened & near)[halo:-halo, halo:-halo] & own)
     return np.column_stack((cols, rows)) + region.corner
 
 
