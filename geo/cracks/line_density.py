@@ -73,7 +73,7 @@ class Squares:
     halo: int
 
 
-def sample(branches: BranchSet, cell_um: int, cells_each: float = 0.5) -> Samples:
+def sample(branches: BranchSet, cell_um: int, cells_each: float = 1.0) -> Samples:
     """Cut all lines into pieces of at most some cells.
 
     Args:

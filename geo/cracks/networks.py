@@ -9,7 +9,7 @@ there must be much line in several directions. All of that looks about a meter f
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,6 +24,9 @@ from geo.outlines import outlines
 from geo.pixel_set import E, N, PixelSet, S, W, firsts
 
 Kind = Literal["alligator", "block"]
+
+CELLS_AT_ONCE = 200_000
+"""Cells of networks that are traced at once: 30 MB."""
 
 _SIDES = 1 << E | 1 << S | 1 << W | 1 << N
 """Code of a cell whose four sides are in a network."""
@@ -55,7 +58,7 @@ class NetworkOptions:
     margin_m: float = 0.02
     opening_m: float = 0.12
     window_m: float = 0.5
-    min_density_m_per_m2: float = 4.5
+    min_density_m_per_m2: float = 6.0
     max_anisotropy: float = 0.6
     reach_m: float = 0.24
     min_area_m2: float = 0.25
@@ -119,9 +122,7 @@ def find_networks(branches: BranchSet, options: NetworkOptions) -> Networks:
     """
     lattice = _Lattice.of(options)
     canonical, ends = branches.canonical()
-    groups = [
-        _found(canonical, group, lattice) for group in dense_groups(canonical, lattice.squares())
-    ]
+    groups = list(_batches(canonical, lattice))
     found = _Found.joined(groups)
     home = np.full(len(branches), -1)
     home[ends[::2] >> 1] = _homes(found.inside, canonical.lengths, options.inside_share)
@@ -233,11 +234,24 @@ class _Found:
         return cls(shapes[order], cells[order], first[order], inside)
 
 
-def _found(branches: BranchSet, group: list[Region], lattice: _Lattice) -> _Found:
-    """Networks of one group of regions."""
-    cells = np.concatenate([_network_cells(branches, region, lattice) for region in group])
-    if not len(cells):
-        return _Found.none()
+def _batches(branches: BranchSet, lattice: _Lattice) -> Iterator[_Found]:
+    """Networks of several groups of regions at a time: no network is in two groups."""
+    cells: list[IntArray] = []
+    near: list[IntArray] = []
+    for group in dense_groups(branches, lattice.squares()):
+        own = [_network_cells(branches, region, lattice) for region in group]
+        if any(len(found) for found in own):
+            cells += own
+            near += [region.near for region in group]
+        if sum(map(len, cells)) >= CELLS_AT_ONCE:
+            yield _found(branches, np.concatenate(cells), np.concatenate(near), lattice)
+            cells, near = [], []
+    if cells:
+        yield _found(branches, np.concatenate(cells), np.concatenate(near), lattice)
+
+
+def _found(branches: BranchSet, cells: IntArray, near: IntArray, lattice: _Lattice) -> _Found:
+    """Networks of cells (K, 2), and what of the branches near them lies in them."""
     pixels = PixelSet.of_places(cells[:, 1], cells[:, 0])
     n_cells = np.bincount(pixels.components)
     large = n_cells * lattice.options.cell_m**2 >= lattice.options.min_area_m2
@@ -246,12 +260,11 @@ def _found(branches: BranchSet, group: list[Region], lattice: _Lattice) -> _Foun
     kept = pixels.with_keys(pixels.keys[large[pixels.components]])
     rows, cols = kept.places()
     first = firsts(kept.components, int(large.sum()))
-    near = distinct(np.concatenate([region.near for region in group]))
     return _Found(
         outlines(kept).polygons(),
         n_cells[large],
         np.column_stack((cols[first], rows[first])),
-        _inside(branches, near, kept, lattice),
+        _inside(branches, distinct(near), kept, lattice),
     )
 
 
@@ -259,7 +272,7 @@ def _inside(branches: BranchSet, near: IntArray, cells: PixelSet, lattice: _Latt
     """(3, P) network, branch and how much of the one lies in the other."""
     grown = _Grown.of(cells, lattice.border)
     found = [np.empty((3, 0), np.int64)]
-    for chunk in chunks(branches.take(near), lattice.cell_um // 2):
+    for chunk in chunks(branches.take(near), lattice.cell_um):
         samples = sample(branches.take(near[chunk]), lattice.cell_um)
         network = grown.lookup(samples.cells)
         hit = np.flatnonzero(network >= 0)

@@ -1,5 +1,7 @@
 """Which branches become one crack, on drawn lines; and that only what is near decides it."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,7 +19,7 @@ def line(*points):
     points = np.array(points, float)
     parts = [
         np.linspace(a, b, max(2, int(np.hypot(*(b - a)) / 0.02)), endpoint=False)
-        for a, b in zip(points, points[1:], strict=False)
+        for a, b in pairwise(points)
     ]
     return np.concatenate([*parts, points[-1:]])
 
