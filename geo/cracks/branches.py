@@ -146,7 +146,7 @@ class BranchSet:
             chosen: (K,) their numbers.
             turned: (K,) which of them to run the other way.
         """
-        counts = np.diff(self.starts)[chosen]
+        counts = self.starts[chosen + 1] - self.starts[chosen]
         starts = np.append(0, np.cumsum(counts))
         place = np.arange(starts[-1]) - np.repeat(starts[:-1], counts)
         nodes = self.nodes[chosen]
@@ -154,7 +154,7 @@ class BranchSet:
             backward = np.repeat(turned, counts)
             place = np.where(backward, np.repeat(counts, counts) - 1 - place, place)
             nodes = np.where(turned[:, None], nodes[:, ::-1], nodes)
-        index = place + np.repeat(self.starts[:-1][chosen], counts)
+        index = place + np.repeat(self.starts[chosen], counts)
         return BranchSet(self.vertices[index], starts, nodes)
 
 

@@ -45,6 +45,9 @@ LEAST_WINDOW_PX = 2.0
 WINDOW_SHARE = 0.75
 """The window grows while loss / peak, which is about the width, is more than this share of it."""
 
+CORE_SHARE = 0.9
+"""The middle of a crack is that of the samples which lose this share of the most."""
+
 LEAST_PEAK = 0.05
 """Below it a peak is texture, and says nothing about the width."""
 
@@ -78,7 +81,7 @@ class WidthOptions:
     """
 
     blur_px: float = 0.75
-    depth: float = 0.60
+    depth: float = 0.62
     depth_spread: float = 0.17
     peak_noise: float = 0.07
     run_px: float = 10.0
@@ -337,8 +340,10 @@ def _losses(pixels: Pixels, places: _Places, half: int, options: WidthOptions) -
         loss = (1 - light / ground).astype(np.float32)
     runs = places.means(loss, options.run_px)
     inner = np.flatnonzero(np.abs(offsets) <= half + 0.5)
-    darkest = offsets[inner][np.argmax(np.nan_to_num(runs[:, inner], nan=-1.0), axis=1)]
-    middle = np.rint(places.means(darkest, options.run_px) / OFFSET_PX).astype(np.int64) + count
+    shown = np.nan_to_num(runs[:, inner], nan=-1.0)
+    dark = shown >= CORE_SHARE * shown.max(axis=1, keepdims=True)
+    center = (dark * offsets[inner]).sum(axis=1) / np.maximum(dark.sum(axis=1), 1)
+    middle = np.rint(places.means(center, options.run_px) / OFFSET_PX).astype(np.int64) + count
     return _measured(places, loss, middle, options)
 
 
