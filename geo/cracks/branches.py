@@ -92,6 +92,7 @@ class BranchSet:
         degrees: IntArray = count[number]
         return degrees
 
+    @cached_property
     def canonical(self) -> tuple[BranchSet, IntArray]:
         """The same branches, each from west to east and all of them in that order.
 

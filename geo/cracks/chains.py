@@ -66,7 +66,7 @@ def chain(branches: BranchSet, links: Links) -> Chains:
 
     A crack begins at its southwestern end; one that is a loop at its southwestern branch.
     """
-    _, names = branches.canonical()
+    _, names = branches.canonical
     partner = np.full(len(names), -1)
     number = np.empty(len(names), np.int64)
     number[names] = np.arange(len(names))

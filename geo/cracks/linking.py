@@ -89,7 +89,7 @@ def link(branches: BranchSet, options: LinkOptions) -> Links:
             within the halo around it.
         options: see `LinkOptions`.
     """
-    canonical, names = branches.canonical()
+    canonical, names = branches.canonical
     state = _State.free(canonical)
     _link_junctions(state, options)
     for gap_m in options.gaps_m:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import cv2
@@ -121,7 +122,7 @@ def find_networks(branches: BranchSet, options: NetworkOptions) -> Networks:
         options: see `NetworkOptions`.
     """
     lattice = _Lattice.of(options)
-    canonical, ends = branches.canonical()
+    canonical, ends = branches.canonical
     groups = list(_batches(canonical, lattice))
     found = _Found.joined(groups)
     home = np.full(len(branches), -1)
@@ -302,8 +303,7 @@ def _homes(inside: IntArray, lengths: IntArray, share: float) -> IntArray:
 def _network_cells(branches: BranchSet, region: Region, lattice: _Lattice) -> IntArray:
     """Cells (K, 2) of a region that lie in networks, whatever the network's size."""
     samples, halo = sample(branches.take(region.near), lattice.cell_um), lattice.halo
-    own = region.own.repeat(lattice.square, axis=0).repeat(lattice.square, axis=1)
-    height, width = own.shape[0] + 2 * halo, own.shape[1] + 2 * halo
+    height, width = (side * lattice.square + 2 * halo for side in region.own.shape)
     places = samples.cells - (region.corner - halo)
     inside = ((places >= 0) & (places < (width, height))).all(axis=1)
     flat = places[inside] @ np.array([1, width])
@@ -334,6 +334,7 @@ def _network_cells(branches: BranchSet, region: Region, lattice: _Lattice) -> In
     side = 2 * lattice.reach + 1
     square = np.ones((side, side), np.uint8)
     near = np.asarray(cv2.dilate(dense.astype(np.uint8), square), np.uint8)
+    own = region.own.repeat(lattice.square, axis=0).repeat(lattice.square, axis=1)
     rows, cols = np.nonzero((opened & near)[halo:-halo, halo:-halo] & own)
     return np.column_stack((cols, rows)) + region.corner
 
@@ -348,6 +349,7 @@ def _eroded(cells: NDArray[np.uint8], radius: float) -> NDArray[np.uint8]:
     return np.asarray(cv2.erode(cells, _disk(radius)), np.uint8)
 
 
+@cache
 def _disk(radius: float) -> NDArray[np.uint8]:
     reach = math.floor(radius + 1e-9)
     steps = np.arange(-reach, reach + 1)

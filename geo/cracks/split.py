@@ -45,7 +45,7 @@ def branch_of_pixels(
     if not len(several):
         return owner
     chosen = np.flatnonzero(count[np.searchsorted(pieces, branch_piece)] > 1)
-    canonical, ends = branches.take(chosen).canonical()
+    canonical, ends = branches.take(chosen).canonical
     names = chosen[ends[::2] >> 1]
     points, number = _points(canonical)
     tree = cKDTree(_apart(points, branch_piece[names[number]]))
