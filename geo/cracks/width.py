@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from scipy.special import erf
 
 from geo.cracks.branches import UM, BoolArray, BranchSet, FloatArray, IntArray
+from geo.severity import SAME_SIZE
 
 Float32 = NDArray[np.float32]
 
@@ -32,9 +33,6 @@ POINTS_AT_ONCE = 20_000
 
 OFFSET_PX = 0.5
 """Distance of the samples across a crack."""
-
-MARGIN_PX = 1.0
-"""Beyond half the width, the camera's blur spreads a crack's loss of light so far."""
 
 STEP_PX = 2.0
 """Distance of the places along a centerline."""
@@ -53,9 +51,6 @@ LEAST_PEAK = 0.05
 
 _SLITS = np.linspace(0.0, 20.0, 801)
 """Widths in pixels for which the peak is tabled; the last one holds for wider cracks."""
-
-SAME_SIZE = 1e-6
-"""Relative difference up to which two pixel sizes are one."""
 
 DEPTHS = np.exp(np.linspace(math.log(0.15), math.log(1.0), 40))
 """Depths that are tried for each branch."""
