@@ -1,0 +1,390 @@
+"""Where branches are dense and run in several directions: alligator and block cracking as areas.
+
+A network is found on a raster of small cells in the world, so that neither blocks nor roads have a
+part in it. Lines closer to each other than two radii grow together (closing); what stays narrow,
+as two parallel cracks or a crossing do, falls away (opening); and around each cell that is left
+there must be much line in several directions. All of that looks about a meter far.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+import cv2
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from geo.cracks.branches import UM, BranchSet, FloatArray, IntArray
+from geo.cracks.line_density import Region, Squares, chunks, dense_groups, distinct, sample
+from geo.outlines import outlines
+from geo.pixel_set import E, N, PixelSet, S, W, firsts
+
+Kind = Literal["alligator", "block"]
+
+CELLS_AT_ONCE = 200_000
+"""Cells of networks that are traced at once: 30 MB."""
+
+_SIDES = 1 << E | 1 << S | 1 << W | 1 << N
+"""Code of a cell whose four sides are in a network."""
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """What counts as a network; chosen on drawn streets.
+
+    Attributes:
+        cell_m: of the raster. Half of the narrowest crack spacing that matters.
+        closing_m: lines up to twice as far apart grow together; alligator blocks are smaller.
+        margin_m: by which a network reaches beyond its outer lines.
+        opening_m: a disk of this radius fits into every part of a network, so that two parallel
+            cracks less than twice as far apart are none.
+        window_m: side of the square in which line is counted around a cell.
+        min_density_m_per_m2: of line in the square. Two crossing cracks have 4 at a side of .5 m.
+        max_anisotropy: length of the mean doubled direction there, 0 in all directions alike, 1
+            parallel.
+        reach_m: a cell belongs to a network if the square around one so near is dense.
+        min_area_m2: smaller networks are none.
+        border_m: lines so near to a network are inside.
+        inside_share: a branch belongs to a network if more than this share of it is inside.
+        block_cell_m: from this mean block size on it is block cracking (ASTM D6433: .3 m).
+    """
+
+    cell_m: float = 0.02
+    closing_m: float = 0.10
+    margin_m: float = 0.02
+    opening_m: float = 0.12
+    window_m: float = 0.5
+    min_density_m_per_m2: float = 6.0
+    max_anisotropy: float = 0.6
+    reach_m: float = 0.24
+    min_area_m2: float = 0.25
+    border_m: float = 0.04
+    inside_share: float = 0.5
+    block_cell_m: float = 0.3
+
+    @property
+    def halo_m(self) -> float:
+        """How far from a place decides whether it is in a network."""
+        shapes = 2 * self.closing_m + self.margin_m + 2 * self.opening_m + self.border_m
+        small = self.min_area_m2 / (2 * self.opening_m)  # how long an area below the limit can be
+        return shapes + self.window_m / 2 + self.reach_m + small + 8 * self.cell_m
+
+
+@dataclass(frozen=True, eq=False)
+class Networks:
+    """M networks, from south to north and west to east by their first cell.
+
+    Attributes:
+        of_branch: (N,) number of the network to which each branch belongs; -1 for none.
+        outlines: (M,) MultiPolygons in meters, along the borders of cells.
+        area_m2, crack_length_m: (M,) of the outlines, and of their branches.
+        first_cell: (M, 2) x, y of the center of the first cell in meters.
+    """
+
+    of_branch: IntArray
+    outlines: NDArray[np.object_]
+    area_m2: FloatArray
+    crack_length_m: FloatArray
+    first_cell: FloatArray
+
+    def __len__(self) -> int:
+        """Number of networks."""
+        return len(self.outlines)
+
+    @property
+    def density_m_per_m2(self) -> FloatArray:
+        """(M,) line per area."""
+        return self.crack_length_m / self.area_m2
+
+    @property
+    def cell_m(self) -> FloatArray:
+        """(M,) mean block size: squares of side a have 2 / a of line per area."""
+        return 2 * self.area_m2 / np.maximum(self.crack_length_m, 1 / UM)
+
+    def kinds(self, options: NetworkOptions) -> list[Kind]:
+        """Alligator or block cracking, by the mean block size."""
+        return ["block" if c >= options.block_cell_m else "alligator" for c in self.cell_m.tolist()]
+
+
+def find_networks(branches: BranchSet, options: NetworkOptions) -> Networks:
+    """Find networks and the branches that belong to them.
+
+    A place more than `NetworkOptions.halo_m` away has no part in what is found here, and neither
+    has the order of the branches.
+
+    Args:
+        branches: of the whole map, or of a block and all around it within the halo.
+        options: see `NetworkOptions`.
+    """
+    lattice = _Lattice.of(options)
+    canonical, ends = branches.canonical
+    groups = list(_batches(canonical, lattice))
+    found = _Found.joined(groups)
+    home = np.full(len(branches), -1)
+    home[ends[::2] >> 1] = _homes(found.inside, canonical.lengths, options.inside_share)
+    count = len(found.cells)
+    lengths = np.bincount(home + 1, branches.lengths, minlength=count + 1)[1:] / UM
+    side = lattice.cell_um / UM
+    return Networks(
+        of_branch=home,
+        outlines=np.asarray(shapely.transform(found.shapes, lambda xy: xy * side)),
+        area_m2=np.asarray(found.cells * side * side, np.float64),
+        crack_length_m=lengths,
+        first_cell=np.asarray((found.first + 0.5) * side, np.float64),
+    )
+
+
+@dataclass(frozen=True)
+class _Lattice:
+    """The options in cells: radii, half of the window, halo of a region."""
+
+    options: NetworkOptions
+    cell_um: int
+    closing: float
+    eroding: float
+    opening: float
+    half_window: int
+    reach: int
+    border: int
+
+    @classmethod
+    def of(cls, options: NetworkOptions) -> _Lattice:
+        cell = options.cell_m
+        closing = options.closing_m / cell
+        return cls(
+            options,
+            cell_um=round(cell * UM),
+            closing=closing,
+            eroding=closing - options.margin_m / cell,
+            opening=options.opening_m / cell,
+            half_window=round(options.window_m / cell / 2),
+            reach=round(options.reach_m / cell),
+            border=round(options.border_m / cell),
+        )
+
+    @property
+    def halo(self) -> int:
+        """Cells around a region that have a part in it."""
+        shapes = math.ceil(2 * self.closing + 2 * self.opening)
+        return shapes + self.half_window + self.reach + self.border + 2
+
+    @property
+    def least_um(self) -> float:
+        """Line that a window must hold."""
+        side = (2 * self.half_window + 1) * self.options.cell_m
+        return self.options.min_density_m_per_m2 * side * side * UM
+
+    @property
+    def square(self) -> int:
+        """Cells on the side of a square: three hold a window, one holds the reach."""
+        return max(self.half_window, self.reach) + 2
+
+    def squares(self) -> Squares:
+        """How line is counted first."""
+        return Squares(self.cell_um, self.square, self.least_um, self.halo)
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """Networks, and how much of a branch lies in them.
+
+    Attributes:
+        shapes: (M,) outlines in cells.
+        cells: (M,) how many each has.
+        first: (M, 2) x, y of the first cell.
+        inside: (3, P) network, branch, micrometers of it inside.
+    """
+
+    shapes: NDArray[np.object_]
+    cells: IntArray
+    first: IntArray
+    inside: IntArray
+
+    @classmethod
+    def none(cls) -> _Found:
+        """No network."""
+        nothing = np.empty(0, np.int64)
+        return cls(
+            np.empty(0, object), nothing, np.empty((0, 2), np.int64), np.empty((3, 0), np.int64)
+        )
+
+    @classmethod
+    def joined(cls, groups: Sequence[_Found]) -> _Found:
+        """All of them, from south to north, then from west to east by their first cells."""
+        every = [cls.none(), *groups]
+        first = np.concatenate([group.first for group in every])
+        order = np.lexsort((first[:, 0], first[:, 1]))
+        place = np.empty(len(order), np.int64)
+        place[order] = np.arange(len(order))
+        before = np.cumsum([0, *(len(group.cells) for group in every)])
+        inside = np.concatenate(
+            [
+                group.inside + np.array([[offset], [0], [0]])
+                for group, offset in zip(every, before, strict=False)
+            ],
+            axis=1,
+        )
+        inside[0] = place[inside[0]]
+        shapes = np.concatenate([group.shapes for group in every])
+        cells = np.concatenate([group.cells for group in every])
+        return cls(shapes[order], cells[order], first[order], inside)
+
+
+def _batches(branches: BranchSet, lattice: _Lattice) -> Iterator[_Found]:
+    """Networks of several groups of regions at a time: no network is in two groups."""
+    cells: list[IntArray] = []
+    near: list[IntArray] = []
+    for group in dense_groups(branches, lattice.squares()):
+        own = [_network_cells(branches, region, lattice) for region in group]
+        if any(len(found) for found in own):
+            cells += own
+            near += [region.near for region in group]
+        if sum(map(len, cells)) >= CELLS_AT_ONCE:
+            yield _found(branches, np.concatenate(cells), np.concatenate(near), lattice)
+            cells, near = [], []
+    if cells:
+        yield _found(branches, np.concatenate(cells), np.concatenate(near), lattice)
+
+
+def _found(branches: BranchSet, cells: IntArray, near: IntArray, lattice: _Lattice) -> _Found:
+    """Networks of cells (K, 2), and what of the branches near them lies in them."""
+    pixels = PixelSet.of_places(cells[:, 1], cells[:, 0])
+    n_cells = np.bincount(pixels.components)
+    large = n_cells * lattice.options.cell_m**2 >= lattice.options.min_area_m2
+    if not large.any():
+        return _Found.none()
+    kept = pixels.with_keys(pixels.keys[large[pixels.components]])
+    rows, cols = kept.places()
+    first = firsts(kept.components, int(large.sum()))
+    return _Found(
+        outlines(kept).polygons(),
+        n_cells[large],
+        np.column_stack((cols[first], rows[first])),
+        _inside(branches, distinct(near), kept, lattice),
+    )
+
+
+def _inside(branches: BranchSet, near: IntArray, cells: PixelSet, lattice: _Lattice) -> IntArray:
+    """(3, P) network, branch and how much of the one lies in the other."""
+    grown = _Grown.of(cells, lattice.border)
+    found = [np.empty((3, 0), np.int64)]
+    for chunk in chunks(branches.take(near), lattice.cell_um):
+        samples = sample(branches.take(near[chunk]), lattice.cell_um)
+        network = grown.lookup(samples.cells)
+        hit = np.flatnonzero(network >= 0)
+        order = hit[np.lexsort((samples.branch[hit], network[hit]))]
+        network, branch = network[order], samples.branch[order]
+        first = np.flatnonzero(
+            (np.diff(network, prepend=-1) != 0) | (np.diff(branch, prepend=-1) != 0)
+        )
+        length = np.add.reduceat(samples.length[order], first) if len(first) else first
+        found.append(np.stack((network[first], near[chunk][branch[first]], length)))
+    return np.concatenate(found, axis=1)
+
+
+def _homes(inside: IntArray, lengths: IntArray, share: float) -> IntArray:
+    """(N,) network of each branch of which more than a share lies inside; -1 for none.
+
+    A branch in several belongs to that with most of it, or the first.
+    """
+    network, branch, length = inside
+    home = np.full(len(lengths), -1)
+    order = np.lexsort((-network, length))
+    home[branch[order]] = network[order]  # the last assignment stays
+    total = np.bincount(branch, length, minlength=len(lengths))
+    return np.where(total > share * lengths, home, -1)
+
+
+def _network_cells(branches: BranchSet, region: Region, lattice: _Lattice) -> IntArray:
+    """Cells (K, 2) of a region that lie in networks, whatever the network's size."""
+    samples, halo = sample(branches.take(region.near), lattice.cell_um), lattice.halo
+    height, width = (side * lattice.square + 2 * halo for side in region.own.shape)
+    places = samples.cells - (region.corner - halo)
+    inside = ((places >= 0) & (places < (width, height))).all(axis=1)
+    flat = places[inside] @ np.array([1, width])
+
+    def window_sums(values: IntArray) -> FloatArray:
+        sums = np.bincount(flat, values[inside], minlength=width * height)
+        side = 2 * lattice.half_window + 1
+        window = cv2.boxFilter(
+            sums.reshape(height, width),
+            cv2.CV_64F,
+            (side, side),
+            normalize=False,
+            borderType=cv2.BORDER_CONSTANT,
+        )
+        return np.asarray(window, np.float64)
+
+    length = window_sums(samples.length)
+    dense = length >= lattice.least_um
+    if not dense.any():
+        return np.empty((0, 2), np.int64)
+    cosine, sine = window_sums(samples.cosine), window_sums(samples.sine)
+    mean = lattice.options.max_anisotropy * length
+    dense &= cosine * cosine + sine * sine < mean * mean
+    line = np.zeros(height * width, np.uint8)
+    line[flat] = 1
+    closed = _eroded(_dilated(line.reshape(height, width), lattice.closing), lattice.eroding)
+    opened = _dilated(_eroded(closed, lattice.opening), lattice.opening)
+    side = 2 * lattice.reach + 1
+    square = np.ones((side, side), np.uint8)
+    near = np.asarray(cv2.dilate(dense.astype(np.uint8), square), np.uint8)
+    own = region.own.repeat(lattice.square, axis=0).repeat(lattice.square, axis=1)
+    rows, cols = np.nonzero((opened & near)[halo:-halo, halo:-halo] & own)
+    return np.column_stack((cols, rows)) + region.corner
+
+
+def _dilated(cells: NDArray[np.uint8], radius: float) -> NDArray[np.uint8]:
+    """Cells at most ``radius`` away from one that is set."""
+    return np.asarray(cv2.dilate(cells, _disk(radius)), np.uint8)
+
+
+def _eroded(cells: NDArray[np.uint8], radius: float) -> NDArray[np.uint8]:
+    """Cells more than ``radius`` away from any that is not set."""
+    return np.asarray(cv2.erode(cells, _disk(radius)), np.uint8)
+
+
+@cache
+def _disk(radius: float) -> NDArray[np.uint8]:
+    reach = math.floor(radius + 1e-9)
+    steps = np.arange(-reach, reach + 1)
+    away = steps[:, None] ** 2 + steps**2
+    return (away <= radius * radius + 1e-9).astype(np.uint8)
+
+
+@dataclass(frozen=True, eq=False)
+class _Grown:
+    """Cells of networks and those around them: sorted keys and the network of each."""
+
+    low: IntArray
+    stride: int
+    keys: IntArray
+    number: IntArray
+
+    @classmethod
+    def of(cls, cells: PixelSet, border: int) -> _Grown:
+        rows, cols = cells.places()
+        low = np.array([cols.min() - border - 1, rows.min() - border - 1])
+        stride = int(cols.max() - low[0]) + border + 2
+        own = (np.column_stack((cols, rows)) - low) @ np.array([1, stride])
+        edge = np.flatnonzero((cells.codes & _SIDES) != _SIDES)
+        steps = np.arange(-border, border + 1)
+        offsets = (steps[:, None] * stride + steps).ravel()
+        keys = np.concatenate((own, (own[edge][:, None] + offsets).ravel()))
+        owner = np.concatenate((cells.components, np.repeat(cells.components[edge], len(offsets))))
+        order = np.argsort(keys, kind="stable")
+        order = order[np.diff(keys[order], prepend=-1) != 0]
+        return cls(low, stride, keys[order], owner[order].astype(np.int64))
+
+    def lookup(self, cells: IntArray) -> IntArray:
+        """(K,) network of cells (K, 2) x, y; -1 for none."""
+        place = cells - self.low
+        wanted = place @ np.array([1, self.stride])
+        at = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
+        known = (place[:, 0] >= 0) & (place[:, 0] < self.stride) & (self.keys[at] == wanted)
+        return np.where(known, self.number[at], -1)

@@ -1,0 +1,153 @@
+"""What is a network and what is none, on drawn lines; and that only what is near decides it."""
+
+import numpy as np
+import pytest
+import shapely
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from geo.cracks import line_density
+from geo.cracks.branches import UM, BranchSet
+from geo.cracks.networks import NetworkOptions, find_networks
+
+OPTIONS = NetworkOptions()
+
+
+def free(lines):
+    return BranchSet.of_lines(
+        [np.array(one, float) for one in lines], np.arange(2 * len(lines)).reshape(-1, 2)
+    )
+
+
+def mesh(x, y, width, height, cell, turn=0.0, rng=None):
+    """Sides of square blocks, each a branch; some are missing if there is a generator."""
+    lines = []
+    for col in np.arange(0, width + cell / 2, cell):
+        lines += [[(col, row), (col, row + cell)] for row in np.arange(0, height - cell / 2, cell)]
+    for row in np.arange(0, height + cell / 2, cell):
+        lines += [[(col, row), (col + cell, row)] for col in np.arange(0, width - cell / 2, cell)]
+    if rng is not None:
+        lines = [one for one in lines if rng.random() < 0.85]
+    c, s = np.cos(turn), np.sin(turn)
+    return [(np.array(one) @ np.array([[c, s], [-s, c]]) + (x, y)).tolist() for one in lines]
+
+
+@pytest.mark.parametrize("cell", [0.08, 0.12, 0.18])
+@pytest.mark.parametrize("turn", [0.0, 0.5])
+def test_an_alligator_is_one_area_with_all_of_its_line(cell, turn):
+    width, height = 10 * cell, 8 * cell
+    lines = mesh(5e5, 5.8e6, width, height, cell, turn)
+    found = find_networks(free(lines), OPTIONS)
+    assert len(found) == 1
+    assert (found.of_branch == 0).all()
+    length = sum(shapely.LineString(one).length for one in lines)
+    assert found.crack_length_m[0] == pytest.approx(length, rel=1e-4)
+    truth = shapely.buffer(shapely.union_all([shapely.LineString(one) for one in lines]), 0.12)
+    truth = shapely.buffer(truth, -0.10)
+    shape = found.outlines[0]
+    assert shapely.intersection(shape, truth).area / shapely.union(shape, truth).area > 0.85
+    assert found.area_m2[0] == pytest.approx(shape.area)
+    assert found.kinds(OPTIONS) == ["alligator"]
+    assert found.cell_m[0] == pytest.approx(cell, rel=0.25)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [[(0, 0), (4, 0)], [(0, 0.05), (4, 0.05)]],
+        [[(0, 0), (4, 0)], [(0, 0.15), (4, 0.15)], [(0, 0.3), (4, 0.3)], [(0, 0.45), (4, 0.45)]],
+        [[(-2, 0), (2, 0.3)], [(0.2, -2), (-0.1, 2)]],
+        [[(0, 0), (3, 0)], [(1.5, 0), (1.9, 1)], [(1.5, 0), (1.2, 1)]],
+        mesh(0, 0, 0.3, 0.3, 0.1),
+    ],
+    ids=["two parallel ones", "four parallel ones", "a crossing", "a fork", "a small mesh"],
+)
+def test_what_is_no_network(lines):
+    found = find_networks(free(lines), OPTIONS)
+    assert len(found) == 0
+    assert (found.of_branch == -1).all()
+
+
+def test_a_long_crack_through_an_alligator_stays_a_crack_outside_of_it():
+    """Inside, its line is cut by the mesh into branches that belong to the network."""
+    inside = [[(x, 0.45), (x + 0.1, 0.45)] for x in np.arange(0, 0.95, 0.1)]
+    outside = [[(-2, 0.45), (-0.1, 0.45)], [(1.1, 0.45), (3, 0.45)]]
+    lines = mesh(0, 0, 1.0, 1.0, 0.1) + inside + outside
+    found = find_networks(free(lines), OPTIONS)
+    assert len(found) == 1
+    assert (found.of_branch[:-2] == 0).all()
+    assert (found.of_branch[-2:] == -1).all()
+
+
+def test_all_line_is_in_a_network_or_in_a_crack():
+    rng = np.random.default_rng(1)
+    branches = free(scene(rng))
+    found = find_networks(branches, OPTIONS)
+    outside = branches.lengths[found.of_branch < 0].sum() / UM
+    assert len(found) > 2
+    assert outside + found.crack_length_m.sum() == pytest.approx(branches.lengths.sum() / UM)
+
+
+def scene(rng, size=14.0):
+    """Alligators of all sizes, and cracks all over."""
+    lines = []
+    for _ in range(7):
+        x, y = rng.uniform(0, size, 2)
+        width, height = rng.uniform(0.3, 2.5, 2)
+        lines += mesh(x, y, width, height, rng.uniform(0.08, 0.2), rng.uniform(0, 3), rng)
+    for _ in range(60):
+        start, heading = rng.uniform(0, size, 2), rng.uniform(0, 2 * np.pi)
+        along = np.array([np.cos(heading), np.sin(heading)])
+        lines.append([start, start + rng.uniform(0.1, 3) * along])
+    return lines
+
+
+def rows(found, branches):
+    """Networks with their branches, by names in which there is no order."""
+    places = branches.end_places.reshape(-1, 4)
+    return {
+        (shapely.normalize(shape).wkb, frozenset(map(tuple, np.sort(places[found.of_branch == n]))))
+        for n, shape in enumerate(found.outlines)
+    }
+
+
+@settings(deadline=None, max_examples=10)
+@given(st.integers(0, 10_000))
+def test_networks_do_not_depend_on_order_direction_or_regions(seed):
+    rng = np.random.default_rng(seed)
+    branches = free(scene(rng))
+    whole = rows(find_networks(branches, OPTIONS), branches)
+    shuffled = branches.take(rng.permutation(len(branches)), rng.random(len(branches)) < 0.5)
+    before = line_density.REGION_SQUARES, line_density.SAMPLES_AT_ONCE
+    try:
+        line_density.REGION_SQUARES, line_density.SAMPLES_AT_ONCE = 2, 500
+        assert rows(find_networks(shuffled, OPTIONS), shuffled) == whole
+    finally:
+        line_density.REGION_SQUARES, line_density.SAMPLES_AT_ONCE = before
+
+
+@settings(deadline=None, max_examples=10)
+@given(st.integers(0, 10_000), st.floats(1.5, 6.0))
+def test_a_block_with_the_halo_knows_which_of_its_branches_are_in_networks(seed, block_m):
+    branches = free(scene(np.random.default_rng(seed)))
+    whole = find_networks(branches, OPTIONS).of_branch >= 0
+    side, halo = round(block_m * UM), round(OPTIONS.halo_m * UM)
+    for corner in np.unique(branches.vertices // side, axis=0) * side:
+        near = (branches.vertices >= corner - halo) & (branches.vertices < corner + side + halo)
+        chosen = np.unique(branches.owner[_passing(branches, corner - halo, corner + side + halo)])
+        assert set(np.unique(branches.owner[near.all(axis=1)])) <= set(chosen)
+        inside = (branches.end_places >= corner) & (branches.end_places < corner + side)
+        own = inside.all(axis=1).reshape(-1, 2).all(axis=1)[chosen]
+        part = find_networks(branches.take(chosen), OPTIONS).of_branch >= 0
+        assert (part[own] == whole[chosen][own]).all()
+
+
+def _passing(branches, low, high):
+    """Vertices of lines that pass a rectangle."""
+    first = np.minimum.reduceat(branches.vertices, branches.starts[:-1])
+    last = np.maximum.reduceat(branches.vertices, branches.starts[:-1])
+    return ((last >= low) & (first < high)).all(axis=1)[branches.owner]
+
+
+def test_nothing_gives_nothing():
+    assert len(find_networks(free([]), OPTIONS)) == 0

@@ -1,0 +1,147 @@
+"""Widths from the imagery of drawn slits: wide and thin, faint and dark, in shadow and at seams."""
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from geo.cracks.branches import BranchSet
+from geo.cracks.chains import chain
+from geo.cracks.crack_width import (
+    D6433_CLASSES,
+    branch_severities,
+    crack_widths,
+    meters_by_class,
+)
+from geo.cracks.linking import LinkOptions, link
+from geo.cracks.width import Picture, WidthOptions, is_measurable, width_sums, widths_px
+from geo.severity import NOT_MEASURABLE, SeverityOptions
+
+SIZE, FINE = 240, 8
+OPTIONS = WidthOptions()
+BLUR_PX = 0.45
+
+
+def slit(width, angle, depth=0.6, *, light=120.0, noise=0.0, seed=0):
+    """A picture of a straight slit through its middle, and its centerline in pixels."""
+    side = SIZE * FINE
+    rows, cols = (np.mgrid[:side, :side] + 0.5) / FINE - SIZE / 2
+    away = np.abs(cols * np.sin(angle) - rows * np.cos(angle))
+    covered = (away <= width / 2).reshape(SIZE, FINE, SIZE, FINE).mean(axis=(1, 3))
+    picture = light * gaussian_filter(1 - depth * covered, BLUR_PX)
+    picture += np.random.default_rng(seed).normal(0, noise, picture.shape)
+    reach = 100 * np.array([np.cos(angle), np.sin(angle)])
+    return picture.astype(np.float32), np.array([SIZE / 2 - reach, SIZE / 2 + reach])
+
+
+def measured(picture, line, mask_px, options=OPTIONS):
+    branches = BranchSet.of_lines([line], np.array([[0, 1]]))
+    return width_sums(Picture(picture), branches, np.array([mask_px]), options)
+
+
+ANGLES = np.radians([3, 31, 45, 77, 120])
+
+
+WIDE = [(w, d) for w in (3.0, 4.5, 8.0, 15.0) for d in (0.35, 0.6, 0.8)]
+
+
+@pytest.mark.parametrize(("width", "depth"), [(2.0, 0.5), (2.0, 0.7), *WIDE])
+def test_the_width_of_a_wide_crack_is_right_whatever_its_depth(width, depth):
+    errors = [
+        widths_px(measured(*slit(width, a, depth), width + 2), OPTIONS)[0] - width for a in ANGLES
+    ]
+    assert abs(np.mean(errors)) < 0.15 + 0.03 * width
+    assert np.abs(errors).max() < 0.3 + 0.03 * width
+
+
+@pytest.mark.parametrize("width", [0.4, 0.7, 1.0])
+def test_the_width_of_a_thin_crack_is_right_if_its_depth_is_usual(width):
+    errors = [widths_px(measured(*slit(width, a, 0.6), 3.0), OPTIONS)[0] - width for a in ANGLES]
+    assert abs(np.mean(errors)) < 0.2
+
+
+def test_a_mask_two_pixels_too_wide_changes_little():
+    picture, line = slit(2.5, 0.4, noise=4.0)
+    tight, wide = (widths_px(measured(picture, line, m), OPTIONS)[0] for m in (2.5, 4.5))
+    assert wide == pytest.approx(tight, abs=0.15)
+
+
+def test_the_edge_of_a_shadow_beside_the_crack_changes_little():
+    picture, line = slit(3.0, 0.0)
+    shadow = np.where(np.arange(SIZE)[:, None] > SIZE // 2 + 5, 0.6, 1.0)
+    plain, shaded = (
+        widths_px(measured(p, line, 4.0), OPTIONS)[0] for p in (picture, picture * shadow)
+    )
+    assert shaded == pytest.approx(plain, rel=0.25)
+
+
+def test_brighter_light_changes_nothing():
+    dark, bright = (measured(*slit(2.5, 0.7, light=light), 3.0) for light in (60.0, 200.0))
+    assert widths_px(bright, OPTIONS)[0] == pytest.approx(widths_px(dark, OPTIONS)[0], rel=1e-3)
+
+
+def test_sums_of_branches_add_up_to_those_of_the_crack():
+    picture, line = slit(3.0, 0.5, noise=3.0)
+    cuts = line[0] + np.linspace(0, 1, 5)[:, None] * (line[1] - line[0])
+    parts = [cuts[k : k + 2] for k in range(4)]
+    branches = BranchSet.of_lines(parts, np.array([[0, 1], [2, 3], [4, 5], [6, 7]]))
+    each = width_sums(Picture(picture), branches, np.full(4, 3.0), OPTIONS)
+    whole = measured(picture, line, 3.0)
+    together = each.grouped(np.zeros(4, int), 1)
+    assert together.length_px[0] == pytest.approx(whole.length_px[0], rel=1e-6)
+    assert together.loss_px2[0] == pytest.approx(whole.loss_px2[0], rel=0.02)
+    assert widths_px(together, OPTIONS)[0] == pytest.approx(widths_px(whole, OPTIONS)[0], rel=0.03)
+
+
+def test_where_the_picture_lies_and_what_else_is_measured_changes_nothing():
+    picture, line = slit(2.4, 1.1, noise=3.0)
+    alone = measured(picture, line, 3.0)
+    corner = np.array([7000.0, 30_000.0])
+    moved = BranchSet.of_lines(
+        [line + corner, line + corner + (0.25, 0.5)], np.array([[0, 1], [2, 3]])
+    )
+    found = width_sums(Picture(picture, 30_000, 7000), moved, np.array([3.0, 3.0]), OPTIONS)
+    for name in ("length_px", "loss_px2", "weight", "weighted_depth", "most_px"):
+        assert getattr(found, name)[0] == getattr(alone, name)[0], name
+
+
+def test_what_has_no_imagery_has_no_width():
+    picture, line = slit(3.0, 0.0)
+    valid = np.zeros(picture.shape, bool)
+    branches = BranchSet.of_lines([line], np.array([[0, 1]]))
+    none = width_sums(Picture(picture, valid=valid), branches, np.array([3.0]), OPTIONS)
+    assert none.length_px[0] == 0
+    assert np.isnan(widths_px(none, OPTIONS)[0])
+    valid[:, : SIZE // 2] = True
+    half = width_sums(Picture(picture, valid=valid), branches, np.array([3.0]), OPTIONS)
+    assert 90 <= half.length_px[0] <= 110  # what is averaged reaches 5 px beyond
+    assert widths_px(half, OPTIONS)[0] == pytest.approx(3.0, abs=0.3)
+
+
+def test_a_width_is_claimed_only_where_the_pixels_are_fine_enough_for_it():
+    width = np.array([1.9, 2.0, 9.0, 9.0, np.nan])
+    gsd = np.array([5.0, 5.0, 5.0, 5.1, 2.0])
+    assert is_measurable(width, gsd, OPTIONS).tolist() == [False, True, True, False, False]
+
+
+def test_each_branch_has_a_severity_and_a_crack_has_meters_of_each():
+    """A crack of three branches: 4 px (20 mm), 1 px (not measurable), and one without imagery."""
+    pictures = [slit(w, 0.0)[0] for w in (4.0, 1.0)]
+    picture = np.hstack(pictures)
+    lines = [np.array([[20.0, 120], [220, 120]]), np.array([[260.0, 120], [460, 120]])]
+    lines.append(np.array([[490.0, 120], [590, 120]]))
+    pixels = BranchSet.of_lines(lines, np.arange(6).reshape(-1, 2))
+    sums = width_sums(Picture(picture), pixels, np.array([5.0, 3.0, 3.0]), OPTIONS)
+    world = BranchSet.of_lines([one * 0.005 for one in lines], np.arange(6).reshape(-1, 2))
+    chains = chain(world, link(world, LinkOptions()))
+    assert len(chains) == 1
+    gsd = np.full(3, 5.0)
+    widths = crack_widths(sums, chains.of_branch, 1, gsd, OPTIONS)
+    assert widths.branch_mm[0] == pytest.approx(20, abs=1.5)
+    assert widths.crack_mm[0] == pytest.approx((20 + widths.branch_mm[1]) / 2, abs=1.0)
+    assert widths.most_mm[0] >= widths.branch_mm[0] - 0.5
+    classes = branch_severities(widths, gsd, SeverityOptions())
+    assert classes.d6433.tolist() == ["medium", NOT_MEASURABLE, NOT_MEASURABLE]
+    assert classes.ltpp.tolist() == ["high", NOT_MEASURABLE, NOT_MEASURABLE]
+    meters = meters_by_class(classes.d6433, D6433_CLASSES, world, chains.of_branch, 1)
+    assert meters["medium"][0] == pytest.approx(1.0)
+    assert sum(m[0] for m in meters.values()) == pytest.approx(chains.line_m(world)[0])
