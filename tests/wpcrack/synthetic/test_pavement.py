@@ -78,6 +78,15 @@ def test_mask_widths_and_classes_tell_the_same_truth(gsd: tuple[float, float]) -
         assert not (drawn.faint & ~drawn.mask).any()
 
 
+def test_parts_are_the_window_cut_into_squares() -> None:
+    drawn = draw_pavement(3, SMALL)
+    parts = drawn.parts(40)
+    assert len(parts) == 4
+    for name in ("image", "mask", "faint", "width_px", "classes"):
+        rows = [np.concatenate([getattr(p, name) for p in parts[k : k + 2]], 1) for k in (0, 2)]
+        np.testing.assert_array_equal(np.concatenate(rows), getattr(drawn, name)[:80, :80])
+
+
 def test_a_crack_is_faint_where_it_looks_like_its_surroundings() -> None:
     rng = np.random.default_rng(0)
     picture = rng.normal(128, 10, (60, 60, 1)).repeat(3, axis=2).clip(0, 255).astype(np.uint8)

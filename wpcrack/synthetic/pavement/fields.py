@@ -58,13 +58,13 @@ def stretched(rng: np.random.Generator, shape: Shape, cell_px: tuple[float, floa
 def cloud(
     rng: np.random.Generator, shape: Shape, largest_px: float, *, fall: float = 0.7
 ) -> Float32:
-    """Sum of smooth noises whose cells shrink threefold; each is weighted `fall` times the last."""
+    """Sum of smooth noises whose cells shrink fourfold; each is weighted `fall` times the last."""
     total = np.zeros(shape, np.float32)
     cell, weight, power = largest_px, 1.0, 0.0
     while cell > 1.5 and weight > 0.05:
         total += np.float32(weight) * smooth(rng, shape, cell)
         power += weight**2
-        cell, weight = cell / 3, weight * fall
+        cell, weight = cell / 4, weight * fall
     return total / np.float32(max(power, 1e-9) ** 0.5)
 
 
