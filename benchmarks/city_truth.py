@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
-from geo.crack_type import TypeOptions, crack_types
-from geo.cracks.crack_width import CrackWidths
+from geo.cracks.measure import orientations
 from geo.grid import Grid
-from geo.measures import orientations
-from geo.severity import SeverityOptions, d6433
+from geo.layers.classes import crack_types, d6433
+from geo.layers.crack_width import CrackWidths
+from geo.options import SeverityOptions, TypeOptions
 from wpcrack.synthetic import City
 
 Float64 = npt.NDArray[np.float64]
@@ -117,7 +117,7 @@ class CityTruth:
 
     @classmethod
     def of(cls, city: City, grid: Grid) -> CityTruth:
-        """The truth of a city in world coordinates."""
+        """Return the truth of a city in world coordinates."""
         cracks = city.cracks
         lines = np.array([shapely.LineString(grid.to_world(c.points_px)) for c in cracks])
         in_network = np.array([crack.kind == "alligator" for crack in cracks])

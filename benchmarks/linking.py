@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def write_city(seed: int, path: Path) -> None:
-    """The branches of one city, in meters."""
+    """Return the branches of one city, in meters."""
     canvas = Canvas.drawn(seed)
     lines, nodes, _ = traced(canvas.mask_of("spoiled", seed), canvas.grid)
     points = np.concatenate(lines) * canvas.city.gsd_m

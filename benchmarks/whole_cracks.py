@@ -25,15 +25,16 @@ from city_truth import CityTruth, Figures, Predicted, score
 from mask_errors import with_errors
 from rasterio.crs import CRS
 
-from geo.crack_type import TypeOptions, crack_types
 from geo.cracks.branches import BranchSet
 from geo.cracks.chains import Chains, chain
-from geo.cracks.crack_width import crack_widths
 from geo.cracks.linking import LinkOptions, link
 from geo.cracks.networks import NetworkOptions, find_networks
+from geo.cracks.pieces import pieces
 from geo.cracks.width import Picture, WidthOptions, width_sums
 from geo.grid import Grid, Window
-from geo.polygonize import pieces
+from geo.layers.classes import crack_types
+from geo.layers.crack_width import crack_widths
+from geo.options import TypeOptions
 from wpcrack.synthetic import City, CityConfig, draw_city
 
 Mask = npt.NDArray[np.bool_]
@@ -84,7 +85,7 @@ class Canvas:
 
     @classmethod
     def drawn(cls, seed: int) -> Canvas:
-        """The city that `wpcrack demo` draws for a seed."""
+        """Return the city that `wpcrack demo` draws for a seed."""
         child = np.random.SeedSequence(seed).spawn(2)[1]
         city = draw_city(CityConfig(), int(child.generate_state(1)[0]))
         gray, mask = np.zeros(city.shape, np.uint8), np.zeros(city.shape, bool)
@@ -103,7 +104,7 @@ class Canvas:
         return Grid(place, CRS.from_epsg(25832), (self.mask.shape[0], self.mask.shape[1]))
 
     def mask_of(self, kind: str, seed: int) -> Mask:
-        """The perfect mask, that with errors, or a thresholded file."""
+        """Return the perfect mask, that with errors, or a thresholded file."""
         if kind == "perfect":
             return self.mask
         if kind == "spoiled":

@@ -19,6 +19,9 @@ NonNegative = Annotated[float, Field(ge=0)]
 Percent = Annotated[float, Field(ge=0, le=100)]
 Count = Annotated[int, Field(ge=1)]
 
+SAME_SIZE = 1e-6
+"""Relative difference up to which two pixel sizes are one."""
+
 Format = Literal["gpkg", "parquet"]
 
 

@@ -39,7 +39,9 @@ def imports(tree: ast.Module, known: Mapping[str, Path]) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             for name in node.names:
                 inner = f"{node.module}.{name.name}"
-                yield from (found for found in (inner, node.module) if found in known)
+                found = inner if inner in known else node.module  # a module, or a name of one
+                if found in known:
+                    yield found
 
 
 def graph_of(room: Callable[[str], str]) -> Graph:

@@ -57,7 +57,7 @@ class BranchSet:
         return cls.of_meters(np.concatenate([np.empty((0, 2)), *lines_m]), counts, nodes)
 
     def __len__(self) -> int:
-        """Number of branches."""
+        """Return number of branches."""
         return len(self.starts) - 1
 
     @cached_property
@@ -141,7 +141,7 @@ class BranchSet:
         return points
 
     def take(self, chosen: IntArray, turned: BoolArray | None = None) -> BranchSet:
-        """Some of the branches, in the order in which they are named.
+        """Return some of the branches, in the order in which they are named.
 
         Args:
             chosen: (K,) their numbers.

@@ -8,7 +8,7 @@ import numpy as np
 
 from geo.cracks.branches import UM, BoolArray, BranchSet, FloatArray, IntArray
 from geo.cracks.linking import Links
-from geo.measures import orientations
+from geo.cracks.measure import orientations
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +30,7 @@ class Chains:
     gap_um: IntArray
 
     def __len__(self) -> int:
-        """Number of cracks."""
+        """Return number of cracks."""
         return len(self.starts) - 1
 
     @property
@@ -121,7 +121,7 @@ def _followed(before: IntArray) -> tuple[IntArray, IntArray, BoolArray]:
 
 
 def _lowest(before: IntArray, looping: BoolArray) -> IntArray:
-    """The lowest end of each loop."""
+    """Return the lowest end of each loop."""
     lowest = np.arange(len(before))
     back = np.where(before >= 0, before, lowest)
     for _ in range(max(1, len(before).bit_length())):

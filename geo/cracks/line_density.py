@@ -13,7 +13,7 @@ from itertools import groupby
 import numpy as np
 
 from geo.cracks.branches import BoolArray, BranchSet, IntArray, norms
-from geo.pixel_set import PixelSet
+from geo.cracks.pixel_set import PixelSet
 
 SAMPLES_AT_ONCE = 250_000
 """Pieces of line that are held at once: 50 MB."""
@@ -136,7 +136,7 @@ class _Passes:
     length: IntArray
 
     def region(self, rows: IntArray, cols: IntArray, board: _Board) -> Region:
-        """The rectangle over some squares."""
+        """Return the rectangle over some squares."""
         corner, side = np.array([cols.min(), rows.min()]), board.squares.square
         own = np.zeros((rows.max() - corner[1] + 1, cols.max() - corner[0] + 1), bool)
         own[rows - corner[1], cols - corner[0]] = True
@@ -165,7 +165,7 @@ class _Board:
         return cls(squares, low, int(places[:, 0].max() // side - low[0]) + margin + 1)
 
     def passes(self, branches: BranchSet) -> _Passes:
-        """The way of all branches over the squares, in steps of two cells."""
+        """Return the way of all branches over the squares, in steps of two cells."""
         found = [np.empty((3, 0), np.int64)]
         for chunk in chunks(branches, 2 * self.squares.cell_um):
             samples = sample(branches.take(chunk), self.squares.cell_um, 2)

@@ -137,7 +137,7 @@ class _Pairs:
         return cls(np.minimum(one, other), np.maximum(one, other), nothing)
 
     def take(self, chosen: IntArray) -> _Pairs:
-        """Some of them."""
+        """Return some of them."""
         return _Pairs(self.one[chosen], self.other[chosen], self.via[chosen])
 
 

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from geo.cracks.branches import UM, BranchSet, FloatArray, IntArray
 from geo.cracks.line_density import Region, Squares, chunks, dense_groups, distinct, sample
-from geo.outlines import outlines
-from geo.pixel_set import E, N, PixelSet, S, W, firsts
+from geo.cracks.outlines import outlines
+from geo.cracks.pixel_set import E, N, PixelSet, S, W, firsts
 
 Kind = Literal["alligator", "block"]
 
@@ -93,7 +93,7 @@ class Networks:
     first_cell: FloatArray
 
     def __len__(self) -> int:
-        """Number of networks."""
+        """Return number of networks."""
         return len(self.outlines)
 
     @property

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from scipy.special import erf
 
 from geo.cracks.branches import UM, BoolArray, BranchSet, FloatArray, IntArray
-from geo.severity import SAME_SIZE
+from geo.options import SAME_SIZE
 
 Float32 = NDArray[np.float32]
 
@@ -112,11 +112,11 @@ class WidthSums:
     most_px: FloatArray
 
     def __len__(self) -> int:
-        """Number of branches."""
+        """Return number of branches."""
         return len(self.length_px)
 
     def grouped(self, owner: IntArray, count: int) -> WidthSums:
-        """Sums of groups of branches.
+        """Return sums of groups of branches.
 
         Args:
             owner: (N,) group of each branch.
@@ -235,7 +235,7 @@ def is_measurable(
 
 
 def _chunks(lengths: IntArray) -> Iterator[IntArray]:
-    """Runs of branches of about POINTS_AT_ONCE places."""
+    """Return runs of branches of about POINTS_AT_ONCE places."""
     run = np.cumsum(lengths // UM + 1) // POINTS_AT_ONCE
     yield from np.split(np.arange(len(lengths)), np.flatnonzero(np.diff(run)) + 1)
 
@@ -398,7 +398,7 @@ def _summed(places: _Places, losses: _Losses, options: WidthOptions) -> FloatArr
 def _known_depth(
     places: _Places, loss: FloatArray, peak: FloatArray, step: FloatArray, options: WidthOptions
 ) -> tuple[FloatArray, FloatArray]:
-    """What the peaks of a branch say of the logarithm of its depth: weight, weight x value.
+    """Return what the peaks of a branch say of the logarithm of its depth: weight, weight x value.
 
     The likelihood of each of DEPTHS is summed along the branch and, with what is usual, made a
     normal distribution, from which the usual is taken away again.

@@ -5,16 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from geo.options import SeverityOptions, TypeOptions
+from geo.options import SAME_SIZE, SeverityOptions, TypeOptions
 
 FloatArray = NDArray[np.float64]
 
 NOT_MEASURABLE = "not_measurable"
 
 TYPES = ("longitudinal", "transverse", "diagonal", "network", "unknown")
-
-SAME_SIZE = 1e-6
-"""Relative difference up to which two pixel sizes are one."""
 
 
 def d6433(

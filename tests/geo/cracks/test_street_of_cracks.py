@@ -4,19 +4,20 @@ import numpy as np
 import pytest
 import shapely
 from affine import Affine
+from factories import join
 from rasterio.crs import CRS
 from rasterio.features import rasterize
 
-from geo.crack_type import TypeOptions, crack_types
 from geo.cracks.branches import BranchSet
 from geo.cracks.chains import chain
 from geo.cracks.linking import LinkOptions, link
 from geo.cracks.networks import NetworkOptions, find_networks
+from geo.cracks.pieces import pieces
+from geo.cracks.pixel_set import pixels_of
 from geo.cracks.split import branch_of_pixels
 from geo.grid import Grid, Window
-from geo.polygon_pixels import pixels_of
-from geo.polygonize import pieces
-from geo.seams import join
+from geo.layers.classes import crack_types
+from geo.options import TypeOptions
 
 GSD = 0.005
 LENGTH_M, HEIGHT_M = 9.0, 4.0

@@ -6,15 +6,16 @@ from scipy.ndimage import gaussian_filter
 
 from geo.cracks.branches import BranchSet
 from geo.cracks.chains import chain
-from geo.cracks.crack_width import (
+from geo.cracks.linking import LinkOptions, link
+from geo.cracks.width import Picture, WidthOptions, is_measurable, width_sums, widths_px
+from geo.layers.classes import NOT_MEASURABLE
+from geo.layers.crack_width import (
     D6433_CLASSES,
     branch_severities,
     crack_widths,
     meters_by_class,
 )
-from geo.cracks.linking import LinkOptions, link
-from geo.cracks.width import Picture, WidthOptions, is_measurable, width_sums, widths_px
-from geo.severity import NOT_MEASURABLE, SeverityOptions
+from geo.options import SeverityOptions
 
 SIZE, FINE = 240, 8
 OPTIONS = WidthOptions()

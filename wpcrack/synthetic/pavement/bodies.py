@@ -24,7 +24,7 @@ _MOST = 40  # bodies of one kind in a window
 
 
 def blob(rng: np.random.Generator, center: Float64, radius: float, slim: float = 1.0) -> Float64:
-    """A closed, lumpy outline of 14 corners about a center."""
+    """Return a closed, lumpy outline of 14 corners about a center."""
     angle = np.linspace(0, 2 * np.pi, 14, endpoint=False) + rng.uniform(0, 1)
     reach = radius * (1 + 0.16 * rng.normal(size=14)).clip(0.55, 1.5)
     shape = np.stack([reach * np.cos(angle), slim * reach * np.sin(angle)], axis=1)
@@ -106,7 +106,7 @@ def twigs(rng: np.random.Generator, canvas: Canvas) -> None:
 
 
 def cable(rng: np.random.Generator, canvas: Canvas) -> None:
-    """A cable, hose or rope: even, smooth, round, with a highlight and a shadow along it."""
+    """Return a cable, hose or rope: even, smooth, round, with a highlight and a shadow along it."""
     half = max(0.7, canvas.px(log_uniform(rng, 4, 40)) / 2)
     points = route(rng, canvas, bend=rng.normal(0, 0.1), shake=rng.uniform(0, 2.0) * half)
     cover = cover_of(canvas, ribbon(points, half))
@@ -138,7 +138,7 @@ def land_outline(rng: np.random.Generator, canvas: Canvas) -> Float64:
 
 
 def verge(rng: np.random.Generator, canvas: Canvas) -> None:
-    """The edge of the pavement: grass, soil or gravel with a ragged border."""
+    """Return the edge of the pavement: grass, soil or gravel with a ragged border."""
     cover = cover_of(canvas, land_outline(rng, canvas))
     if not cover.any():
         return
@@ -158,7 +158,7 @@ def verge(rng: np.random.Generator, canvas: Canvas) -> None:
 
 
 def kerb(rng: np.random.Generator, canvas: Canvas) -> None:
-    """A kerb: a raised band of lighter stone, its face in shadow or light, joints across it."""
+    """Return a kerb: a raised band of lighter stone, its face shaded or lit, joints across it."""
     outline = land_outline(rng, canvas)
     count = len(outline) // 2
     edge = outline[:count]
@@ -188,7 +188,7 @@ def kerb(rng: np.random.Generator, canvas: Canvas) -> None:
 
 
 def metal(rng: np.random.Generator, canvas: Canvas) -> None:
-    """A manhole cover or a grating in its frame."""
+    """Return a manhole cover or a grating in its frame."""
     size = canvas.px(rng.uniform(180, 700))
     at = spot(rng, canvas)
     angle = np.linspace(0, 2 * np.pi, 40, endpoint=False)

@@ -14,7 +14,7 @@ _GAMMA = 2.0  # of cameras 2.2; a square root takes a tenth of the time
 
 
 def photograph(rng: np.random.Generator, radiance: Float32) -> npt.NDArray[np.uint8]:
-    """A picture of linear light, (H, W, 3) RGB uint8.
+    """Return a picture of linear light, (H, W, 3) RGB uint8.
 
     Exposure, white balance, vignetting, blur of focus or motion, noise, tone, sharpening and
     compression are random, from clean to poor.

@@ -81,7 +81,7 @@ class View:
         return np.asarray(np.sqrt(abs(np.linalg.det(self.matrix))) / np.abs(depth) ** 1.5)
 
     def warp(self, field: Float32) -> Float32:
-        """A field of the plane, (H, W[, C]), as the image sees it."""
+        """Return a field of the plane, (H, W[, C]), as the image sees it."""
         if self.straight:
             return field
         shift = np.array([[1, 0, -0.5], [0, 1, -0.5], [0, 0, 1]])  # pixel centers are at .5
@@ -163,7 +163,7 @@ def coverage(polygons: Sequence[Float64], shape: Shape) -> Float32:
 
 
 def samples(polygons: Sequence[Float64], shape: Shape) -> npt.NDArray[np.uint8]:
-    """The polygons on the grid of samples, (4 H, 4 W), 255 inside."""
+    """Return the polygons on the grid of samples, (4 H, 4 W), 255 inside."""
     fine = np.zeros((shape[0] * SUPERSAMPLING, shape[1] * SUPERSAMPLING), np.uint8)
     for polygon in polygons:
         cv2.fillPoly(fine, [fixed_point(polygon)], 255, shift=_FRACTION_BITS)

@@ -62,7 +62,7 @@ class DrawnPavement:
     gsd_mm: float
 
     def parts(self, size: int) -> list[DrawnPavement]:
-        """The window cut into squares of `size` pixels, row by row; a remainder is left out.
+        """Return the window cut into squares of `size` pixels, row by row; a remainder is left out.
 
         Four parts of a large window are drawn in two thirds of the time of four windows.
         """

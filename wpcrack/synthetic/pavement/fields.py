@@ -78,7 +78,7 @@ def specks(rng: np.random.Generator, shape: Shape, cell_px: float, share: float)
 def rough_line(
     rng: np.random.Generator, count: int, *, longest: float, shortest: float = 2.0, hurst: float
 ) -> Float32:
-    """A self-affine line: sum of broken lines with kinks every `longest`, half of it, ... samples.
+    """Return a self-affine line: broken lines with kinks every `longest`, half of it, ... samples.
 
     A broken line of spacing L has the deviation L^hurst, so that short stretches are as rough as
     long ones, seen from nearer.
@@ -142,5 +142,5 @@ def step(x: Float32) -> Float32:
 
 
 def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
-    """A number between the limits, whose logarithm is uniform."""
+    """Return a number between the limits, whose logarithm is uniform."""
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))

@@ -63,7 +63,7 @@ class Ground:
 
 
 def draw_ground(rng: np.random.Generator, shape: Shape, gsd_mm: float) -> Ground:
-    """A random surface of (H, W) pixels of `gsd_mm`."""
+    """Return a random surface of (H, W) pixels of `gsd_mm`."""
     if rng.random() < 0.66:
         return asphalt(rng, shape, gsd_mm)
     return concrete(rng, shape, gsd_mm)
@@ -221,7 +221,7 @@ def finish(
 
 
 def tint_of(rng: np.random.Generator, strength: float) -> Float32:
-    """A hue, mostly between warm and cool: (3,) to be added or multiplied."""
+    """Return a hue, mostly between warm and cool: (3,) to be added or multiplied."""
     warm, green = rng.normal(0, strength), rng.normal(0, 0.35 * strength)
     return np.array([warm, green + 0.2 * warm, -warm], np.float32)
 

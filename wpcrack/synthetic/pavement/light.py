@@ -31,7 +31,7 @@ class Sun:
 
 
 def draw_sun(rng: np.random.Generator) -> Sun:
-    """A random sun: overcast in a third of the windows."""
+    """Return a random sun: overcast in a third of the windows."""
     share = rng.uniform(0.05, 0.3) if rng.random() < 0.35 else rng.uniform(0.35, 0.8)
     return Sun(rng.uniform(0, 2 * np.pi), float(np.deg2rad(rng.uniform(22, 75))), share)
 
@@ -73,7 +73,7 @@ def cast(relief: Float32, sun: Sun) -> Float32:
 
 
 def moved(field: Float32, dx: int, dy: int) -> Float32:
-    """The value `dx`, `dy` pixels further on at each pixel; edges repeat."""
+    """Return the value `dx`, `dy` pixels further on at each pixel; edges repeat."""
     pad = max(abs(dx), abs(dy))
     wide = cv2.copyMakeBorder(field, pad, pad, pad, pad, cv2.BORDER_REPLICATE)
     height, width = field.shape[:2]
@@ -104,7 +104,7 @@ def outside_shadow(rng: np.random.Generator, shape: Shape, gsd_mm: float, sun: S
 
 
 def band(rng: np.random.Generator, shape: Shape, gsd_mm: float) -> Float32:
-    """A straight or gently bent band with soft rims, (H, W)."""
+    """Return a straight or gently bent band with soft rims, (H, W)."""
     angle, (height, width) = rng.uniform(0, np.pi), shape
     x = np.arange(width, dtype=np.float32)[None, :] - np.float32(rng.uniform(0.1, 0.9) * width)
     y = np.arange(height, dtype=np.float32)[:, None] - np.float32(rng.uniform(0.1, 0.9) * height)

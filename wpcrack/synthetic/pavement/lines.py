@@ -56,7 +56,7 @@ class Branches:
         return self.left + self.right
 
     def outlines(self, stones: Stones | None, snap: float) -> Float64:
-        """The closed outlines, (E, 2 N, 2); their corners give way to stones."""
+        """Return the closed outlines, (E, 2 N, 2); their corners give way to stones."""
         normal = _normals(self.axis, max(2, int(self.width.mean())))
         one = self.axis + normal * self.left[..., None]
         other = self.axis - normal * self.right[..., None]
@@ -121,7 +121,7 @@ def _pace(width: float) -> float:
 def draw_lines(
     rng: np.random.Generator, plane: Shape, gsd_mm: float, ground: Ground
 ) -> tuple[list[Branches], Habit]:
-    """The branches of one random crack somewhere on the plane, and what they share."""
+    """Return the branches of one random crack somewhere on the plane, and what they share."""
     pattern = rng.choice(list(PATTERNS), p=np.array(list(PATTERNS.values())))
     side = min(plane)
     widest = min(_WIDEST_SHARE * side, WIDEST_MM / gsd_mm)
@@ -224,7 +224,7 @@ def _net(
 
 
 def _chord(rng: np.random.Generator, plane: Shape) -> tuple[Float64, tuple[bool, bool]]:
-    """Ends of a crack through the inner part of the plane, and which of them end inside it."""
+    """Return ends of a crack through the inner plane, and which of them end inside it."""
     size = np.array([plane[1], plane[0]], np.float64)
     middle = size * rng.uniform(0.15, 0.85, 2)
     angle = rng.uniform(0, 2 * np.pi)
@@ -282,14 +282,14 @@ def rough_branches(
 
 
 def _gap(rng: np.random.Generator, s: Float64, length: Float64, width: float) -> Float64:
-    """What a piece that has broken out adds to one side of each branch, (E, N)."""
+    """Return what a piece that has broken out adds to one side of each branch, (E, N)."""
     at = rng.uniform(0, 1, length.shape) * length
     reach, depth = rng.uniform(0.7, 3.0) * width, rng.uniform(0.3, 1.3) * width
     return np.asarray(depth * (1 - ((s - at) / reach) ** 2).clip(0, 1) ** 0.5)
 
 
 def _normals(axis: Float64, reach: int) -> Float64:
-    """Unit normals of lines (E, N, 2), taken over `reach` points to both sides, (E, N, 2)."""
+    """Return unit normals of lines (E, N, 2), over `reach` points to both sides, (E, N, 2)."""
     count = axis.shape[1]
     at = np.arange(count)
     run = axis[:, np.minimum(at + reach, count - 1)] - axis[:, np.maximum(at - reach, 0)]

@@ -30,7 +30,7 @@ _PAINTS = (
 
 
 def spot(rng: np.random.Generator, canvas: Canvas) -> Float64:
-    """A random place on the plane, (2,) x, y."""
+    """Return a random place on the plane, (2,) x, y."""
     height, width = canvas.view.plane
     return np.array([rng.uniform(0.05, 0.95) * width, rng.uniform(0.05, 0.95) * height])
 
@@ -38,7 +38,7 @@ def spot(rng: np.random.Generator, canvas: Canvas) -> Float64:
 def route(
     rng: np.random.Generator, canvas: Canvas, *, bend: float, shake: float, span: float = 3.0
 ) -> Float64:
-    """A line through the plane, (N, 2) about every 3 px: a gentle arc with a smooth tremble.
+    """Return a line through the plane, (N, 2) about every 3 px: a gentle arc with a smooth tremble.
 
     Args:
         rng: Source of randomness.
@@ -60,7 +60,7 @@ def route(
 
 
 def ribbon(points: Float64, half: Float64 | float) -> Float64:
-    """Closed outline of a line of half width `half` ((N,) or one number), (2 N, 2)."""
+    """Return closed outline of a line of half width `half` ((N,) or one number), (2 N, 2)."""
     run = np.gradient(points, axis=0)
     run /= np.maximum(np.hypot(run[:, 0], run[:, 1]), 1e-9)[:, None]
     normal = np.stack([-run[:, 1], run[:, 0]], axis=1) * np.broadcast_to(half, len(points))[:, None]
@@ -145,7 +145,7 @@ def grooves(rng: np.random.Generator, canvas: Canvas) -> None:
 
 
 def sealant(rng: np.random.Generator, canvas: Canvas) -> None:
-    """A crack that was sealed: smooth bands of bitumen that wander, with round ends."""
+    """Return a crack that was sealed: smooth bands of bitumen that wander, with round ends."""
     half = max(0.8, canvas.px(log_uniform(rng, 8, 90)) / 2)
     polygons = []
     for _ in range(1 if rng.random() < 0.65 else int(rng.integers(2, 5))):
@@ -193,7 +193,7 @@ def seam(rng: np.random.Generator, canvas: Canvas) -> None:
 
 
 def patch(rng: np.random.Generator, canvas: Canvas) -> None:
-    """A repaired rectangle: smoother or darker, its rim cut by a saw, sometimes sealed with tar."""
+    """Return a repaired rectangle: smoother or darker, its rim sawn, sometimes sealed with tar."""
     size = np.array([canvas.px(log_uniform(rng, 80, 2500)) for _ in range(2)]).clip(12, None)
     angle = rng.normal(0, 0.15) + rng.choice((0, np.pi / 2))
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -278,7 +278,7 @@ def tyre(rng: np.random.Generator, canvas: Canvas) -> None:
 
 
 def scratch(rng: np.random.Generator, canvas: Canvas) -> None:
-    """A scrape or chalk line: thin, straight, lighter than the ground, or a smear of dirt."""
+    """Return a scrape or chalk line: thin, straight and light, or a smear of dirt."""
     for _ in range(int(rng.integers(1, 4))):
         half = max(0.3, canvas.px(log_uniform(rng, 0.4, 6)) / 2)
         points = route(rng, canvas, bend=rng.normal(0, 0.04), shake=0.3, span=rng.uniform(0.1, 1.0))
@@ -289,7 +289,7 @@ def scratch(rng: np.random.Generator, canvas: Canvas) -> None:
 
 
 def wet(rng: np.random.Generator, canvas: Canvas) -> None:
-    """A wet surface: darker, with a sheen of the sky where it is smooth."""
+    """Return a wet surface: darker, with a sheen of the sky where it is smooth."""
     field = cloud(rng, canvas.shape, canvas.px(log_uniform(rng, 100, 1500)))
     cover = step(np.float32(rng.normal(0.5, 0.8)) + np.float32(rng.uniform(0.5, 3.0)) * field)
     canvas.albedo *= (1 - np.float32(rng.uniform(0.25, 0.6)) * cover)[..., None]

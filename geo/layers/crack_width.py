@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from geo.cracks.branches import UM, BoolArray, BranchSet, FloatArray, IntArray
 from geo.cracks.width import WidthOptions, WidthSums, depths, is_measurable
-from geo.severity import NOT_MEASURABLE, SeverityOptions, d6433, ltpp
+from geo.layers.classes import NOT_MEASURABLE, d6433, ltpp
+from geo.options import SeverityOptions
 
 MM = 1000.0
 
