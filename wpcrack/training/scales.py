@@ -19,9 +19,10 @@ def fuse_scales(probability: Tensor) -> Tensor:
     """Root of the mean square over the scales: sqrt(sum_s p_s^2 / S).
 
     It lies between the mean and the maximum: a scale that is sure is outvoted less than by the
-    mean. With the same weights and three scales, the F1 within 5 px on CrackSC is .686, that of the
-    mean .535; on other sets it is about equal or better. A fusion that was learned on drawn windows
-    trusted scale 1 alone, and was worse than the mean on photographs.
+    mean. With three scales of one model, against the mean: F1 within 5 px on CrackSC .799 (.671);
+    IoU on Crack500 .574 (.558), on CrackForest within 2 px .876 (.846), but IoU on DeepCrack .672
+    (.703), whose wide rims it takes in. A fusion that was learned on drawn windows trusted scale 1
+    alone, and was worse than the mean on three of the four.
 
     Args:
         probability: (N, S, H, W) in [0, 1].
