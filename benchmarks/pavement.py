@@ -98,7 +98,7 @@ def with_truth(drawn: DrawnPavement) -> Image:
 
 def part_of(folder: Path, rng: np.random.Generator, size: int) -> Image:
     """A random square of a random photograph."""
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
     image = cv2.imread(str(files[int(rng.integers(len(files)))]))
     assert image is not None
     row, col = (int(rng.integers(max(1, side - size))) for side in image.shape[:2])
