@@ -98,7 +98,8 @@ function zoomTo(level) {
   const stage = $("stage");
   stage.classList.remove("around", "fit", "close");
   stage.classList.add(near);
-  stage.scrollTo((stage.scrollWidth - stage.clientWidth) / 2, (stage.scrollHeight - stage.clientHeight) / 2);
+  if (near === "close") stage.scrollTo((stage.scrollWidth - stage.clientWidth) / 2, (stage.scrollHeight - stage.clientHeight) / 2);
+  else stage.scrollTo(0, 0);
 }
 
 function zoom() {

@@ -1,4 +1,4 @@
-"""The journal: nothing is lost, nothing is made up; and what several people's journals add up to."""
+"""The journal: nothing is lost, nothing is made up; and what journals add up to."""
 
 from __future__ import annotations
 
@@ -113,7 +113,13 @@ def test_a_name_that_is_no_part_of_a_file_name_is_refused(name):
 
 
 def test_journals_are_found_by_name_and_nothing_else_is(tmp_path):
-    for name in ("labels-bob.jsonl", "labels.jsonl", "labels-é.jsonl", "labels-.jsonl", "labelsx.jsonl"):
+    for name in (
+        "labels-bob.jsonl",
+        "labels.jsonl",
+        "labels-é.jsonl",
+        "labels-.jsonl",
+        "labelsx.jsonl",
+    ):
         (tmp_path / name).touch()
     assert list(find_journals(tmp_path)) == ["", "bob", "é"]
 
@@ -130,9 +136,7 @@ def test_undo_takes_back_the_last_answer_that_stands(given):
 @given(st.dictionaries(st.sampled_from(["", "anna", "bob"]), events))
 def test_the_merged_label_is_what_all_who_decided_agree_on(people):
     merged = merge(people)
-    assert set(merged) == {
-        e.file for own in people.values() for e in own if isinstance(e, Answer)
-    }
+    assert set(merged) == {e.file for own in people.values() for e in own if isinstance(e, Answer)}
     for file, label in merged.items():
         words = [last_words(replay(own)).get(file) for own in people.values()]
         decided = {word.verdict for word in words if word} - {"unsure"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -41,7 +43,7 @@ def test_second_looks_are_strewn_in_and_far_from_the_first():
     files = [choice.file for choice, _ in choices]
     places = [k for k, (choice, _) in enumerate(choices) if choice.again]
     assert len([k for k in places if k < 200]) >= 15
-    assert min(b - a for a, b in zip(places, places[1:], strict=False) if b < 200) >= 10
+    assert min(b - a for a, b in itertools.pairwise(places) if b < 200) >= 10
     for k in places:
         if k < 200:
             assert k - files.index(files[k]) > MIN_GAP
