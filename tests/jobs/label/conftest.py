@@ -20,7 +20,8 @@ def draw_ground(seed, cracks):
     gray += cv2.resize(rng.normal(0, 14, (9, 9)), (600, 600), interpolation=cv2.INTER_CUBIC)
     ground = np.repeat(np.clip(gray, 30, 230)[:, :, None], 3, 2).astype(np.uint8)
     for k in range(cracks):
-        points = [*np.cumsum(rng.normal((9, 3), 7, (60, 2)), axis=0), 20, 140 * k]
+        start, steps = (20, 140 * k), rng.normal((4, 1.2), 2.2, (140, 2))
+        points = np.add(start, np.cumsum(steps, axis=0))
         cv2.polylines(ground, [points.astype(np.int32)], False, (38, 36, 34), 2, cv2.LINE_AA)
     return ground
 
