@@ -76,12 +76,13 @@ class Browser:
             assert time.monotonic() < end, f"never happened: {condition}"
             time.sleep(0.05)
 
-    def press(self, key: str, *, repeat: bool = False) -> None:
+    def press(self, key: str, *, repeat: bool = False, shift: bool = False) -> None:
         """Press a key and let it go; `repeat`: as of one that is held down."""
         code = CODES.get(key, f"Key{key.upper()}" if len(key) == 1 else key)
         text = {"text": TEXTS.get(key, key)} if len(key) == 1 or key in TEXTS else {}
         number = NUMBERS.get(key, ord(key.upper()) if len(key) == 1 else 0)
-        common = {"key": key, "code": code, "windowsVirtualKeyCode": number}
+        common: dict[str, Any] = {"key": key, "code": code, "windowsVirtualKeyCode": number}
+        common |= {"modifiers": 8} if shift else {}
         self.ask("Input.dispatchKeyEvent", type="keyDown", autoRepeat=repeat, **common, **text)
         self.ask("Input.dispatchKeyEvent", type="keyUp", **common)
 

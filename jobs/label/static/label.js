@@ -283,9 +283,16 @@ const ACTS = {
   u: undo, z: zoom, g: switchGuess, Escape: resume, ArrowLeft: () => browse(-1), ArrowRight: () => browse(1),
 };
 
+const PAN = {ArrowLeft: [-90, 0], ArrowRight: [90, 0], ArrowUp: [0, -90], ArrowDown: [0, 90]}; // pixels
+
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+  if (event.shiftKey && PAN[key]) {
+    event.preventDefault();
+    $("stage").scrollBy(...PAN[key]);
+    return;
+  }
   // A button reached with Tab is pressed by the space bar, as everywhere.
   if (key === " " && document.activeElement.matches("button:focus-visible")) return;
   const act = KEYS[key] ? () => answer(KEYS[key]) : ACTS[key];
