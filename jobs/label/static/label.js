@@ -175,7 +175,7 @@ function report(state) {
     $("last-verdict").className = last.verdict;
     const p = last.probability;
     $("show-guess").hidden = p === null;
-    $("guess").textContent = p === null ? "" : `Model: ${p >= 0.5 ? "crack" : "road"}, ${Math.round(100 * Math.max(p, 1 - p))} %`;
+    $("guess").textContent = p === null ? "" : `Model: ${p >= 0.5 ? "crack" : "road"}, ${Math.round(100 * Math.max(p, 1 - p))}\u00a0%`;
     $("guess").hidden = !page.guess;
   }
 }

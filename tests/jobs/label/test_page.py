@@ -96,7 +96,7 @@ def test_the_keyboard_does_everything(folder, tmp_path, labels_of):
         assert answers(folder) == [("a", "crack"), ("a", "road"), ("a", "unsure")]
         assert text(shown, "count") == "3 of 12"
         assert text(shown, "last-verdict") == "Unsure"
-        assert text(shown, "guess") == "Model: crack, 90 %"
+        assert text(shown, "guess") == "Model: crack, 90\xa0%"
         keep(shown, "desk-guess")
         shown.press("g")
         assert shown.run("document.getElementById('guess').hidden")
