@@ -1,0 +1,41 @@
+"""The subcommand `wpcrack label`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jobs.cli.command import command
+
+
+@command(example="wpcrack label windows --part 1/3 --name anna --again 0.1", uses_ray=False)
+def label(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder that `wpcrack windows` wrote.")
+    ],
+    name: Annotated[
+        str, typer.Option(help="Yours, where several people label; it names your journal.")
+    ] = "",
+    part: Annotated[
+        str, typer.Option(metavar="K/N", help="Show every N-th window, from the K-th on.")
+    ] = "1/1",
+    again: Annotated[
+        float, typer.Option(help="Share of labeled windows to show twice, such as 0.1.")
+    ] = 0.0,
+    port: Annotated[int, typer.Option(help="Of the page; 0 is any free one.")] = 0,
+    browser: Annotated[
+        bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")
+    ] = True,
+) -> None:
+    """Say crack or road to windows, by key, on a local page.
+
+    Each answer is written at once; the same command goes on. Ctrl-C ends with what comes next.
+    """
+    from jobs.label.order import Part
+    from jobs.label.run import run_label
+    from jobs.label.session import Who
+
+    who = Who(name, Part.parse(part), again)
+    print(run_label(folder, who, port=port, open_browser=browser).summary())

@@ -1,0 +1,198 @@
+"""manifest.csv as a table: every column is kept as it is, only labels are filled in.
+
+`wpcrack.data.manifest` reads what a training needs; here further columns count, too:
+
+* `probability`: what a model thinks of the window, 0 (road) to 1 (crack).
+* `surroundings`: a picture of more ground, at the same scale. The corner at the end of its name
+  (`_r<row>_c<col>`) is in the same pixels as `row` and `col`; without one it is centered.
+"""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import io
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import NoReturn
+
+from jobs.runtime.folder import write_text
+from wpcrack.data.images import named
+from wpcrack.data.manifest import LABELS, NAME, Label, origin
+from wpcrack.errors import DataError
+
+SHOWN = {
+    ".png": "image/png",
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
+    ".webp": "image/webp",
+    ".bmp": "image/bmp",
+}
+"""Pictures that every browser shows, with their media type."""
+
+LOCK = ".labels.lock"
+"""Held by the process that writes the manifest."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """A line of the manifest; sizes are 0 where they are not noted."""
+
+    file: str
+    label: Label | None
+    source: str
+    row: int
+    col: int
+    height: int
+    width: int
+    probability: float | None
+    surroundings: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """The manifest: its windows, and the cells as they were read."""
+
+    windows: tuple[Window, ...]
+    columns: tuple[str, ...]
+    cells: tuple[tuple[str, ...], ...]
+    delimiter: str
+
+    def text(self, labels: Mapping[str, Label | None]) -> str:
+        """Return the file with the given labels; other windows keep theirs."""
+        columns = self.columns if "label" in self.columns else (*self.columns, "label")
+        place = columns.index("label")
+        out = io.StringIO()
+        writer = csv.writer(out, delimiter=self.delimiter, lineterminator="\n")
+        writer.writerow(columns)
+        for window, cells in zip(self.windows, self.cells, strict=True):
+            filled = [*cells, *[""] * (len(columns) - len(cells))]
+            if window.file in labels:
+                filled[place] = labels[window.file] or ""
+            writer.writerow(filled)
+        return out.getvalue()
+
+
+def read_table(root: Path) -> Table:
+    """Read the manifest of a folder.
+
+    Raises:
+        DataError: no folder, no manifest, no window in it, a file listed twice, or a cell that
+            cannot be understood.
+    """
+    path = root / NAME
+    if not root.is_dir():
+        raise DataError(f"{root} is no folder; give one that `wpcrack windows` wrote")
+    if not path.exists():
+        raise DataError(f"{root} has no {NAME}; give a folder that `wpcrack windows` wrote")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read ({error}); save it as CSV in UTF-8") from error
+    header = text.partition("\n")[0]
+    delimiter = max(",;\t", key=header.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    columns = tuple(name.strip() for name in next(reader, []))
+    if "file" not in columns:
+        raise DataError(f"{path} has no column file; its first line must name the columns")
+    lines = [(reader.line_num, tuple(cells)) for cells in reader if any(cells)]
+    if not lines:
+        raise DataError(f"{path} lists no window; cut windows again")
+    windows = tuple(_window(f"{path} line {k}", columns, cells) for k, cells in lines)
+    times = Counter(window.file for window in windows)
+    if len(times) < len(windows):
+        twice = named(file for file, count in times.items() if count > 1)
+        raise DataError(f"{path} lists files twice ({twice}); keep one line of each")
+    return Table(windows, columns, tuple(cells for _, cells in lines), delimiter)
+
+
+def write_labels(root: Path, labels: Callable[[], Mapping[str, Label | None]]) -> None:
+    """Fill labels into the manifest as it now is on disk, which is replaced whole.
+
+    Several processes may do so: each asks for the labels only when it is its turn.
+
+    Raises:
+        DataError: the manifest cannot be read or written.
+    """
+    path = root / NAME
+    try:
+        with _turn(root):
+            text = read_table(root).text(labels())
+            if text != path.read_text(encoding="utf-8"):
+                write_text(path, text)
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be written ({error.strerror}); check permissions and space; answers "
+            "so far are in the journals beside it"
+        ) from error
+
+
+def inside(root: Path, file: str) -> Path | None:
+    """Return the path of a picture of the folder; None if there is none that may be shown.
+
+    A path that leads out of the folder, also by a link, may not.
+    """
+    if PurePosixPath(file).suffix.lower() not in SHOWN:
+        return None
+    try:
+        path = (root / file).resolve(strict=True)
+    except (OSError, RuntimeError, ValueError):
+        return None
+    return path if path.is_file() and path.is_relative_to(root.resolve()) else None
+
+
+@contextmanager
+def _turn(root: Path) -> Iterator[None]:
+    with (root / LOCK).open("a") as file:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX)
+        yield
+
+
+def _window(where: str, columns: tuple[str, ...], cells: tuple[str, ...]) -> Window:
+    if len(cells) > len(columns):
+        raise DataError(f"{where} has more cells than the header has columns; quote or remove them")
+    values = {name: cell.strip() for name, cell in zip(columns, cells, strict=False)}
+    file = values.get("file", "").replace("\\", "/")
+    if not file:
+        raise DataError(f"{where} names no file; fill in its path relative to the manifest")
+    label = values.get("label", "").lower()
+    if label and label not in LABELS:
+        _refuse(where, "label", label, "use crack or road, or leave it empty")
+    source, row, col = origin(PurePosixPath(file).stem)
+    return Window(
+        file=file,
+        label=next((known for known in LABELS if known == label), None),
+        source=values.get("source") or values.get("tile") or source,
+        row=_whole(where, "row", values, row),
+        col=_whole(where, "col", values, col),
+        height=_whole(where, "height", values, 0),
+        width=_whole(where, "width", values, 0),
+        probability=_probability(where, values.get("probability", "")),
+        surroundings=values.get("surroundings", "").replace("\\", "/"),
+    )
+
+
+def _whole(where: str, column: str, values: Mapping[str, str], otherwise: int) -> int:
+    value = values.get(column, "")
+    if value and not value.isdecimal():
+        _refuse(where, column, value, "use a whole number of pixels")
+    return int(value) if value else otherwise
+
+
+def _probability(where: str, value: str) -> float | None:
+    if not value:
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1:
+        _refuse(where, "probability", value, "use a number from 0 to 1")
+    return number
+
+
+def _refuse(where: str, column: str, value: str, do: str) -> NoReturn:
+    raise DataError(f"{where}: {column} is {value!r}; {do}")

@@ -1,0 +1,210 @@
+"""What the server answers, and to whom."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+
+from jobs.label.run import run_label
+from jobs.label.server import make_app, make_token
+from jobs.label.session import Who, open_session
+from wpcrack.errors import ConfigError
+
+TOKEN = make_token()
+
+
+def visit(folder, talk, who=None):
+    """Run a conversation with the server of a folder."""
+
+    async def run():
+        with open_session(folder, who or Who()) as session:
+            async with TestClient(TestServer(make_app(session, TOKEN))) as client:
+                return await talk(client, session)
+
+    return asyncio.run(run())
+
+
+def test_without_the_token_nothing_is_told(folder):
+    async def talk(client, _session):
+        paths = ["/", "/state", "/x/state", "//", f"/{TOKEN[:-1]}/", f"/x{TOKEN}/state"]
+        paths += ["/label.js", "/window/0", f"/%00{TOKEN}/", f"/é/{TOKEN}/"]
+        answers = [await client.get(path) for path in paths]
+        answers.append(await client.post("/answer", json={"index": 0, "verdict": "crack"}))
+        assert {answer.status for answer in answers} == {403}
+        texts = {await answer.text() for answer in answers}
+        assert texts == {"open the address that `wpcrack label` has printed\n"}
+        assert (await client.get(f"/{TOKEN}/")).status == 200
+
+    visit(folder, talk)
+
+
+def test_another_host_or_origin_is_refused(folder):
+    async def talk(client, session):
+        path = f"/{TOKEN}/state"
+        for host in ("evil.example", "evil.example:80", "127.0.0.1.evil.example", "0.0.0.0:80", ""):
+            assert (await client.get(path, headers={"Host": host})).status == 403, host
+        for host in ("localhost", "localhost:9000", "127.0.0.1:1"):
+            assert (await client.get(path, headers={"Host": host})).status == 200
+        body = {"index": 0, "verdict": "crack"}
+        for origin in ("https://evil.example", "null", "http://localhost.evil.example"):
+            answer = await client.post(f"/{TOKEN}/answer", json=body, headers={"Origin": origin})
+            assert answer.status == 403
+        assert session.last() is None
+
+    visit(folder, talk)
+
+
+def test_only_pictures_of_the_manifest_are_served(folder):
+    async def talk(client, session):
+        for path in (
+            "window/../manifest.csv", "window/..%2fmanifest.csv", "window/99", "window/-1",
+            "manifest.csv", "labels.jsonl", "surroundings/6", "a_r100_c80.png", "label.py",
+            "window/%2e%2e/%2e%2e/etc/passwd", "window/99999999999999999999",
+        ):  # fmt: skip
+            answer = await client.get(f"/{TOKEN}/{path}")
+            assert answer.status in (400, 403, 404), path
+        answer = await client.get(f"/{TOKEN}/window/0")
+        assert (answer.status, answer.content_type) == (200, "image/png")
+        assert await answer.read() == (folder / "a_r100_c80.png").read_bytes()
+        (folder / "a_r100_c80.png").unlink()
+        (folder / "a_r100_c80.png").symlink_to("/etc/hostname")
+        assert (await client.get(f"/{TOKEN}/window/0")).status == 404
+
+    visit(folder, talk)
+
+
+def test_the_browser_is_told_to_stay_here_and_no_path_is_given_away(folder):
+    async def talk(client, _session):
+        for path in ("", "label.js", "label.css", "state", "queue", "view/0", "window/0"):
+            answer = await client.get(f"/{TOKEN}/{path}")
+            assert answer.status == 200, path
+            assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+            assert answer.headers["Referrer-Policy"] == "no-referrer"
+            assert not [name for name in answer.headers if name.startswith("Access-Control")]
+            body = await answer.read()
+            assert str(folder).encode() not in body
+            assert b"secret" not in body
+            assert path.startswith("window") or b"http" not in body.replace(b"http-equiv", b"")
+
+    visit(folder, talk)
+
+
+def test_answers_are_written_and_nonsense_is_not(folder):
+    async def talk(client, session):
+        async def post(body, path="answer"):
+            answer = await client.post(f"/{TOKEN}/{path}", data=body)
+            return answer.status, await answer.json()
+
+        for wrong in (
+            "", "[]", "{", '{"index": 0}', '{"index": "0", "verdict": "crack"}',
+            '{"index": 0, "verdict": "hole"}', '{"index": -1, "verdict": "road"}',
+            '{"index": 99, "verdict": "road"}', '{"index": 0, "verdict": "road", "x": 1}',
+        ):  # fmt: skip
+            status, values = await post(wrong)
+            assert status == 400, wrong
+            assert set(values) == {"error"}
+        assert (await client.post(f"/{TOKEN}/answer", data="x" * 9000)).status == 413
+        assert session.last() is None
+        status, values = await post(json.dumps({"index": 0, "verdict": "crack"}))
+        assert status == 200
+        assert (values["views"][0]["index"], values["last"]["verdict"]) == (1, "crack")
+        assert values["progress"]["left"] == 11
+        lines = (folder / "labels.jsonl").read_text().splitlines()
+        assert [json.loads(line)["label"] for line in lines] == ["crack"]
+        assert (await post("{}", "undo"))[1]["undone"] == 0
+        assert (await post("{}", "undo"))[1]["undone"] is None
+
+    visit(folder, talk)
+
+
+def program(folder, *options):
+    code = (
+        "import sys, typer; from jobs.label.command import label; app = typer.Typer(); "
+        "app.command()(label); app()"
+    )
+    arguments = [sys.executable, "-c", code, str(folder), "--no-browser", *options]
+    return subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=Path.cwd()
+    )
+
+
+def address_of(process):
+    line = process.stderr.readline()
+    assert line.startswith("the page: http://127.0.0.1:"), line
+    return line.split()[-1]
+
+
+def post(address, path, values):
+    request = urllib.request.Request(address + path, json.dumps(values).encode(), method="POST")
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.load(answer)
+
+
+def test_ctrl_c_ends_with_one_sentence_and_a_kill_loses_no_answer(folder, labels_of):
+    process = program(folder)
+    address = address_of(process)
+    for index in range(4):
+        post(address, "answer", {"index": index, "verdict": "crack"})
+    process.kill()
+    process.communicate()
+    process = program(folder)
+    address = address_of(process)
+    for index in range(6, 9):
+        post(address, "answer", {"index": index, "verdict": "road"})
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert out == (
+        "7 windows labeled (4 crack, 3 road); 5 to go; "
+        f"next: wpcrack train data.root={folder}\n"
+    )  # fmt: skip
+    assert sorted(labels_of(folder).values()) == ["crack"] * 4 + ["road"] * 3
+
+
+def test_a_user_error_is_one_sentence(folder, tmp_path):
+    for options, message in (
+        ((str(folder), "--part", "4/3"), "--part 4/3 is no part"),
+        ((str(tmp_path / "gone"),), "is no folder"),
+    ):
+        process = program(*options)
+        out, err = process.communicate(timeout=60)
+        assert (process.returncode, out, err.count("\n")) == (1, "", 1), err
+        assert err.startswith("error: ")
+        assert message in err
+
+
+def test_a_port_in_use_is_said(folder):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"--port {port} is in use"):
+            run_label(folder, port=port, open_browser=False)
+    with pytest.raises(ConfigError, match="is no port"):
+        run_label(folder, port=70000)
+
+
+def test_the_manifest_is_written_while_the_page_is_open(folder, labels_of, monkeypatch):
+    from jobs.label import run
+
+    async def talk(client, session):
+        monkeypatch.setattr(run, "MANIFEST_EVERY_S", 0.05)
+        ended = asyncio.Event()
+        writing = asyncio.create_task(run._write_until(session, ended))
+        await client.post(f"/{TOKEN}/answer", json={"index": 0, "verdict": "crack"})
+        end = time.monotonic() + 30
+        while not labels_of(folder) and time.monotonic() < end:
+            await asyncio.sleep(0.02)
+        assert list(labels_of(folder).values()) == ["crack"]
+        ended.set()
+        await writing
+
+    visit(folder, talk)
