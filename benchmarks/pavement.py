@@ -87,7 +87,7 @@ def sheet(config: PavementConfig, seed: int, photographs: Path | None) -> list[I
 
 
 def with_truth(drawn: DrawnPavement) -> Image:
-    """The window with its truth painted over it."""
+    """Return the window with its truth painted over it."""
     image = drawn.image // 2
     image[drawn.classes > Kind.CRACK] = (
         image[drawn.classes > Kind.CRACK] // 2 + np.array(THING_COLOR) // 2
@@ -97,7 +97,7 @@ def with_truth(drawn: DrawnPavement) -> Image:
 
 
 def part_of(folder: Path, rng: np.random.Generator, size: int) -> Image:
-    """A random square of a random photograph."""
+    """Return a random square of a random photograph."""
     files = sorted(p for p in folder.iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
     image = cv2.imread(str(files[int(rng.integers(len(files)))]))
     assert image is not None

@@ -80,6 +80,7 @@ JOBS = {
             shown="commented",
         ),
         Job("windows", "jobs.cli.map:windows", "jobs.windows:run_windows"),
+        Job("label", "jobs.cli.label:label", "jobs.label.run:run_label"),
         Job("import-weights", "jobs.cli.learn:import_weights", "jobs.import_weights:run_import"),
         Job("submit", "jobs.cli.cluster:submit"),
         Job("doctor", "jobs.cli.cluster:doctor", "jobs.cluster.doctor:run_doctor"),

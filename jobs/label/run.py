@@ -26,9 +26,8 @@ from jobs.label.agreement import Agreement
 from jobs.label.server import LOOPBACK, make_app, make_token
 from jobs.label.session import Session, Who, open_session
 from jobs.runtime.terminal import counted, say
-from wpcrack.data.images import named
 from wpcrack.data.manifest import Label
-from wpcrack.errors import ConfigError, DataError
+from wpcrack.errors import ConfigError, DataError, first_few
 
 MANIFEST_EVERY_S = 10.0
 """How often answers are carried into the manifest."""
@@ -57,7 +56,7 @@ class LabelReport:
             parts.append(self.agreement.text())
         if self.agreement.open:
             number = counted(len(self.agreement.open), "window")
-            parts.append(f"{number} in dispute: {named(self.agreement.open)}")
+            parts.append(f"{number} in dispute: {first_few(self.agreement.open)}")
         return f"{'; '.join(parts)}; next: {self._next()}"
 
     def _next(self) -> str:
@@ -89,7 +88,7 @@ def run_label(
         if session.left_out:
             say(
                 f"left out: {counted(len(session.left_out), 'window')} that the manifest lists and "
-                f"that no browser can show from this folder ({named(session.left_out)})"
+                f"that no browser can show from this folder ({first_few(session.left_out)})"
             )
         asyncio.run(_serve(session, port, open_browser))
     return LabelReport(root, session.balance(), session.progress().left, session.agreement())

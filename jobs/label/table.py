@@ -19,10 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
-from jobs.runtime.folder import write_text
-from wpcrack.data.images import named
 from wpcrack.data.manifest import LABELS, NAME, Label, origin
-from wpcrack.errors import DataError
+from wpcrack.errors import DataError, first_few
+from wpcrack.files import whole_file
 
 SHOWN = {
     ".png": "image/png",
@@ -104,7 +103,7 @@ def read_table(root: Path) -> Table:
     windows = tuple(_window(f"{path} line {k}", columns, cells) for k, cells in lines)
     times = Counter(window.file for window in windows)
     if len(times) < len(windows):
-        twice = named(file for file, count in times.items() if count > 1)
+        twice = first_few(file for file, count in times.items() if count > 1)
         raise DataError(f"{path} lists files twice ({twice}); keep one line of each")
     return Table(windows, columns, tuple(cells for _, cells in lines), delimiter)
 
@@ -122,7 +121,8 @@ def write_labels(root: Path, labels: Callable[[], Mapping[str, Label | None]]) -
         with _turn(root):
             text = read_table(root).text(labels())
             if text != path.read_text(encoding="utf-8"):
-                write_text(path, text)
+                with whole_file(path) as fresh:
+                    fresh.write_text(text, encoding="utf-8")
     except OSError as error:
         raise DataError(
             f"{path} cannot be written ({error.strerror}); check permissions and space; answers "

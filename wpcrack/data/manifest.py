@@ -58,6 +58,9 @@ class Row:
 COLUMNS = tuple(field.name for field in fields(Row))
 TILE_COLUMNS = ("tile", "x", "y")
 """Further columns of windows cut from map tiles: the tile stands for the source, x y on the map."""
+LABEL_COLUMNS = ("probability", "surroundings")
+"""Further columns that help to label by hand: a model's guess, a larger picture around."""
+KNOWN_COLUMNS = (*COLUMNS, *TILE_COLUMNS, *LABEL_COLUMNS)
 
 
 def window_name(source: str, row: int, col: int) -> str:
@@ -179,11 +182,11 @@ def few_items_warnings(counts: Mapping[Label, int]) -> list[str]:
 
 
 def _check_columns(path: Path, columns: list[str]) -> None:
-    unknown = [name for name in columns if name not in (*COLUMNS, *TILE_COLUMNS)]
+    unknown = [name for name in columns if name not in KNOWN_COLUMNS]
     if unknown:
         raise DataError(
             f"{path} has unknown columns ({first_few(unknown)}); known are "
-            f"{', '.join((*COLUMNS, *TILE_COLUMNS))}"
+            f"{', '.join(KNOWN_COLUMNS)}"
         )
     missing = [name for name in ("file", "label") if name not in columns]
     if missing:

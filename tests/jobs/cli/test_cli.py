@@ -188,7 +188,7 @@ def test_config_prints_documented_yaml(name: str) -> None:
 def test_an_unknown_config_name_is_refused_with_the_known_ones() -> None:
     result = wpcrack("config", "nothing")
     assert result.exit_code == 1
-    assert "infer, paper, train" in result.stderr
+    assert "infer, paper, pretrain, train" in result.stderr
 
 
 def test_options_reach_the_functions_behind_the_commands(

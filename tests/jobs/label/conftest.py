@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from wpcrack.data.images import write_png
-from wpcrack.data.manifest import COLUMNS, TILE_COLUMNS, window_name
+from wpcrack.data.manifest import KNOWN_COLUMNS, window_name
 
 SIDE = 64
 
@@ -45,7 +45,7 @@ def folder(tmp_path):
             lines.append((*entry, 0.9 if tile == "a" else 0.2, around))
     with (root / "manifest.csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow((*COLUMNS, *TILE_COLUMNS, "probability", "surroundings"))
+        writer.writerow(KNOWN_COLUMNS)
         writer.writerows(lines)
     return root
 

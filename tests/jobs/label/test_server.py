@@ -129,7 +129,7 @@ def test_answers_are_written_and_nonsense_is_not(folder):
 
 def program(folder, *options):
     code = (
-        "import sys, typer; from jobs.label.command import label; app = typer.Typer(); "
+        "import sys, typer; from jobs.cli.label import label; app = typer.Typer(); "
         "app.command()(label); app()"
     )
     arguments = [sys.executable, "-c", code, str(folder), "--no-browser", *options]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli.command import command
+from jobs.cli.command import command, run_job
 
 
 @command(example="wpcrack label windows --part 1/3 --name anna --again 0.1", uses_ray=False)
@@ -34,8 +34,7 @@ def label(
     Each answer is written at once; the same command goes on. Ctrl-C ends with what comes next.
     """
     from jobs.label.order import Part
-    from jobs.label.run import run_label
     from jobs.label.session import Who
 
     who = Who(name, Part.parse(part), again)
-    print(run_label(folder, who, port=port, open_browser=browser).summary())
+    print(run_job("label", folder, who, port=port, open_browser=browser).summary())
