@@ -149,8 +149,8 @@ def test_a_truncated_image_is_named_before_training(drawn_set: Path, tmp_path: P
 # -- on Ray ------------------------------------------------------------------------------------
 
 EPOCHS = 12
-LONGER = {"train": {"epoch_steps": 16, "steps": {"warmup": 32, "adversarial": 32, "detector": 128}}}
-"""Epochs of about a second, so that a kill meets them in the middle."""
+LONGER = {"train": {"epoch_steps": 8, "steps": {"warmup": 16, "adversarial": 16, "detector": 64}}}
+"""Epochs of about half a second, so that a kill meets them in the middle."""
 
 
 @pytest.fixture(scope="module")
