@@ -90,7 +90,7 @@ def flat(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
             yield from flat(value, f"{prefix}{key}.")
 
 
-def require_command(words: list[str]) -> None:
+def assert_command_exists(words: list[str]) -> None:
     group = typer.main.get_group(app)
     name, *rest = words
     assert name in group.commands, name
@@ -105,13 +105,13 @@ def require_command(words: list[str]) -> None:
 def test_every_command_of_the_readme_exists_with_its_options() -> None:
     assert len(commands(README)) >= 5
     for words in commands(README):
-        require_command(words)
+        assert_command_exists(words)
 
 
 @pytest.mark.parametrize("page", PAGES[1:], ids=lambda page: page.name)
 def test_every_command_of_the_manual_exists_with_its_options(page: Path) -> None:
     for words in commands(page):
-        require_command(words)
+        assert_command_exists(words)
 
 
 def test_every_command_stands_in_the_manual() -> None:
