@@ -90,7 +90,7 @@ def graph(networks: Networks) -> Any:
 @pytest.fixture
 def quick_convert(graph: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests of what surrounds the conversion, which takes seconds."""
-    monkeypatch.setattr(openvino_engine, "convert", lambda _: graph.clone())
+    monkeypatch.setattr(openvino_engine, "convert", lambda *_: graph.clone())
 
 
 @pytest.fixture
@@ -222,8 +222,8 @@ def test_a_folder_that_cannot_be_written_to_is_no_obstacle(
 def test_two_workers_that_convert_at_once_leave_one_graph(
     run: Path, graph: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def other_worker_is_faster(_: Networks) -> Any:
-        monkeypatch.setattr(openvino_engine, "convert", lambda _: graph.clone())
+    def other_worker_is_faster(*_: object) -> Any:
+        monkeypatch.setattr(openvino_engine, "convert", lambda *_: graph.clone())
         cached_graph(run)
         return graph.clone()
 
