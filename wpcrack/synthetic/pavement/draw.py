@@ -15,10 +15,10 @@ from wpcrack.synthetic.pavement.fields import Float32, log_uniform
 from wpcrack.synthetic.pavement.lines import draw_lines
 from wpcrack.synthetic.pavement.things import lay_over, lay_under
 
-FAINT_LEVELS = 4.0
+FAINT_LEVELS = 3.0
 """Grey levels of 255 below which a crack does not stand out."""
 
-FAINT_DEVIATIONS = 0.35
+FAINT_DEVIATIONS = 0.25
 """The same as a share of the deviation of its surroundings."""
 
 _STRETCH_PX, _SURROUNDINGS_PX = 7, 21

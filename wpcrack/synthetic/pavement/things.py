@@ -17,8 +17,8 @@ from wpcrack.synthetic.pavement.ground import Ground
 Painter = Callable[[np.random.Generator, Canvas], None]
 
 UNDER: tuple[tuple[Painter, float, float], ...] = (
-    (marks.joints, 0.05, 0.16),
-    (marks.seam, 0.07, 0.14),
+    (marks.joints, 0.05, 0.20),
+    (marks.seam, 0.08, 0.22),
     (marks.patch, 0.04, 0.10),
     (marks.marking, 0.10, 0.12),
     (marks.stain, 0.22, 0.30),
@@ -29,7 +29,7 @@ UNDER: tuple[tuple[Painter, float, float], ...] = (
 """What, how often in a window with a crack, how often in one without."""
 
 OVER: tuple[tuple[Painter, float, float], ...] = (
-    (marks.sealant, 0.04, 0.18),
+    (marks.sealant, 0.05, 0.26),
     (bodies.verge, 0.03, 0.06),
     (bodies.kerb, 0.02, 0.05),
     (bodies.metal, 0.01, 0.05),
@@ -41,7 +41,7 @@ OVER: tuple[tuple[Painter, float, float], ...] = (
 )
 """Likewise, on top of the crack."""
 
-_GROOVED_SHARE = 0.1  # of concrete
+_GROOVED_SHARE = 0.16  # of concrete
 
 
 def lay_under(rng: np.random.Generator, canvas: Canvas, ground: Ground, cracked: bool) -> None:
