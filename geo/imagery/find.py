@@ -172,11 +172,12 @@ def find_tiles(tiles: str | Sequence[str]) -> Listing:
     Raises:
         InputError: nothing at all was found under a given value, or an index is unusable.
     """
-    values = [tiles] if isinstance(tiles, str) else [str(value) for value in tiles]
+    given = [tiles] if isinstance(tiles, str) else [str(value) for value in tiles]
+    values = [value if is_remote(value) else os.path.expanduser(value) for value in given]
     if not values:
         raise InputError("no tiles given; set tiles= to a folder, a glob, a raster or a list")
     indices = [value for value in values if _is_index(value)]
-    placed = {tile.path: tile for value in indices for tile in read_index(Path(value).expanduser())}
+    placed = {tile.path: tile for value in indices for tile in read_index(Path(value))}
     paths = {path for value in values if not _is_index(value) for path in _expand(value)}
     listed = (placed[path] for path in _in_byte_order(placed.keys() - paths))
     return Listing(tuple(_in_byte_order(paths)), tuple(listed))
@@ -194,7 +195,7 @@ def _is_index(value: str) -> bool:
 def _expand(value: str) -> Iterable[str]:
     if is_remote(value):
         return [_raster_url(value)]
-    path = Path(value).expanduser()
+    path = Path(value)
     if path.is_dir():
         return _some(_in_folder(path), f"no raster (.tif .jp2 .png .jpg) in the folder {value}")
     if path.exists():

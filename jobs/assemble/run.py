@@ -8,6 +8,7 @@ Parts of the run are joined as they are; another threshold than theirs takes the
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -197,6 +198,6 @@ def _refuse_output(source: Source, out: Path) -> None:
         raise InputError(f"out={out} lies in the work folder; choose a folder outside of it")
     tiles = source.record.config["tiles"]
     for value in [tiles] if isinstance(tiles, str) else tiles:
-        folder = Path(value).expanduser()
+        folder = Path(os.path.expanduser(value))
         if folder.is_dir() and place.is_relative_to(folder.resolve()):
             raise InputError(f"out={out} lies in the folder of the tiles; choose another one")

@@ -57,6 +57,7 @@ def command(
             if uses_ray:
                 prepare_environment()
             try:
+                kwargs.update({name: _at_home(value) for name, value in kwargs.items()})
                 require_place_for(kwargs.get("json"))
                 code = function(*args, **kwargs) or 0
             except USER_ERRORS as error:
@@ -70,6 +71,13 @@ def command(
         return run
 
     return decorate
+
+
+def _at_home(value: Any) -> Any:
+    """Expand `~` in a path or a list of paths: a shell leaves that of `--out=~/maps` alone."""
+    if isinstance(value, list):
+        return [_at_home(item) for item in value]
+    return Path(os.path.expanduser(value)) if isinstance(value, Path) else value
 
 
 # -- settings ----------------------------------------------------------------------------------

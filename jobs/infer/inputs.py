@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,7 +100,7 @@ def _ratio(one: float, other: float) -> float:
 def _refuse_output_folder(job: InferJob) -> None:
     """Refuse an output among the tiles: the next run would take overview.png for a tile."""
     for value in [job.tiles] if isinstance(job.tiles, str) else job.tiles:
-        folder = Path(value).expanduser()
+        folder = Path(os.path.expanduser(value))
         if folder.is_dir() and job.out.resolve().is_relative_to(folder.resolve()):
             raise InputError(f"out={job.out} lies in the folder of the tiles; choose another one")
 

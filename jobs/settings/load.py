@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import os
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,9 +19,10 @@ from typing import Any, NamedTuple, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from jobs.settings.yaml_text import one_line, parse_value, read_yaml
+from jobs.settings.yaml_text import one_line, parse_texts, parse_value, read_yaml
 from wpcrack.errors import ConfigError
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -40,7 +42,7 @@ def load(
     Args:
         model_type: A pydantic model; unknown keys are refused.
         path: A YAML file that holds only what differs from the defaults; None: nothing differs.
-        overrides: `section.key=value`; the value is read as YAML (`1e-3`, `[1, 2]`, `null`).
+        overrides: `section.key=value`; see `_value_of` for how the value is read.
         base: Values that stand in the place of the defaults.
 
     Returns:
@@ -51,9 +53,10 @@ def load(
             value of a wrong type or out of range, required key without a value.
     """
     values = _merged(base or {}, read_yaml(path) if path is not None else {})
-    given = [_parse_override(text) for text in overrides]
+    given = [_parse_override(text, model_type) for text in overrides]
     for override in given:
-        _assign(values, override, model_type)
+        _assign(values, override)
+    _expand_home(values, model_type)
     try:
         return model_type.model_validate(values)
     except ValidationError as error:
@@ -118,7 +121,6 @@ class _Override(NamedTuple):
     """One `section.key=value` of the command line."""
 
     key: str
-    text: str
     value: Any
 
 
@@ -143,17 +145,60 @@ class _Source(NamedTuple):
         return "" if self.path is None or key in self.overridden else f" in {self.path}"
 
 
-def _parse_override(text: str) -> _Override:
+def _parse_override(text: str, model_type: type[BaseModel]) -> _Override:
     key, equals, value = text.partition("=")
     if not equals or not all(key.split(".")):
         raise ConfigError(f"got {text!r}; an override is written section.key=value")
     try:
-        return _Override(key, value, parse_value(value))
+        return _Override(key, _value_of(value, field_of(model_type, key)))
     except yaml.YAMLError as error:
         raise ConfigError(f"the value of {text!r} is not valid YAML: {one_line(error)}") from None
 
 
-def _assign(values: dict[str, Any], override: _Override, model_type: type[BaseModel]) -> None:
+def _value_of(text: str, field: FieldInfo | None) -> Any:
+    """Read the value of an override as its key means it.
+
+    Paths and texts are taken as they were typed: `city #2`, `null` and `[2024]` are names. Nothing
+    at all is null. A key that takes several texts reads `[a, b]` as a list, unless a file of this
+    very name exists. All others are YAML (`1e-3`, `[1, 2]`, `null`).
+
+    Raises:
+        yaml.YAMLError: The text is not YAML.
+    """
+    wanted = frozenset(flat_types(field.annotation)) if field else frozenset()
+    if not {str, Path} & wanted:
+        return parse_value(text)
+    if not text:
+        return None
+    if wanted & {bool, int, float}:
+        try:
+            value = parse_value(text)
+        except yaml.YAMLError:
+            return text
+        return value if type(value) in wanted else text
+    is_list = text.startswith("[") and text.endswith("]")
+    if field and is_list and takes_list(field.annotation) and not os.path.lexists(text):
+        return parse_texts(text)
+    return text
+
+
+def _expand_home(values: dict[str, Any], model_type: type[BaseModel]) -> None:
+    """Replace a leading `~` in paths and texts by the home directory, as a shell would."""
+    for name, field in model_type.model_fields.items():
+        value, section = values.get(name), section_type(field.annotation)
+        if section is not None and isinstance(value, dict):
+            _expand_home(value, section)
+        elif value and {str, Path} & frozenset(flat_types(field.annotation)):
+            values[name] = _at_home(value)
+
+
+def _at_home(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_at_home(item) for item in value]
+    return os.path.expanduser(value) if isinstance(value, str) else value
+
+
+def _assign(values: dict[str, Any], override: _Override) -> None:
     """Write an override into nested values; sections that are absent or null are made."""
     *sections, last = override.key.split(".")
     section = values
@@ -165,15 +210,7 @@ def _assign(values: dict[str, Any], override: _Override, model_type: type[BaseMo
             dotted = ".".join(sections[: depth + 1])
             raise ConfigError(f"{override.key}: {dotted} is {inner!r}, not a section with keys")
         section = inner
-    section[last] = _as_text_if_wanted(override, leaf_types(model_type, override.key))
-
-
-def _as_text_if_wanted(override: _Override, wanted: frozenset[type]) -> Any:
-    """Read `out=2026` as the text 2026 where the key takes text or paths but no numbers."""
-    value = override.value
-    is_number = isinstance(value, bool | int | float)
-    takes_text = bool({str, Path} & wanted)
-    return override.text if is_number and takes_text and type(value) not in wanted else value
+    section[last] = override.value
 
 
 def _explain(error: ValidationError, model_type: type[BaseModel], source: _Source) -> str:
@@ -255,19 +292,26 @@ def _suggestion(key: str, model_type: type[BaseModel]) -> str:
 # -- the keys of a model, by dotted name, and what each accepts --------------------------------
 
 
-def leaf_types(model_type: type[BaseModel], key: str) -> frozenset[type]:
-    """Return the plain types that a dotted key accepts; empty for an unknown key."""
+def field_of(model_type: type[BaseModel], key: str) -> FieldInfo | None:
+    """Return what a model says of a dotted key; None for an unknown one."""
     *sections, last = key.split(".")
     current: type[BaseModel] | None = model_type
     for name in sections:
         field = current.model_fields.get(name) if current else None
         current = section_type(field.annotation) if field else None
-    field = current.model_fields.get(last) if current else None
-    return frozenset(flat_types(field.annotation)) if field else frozenset()
+    return current.model_fields.get(last) if current else None
+
+
+def takes_list(annotation: Any) -> bool:
+    """Return whether a union has a tuple or a list among its members."""
+    origin = typing.get_origin(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return any(takes_list(part) for part in typing.get_args(annotation))
+    return origin in (tuple, list)
 
 
 def flat_types(annotation: Any) -> Iterator[type]:
-    """Yield the plain types inside unions and Annotated; containers give themselves."""
+    """Yield the plain types inside unions and Annotated; of containers nothing."""
     origin = typing.get_origin(annotation)
     if origin in (typing.Union, types.UnionType):
         for part in typing.get_args(annotation):

@@ -46,6 +46,15 @@ def parse_value(text: str) -> Any:
     return yaml.load(text, Loader=CoreLoader)
 
 
+def parse_texts(text: str) -> Any:
+    """Read a YAML list whose items stay the texts that were typed.
+
+    Raises:
+        yaml.YAMLError: The text is not YAML.
+    """
+    return yaml.load(text, Loader=yaml.BaseLoader)
+
+
 class CoreLoader(yaml.SafeLoader):
     """SafeLoader with the scalars of YAML 1.2: `1e-3` is a number, `no` and `12:30` are text."""
 

@@ -175,7 +175,7 @@ def test_tiles_and_model_are_not_needed(kept: Path, tmp_path: Path) -> None:
     shutil.copytree(kept / "map" / "cracks.work", work)
     (work / ".lock").unlink()
     out = tmp_path / "new" / "other.gpkg"
-    result = assemble(work, f"out={out}", "roads.path=null", "formats=[gpkg,parquet]")
+    result = assemble(work, f"out={out}", "roads.path=", "formats=[gpkg,parquet]")
     assert result.exit_code == 3, result.output
     assert {path.name for path in out.parent.iterdir()} == {
         "other.gpkg", "other.map.html", "other.overview.png", "other.report.md",

@@ -235,6 +235,15 @@ def test_options_reach_the_functions_behind_the_commands(
     assert seen["demo"] == ((tmp_path,), {"seed": 3})
 
 
+def test_a_tilde_in_options_is_the_home_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    run_predict = Mock()
+    monkeypatch.setattr("jobs.predict.run_predict", run_predict)
+    monkeypatch.setenv("HOME", "/home/anna")
+    assert wpcrack("predict", "--out=~/o", "~/a.jpg", "b~.jpg").exit_code == 0
+    _, out, images = run_predict.call_args.args
+    assert (out, images) == (Path("/home/anna/o"), [Path("/home/anna/a.jpg"), Path("b~.jpg")])
+
+
 @pytest.mark.parametrize("job", ["infer", "train"])
 def test_a_job_file_is_a_program_of_its_own(job: str) -> None:
     run = subprocess.run(

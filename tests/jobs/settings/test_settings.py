@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from jobs.settings.docs import render_defaults
 from jobs.settings.load import find_config, load, shipped_configs
+from jobs.settings.map import Tiles
 from jobs.settings.yaml_text import parse_value
 from wpcrack.config import Block, TrainConfig
 from wpcrack.errors import ConfigError
@@ -112,13 +113,44 @@ def test_every_float_survives_its_written_form(number: float) -> None:
 
 
 def test_overrides_are_read_as_yaml() -> None:
-    job = load(Job, overrides=["run_dir=r", "steps=[3, 4]", "crs=null", "flown=2026-05-01"])
-    assert (job.steps, job.crs, job.flown) == ((3, 4), None, date(2026, 5, 1))
+    job = load(Job, overrides=["run_dir=r", "steps=[3, 4]", "fallback=null", "flown=2026-05-01"])
+    assert (job.steps, job.fallback, job.flown) == ((3, 4), None, date(2026, 5, 1))
 
 
-@pytest.mark.parametrize("text", ["2026", "007", "1e5", "true", "a=b"])
-def test_a_path_keeps_the_text_that_was_typed(text: str) -> None:
-    assert load(Job, overrides=[f"run_dir={text}"]).run_dir == Path(text)
+TYPED = ["2026", "007", "1e5", "true", "a=b", "city #2", "[2024]", "{x}", "null", "a: b", "*", "'"]
+
+
+@pytest.mark.parametrize("text", TYPED)
+def test_a_path_and_a_text_keep_what_was_typed(text: str) -> None:
+    job = load(Job, overrides=[f"run_dir={text}", f"crs={text}"])
+    assert (job.run_dir, job.crs) == (Path(text), text)
+
+
+def test_nothing_behind_the_equals_sign_unsets_a_text(file: Path) -> None:
+    file.write_text("run_dir: out\ncrs: x\n")
+    assert load(Job, file, ["crs="]).crs is None
+    assert error_of("run_dir=").startswith("run_dir is None, but must be a path")
+
+
+def test_several_texts_are_a_list_unless_a_file_has_that_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load(Tiles, overrides=["tiles=[2024, b c]"]).tiles == ("2024", "b c")
+    (tmp_path / "[2024, b c]").mkdir()
+    assert load(Tiles, overrides=["tiles=[2024, b c]"]).tiles == "[2024, b c]"
+    assert load(Tiles, overrides=["tiles=in/y #2"]).tiles == "in/y #2"
+
+
+def test_a_tilde_is_the_home_directory_in_files_and_overrides(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/anna")
+    file.write_text("run_dir: ~/runs\n")
+    assert load(Job, file).run_dir == Path("/home/anna/runs")
+    assert load(Job, overrides=["run_dir=~/runs"]).run_dir == Path("/home/anna/runs")
+    assert load(Job, overrides=["run_dir=a/~"]).run_dir == Path("a/~")
+    assert load(Tiles, overrides=["tiles=[~/a, b]"]).tiles == ("/home/anna/a", "b")
 
 
 def test_text_or_number_takes_either() -> None:
@@ -171,9 +203,9 @@ def test_an_unknown_key_of_the_command_line_is_not_blamed_on_the_file(key: str, 
         ("fallback=3", "fallback is 3, but it is a section with keys of its own"),
         ("steps=3", "steps is 3, but must be a valid tuple"),
         ("steps=[1, x]", "steps[1] is 'x', but must be a valid integer"),
-        ("limit=[1]", "limit is [1], but must be a valid integer or a valid string"),
+        ("limit=[1]", "limit is '[1]'; write a number or a percentage like 5%"),
         ("limit=many", "limit is 'many'; write a number or a percentage like 5%"),
-        ("run_dir=[a]", "run_dir is ['a'], but must be a path"),
+        ("run_dir=", "run_dir is None, but must be a path"),
         ("run_dir.x=1", "run_dir.x: run_dir is 'r', not a section with keys"),
         ("steps", "got 'steps'; an override is written section.key=value"),
         ("=3", "got '=3'; an override is written section.key=value"),
