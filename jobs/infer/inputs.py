@@ -16,6 +16,7 @@ from geo.imagery.headers import Tile
 from geo.imagery.mosaic import Mosaic
 from geo.imagery.placing import true_gsd_m
 from jobs.infer.job import InferJob
+from wpcrack.inference.graph import require_torch_or_graph
 from wpcrack.inference.predict import Engine, WindowPredictor
 from wpcrack.model import CONFIG, WEIGHTS, find_model, read_info, run_name
 
@@ -147,20 +148,19 @@ def model_files(model: Path | None) -> ModelFiles:
     None stands for the shipped model.
 
     Raises:
-        CheckpointError: There is no model, or its description cannot be read.
+        CheckpointError: There is no model, its description cannot be read, or it has no graph for
+            an installation without torch.
     """
     folder = find_model(model).absolute()
+    require_torch_or_graph(folder)
     digest = _hash([folder / WEIGHTS, folder / CONFIG])
     return ModelFiles(folder, run_name(folder), digest, read_info(folder).gsd_mm)
 
 
 def load_model(folder: Path, threads: int, engine: Engine = "auto") -> WindowPredictor:
     """Load the network and give it its share of the machine; runs inside an actor."""
-    import torch
-
     from wpcrack.inference.engine import load_predictor
 
-    torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
     return load_predictor(folder, engine, threads)
 

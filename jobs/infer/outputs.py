@@ -23,7 +23,10 @@ from jobs.infer.plan import Plan
 from jobs.infer.work_folder import BACKDROP, JobRecord
 from jobs.runtime.versions import versions
 
-RECORDED_VERSIONS = ("wpcrack", "ray", "torch", "numpy", "rasterio", "shapely", "pyogrio")
+RECORDED_VERSIONS = (
+    *("wpcrack", "ray", "torch", "openvino"),
+    *("numpy", "rasterio", "shapely", "pyogrio"),
+)
 """Recorded in the layer run."""
 
 

@@ -6,8 +6,11 @@ import platform
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
-NOT_INSTALLED = "checkout"
-"""Stands for a package that is imported from a checkout without being installed."""
+OWN, CHECKOUT = "wpcrack", "checkout"
+"""This program, and what stands for it where it is imported without being installed."""
+
+NOT_INSTALLED = "not installed"
+"""Stands for another package that is missing, as torch may be where only maps are made."""
 
 
 def versions(names: Sequence[str]) -> dict[str, str]:
@@ -17,5 +20,5 @@ def versions(names: Sequence[str]) -> dict[str, str]:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
-            found[name] = NOT_INSTALLED
+            found[name] = CHECKOUT if name == OWN else NOT_INSTALLED
     return found

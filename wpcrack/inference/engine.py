@@ -1,16 +1,19 @@
-"""Which engine computes the inference path, and loading a trained model into it."""
+"""Which engine computes the inference path, and loading a trained model into it.
+
+torch is imported only where it is chosen or asked for a GPU: an installation without it maps with
+the OpenVINO graph of a model.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from wpcrack.errors import ConfigError
-from wpcrack.inference.openvino_engine import OpenVinoPredictor, cached_graph, is_installed
+from wpcrack.inference.graph import load_graph
+from wpcrack.inference.machine import is_installed
+from wpcrack.inference.openvino_engine import OpenVinoPredictor
 from wpcrack.inference.predict import Engine, WindowPredictor
-from wpcrack.inference.torch_engine import TorchPredictor
 from wpcrack.model import load_model
 
 
@@ -22,15 +25,20 @@ def load_predictor(
     Args:
         path: Run folder or model folder; None: the shipped model.
         engine: auto: torch on a GPU; on a CPU openvino, or torch where that is not installed.
-        threads: CPU cores to use; None: torch's number, which follows OMP_NUM_THREADS. With torch
-            this holds for the whole process.
+        threads: CPU cores to use; None: torch's number, which follows OMP_NUM_THREADS, or where it
+            is not installed all cores. With torch this holds for the whole process.
 
     Raises:
-        CheckpointError: The model is missing, unreadable or of another architecture.
+        CheckpointError: The model is missing, unreadable or of another architecture; or it has no
+            graph for an installation without torch.
         ConfigError: The engine is not installed.
     """
     if choose(engine) == "openvino":
-        return OpenVinoPredictor(cached_graph(path), threads)
+        return OpenVinoPredictor(load_graph(path), threads)
+    import torch
+
+    from wpcrack.inference.torch_engine import TorchPredictor
+
     if threads is not None:
         torch.set_num_threads(threads)
     model = load_model(path)
@@ -43,11 +51,20 @@ def choose(engine: Engine) -> Literal["torch", "openvino"]:
     Raises:
         ConfigError: It is not installed.
     """
-    if engine == "openvino" and not is_installed():
-        raise ConfigError(
-            "engine=openvino needs the package openvino, which is not installed; "
-            "pip install openvino, or set engine=torch"
-        )
     if engine == "auto":
-        return "openvino" if is_installed() and not torch.cuda.is_available() else "torch"
+        engine = "torch" if _has_gpu() or not is_installed("openvino") else "openvino"
+    if not is_installed(engine):
+        other = "openvino" if engine == "torch" else "torch"
+        raise ConfigError(
+            f"engine={engine} needs the package {engine}, which is not installed; "
+            f"pip install {engine}, or set engine={other}"
+        )
     return engine
+
+
+def _has_gpu() -> bool:
+    if not is_installed("torch"):
+        return False
+    import torch
+
+    return torch.cuda.is_available()

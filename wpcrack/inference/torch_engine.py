@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from wpcrack.inference.machine import native_bfloat16
 from wpcrack.inference.scales import ScaledProbability
 from wpcrack.networks import Networks
 
@@ -50,9 +51,3 @@ class TorchPredictor:
             fused = self.probability(image)
         probability: NDArray[np.float32] = fused[:, 0].float().cpu().numpy()
         return probability
-
-
-def native_bfloat16() -> bool:
-    """Return whether this CPU multiplies bfloat16 natively (AVX512-BF16 or AMX)."""
-    capability = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # private, torch >= 2.6
-    return bool(capability()) if capability is not None else False

@@ -1,7 +1,8 @@
 """Make the model that ships with the package: train on drawn pavement, write, score.
 
 Everything comes from one config; an interrupted call continues where it stopped. The model only
-predicts: one encoder and the detector at half precision.
+predicts: one encoder and the detector at half precision. Beside the weights lies their OpenVINO
+graph, so that mapping with the model needs no torch.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pydantic import Field
 
 from wpcrack.config import Block, Count
 from wpcrack.files import whole_file
+from wpcrack.inference.graph import deliver_graph
 from wpcrack.inference.scales import ScaledProbability, fuse
 from wpcrack.model import MODEL_FOLDER, Model, ModelInfo, Scale, load_model, save_model
 from wpcrack.scoring.metrics import (
@@ -97,6 +99,7 @@ def make_shipped(config: ShippedConfig, folder: Path, report: Report | None = No
     trained = {"on": "drawn pavement", "steps": config.train.steps, "seed": config.train.seed}
     info = ModelInfo(model=config.train.model, scales=config.scales, trained=trained)
     save_model(folder / MODEL_FOLDER, nets, info, predicts_only=True)
+    deliver_graph(folder / MODEL_FOLDER)
     scores = score_drawn(load_model(folder), config)
     text = json.dumps({name: vars(score) for name, score in scores.items()}, indent=2)
     with whole_file(folder / SCORES) as fresh:

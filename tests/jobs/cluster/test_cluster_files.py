@@ -182,14 +182,18 @@ def test_kubernetes_files_say_what_our_cluster_needs(path: Path) -> None:
 
 def test_the_image_fits_the_project() -> None:
     assert f"ARG PYTHON={pinned_python()}\n" in DOCKERFILE
-    build, final = DOCKERFILE.split("FROM python:${PYTHON}-slim-bookworm\n")
-    assert "--only-binary=:all:" in build
+    stages = re.split(r"^FROM .*$", DOCKERFILE, flags=re.M)[1:]
+    source, build_map, build, base, only_map, final = stages
+    assert all("--only-binary=:all:" in stage for stage in (build, build_map))
+    assert "-r requirements-map.txt" in build_map
+    assert "torch" not in build_map
+    assert ("--from=build-map " in only_map, "--from=build " in final) == (True, True)
     for tool in ("gcc", "g++", "build-essential", "cmake", "libgdal"):
         assert tool not in DOCKERFILE
-    assert re.search(r"^USER 1000:1000$", final, re.M)
-    assert "wget" in final  # health checks of KubeRay
+    assert re.search(r"^USER 1000:1000$", base, re.M)
+    assert "wget" in base  # health checks of KubeRay
     assert PROJECT["project"]["version"] in DOCKERFILE
-    for source in re.findall(r"^COPY (?!--from)(.+) \S+$", build, re.M):
-        for name in source.split():
+    for copied in re.findall(r"^COPY (?!--from)(.+) \S+$", source, re.M):
+        for name in copied.split():
             assert (ROOT / name).exists()
             assert f"!{name}\n" in (ROOT / ".dockerignore").read_text("utf-8")

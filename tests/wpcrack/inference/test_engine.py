@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,20 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from factories import TINY_MODEL
 from numpy.typing import NDArray
 
 from wpcrack.config import ModelConfig, PaamConfig
 from wpcrack.errors import CheckpointError, ConfigError
-from wpcrack.inference import engine, openvino_engine
+from wpcrack.inference import convert as conversion
+from wpcrack.inference import engine
+from wpcrack.inference import graph as graphs
+from wpcrack.inference.convert import convert, fold
 from wpcrack.inference.engine import load_predictor
-from wpcrack.inference.openvino_engine import OpenVinoPredictor, cached_graph, convert, fold
-from wpcrack.inference.torch_engine import TorchPredictor, native_bfloat16
+from wpcrack.inference.graph import deliver_graph, load_graph
+from wpcrack.inference.machine import is_installed, native_bfloat16
+from wpcrack.inference.openvino_engine import OpenVinoPredictor
+from wpcrack.inference.torch_engine import TorchPredictor
 from wpcrack.model import ModelInfo, save_model
 from wpcrack.networks import Networks
 from wpcrack.synthetic import WindowConfig, draw_training_street, draw_window
@@ -32,7 +38,7 @@ SIDE = 128
 STEPS = 25
 
 needs_openvino = pytest.mark.skipif(
-    not openvino_engine.is_installed(), reason="needs the package openvino"
+    not is_installed("openvino"), reason="needs the package openvino"
 )
 needs_bfloat16 = pytest.mark.skipif(
     not native_bfloat16(), reason="needs a CPU with bfloat16 instructions"
@@ -90,7 +96,7 @@ def graph(networks: Networks) -> Any:
 @pytest.fixture
 def quick_convert(graph: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests of what surrounds the conversion, which takes seconds."""
-    monkeypatch.setattr(openvino_engine, "convert", lambda *_: graph.clone())
+    monkeypatch.setattr(conversion, "convert", lambda *_: graph.clone())
 
 
 @pytest.fixture
@@ -175,34 +181,87 @@ def test_the_graph_is_kept_beside_the_model_and_used_again(
 ) -> None:
     first = load_predictor(run, "openvino", 1)(drawn[0][:1])
     (kept,) = (run / "model").glob("*openvino-*")
-    assert sorted(file.name for file in kept.iterdir()) == ["model.bin", "model.xml"]
-    monkeypatch.setattr(openvino_engine, "convert", None)
+    assert sorted(file.name for file in kept.iterdir()) == ["hashes.json", "model.bin", "model.xml"]
+    monkeypatch.setattr(conversion, "convert", None)
     assert np.array_equal(load_predictor(run, "openvino", 1)(drawn[0][:1]), first)
 
 
 @needs_openvino
 @pytest.mark.usefixtures("quick_convert")
 def test_other_weights_get_another_graph(run: Path) -> None:
-    cached_graph(run)
+    load_graph(run)
     weights = run / "model" / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    cached_graph(run)
+    load_graph(run)
     assert len(list((run / "model").glob("openvino-*"))) == 2
 
 
+def damage_text(place: Path) -> None:
+    (place / "model.xml").write_text("<net", encoding="utf-8")
+
+
+def flip_a_bit(place: Path) -> None:
+    content = bytearray((place / "model.bin").read_bytes())
+    content[len(content) // 2] ^= 64
+    (place / "model.bin").write_bytes(content)
+
+
+def forget_the_record(place: Path) -> None:
+    (place / "hashes.json").unlink()
+
+
+def plant_another(place: Path) -> None:
+    """A graph that is whole, of other weights."""
+    other = place.parents[2] / "other" / "model"
+    networks = Networks(ModelConfig(**TINY_MODEL))
+    save_model(other, networks, ModelInfo(model=networks.config))
+    shutil.rmtree(place)
+    shutil.copytree(deliver_graph(other), place)
+
+
+DAMAGES = [damage_text, flip_a_bit, forget_the_record, plant_another]
+
+
 @needs_openvino
-@pytest.mark.usefixtures("quick_convert")
-def test_a_damaged_graph_is_made_again(
-    run: Path, drawn: tuple[Windows, NDArray[np.bool_]], caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_graph_that_does_not_fit_its_hashes_is_made_again(
+    damage: Callable[[Path], None],
+    run: Path,
+    graph: Any,
+    drawn: tuple[Windows, NDArray[np.bool_]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    monkeypatch.setattr(conversion, "convert", lambda *_: graph.clone())
     first = load_predictor(run, "openvino", 1)(drawn[0][:1])
     (kept,) = (run / "model").glob("openvino-*")
-    (kept / "model.xml").write_text("<net", encoding="utf-8")
+    monkeypatch.undo()
+    damage(kept)
+    monkeypatch.setattr(conversion, "convert", lambda *_: graph.clone())
     assert np.array_equal(load_predictor(run, "openvino", 1)(drawn[0][:1]), first)
-    assert "converting the model again" in caplog.text
+    assert "is not used" in caplog.text
+    assert sorted(file.name for file in kept.iterdir()) == ["hashes.json", "model.bin", "model.xml"]
     assert (kept / "model.xml").stat().st_size > 1000
+
+
+@needs_openvino
+def test_a_delivered_graph_is_used_if_it_fits_and_refused_without_torch_if_not(
+    run: Path, graph: Any, drawn: tuple[Windows, NDArray[np.bool_]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversion, "convert", lambda *_: graph.clone())
+    place = deliver_graph(run / "model")
+    assert sum(file.stat().st_size for file in place.iterdir()) < 8e6
+    monkeypatch.setattr(conversion, "convert", None)
+    single = OpenVinoPredictor(graph.clone(), 1, "f32")(drawn[0])
+    for installed in (True, False):
+        monkeypatch.setattr(graphs, "is_installed", lambda _, there=installed: there)
+        found = OpenVinoPredictor(load_graph(run), 1, "f32")(drawn[0])
+        assert np.abs(found - single).max() < 0.02, "half precision is all that differs"
+    flip_a_bit(place)
+    with pytest.raises(CheckpointError, match=r"no graph that fits.*torch.*is not installed"):
+        load_graph(run)
 
 
 @needs_openvino
@@ -223,12 +282,12 @@ def test_two_workers_that_convert_at_once_leave_one_graph(
     run: Path, graph: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def other_worker_is_faster(*_: object) -> Any:
-        monkeypatch.setattr(openvino_engine, "convert", lambda *_: graph.clone())
-        cached_graph(run)
+        monkeypatch.setattr(conversion, "convert", lambda *_: graph.clone())
+        load_graph(run)
         return graph.clone()
 
-    monkeypatch.setattr(openvino_engine, "convert", other_worker_is_faster)
-    assert cached_graph(run).inputs
+    monkeypatch.setattr(conversion, "convert", other_worker_is_faster)
+    assert load_graph(run).inputs
     assert len(list((run / "model").glob("*openvino-*"))) == 1
 
 
@@ -258,12 +317,14 @@ def test_auto_is_openvino_on_a_cpu_and_torch_on_a_gpu(monkeypatch: pytest.Monkey
         (True, True, "torch"),
     ]:
         monkeypatch.setattr(torch.cuda, "is_available", lambda gpu=gpu: gpu)
-        monkeypatch.setattr(engine, "is_installed", lambda installed=installed: installed)
+        monkeypatch.setattr(
+            engine, "is_installed", lambda name, there=installed: there or name == "torch"
+        )
         assert engine.choose("auto") == wanted
 
 
 def test_openvino_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "is_installed", lambda: False)
+    monkeypatch.setattr(engine, "is_installed", lambda _: False)
     with pytest.raises(ConfigError, match=r"pip install openvino, or set engine=torch"):
         load_predictor(Path("run"), "openvino")
 

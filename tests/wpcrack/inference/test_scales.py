@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from wpcrack.config import ModelConfig
-from wpcrack.inference.openvino_engine import OpenVinoPredictor, convert, is_installed
+from wpcrack.inference.convert import convert
+from wpcrack.inference.machine import is_installed
+from wpcrack.inference.openvino_engine import OpenVinoPredictor
 from wpcrack.inference.scales import ScaledProbability, fuse
 from wpcrack.inference.torch_engine import TorchPredictor
 from wpcrack.networks import Networks
@@ -49,7 +51,7 @@ def test_fusion_lies_between_mean_and_maximum(values: list[float]) -> None:
     assert np.mean(values) - 1e-6 <= found <= max(values) + 1e-6
 
 
-@pytest.mark.skipif(not is_installed(), reason="needs openvino")
+@pytest.mark.skipif(not is_installed("openvino"), reason="needs openvino")
 def test_both_engines_fuse_the_same_scales() -> None:
     torch.manual_seed(0)
     networks = Networks(ModelConfig(**TINY_MODEL)).eval().requires_grad_(False)

@@ -11,6 +11,7 @@ import torch
 import wpcrack.model
 from wpcrack.config import ModelConfig
 from wpcrack.errors import CheckpointError
+from wpcrack.inference.graph import DELIVERED
 from wpcrack.model import WEIGHTS, ModelInfo, find_model, load_model, run_name, save_model
 from wpcrack.networks import Networks
 from wpcrack.training.drawn import DrawnTrainConfig, Progress, WindowShape
@@ -44,6 +45,8 @@ def test_the_file_is_small_and_a_finished_training_is_not_repeated(folder: Path)
     shipped = make_shipped(TINY, folder, seen.append)
     assert not seen, "nothing was left to train"
     assert (shipped.model / WEIGHTS).stat().st_size < LARGEST_FILE
+    graph = (shipped.model / DELIVERED).iterdir()
+    assert 0 < sum(file.stat().st_size for file in graph) < LARGEST_FILE
 
 
 def test_scores_of_every_scale_are_shares(folder: Path) -> None:
