@@ -13,6 +13,7 @@ from dataclasses import asdict
 from typing import Any, NamedTuple, cast
 
 from geo.cracks.parts import InspectedRow
+from jobs.infer.attempts import Attempts, WorkerDied
 from jobs.infer.job import InferJob
 from jobs.infer.plan import Plan
 from jobs.infer.worker import BLOCKS_AT_A_TIME, BlockWorker, PredictorFactory
@@ -87,10 +88,15 @@ class _Actor:
         import ray
 
         self.error = ""
+        given: Plan = ray.get(plan)
+        name = f"model-{ray.get_runtime_context().get_actor_id()}"  # the same after a restart
         try:
-            self.worker = BlockWorker(ray.get(plan), factory())
+            with Attempts(given.parts.parent).begin(name, "loading the model"):
+                self.worker = BlockWorker(given, factory())
         except USER_ERRORS as error:
             self.error = str(error)
+        except WorkerDied as error:
+            self.error = f"{error}; give the workers more memory, or set another engine"
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Return the result of a block as JSON: a column of one type, whatever it says."""

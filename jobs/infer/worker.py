@@ -30,6 +30,7 @@ from geo.errors import OutputError
 from geo.grid import Window
 from geo.imagery.headers import Tile, TileProblem
 from geo.imagery.mosaic import Block, Mosaic, Raster
+from jobs.infer.attempts import Attempts
 from jobs.infer.plan import Plan
 from jobs.infer.probability import probability_file, write_probability
 from wpcrack.errors import WpcrackError
@@ -56,6 +57,7 @@ class BlockWorker:
         self.predictor = predictor
         self._pixels = BlockReader(plan.mosaic)
         self._model = threading.Lock()
+        self._attempts = Attempts(plan.parts.parent)
 
     def run(self, index: int) -> InspectedRow:
         """Read, predict, vectorize and store a block, unless its part is there already.
@@ -74,14 +76,25 @@ class BlockWorker:
         if known := self.plan.read_result(block):
             return replace(known, coverage="")
         try:
-            inspected, found, probability, ground = self._inspect(block, start)
-        except WpcrackError:
+            with self._attempts.begin(block.block_id, "the block"):
+                return self._deliver(block, *self._inspect(block, start))
+        except (WpcrackError, OutputError):
             raise
         except Exception as error:
             log.exception("block %s failed", block.block_id)
-            inspected, found = self._failed(block, error, start), []
             probability = np.zeros((block.window.height, block.window.width), np.uint8)
             ground = Ground(np.zeros((block.window.height + 2, block.window.width + 2), bool))
+            return self._deliver(block, self._failed(block, error, start), [], probability, ground)
+
+    def _deliver(
+        self,
+        block: Block,
+        inspected: InspectedRow,
+        found: list[Piece],
+        probability: NDArray[np.uint8],
+        ground: Ground,
+    ) -> InspectedRow:
+        """Store what was found in a block."""
         try:
             if (folder := self.plan.probability) is not None:
                 path, grid = probability_file(folder, block), self.plan.mosaic.grid

@@ -553,3 +553,45 @@ def test_one_raster_and_four_tiles_give_the_same_cracks_on_ray(
     assert not [name for name in still_there if name.startswith(DATA_THREADS)]
     assert [report.n_cracks for report in reports] == [2, 2]
     pd.testing.assert_frame_equal(layer(reports[0].package), layer(reports[1].package))
+
+
+def killed_by(trap: NDArray[np.uint8]) -> Callable[[], WindowPredictor]:
+    """A network that ends its process, as a crash in C++ does, where it sees white."""
+    inner = darkness()
+
+    def predict(windows: NDArray[np.uint8]) -> NDArray[np.float32]:
+        if (windows == trap).any():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return inner(windows)
+
+    return lambda: predict
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_block_or_a_model_that_kills_its_worker_is_given_up_on_ray(
+    tmp_path: Path, tiles: Path
+) -> None:
+    from jobs.runtime.ray_session import ray_session
+
+    trap = IMAGE.copy()
+    trap[350:356, 40:46] = 255  # in one block, and in the halo of none
+    lethal = tmp_path / "lethal"
+    write_tile(lethal / "a.tif", trap)
+    with ray_session(2, local=True):
+        out = tmp_path / "out.gpkg"
+        report = run(infer_job(lethal, out, actors=1), killed_by(np.uint8(255)))
+
+        def unloadable() -> WindowPredictor:
+            os.kill(os.getpid(), signal.SIGKILL)
+            raise AssertionError
+
+        with pytest.raises(WpcrackError, match=r"loading the model killed its worker 3 times"):
+            run(infer_job(tiles, tmp_path / "never.gpkg", actors=1), unloadable)
+    assert report.exit_code == 3
+    rows = inspected(out).set_index("block_id")
+    failed = rows[rows.status == "failed"]
+    assert list(failed.index) == ["r000002_c000000"]
+    assert "the block killed its worker 3 times" in failed.reason.item()
+    assert set(rows.status) == {"failed", "inspected"}
+    assert not list(out.with_suffix(".work").glob(".*.tmp"))
