@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from wpcrack.data.images import read_rgb, write_png
-from wpcrack.errors import NAMED_AT_MOST, DataError, first_few
+from geo.outputs import require_replaceable
+from jobs.runtime.pictures import write_picture
+from wpcrack.data.images import read_rgb
+from wpcrack.errors import NAMED_AT_MOST, DataError
 from wpcrack.inference.engine import load_predictor
 from wpcrack.inference.lattice import Lattice
 from wpcrack.inference.predict import DEFAULT_THRESHOLD, Engine, WindowPredictor, predict_image
@@ -48,6 +50,7 @@ def run_predict(
     Raises:
         WpcrackError: a missing model, equal stems, missing or unreadable images, or `out` cannot be
             written.
+        OutputError: a result would replace an input, or a file that is not this program's own.
     """
     if predictor is None:
         find_model(model)
@@ -66,7 +69,7 @@ def run_predict(
         mask = mask_at(probability, threshold).astype(np.uint8) * 255
         for array, ending in zip((probability, mask), ENDINGS, strict=True):
             written.append(out / f"{path.stem}_{ending}.png")
-            write_png(written[-1], array)
+            write_picture(written[-1], array)
         print(f"{path.name}: {np.count_nonzero(mask) / mask.size:.2%} crack -> {written[-1]}")
     if failures:
         others = f"; the other {len(images) - len(failures)} are in {out}" if written else ""
@@ -95,9 +98,6 @@ def _require_distinct(images: Sequence[Path], out: Path) -> None:
             f"images with the same stem would overwrite each other's result ({first}); rename one "
             "or predict them into different folders"
         )
-    results = {(out / f"{path.stem}_{ending}.png") for path in images for ending in ENDINGS}
-    hit = [str(path) for path in images if path.resolve() in results]
-    if hit:
-        raise DataError(
-            f"the results would overwrite {first_few(hit)}; choose another output folder"
-        )
+    require_replaceable(
+        (out / f"{path.stem}_{ending}.png" for path in images for ending in ENDINGS), images
+    )

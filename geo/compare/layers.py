@@ -13,6 +13,7 @@ import pyarrow as pa
 import shapely
 from rasterio.crs import CRS
 
+from geo import packages
 from geo.compare.changes import Comparison
 from geo.compare.maps import SurveyMap
 from geo.compare.segments import SegmentChanges
@@ -227,6 +228,8 @@ def write_changes(
             ordered = [LayerData(one, iter([tables[one]])) for one in LAYERS if one in tables]
             publish(made, CRS.from_wkt(new.crs.to_wkt()), ordered, {"old": maps[0].path.name})
             _add_styles(made, list(tables))
+            packages.seal(made)
+            packages.make_way(out)
             os.replace(made, out)
     except OSError as error:
         raise OutputError(

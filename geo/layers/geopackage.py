@@ -21,11 +21,13 @@ import shapely
 from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, GeometryError
 from rasterio.crs import CRS
 
+from geo import packages
 from geo.errors import OutputError
 from geo.files import output_errors, remove_leftovers, sync, whole_file
 from geo.layers.schema import GEOMETRY, Layer
 from geo.layers.style import add_styles
 from geo.options import Rules
+from geo.outputs import require_replaceable
 
 GPKG_VERSION = "1.3"
 """Later versions make older desktops warn."""
@@ -58,7 +60,8 @@ def publish(
 ) -> None:
     """Write layers to a temporary file beside ``out``, check it, and put it in place.
 
-    An existing ``out`` is untouched until the new file is complete, whatever happens.
+    An existing ``out`` is untouched until the new file is complete, whatever happens. One that
+    people have changed is kept under another name then (`geo.packages`).
 
     Args:
         out: the GeoPackage.
@@ -69,10 +72,12 @@ def publish(
         parquet: also write each spatial layer as ``<out stem>_<layer>.parquet``.
 
     Raises:
-        OutputError: the folder or the disk does not take the file, or the checks fail.
+        OutputError: the folder or the disk does not take the file, the checks fail, or ``out`` is
+            not ours or open in another program.
     """
     copied = [data.layer for data in layers if parquet and data.layer.is_spatial]
     kinds = (DataLayerError, DataSourceError, FeatureError, GeometryError, sqlite3.Error)
+    require_replaceable([out])
     with output_errors(out, *kinds):
         out.parent.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:  # left in reverse: the copies appear first
@@ -89,10 +94,12 @@ def publish(
                     data = LayerData(data.layer, copy.write(data.batches))
                 _check(temporary, data.layer, _write_layer(temporary, data, crs, metadata))
             add_styles(temporary, [data.layer for data in layers], rules or Rules())
+            packages.seal(temporary)
             _check_whole(temporary)
             sync(temporary)
             for copy in copies.values():
                 copy.check()
+            packages.make_way(out)
         sync(out.parent)
 
 

@@ -32,6 +32,7 @@ from geo.layers.run_rows import MapTerms, failures
 from geo.layers.schema import CENTERLINE, CRACK, INSPECTED, ROAD_SEGMENT, Layer
 from geo.layers.style import STATUS, condition_legend, severity_legend
 from geo.options import Rules
+from geo.outputs import seal_text
 from geo.page.preview import encode_picture
 
 DEGREES = "EPSG:4326"
@@ -92,7 +93,7 @@ def write_map(
     data = map_data(package, max_cracks)
     if backdrop is not None:
         data["image"] = _image(backdrop)
-    write_text(out, page(data))
+    write_text(out, seal_text(page(data)))
 
 
 def page(data: dict[str, Any]) -> str:

@@ -20,6 +20,7 @@ from geo.grid import Grid
 from geo.imagery.overview import Overview
 from geo.layers.schema import CRACK, GEOMETRY
 from geo.layers.style import OVERVIEW_BLANK, OVERVIEW_CASING, OVERVIEW_CRACK, rgb
+from geo.outputs import seal_png
 
 OVERVIEW_PX = 2000
 """Longest side of the picture."""
@@ -75,7 +76,7 @@ def _outlines(package: Path) -> Iterator[NDArray[np.object_]]:
 
 def _write_png(out: Path, image: NDArray[np.uint8]) -> None:
     with output_errors(out), whole_file(out) as temporary:
-        temporary.write_bytes(encode_picture(image.transpose(2, 0, 1), "PNG"))
+        temporary.write_bytes(seal_png(encode_picture(image.transpose(2, 0, 1), "PNG")))
 
 
 def encode_picture(bands: NDArray[np.uint8], driver: str, **options: int) -> bytes:

@@ -16,6 +16,7 @@ from geo.layers.run_rows import MapTerms, failures
 from geo.layers.schema import CRACK, INSPECTED, ROAD_SEGMENT
 from geo.layers.style import severity_legend
 from geo.options import Rules, SeverityOptions
+from geo.outputs import seal_text
 
 NAMED_FAILURES = 20
 """Failures that the text spells out; the layer inspected and the JSON have all."""
@@ -106,7 +107,7 @@ def write_report(package: Path, markdown: Path, as_json: Path) -> MapReport:
         OutputError: a file cannot be written.
     """
     report = summarize(package)
-    write_text(markdown, render(report))
+    write_text(markdown, seal_text(render(report)))
     write_text(
         as_json, json.dumps(asdict(report), indent=2, ensure_ascii=False, default=vars) + "\n"
     )

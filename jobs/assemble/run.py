@@ -106,6 +106,8 @@ def run_assemble(source: Source, job: AssembleJob) -> AssembledMap:
     """
     started = time.time()
     _refuse_output(source, job.out)
+    files = MapFiles.of_further(job.out)
+    files.prepare(job, job.roads, [path for path in [job.roads.path] if path])
     kept = job.level == source.level
     if not kept:
         source.require_probability(job.threshold)
@@ -113,7 +115,6 @@ def run_assemble(source: Source, job: AssembleJob) -> AssembledMap:
     unfinished = len(source.record.blocks) - len(source.finished)
     if unfinished:
         say(f"{unfinished} of {len(source.record.blocks)} blocks are not computed yet")
-    files = MapFiles.of_further(job.out)
     origin = "parts" if kept else "probability"
     with _parts(source, job, kept=kept) as parts:
         report = assemble(

@@ -170,7 +170,8 @@ def require_place_for(file: object) -> None:
         file: a path; `-` or None: there is no file.
 
     Raises:
-        OutputError: Its folder is missing, or one of both may not be written.
+        OutputError: Its folder is missing, one of both may not be written, or the file is not this
+            program's own.
     """
     if not isinstance(file, Path) or file == STDOUT:
         return
@@ -181,6 +182,9 @@ def require_place_for(file: object) -> None:
     elif not os.access(file if file.exists() else file.parent, os.W_OK):
         reason = "may not be written"
     else:
+        from geo.outputs import require_replaceable
+
+        require_replaceable([file])
         return
     raise OutputError(f"{file} {reason}; {OTHER_FILE}")
 

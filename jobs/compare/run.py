@@ -24,6 +24,7 @@ from geo.compare.options import CompareOptions
 from geo.compare.report import figures, render, summary
 from geo.compare.segments import gather
 from geo.errors import InputError, OutputError
+from geo.outputs import require_replaceable, seal_text
 from jobs.runtime.terminal import say
 from jobs.runtime.versions import versions
 
@@ -83,8 +84,8 @@ def run_compare(
     sums = gather(result, later.segments) if later.segments is not None else None
     values = figures(maps, result, sums)
     write_changes(out, maps, result, sums, _run_row(maps, result, limits, started))
-    report = out.with_name(f"{out.stem}.report.md")
-    _write(report, render(values))
+    report = _report_of(out)
+    _write(report, seal_text(render(values)))
     return CompareReport(out, report, values, time.monotonic() - start)
 
 
@@ -104,6 +105,11 @@ def refuse_paths(old: Path, new: Path, out: Path) -> None:
         raise OutputError(f"--out is {out}; the file is a GeoPackage, name it *.gpkg")
     if out.exists() and any(out.samefile(path) for path in (old, new)):
         raise OutputError(f"--out {out} is one of the two maps; give another name")
+    require_replaceable([out, _report_of(out)], [old, new])
+
+
+def _report_of(out: Path) -> Path:
+    return out.with_name(f"{out.stem}.report.md")
 
 
 def _run_row(

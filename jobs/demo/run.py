@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from geo.packages import make_way
 from jobs.demo.draw import TrainingSetSize, write_city, write_training_set
 from jobs.demo.score import MapScore, score_map
 from jobs.infer.job import InferJob
@@ -30,8 +31,9 @@ from wpcrack.synthetic import City, CityConfig, WindowConfig, draw_city
 
 _MARKER = "demo.json"
 _FOLDERS = ("train", "tiles", "truth", "run", "cracks.work")
+_MAP = "cracks.gpkg"
 _FILES = (
-    "cracks.gpkg",
+    _MAP,
     "cracks.report.md",
     "cracks.report.json",
     "segments.csv",
@@ -143,6 +145,7 @@ def _prepare(out: Path, seed: int) -> None:
         for folder in _FOLDERS:
             if (out / folder).is_dir():
                 shutil.rmtree(out / folder)
+        make_way(out / _MAP)
         for file in _FILES:
             (out / file).unlink(missing_ok=True)
         out.mkdir(parents=True, exist_ok=True)

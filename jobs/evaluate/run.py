@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from jobs.evaluate.report import Evaluation, Panels, best_and_worst, draw_sheet
-from wpcrack.data.images import Pair, list_images, pair, read_mask, read_rgb, write_png
+from jobs.runtime.pictures import write_picture
+from wpcrack.data.images import Pair, list_images, pair, read_mask, read_rgb
 from wpcrack.data.manifest import Row, read_manifest
 from wpcrack.errors import ConfigError, DataError, first_few
 from wpcrack.inference.engine import load_predictor
@@ -111,7 +112,7 @@ def _draw(
             label = f"{kind} {rank}: {scored.name}, IoU {iou(scored.counts):.3f}"
             probability = predict_image(image, predictor, options.lattice)
             rows.append(Panels(label, image, truth, probability))
-    write_png(file, draw_sheet(rows, options.threshold))
+    write_picture(file, draw_sheet(rows, options.threshold))
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,14 +15,19 @@ from geo.imagery.overview import Overview, reduce, save_backdrop
 from geo.layers.assemble import SEGMENTS_CSV as SEGMENTS
 from geo.layers.assemble import AssembleReport, assemble
 from geo.layers.run_rows import RunRecord
+from geo.layers.schema import LAYERS
 from geo.options import AssembleOptions, MapRules, RoadOptions
+from geo.outputs import require_replaceable
+from geo.packages import additions, kept_name
 from geo.page.map_page import write_map
 from geo.page.preview import OVERVIEW_PX, draw_overview
 from geo.page.report import MapReport, write_report
 from jobs.infer.job import OVERVIEW, PAGE, InferJob
 from jobs.infer.plan import Plan
 from jobs.infer.work_folder import BACKDROP, JobRecord
+from jobs.runtime.terminal import say
 from jobs.runtime.versions import versions
+from wpcrack.errors import first_few
 
 RECORDED_VERSIONS = (
     *("wpcrack", "ray", "torch", "openvino"),
@@ -134,6 +140,31 @@ class MapFiles:
             report=_beside(out, "report.md"),
             figures=_beside(out, "report.json"),
         )
+
+    def written(self, rules: MapRules, roads: RoadOptions) -> list[Path]:
+        """List the files that a map of these rules and roads replaces."""
+        stem, layers = self.package.stem, LAYERS if "parquet" in rules.formats else ()
+        copies = [self.package.with_name(f"{stem}_{x.name}.parquet") for x in layers]
+        table = [self.segments] if roads.path else []
+        return [*astuple(self)[:3], self.report, self.figures, *table, *copies]
+
+    def prepare(self, rules: MapRules, roads: RoadOptions, inputs: Iterable[Path]) -> None:
+        """Refuse to replace what is not ours, before any work; say what will be kept aside.
+
+        Args:
+            rules: of the map.
+            roads: of the map.
+            inputs: files that are read.
+
+        Raises:
+            OutputError: See `geo.outputs.require_replaceable`.
+        """
+        require_replaceable(self.written(rules, roads), inputs)
+        if added := additions(self.package):
+            say(
+                f"{self.package} was changed by you or another program ({first_few(added)}): it "
+                f"will be kept as {kept_name(self.package).name} when the new map is complete"
+            )
 
     def draw(self, backdrop: Overview) -> MapReport:
         """Write what is made from a finished GeoPackage: picture, page, report.

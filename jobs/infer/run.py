@@ -21,7 +21,7 @@ from geo.errors import InputError
 from jobs.infer.actors import compute
 from jobs.infer.inputs import ModelFiles, load_model, model_files, open_mosaic
 from jobs.infer.job import InferJob
-from jobs.infer.outputs import assemble_map, draw_map
+from jobs.infer.outputs import MapFiles, assemble_map, draw_map
 from jobs.infer.plan import Forecast, Plan, make_plan, outline
 from jobs.infer.probability import write_vrt
 from jobs.infer.report import Failures, InferReport, Progress
@@ -47,6 +47,7 @@ def run_inference(
     """
     started = time.time()
     with stop_on_sigterm():
+        MapFiles.of_job(job.out).prepare(job, job.roads, job.vectors)
         model = model_files(job.model) if predictor_factory is None else ModelFiles.stand_in()
         plan = make_plan(job, open_mosaic(job, model.gsd_mm, say))
         say(outline(plan))
@@ -67,6 +68,7 @@ def plan_inference(job: InferJob) -> Forecast:
     Raises:
         WpcrackError, GeoError: Nothing usable, wrong settings, unusable model.
     """
+    MapFiles.of_job(job.out).prepare(job, job.roads, job.vectors)
     model = model_files(job.model)
     plan = make_plan(job, open_mosaic(job, model.gsd_mm, say))
     log = None if job.resume == "never" else JobLog.read(job.work_folder)

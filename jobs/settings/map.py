@@ -33,6 +33,13 @@ class Tiles(Block):
     roads: RoadOptions = RoadOptions()
     """Roads."""
 
+    @property
+    def vectors(self) -> list[Path]:
+        """Files that the job reads beside rasters: area, roads, lists and indices of tiles."""
+        named = [self.tiles] if isinstance(self.tiles, str) else list(self.tiles)
+        files = [path for path in map(Path, named) if path.is_file()]
+        return [*files, *(path for path in (self.aoi, self.roads.path) if path)]
+
 
 class Imagery(ReadOptions, Tiles):
     """Georeferenced tiles, and how patiently they are read."""

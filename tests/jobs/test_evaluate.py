@@ -277,14 +277,6 @@ def test_inputs_of_equal_stem_are_refused_before_any_work(drawn: Path, tmp_path:
         run_predict(drawn, tmp_path / "out", [], predictor=darkness)
 
 
-def test_predictions_never_overwrite_an_input(drawn: Path, tmp_path: Path) -> None:
-    for name in ("a.png", "a_mask.png"):
-        (tmp_path / name).write_bytes((drawn / "images" / "p0.png").read_bytes())
-    inputs = [tmp_path / "a.png", tmp_path / "a_mask.png"]
-    with pytest.raises(DataError, match=r"would overwrite .*a_mask\.png"):
-        run_predict(drawn, tmp_path, inputs, predictor=darkness)
-
-
 def test_unreadable_photograph_is_named_and_the_others_are_delivered(
     drawn: Path, tmp_path: Path
 ) -> None:

@@ -136,6 +136,7 @@ def build_image_level(
         DataError: a defect of the input, a class that a split lacks, or an unusable `out`.
     """
     options = options or BuildOptions()
+    _require_inputs_stay(out, [images, masks, *([options.road] if options.road else [])])
     sources = _list_sources(images, masks, options.road)
     with replace_set(out) as part:
         surveys = [_survey(source, options.cut) for source in sources]
@@ -235,6 +236,16 @@ def _list_sources(images: Path, masks: Path, road: Path | None) -> list[Source]:
             )
         sources += [Source(stem, path, None) for stem, path in extra.items()]
     return sources
+
+
+def _require_inputs_stay(out: Path, folders: Sequence[Path]) -> None:
+    """Refuse to read what the set that is built replaces."""
+    place = out.resolve()
+    for folder in folders:
+        if folder.resolve().is_relative_to(place):
+            raise DataError(
+                f"{folder} lies in {out}, which a new set would replace; choose another output"
+            )
 
 
 def _survey(source: Source, cut: Cut) -> Survey:

@@ -248,6 +248,13 @@ def test_rebuilding_replaces_an_own_set_and_nothing_else(drawn: Path, built: Pat
     assert [p.name for p in built.parent.iterdir()] == ["set"]
 
 
+def test_a_set_never_replaces_the_images_that_it_is_built_from(drawn: Path, built: Path) -> None:
+    before = tree(built)
+    with pytest.raises(DataError, match=r"road lies in .*set, which a new set would replace"):
+        build(drawn, built, road=built / "road")
+    assert tree(built) == before
+
+
 def test_failed_build_keeps_the_old_set_and_leaves_no_part(
     drawn: Path, built: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

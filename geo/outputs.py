@@ -1,0 +1,146 @@
+"""What an output may replace: a file that this program wrote, as it left it, and no input.
+
+Pictures and texts carry a seal, a digest of their content: who edits a report or corrects a mask by
+hand breaks it, and the file is never replaced again. GeoPackages have their own: `geo.packages`.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import re
+import zlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from geo import packages
+from geo.errors import OutputError
+
+NEVER = "move it away, or choose another output"
+
+_TEXT_SEAL = "<!-- written by wpcrack {} -->\n"
+_TEXT_SEALED = re.compile(r"<!-- written by wpcrack ([0-9a-f]{16}) -->\n\Z")
+
+_PNG_HEAD = 33
+"""Bytes of a PNG before its second chunk: signature and header."""
+
+_PNG_SEAL = b"tEXtSoftware\0wpcrack "
+_DIGEST = 16
+"""Characters of a digest."""
+
+
+def require_replaceable(outputs: Iterable[Path], inputs: Iterable[Path] = ()) -> None:
+    """Refuse outputs that would replace an input, or a file that is not this program's own.
+
+    Call it before any work, and by a plan alike. Outputs that do not exist yet may be written.
+
+    Raises:
+        OutputError: the first such file, with the reason; or a GeoPackage that is open elsewhere.
+    """
+    used = {_identity(path): path for path in inputs}
+    for path in outputs:
+        if (named := used.get(_identity(path))) is not None:
+            raise OutputError(f"{path} would replace the input {named}; choose another output")
+        if not os.path.lexists(path):
+            continue
+        if path.is_dir():
+            raise OutputError(f"{path} is a folder; {NEVER}")
+        if not is_own(path):
+            raise OutputError(
+                f"{path} was not written by this program, or was changed since; {NEVER}"
+            )
+        if path.suffix.lower() == ".gpkg":
+            packages.require_closed(path)
+
+
+def is_own(path: Path) -> bool:
+    """Return whether this program wrote a file and nobody changed it; an empty file is nobody's.
+
+    GeoPackages count whatever was added to them: they are kept aside (`geo.packages.make_way`).
+    """
+    try:
+        if not path.stat().st_size:
+            return True
+        return _KINDS.get(path.suffix.lower(), _is_own_json)(path)
+    except (OSError, ValueError, pa.ArrowException):
+        return False
+
+
+def seal_text(text: str) -> str:
+    """Add a comment, invisible in Markdown and HTML, by which an edited file is known.
+
+    >>> seal_text("")[:24]
+    '<!-- written by wpcrack '
+    """
+    return text + _TEXT_SEAL.format(_digest(text.encode()))
+
+
+def seal_png(data: bytes) -> bytes:
+    """Add a text chunk to a PNG by which an edited file is known."""
+    content = _PNG_SEAL + _digest(data).encode()
+    size, check = len(content) - 4, zlib.crc32(content)
+    chunk = size.to_bytes(4, "big") + content + check.to_bytes(4, "big")
+    return data[:_PNG_HEAD] + chunk + data[_PNG_HEAD:]
+
+
+def _identity(path: Path) -> object:
+    """Return what two names of one file have in common."""
+    try:
+        status = path.stat()
+    except OSError:
+        return os.path.realpath(path)
+    return status.st_dev, status.st_ino
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:_DIGEST]
+
+
+def _is_sealed_text(path: Path) -> bool:
+    with path.open(encoding="utf-8", newline="") as stream:
+        text = stream.read()
+    found = _TEXT_SEALED.search(text)
+    return found is not None and found[1] == _digest(text[: found.start()].encode())
+
+
+def _is_sealed_png(path: Path) -> bool:
+    data = path.read_bytes()
+    size = len(_PNG_SEAL) + _DIGEST + 8  # with length and checksum
+    chunk, rest = data[_PNG_HEAD : _PNG_HEAD + size], data[:_PNG_HEAD] + data[_PNG_HEAD + size :]
+    return chunk[4:-4] == _PNG_SEAL + _digest(rest).encode()
+
+
+def _is_own_json(path: Path) -> bool:
+    """Figures are written in one of two forms, which other writers do not happen to have."""
+    text = path.read_text(encoding="utf-8")
+    values = json.loads(text)
+    if not isinstance(values, dict):
+        return False
+    forms = (json.dumps(values, indent=indent, ensure_ascii=False) + "\n" for indent in (1, 2))
+    return text in forms
+
+
+def _is_own_csv(path: Path) -> bool:
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        head = next(csv.reader(stream), [])
+    return "segment_id" in head and "rank" in head
+
+
+def _is_own_parquet(path: Path) -> bool:
+    names = pq.read_schema(path).names
+    return {"geom", "bbox"} <= set(names) and names[0].endswith("_id")
+
+
+_KINDS: dict[str, Callable[[Path], bool]] = {  # figures may have any name: they are JSON
+    ".gpkg": packages.is_own,
+    ".png": _is_sealed_png,
+    ".html": _is_sealed_text,
+    ".md": _is_sealed_text,
+    ".csv": _is_own_csv,
+    ".parquet": _is_own_parquet,
+}

@@ -1,0 +1,116 @@
+"""No command replaces an input, or a file that it did not write; said before any work."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from factories import in_process, infer_job, street, write_tile
+from PIL import Image
+from typer.testing import CliRunner
+
+import jobs.cli
+from geo.errors import OutputError
+from jobs.infer import run as infer
+from jobs.predict import run_predict
+from wpcrack.data.images import write_png
+
+
+def darkness() -> Callable[[np.ndarray], np.ndarray]:
+    return lambda windows: (windows.mean(-1) < 90).astype(np.float32)
+
+
+@pytest.fixture(autouse=True)
+def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(infer, "compute", in_process)
+
+
+@pytest.fixture
+def tiles(tmp_path: Path) -> Path:
+    image, _ = street(128)
+    return write_tile(tmp_path / "tiles" / "a.tif", image).parent
+
+
+@pytest.mark.parametrize("name", ["map.html", "overview.png", "segments.csv", "cracks.report.md"])
+def test_a_map_replaces_no_file_of_the_user(tiles: Path, name: str) -> None:
+    mine = tiles.parent / name
+    mine.write_text("mine")
+    roads = {"path": "roads.gpkg"} if name == "segments.csv" else {}
+    job = infer_job(tiles, tiles.parent / "cracks.gpkg", roads=roads)
+    for attempt in (lambda: infer.run_inference(job, darkness), lambda: infer.plan_inference(job)):
+        with pytest.raises(OutputError, match="was not written by this program"):
+            attempt()
+    assert mine.read_text() == "mine"
+    assert not job.work_folder.exists()
+
+
+def test_a_map_that_is_its_own_roads_area_or_tile_index_is_refused(tiles: Path) -> None:
+    out = tiles.parent / "cracks.gpkg"
+    infer.run_inference(infer_job(tiles, out), darkness)
+    same = Path(os.path.relpath(out))
+    for named, values in ((tiles, {"roads": {"path": same}}), (tiles, {"aoi": same}), (same, {})):
+        with pytest.raises(OutputError, match="would replace the input"):
+            infer.run_inference(infer_job(named, out, **values), darkness)
+
+
+def test_the_same_command_again_keeps_an_edited_map_and_says_so(
+    tiles: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tiles.parent / "cracks.gpkg"
+    infer.run_inference(infer_job(tiles, out), darkness)
+    with closing(sqlite3.connect(out)) as base, base:
+        base.execute("CREATE TABLE qgis_projects (name TEXT)")
+    infer.run_inference(infer_job(tiles, out), darkness)
+    told = capsys.readouterr()
+    assert "table qgis_projects" in told.err + told.out
+    assert "cracks.kept.gpkg" in told.err + told.out
+    assert out.with_name("cracks.kept.gpkg").exists()
+
+
+def test_predict_replaces_neither_a_drawn_mask_nor_an_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    own = Path("own")
+    own.mkdir()
+    image, mask = street(64)
+    write_png(own / "a.png", image)
+    write_png(own / "a_mask.png", mask.astype(np.uint8) * 255)
+    drawn = (own / "a_mask.png").read_bytes()
+    for images, message in (
+        ([own / "a.png"], "was not written by this program"),
+        ([own / "a.png", own / "a_mask.png"], "would replace the input own/a_mask.png"),
+    ):
+        with pytest.raises(OutputError, match=message):
+            run_predict(None, own, images, predictor=darkness())
+    assert (own / "a_mask.png").read_bytes() == drawn
+
+
+def test_predict_renews_its_own_results_but_not_a_mask_corrected_by_hand(tmp_path: Path) -> None:
+    image, _ = street(64)
+    write_png(tmp_path / "a.png", image)
+    for _ in range(2):
+        run_predict(None, tmp_path / "out", [tmp_path / "a.png"], predictor=darkness())
+    with Image.open(tmp_path / "out" / "a_mask.png") as mask:
+        mask.point(lambda gray: 255 - gray).save(tmp_path / "out" / "a_mask.png")
+    with pytest.raises(OutputError, match="changed since"):
+        run_predict(None, tmp_path / "out", [tmp_path / "a.png"], predictor=darkness())
+
+
+def test_figures_replace_only_figures(tmp_path: Path) -> None:
+    config = tmp_path / "train.yaml"
+    config.write_text("run_dir: r\n")
+    told = CliRunner().invoke(jobs.cli.app, ["doctor", "--json", str(config)])
+    assert (told.exit_code, "was not written by this program" in told.stderr) == (1, True)
+    assert config.read_text() == "run_dir: r\n"
+    figures = tmp_path / "figures.json"
+    for _ in range(2):
+        told = CliRunner().invoke(jobs.cli.app, ["doctor", "--json", str(figures)])
+        assert "was not written" not in told.stderr
+    assert isinstance(json.loads(figures.read_text()), dict)
