@@ -9,11 +9,12 @@ import urllib.request
 import warnings
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from affine import Affine
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
@@ -23,6 +24,7 @@ from shapely.geometry import Polygon
 from geo.errors import first_line
 from geo.grid import Grid
 from geo.imagery.reading import RETRY_DELAY_S, driver_of, driver_of_bytes, is_remote, open_dataset
+from geo.imagery.scale import MOST_ERROR, length_error
 from geo.options import ReadOptions
 
 WEB_MERCATOR = frozenset({3857, 900913, 3785, 102100})
@@ -83,6 +85,20 @@ class Tile:
     def gsd_m(self) -> float:
         """Ground sampling distance in meters, of a tile whose lengths are true."""
         return self.grid.gsd_m
+
+    @property
+    def center(self) -> tuple[float, float]:
+        """x, y of the middle."""
+        rows, cols = self.shape
+        x, y = self.grid.to_world(np.array([[cols / 2, rows / 2]]))[0]
+        return float(x), float(y)
+
+    @cached_property
+    def is_true(self) -> bool:
+        """Whether lengths may be measured in its own CRS, where it lies."""
+        if not is_metric(self.crs):
+            return False
+        return bool(abs(length_error(self.crs, np.array([self.center]))[0]) <= MOST_ERROR)
 
 
 @dataclass(frozen=True)
@@ -150,7 +166,7 @@ def same_crs(one: CRS, other: CRS) -> bool:
 
 @lru_cache(maxsize=64)
 def is_metric(crs: CRS) -> bool:
-    """Return whether lengths may be measured in a CRS: projected, and not Web Mercator."""
+    """Return whether lengths may be true in a CRS: projected, and not Web Mercator."""
     return bool(crs.is_projected) and crs.to_epsg() not in WEB_MERCATOR
 
 

@@ -27,8 +27,10 @@ from geo.imagery.placing import (
     common_grid,
     hull,
     job_crs,
+    only_true,
     painting_key,
     place,
+    require_true_lengths,
     true_gsd_m,
 )
 from geo.imagery.reading import (
@@ -153,11 +155,15 @@ class Mosaic:
         found = found if isinstance(found, Scan) else Scan(tuple(found), ())
         patience = reading or ReadOptions()
         known = (*found.tiles, *_sample_headers(found, patience))
-        frame = common_grid(known, None if crs is None else job_crs(crs), gsd_m)
+        chosen = None if crs is None else job_crs(crs)
+        if chosen is not None:
+            require_true_lengths(chosen, known)
+        frame = common_grid(known, chosen, gsd_m)
         tiles: list[Tile | ListedTile] = [*found.tiles, *found.listed]
         places = [place(tile, frame) for tile in tiles]
         placed = [item for item in places if isinstance(item, Placement)]
-        problems = (*found.problems, *(p for p in places if isinstance(p, TileProblem)))
+        placed, too_far = only_true(placed, frame)
+        problems = (*found.problems, *(p for p in places if isinstance(p, TileProblem)), *too_far)
         if not placed:
             raise InputError(f"no usable tile: {summary(problems)}")
         with gdal_settings(patience):

@@ -18,6 +18,7 @@ from shapely.geometry import Point, Polygon
 from geo.errors import InputError
 from geo.grid import Grid, Window
 from geo.imagery.headers import ListedTile, Tile, TileProblem, crs_name, is_metric, same_crs
+from geo.imagery.scale import MOST_ERROR, length_error
 from geo.imagery.warp import transformer
 
 PIXEL_SIZE_TOLERANCE = 1e-6
@@ -37,6 +38,14 @@ INDEX_SLACK = 0.02
 
 SNAP_PX = ALIGNMENT_PX
 """Bounds this close to a pixel corner lie on it."""
+
+UNDEFINED = "lies where the map's coordinate system is not defined; give another crs="
+
+UTM_LATITUDE = 84.0
+"""Beyond it there are no zones, but one system around each pole."""
+
+POLAR = (32761, 32661)
+"""EPSG codes of UPS, south and north."""
 
 T = TypeVar("T")
 
@@ -104,6 +113,67 @@ def job_crs(crs: str | CRS) -> CRS:
     return parsed
 
 
+def require_true_lengths(crs: CRS, tiles: Sequence[Tile]) -> None:
+    """Refuse a system that a user asks for, but whose lengths are false where most tiles lie.
+
+    Raises:
+        InputError: they are off by more than `MOST_ERROR`.
+    """
+    error = float(np.median(_errors(crs, tiles)))
+    if math.isfinite(error) and abs(error) > MOST_ERROR:
+        raise InputError(
+            f"crs={crs_name(crs)} shows lengths {false_by(error)} where the tiles lie; leave crs= "
+            f"out for {crs_name(_utm(tiles))}, or give another system"
+        )
+
+
+def false_by(error: float) -> str:
+    """Say how lengths are off.
+
+    >>> false_by(0.553), false_by(-0.02)
+    ('55.3 % too long', '2.0 % too short')
+    """
+    return f"{abs(error):.1%} too {'long' if error > 0 else 'short'}".replace("%", " %")
+
+
+def _errors(crs: CRS, tiles: Sequence[Tile]) -> NDArray[np.float64]:
+    places = [tile.center for tile in tiles]
+    if not all(same_crs(tile.crs, crs) for tile in tiles):
+        places = [
+            transformer(tile.crs, crs).transform(*place)
+            for tile, place in zip(tiles, places, strict=True)
+        ]
+    return length_error(crs, np.array(places, float))
+
+
+def only_true(placed: Sequence[Placement], grid: Grid) -> tuple[list[Placement], list[TileProblem]]:
+    """Part tiles into those that may be measured on a grid, and those too far from its middle."""
+    middles = np.array(
+        [
+            (p.window.col_off + p.window.width / 2, p.window.row_off + p.window.height / 2)
+            for p in placed
+        ]
+    )
+    errors = length_error(grid.crs, grid.to_world(middles)) if len(placed) else np.zeros(0)
+    kept = [p for p, error in zip(placed, errors, strict=True) if abs(error) <= MOST_ERROR]
+    return kept, [
+        _too_far(p.tile, grid, float(error))
+        for p, error in zip(placed, errors, strict=True)
+        if abs(error) > MOST_ERROR
+    ]
+
+
+def _too_far(tile: Tile | ListedTile, grid: Grid, error: float) -> TileProblem:
+    outline = tile.footprint if isinstance(tile, ListedTile) else tile.grid.footprint()
+    if not math.isfinite(error):
+        return TileProblem(tile.path, UNDEFINED, outline, tile.crs)
+    reason = (
+        f"lies where lengths in {crs_name(grid.crs)} are {false_by(error)}, far from the other "
+        "tiles; map it by itself, or correct its position"
+    )
+    return TileProblem(tile.path, reason, outline, tile.crs)
+
+
 def place(tile: Tile | ListedTile, grid: Grid) -> Placement | TileProblem:
     """Find a tile's window on the grid of a job; windows may have negative offsets."""
     if isinstance(tile, ListedTile):
@@ -114,8 +184,7 @@ def place(tile: Tile | ListedTile, grid: Grid) -> Placement | TileProblem:
         bounds = _bounds(tile.grid.footprint(), tile, grid)
     if bounds is None:
         outline = tile.footprint if isinstance(tile, ListedTile) else tile.grid.footprint()
-        reason = "lies where the map's coordinate system is not defined; give another crs="
-        return TileProblem(tile.path, reason, outline, tile.crs)
+        return TileProblem(tile.path, UNDEFINED, outline, tile.crs)
     return Placement(tile, bounds)
 
 
@@ -156,7 +225,7 @@ def true_gsd_m(tile: Tile, crs: CRS) -> float:
         tile: a tile in any CRS.
         crs: a metric CRS near the tile.
     """
-    if is_metric(tile.crs):
+    if tile.is_true:
         return tile.gsd_m
     rows, cols = tile.shape
     middle = np.array([[cols / 2, rows / 2]]) + np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
@@ -173,16 +242,16 @@ def round_gsd(gsd_m: float) -> float:
 
 
 def _crs_of_most(tiles: Sequence[Tile]) -> CRS:
-    first = {crs_name(tile.crs): tile.crs for tile in reversed(tiles)}
-    most = first[_most(tiles, lambda tile: crs_name(tile.crs))]
-    return most if is_metric(most) else _utm(tiles)
+    most = _most(tiles, lambda tile: crs_name(tile.crs))
+    own = [tile for tile in tiles if crs_name(tile.crs) == most]
+    return own[0].crs if _most(own, lambda tile: tile.is_true) else _utm(tiles)
 
 
 def _utm(tiles: Iterable[Tile]) -> CRS:
     """Return the UTM zone (WGS 84) of the middle of all tiles."""
     degrees = CRS.from_epsg(4326)
     centers = [
-        transformer(tile.crs, degrees).transform(*_center(tile)) for tile in tiles
+        transformer(tile.crs, degrees).transform(*tile.center) for tile in tiles
     ]  # longitude, latitude
     turned = np.radians([longitude for longitude, _ in centers])
     # A mean of directions: tiles on both sides of 180 degrees are not at 0.
@@ -190,14 +259,10 @@ def _utm(tiles: Iterable[Tile]) -> CRS:
     latitude = float(np.mean([latitude for _, latitude in centers]))
     if not math.isfinite(longitude + latitude):
         raise InputError("the tiles lie where their coordinate system is not defined; give crs=")
+    if abs(latitude) > UTM_LATITUDE:
+        return CRS.from_epsg(POLAR[latitude > 0])
     estimated = geopandas.GeoSeries([Point(longitude, latitude)], crs=4326).estimate_utm_crs()
     return CRS.from_epsg(estimated.to_epsg())
-
-
-def _center(tile: Tile) -> tuple[float, float]:
-    rows, cols = tile.shape
-    x, y = tile.grid.to_world(np.array([[cols / 2, rows / 2]]))[0]
-    return float(x), float(y)
 
 
 def _reference(tiles: Sequence[Tile]) -> Tile:

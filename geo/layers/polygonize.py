@@ -23,7 +23,8 @@ from geo.errors import InputError
 from geo.files import folder_of_parts
 from geo.grid import Grid
 from geo.imagery.mosaic import Block
-from geo.imagery.placing import job_crs
+from geo.imagery.placing import false_by, job_crs
+from geo.imagery.scale import MOST_ERROR, length_error
 from geo.layers.assemble import AssembleReport, assemble
 from geo.layers.crack_rows import crack_rows, large_enough
 from geo.layers.schema import GEOMETRY
@@ -147,7 +148,14 @@ def _check(
     seen = np.ones(probability.shape, bool) if valid is None else valid
     if seen.shape != probability.shape:
         raise InputError(f"valid has shape {seen.shape}; give that of probability")
-    return Grid(Affine(*transform[:6]), job_crs(crs), probability.shape), seen
+    grid = Grid(Affine(*transform[:6]), job_crs(crs), probability.shape)
+    middle = grid.to_world(np.array([[probability.shape[1] / 2, probability.shape[0] / 2]]))
+    error = float(length_error(grid.crs, middle)[0])
+    if abs(error) > MOST_ERROR:
+        raise InputError(
+            f"crs={crs} shows lengths {false_by(error)} at this place; warp the array, e.g. to UTM"
+        )
+    return grid, seen
 
 
 def _pieces(
