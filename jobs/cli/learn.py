@@ -36,13 +36,19 @@ def dataset(
     masks: Annotated[Path, typer.Option(help="Masks of the same stems, with or without _mask.")],
     out: Annotated[Path, typer.Option(help="Folder of the set: crack/, road/, manifest.csv.")],
     window: Annotated[int, typer.Option(help="Side of a window in pixels.")] = 128,
-    val: Annotated[float, typer.Option(help="Share of source images held out.")] = 0.2,
+    val: Annotated[float, typer.Option(help="Share of frames held out.")] = 0.2,
     seed: Annotated[int, typer.Option(help="Of the split and the undersampling.")] = 0,
     road: Annotated[Path | None, typer.Option(help="Further images without any crack.")] = None,
     protocol: Annotated[
         Literal["windows", "whole"],
         typer.Option(help="whole: a crack item is a whole photograph, not a window."),
     ] = "windows",
+    group: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REGEX", help="What in a name says which frame an image was cut from."
+        ),
+    ] = None,
 ) -> None:
     """Cut photographs with masks into a data set.
 
@@ -50,7 +56,9 @@ def dataset(
     """
     from wpcrack.data.build import BuildOptions
 
-    options = BuildOptions(window=window, val=val, seed=seed, road=road, protocol=protocol)
+    options = BuildOptions(
+        window=window, val=val, seed=seed, road=road, protocol=protocol, group=group
+    )
     run_job("dataset", images, masks, out, options)
 
 

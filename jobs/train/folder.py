@@ -2,6 +2,7 @@
 
 run_dir/
     config.yaml      the resolved config; decides whether a run may be continued
+    split.json       which images are held out; images that are added later change no side
     model/           the best model so far (wpcrack.model)
     checkpoints/     states to continue from, kept by Ray Train
     metrics.jsonl    one line per epoch
@@ -25,10 +26,12 @@ import yaml
 from geo.files import write_text
 from jobs.runtime.folder import explain_write_errors, hold_lock, refuse_foreign
 from jobs.train.job import TrainJob
+from wpcrack.data.read import ImageLevelSet, read_image_level
 from wpcrack.errors import ConfigError, DataError, TrainingError
 
 CONFIG, METRICS, REPORT, CARD = "config.yaml", "metrics.jsonl", "report.json", "MODEL_CARD.md"
 CHECKPOINTS, TENSORBOARD, LOCK = "checkpoints", "tensorboard", ".lock"
+SPLIT = "split.json"
 WRITER = ".writer.lock"
 
 STATUS_S = 0.5
@@ -36,7 +39,7 @@ STATUS_S = 0.5
 
 LEAVING_S = 60.0
 """After the SIGKILL of a driver its Ray needs some seconds to end the workers."""
-OWN = {CONFIG, METRICS, REPORT, CARD, CHECKPOINTS, TENSORBOARD, LOCK, "model"}
+OWN = {CONFIG, SPLIT, METRICS, REPORT, CARD, CHECKPOINTS, TENSORBOARD, LOCK, "model"}
 RAY_OWN = {"checkpoint_manager_snapshot.json", ".validate_storage_marker"}
 
 FREE_KEYS = ("resume", "run_dir", "scaling")
@@ -177,6 +180,45 @@ def differences(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") ->
         elif x != y:
             found.append(f"{prefix}{key}: {x} -> {y}")
     return found
+
+
+def read_data(job: TrainJob, *, anew: bool = False) -> ImageLevelSet:
+    """Read the data set of a run, split as an earlier start of this run split it.
+
+    Args:
+        job: Names data and run folder.
+        anew: As if there had been no earlier start.
+
+    Raises:
+        WpcrackError: See `read_image_level`; or the kept split cannot be read.
+    """
+    path, kept = job.run_dir / SPLIT, None
+    if path.is_file() and not anew:
+        try:
+            kept = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise DataError(
+                f"{path} cannot be read ({error}); set resume=never to start again"
+            ) from error
+    return read_image_level(
+        job.data.root,
+        val_fraction=job.data.val_fraction,
+        seed=job.seed,
+        group=job.data.group,
+        kept=kept,
+    )
+
+
+def keep_split(root: Path, data: ImageLevelSet) -> None:
+    """Write which images are held out, for later starts and for the workers of this one."""
+    write_text(root / SPLIT, json.dumps(data.sides, indent=0) + "\n")
+
+
+def share_split(root: Path, run_dir: Path) -> None:
+    """Give a run folder the split of another one, if it has none."""
+    if (root / SPLIT).is_file() and not (run_dir / SPLIT).exists():
+        run_dir.mkdir(parents=True, exist_ok=True)
+        write_text(run_dir / SPLIT, (root / SPLIT).read_text(encoding="utf-8"))
 
 
 def truncate_metrics(root: Path, epoch: int) -> None:

@@ -18,7 +18,10 @@ class DataConfig(Block):
     root: Path
     """Folder with crack/ and road/, or with the manifest.csv of `wpcrack dataset`."""
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """Share of sources held out, for folders without a manifest."""
+    """Share of frames held out, for folders without a manifest."""
+    group: str | None = None
+    """Regular expression for what in a name says which frame an image was cut from; null: names
+    that differ in a trailing counter, and images whose contents overlap."""
     gsd_mm: Positive | None = None
     """Pixel size on the ground in mm; null: photographs, inference never resamples."""
     license: str = "not stated"

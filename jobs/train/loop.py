@@ -13,11 +13,10 @@ from torch.utils.tensorboard import SummaryWriter
 
 from jobs.runtime.versions import versions
 from jobs.train.checkpoints import LocalStates, RayStates, States
-from jobs.train.folder import METRICS, TENSORBOARD, sole_writer, truncate_metrics
+from jobs.train.folder import METRICS, TENSORBOARD, read_data, sole_writer, truncate_metrics
 from jobs.train.job import TrainJob, masked_pairs
 from jobs.train.report import SELECTIONS
 from wpcrack.data.batches import Shard
-from wpcrack.data.read import read_image_level
 from wpcrack.errors import TrainingError
 from wpcrack.model import MODEL_FOLDER, ModelInfo, save_model
 from wpcrack.training.selection import COLUMNS, objective
@@ -61,7 +60,7 @@ def train(
     after_epoch: Callable[[dict[str, Any]], None] | None,
 ) -> None:
     """Train what is left of a run, on one rank."""
-    data = read_image_level(job.data.root, val_fraction=job.data.val_fraction, seed=job.seed)
+    data = read_data(job)
     trainer = Trainer(job, data, masked=masked_pairs(job.data), shard=shard, device=device)
     state = states.latest()
     if state is not None:

@@ -11,11 +11,11 @@ from typing import Any
 import yaml
 
 from jobs.runtime.terminal import counted
-from jobs.train.folder import METRICS, read_metrics, require_own, require_same
+from jobs.train.folder import METRICS, read_data, read_metrics, require_own, require_same
 from jobs.train.job import TrainJob, masked_pairs
 from jobs.train.report import counts, read_report
 from wpcrack.data.batches import Images, Shard, validation_part
-from wpcrack.data.read import ImageLevelSet, read_image_level
+from wpcrack.data.read import ImageLevelSet
 from wpcrack.labels.pseudo_label import require_refiners
 from wpcrack.networks import Networks
 from wpcrack.training.footprint import Footprint, footprint, on_meta, parameters
@@ -148,7 +148,7 @@ def plan_training(job: TrainJob) -> TrainPlan:
     Raises:
         WpcrackError: What the training would raise before its first step.
     """
-    data = read_image_level(job.data.root, val_fraction=job.data.val_fraction, seed=job.seed)
+    data = read_data(job, anew=job.resume == "never")
     standing = standing_of(job)
     train = Images(data.train)
     scored = Images(validation_part(data.val, job.train.val_items, job.seed))

@@ -19,11 +19,11 @@ from jobs.runtime.ray_session import prepare_environment, run_interruptibly, tra
 from jobs.runtime.signals import stop_on_sigterm
 from jobs.runtime.terminal import last_line, say
 from jobs.train.checkpoints import storage_of
-from jobs.train.folder import METRICS, open_run, read_metrics
+from jobs.train.folder import METRICS, keep_split, open_run, read_data, read_metrics
 from jobs.train.job import TrainJob, masked_pairs
 from jobs.train.report import ProgressLines, TrainReport, read_report, write_report
 from wpcrack.data.images import Pair, read_rgb
-from wpcrack.data.read import ImageLevelSet, Item, read_image_level
+from wpcrack.data.read import ImageLevelSet, Item
 from wpcrack.errors import TrainingError, WpcrackError, first_few
 from wpcrack.training.selection import LABEL_FREE, MASKED_IOU
 
@@ -51,7 +51,7 @@ def run_training(job: TrainJob, *, local: bool = False, watch: Watch | None = No
         KeyboardInterrupt: Ctrl-C or SIGTERM; the last checkpoint is kept and the user is told so.
     """
     with stop_on_sigterm():
-        data = read_image_level(job.data.root, val_fraction=job.data.val_fraction, seed=job.seed)
+        data = read_data(job, anew=job.resume == "never")
         with open_run(job) as root:
             finished = read_report(root)
             if finished is not None:
@@ -60,6 +60,7 @@ def run_training(job: TrainJob, *, local: bool = False, watch: Watch | None = No
             for warning in data.warnings:
                 say(f"warning: {warning}")
             check_readable(data.items)
+            keep_split(root, data)
             for warning in warn_of_shared_sources(masked_pairs(job.data), data):
                 say(f"warning: {warning}")
             started = time.monotonic()

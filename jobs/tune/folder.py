@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from geo.files import write_text
-from jobs.train.folder import CHECKPOINTS, CONFIG, FREE_KEYS, METRICS, REPORT, FolderKind
+from jobs.train.folder import CHECKPOINTS, CONFIG, FREE_KEYS, METRICS, REPORT, SPLIT, FolderKind
 from jobs.train.folder import read_metrics as read_lines
 from wpcrack.training.selection import LABEL_FREE, MASKED_IOU, objective
 
@@ -36,7 +36,7 @@ JOURNAL, TRIALS, RESULTS, BEST, PICTURE = (
 SWEEP = FolderKind(
     noun="sweep",
     verb="tunes",
-    own=frozenset({CONFIG, JOURNAL, TRIALS, RESULTS, BEST, PICTURE, REPORT}),
+    own=frozenset({CONFIG, SPLIT, JOURNAL, TRIALS, RESULTS, BEST, PICTURE, REPORT}),
     free_keys=(*FREE_KEYS, "tune.trials", "tune.concurrent", "tune.retry_failed"),
 )
 

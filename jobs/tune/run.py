@@ -18,7 +18,7 @@ from geo.files import write_text
 from jobs.runtime.signals import stop_on_sigterm
 from jobs.runtime.terminal import say
 from jobs.runtime.versions import versions
-from jobs.train.folder import REPORT, open_run
+from jobs.train.folder import REPORT, keep_split, open_run, read_data
 from jobs.train.job import masked_pairs
 from jobs.train.run import check_readable
 from jobs.tune.folder import BEST, PICTURE, RESULTS, SWEEP, read_trials
@@ -28,7 +28,6 @@ from jobs.tune.sampler import make_sampler
 from jobs.tune.status import SweepStatus, read_status
 from jobs.tune.sweep import Sweep
 from jobs.tune.trials import run_in_process, run_on_ray
-from wpcrack.data.read import read_image_level
 from wpcrack.errors import TrainingError
 
 
@@ -46,7 +45,7 @@ def run_tune(job: TuneJob, *, local: bool = False) -> SweepStatus:
     """
     total = make_sampler(job, read_space(job))[1]
     with stop_on_sigterm():
-        data = read_image_level(job.data.root, val_fraction=job.data.val_fraction, seed=job.seed)
+        data = read_data(job, anew=job.resume == "never")
         masked_pairs(job.data)
         with open_run(job, SWEEP) as root:
             if is_finished(root, total) and not job.tune.retry_failed:
@@ -56,6 +55,7 @@ def run_tune(job: TuneJob, *, local: bool = False) -> SweepStatus:
                 for warning in data.warnings:
                     say(f"warning: {warning}")
                 check_readable(data.items)
+                keep_split(root, data)
                 run_trials(Sweep(job, root), local=local)
                 conclude(job, root)
     return read_status(root)

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from jobs.runtime.terminal import say
+from jobs.train.folder import share_split
 from jobs.train.job import TrainJob
 from jobs.tune.folder import (
     Ending,
@@ -82,6 +83,7 @@ class Sweep:
         self._known += 1
         self._open.add(number)
         note(self.root, number, params=params)
+        share_split(self.root, trial_folder(self.root, number))
         shown = "the defaults" if number == 0 else brief(params)
         say(f"trial {number} of {self.total}: {shown}")
         return Trial(number, params)

@@ -1,11 +1,10 @@
-"""Build an image-level set: windows labeled crack or road, held out by source image.
+"""Build an image-level set: windows labeled crack or road, held out by frame.
 
 Pixel masks decide the labels and are then forgotten: no later step sees one.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from wpcrack.data import manifest
 from wpcrack.data.folder import replace_set, write_marker
+from wpcrack.data.frames import Content, Frames, digest, find_frames, named_frame
 from wpcrack.data.images import list_images, pair, read_mask, read_rgb, write_png
 from wpcrack.data.manifest import (
     LABELS,
@@ -49,7 +49,8 @@ class BuildOptions:
 
     Attributes:
         window: side of a window in pixels (protocol windows).
-        val: share of source images held out.
+        val: share of frames held out.
+        group: regular expression that names the frame of an image; see `wpcrack.data.frames`.
         seed: of the split and of the undersampling.
         road: folder of further images that show no crack at all.
         protocol: windows cuts both classes as windows; whole takes each cracked image as one crack
@@ -66,9 +67,12 @@ class BuildOptions:
     protocol: Literal["windows", "whole"] = "windows"
     whole_road_window: int = 256
     whole_road_stride: int = 32
+    group: str | None = None
 
     def __post_init__(self) -> None:
         check_fraction(self.val, self.seed)
+        if self.group is not None:
+            named_frame("", self.group)  # refuses what is no regular expression
         if self.protocol not in ("windows", "whole"):
             raise ConfigError(f"protocol={self.protocol!r} is unknown; use windows or whole")
         if self.whole_road_stride < 1:
@@ -88,21 +92,27 @@ class BuildOptions:
 
 @dataclass(frozen=True)
 class SplitCount:
-    """What one side of the split holds: items by class, and source images with an item."""
+    """What one side of the split holds: items by class, source images with an item, frames."""
 
     split: Split
     crack: int
     road: int
     sources: int
+    frames: int
 
 
 @dataclass(frozen=True)
 class BuildReport:
-    """What was built; `identical` pairs files of train and val that have equal pixels."""
+    """What was built, and pairs of files that have equal pixels or contents that overlap."""
 
     out: Path
     counts: tuple[SplitCount, SplitCount]
     identical: tuple[tuple[str, str], ...]
+    """On both sides of the split."""
+    contradictory: tuple[tuple[str, str], ...]
+    """In both classes."""
+    overlapping: tuple[tuple[str, str], ...]
+    """Source images that were taken for one frame because their contents overlap."""
     warnings: tuple[str, ...]
 
 
@@ -141,15 +151,18 @@ def build_image_level(
     with replace_set(out) as part:
         surveys = [_survey(source, options.cut) for source in sources]
         _require_items(surveys, options)
-        labels = {
-            s.source.stem: {row.label for row in s.items if row.label} for s in surveys if s.items
-        }
+        contents = {seen.source.stem: seen.content for seen in surveys if seen.items}
+        frames = find_frames(contents, options.group)
+        labels: dict[str, set[Label]] = {}
+        for row in (row for seen in surveys for row in seen.items):
+            if row.label:
+                labels.setdefault(frames.of[row.source], set()).add(row.label)
         val = hold_out(labels, options.val, options.seed)
-        split = [_split(seen, val) for seen in surveys]
+        split = [_split(seen, frames, val) for seen in surveys]
         chosen = _balance([row for seen in split for row in seen.items], options)
         digests = _write_items(part, split, chosen)
         manifest.write_manifest(part / manifest.NAME, chosen)
-        report = _report(out, split, chosen, digests)
+        report = _report(out, split, frames, _Chosen(chosen, digests))
         write_marker(
             part,
             {
@@ -212,11 +225,11 @@ class Source:
 
 @dataclass(frozen=True)
 class Survey:
-    """A source after its mask was seen: candidate items, and a digest of its pixels."""
+    """A source after its mask was seen: candidate items, and its content."""
 
     source: Source
     items: tuple[Row, ...]
-    digest: bytes
+    content: Content
     too_small: bool
 
 
@@ -270,7 +283,7 @@ def _survey(source: Source, cut: Cut) -> Survey:
         items += [_item(source.stem, "crack", r, c, size) for r, c in windows.crack.tolist()]
     elif mask.any():
         items.append(_item(source.stem, "crack", 0, 0, (height, width)))
-    return Survey(source, tuple(items), _digest(image), min(height, width) < cut.side)
+    return Survey(source, tuple(items), Content.of(image), min(height, width) < cut.side)
 
 
 def _item(source: str, label: Label, row: int, col: int, size: tuple[int, int]) -> Row:
@@ -278,14 +291,8 @@ def _item(source: str, label: Label, row: int, col: int, size: tuple[int, int]) 
     return Row(file, label, source, row, col, *size, None)
 
 
-def _digest(image: NDArray[np.uint8]) -> bytes:
-    """Hash pixels and shape: equal digests are equal images, whatever their files."""
-    head = repr(image.shape).encode()
-    return hashlib.sha256(head + np.ascontiguousarray(image).tobytes()).digest()
-
-
-def _split(seen: Survey, val: frozenset[str]) -> Survey:
-    side: Split = "val" if seen.source.stem in val else "train"
+def _split(seen: Survey, frames: Frames, val: frozenset[str]) -> Survey:
+    side: Split = "val" if frames.of.get(seen.source.stem) in val else "train"
     return replace(seen, items=tuple(replace(row, split=side) for row in seen.items))
 
 
@@ -344,38 +351,66 @@ def _write_items(
         for row in rows:
             window = image[row.row : row.row + row.height, row.col : row.col + row.width]
             write_png(folder / row.file, np.ascontiguousarray(window))
-            digests[row.file] = _digest(window)
+            digests[row.file] = digest(window)
     return digests
 
 
-def _report(
-    out: Path, surveys: Sequence[Survey], chosen: Sequence[Row], digests: Mapping[str, bytes]
-) -> BuildReport:
-    counts = [_count(side, chosen) for side in SPLITS]
-    prints = [(row.split, row.file, digests[row.file]) for row in chosen]
-    for seen in surveys:
-        prints += [(row.split, seen.source.image.name, seen.digest) for row in seen.items[:1]]
-    train = {print_: name for side, name, print_ in prints if side == "train"}
-    identical = [(train[p], name) for side, name, p in prints if side == "val" and p in train]
+@dataclass(frozen=True)
+class _Chosen:
+    """Items of the set, and the digest of each file."""
+
+    rows: Sequence[Row]
+    digests: Mapping[str, bytes]
+
+
+def _report(out: Path, surveys: Sequence[Survey], frames: Frames, chosen: _Chosen) -> BuildReport:
+    counts = [_count(side, chosen.rows, frames) for side in SPLITS]
+    windows = [(row, row.file, chosen.digests[row.file]) for row in chosen.rows]
+    wholes = [
+        (row, seen.source.image.name, seen.content.digest)
+        for seen in surveys
+        for row in seen.items[:1]
+    ]
+    identical = _equal(
+        [(r.split == "train", name, print_) for r, name, print_ in (*windows, *wholes)]
+    )
+    contradictory = _equal([(r.label == "crack", name, print_) for r, name, print_ in windows])
     warnings = few_items_warnings(
         {label: sum(getattr(c, label) for c in counts) for label in LABELS}
     )
     small = [seen.source.image.name for seen in surveys if seen.too_small]
     if small:
         warnings.append(f"{len(small)} images are smaller than a window: {first_few(small)}")
-    if identical:
-        pairs = [f"{a} = {b}" for a, b in identical]
-        warnings.append(
-            f"{len(pairs)} files of val are identical to files of train: {first_few(pairs)}"
-        )
-    return BuildReport(out, (counts[0], counts[1]), tuple(identical), tuple(warnings))
+    for pairs, what in (
+        (identical, "of val are identical to files of train"),
+        (contradictory, "of road are identical to files of crack"),
+    ):
+        if pairs:
+            shown = first_few(f"{a} = {b}" for a, b in pairs)
+            warnings.append(f"{len(pairs)} files {what}: {shown}")
+    return BuildReport(
+        out,
+        (counts[0], counts[1]),
+        tuple(identical),
+        tuple(contradictory),
+        frames.overlapping,
+        (*frames.warnings, *warnings),
+    )
 
 
-def _count(side: Split, rows: Iterable[Row]) -> SplitCount:
+def _equal(files: Iterable[tuple[bool, str, bytes]]) -> list[tuple[str, str]]:
+    """Pair files of equal pixels, the first of the one kind and each of the other."""
+    known = list(files)
+    first = {print_: name for is_first, name, print_ in known if is_first}
+    return [(first[p], name) for is_first, name, p in known if not is_first and p in first]
+
+
+def _count(side: Split, rows: Iterable[Row], frames: Frames) -> SplitCount:
     mine = [row for row in rows if row.split == side]
     by_label = Counter(row.label for row in mine)
-    sources = len({row.source for row in mine})
-    return SplitCount(side, by_label["crack"], by_label["road"], sources)
+    sources = {row.source for row in mine}
+    places = {frames.of[source] for source in sources}
+    return SplitCount(side, by_label["crack"], by_label["road"], len(sources), len(places))
 
 
 def _box_sums(

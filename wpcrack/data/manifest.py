@@ -1,6 +1,7 @@
 """manifest.csv: which file shows a crack, where it was cut from, and on which side it stands.
 
-Whole source images are held out, so that no window of a validation image is seen in training.
+Whole frames are held out (`wpcrack.data.frames`), so that nothing that a validation image shows is
+seen in training.
 """
 
 from __future__ import annotations
@@ -116,21 +117,19 @@ def read_manifest(path: Path) -> list[Row]:
     return rows
 
 
-def hold_out(
-    sources: Mapping[str, Collection[Label]], fraction: float, seed: int
-) -> frozenset[str]:
-    """Draw the validation sources, seeded and independent of the order they are given in.
+def hold_out(frames: Mapping[str, Collection[Label]], fraction: float, seed: int) -> frozenset[str]:
+    """Draw the validation frames, seeded and independent of the order they are given in.
 
-    Sources that show a crack and sources that show none are drawn apart, each kind with `fraction`
-    rounded to whole images, at least one and never all (a single one stays in training).
+    Frames that show a crack and frames that show none are drawn apart, each kind with `fraction`
+    rounded to whole ones, at least one and never all (a single one stays in training).
 
     Args:
-        sources: labels that occur among the items of each source image.
-        fraction: share of the sources to hold out, in (0, 1).
+        frames: labels that occur among the items of each frame.
+        fraction: share of the frames to hold out, in (0, 1).
         seed: >= 0.
 
     Returns:
-        Names of the validation sources.
+        Names of the validation frames.
 
     Raises:
         ConfigError: fraction or seed out of range.
@@ -139,7 +138,7 @@ def hold_out(
     rng = np.random.default_rng(seed)
     held: set[str] = set()
     for cracked in (True, False):
-        kind = [name for name, labels in sources.items() if ("crack" in labels) == cracked]
+        kind = [name for name, labels in frames.items() if ("crack" in labels) == cracked]
         kind.sort(key=os.fsencode)
         count = min(max(int(fraction * len(kind) + 0.5), 1), len(kind) - 1)
         held.update(kind[k] for k in rng.permutation(len(kind))[: max(count, 0)])
@@ -167,8 +166,9 @@ def require_both_classes(counts: Mapping[tuple[Split, Label], int], where: str) 
         for label in LABELS:
             if not counts.get((split, label), 0):
                 raise DataError(
-                    f"{where}: the {split} split has no {label} item; whole source images go to "
-                    "one side, so add images of that kind, or try another seed or val fraction"
+                    f"{where}: the {split} split has no {label} item; whole frames go to one "
+                    "side (pictures that show one place), so add pictures of another place, or try "
+                    "another seed or val fraction"
                 )
 
 

@@ -7,11 +7,13 @@ was filled by hand.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wpcrack.data import manifest
-from wpcrack.data.images import SUFFIXES, list_images, read_shape
+from wpcrack.data.frames import Content, Frames, find_frames
+from wpcrack.data.images import SUFFIXES, list_images, read_rgb, read_shape
 from wpcrack.data.manifest import (
     LABELS,
     Label,
@@ -53,21 +55,38 @@ class ImageLevelSet:
 
     @property
     def val(self) -> tuple[Item, ...]:
-        """Items of held-out source images."""
+        """Items of held-out frames."""
         return tuple(item for item in self.items if item.split == "val")
 
+    @property
+    def sides(self) -> dict[str, Split]:
+        """Side of each file, by its place under the root: what `read_image_level` keeps."""
+        return {item.path.relative_to(self.root).as_posix(): item.split for item in self.items}
 
-def read_image_level(root: Path, *, val_fraction: float = 0.2, seed: int = 0) -> ImageLevelSet:
+
+def read_image_level(
+    root: Path,
+    *,
+    val_fraction: float = 0.2,
+    seed: int = 0,
+    group: str | None = None,
+    kept: Mapping[str, Split] | None = None,
+) -> ImageLevelSet:
     """Read a set from manifest.csv, or from the folders crack/ and road/ where there is none.
 
     A manifest whose label column is still empty gives way to the folders, if there are any.
-    Without a split of its own the set is split by source, seeded (`hold_out`). Images are not
-    decoded; sizes that the manifest does not note are read from the files' headers.
+    Without a split of its own the set is split by frame, seeded (`wpcrack.data.frames`,
+    `hold_out`); only then its images are decoded. Sizes that the manifest does not note are read
+    from the files' headers.
 
     Args:
         root: folder of the set.
-        val_fraction: share of source images to hold out, where the set has no split.
+        val_fraction: share of frames to hold out, where the set has no split.
         seed: of that split.
+        group: regular expression that names the frame of a source; see `find_frames`.
+        kept: side of each file in an earlier reading of this set, by its place under `root`. They
+            stay there. A file that is new joins its frame, or train; one that ties both sides
+            together is left out.
 
     Returns:
         The items in byte order of their files, with warnings worth showing.
@@ -81,7 +100,8 @@ def read_image_level(root: Path, *, val_fraction: float = 0.2, seed: int = 0) ->
         raise DataError(f"{root} is not a folder; give the output of `wpcrack dataset`")
     rows, warnings = _labeled_rows(root)
     if all(row.split is None for row in rows):
-        rows = _split(rows, val_fraction, seed)
+        rows, more = _split(root, rows, kept or {}, _Rule(val_fraction, seed, group))
+        warnings += more
     _require_whole_sources(root, rows)
     items = tuple(_item(root, row) for row in sorted(rows, key=lambda row: row.file))
     counts = Counter((item.split, _label(item)) for item in items)
@@ -143,13 +163,66 @@ def _unlisted(root: Path, listed: set[str]) -> list[str]:
     return [file for file in images if file not in listed]
 
 
-def _split(rows: list[Row], fraction: float, seed: int) -> list[Row]:
+@dataclass(frozen=True)
+class _Rule:
+    """How a set without a split is split."""
+
+    fraction: float
+    seed: int
+    group: str | None
+
+
+def _split(
+    root: Path, rows: list[Row], kept: Mapping[str, Split], rule: _Rule
+) -> tuple[list[Row], list[str]]:
+    """Give each row a side; also return warnings."""
+    if kept.keys() >= {row.file for row in rows}:
+        return [replace(row, split=kept[row.file]) for row in rows], []
+    contents = {row.file: Content.of(read_rgb(root / row.file)) for row in rows}
+    frames = find_frames(contents, rule.group, {row.file: row.source for row in rows})
+    warnings = [*frames.warnings, *_contradictions(rows, frames)]
+    if kept:
+        return _join(rows, frames, kept, warnings)
     labels: dict[str, set[Label]] = {}
     for row in rows:
         if row.label:
-            labels.setdefault(row.source, set()).add(row.label)
-    val = hold_out(labels, fraction, seed)
-    return [replace(row, split="val" if row.source in val else "train") for row in rows]
+            labels.setdefault(frames.of[row.source], set()).add(row.label)
+    val = hold_out(labels, rule.fraction, rule.seed)
+    sides = {source: frame in val for source, frame in frames.of.items()}
+    return [replace(row, split="val" if sides[row.source] else "train") for row in rows], warnings
+
+
+def _join(
+    rows: list[Row], frames: Frames, kept: Mapping[str, Split], warnings: list[str]
+) -> tuple[list[Row], list[str]]:
+    """Keep the sides of known files; put new ones to those of their frame."""
+    sides: dict[str, set[Split]] = {}
+    for row in rows:
+        if row.file in kept:
+            sides.setdefault(frames.of[row.source], set()).add(kept[row.file])
+    placed: list[Row] = []
+    torn: list[str] = []
+    for row in rows:
+        known = sides.get(frames.of[row.source], {"train"})
+        side = kept.get(row.file) or (next(iter(known)) if len(known) == 1 else None)
+        if side is None:
+            torn.append(row.file)
+        else:
+            placed.append(replace(row, split=side))
+    if torn:
+        warnings.append(
+            f"{len(torn)} new images show what images of both train and val show, and are left "
+            f"out: {first_few(torn)}"
+        )
+    return placed, warnings
+
+
+def _contradictions(rows: Sequence[Row], frames: Frames) -> list[str]:
+    label = {row.file: row.label for row in rows}
+    pairs = [f"{a} = {b}" for a, b in frames.identical if label[a] != label[b]]
+    if not pairs:
+        return []
+    return [f"{len(pairs)} images of road are identical to images of crack: {first_few(pairs)}"]
 
 
 def _require_whole_sources(root: Path, rows: list[Row]) -> None:

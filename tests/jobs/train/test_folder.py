@@ -8,13 +8,18 @@ from pathlib import Path
 
 import pytest
 import yaml
+from factories import image_level_set
 
 from jobs.train.folder import (
     METRICS,
     REPORT,
+    SPLIT,
     differences,
+    keep_split,
     open_run,
+    read_data,
     read_metrics,
+    share_split,
     sole_writer,
     truncate_metrics,
 )
@@ -119,3 +124,24 @@ def test_differences_name_nested_keys() -> None:
 def test_a_batch_that_workers_cannot_share_is_refused() -> None:
     with pytest.raises(ValueError, match="multiple of 3"):
         job(Path("run"), scaling={"num_workers": 3})
+
+
+def test_a_run_keeps_its_split_when_images_are_added(tmp_path: Path) -> None:
+    root = image_level_set(tmp_path / "set")
+    again = job(tmp_path / "run", data={"root": root})
+    with open_run(again) as folder:
+        first = read_data(again)
+        keep_split(folder, first)
+    for k in range(40):
+        (root / "crack" / f"new{k}.png").write_bytes(
+            (root / "crack/street0_r0_c40.png").read_bytes()
+        )
+    later = read_data(again)
+    assert {name: later.sides[name] for name in first.sides} == first.sides
+    assert len(later.items) == len(first.items) + 40
+    share_split(tmp_path / "run", tmp_path / "trial")
+    assert read_data(job(tmp_path / "trial", data={"root": root})).sides == later.sides
+    (tmp_path / "run" / SPLIT).write_text("{")
+    with pytest.raises(DataError, match="resume=never"):
+        read_data(again)
+    assert read_data(again, anew=True).items

@@ -166,18 +166,38 @@ def test_report_counts_what_was_written(drawn: Path, tmp_path: Path) -> None:
     assert [warning.split()[2] for warning in report.warnings] == ["crack", "road"]
 
 
-def test_identical_images_in_both_splits_are_reported(drawn: Path, tmp_path: Path) -> None:
-    images, masks = tmp_path / "i", tmp_path / "m"
-    images.mkdir()
-    masks.mkdir()
-    for k in range(6):
-        shutil.copy(drawn / "images" / "p0.png", images / f"q{k}.png")
-        shutil.copy(drawn / "masks" / "p0_mask.png", masks / f"q{k}.png")
-    report = build_image_level(images, masks, tmp_path / "set", options=BuildOptions(window=64))
-    names = {name for pair in report.identical for name in pair}
-    assert any(name.startswith("q") for name in names)
-    assert any(name.startswith("crack/q") for name in names)
-    assert any("identical to files of train" in warning for warning in report.warnings)
+def test_pictures_of_one_frame_stand_on_one_side(drawn: Path, tmp_path: Path) -> None:
+    """By a counter in the name, or by equal pixels."""
+    for kind, ending in (("images", ""), ("masks", "_mask")):
+        shutil.copytree(drawn / kind, tmp_path / kind)
+        for k in range(2):
+            copied = drawn / kind / f"p0{ending}.png"
+            shutil.copy(copied, tmp_path / kind / f"copy{chr(97 + k)}{ending}.png")
+            own = drawn / kind / f"p{k}{ending}.png"
+            shutil.copy(own, tmp_path / kind / f"f9-{k}{ending}.png")
+    sides: set[str] = set()
+    for seed in range(6):
+        folders = tmp_path / "images", tmp_path / "masks", tmp_path / "set"
+        report = build_image_level(*folders, options=BuildOptions(window=64, seed=seed))
+        split = {i.source: i.split for i in read_image_level(tmp_path / "set").items}
+        one = {split[name] for name in ("p0", "p1", "copya", "copyb", "f9-0", "f9-1")}
+        assert len(one) == 1
+        sides |= one
+        assert sum(count.frames for count in report.counts) == 9
+        assert sum(count.sources for count in report.counts) == 14
+        assert report.identical == ()
+    assert sides == {"train", "val"}
+
+
+def test_a_set_of_one_frame_is_refused(drawn: Path, tmp_path: Path) -> None:
+    for kind, ending in (("images", ""), ("masks", "_mask")):
+        (tmp_path / kind).mkdir()
+        for k in range(6):
+            shutil.copy(drawn / kind / f"p0{ending}.png", tmp_path / kind / f"q{k}{ending}.png")
+    with pytest.raises(DataError, match=r"whole frames go to one side.*another place"):
+        build_image_level(
+            tmp_path / "images", tmp_path / "masks", tmp_path / "s", options=BuildOptions(window=64)
+        )
 
 
 @pytest.mark.parametrize(
@@ -188,6 +208,7 @@ def test_identical_images_in_both_splits_are_reported(drawn: Path, tmp_path: Pat
         ({"seed": -1}, "seed=-1 is negative"),
         ({"window": 8}, "window=8 is too small"),
         ({"protocol": "half"}, "use windows or whole"),
+        ({"group": "a["}, "no regular expression"),
     ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, object], sentence: str) -> None:
