@@ -117,7 +117,9 @@ class RoadOptions(Options):
     """Road lines: only imagery near them is looked at, cracks are counted along them."""
 
     path: Path | None = None
-    """Vector file of road centerlines."""
+    """Vector file of road centerlines: GeoPackage, GeoParquet, FlatGeobuf, GeoJSON, Shapefile."""
+    layer: str | None = None
+    """Its layer; null: the first with geometries."""
     buffer_m: Positive = 15.0
     """Imagery counts up to this distance from a line: half of a wide urban road."""
     id: str | None = None
@@ -128,12 +130,15 @@ class RoadOptions(Options):
     """Column of the width in meters."""
     lanes: str | None = None
     """Column of the number of lanes, used where there is no width."""
+    surface: str | None = None
+    """Column of the surface, like asphalt or concrete."""
     lane_m: Positive = 3.5
     """Width of a lane in meters (a usual urban lane)."""
     default_lanes: Count = 2
     """Where neither width nor lanes are known."""
-    section_m: Positive | None = 100.0
-    """Length of a segment in meters; null keeps the lines whole."""
+    section_m: Annotated[float, Field(ge=1)] | None = 100.0
+    """Length of a segment in meters; null keeps the lines whole. A rest below half of it belongs to
+    the segment before."""
 
 
 class ReadOptions(Options):

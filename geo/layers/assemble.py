@@ -17,7 +17,7 @@ from geo.imagery.coverage import CoverageMap
 from geo.imagery.headers import TileProblem
 from geo.layers.crack_rows import CENTERLINE_NEEDS, centerline_rows, crack_rows, large_enough
 from geo.layers.geopackage import LayerData, publish
-from geo.layers.roads import RoadNetwork, read_roads
+from geo.layers.roads import RoadNetwork, Segment, read_roads
 from geo.layers.run_rows import RunRecord, inspected_rows, run_rows
 from geo.layers.schema import CENTERLINE, CRACK, INSPECTED, ROAD_SEGMENT, RUN
 from geo.layers.segments import RoadSurvey, segment_rows, write_csv
@@ -49,6 +49,7 @@ def assemble(
     problems: Sequence[TileProblem] = (),
     run: RunRecord | None = None,
     segments_csv: Path | None = None,
+    roads: Sequence[Segment] | None = None,
 ) -> AssembleReport:
     """Write all layers from the parts of all blocks.
 
@@ -63,24 +64,25 @@ def assemble(
         problems: tiles left out, to be reported in the layer inspected.
         run: what to record in the layer run.
         segments_csv: the table of the segments; None: segments.csv beside ``out``.
+        roads: what `read_roads` gives for the options; None: it is read now.
 
     Raises:
-        InputError: a part cannot be read.
+        InputError: a part or the file of roads cannot be read.
         OutputError: ``out`` cannot be written.
     """
     chosen = options or AssembleOptions()
     cracks = _Cracks(sorted(parts), grid, chosen, out)
-    roads = _road_survey(chosen, grid)
+    survey = _road_survey(chosen, grid, roads)
     table = segments_csv or out.with_name(SEGMENTS_CSV)
-    rows = (crack_rows(found, grid, chosen, roads) for found in cracks.tables())
+    rows = (crack_rows(found, grid, chosen, survey) for found in cracks.tables())
     layers = [
         LayerData(CRACK, rows),
         LayerData(CENTERLINE, _centerlines(cracks)),
         LayerData(INSPECTED, (inspected_rows(c.rows, problems, grid) for c in [cracks])),
         LayerData(RUN, iter([run_rows(run or RunRecord(), chosen)])),
     ]
-    if roads is not None:
-        layers.append(LayerData(ROAD_SEGMENT, _segment_rows(roads, cracks, table)))
+    if survey is not None:
+        layers.append(LayerData(ROAD_SEGMENT, _segment_rows(survey, cracks, table)))
     about = {"model": chosen.model, "run_id": chosen.run_id}
     with cracks.seams:
         publish(
@@ -93,7 +95,7 @@ def assemble(
         length_m=cracks.length_m,
         n_dropped=cracks.dropped,
         n_inspected=len(cracks.rows),
-        off_road_m=None if roads is None else roads.unassigned_m,
+        off_road_m=None if survey is None else survey.unassigned_m,
     )
 
 
@@ -101,10 +103,13 @@ def _centerlines(cracks: _Cracks) -> Iterator[pa.RecordBatch]:
     return (centerline_rows(table, cracks.grid) for table in cracks.tables(CENTERLINE_NEEDS))
 
 
-def _road_survey(options: AssembleOptions, grid: Grid) -> RoadSurvey | None:
+def _road_survey(
+    options: AssembleOptions, grid: Grid, roads: Sequence[Segment] | None
+) -> RoadSurvey | None:
     if options.roads is None or options.roads.path is None:
         return None
-    network = RoadNetwork(read_roads(options.roads, grid), grid.unit_m)
+    segments = read_roads(options.roads, grid) if roads is None else roads
+    network = RoadNetwork(segments, grid.unit_m)
     return RoadSurvey(network, grid, options.type, options.roads.lane_m)
 
 
