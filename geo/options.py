@@ -142,7 +142,14 @@ class RoadOptions(Options):
 
 
 class ReadOptions(Options):
-    """How patiently files are read."""
+    """How files are read: what in them is no imagery, and with how much patience."""
+
+    nodata: float | None = None
+    """Pixel value that means missing, such as 0 for black collars; null: as each file says. Small
+    islands of it inside imagery are imagery."""
+    band4: Literal["alpha", "ignore"] = "alpha"
+    """What the band after the colors is; alpha: where it is 0 there is no imagery; ignore: near
+    infrared or anything else, which is not looked at."""
 
     retries: Annotated[int, Field(ge=0)] = 2
     """Further tries to read a tile that failed."""

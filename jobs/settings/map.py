@@ -43,12 +43,12 @@ class Tiles(Block):
 
 
 class Imagery(ReadOptions, Tiles):
-    """Georeferenced tiles, and how patiently they are read."""
+    """Georeferenced tiles, and how they are read."""
 
     @property
     def patience(self) -> ReadOptions:
-        """How patiently files are read."""
-        return ReadOptions(retries=self.retries, timeout_s=self.timeout_s)
+        """How files are read."""
+        return ReadOptions(**{name: getattr(self, name) for name in ReadOptions.model_fields})
 
     def mosaic(self, found: Scan) -> Mosaic:
         """Place tiles on one grid; the area is not applied yet.
