@@ -1,7 +1,7 @@
 """Measure networks, linking and chains for many branches: CPU seconds and peak memory.
 
 Run from the repository root:
-    python benchmarks/linking.py [--branches 10000 100000 1000000] [--seed 0]
+    python -m benchmarks.linking [--branches 10000 100000 1000000] [--seed 0]
 
 The branches are those of a drawn city whose mask has the errors of a detector (mask_errors.py),
 repeated side by side until there are enough. Each size runs in a process of its own.
@@ -17,12 +17,16 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from whole_cracks import Canvas, traced
 
+from benchmarks.whole_cracks import Canvas
 from geo.cracks.branches import UM, BranchSet
 from geo.cracks.chains import chain
-from geo.cracks.linking import LinkOptions, link
-from geo.cracks.networks import NetworkOptions, find_networks
+from geo.cracks.collect import BranchCollector
+from geo.cracks.linking import link
+from geo.cracks.networks import find_networks
+from geo.cracks.parts import to_table
+from geo.cracks.pieces import pieces
+from geo.options import LinkOptions, NetworkOptions
 
 MILLION_S, MILLION_MB = 60.0, 1000.0
 """Most CPU time and memory for a million branches."""
@@ -49,11 +53,14 @@ def main() -> None:
 
 
 def write_city(seed: int, path: Path) -> None:
-    """Return the branches of one city, in meters."""
+    """Write the branches of one city, in meters."""
     canvas = Canvas.drawn(seed)
-    lines, nodes, _ = traced(canvas.mask_of("spoiled", seed), canvas.grid)
-    points = np.concatenate(lines) * canvas.city.gsd_m
-    np.savez(path, points=points, counts=[len(line) for line in lines], nodes=nodes)
+    grid, mask = canvas.grid, canvas.mask_of("spoiled", seed)
+    collector = BranchCollector(grid)
+    collector.add(to_table(pieces(mask, mask * np.uint8(200), grid.window, grid)))
+    lines = collector.branches().lines
+    points = (lines.vertices - lines.vertices.min(axis=0)) / UM
+    np.savez(path, points=points, counts=np.diff(lines.starts), nodes=lines.nodes)
 
 
 def copies(path: Path, count: int) -> BranchSet:

@@ -49,6 +49,12 @@ class Window:
         width = min(self.col_end, other.col_end) - col_off
         return Window(row_off, col_off, height, width) if height > 0 and width > 0 else None
 
+    def union(self, other: Window) -> Window:
+        """Return the smallest window that holds both."""
+        row_off, col_off = min(self.row_off, other.row_off), min(self.col_off, other.col_off)
+        height = max(self.row_end, other.row_end) - row_off
+        return Window(row_off, col_off, height, max(self.col_end, other.col_end) - col_off)
+
     def shift(self, rows: int, cols: int) -> Window:
         """Return the window shifted by whole pixels."""
         return Window(self.row_off + rows, self.col_off + cols, self.height, self.width)

@@ -31,8 +31,88 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
+class LinkOptions(Options):
+    """When two ends of centerlines are one crack; chosen on drawn streets."""
+
+    gaps_m: Annotated[tuple[Positive, ...], Field(min_length=1)] = (0.03, 0.06, 0.12, 0.20, 0.30)
+    """Longest gap of each round. Of the gaps in predicted cracks half are below 3 cm, 95 % below
+    18 cm."""
+    base_m: Positive = 0.25
+    """Length of line that gives the direction of an end. A crack winds: shorter bases follow its
+    kinks, longer ones miss its turns."""
+    max_turn_deg: Annotated[float, Field(gt=0, le=90)] = 40.0
+    """The gap turns from the line before it, and the lines from each other, at most so far."""
+    junction_turn_deg: Annotated[float, Field(gt=0, le=90)] = 60.0
+    """The same at a common node, where no gap has to be guessed."""
+    free_gap_m: NonNegative = 0.04
+    """A longer gap must not be longer than the longer line beside it."""
+    noise_m: Positive = 0.01
+    """How far the place of an end is known: two pixels of 5 mm."""
+    sure_m: Positive = 0.06
+    """Lines from this length on have a sure direction; that of crumbs counts less."""
+    crossing_m: Positive = 0.05
+    """A branch up to this length between two junctions is where two cracks lie on each other; ends
+    on either side of it may go on in each other."""
+    tries: Count = 2
+    """How often ends name their best candidate in a round."""
+
+    @property
+    def halo_m(self) -> float:
+        """How far from an end the ends lie that have a part in its link.
+
+        A try looks at candidates of candidates, two gaps away; a round begins with directions,
+        which follow links of the round before over a base.
+        """
+        rounds = (2 * self.crossing_m, *self.gaps_m)
+        return sum(self.base_m + 2 * self.tries * gap for gap in rounds) + self.crossing_m
+
+
+class NetworkOptions(Options):
+    """What counts as a network (alligator or block cracking); chosen on drawn streets."""
+
+    cell_m: Positive = 0.02
+    """Side of a cell of the raster on which networks are found: half of the narrowest spacing of
+    cracks that matters."""
+    closing_m: Positive = 0.10
+    """Lines up to twice as far apart grow together; alligator blocks are smaller."""
+    margin_m: NonNegative = 0.02
+    """By which a network reaches beyond its outer lines."""
+    opening_m: Positive = 0.12
+    """A disk of this radius fits into every part of a network, so that two parallel cracks less
+    than twice as far apart are none."""
+    window_m: Positive = 0.5
+    """Side of the square around a cell in which line is counted."""
+    min_density_m_per_m2: Positive = 6.0
+    """Of line in the square. Two crossing cracks have 4 at a side of .5 m."""
+    max_anisotropy: Annotated[float, Field(gt=0, le=1)] = 0.6
+    """Length of the mean doubled direction there: 0 in all directions alike, 1 parallel."""
+    reach_m: NonNegative = 0.24
+    """A cell belongs to a network if the square around one so near is dense."""
+    min_area_m2: Positive = 0.25
+    """Smaller networks are none."""
+    border_m: NonNegative = 0.04
+    """Lines so near to a network are inside."""
+    inside_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """A branch belongs to a network if more than this share of it is inside."""
+    block_cell_m: Positive = 0.3
+    """From this mean block size on it is block cracking (ASTM D6433: .3 m)."""
+    medium_density_m_per_m2: Positive = 10.0
+    """Alligator cracking with so much line per area is of medium severity, with less of low: a
+    pattern of lines with few connections, blocks above .2 m (ASTM D6433 tells the pattern in
+    words; the number is of our own)."""
+    high_density_m_per_m2: Positive = 20.0
+    """With so much it is of high severity: well-defined pieces of .1 m. Of our own."""
+
+    @property
+    def halo_m(self) -> float:
+        """How far from a place decides whether it is in a network."""
+        shapes = 2 * self.closing_m + self.margin_m + 2 * self.opening_m + self.border_m
+        small = self.min_area_m2 / (2 * self.opening_m)  # how long an area below the limit can be
+        return shapes + self.window_m / 2 + self.reach_m + small + 8 * self.cell_m
+
+
 class SeverityOptions(Options):
-    """Severity classes by mean width, and the pixels that it takes to tell them."""
+    """Severity classes by width, and the pixels that it takes to tell them."""
 
     d6433_mm: tuple[Positive, Positive] = (10.0, 75.0)
     """ASTM D6433, longitudinal and transverse cracks, unfilled: low below the first limit in mm,
@@ -43,9 +123,8 @@ class SeverityOptions(Options):
     max_gsd_mm: Positive = 5.0
     """Imagery of coarser pixels has no class (not_measurable): it cannot tell the 10 mm of ASTM
     D6433."""
-    reliable_px: Positive = 3.0
-    """A mean width is called reliable from so many pixels of its imagery on, unless those are
-    coarser than max_gsd_mm."""
+    measurable_px: Positive = 2.0
+    """A width below so many pixels of its imagery is not given, and neither is a class."""
 
     @model_validator(mode="after")
     def _rises(self) -> SeverityOptions:
@@ -56,18 +135,16 @@ class SeverityOptions(Options):
 
 
 class TypeOptions(Options):
-    """Types of cracks, by their direction against the nearest road and by their loops."""
+    """Types of cracks, by their direction against the nearest road."""
 
     angle_deg: Annotated[float, Field(gt=0, le=45)] = 20.0
     """Within this angle of the road a crack is longitudinal, within it of the perpendicular
     transverse, else diagonal (AASHTO R 85: 20 degrees)."""
     min_length_m: NonNegative = 0.3
     """Shorter cracks have no direction: their type is unknown (AASHTO R 85: 0.3 m)."""
-    network_loops: Count = 2
-    """A crack with so many closed loops can be a network (alligator)."""
-    network_loops_per_m: NonNegative = 0.4
-    """It is one if it has so many loops per meter of centerline besides: blocks of 0.3 m have
-    about 1.7, of 1 m about 0.5. Of our own."""
+
+
+RankBy = Literal["cracking_pct", "zeb_cell_pct", "density_m_per_m2"]
 
 
 class SegmentOptions(Options):
@@ -75,12 +152,15 @@ class SegmentOptions(Options):
 
     min_coverage_pct: Percent = 50.0
     """Segments of which less was seen get no rank and no priority."""
-    medium_pct: Percent = 5.0
-    """Share of cells with a crack from which the priority is medium (the limit between good and
-    fair in 23 CFR 490, HPMS: 5 %)."""
-    high_pct: Percent = 20.0
-    """Share of cells with a crack above which the priority is high (fair and poor in 23 CFR 490:
-    20 %)."""
+    rank_by: RankBy = "cracking_pct"
+    """Column by which segments are ranked and priorities given; then density, then id."""
+    crack_band_m: NonNegative = 0.3
+    """Width of ground that a crack outside networks takes in cracking_pct: one foot, as a crack is
+    sealed or milled. Of our own; networks count with their area."""
+    medium_pct: NonNegative = 5.0
+    """From this value of rank_by on the priority is medium. Of our own."""
+    high_pct: NonNegative = 20.0
+    """Above this value of rank_by the priority is high. Of our own."""
 
     @model_validator(mode="after")
     def _rises(self) -> SegmentOptions:
@@ -93,8 +173,10 @@ class SegmentOptions(Options):
 
 
 class Rules(Options):
-    """Limits of the severity classes, rules of the types, limits of the priorities."""
+    """By which a map was made: links, networks, severity classes, types, priorities."""
 
+    link: LinkOptions = LinkOptions()
+    network: NetworkOptions = NetworkOptions()
     severity: SeverityOptions = SeverityOptions()
     types: TypeOptions = TypeOptions()
     segments: SegmentOptions = SegmentOptions()
@@ -117,9 +199,7 @@ class RoadOptions(Options):
     """Road lines: only imagery near them is looked at, cracks are counted along them."""
 
     path: Path | None = None
-    """Vector file of road centerlines: GeoPackage, GeoParquet, FlatGeobuf, GeoJSON, Shapefile."""
-    layer: str | None = None
-    """Its layer; null: the first with geometries."""
+    """Vector file of road centerlines."""
     buffer_m: Positive = 15.0
     """Imagery counts up to this distance from a line: half of a wide urban road."""
     id: str | None = None
@@ -130,26 +210,20 @@ class RoadOptions(Options):
     """Column of the width in meters."""
     lanes: str | None = None
     """Column of the number of lanes, used where there is no width."""
-    surface: str | None = None
-    """Column of the surface, like asphalt or concrete."""
     lane_m: Positive = 3.5
     """Width of a lane in meters (a usual urban lane)."""
     default_lanes: Count = 2
     """Where neither width nor lanes are known."""
-    section_m: Annotated[float, Field(ge=1)] | None = 100.0
-    """Length of a segment in meters; null keeps the lines whole. A rest below half of it belongs to
-    the segment before."""
+    surface: str | None = None
+    """Column of the surface (asphalt, concrete ...): concrete is rated by slabs, so it has no
+    cells."""
+    section_m: Positive | None = 100.0
+    """Length of a segment in meters; a rest below half of it belongs to the segment before. null
+    keeps the lines whole."""
 
 
 class ReadOptions(Options):
-    """How files are read: what in them is no imagery, and with how much patience."""
-
-    nodata: float | None = None
-    """Pixel value that means missing, such as 0 for black collars; null: as each file says. Small
-    islands of it inside imagery are imagery."""
-    band4: Literal["alpha", "ignore"] = "alpha"
-    """What the band after the colors is; alpha: where it is 0 there is no imagery; ignore: near
-    infrared or anything else, which is not looked at."""
+    """How patiently files are read."""
 
     retries: Annotated[int, Field(ge=0)] = 2
     """Further tries to read a tile that failed."""
@@ -161,13 +235,18 @@ class MapRules(Options):
     """From finished blocks to the layers of a map; none of it changes what the blocks hold."""
 
     min_area_m2: NonNegative = 0.0002
-    """Smaller cracks are dropped, after joining across blocks. Default: 8 pixels of 5 mm."""
-    min_length_m: NonNegative = 0.0
-    """Shorter cracks are dropped, after joining across blocks."""
+    """Smaller cracks are dropped, after linking. Default: 8 pixels of 5 mm."""
+    min_length_m: NonNegative = 0.15
+    """Shorter cracks are dropped, after linking: crumbs that nothing links to are mostly no
+    cracks."""
     simplify_px: NonNegative = 1.0
     """Tolerance of outline simplification in pixels; areas are measured before. 0: exact."""
     formats: tuple[Format, ...] = ("gpkg",)
     """parquet: also a GeoParquet file of each layer beside the GeoPackage."""
+    link: LinkOptions = LinkOptions()
+    """Which centerlines are one crack."""
+    network: NetworkOptions = NetworkOptions()
+    """Where cracks are a network."""
     severity: SeverityOptions = SeverityOptions()
     """Severity classes."""
     type: TypeOptions = TypeOptions()
@@ -190,7 +269,9 @@ class AssembleOptions(MapRules):
     """How parts become cracks: the rules of the map, the roads, and what the attributes say."""
 
     min_area_m2: NonNegative = 0.0
-    """Smaller cracks are dropped, after joining; a caller that asks for nothing gets all."""
+    """Smaller cracks are dropped, after linking; a caller that asks for nothing gets all."""
+    min_length_m: NonNegative = 0.0
+    """Likewise shorter ones."""
     roads: RoadOptions | None = None
     """Lines by which cracks are typed and gathered; without them no layer road_segment."""
     survey_date: str | None = None
@@ -208,4 +289,10 @@ class AssembleOptions(MapRules):
     @property
     def rules(self) -> Rules:
         """By which cracks and segments are judged."""
-        return Rules(severity=self.severity, types=self.type, segments=self.segments)
+        return Rules(
+            link=self.link,
+            network=self.network,
+            severity=self.severity,
+            types=self.type,
+            segments=self.segments,
+        )

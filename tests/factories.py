@@ -187,15 +187,24 @@ def pieces_of(
     probability: NDArray[np.uint8] | None = None,
     cut: int | tuple[int, int] | None = None,
     valid: NDArray[np.bool_] | None = None,
+    image: NDArray[np.uint8] | None = None,
 ) -> Iterator[tuple[Any, list[Any]]]:
     """Cut a mask into blocks, each with its pieces; beyond the grid nothing is missing."""
+    from geo.cracks.branch_sums import WIDTH_OPTIONS
+    from geo.cracks.light import Picture
     from geo.cracks.pieces import pieces
 
     around = np.pad(np.ones(mask.shape, bool) if valid is None else valid, 1, mode="edge")
     for window in windows_of(grid, cut):
         here, halo = window.slices_in(grid.window), window.pad(1).slices_in(grid.window.pad(1))
         weights = (mask * np.uint8(200) if probability is None else probability)[here]
-        yield window, pieces(mask[here], weights, window, grid, around[halo])
+        light = None
+        if image is not None:
+            seen = window.pad(WIDTH_OPTIONS.reach_px).intersection(grid.window)
+            part = seen.slices_in(grid.window)
+            known = np.ones(mask.shape, bool) if valid is None else valid
+            light = Picture.of_bands(image[part], known[part], seen)
+        yield window, pieces(mask[here], weights, window, grid, around[halo], light)
 
 
 def join(pieces: list[Any], grid: Any) -> list[Any]:
@@ -221,6 +230,7 @@ def write_parts(
     probability: NDArray[np.uint8] | None = None,
     cut: int | tuple[int, int] | None = None,
     valid: NDArray[np.bool_] | None = None,
+    image: NDArray[np.uint8] | None = None,
     **row: Any,
 ) -> list[Path]:
     """Write the part of each block of a mask; keywords are those of `InspectedRow.of`."""
@@ -228,7 +238,7 @@ def write_parts(
     from geo.imagery.mosaic import Block
 
     paths, told = [], {"failures": (), "seconds": 0.0, "grid": grid, **row}
-    for window, found in pieces_of(grid, mask, probability, cut, valid):
+    for window, found in pieces_of(grid, mask, probability, cut, valid, image):
         seen = (np.ones(mask.shape, bool) if valid is None else valid)[
             window.slices_in(grid.window)
         ]

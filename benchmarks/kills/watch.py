@@ -17,7 +17,8 @@ SIDE = 448
 
 LAYERS = {
     "crack": "crack_id",
-    "centerline": "centerline_id",
+    "network": "network_id",
+    "outline": "outline_id",
     "road_segment": "segment_id",
     "inspected": "block_id",
 }
@@ -48,7 +49,7 @@ def differences(one: Path, other: Path) -> Iterator[str]:
     import pyogrio
 
     names = [name for name, _ in pyogrio.list_layers(one) if name in LAYERS]
-    assert set(names) >= {"crack", "centerline", "inspected"}, names
+    assert set(names) >= {"crack", "outline", "inspected"}, names
     for name in names:
         left, right = (
             geopandas.read_file(path, layer=name)

@@ -6,7 +6,7 @@ import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +23,7 @@ from geo.layers.geopackage import LayerData, publish
 from geo.layers.schema import GEOMETRY, Column, GeometryType, Layer
 from geo.layers.style import Entry, Rule, Style, qml
 
-LINES = cast(GeometryType, "MultiLineString")
+LINES: GeometryType = "MultiLineString"
 
 LEGEND = (
     Entry("new", "new", "#d55e00"),

@@ -8,7 +8,6 @@ the same rounding, on arrays of all paths of one length instead of objects per c
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -26,21 +25,15 @@ from geo.cracks.centerline import (
     smooth_paths,
     transform_points,
 )
-from geo.cracks.measure import (
-    P95,
-    FloatArray,
-    MeasuredBranch,
-    Measures,
-    measure,
-    orientations,
-    path_widths,
-)
+from geo.cracks.measure import FloatArray, MeasuredBranch, measure, path_widths
 from geo.cracks.outlines import Outlines
 from geo.cracks.pixel_set import IntArray, PixelSet, pixels_in_rings
 from geo.cracks.skeleton import Skeletons, thin_components
 from geo.grid import Grid
 
 BoolArray = NDArray[np.bool_]
+
+Branches = tuple[MeasuredBranch, ...]
 
 PINHOLE_PX = 8
 """Holes up to this size carry no centerline around them (an island needs a hole of 9 pixels)."""
@@ -60,8 +53,8 @@ PAIRS_AT_ONCE = 4_000_000
 
 def measure_components(
     pixels: PixelSet, traced: Outlines, chosen: NDArray[np.bool_], grid: Grid
-) -> dict[int, Measures]:
-    """Measure 8-connected components.
+) -> dict[int, Branches]:
+    """Measure the centerlines of 8-connected components.
 
     A crack whose bounding box has more than WHOLE_PX pixels is measured in the fixed cells of the
     mosaic's lattice (its centerlines end at their sides), so that what one of them costs stays
@@ -74,7 +67,7 @@ def measure_components(
         grid: of the mosaic.
 
     Returns:
-        Measures by number of the component.
+        Branches by number of the component.
     """
     owner = pixels.components
     n_pixels = np.bincount(owner, minlength=len(chosen))
@@ -113,14 +106,13 @@ def _fill_pinholes(
     return pixels.with_keys(keys[order]), owners[order]
 
 
-def _shift(measures: Measures, corner: NDArray[np.int64]) -> Measures:
-    branches = tuple(replace(b, line=b.line + corner) for b in measures.branches)
-    return replace(measures, branches=branches)
+def _shift(branches: Branches, corner: NDArray[np.int64]) -> Branches:
+    return tuple(replace(branch, line=branch.line + corner) for branch in branches)
 
 
-def _measure_in_cells(crack: PixelSet, grid: Grid) -> Measures:
+def _measure_in_cells(crack: PixelSet, grid: Grid) -> Branches:
     branches: list[Branch] = []
-    n_graphs = n_nodes = 0
+    n_nodes = 0
     rows, cols = crack.places()
     cells = np.column_stack((rows // CELL_PX, cols // CELL_PX))
     _, cell_of = np.unique(cells, axis=0, return_inverse=True)
@@ -140,8 +132,7 @@ def _measure_in_cells(crack: PixelSet, grid: Grid) -> Measures:
                 for branch in found
             ]
             n_nodes += 1 + max(max(b.from_node, b.to_node) for b in found)
-            n_graphs += 1
-    return measure(branches, len(crack), grid, n_graphs=n_graphs)
+    return measure(branches, len(crack), grid)
 
 
 def is_path(thin: Skeletons) -> BoolArray:
@@ -156,7 +147,7 @@ def is_path(thin: Skeletons) -> BoolArray:
 
 def measure_paths(
     thin: Skeletons, chosen: BoolArray, n_pixels: IntArray, grid: Grid
-) -> dict[int, Measures]:
+) -> dict[int, Branches]:
     """Measure components whose skeletons are paths.
 
     Args:
@@ -166,9 +157,9 @@ def measure_paths(
         grid: the pixels' size and shape.
 
     Returns:
-        Measures by number.
+        The one branch of each, by number.
     """
-    measured: dict[int, Measures] = {}
+    measured: dict[int, Branches] = {}
     for paths in _paths(thin, chosen, grid):
         lean = _lines(paths)
         if paths.points.shape[1] > 2:
@@ -280,31 +271,15 @@ def _lines(paths: _Paths) -> NDArray[np.object_]:
 
 def _measures(
     paths: _Paths, lean: NDArray[np.object_], n_pixels: IntArray, grid: Grid
-) -> Iterator[Measures]:
-    """Yield the measures of each path from its simplified line."""
-    count = len(lean)
+) -> Iterator[Branches]:
+    """Yield the one branch of each path from its simplified line."""
     length_m = shapely.length(lean)
     widths = path_widths(paths.reach, length_m, n_pixels, grid)
     vertices, owner = shapely.get_coordinates(lean, return_index=True)
     lines = transform_points(vertices, np.linalg.inv(pixel_to_meters(grid)))
-    in_m = grid.to_meters(lines)
-    same = owner[1:] == owner[:-1]
-    turns = orientations(np.diff(in_m, axis=0)[same], owner[1:][same], count)
-    last = np.cumsum(np.bincount(owner, minlength=count))
-    span = in_m[last - 1] - in_m[np.append(0, last[:-1])]
-    chord = np.hypot(span[:, 0], span[:, 1])
-    moved, ends = lines + paths.corner[owner], last.tolist()
-    placed = [moved[start:end] for start, end in zip([0, *ends], ends, strict=False)]
-    columns = (
-        length_m,
-        np.percentile(widths, P95, axis=1),
-        widths.max(axis=1),
-        widths.mean(axis=1),
-        turns,
-        chord,
-    )
-    rows = zip(placed, *(column.tolist() for column in columns), strict=True)
-    for line, length, p95, most, mean, turn, straight in rows:
-        tortuosity = length / straight if straight > 0 else math.nan
-        branch = MeasuredBranch(line, length, mean, most, 0, 1)
-        yield Measures(length, p95, most, turn, tortuosity, 0, (branch,))
+    moved = lines + paths.corner[owner]
+    ends = np.cumsum(np.bincount(owner, minlength=len(lean)))[:-1]
+    for line, length, width in zip(
+        np.split(moved, ends), length_m.tolist(), widths.tolist(), strict=True
+    ):
+        yield (MeasuredBranch(line, length, width, 0, 1),)

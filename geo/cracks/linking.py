@@ -17,6 +17,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from geo.cracks.branches import UM, BoolArray, BranchSet, FloatArray, IntArray, norms
+from geo.options import LinkOptions
 
 NONE = -1
 
@@ -25,47 +26,6 @@ MAX_WALK = 64
 
 ENDS_AT_ONCE = 50_000
 """Free ends whose neighbors are looked up together."""
-
-
-@dataclass(frozen=True)
-class LinkOptions:
-    """When two ends are one crack; chosen on drawn streets.
-
-    Attributes:
-        gaps_m: the longest gap of each round. Gaps in predicted cracks: half are below 3 cm, 95 %
-            below 18 cm.
-        base_m: length of line that gives the direction of an end. A crack winds: shorter bases
-            follow its kinks, longer ones miss its turns.
-        max_turn_deg: the gap turns from the line before it, and the lines from each other, at
-            most so far.
-        junction_turn_deg: the same at a common node, where no gap has to be guessed.
-        free_gap_m: a longer gap must not be longer than the longer line beside it.
-        noise_m: how far the place of an end is known: two pixels at 5 mm.
-        sure_m: bases from this length on have a sure direction; that of crumbs counts less.
-        crossing_m: a branch up to this length between two junctions is where two cracks lie on
-            each other; ends on either side of it may go on in each other.
-        tries: how often ends name their best candidate in a round.
-    """
-
-    gaps_m: tuple[float, ...] = (0.03, 0.06, 0.12, 0.20, 0.30)
-    base_m: float = 0.25
-    max_turn_deg: float = 40.0
-    junction_turn_deg: float = 60.0
-    free_gap_m: float = 0.04
-    noise_m: float = 0.01
-    sure_m: float = 0.06
-    crossing_m: float = 0.05
-    tries: int = 2
-
-    @property
-    def halo_m(self) -> float:
-        """How far from an end the ends lie that have a part in its link.
-
-        A try looks at candidates of candidates, two gaps away; a round begins with directions,
-        which follow links of the round before over a base.
-        """
-        rounds = (2 * self.crossing_m, *self.gaps_m)
-        return sum(self.base_m + 2 * self.tries * gap for gap in rounds) + self.crossing_m
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,8 +1,10 @@
-"""The measures of one crack: how its length, width, direction and loops are taken.
+"""How length and width of the centerlines of one piece are taken from its pixels.
 
-This file alone says what a width is: the mean is area / length, which is right to 0.03 pixels. The
-distance transform knows a width only up to a constant that depends on the angle (up to 0.7
-pixels), so it gives the differences along the crack and area / length gives the level.
+The mean width of a piece's mask is area / length, which is right to 0.03 pixels. The distance
+transform knows a width only up to a constant that depends on the angle (up to 0.7 pixels), so it
+gives the differences among branches and area / length gives the level. What the map says of a
+crack's width comes from the imagery (`geo.cracks.width`), which needs that of the mask to know
+where to look.
 """
 
 from __future__ import annotations
@@ -22,87 +24,55 @@ FloatArray = NDArray[np.float64]
 PROFILE_PX = 5
 """Window of the moving average over a width profile, whose raw values are whole pixel steps."""
 
-P95 = 95
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Measures:
-    """What is known of a whole crack beyond its area.
-
-    Attributes:
-        length_m: of all centerlines.
-        width_p95_m, width_max_m: of the width along them; the mean is area / length.
-        orientation_deg: mean direction, clockwise from grid north, 0 <= a < 180; nan if the
-            centerlines point everywhere alike.
-        tortuosity: length / distance of the ends over all centerlines but loops; nan if there are
-            only loops.
-        loops: independent closed paths.
-        branches: the centerlines.
-    """
-
-    length_m: float
-    width_p95_m: float
-    width_max_m: float
-    orientation_deg: float
-    tortuosity: float
-    loops: int
-    branches: tuple[MeasuredBranch, ...]
-
 
 @dataclass(frozen=True, eq=False, slots=True)
 class MeasuredBranch:
-    """A centerline: (N, 2) col, row in mosaic pixels, with length and width."""
+    """A centerline.
+
+    Attributes:
+        line: (N, 2) col, row in mosaic pixels.
+        length_m: of the line.
+        mask_width_m: mean width of the mask along it.
+        from_node, to_node: numbers of its nodes in the piece; equal for a loop.
+    """
 
     line: FloatArray
     length_m: float
-    width_mean_m: float
-    width_max_m: float
+    mask_width_m: float
     from_node: int
     to_node: int
 
 
-def measure(
-    branches: Sequence[Branch], n_pixels: int, grid: Grid, *, n_graphs: int = 1
-) -> Measures:
-    """Measure a crack from its centerlines and its number of pixels.
+def measure(branches: Sequence[Branch], n_pixels: int, grid: Grid) -> tuple[MeasuredBranch, ...]:
+    """Measure the centerlines of a piece with their number of pixels.
 
     Args:
         branches: at least one.
-        n_pixels: of the crack.
+        n_pixels: of the piece.
         grid: the pixels' size and shape.
-        n_graphs: number of unconnected graphs that the branches form.
     """
     length_m = sum(branch.length_m for branch in branches)
-    profiles = [width_profiles(branch.reach_m[None])[0] for branch in branches]
-    means = [float(profile.mean()) for profile in profiles]
+    means = [float(mean_widths(branch.reach_m[None])[0]) for branch in branches]
     weighted = sum(b.length_m * mean for b, mean in zip(branches, means, strict=True)) / length_m
     level = n_pixels * grid.pixel_area_m2 / length_m - weighted
     least = min(grid.pixel_m) / 2
-    widths = [np.maximum(profile + level, least) for profile in profiles]
-    every = np.concatenate(widths)
-    return Measures(
-        length_m=length_m,
-        width_p95_m=float(np.percentile(every, P95)),
-        width_max_m=float(every.max()),
-        orientation_deg=_orientation(branches, grid),
-        tortuosity=_tortuosity(branches, grid),
-        loops=_loops(branches, n_graphs),
-        branches=tuple(
-            MeasuredBranch(
-                line=branch.line,
-                length_m=branch.length_m,
-                width_mean_m=float(width.mean()),
-                width_max_m=float(width.max()),
-                from_node=branch.from_node,
-                to_node=branch.to_node,
-            )
-            for branch, width in zip(branches, widths, strict=True)
-        ),
+    return tuple(
+        MeasuredBranch(
+            line=branch.line,
+            length_m=branch.length_m,
+            mask_width_m=max(mean + level, least),
+            from_node=branch.from_node,
+            to_node=branch.to_node,
+        )
+        for branch, mean in zip(branches, means, strict=True)
     )
 
 
-def width_profiles(reach_m: FloatArray) -> FloatArray:
-    """Return the width along branches up to a constant: twice the smoothed border distance.
+def mean_widths(reach_m: FloatArray) -> FloatArray:
+    """Return the mean width (G,) along branches up to a constant: twice the border distance.
+
+    The profile is smoothed and its ends repeat, so that the pixels near an end, which lie closer
+    to the border, do not count more than others.
 
     Args:
         reach_m: (G, K) of G branches with K pixels each.
@@ -113,25 +83,24 @@ def width_profiles(reach_m: FloatArray) -> FloatArray:
     total = edges[:, :length]
     for step in range(1, size):
         total = total + edges[:, step : step + length]
-    means: FloatArray = total / size
+    means: FloatArray = (total / size).mean(axis=1)
     return means
 
 
 def path_widths(
     reach_m: FloatArray, length_m: FloatArray, n_pixels: NDArray[np.int64], grid: Grid
 ) -> FloatArray:
-    """Return the widths along cracks that are a single path each, as `measure` has them.
+    """Return the mean mask width (G,) of pieces that are a single path, as `measure` has it.
 
     Args:
         reach_m: (G, K) distance of the skeletons' pixels to the border.
         length_m: (G,) of the centerlines.
-        n_pixels: (G,) of the cracks.
+        n_pixels: (G,) of the pieces.
         grid: the pixels' size and shape.
     """
-    profiles = width_profiles(reach_m)
-    level = n_pixels * grid.pixel_area_m2 / length_m - length_m * profiles.mean(axis=1) / length_m
-    widths: FloatArray = np.maximum(profiles + level[:, None], min(grid.pixel_m) / 2)
-    return widths
+    means = mean_widths(reach_m)
+    level = n_pixels * grid.pixel_area_m2 / length_m - length_m * means / length_m
+    return np.maximum(means + level, min(grid.pixel_m) / 2)
 
 
 def orientations(steps_m: FloatArray, owner: NDArray[np.int64], count: int) -> FloatArray:
@@ -156,24 +125,3 @@ def orientations(steps_m: FloatArray, owner: NDArray[np.int64], count: int) -> F
         for e, n in zip(east.tolist(), north.tolist(), strict=True)
     ]
     return np.where(none, math.nan, degrees)
-
-
-def _orientation(branches: Sequence[Branch], grid: Grid) -> float:
-    steps = np.concatenate([np.diff(grid.to_meters(branch.line), axis=0) for branch in branches])
-    return float(orientations(steps, np.zeros(len(steps), np.int64), 1)[0])
-
-
-def _tortuosity(branches: Sequence[Branch], grid: Grid) -> float:
-    length = chord = 0.0
-    for branch in branches:
-        if branch.from_node != branch.to_node:
-            ends = grid.to_meters(branch.line[[0, -1]])
-            length += branch.length_m
-            chord += float(np.hypot(*(ends[1] - ends[0])))
-    return length / chord if chord > 0 else math.nan
-
-
-def _loops(branches: Sequence[Branch], n_graphs: int) -> int:
-    """Count the independent cycles of graphs: branches - nodes + graphs."""
-    nodes = {node for branch in branches for node in (branch.from_node, branch.to_node)}
-    return len(branches) - len(nodes) + n_graphs

@@ -23,6 +23,7 @@ from geo.cracks.branches import UM, BranchSet, FloatArray, IntArray
 from geo.cracks.line_density import Region, Squares, chunks, dense_groups, distinct, sample
 from geo.cracks.outlines import outlines
 from geo.cracks.pixel_set import E, N, PixelSet, S, W, firsts
+from geo.options import NetworkOptions
 
 Kind = Literal["alligator", "block"]
 
@@ -31,48 +32,6 @@ CELLS_AT_ONCE = 200_000
 
 _SIDES = 1 << E | 1 << S | 1 << W | 1 << N
 """Code of a cell whose four sides are in a network."""
-
-
-@dataclass(frozen=True)
-class NetworkOptions:
-    """What counts as a network; chosen on drawn streets.
-
-    Attributes:
-        cell_m: of the raster. Half of the narrowest crack spacing that matters.
-        closing_m: lines up to twice as far apart grow together; alligator blocks are smaller.
-        margin_m: by which a network reaches beyond its outer lines.
-        opening_m: a disk of this radius fits into every part of a network, so that two parallel
-            cracks less than twice as far apart are none.
-        window_m: side of the square in which line is counted around a cell.
-        min_density_m_per_m2: of line in the square. Two crossing cracks have 4 at a side of .5 m.
-        max_anisotropy: length of the mean doubled direction there, 0 in all directions alike, 1
-            parallel.
-        reach_m: a cell belongs to a network if the square around one so near is dense.
-        min_area_m2: smaller networks are none.
-        border_m: lines so near to a network are inside.
-        inside_share: a branch belongs to a network if more than this share of it is inside.
-        block_cell_m: from this mean block size on it is block cracking (ASTM D6433: .3 m).
-    """
-
-    cell_m: float = 0.02
-    closing_m: float = 0.10
-    margin_m: float = 0.02
-    opening_m: float = 0.12
-    window_m: float = 0.5
-    min_density_m_per_m2: float = 6.0
-    max_anisotropy: float = 0.6
-    reach_m: float = 0.24
-    min_area_m2: float = 0.25
-    border_m: float = 0.04
-    inside_share: float = 0.5
-    block_cell_m: float = 0.3
-
-    @property
-    def halo_m(self) -> float:
-        """How far from a place decides whether it is in a network."""
-        shapes = 2 * self.closing_m + self.margin_m + 2 * self.opening_m + self.border_m
-        small = self.min_area_m2 / (2 * self.opening_m)  # how long an area below the limit can be
-        return shapes + self.window_m / 2 + self.reach_m + small + 8 * self.cell_m
 
 
 @dataclass(frozen=True, eq=False)

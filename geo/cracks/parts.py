@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,9 +17,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
+import shapely.geometry
+from affine import Affine
 from numpy.typing import NDArray
+from rasterio.features import shapes
 
-from geo.cracks.measure import MeasuredBranch
+from geo.cracks.branch_sums import COLUMNS
+from geo.cracks.light import Picture
 from geo.cracks.pieces import Piece
 from geo.errors import InputError
 from geo.files import whole_file
@@ -30,19 +34,24 @@ from geo.imagery.mosaic import Block
 
 Status = Literal["inspected", "partial", "nodata", "failed"]
 
+SUMS = [pa.field(name, pa.float64()) for name in COLUMNS]
+
 BRANCH = pa.struct(
     [
-        pa.field("line", pa.binary()),
-        pa.field("length_m", pa.float64()),
-        pa.field("width_mean_m", pa.float64()),
-        pa.field("width_max_m", pa.float64()),
+        pa.field("line", pa.list_(pa.float64())),
         pa.field("from_node", pa.int64()),
         pa.field("to_node", pa.int64()),
+        *SUMS,
     ]
 )
+"""A line is col, row, col, row ...; the sums are those of `geo.cracks.branch_sums`."""
 
-MEASURES = ("length_m", "width_p95_m", "width_max_m", "orientation_deg", "tortuosity", "loops")
-"""Columns named like the attributes of `Measures`; null for a piece at a seam."""
+STRIP = pa.struct(
+    [
+        *(pa.field(f.name, pa.int64()) for f in fields(Window)),
+        pa.field("gray", pa.binary()),
+    ]
+)
 
 SCHEMA = pa.schema(
     [
@@ -54,13 +63,16 @@ SCHEMA = pa.schema(
         pa.field("touches_nodata", pa.bool_()),
         pa.field("gsd_m", pa.float64()),
         pa.field("seam_pixels", pa.list_(pa.int64())),
-        *(pa.field(name, pa.float64()) for name in MEASURES),
+        pa.field("strip", STRIP),
         pa.field("branches", pa.list_(BRANCH)),
     ]
 )
 
-UNMEASURED = tuple(name for name in SCHEMA.names if name not in (*MEASURES, "branches"))
+UNMEASURED = tuple(name for name in SCHEMA.names if name != "branches")
 """Columns of a piece at a seam."""
+
+FOOTPRINT_PX = 1.0
+"""Tolerance of the outline of imagery."""
 
 _INSPECTED_KEY = b"wpcrack:inspected"
 
@@ -91,6 +103,8 @@ class InspectedRow:
         survey_date: ISO date, or None if not configured.
         seconds: time spent.
         coverage: which of it had imagery, see `geo.imagery.coverage.encode`.
+        footprint: the same as WKB in mosaic pixel coordinates, hexadecimal; "" for the whole
+            block or nothing.
     """
 
     block_id: str
@@ -103,6 +117,7 @@ class InspectedRow:
     survey_date: str | None
     seconds: float
     coverage: str = ""
+    footprint: str = ""
 
     @classmethod
     def of(
@@ -141,6 +156,7 @@ class InspectedRow:
             survey_date=survey_date,
             seconds=seconds,
             coverage=encode(valid, block.window, cell_px(grid)),
+            footprint=_footprint(valid, block.window),
         )
 
     @classmethod
@@ -148,6 +164,12 @@ class InspectedRow:
         """Return the inverse of `dataclasses.asdict`, also of what JSON makes of that."""
         window, failed = Window(**row["window"]), tuple(row["tiles_failed"])
         return cls(**{**row, "window": window, "tiles_failed": failed})
+
+    def imagery(self) -> shapely.MultiPolygon | None:
+        """Return where it had imagery, in mosaic pixel coordinates; None if nowhere."""
+        if self.footprint:
+            return shapely.from_wkb(bytes.fromhex(self.footprint))
+        return shapely.MultiPolygon([self.window.polygon()]) if self.valid_pct else None
 
     @property
     def valid_px(self) -> int:
@@ -167,6 +189,18 @@ class Part:
         """(N,) number of pixels of each piece."""
         counts: NDArray[np.int64] = self.pieces["n_pixels"].to_numpy()
         return counts
+
+
+def _footprint(valid: NDArray[np.bool_], window: Window) -> str:
+    """Return the outline of imagery (H, W), right to a pixel; "" for all or nothing."""
+    if valid.all() or not valid.any():
+        return ""
+    place = Affine.translation(window.col_off, window.row_off)
+    found = shapes(valid.astype(np.uint8), valid, connectivity=4, transform=place)
+    areas = [shapely.geometry.shape(area) for area, _ in found]
+    lean = shapely.simplify(shapely.union_all(areas), FOOTPRINT_PX)
+    parts = [part for part in shapely.get_parts(lean) if part.area > 0]
+    return str(shapely.to_wkb(shapely.MultiPolygon(parts), hex=True))
 
 
 def write_part(path: Path, pieces: Sequence[Piece], inspected: InspectedRow) -> None:
@@ -212,28 +246,37 @@ def to_table(pieces: Sequence[Piece]) -> pa.Table:
         "touches_nodata": [p.touches_nodata for p in pieces],
         "gsd_m": [p.gsd_m for p in pieces],
         "seam_pixels": [p.seam_pixels.ravel() for p in pieces],
+        "strip": [None if p.strip is None else _strip(p.strip) for p in pieces],
         "branches": _branches(pieces),
     }
-    for name in MEASURES:
-        columns[name] = [None if p.measures is None else getattr(p.measures, name) for p in pieces]
     return pa.table(columns, schema=SCHEMA)
+
+
+def _strip(picture: Picture) -> dict[str, Any]:
+    return asdict(picture.window) | {"gray": picture.gray.tobytes()}
 
 
 def _branches(pieces: Sequence[Piece]) -> pa.Array:
     """Return one list of branches per piece, null where it is not measured."""
-    known = [p.measures is not None for p in pieces]
-    groups = [p.measures.branches if p.measures else () for p in pieces]
-    flat: list[MeasuredBranch] = [branch for group in groups for branch in group]
-    vertices = np.concatenate([branch.line for branch in flat] or [np.empty((0, 2))])
-    counts = np.array([len(branch.line) for branch in flat], dtype=np.int64)
-    lines = shapely.linestrings(vertices, indices=np.repeat(np.arange(len(flat)), counts))
-    children = [pa.array(shapely.to_wkb(lines), pa.binary())]
-    for field in list(BRANCH)[1:]:
-        children.append(pa.array([getattr(branch, field.name) for branch in flat], field.type))
+    unknown = pa.array([p.branches is None for p in pieces], pa.bool_())
+    groups = [p.branches or () for p in pieces]
+    flat = [branch for group in groups for branch in group]
+    sums = np.concatenate(
+        [np.empty((0, len(COLUMNS))), *(p.sums for p in pieces if p.sums is not None)]
+    )
+    vertices = np.concatenate([np.empty(0), *(branch.line.ravel() for branch in flat)])
+    children = [
+        pa.ListArray.from_arrays(_offsets([branch.line.size for branch in flat]), vertices),
+        pa.array([branch.from_node for branch in flat], pa.int64()),
+        pa.array([branch.to_node for branch in flat], pa.int64()),
+        *(pa.array(column) for column in sums.T),
+    ]
     values = pa.StructArray.from_arrays(children, fields=list(BRANCH))
-    offsets = np.concatenate(([0], np.cumsum([len(group) for group in groups]))).astype(np.int32)
-    unknown = pa.array([not k for k in known], pa.bool_())
-    return pa.ListArray.from_arrays(pa.array(offsets), values, mask=unknown)
+    return pa.ListArray.from_arrays(_offsets(map(len, groups)), values, mask=unknown)
+
+
+def _offsets(lengths: Iterable[int]) -> pa.Array:
+    return pa.array(np.cumsum([0, *lengths]).astype(np.int32))
 
 
 def to_pieces(table: pa.Table) -> list[Piece]:
@@ -241,8 +284,14 @@ def to_pieces(table: pa.Table) -> list[Piece]:
     geometry = shapely.from_wkb(table["geometry"].to_numpy())
     columns = ("n_pixels", "probability_sum", "top", "left", "touches_nodata", "gsd_m")
     seams = (np.array(s, np.int64).reshape(-1, 2) for s in table["seam_pixels"].to_pylist())
-    rows = zip(geometry, seams, *(table[name].to_pylist() for name in columns), strict=True)
+    strips = (None if s is None else _picture(**s) for s in table["strip"].to_pylist())
+    rows = zip(geometry, seams, strips, *(table[name].to_pylist() for name in columns), strict=True)
     return [
-        Piece(outline, n, total, top, left, seam, beside, gsd_m=gsd)
-        for outline, seam, n, total, top, left, beside, gsd in rows
+        Piece(outline, n, total, top, left, seam, beside, strip=strip, gsd_m=gsd)
+        for outline, seam, strip, n, total, top, left, beside, gsd in rows
     ]
+
+
+def _picture(gray: bytes, **window: int) -> Picture:
+    place = Window(**window)
+    return Picture(np.frombuffer(gray, np.uint8).reshape(place.height, place.width), place)

@@ -1,4 +1,4 @@
-"""Crack pixels of one block -> pieces: exact polygons with additive sums.
+"""Crack pixels of one block -> pieces: exact polygons with centerlines and additive sums.
 
 A piece is an 8-connected component of the block's mask. Its polygon follows the pixel borders
 (area in pixels = number of pixels) in whole mosaic pixel corner coordinates; pixels that touch
@@ -7,24 +7,25 @@ only diagonally become parts of one MultiPolygon, which keeps every geometry val
 
 from __future__ import annotations
 
-import base64
 import gc
-import io
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from shapely.geometry import MultiPolygon
 
-from geo.cracks.components import measure_components
-from geo.cracks.measure import Measures
+from geo.cracks.branch_sums import WIDTH_OPTIONS, branch_sums
+from geo.cracks.components import Branches, measure_components
+from geo.cracks.light import NOT_SEEN, Picture, widened
 from geo.cracks.outlines import outlines
 from geo.cracks.pixel_set import IntArray, Owner, PixelSet, firsts, pixels_of
 from geo.errors import InputError
+from geo.files import whole_file
 from geo.grid import Grid, Window
 
 
@@ -48,7 +49,7 @@ def paused_collector() -> Iterator[None]:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Piece:
-    """A crack, or the part of one that lies in a block.
+    """An 8-connected component of the mask, or the part of one that lies in a block.
 
     Attributes:
         geometry: canonical polygon in mosaic pixel corner coordinates (x = col, y = row).
@@ -56,9 +57,12 @@ class Piece:
         probability_sum: sum of the 8-bit probabilities of these pixels.
         top, left: row and column of the topmost, then leftmost pixel.
         seam_pixels: (N, 2) row, col of the pixels on block sides with mosaic beyond them; empty if
-            the piece is a whole crack.
+            the component is whole.
         touches_nodata: whether a pixel beside it has no imagery; None if that was not asked.
-        measures: of a whole crack; None for a piece, which is measured when it is joined.
+        branches: centerlines of a whole component; None for a part, which is measured when it is
+            joined.
+        sums: (B, 6) of its branches, see `geo.cracks.branch_sums`.
+        strip: imagery along a part; None for a whole component, and without imagery.
         gsd_m: of the coarsest imagery under it; None: the grid's.
     """
 
@@ -69,7 +73,9 @@ class Piece:
     left: int
     seam_pixels: NDArray[np.int64]
     touches_nodata: bool | None = None
-    measures: Measures | None = None
+    branches: Branches | None = None
+    sums: NDArray[np.float64] | None = None
+    strip: Picture | None = None
     gsd_m: float | None = None
 
 
@@ -85,7 +91,7 @@ def block_pieces(
         grid: of the mosaic.
         ground: of the block.
     """
-    found = pieces(probability >= level, probability, window, grid, ground.ring)
+    found = pieces(probability >= level, probability, window, grid, ground.ring, ground.light)
     return ground.resolve(found, window)
 
 
@@ -96,6 +102,7 @@ def pieces(
     window: Window,
     grid: Grid,
     valid: NDArray[np.bool_] | None = None,
+    light: Picture | None = None,
 ) -> list[Piece]:
     """Cut a block's mask into its 8-connected pieces, by topmost, then leftmost pixel.
 
@@ -106,6 +113,7 @@ def pieces(
         grid: the mosaic's grid, whose own borders are no seams.
         valid: (H + 2, W + 2) bool, where there is imagery, in the block and one pixel around it;
             None leaves touches_nodata open.
+        light: imagery in the block and `WidthOptions.reach_px` around it; None leaves widths open.
     """
     if mask.shape != (window.height, window.width) or probability.shape != mask.shape:
         raise ValueError(
@@ -117,30 +125,46 @@ def pieces(
     owner, (rows, cols) = pixels.components, pixels.places()
     n_pixels = np.bincount(owner)
     weights = probability[rows - window.row_off, cols - window.col_off]
-    sums = np.bincount(owner, weights).astype(np.int64)  # exact below 2**53
+    totals = np.bincount(owner, weights).astype(np.int64)  # exact below 2**53
     first = firsts(owner, len(n_pixels))
     traced = outlines(pixels)
     seams = _seam_pixels(rows, cols, owner, window, grid)
     whole = np.ones(len(n_pixels), bool)
     whole[list(seams)] = False
-    measures = measure_components(pixels, traced, whole, grid)
+    measured = measure_components(pixels, traced, whole, grid)
+    branches = [measured.get(number) for number in range(len(first))]
+    places = np.column_stack((rows, cols))
+    sums = branch_sums(places, owner.astype(np.int64), branches, light, grid)
+    strips = {} if light is None else _strips(places, owner, light, np.flatnonzero(~whole))
     beside_nodata = (
         [None] * len(first) if valid is None else _touch_nodata(valid, rows, cols, owner, window)
     )
     none = np.empty((0, 2), np.int64)
-    columns = (n_pixels, sums, rows[first], cols[first])
+    columns = (n_pixels, totals, rows[first], cols[first])
     return [
-        Piece(geometry, count, total, top, left, seams.get(number, none), beside, found)
-        for number, (geometry, beside, found, count, total, top, left) in enumerate(
+        Piece(
+            *(geometry, count, total, top, left),
+            seam_pixels=seams.get(number, none),
+            touches_nodata=beside,
+            branches=branches[number],
+            sums=sums[number],
+            strip=strips.get(number),
+        )
+        for number, (geometry, beside, count, total, top, left) in enumerate(
             zip(
                 traced.polygons(),
                 beside_nodata,
-                map(measures.get, range(len(first))),
                 *(column.tolist() for column in columns),
                 strict=True,
             )
         )
     ]
+
+
+def _strips(places: IntArray, owner: Owner, light: Picture, parts: IntArray) -> dict[int, Picture]:
+    """Imagery along the components that are cut by a seam."""
+    reach = WIDTH_OPTIONS.reach_px
+    return {number: light.near(places[owner == number], reach) for number in parts.tolist()}
 
 
 def _touch_nodata(
@@ -182,34 +206,58 @@ class Ground:
         ring: (H + 2, W + 2) bool, where there is imagery, in the block and one pixel around it.
         gsd_m: (H, W) float64, size of the imagery's own pixels, at least the grid's; None: the
             grid's everywhere.
+        light: gray values in the block and `WidthOptions.reach_px` around it; None: unknown.
     """
 
     ring: NDArray[np.bool_]
     gsd_m: NDArray[np.float64] | None = None
-
-    def text(self) -> str:
-        """Write the record as ASCII text of a few hundred bytes, more where imagery is ragged."""
-        shape, bits = np.array(self.ring.shape), np.packbits(self.ring)
-        sizes = np.empty((0, 0)) if self.gsd_m is None else self.gsd_m
-        stream = io.BytesIO()
-        np.savez_compressed(stream, shape=shape, ring=bits, gsd_m=sizes)
-        return base64.b64encode(stream.getvalue()).decode("ascii")
+    light: Picture | None = None
 
     @classmethod
-    def of_text(cls, text: str) -> Ground:
-        """Read what `text` wrote.
+    def none(cls, window: Window) -> Ground:
+        """Return that of a block of which nothing was seen."""
+        return cls(np.zeros((window.height + 2, window.width + 2), bool))
+
+    def write(self, path: Path, probability: NDArray[np.uint8], window: Window) -> None:
+        """Write what another threshold needs; light only where a crack might be.
+
+        Args:
+            path: of the file, which appears complete or not at all.
+            probability: (H, W) of the block; below 1 there is no crack, whatever the threshold.
+            window: of the block.
+        """
+        light = self.light or Picture.none(window)
+        maybe = np.zeros(light.gray.shape, np.uint8)
+        if seen := window.intersection(light.window):
+            maybe[seen.slices_in(light.window)] = probability[seen.slices_in(window)] > 0
+        near = widened(maybe, WIDTH_OPTIONS.reach_px)
+        with whole_file(path) as temporary, temporary.open("wb") as stream:
+            np.savez_compressed(
+                stream,
+                shape=np.array(self.ring.shape),
+                ring=np.packbits(self.ring),
+                gsd_m=np.empty((0, 0)) if self.gsd_m is None else self.gsd_m,
+                gray=np.where(near, light.gray, NOT_SEEN),
+                window=np.array(astuple(light.window)),
+            )
+
+    @classmethod
+    def read(cls, path: Path) -> Ground:
+        """Read what `write` wrote.
 
         Raises:
-            InputError: the text is none of ours.
+            InputError: the file is missing, damaged or none of ours.
         """
         try:
-            with np.load(io.BytesIO(base64.b64decode(text))) as arrays:
+            with np.load(path) as arrays:
                 rows, cols = arrays["shape"].tolist()
                 bits = np.unpackbits(arrays["ring"], count=rows * cols)
-                sizes = arrays["gsd_m"]
+                sizes, gray = arrays["gsd_m"], arrays["gray"]
+                window = Window(*arrays["window"].tolist())
         except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
-            raise InputError(f"the record of a block's imagery is damaged ({error})") from error
-        return cls(bits.reshape(rows, cols).astype(bool), sizes if sizes.size else None)
+            raise InputError(f"{path}, of a block's imagery, cannot be read ({error})") from error
+        ring = bits.reshape(rows, cols).astype(bool)
+        return cls(ring, sizes if sizes.size else None, Picture(gray, window))
 
     def resolve(self, found: Sequence[Piece], window: Window) -> list[Piece]:
         """Give each piece the size of the coarsest imagery under it.

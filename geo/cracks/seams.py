@@ -20,7 +20,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from geo.cracks.branch_sums import branch_sums
 from geo.cracks.components import measure_components
+from geo.cracks.light import Patchwork
 from geo.cracks.outlines import outlines
 from geo.cracks.parts import SCHEMA, UNMEASURED, read_part, to_pieces, to_table
 from geo.cracks.pieces import Piece
@@ -174,7 +176,13 @@ def unite(groups: Sequence[Sequence[Piece]], grid: Grid) -> list[Piece]:
     traced = outlines(pixels)
     geometry = traced.polygons()
     assert len(geometry) == len(groups), "a group is one component"
-    measures = measure_components(pixels, traced, np.ones(len(groups), bool), grid)
+    measured = measure_components(pixels, traced, np.ones(len(groups), bool), grid)
+    branches = [measured[number] for number in range(len(groups))]
+    strips = [piece.strip for group in groups for piece in group if piece.strip is not None]
+    places = np.column_stack(pixels.places())
+    owner = pixels.components.astype(np.int64)
+    light = Patchwork(strips) if strips else None
+    sums = branch_sums(places, owner, branches, light, grid)
     cracks = []
     for group in groups:
         top, left = min((piece.top, piece.left) for piece in group)
@@ -189,7 +197,8 @@ def unite(groups: Sequence[Sequence[Piece]], grid: Grid) -> list[Piece]:
             left=left,
             seam_pixels=np.empty((0, 2), np.int64),
             touches_nodata=any(known) if known else None,
-            measures=measures[number],
+            branches=branches[number],
+            sums=sums[number],
             gsd_m=max((p.gsd_m for p in group if p.gsd_m is not None), default=None),
         )
         cracks.append(crack)

@@ -17,16 +17,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import erf
 
-from geo.cracks.branches import UM, BoolArray, BranchSet, FloatArray, IntArray
-from geo.options import SAME_SIZE
-
-Float32 = NDArray[np.float32]
+from geo.cracks.branches import UM, BranchSet, FloatArray, IntArray
+from geo.cracks.light import Float32, Pixels
 
 POINTS_AT_ONCE = 20_000
 """Places on centerlines whose profiles are held at once: some 40 MB."""
@@ -49,6 +46,9 @@ CORE_SHARE = 0.9
 LEAST_PEAK = 0.05
 """Below it a peak is texture, and says nothing about the width."""
 
+SMOOTHED_PX = 3
+"""How far a smoothed centerline may lie outside the mask."""
+
 _SLITS = np.linspace(0.0, 20.0, 801)
 """Widths in pixels for which the peak is tabled; the last one holds for wider cracks."""
 
@@ -70,9 +70,9 @@ class WidthOptions:
         side_px: width of the strip on either side that gives the light beside a crack.
         guard_px: distance of that strip from the border of the mask.
         light_px: length along the line over which that light is averaged.
-        measurable_px: a width below this many pixels is not claimed.
         node_px: places so near to a junction show the other branches, too, and are left out.
-        max_gsd_mm: with coarser pixels no width is claimed.
+        widest_px: where the mask is wider, its own width is taken: that is right to a few percent
+            there, and the light beside a crack so wide is far from it.
     """
 
     blur_px: float = 0.75
@@ -83,14 +83,17 @@ class WidthOptions:
     side_px: float = 4.0
     guard_px: float = 1.5
     light_px: float = 14.0
-    measurable_px: float = 2.0
-    max_gsd_mm: float = 5.0
     node_px: float = 3.0
+    widest_px: float = 32.0
 
     @property
-    def reach_px(self) -> float:
-        """How far beyond the mask the imagery is looked at."""
-        return self.guard_px + self.side_px + 1.0
+    def reach_px(self) -> int:
+        """How far from the mask's pixels the imagery is looked at, at most.
+
+        A centerline may run beside the mask where it is smoothed across a bay; samples lie
+        between the centers of pixels.
+        """
+        return math.ceil(self.widest_px / 2 + self.guard_px + self.side_px + SMOOTHED_PX + 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,52 +140,6 @@ def _sums(values: FloatArray, owner: IntArray, count: int) -> FloatArray:
     return np.asarray(np.bincount(owner, values, count), np.float64)
 
 
-class Pixels(Protocol):
-    """Imagery that can be asked for the light at pixels of the mosaic."""
-
-    def at(self, rows: IntArray, cols: IntArray) -> Float32:
-        """Gray values of pixels; nan where there is none."""
-
-
-@dataclass(frozen=True, eq=False)
-class Picture:
-    """A window of the mosaic as an array.
-
-    Attributes:
-        gray: (H, W) any numbers, in proportion to the light.
-        row_off, col_off: its corner in the mosaic.
-        valid: (H, W) where there is imagery; None: everywhere.
-    """
-
-    gray: NDArray[np.uint8] | NDArray[np.uint16] | Float32
-    row_off: int = 0
-    col_off: int = 0
-    valid: NDArray[np.bool_] | None = None
-
-    @classmethod
-    def of_bands(
-        cls,
-        image: NDArray[np.uint8] | NDArray[np.uint16] | Float32,
-        row_off: int = 0,
-        col_off: int = 0,
-        valid: NDArray[np.bool_] | None = None,
-    ) -> Picture:
-        """Of (H, W, bands): their mean."""
-        return cls(image.mean(axis=2, dtype=np.float32), row_off, col_off, valid)
-
-    def at(self, rows: IntArray, cols: IntArray) -> Float32:
-        """See `Pixels`."""
-        height, width = self.gray.shape
-        row, col = rows - self.row_off, cols - self.col_off
-        known = (row >= 0) & (row < height) & (col >= 0) & (col < width)
-        place = np.clip(row, 0, height - 1) * width + np.clip(col, 0, width - 1)
-        light = np.array(self.gray.ravel()[place], np.float32)
-        if self.valid is not None:
-            known &= self.valid.ravel()[place]
-        light[~known] = np.nan
-        return light
-
-
 def width_sums(
     pixels: Pixels,
     branches: BranchSet,
@@ -201,13 +158,16 @@ def width_sums(
         aspect: width and height of a pixel as parts of the side of a square of its area.
     """
     found = np.zeros((len(fields(WidthSums)), len(branches)))
+    wide = mask_width_px > options.widest_px
     half = np.maximum(np.ceil(mask_width_px / 2), 1).astype(np.int64)
-    for size in np.unique(half).tolist():
-        members = np.flatnonzero(half == size)
+    for size in np.unique(half[~wide]).tolist():
+        members = np.flatnonzero((half == size) & ~wide)
         for chunk in _chunks(branches.lengths[members]):
             places = _Places.along(branches, members[chunk], options, np.array(aspect))
             loss = _losses(pixels, places, size, options)
             found[:, members[chunk]] = _summed(places, loss, options)
+    length, dark = branches.lengths[wide] / UM, mask_width_px[wide] * options.depth
+    found[:, wide] = length, dark * length, 0 * length, 0 * length, dark
     return WidthSums(*found)
 
 
@@ -224,14 +184,6 @@ def depths(sums: WidthSums, options: WidthOptions) -> FloatArray:
     mean = (sums.weighted_depth + usual * math.log(options.depth)) / (sums.weight + usual)
     depth: FloatArray = np.exp(mean)
     return depth
-
-
-def is_measurable(
-    width_px: FloatArray, gsd_mm: FloatArray | float, options: WidthOptions
-) -> BoolArray:
-    """Whether a width may be claimed: wide enough for its pixels, which are fine enough."""
-    fine = np.asarray(gsd_mm) <= options.max_gsd_mm * (1 + SAME_SIZE)
-    return np.asarray((width_px >= options.measurable_px) & fine)
 
 
 def _chunks(lengths: IntArray) -> Iterator[IntArray]:

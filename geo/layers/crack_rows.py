@@ -1,128 +1,214 @@
-"""Tables of whole cracks -> rows of the layers crack and centerline."""
+"""Cracks, networks and pieces -> rows of the layers crack, network and outline."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import shapely
 from numpy.typing import NDArray
 
+from geo.cracks.branches import UM, FloatArray, IntArray
+from geo.cracks.collect import UNKNOWN
 from geo.grid import Grid
 from geo.imagery.headers import crs_name
-from geo.layers.classes import d6433, ltpp, reliable
-from geo.layers.schema import CENTERLINE, CRACK, Layer
-from geo.layers.segments import RoadSurvey
-from geo.options import AssembleOptions
+from geo.layers.classes import D6433_CLASSES, d6433, ltpp, network_severities
+from geo.layers.schema import CRACK, NETWORK, OUTLINE, Layer
+from geo.layers.segments import Assignments
+from geo.layers.whole_map import CrackMap, crack_lines, tortuosities
+from geo.options import SAME_SIZE, AssembleOptions
 
 Shapes = NDArray[np.object_]
 
 ID_DIGITS = 6
-"""Decimals of the coordinates that go into a crack_id."""
+"""Decimals of the coordinates that go into an id."""
 
-MM = 1000.0
-
-CENTERLINE_NEEDS = ("top", "left", "branches", "n_pixels", "length_m")
-"""Columns of the cracks that `large_enough` and `centerline_rows` look at."""
+ROWS_AT_ONCE = 20_000
 
 AREA_CHANGE = 0.02
-"""Largest change of a crack's area by simplification, as a share."""
+"""Largest change of an outline's area by simplification, as a share."""
 
 _SHARES = (1.0, 0.75)
 """Parts of the tolerance that are tried. Half a pixel moves no vertex of a staircase."""
 
 
+@dataclass(frozen=True, eq=False)
+class MapIds:
+    """Ids of K cracks and M networks, (K,) and (M,) text."""
+
+    cracks: Shapes
+    networks: Shapes
+
+    @classmethod
+    def of(cls, found: CrackMap) -> MapIds:
+        """Return stable ids: hashes of CRS, pixel size and of the place of the first branch.
+
+        The place is that of the topmost, then leftmost pixel of its piece, and of its own middle.
+        No block, tile or mosaic origin is in it, so the same crack keeps its id in another run.
+        """
+        pieces, first = found.branches.pieces, found.figures.first
+        piece, lines = found.branches.piece[first], found.branches.lines
+        middle = lines.at(2 * first, lines.lengths[first] // 2) / (UM * found.grid.unit_m)
+        corner = pixel_centers(found.grid, pieces.top[piece], pieces.left[piece])
+        ids = np.array(place_ids(found.grid, np.column_stack((corner, middle))), object)
+        return cls(ids[: found.n_cracks], ids[found.n_cracks :])
+
+
 def crack_rows(
-    cracks: pa.Table, grid: Grid, options: AssembleOptions, roads: RoadSurvey | None = None
-) -> pa.RecordBatch:
-    """Return the rows of the layer crack.
+    found: CrackMap, ids: MapIds, options: AssembleOptions, on_roads: Assignments | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of the layer crack: those that are kept.
 
     Args:
-        cracks: whole, measured cracks (`geo.cracks.parts.SCHEMA`).
-        grid: of the mosaic.
+        found: the map.
+        ids: of its cracks.
         options: see `AssembleOptions`.
-        roads: to which the cracks are added, and which names their type and segment.
+        on_roads: types and segments; None without roads.
     """
-    count = len(cracks)
-    gsd_mm = MM * np.nan_to_num(cracks["gsd_m"].to_numpy(), nan=grid.gsd_m)
-    values = {name: cracks[name].to_numpy() for name in ("n_pixels", "probability_sum", "length_m")}
-    area = values["n_pixels"] * grid.pixel_area_m2
-    width = MM * area / values["length_m"]
-    severity = d6433(width, gsd_mm, options.severity)
-    on_roads = None if roads is None else roads.add(cracks, width, severity)
-    survey = date.fromisoformat(options.survey_date) if options.survey_date else None
-    geometry = shapely.from_wkb(cracks["geometry"].to_numpy())
+    count, figures, widths = found.n_cracks, found.figures, found.widths
+    lines = found.lines
+    wide = widths.crack_measurable[:count]
+    width = widths.crack_mm[:count]
+    rules = options.severity
+
+    def claimed(values_mm: FloatArray) -> FloatArray:
+        fine = values_mm >= rules.measurable_px * figures.gsd_mm
+        fine &= figures.gsd_mm <= rules.max_gsd_mm * (1 + SAME_SIZE)
+        return np.where(fine, values_mm, np.nan)[:count]
+
+    columns: dict[str, NDArray[Any]] = {
+        "crack_id": ids.cracks,
+        "length_m": found.length_m,
+        "gap_m": found.chains.gap_m,
+        "width_mean_mm": claimed(widths.crack_mm),
+        "width_p95_mm": claimed(found.p95_mm),
+        "width_max_mm": claimed(widths.most_mm),
+        "area_m2": found.area_m2[:count],
+        "orientation_deg": found.chains.orientation_deg(lines),
+        "tortuosity": tortuosities(found),
+        "branches": figures.branches[:count],
+        "pieces": figures.pieces[:count],
+        "type": np.full(count, "unknown", object) if on_roads is None else on_roads.types,
+        "severity_d6433": d6433(width, wide, rules),
+        "severity_ltpp": ltpp(width, wide, rules),
+        **{f"{name}_m": found.meters_by_class(name)[:count] for name in D6433_CLASSES},
+        **_seen(found, slice(0, count)),
+        "segment_id": np.full(count, None) if on_roads is None else on_roads.cracks,
+    }
+    kept = np.flatnonzero(found.kept)
+    for start in range(0, len(kept), ROWS_AT_ONCE):
+        chosen = kept[start : start + ROWS_AT_ONCE]
+        rows = {name: values[chosen] for name, values in columns.items()}
+        shapes = shapely.to_wkb(crack_lines(found, chosen))
+        yield _batch(CRACK, rows | _of_run(options, len(chosen)) | {"geom": shapes})
+
+
+def network_rows(
+    found: CrackMap, ids: MapIds, options: AssembleOptions, on_roads: Assignments | None = None
+) -> pa.RecordBatch:
+    """Return the rows of the layer network; arguments as for `crack_rows`."""
+    networks, part = found.networks, slice(found.n_cracks, None)
+    count = len(networks)
+    wide = found.widths.crack_measurable[part]
+    width = found.widths.crack_mm[part]
+    kinds = np.array(networks.kinds(options.network), object)
+    by_width = d6433(width, wide, options.severity)
+    density = networks.density_m_per_m2
+    unit = found.grid.unit_m
     columns: dict[str, Any] = {
-        "crack_id": crack_ids(grid, cracks["top"].to_numpy(), cracks["left"].to_numpy()),
-        "area_m2": area,
-        "length_m": values["length_m"],
-        "width_mean_mm": width,
-        "width_p95_mm": MM * cracks["width_p95_m"].to_numpy(),
-        "width_max_mm": MM * cracks["width_max_m"].to_numpy(),
-        "orientation_deg": _number_or_null(cracks["orientation_deg"]),
-        "tortuosity": _number_or_null(cracks["tortuosity"]),
-        "branches": pc.list_value_length(cracks["branches"]),
-        "loops": cracks["loops"].to_numpy().astype(np.int64),
-        "type": ["unknown"] * count if on_roads is None else on_roads.types,
-        "severity_d6433": severity,
-        "severity_ltpp": ltpp(width, gsd_mm, options.severity),
-        "confidence": values["probability_sum"] / (255.0 * values["n_pixels"]),
-        "gsd_mm": gsd_mm,
-        "width_reliable": reliable(width, gsd_mm, options.severity),
-        "touches_nodata": cracks["touches_nodata"],
-        "segment_id": [None] * count if on_roads is None else on_roads.segment_ids,
+        "network_id": ids.networks,
+        "area_m2": networks.area_m2,
+        "crack_length_m": networks.crack_length_m,
+        "density_m_per_m2": density,
+        "cell_m": networks.cell_m,
+        "width_mean_mm": np.where(wide, width, np.nan),
+        "severity_d6433": network_severities(kinds, density, by_width, options.network),
+        "kind": kinds,
+        **_seen(found, part),
+        "segment_id": np.full(count, None) if on_roads is None else on_roads.networks,
+        **_of_run(options, count),
+        "geom": shapely.to_wkb(shapely.transform(networks.outlines, lambda xy: xy / unit)),
+    }
+    return _batch(NETWORK, columns)
+
+
+def outline_rows(
+    tables: Iterable[pa.Table], found: CrackMap, ids: MapIds, options: AssembleOptions
+) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of the layer outline: pieces of what is kept.
+
+    Args:
+        tables: of all pieces, in the order in which their branches were collected.
+        found: the map.
+        ids: of its cracks and networks.
+        options: how outlines are simplified.
+    """
+    grid, home = found.grid, found.owner_of_pieces()
+    count = found.n_cracks
+    kept = np.append(found.kept, np.ones(len(found.networks), bool))
+    empty = np.array([None], object)
+    crack_ids = np.concatenate((ids.cracks, np.repeat(empty, len(found.networks))))
+    network_ids = np.concatenate((np.repeat(empty, count), ids.networks))
+    before = 0
+    for table in tables:
+        owner = home[before : before + len(table)]
+        before += len(table)
+        chosen = np.flatnonzero((owner >= 0) & kept[owner])
+        if not len(chosen):
+            continue
+        pieces, owner = table.take(pa.array(chosen)), owner[chosen]
+        n_pixels = pieces["n_pixels"].to_numpy()
+        corner = pixel_centers(grid, pieces["top"].to_numpy(), pieces["left"].to_numpy())
+        geometry = shapely.from_wkb(pieces["geometry"].to_numpy())
+        columns: dict[str, Any] = {
+            "outline_id": place_ids(grid, corner),
+            "crack_id": crack_ids[owner],
+            "network_id": network_ids[owner],
+            "area_m2": n_pixels * grid.pixel_area_m2,
+            "confidence": pieces["probability_sum"].to_numpy() / (255.0 * n_pixels),
+            "geom": shapely.to_wkb(world_outlines(geometry, grid, options.simplify_px)),
+        }
+        yield _batch(OUTLINE, columns)
+
+
+def pixel_centers(grid: Grid, row: IntArray, col: IntArray) -> FloatArray:
+    """Return (N, 2) x, y of the centers of pixels in the world."""
+    return grid.to_world(np.column_stack((col + 0.5, row + 0.5)))
+
+
+def place_ids(grid: Grid, places: FloatArray) -> list[str]:
+    """Return hashes of CRS, pixel size and places (N, K) in the world."""
+    width, height = grid.pixel_m
+    system = f"{crs_name(grid.crs)}|{width:.9g}|{height:.9g}"
+    texts = ("|".join([system, *(f"{v:.{ID_DIGITS}f}" for v in row)]) for row in places.tolist())
+    return [hashlib.sha256(text.encode()).hexdigest()[:16] for text in texts]
+
+
+def _seen(found: CrackMap, part: slice) -> dict[str, NDArray[Any]]:
+    """Columns that cracks and networks share."""
+    figures = found.figures
+    touches = figures.touches_nodata[part]
+    known = (touches == 1).astype(object)
+    known[touches == UNKNOWN] = None
+    return {
+        "confidence": figures.confidence[part],
+        "gsd_mm": figures.gsd_mm[part],
+        "touches_nodata": known,
+    }
+
+
+def _of_run(options: AssembleOptions, count: int) -> dict[str, Any]:
+    survey = date.fromisoformat(options.survey_date) if options.survey_date else None
+    return {
         "survey_date": [survey] * count,
         "model": [options.model] * count,
         "run_id": [options.run_id] * count,
-        "geom": shapely.to_wkb(world_outlines(geometry, grid, options.simplify_px)),
     }
-    return _batch(CRACK, columns)
-
-
-def centerline_rows(cracks: pa.Table, grid: Grid) -> pa.RecordBatch:
-    """Return the rows of the layer centerline, the branches of each crack in turn."""
-    ids = crack_ids(grid, cracks["top"].to_numpy(), cracks["left"].to_numpy())
-    counts = pc.list_value_length(cracks["branches"]).to_numpy()
-    branches = cracks["branches"].combine_chunks().flatten()
-    owner = np.repeat(np.arange(len(ids)), counts)
-    numbers = pa.array(np.arange(len(owner)) - (np.cumsum(counts) - counts)[owner])
-    owners = pa.array(ids, pa.string()).take(pa.array(owner))
-    lines = shapely.from_wkb(branches.field("line").to_numpy(zero_copy_only=False))
-    columns: dict[str, Any] = {
-        "centerline_id": _join_names(owners, "-", numbers),
-        "crack_id": owners,
-        "length_m": branches.field("length_m"),
-        "width_mean_mm": MM * branches.field("width_mean_m").to_numpy(),
-        "width_max_mm": MM * branches.field("width_max_m").to_numpy(),
-        "from_node": _join_names(owners, "-n", branches.field("from_node")),
-        "to_node": _join_names(owners, "-n", branches.field("to_node")),
-        "geom": shapely.to_wkb(shapely.transform(lines, grid.to_world)),
-    }
-    return _batch(CENTERLINE, columns)
-
-
-def large_enough(cracks: pa.Table, grid: Grid, options: AssembleOptions) -> NDArray[np.bool_]:
-    """Return (N,) bool: the cracks that reach the smallest area and length."""
-    area = cracks["n_pixels"].to_numpy() * grid.pixel_area_m2
-    length = cracks["length_m"].to_numpy()
-    keep: NDArray[np.bool_] = (area >= options.min_area_m2) & (length >= options.min_length_m)
-    return keep
-
-
-def crack_ids(grid: Grid, top: NDArray[np.int64], left: NDArray[np.int64]) -> list[str]:
-    """Return stable ids: hashes of CRS, pixel size and place of the topmost, leftmost pixel.
-
-    No block, tile or mosaic origin is in it, so the same crack keeps its id in another run.
-    """
-    width, height = grid.pixel_m
-    system = f"{crs_name(grid.crs)}|{width:.9g}|{height:.9g}"
-    places = grid.to_world(np.column_stack((left + 0.5, top + 0.5)))
-    texts = (f"{system}|{x:.{ID_DIGITS}f}|{y:.{ID_DIGITS}f}" for x, y in places)
-    return [hashlib.sha256(text.encode()).hexdigest()[:16] for text in texts]
 
 
 def world_outlines(geometry: Shapes, grid: Grid, tolerance_px: float) -> Shapes:
@@ -182,15 +268,6 @@ def _counts(geometry: Shapes) -> NDArray[np.int64]:
     return np.stack((np.bincount(owner, minlength=len(geometry)), holes.astype(np.int64)))
 
 
-def _join_names(owners: pa.Array, sign: str, numbers: pa.Array) -> pa.Array:
-    """Join owner, sign and number to one text."""
-    return pc.binary_join_element_wise(owners, numbers.cast(pa.string()), sign)
-
-
-def _number_or_null(column: pa.ChunkedArray) -> pa.Array:
-    return pa.array(column.to_numpy(), pa.float64(), from_pandas=True)  # nan becomes null
-
-
 def _batch(layer: Layer, columns: dict[str, Any]) -> pa.RecordBatch:
     schema = layer.arrow()
     arrays = [_array(columns[field.name], field.type) for field in schema]
@@ -198,6 +275,4 @@ def _batch(layer: Layer, columns: dict[str, Any]) -> pa.RecordBatch:
 
 
 def _array(values: Any, kind: pa.DataType) -> pa.Array:
-    if isinstance(values, pa.ChunkedArray):
-        values = values.combine_chunks()
-    return values.cast(kind) if isinstance(values, pa.Array) else pa.array(values, kind)
+    return pa.array(values, kind, from_pandas=True)  # nan becomes null

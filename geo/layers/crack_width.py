@@ -1,7 +1,6 @@
-"""Widths and severities of whole cracks: each branch with the depth that its crack has.
+"""Widths of whole cracks: each branch with the depth that its crack has.
 
-ASTM D6433 rates each portion of a crack by itself, so severity belongs to branches, and a crack
-has meters of each. No class is given where the width is too small for the pixels.
+ASTM D6433 rates each portion of a crack by itself, so branches have widths of their own.
 """
 
 from __future__ import annotations
@@ -9,17 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from geo.cracks.branches import UM, BoolArray, BranchSet, FloatArray, IntArray
-from geo.cracks.width import WidthOptions, WidthSums, depths, is_measurable
-from geo.layers.classes import NOT_MEASURABLE, d6433, ltpp
+from geo.cracks.branch_sums import WIDTH_OPTIONS
+from geo.cracks.branches import BoolArray, FloatArray, IntArray
+from geo.cracks.width import WidthSums, depths
+from geo.layers.classes import is_measurable
 from geo.options import SeverityOptions
 
-MM = 1000.0
-
-D6433_CLASSES = ("low", "medium", "high", NOT_MEASURABLE)
-LTPP_CLASSES = ("low", "moderate", "high", NOT_MEASURABLE)
+P95 = 0.95
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +36,12 @@ class CrackWidths:
 
 
 def crack_widths(
-    sums: WidthSums, owner: IntArray, count: int, gsd_mm: FloatArray, options: WidthOptions
+    sums: WidthSums,
+    owner: IntArray,
+    count: int,
+    pixel_mm: float,
+    gsd_mm: FloatArray,
+    options: SeverityOptions,
 ) -> CrackWidths:
     """Widths of cracks from the sums along their branches.
 
@@ -48,55 +49,43 @@ def crack_widths(
         sums: of N branches.
         owner: (N,) crack of each branch.
         count: number of cracks.
-        gsd_mm: (N,) pixel size under each branch.
-        options: see `WidthOptions`.
+        pixel_mm: size of the pixels in which the sums are.
+        gsd_mm: (N,) pixel size of the imagery under each branch.
+        options: from how many pixels on a width may be claimed.
     """
     whole = sums.grouped(owner, count)
-    depth = depths(whole, options)
+    depth = depths(whole, WIDTH_OPTIONS)
     coarsest = np.zeros(count)
     np.maximum.at(coarsest, owner, gsd_mm)
     with np.errstate(invalid="ignore", divide="ignore"):
-        branch = np.maximum(sums.loss_px2, 0.0) / sums.length_px / depth[owner]
-        crack = np.maximum(whole.loss_px2, 0.0) / whole.length_px / depth
-    most = np.where(whole.length_px > 0, np.maximum(whole.most_px / depth, crack), np.nan)
+        branch = pixel_mm * np.maximum(sums.loss_px2, 0.0) / sums.length_px / depth[owner]
+        crack = pixel_mm * np.maximum(whole.loss_px2, 0.0) / whole.length_px / depth
+    most = np.maximum(pixel_mm * whole.most_px / depth, crack)
     return CrackWidths(
-        branch_mm=branch * gsd_mm,
-        crack_mm=crack * coarsest,
-        most_mm=most * coarsest,
+        branch_mm=branch,
+        crack_mm=crack,
+        most_mm=np.where(whole.length_px > 0, most, np.nan),
         branch_measurable=is_measurable(branch, gsd_mm, options),
         crack_measurable=is_measurable(crack, coarsest, options),
     )
 
 
-@dataclass(frozen=True, eq=False)
-class Severities:
-    """Class of each of N branches after both standards."""
+def width_p95(branch_mm: FloatArray, length: IntArray, owner: IntArray, count: int) -> FloatArray:
+    """(K,) width of branches that is exceeded on 5 % of each crack's length; nan where unseen.
 
-    d6433: NDArray[np.object_]
-    ltpp: NDArray[np.object_]
-
-
-def branch_severities(
-    widths: CrackWidths, gsd_mm: FloatArray, options: SeverityOptions
-) -> Severities:
-    """Class of each branch; not measurable where its width may not be claimed."""
-    claimed = widths.branch_measurable
-    width = np.nan_to_num(widths.branch_mm)
-    return Severities(
-        np.where(claimed, d6433(width, gsd_mm, options), NOT_MEASURABLE).astype(object),
-        np.where(claimed, ltpp(width, gsd_mm, options), NOT_MEASURABLE).astype(object),
-    )
-
-
-def meters_by_class(
-    classes: NDArray[np.object_],
-    names: tuple[str, ...],
-    branches: BranchSet,
-    owner: IntArray,
-    count: int,
-) -> dict[str, FloatArray]:
-    """Meters of each class in each crack (count,); over all classes they are its line's length."""
-    return {
-        name: np.bincount(owner, np.where(classes == name, branches.lengths, 0), count) / UM
-        for name in names
-    }
+    Args:
+        branch_mm: (N,) width of each branch; nan counts nowhere.
+        length: (N,) of each.
+        owner: (N,) crack of each.
+        count: number of cracks.
+    """
+    seen = np.flatnonzero(np.isfinite(branch_mm))
+    order = seen[np.lexsort((branch_mm[seen], owner[seen]))]
+    who, way = owner[order], np.cumsum(length[order])
+    total = np.bincount(who, length[order], count)
+    before = (np.cumsum(total) - total)[who]
+    beyond = np.flatnonzero(way - before >= P95 * total[who])
+    names, first = np.unique(who[beyond], return_index=True)
+    width = np.full(count, np.nan)
+    width[names] = branch_mm[order[beyond[first]]]
+    return width

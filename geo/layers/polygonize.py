@@ -12,11 +12,14 @@ from pathlib import Path
 
 import geopandas
 import numpy as np
+import pyarrow as pa
 import shapely
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 
+from geo.cracks.collect import BranchCollector
+from geo.cracks.light import Picture
 from geo.cracks.parts import InspectedRow, to_table, write_part
 from geo.cracks.pieces import Piece, pieces
 from geo.errors import InputError
@@ -26,8 +29,9 @@ from geo.imagery.mosaic import Block
 from geo.imagery.placing import false_by, job_crs
 from geo.imagery.scale import MOST_ERROR, length_error
 from geo.layers.assemble import AssembleReport, assemble
-from geo.layers.crack_rows import crack_rows, large_enough
-from geo.layers.schema import GEOMETRY
+from geo.layers.crack_rows import MapIds, crack_rows
+from geo.layers.schema import CRACK, GEOMETRY
+from geo.layers.whole_map import find_cracks
 from geo.options import AssembleOptions
 
 OF_A_RUN = ("segment_id", "survey_date", "model", "run_id")
@@ -44,11 +48,12 @@ def polygonize(
     threshold: float = 0.5,
     valid: NDArray[np.bool_] | None = None,
     *,
+    image: NDArray[np.uint8] | None = None,
     options: AssembleOptions | None = None,
 ) -> geopandas.GeoDataFrame:
-    """Turn crack probabilities into cracks with their measures.
+    """Turn crack probabilities into whole cracks with their measures.
 
-    A crack is an 8-connected component of the pixels at or above the threshold. Its columns are
+    A crack is a chain of centerlines of the pixels at or above the threshold. Its columns are
     those of the layer crack (`geo.layers.schema.CRACK`).
 
     Args:
@@ -57,10 +62,12 @@ def polygonize(
         crs: a projected system in which lengths are true.
         threshold: smallest probability that is crack.
         valid: (H, W) where there is imagery; None: everywhere.
-        options: filters, simplification, limits of the classes.
+        image: (H, W) or (H, W, bands) gray or color, from which widths and severities come; None
+            leaves them empty.
+        options: limits of links, networks and classes, filters.
 
     Returns:
-        One row per crack, by topmost, then leftmost pixel.
+        One row per crack outside networks, from west to east.
 
     Raises:
         InputError: the array is no probability, or lengths cannot be measured in the CRS.
@@ -70,14 +77,18 @@ def polygonize(
     >>> import geo
     >>> probability = np.zeros((100, 100), np.float32)
     >>> probability[50:54, 10:90] = 0.9  # 80 x 4 pixels of 5 mm
-    >>> cracks = geo.polygonize(probability, Affine(0.005, 0, 5e5, 0, -0.005, 5.8e6), "EPSG:25832")
+    >>> image = np.where(probability > 0, 60, 150).astype(np.uint8)
+    >>> place = Affine(0.005, 0, 5e5, 0, -0.005, 5.8e6)
+    >>> cracks = geo.polygonize(probability, place, "EPSG:25832", image=image)
     >>> cracks[["length_m", "width_mean_mm", "severity_d6433"]].round(1).values.tolist()
     [[0.4, 19.8, 'medium']]
     """
     chosen = options or AssembleOptions()
-    grid, seen = _check(probability, transform, crs, valid)
-    found = to_table(_pieces(probability, grid, threshold, seen))
-    rows = crack_rows(found.filter(large_enough(found, grid, chosen)), grid, chosen)
+    grid, seen = _check(probability, transform, crs, valid, image)
+    collector = BranchCollector(grid)
+    collector.add(to_table(_pieces(probability, grid, threshold, seen, image)))
+    found = find_cracks(collector.branches(), grid, chosen)
+    rows = pa.Table.from_batches(crack_rows(found, MapIds.of(found), chosen), CRACK.arrow())
     frame = rows.to_pandas().drop(columns=list(OF_A_RUN))
     geometry = shapely.from_wkb(frame.pop(GEOMETRY).to_numpy())
     return geopandas.GeoDataFrame(frame, geometry=geometry, crs=grid.crs.to_wkt())
@@ -91,17 +102,19 @@ def make_map(
     *,
     threshold: float = 0.5,
     valid: NDArray[np.bool_] | None = None,
+    image: NDArray[np.uint8] | None = None,
     options: AssembleOptions | None = None,
 ) -> AssembleReport:
-    """Write the GeoPackage of crack probabilities: cracks, centerlines, roads, styles.
+    """Write the GeoPackage of crack probabilities: cracks, networks, outlines, roads, styles.
 
     Args:
-        probability: as in `polygonize`, like transform, crs, threshold and valid.
+        probability: as in `polygonize`, like transform, crs, threshold, valid and image.
         transform: see there.
         crs: see there.
         out: the GeoPackage; its folder is made.
         threshold: see there.
         valid: see there.
+        image: see there.
         options: filters, classes, and the roads along which cracks are counted.
 
     Raises:
@@ -115,12 +128,12 @@ def make_map(
     >>> probability[50:54, 10:90] = 0.9
     >>> transform = Affine(0.005, 0, 5e5, 0, -0.005, 5.8e6)
     >>> report = geo.make_map(probability, transform, "EPSG:25832", "cracks.gpkg")
-    >>> report.path.name, report.n_cracks, round(report.length_m, 2)
+    >>> report.path.name, report.n_cracks, round(report.length_m, 1)
     ('cracks.gpkg', 1, 0.4)
     """
     path = Path(out)
-    grid, seen = _check(probability, transform, crs, valid)
-    found = _pieces(probability, grid, threshold, seen)
+    grid, seen = _check(probability, transform, crs, valid, image)
+    found = _pieces(probability, grid, threshold, seen, image)
     row = InspectedRow.of(Block("whole", grid.window), seen, (), grid, seconds=0.0)
     path.parent.mkdir(parents=True, exist_ok=True)
     with folder_of_parts(path) as folder:
@@ -134,6 +147,7 @@ def _check(
     transform: Affine | Sequence[float],
     crs: str | CRS,
     valid: NDArray[np.bool_] | None,
+    image: NDArray[np.uint8] | None,
 ) -> tuple[Grid, NDArray[np.bool_]]:
     """Return the grid of an array and where there is imagery.
 
@@ -148,6 +162,11 @@ def _check(
     seen = np.ones(probability.shape, bool) if valid is None else valid
     if seen.shape != probability.shape:
         raise InputError(f"valid has shape {seen.shape}; give that of probability")
+    if image is not None and (image.shape[:2] != seen.shape or image.dtype != np.uint8):
+        raise InputError(
+            f"image has shape {image.shape} and type {image.dtype}; give (height, width, bands) of "
+            "probability's size as uint8"
+        )
     grid = Grid(Affine(*transform[:6]), job_crs(crs), probability.shape)
     middle = grid.to_world(np.array([[probability.shape[1] / 2, probability.shape[0] / 2]]))
     error = float(length_error(grid.crs, middle)[0])
@@ -159,10 +178,15 @@ def _check(
 
 
 def _pieces(
-    probability: NDArray[np.floating], grid: Grid, threshold: float, seen: NDArray[np.bool_]
+    probability: NDArray[np.floating],
+    grid: Grid,
+    threshold: float,
+    seen: NDArray[np.bool_],
+    image: NDArray[np.uint8] | None,
 ) -> list[Piece]:
     """Cut the cracks out of an array whose borders are those of the mosaic."""
     rounded = np.where(seen, np.rint(CERTAIN * probability), 0).astype(np.uint8)
     level = max(1, math.ceil(CERTAIN * threshold - 1e-9))
     ring = np.pad(seen, 1, constant_values=False)
-    return pieces(rounded >= level, rounded, grid.window, grid, ring)
+    light = None if image is None else Picture.of_bands(image, seen, grid.window)
+    return pieces(rounded >= level, rounded, grid.window, grid, ring, light)

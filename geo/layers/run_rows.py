@@ -33,6 +33,7 @@ class RunRecord:
     versions: str = ""
     started: str = ""
     finished: str = ""
+    accuracy: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,9 @@ def inspected_rows(
 
 
 def _block_row(row: InspectedRow, grid: Grid) -> dict[str, Any]:
+    imagery = row.imagery()
+    if imagery is None and row.status == "failed":
+        imagery = MultiPolygon([row.window.polygon()])  # where nobody has looked
     return {
         "block_id": row.block_id,
         "status": row.status,
@@ -68,7 +72,9 @@ def _block_row(row: InspectedRow, grid: Grid) -> dict[str, Any]:
         "gsd_mm": row.gsd_mm,
         "survey_date": date.fromisoformat(row.survey_date) if row.survey_date else None,
         "seconds": row.seconds,
-        "geom": shapely.to_wkb(MultiPolygon([grid.footprint(row.window)])),
+        "geom": None
+        if imagery is None
+        else shapely.to_wkb(shapely.transform(imagery, grid.to_world)),
     }
 
 
@@ -98,7 +104,7 @@ def _footprint(problem: TileProblem, grid: Grid) -> Polygon | None:
     return Polygon(warped) if np.isfinite(warped).all() else None
 
 
-def run_rows(run: RunRecord, options: AssembleOptions) -> pa.RecordBatch:
+def run_rows(run: RunRecord, options: AssembleOptions, not_measurable_m: float) -> pa.RecordBatch:
     """Return the one row of the layer run."""
     row = {
         "run_id": options.run_id,
@@ -110,17 +116,18 @@ def run_rows(run: RunRecord, options: AssembleOptions) -> pa.RecordBatch:
         "started": run.started,
         "finished": run.finished,
         "rules": options.rules.text(),
-        "not_claimed": not_claimed(options.severity),
+        "accuracy": run.accuracy or None,
+        "not_claimed": not_claimed(options.severity, not_measurable_m),
     }
     return pa.RecordBatch.from_pylist([row], schema=RUN.arrow())
 
 
-def not_claimed(severity: SeverityOptions) -> str:
+def not_claimed(severity: SeverityOptions, not_measurable_m: float) -> str:
     """Say what must not be read into a map that was made with these limits."""
     return (
-        "No pavement condition index: one of the 19 distresses of ASTM D6433 is mapped. "
+        "No pavement condition index: two of the 19 distresses of ASTM D6433 are mapped. "
         "Sealed cracks, joints and shadows may be confused with cracks. "
-        f"Widths below {severity.reliable_px:g} pixels, and severities from pixels above "
-        f"{severity.max_gsd_mm:g} mm, are not measured. "
-        "Areas without imagery were not looked at (layer inspected)."
+        f"Widths and severities below {severity.measurable_px:g} pixels of the imagery, or from "
+        f"pixels above {severity.max_gsd_mm:g} mm, are not given: {not_measurable_m:.1f} m of "
+        "cracks. Areas without imagery were not looked at (layer inspected)."
     )

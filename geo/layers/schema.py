@@ -12,7 +12,7 @@ from typing import Literal
 import pyarrow as pa
 
 ColumnType = Literal["text", "integer", "real", "boolean", "date"]
-GeometryType = Literal["MultiPolygon", "LineString", "none"]
+GeometryType = Literal["MultiPolygon", "MultiLineString", "LineString", "none"]
 
 GEOMETRY = "geom"
 """Name of every layer's geometry column."""
@@ -64,52 +64,76 @@ class Layer:
         return pa.schema(fields)
 
 
+_RUN_COLUMNS = (
+    Column("survey_date", "date", "", "day of the survey, as configured"),
+    Column("model", "text", "", "name of the model"),
+    Column("run_id", "text", "", "fingerprint of configuration, model and inputs"),
+)
+
+_SEEN_COLUMNS = (
+    Column("confidence", "real", "0-1", "mean crack probability over its pixels"),
+    Column("gsd_mm", "real", "mm", "coarsest pixels that it was seen in, at least the map's"),
+    Column("touches_nodata", "boolean", "", "may go on where there is no imagery"),
+)
+
 CRACK = Layer(
     "crack",
-    "MultiPolygon",
-    "One feature per crack: an 8-connected component of the crack mask, whole across seams.",
+    "MultiLineString",
+    "One feature per crack outside networks: its centerlines in the direction of travel.",
     (
-        Column("crack_id", "text", "", "stable: hash of CRS, pixel size and topmost pixel"),
-        Column("area_m2", "real", "m2", "pixels of the crack, measured before simplification"),
-        Column("length_m", "real", "m", "of all its centerlines"),
-        Column("width_mean_mm", "real", "mm", "area / length"),
-        Column("width_p95_mm", "real", "mm", "exceeded on 5 % of the centerlines"),
-        Column("width_max_mm", "real", "mm", "largest along the centerlines"),
+        Column("crack_id", "text", "", "stable: hash of CRS, pixel size and place"),
+        Column("length_m", "real", "m", "of the line and the gaps in it"),
+        Column("gap_m", "real", "m", "of the gaps: linked, but not seen"),
+        Column("width_mean_mm", "real", "mm", "from the imagery; empty if not measurable"),
+        Column("width_p95_mm", "real", "mm", "exceeded on 5 % of the line; likewise"),
+        Column("width_max_mm", "real", "mm", "of the widest run; likewise"),
+        Column("area_m2", "real", "m2", "of its pixels in the mask"),
         Column("orientation_deg", "real", "deg", "mean direction, clockwise from grid north, <180"),
-        Column("tortuosity", "real", "", "length / distance of the ends, over open centerlines"),
+        Column("tortuosity", "real", "", "length / distance of the ends; empty for a loop"),
         Column("branches", "integer", "", "number of centerlines"),
-        Column("loops", "integer", "", "independent closed paths"),
-        Column("type", "text", "", "longitudinal, transverse, diagonal, network or unknown"),
-        Column("severity_d6433", "text", "", "ASTM D6433 by mean width: low, medium, high"),
+        Column("pieces", "integer", "", "number of connected components of the mask"),
+        Column("type", "text", "", "longitudinal, transverse, diagonal or unknown"),
+        Column("severity_d6433", "text", "", "ASTM D6433 by mean width, or not_measurable"),
         Column("severity_ltpp", "text", "", "LTPP by mean width: low, moderate, high"),
-        Column("confidence", "real", "0-1", "mean crack probability over the crack's pixels"),
-        Column("gsd_mm", "real", "mm", "coarsest pixels that it was seen in, at least the map's"),
-        Column(
-            "width_reliable",
-            "boolean",
-            "",
-            "mean width >= severity.reliable_px pixels of <= .max_gsd_mm",
-        ),
-        Column("touches_nodata", "boolean", "", "may go on where there is no imagery"),
-        Column("segment_id", "text", "", "road segment with most of its pixels; empty if none"),
-        Column("survey_date", "date", "", "day of the survey, as configured"),
-        Column("model", "text", "", "name of the model"),
-        Column("run_id", "text", "", "fingerprint of configuration, model and inputs"),
+        Column("low_m", "real", "m", "line of low severity (ASTM D6433), branch by branch"),
+        Column("medium_m", "real", "m", "line of medium severity"),
+        Column("high_m", "real", "m", "line of high severity"),
+        Column("not_measurable_m", "real", "m", "line too thin for its pixels; the four add up"),
+        *_SEEN_COLUMNS,
+        Column("segment_id", "text", "", "road segment with most of its line; empty if none"),
+        *_RUN_COLUMNS,
     ),
 )
 
-CENTERLINE = Layer(
-    "centerline",
-    "LineString",
-    "One feature per branch of a crack, between free ends and junctions.",
+NETWORK = Layer(
+    "network",
+    "MultiPolygon",
+    "One feature per area of alligator or block cracking.",
     (
-        Column("centerline_id", "text", "", "crack_id and number of the branch"),
-        Column("crack_id", "text", "", "the crack it belongs to"),
-        Column("length_m", "real", "m", "of the line"),
-        Column("width_mean_mm", "real", "mm", "mean width along it"),
-        Column("width_max_mm", "real", "mm", "largest width along it"),
-        Column("from_node", "text", "", "crack_id and number of the node where it begins"),
-        Column("to_node", "text", "", "node where it ends; the same for a loop"),
+        Column("network_id", "text", "", "stable: hash of CRS, pixel size and place"),
+        Column("area_m2", "real", "m2", "of the area"),
+        Column("crack_length_m", "real", "m", "of the centerlines in it"),
+        Column("density_m_per_m2", "real", "m/m2", "line per area"),
+        Column("cell_m", "real", "m", "mean size of its blocks"),
+        Column("width_mean_mm", "real", "mm", "of its cracks; empty if not measurable"),
+        Column("severity_d6433", "text", "", "alligator: by pattern; block: by mean width"),
+        Column("kind", "text", "", "alligator or block, by the size of the blocks"),
+        *_SEEN_COLUMNS,
+        Column("segment_id", "text", "", "road segment with most of its area; empty if none"),
+        *_RUN_COLUMNS,
+    ),
+)
+
+OUTLINE = Layer(
+    "outline",
+    "MultiPolygon",
+    "One feature per piece: an 8-connected component of the mask, whole across seams.",
+    (
+        Column("outline_id", "text", "", "stable: hash of CRS, pixel size and topmost pixel"),
+        Column("crack_id", "text", "", "crack with most of its pixels; empty if in a network"),
+        Column("network_id", "text", "", "network with most of its pixels; empty if in a crack"),
+        Column("area_m2", "real", "m2", "of its pixels, before simplification"),
+        Column("confidence", "real", "0-1", "mean crack probability over its pixels"),
     ),
 )
 
@@ -121,45 +145,53 @@ ROAD_SEGMENT = Layer(
         Column("segment_id", "text", "", "road_id and number of the segment along the road"),
         Column("road_id", "text", "", "the user's id"),
         Column("name", "text", "", "the user's street name"),
+        Column("surface", "text", "", "the user's surface"),
         Column("from_m", "real", "m", "begin along the road"),
         Column("to_m", "real", "m", "end along the road"),
         Column("length_m", "real", "m", "of the segment"),
         Column("width_m", "real", "m", "from the user's width or lanes"),
         Column("surveyed_area_m2", "real", "m2", "ground with imagery nearest to this segment"),
         Column("coverage_pct", "real", "%", "surveyed share of its ground"),
-        Column("crack_length_m", "real", "m", "of the cracks on it"),
+        Column("crack_length_m", "real", "m", "of the cracks on it, with gaps"),
+        Column("crack_count", "integer", "", "cracks with most of their line on it"),
+        Column("transverse_count", "integer", "", "transverse ones of them"),
+        Column("network_area_m2", "real", "m2", "of the networks on it"),
         Column("density_m_per_m2", "real", "m/m2", "crack length / surveyed area"),
-        Column("crack_area_pct", "real", "%", "crack area / surveyed area"),
-        Column("zeb_cell_pct", "real", "%", "cells of 1 m x 1/3 lane with a crack (ZTV ZEB-StB)"),
-        Column("low_m", "real", "m", "crack length of low severity (ASTM D6433)"),
-        Column("medium_m", "real", "m", "crack length of medium severity"),
-        Column("high_m", "real", "m", "crack length of high severity"),
-        Column("not_measurable_m", "real", "m", "crack length from pixels too coarse for a class"),
+        Column(
+            "cracking_pct",
+            "real",
+            "%",
+            "networks, and cracks times segments.crack_band_m, of the surveyed area (after the "
+            "percent cracking of 23 CFR 490)",
+        ),
+        Column(
+            "zeb_cell_pct",
+            "real",
+            "%",
+            "cells of 1 m x 1/3 lane with a crack (ZTV ZEB-StB); empty where lanes are unknown or "
+            "the surface is concrete",
+        ),
+        Column("low_m", "real", "m", "line of cracks of low severity (ASTM D6433)"),
+        Column("medium_m", "real", "m", "line of medium severity"),
+        Column("high_m", "real", "m", "line of high severity"),
+        Column("not_measurable_m", "real", "m", "line too thin for its pixels"),
         Column("longitudinal_m", "real", "m", "crack length along the road"),
         Column("transverse_m", "real", "m", "crack length across the road"),
         Column("diagonal_m", "real", "m", "crack length in between"),
-        Column("network_m", "real", "m", "crack length of networks (alligator)"),
-        Column("unknown_m", "real", "m", "crack length too short for a type"),
-        Column("width_p95_mm", "real", "mm", "mean crack width exceeded on 5 % of the length"),
-        Column(
-            "rank",
-            "integer",
-            "",
-            "1 = worst, by zeb_cell_pct, density, id; empty if seen too little",
-        ),
-        Column(
-            "priority",
-            "text",
-            "",
-            "high, medium or low by zeb_cell_pct; empty if unranked",
-        ),
+        Column("unknown_m", "real", "m", "length of cracks too short for a type"),
+        Column("longitudinal_width_mm", "real", "mm", "mean width of those, where measurable"),
+        Column("transverse_width_mm", "real", "mm", "likewise"),
+        Column("diagonal_width_mm", "real", "mm", "likewise"),
+        Column("width_p95_mm", "real", "mm", "width exceeded on 5 % of the measurable line"),
+        Column("rank", "integer", "", "1 = worst, by segments.rank_by; empty if seen too little"),
+        Column("priority", "text", "", "high, medium or low by segments.rank_by"),
     ),
 )
 
 INSPECTED = Layer(
     "inspected",
     "MultiPolygon",
-    "What was looked at: one feature per block; tiles that could not be used follow.",
+    "What was looked at: the imagery of each block; tiles that could not be used follow.",
     (
         Column("block_id", "text", "", "block of the lattice; empty for a tile left out"),
         Column("status", "text", "", "inspected, partial, nodata or failed"),
@@ -186,11 +218,12 @@ RUN = Layer(
         Column("started", "text", "ISO 8601", "begin of the run"),
         Column("finished", "text", "ISO 8601", "when this file was complete"),
         Column("rules", "text", "JSON", "limits of the severities, types and priorities"),
+        Column("accuracy", "text", "JSON", "what is known of the model's accuracy"),
         Column("not_claimed", "text", "", "what must not be read into the layers"),
     ),
 )
 
-LAYERS = (CRACK, CENTERLINE, ROAD_SEGMENT, INSPECTED, RUN)
+LAYERS = (CRACK, NETWORK, OUTLINE, ROAD_SEGMENT, INSPECTED, RUN)
 
 
 def readme_table() -> str:

@@ -1,9 +1,9 @@
 """Cracks gathered per road segment: coverage, sums, cells, rank, and the rows of the layer.
 
-Each crack pixel belongs to the nearest road line within half its width, and a crack's length is
-shared out like its pixels. So the sums over all segments plus what lies on no road are the totals.
-Cells are those of the German ZTV ZEB-StB: a cell with any crack counts, the percentage of cells is
-the figure.
+Each place on a centerline belongs to the nearest road line within half its width, and a crack's
+length is shared out like that. So the sums over all segments plus what lies on no road are the
+totals. Cells are those of the German ZTV ZEB-StB, thirds of lanes: a cell with any crack counts,
+the percentage of cells is the figure.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +21,24 @@ import pyarrow as pa
 import shapely
 from numpy.typing import NDArray
 
-from geo.cracks.pixel_set import pixels_of
+from geo.cracks.branches import UM, FloatArray, IntArray
 from geo.files import write_text
 from geo.grid import Grid
 from geo.imagery.coverage import CoverageMap
-from geo.layers.classes import TYPES, crack_types
+from geo.layers.classes import D6433_CLASSES, TYPES, crack_types
 from geo.layers.roads import Locations, RoadNetwork, Segment, sections
 from geo.layers.schema import ROAD_SEGMENT
+from geo.layers.whole_map import CrackMap
 from geo.options import SegmentOptions, TypeOptions
 
-FloatArray = NDArray[np.float64]
+SAMPLES_AT_ONCE = 1_000_000
+"""Places on cracks that are located together."""
 
-PIXELS_AT_ONCE = 1_000_000
-"""Crack pixels that are located together."""
+BRANCHES_AT_ONCE = 100_000
+"""Branches in networks, likewise."""
+
+STEP_M = 0.05
+"""Distance of these places, along centerlines and in the areas of networks."""
 
 STRIDE_M = 50.0
 """Length of road whose coverage is looked up at once."""
@@ -48,54 +53,93 @@ SEEN_SHARE = 0.5
 CSV_DIGITS = 6
 """Millimeters on a road of a kilometer."""
 
-SEVERITIES = ("low", "medium", "high", "not_measurable")
+CONCRETE = ("concrete", "beton", "pcc", "jpcp", "crcp")
+"""Words in the surface of roads that are rated by slabs."""
+
+FORMULA = "=+-@\t\r"
+"""A spreadsheet runs a text that begins with one of these."""
+
+P95 = 0.95
+
+
+@dataclass(frozen=True, eq=False)
+class Assignments:
+    """Types (K,) of cracks, and segments of cracks (K,) and networks (M,); None if on no road."""
+
+    types: NDArray[np.object_]
+    cracks: NDArray[np.object_]
+    networks: NDArray[np.object_]
+
+
+@dataclass(frozen=True, eq=False)
+class _Samples:
+    """Places on cracks that lie on a road, (P,) each.
+
+    Attributes:
+        branch, crack, segment: their numbers.
+        direction_deg: of the road there.
+        meters: of line that each stands for.
+    """
+
+    branch: IntArray
+    crack: IntArray
+    segment: IntArray
+    direction_deg: FloatArray
+    meters: FloatArray
 
 
 class RoadSurvey:
-    """Adds up cracks on a road network."""
+    """Adds up cracks and networks on a road network.
+
+    Attributes:
+        sums: per segment, by the names of the columns of road_segment.
+        cells: of each segment.
+        unassigned_m: crack length on no road.
+        unassigned_m2: area of networks on no road.
+    """
 
     def __init__(
         self, network: RoadNetwork, grid: Grid, options: TypeOptions, lane_m: float
     ) -> None:
-        self._network = network
-        self._grid = grid
-        self._options = options
-        self.sums = tuple(
-            SegmentSums(s, SurveyCells(s.to_m - s.from_m, s.width_m, lane_m))
-            for s in network.segments
-        )
-        self.unassigned_pixels = 0
-        self.unassigned_m = 0.0
+        self._network, self._grid, self._options = network, grid, options
+        self._count = len(network.segments)
+        self.sums: dict[str, FloatArray] = {}
+        self.cells = [SurveyCells.of(segment, lane_m) for segment in network.segments]
+        self._widths: list[FloatArray] = [np.empty((3, 0))]
+        self.unassigned_m = self.unassigned_m2 = 0.0
 
-    def add(
-        self, cracks: pa.Table, width_mm: NDArray[np.float64], severity: NDArray[np.object_]
-    ) -> Assignments:
-        """Share whole cracks out over the segments and name their types.
+    @property
+    def segments(self) -> Sequence[Segment]:
+        """Of the network."""
+        return self._network.segments
 
-        Args:
-            cracks: N cracks (`geo.cracks.parts.SCHEMA`), measured.
-            width_mm: (N,) their mean widths.
-            severity: (N,) their classes by ASTM D6433.
-        """
-        crack, segment, count, road_deg = self._shares(cracks)
-        home = _largest(crack, segment, count, len(cracks))
-        lengths = cracks["length_m"].to_numpy()
-        types = crack_types(
-            cracks["orientation_deg"].to_numpy(),
-            lengths,
-            cracks["loops"].to_numpy(),
-            road_deg,
-            self._options,
-        )
-        pixels = cracks["n_pixels"].to_numpy()
-        for c, s, n in zip(crack.tolist(), segment.tolist(), count.tolist(), strict=True):
-            share_m = float(lengths[c] * n / pixels[c])
-            self.sums[s].add(n, share_m, float(width_mm[c]), (types[c], severity[c]))
-        assigned = np.bincount(crack, count, minlength=len(cracks))
-        self.unassigned_pixels += int((pixels - assigned).sum())
-        self.unassigned_m += float((lengths * (1 - assigned / pixels)).sum())
-        names = np.array([*(s.segment_id for s in self._network.segments), None], dtype=object)
-        return Assignments(types, names[home])
+    def total(self, name: str) -> FloatArray:
+        """(S,) a sum of each segment; 0 where nothing was added."""
+        return self.sums.get(name, np.zeros(self._count))
+
+    def add(self, found: CrackMap) -> Assignments:
+        """Share cracks and networks out over the segments and name the types of cracks."""
+        count, length_m, kept = found.n_cracks, found.length_m, found.kept
+        turns = found.chains.orientation_deg(found.lines)
+        types, home = np.full(count, "unknown", object), np.full(count, -1)
+        for run in _runs(found):
+            on = self._locate(found, run)
+            own = np.unique(on.crack)
+            road_deg = _axial_mean(on.crack, on.direction_deg, on.meters, count)[own]
+            types[own] = crack_types(turns[own], length_m[own], road_deg, self._options)
+            home[own] = _largest(on.crack, on.segment, on.meters, count)[own]
+            self._share(found, on, types)
+        for name, chosen in (("crack", kept), ("transverse", kept & (types == "transverse"))):
+            self._add(f"{name}_count", home[chosen & (home >= 0)])
+        self.unassigned_m = float(length_m[kept].sum() - self.total("crack_length_m").sum())
+        areas = np.array([self._add_network(area) for area in found.networks.outlines], np.int64)
+        inside = np.flatnonzero(found.owner >= count)
+        for start in range(0, len(inside), BRANCHES_AT_ONCE):
+            self._locate(found, inside[start : start + BRANCHES_AT_ONCE])
+        off = found.networks.area_m2.sum() - self.total("network_area_m2").sum()
+        self.unassigned_m2 = float(off)
+        names = np.array([*(s.segment_id for s in self.segments), None], dtype=object)
+        return Assignments(types, names[home], names[areas])
 
     def survey(self, coverage: CoverageMap) -> None:
         """Look up how much of each segment was seen; once, after the cracks.
@@ -103,55 +147,101 @@ class RoadSurvey:
         The ground of a segment ends square at the ends of its line: the half circle beyond the
         end of a road takes cracks in, but is no ground that had to be seen.
         """
-        for index, sums in enumerate(self.sums):
-            for line, from_m, to_m in sections(sums.segment.line, STRIDE_M, self._grid.unit_m):
-                points, share = self._samples(line, sums.segment.width_m, coverage)
+        cell_m2 = coverage.side**2 * self._grid.pixel_area_m2
+        for index, segment in enumerate(self.segments):
+            for line, from_m, to_m in sections(segment.line, STRIDE_M, self._grid.unit_m):
+                points, share = self._cells_beside(line, segment.width_m, coverage)
                 located = self._network.locate(points)
                 own = located.segment == index
                 own &= (located.along_m > from_m) & (located.along_m < to_m)
-                cell_m2 = coverage.side**2 * self._grid.pixel_area_m2
-                sums.area_m2 += cell_m2 * float(own.sum())
-                sums.surveyed_m2 += cell_m2 * float(share[own].sum())
-                sums.cells.see(located.along_m[own], located.across_m[own], share[own])
+                here = np.full(int(own.sum()), index)
+                self._add("area_m2", here, np.full(len(here), cell_m2))
+                self._add("surveyed_area_m2", here, cell_m2 * share[own])
+                self.cells[index].see(located.along_m[own], located.across_m[own], share[own])
 
-    def _shares(
-        self, cracks: pa.Table
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-        """Return pairs of crack and segment with their common pixels, (N,) road directions."""
-        found: list[NDArray[np.int64]] = [np.empty((3, 0), np.int64)]
-        road_deg = np.full(len(cracks), np.nan)
-        for owner, points in self._pixel_runs(cracks):
-            located = self._network.locate(points)
-            on = located.segment >= 0
-            self._hit(located)
-            pairs = np.column_stack((owner[on], located.segment[on]))
-            unique, count = np.unique(pairs, axis=0, return_counts=True)
-            found.append(np.vstack((unique.T, count)))
-            there = np.unique(owner[on])
-            road_deg[there] = _axial_mean(owner[on], located.direction_deg[on])[there]
-        crack, segment, count = np.concatenate(found, axis=1)
-        return crack, segment, count, road_deg
+    def width_p95_mm(self) -> FloatArray:
+        """(S,) width that is exceeded on 5 % of the line with a width; nan where there is none."""
+        segment, width, meters = np.concatenate(self._widths, axis=1)
+        order = np.lexsort((width, segment))
+        who, way = segment[order].astype(np.int64), np.cumsum(meters[order])
+        total = np.bincount(who, meters[order], self._count)
+        beyond = np.flatnonzero(way - (np.cumsum(total) - total)[who] >= P95 * total[who] - 1e-9)
+        names, first = np.unique(who[beyond], return_index=True)
+        result = np.full(self._count, np.nan)
+        result[names] = width[order[beyond[first]]]
+        return result
 
-    def _pixel_runs(
-        self, cracks: pa.Table
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
-        """Yield numbers and world coordinates of the cracks' pixels, whole cracks at once."""
-        outlines = shapely.from_wkb(cracks["geometry"].to_numpy())
-        run = np.cumsum(cracks["n_pixels"].to_numpy()) // PIXELS_AT_ONCE
-        for number in np.unique(run):
-            members = np.flatnonzero(run == number)
-            places = [pixels_of(outlines[index]) for index in members]
-            owner = np.repeat(members, [len(place) for place in places])
-            yield owner, self._grid.to_world(np.concatenate(places)[:, ::-1] + 0.5)
+    def _add(self, name: str, segment: IntArray, values: FloatArray | None = None) -> None:
+        added = np.bincount(segment, values, self._count)
+        self.sums[name] = self.total(name) + added
+
+    def _locate(self, found: CrackMap, run: IntArray) -> _Samples:
+        """Sample branches; mark the cells that they hit, keep what lies on a road."""
+        lines = found.branches.lines
+        length = lines.lengths[run]
+        count = np.maximum(np.ceil(length / (STEP_M * UM)).astype(np.int64), 1)
+        owner = np.repeat(np.arange(len(run)), count)
+        step = np.arange(len(owner)) - np.repeat(np.cumsum(count) - count, count)
+        branch = run[owner]
+        way = lines.lengths[branch] * (2 * step + 1) // (2 * count[owner])
+        points = lines.at(2 * branch, way) / (UM * self._grid.unit_m)
+        located = self._network.locate(points)
+        on = located.segment >= 0
+        self._hit(located)
+        return _Samples(
+            branch[on],
+            found.owner[branch[on]],
+            located.segment[on],
+            located.direction_deg[on],
+            (length / count)[owner][on] / UM,
+        )
+
+    def _share(self, found: CrackMap, on: _Samples, types: NDArray[np.object_]) -> None:
+        """Add the meters of cracks, by type, by class and with their widths."""
+        line_m = found.chains.line_m(found.lines)
+        stretch = found.length_m / np.where(line_m > 0, line_m, 1)  # gaps lie where the line does
+        meters = on.meters * stretch[on.crack]
+        self._add("crack_length_m", on.segment, meters)
+        wide = found.widths.branch_measurable[on.branch]
+        width = np.where(wide, found.widths.branch_mm[on.branch], 0.0)
+        for name in TYPES:
+            own = types[on.crack] == name
+            self._add(f"{name}_m", on.segment[own], meters[own])
+            own &= wide
+            self._add(f"{name}_wide_m", on.segment[own], on.meters[own])
+            self._add(f"{name}_mm_m", on.segment[own], (width * on.meters)[own])
+        classes = found.severity[on.branch]
+        for name in D6433_CLASSES:
+            own = classes == name
+            self._add(f"{name}_m", on.segment[own], on.meters[own])
+        self._widths.append(np.stack((on.segment[wide], width[wide], on.meters[wide])))
+
+    def _add_network(self, outline: shapely.MultiPolygon) -> int:
+        """Share the area of a network out; returns the segment with most of it, -1 for none."""
+        unit, area_m2 = self._grid.unit_m, float(outline.area)
+        left, bottom, right, top = outline.bounds
+        x, y = (
+            np.arange(left + STEP_M / 2, right, STEP_M),
+            np.arange(bottom + STEP_M / 2, top, STEP_M),
+        )
+        places = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+        inside = places[shapely.contains_xy(outline, *places.T)]
+        located = self._network.locate(inside / unit)
+        on = located.segment >= 0
+        if not on.any():
+            return -1
+        share = np.bincount(located.segment[on], minlength=self._count) / len(inside)
+        self._add("network_area_m2", np.arange(self._count), area_m2 * share)
+        return int(share.argmax())
 
     def _hit(self, located: Locations) -> None:
         for index in np.unique(located.segment[located.segment >= 0]):
             own = located.segment == index
-            self.sums[index].cells.hit(located.along_m[own], located.across_m[own])
+            self.cells[index].hit(located.along_m[own], located.across_m[own])
 
-    def _samples(
+    def _cells_beside(
         self, line: shapely.LineString, width_m: float, coverage: CoverageMap
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    ) -> tuple[FloatArray, FloatArray]:
         """Return centers (N, 2) of the coverage cells around a line, and their share seen."""
         around = shapely.box(*line.buffer(width_m / 2 / self._grid.unit_m).bounds)
         corners = self._grid.to_pixel(shapely.get_coordinates(around)) / coverage.side
@@ -161,79 +251,55 @@ class RoadSurvey:
         return self._grid.to_world(centers), coverage.share(rows, cols)
 
 
-@dataclass(eq=False)
-class SegmentSums:
-    """What was found on one segment; the same in whatever order cracks are added.
-
-    Attributes:
-        segment: the road.
-        cells: its cells with and without cracks.
-        area_m2, surveyed_m2: of the ground nearest to it, and what was seen of it.
-        pixels: of cracks.
-        lengths_by: meters of each crack on it, per type and per severity.
-        widths: (mean width in mm, meters) of each crack on it.
-    """
-
-    segment: Segment
-    cells: SurveyCells
-    area_m2: float = 0.0
-    surveyed_m2: float = 0.0
-    pixels: int = 0
-    lengths_by: dict[str, list[float]] = field(default_factory=dict)
-    widths: list[tuple[float, float]] = field(default_factory=list)
-
-    @property
-    def coverage_pct(self) -> float:
-        """Share of its ground that was seen, percent."""
-        return 100.0 * self.surveyed_m2 / self.area_m2 if self.area_m2 > 0 else 0.0
-
-    @property
-    def length_m(self) -> float:
-        """Meters of cracks; `math.fsum` rounds once, so that their order leaves no trace."""
-        return math.fsum(length for _, length in self.widths)
-
-    def length_by(self, kind: str) -> float:
-        """Return the meters of cracks of a type or severity."""
-        return math.fsum(self.lengths_by.get(kind, ()))
-
-    @property
-    def width_p95_mm(self) -> float | None:
-        """Mean width of cracks that is exceeded on 5 % of their length."""
-        if not self.widths:
-            return None
-        widths, lengths = np.array(sorted(self.widths)).T
-        upto = np.cumsum(lengths)
-        return float(widths[np.searchsorted(upto, 0.95 * upto[-1])])
-
-    def add(self, pixels: int, length_m: float, width_mm: float, kinds: tuple[str, ...]) -> None:
-        """Add (a share of) a crack."""
-        self.pixels += pixels
-        self.widths.append((width_mm, length_m))
-        for kind in kinds:
-            self.lengths_by.setdefault(kind, []).append(length_m)
+def _runs(found: CrackMap) -> Iterator[IntArray]:
+    """Yield the branches of kept cracks, whole cracks at once, in an order of their own."""
+    chosen = np.flatnonzero(np.append(found.kept, False)[np.minimum(found.owner, found.n_cracks)])
+    chosen = chosen[np.argsort(found.owner[chosen], kind="stable")]
+    if not len(chosen):
+        return
+    per_branch = found.branches.lines.lengths[chosen] // round(STEP_M * UM) + 1
+    crack = found.owner[chosen]
+    upto = np.cumsum(np.bincount(crack, per_branch, found.n_cracks))
+    run = (upto // SAMPLES_AT_ONCE)[crack]
+    yield from np.split(chosen, np.flatnonzero(np.diff(run)) + 1)
 
 
-@dataclass(frozen=True, eq=False)
-class Assignments:
-    """Per crack (N,): its type and its segment (None if on no road)."""
+def _largest(crack: IntArray, segment: IntArray, meters: FloatArray, count: int) -> IntArray:
+    """(K,) segment with most of each crack, the first of equals; -1 for none."""
+    pairs, place = np.unique(np.column_stack((crack, segment)), axis=0, return_inverse=True)
+    total = np.rint(np.bincount(place.ravel(), meters, len(pairs)) * UM)
+    order = np.lexsort((-pairs[:, 1], total, pairs[:, 0]))
+    home = np.full(count, -1)
+    home[pairs[order, 0]] = pairs[order, 1]  # the last assignment stays
+    return home
 
-    types: NDArray[np.object_]
-    segment_ids: NDArray[np.object_]
+
+def _axial_mean(owner: IntArray, degrees: FloatArray, weight: FloatArray, count: int) -> FloatArray:
+    """(K,) mean of directions that are equal modulo 180 degrees, per owner."""
+    twice = np.radians(2 * degrees)
+    east = np.bincount(owner, weight * np.sin(twice), count)
+    north = np.bincount(owner, weight * np.cos(twice), count)
+    return np.degrees(np.arctan2(east, north)) / 2
 
 
 class SurveyCells:
     """Cells of one segment, addressed by meters along it and across it."""
 
-    def __init__(self, length_m: float, width_m: float, lane_m: float) -> None:
+    def __init__(self, length_m: float, width_m: float, across: int) -> None:
         self._width_m = width_m
-        across = max(1, round(THIRDS * width_m / lane_m))
         self._shape = max(1, math.ceil(length_m / CELL_M - 1e-9)), across
         self._hit = np.zeros(self._shape, bool)
         self._seen = np.zeros(self._shape)
         self._all = np.zeros(self._shape)
 
+    @classmethod
+    def of(cls, segment: Segment, lane_m: float) -> SurveyCells:
+        """Return thirds of the lanes of a segment; of lanes of usual width if they are unknown."""
+        lanes = segment.lanes or max(1, round(segment.width_m / lane_m))
+        return cls(segment.to_m - segment.from_m, segment.width_m, THIRDS * lanes)
+
     def hit(self, along_m: FloatArray, across_m: FloatArray) -> None:
-        """Mark the cells in which crack pixels (N,) lie."""
+        """Mark the cells in which places on cracks (N,) lie."""
         self._hit[self._place(along_m, across_m)] = True
 
     def see(self, along_m: FloatArray, across_m: FloatArray, share: FloatArray) -> None:
@@ -248,89 +314,80 @@ class SurveyCells:
         counted = self._hit | ((self._all > 0) & (self._seen >= SEEN_SHARE * self._all))
         return 100.0 * float(self._hit.sum() / counted.sum()) if counted.any() else None
 
-    def _place(
-        self, along_m: FloatArray, across_m: FloatArray
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _place(self, along_m: FloatArray, across_m: FloatArray) -> tuple[IntArray, IntArray]:
         rows, cols = self._shape
         row = np.clip((along_m / CELL_M).astype(np.int64), 0, rows - 1)
         col = ((across_m / self._width_m + 0.5) * cols).astype(np.int64)
         return row, np.clip(col, 0, cols - 1)
 
 
-def _largest(
-    crack: NDArray[np.int64],
-    segment: NDArray[np.int64],
-    count: NDArray[np.int64],
-    n_cracks: int,
-) -> NDArray[np.int64]:
-    """Return the segment with most pixels of each crack, the first of equals; -1 for none."""
-    home = np.full(n_cracks, -1)
-    order = np.lexsort((-segment, count, crack))
-    home[crack[order]] = segment[order]  # the last assignment stays
-    return home
-
-
-def _axial_mean(owner: NDArray[np.int64], degrees: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the mean of directions that are equal modulo 180 degrees, per owner."""
-    twice = np.radians(2 * degrees)
-    east, north = np.bincount(owner, np.sin(twice)), np.bincount(owner, np.cos(twice))
-    return np.degrees(np.arctan2(east, north)) / 2
-
-
-def segment_rows(
-    sums: Sequence[SegmentSums], grid: Grid, options: SegmentOptions
-) -> pa.RecordBatch:
+def segment_rows(roads: RoadSurvey, options: SegmentOptions) -> pa.RecordBatch:
     """Return the rows of the layer road_segment, in the order of the roads."""
-    rows = [
-        _row(one, rank, grid, options)
-        for one, rank in zip(sums, ranks(sums, options.min_coverage_pct), strict=True)
-    ]
+    rows = [_row(roads, index, options) for index in range(len(roads.segments))]
+    for row, width in zip(rows, roads.width_p95_mm().tolist(), strict=True):
+        row["width_p95_mm"] = None if math.isnan(width) else width
+    for row, rank in zip(rows, ranks(rows, options), strict=True):
+        row["rank"] = rank
+        row["priority"] = None if rank is None else _priority(row[options.rank_by], options)
     return pa.RecordBatch.from_pylist(rows, schema=ROAD_SEGMENT.arrow())
 
 
-def _row(one: SegmentSums, rank: int | None, grid: Grid, options: SegmentOptions) -> dict[str, Any]:
-    segment, surveyed = one.segment, one.surveyed_m2
-    area = one.pixels * grid.pixel_area_m2
-    kinds = {f"{kind}_m": one.length_by(kind) for kind in (*TYPES, *SEVERITIES)}
-    hit_pct = one.cells.hit_pct
-    return kinds | {
+def _row(roads: RoadSurvey, index: int, options: SegmentOptions) -> dict[str, Any]:
+    segment = roads.segments[index]
+
+    def total(name: str) -> float:
+        return float(roads.total(name)[index])
+
+    area, surveyed = total("area_m2"), total("surveyed_area_m2")
+    length, network = total("crack_length_m"), total("network_area_m2")
+    cracked = network + options.crack_band_m * length
+    slabs = any(word in segment.surface.lower() for word in CONCRETE)
+    return {
         "segment_id": segment.segment_id,
         "road_id": segment.road_id,
         "name": segment.name or None,
+        "surface": segment.surface or None,
         "from_m": segment.from_m,
         "to_m": segment.to_m,
         "length_m": segment.to_m - segment.from_m,
         "width_m": segment.width_m,
         "surveyed_area_m2": surveyed,
-        "coverage_pct": one.coverage_pct,
-        "crack_length_m": one.length_m,
-        "density_m_per_m2": one.length_m / surveyed if surveyed > 0 else None,
-        "crack_area_pct": 100.0 * area / surveyed if surveyed > 0 else None,
-        "zeb_cell_pct": hit_pct,
-        "width_p95_mm": one.width_p95_mm,
-        "rank": rank,
-        "priority": None if rank is None or hit_pct is None else _priority(hit_pct, options),
+        "coverage_pct": 100.0 * surveyed / area if area > 0 else 0.0,
+        "crack_length_m": length,
+        "crack_count": int(total("crack_count")),
+        "transverse_count": int(total("transverse_count")),
+        "network_area_m2": network,
+        "density_m_per_m2": length / surveyed if surveyed > 0 else None,
+        "cracking_pct": min(100.0, 100.0 * cracked / surveyed) if surveyed > 0 else None,
+        "zeb_cell_pct": None if slabs or segment.lanes is None else roads.cells[index].hit_pct,
+        **{f"{name}_m": total(f"{name}_m") for name in (*D6433_CLASSES, *TYPES)},
+        **{f"{name}_width_mm": _mean(total, name) for name in TYPES if name != "unknown"},
         "geom": shapely.to_wkb(segment.line),
     }
 
 
-def _priority(hit_pct: float, options: SegmentOptions) -> str:
-    if hit_pct > options.high_pct:
+def _mean(total: Callable[[str], float], name: str) -> float | None:
+    """Return the mean width of a type, by length."""
+    meters = total(f"{name}_wide_m")
+    return total(f"{name}_mm_m") / meters if meters > 0 else None
+
+
+def _priority(value: float, options: SegmentOptions) -> str:
+    if value > options.high_pct:
         return "high"
-    return "medium" if hit_pct >= options.medium_pct else "low"
+    return "medium" if value >= options.medium_pct else "low"
 
 
-def ranks(sums: Sequence[SegmentSums], min_coverage_pct: float) -> list[int | None]:
-    """Rank segments by share of hit cells, density, id; None if one was seen too little."""
+def ranks(rows: Sequence[dict[str, Any]], options: SegmentOptions) -> list[int | None]:
+    """Rank segments by a column, density, id; None if one was seen too little or has no value."""
     keys = {}
-    for index, one in enumerate(sums):
-        hit = one.cells.hit_pct
-        if hit is not None and one.coverage_pct >= min_coverage_pct:
-            density = one.length_m / one.surveyed_m2 if one.surveyed_m2 > 0 else 0.0
-            keys[index] = (-hit, -density, one.segment.segment_id)
+    for index, row in enumerate(rows):
+        value = row[options.rank_by]
+        if value is not None and row["coverage_pct"] >= options.min_coverage_pct:
+            keys[index] = (-value, -(row["density_m_per_m2"] or 0.0), row["segment_id"])
     order = sorted(keys, key=lambda index: keys[index])
     place = {index: rank for rank, index in enumerate(order, start=1)}
-    return [place.get(index) for index in range(len(sums))]
+    return [place.get(index) for index in range(len(rows))]
 
 
 def write_csv(path: Path, rows: pa.RecordBatch) -> None:
@@ -351,4 +408,7 @@ def write_csv(path: Path, rows: pa.RecordBatch) -> None:
 
 
 def _short(value: Any) -> Any:
+    """Return a cell: few digits, and no text that a spreadsheet would run."""
+    if isinstance(value, str) and value.startswith(tuple(FORMULA)):
+        return f"'{value}"
     return f"{value:.{CSV_DIGITS}g}" if isinstance(value, float) else value

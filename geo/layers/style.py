@@ -10,16 +10,25 @@ from pathlib import Path
 from xml.sax.saxutils import quoteattr
 
 from geo.layers.classes import NOT_MEASURABLE
-from geo.layers.schema import CENTERLINE, CRACK, GEOMETRY, INSPECTED, ROAD_SEGMENT, Layer
+from geo.layers.schema import (
+    CRACK,
+    GEOMETRY,
+    INSPECTED,
+    NETWORK,
+    OUTLINE,
+    ROAD_SEGMENT,
+    Layer,
+)
 from geo.options import Rules, SegmentOptions, SeverityOptions
 
-VERMILION, ORANGE, YELLOW = "#d55e00", "#e69f00", "#f0e442"
-SKY, BLUE, GREEN, PURPLE = "#56b4e9", "#0072b2", "#009e73", "#cc79a7"
-GRAY = "#a0a0a0"
-"""Categories: the colors of Okabe and Ito, which can be told apart with any color vision."""
+VERMILION, ORANGE, SKY, WHITE = "#d55e00", "#e69f00", "#56b4e9", "#ffffff"
+"""Severities: colors of Okabe and Ito, which can be told apart with any color vision."""
 
-WIDTH_RAMP = ("#fde725", "#5ec962", "#21918c", "#440154")
-"""Grades, narrow to wide: viridis, for the same reason."""
+VIOLETS = ("#54278f", "#9e7bd0", "#cbc9e2")
+"""Priorities of road segments, from high to low: one color means one thing on a map."""
+
+GREEN, YELLOW, BLACK, GRAY, SLATE = "#009e73", "#f0e442", "#000000", "#a0a0a0", "#5f6a72"
+"""What was looked at, and what is not ranked."""
 
 CASING = "#1e1e1e"
 """Border of every line and area, by which it is read over imagery."""
@@ -40,9 +49,9 @@ class Entry:
 
 STATUS = (
     Entry("inspected", "inspected", GREEN),
-    Entry("partial", "partly failed", ORANGE),
+    Entry("partial", "partly failed", YELLOW),
     Entry("nodata", "no imagery", GRAY),
-    Entry("failed", "failed", VERMILION),
+    Entry("failed", "failed", BLACK),
 )
 
 
@@ -57,36 +66,34 @@ def severity_legend(options: SeverityOptions) -> tuple[Entry, ...]:
         Entry("high", f"high (> {medium:g} mm)", VERMILION),
         Entry("medium", f"medium ({low:g} - {medium:g} mm)", ORANGE),
         Entry("low", f"low (< {low:g} mm)", SKY),
-        Entry(NOT_MEASURABLE, "detected, width not measurable", PURPLE),
+        Entry(NOT_MEASURABLE, "too thin to measure", WHITE),
     )
 
 
-def condition_legend(options: SegmentOptions) -> tuple[Entry, ...]:
-    """Return the classes of `priority`, with the limits of `zeb_cell_pct`.
+RANKED = {
+    "cracking_pct": "cracked area",
+    "zeb_cell_pct": "cells",
+    "density_m_per_m2": "m/m2",
+}
+"""What segments can be ranked by, in words."""
 
-    >>> [entry.label for entry in condition_legend(SegmentOptions())][:2]
-    ['poor (> 20 %)', 'fair (5 - 20 %)']
+
+def priority_legend(options: SegmentOptions) -> tuple[Entry, ...]:
+    """Return the classes of `priority`, with their limits.
+
+    >>> [entry.label for entry in priority_legend(SegmentOptions())][:2]
+    ['high priority (cracked area > 20 %)', 'medium priority (5 - 20 %)']
     """
     medium, high = options.medium_pct, options.high_pct
+    unit = "" if options.rank_by == "density_m_per_m2" else " %"
+    what = RANKED[options.rank_by]
     return (
-        Entry("high", f"poor (> {high:g} %)", VERMILION),
-        Entry("medium", f"fair ({medium:g} - {high:g} %)", YELLOW),
-        Entry("low", f"good (< {medium:g} %)", BLUE),
-        Entry("", f"seen too little (< {options.min_coverage_pct:g} %)", GRAY),
+        Entry("high", f"high priority ({what} > {high:g}{unit})", VIOLETS[0]),
+        Entry("medium", f"medium priority ({medium:g} - {high:g}{unit})", VIOLETS[1]),
+        Entry("low", f"low priority (< {medium:g}{unit})", VIOLETS[2]),
+        Entry("", f"not ranked (seen below {options.min_coverage_pct:g} %)", SLATE),
     )
 
-
-_WIDTH_GRADES: tuple[tuple[str, str, float], ...] = (
-    ('"width_mean_mm" < 5', "below 5 mm", 0.4),
-    ('"width_mean_mm" >= 5 AND "width_mean_mm" < 10', "5 - 10 mm", 0.6),
-    ('"width_mean_mm" >= 10 AND "width_mean_mm" < 20', "10 - 20 mm", 0.9),
-    ('"width_mean_mm" >= 20', "20 mm and wider", 1.3),
-)
-
-_STATUS_LOOKS = {"inspected": (40, 0.2), "partial": (110, 0.4), "nodata": (90, 0.2)}
-
-_FAILED_LOOK = (140, 0.6)
-"""Opacity of the filling (0-255) and width of the outline (mm)."""
 
 OPAQUE = 255
 
@@ -106,53 +113,80 @@ VALUES ('layer_styles', 'attributes', 'layer_styles', 'Styles that QGIS applies 
 
 @dataclass(frozen=True)
 class Rule:
-    """Features of one look: an expression of QGIS, a label, a color "r,g,b,a", a size in mm."""
+    """Features of one look.
+
+    Attributes:
+        filter: expression of QGIS.
+        label: in the legend.
+        color: "r,g,b,a".
+        size_mm: width of a line, or of the border of an area.
+        brush: how an area is filled, in QGIS's words.
+        closest, farthest: scales 1:N between which it is drawn; 0 for no limit.
+    """
 
     filter: str
     label: str
     color: str
     size_mm: float
+    brush: str = "solid"
+    closest: int = 0
+    farthest: int = 0
 
 
 @dataclass(frozen=True)
 class Style:
-    """How a layer looks."""
+    """How a layer looks; `label` is an expression written beside features, "" for none."""
 
     layer: Layer
     name: str
     rules: tuple[Rule, ...]
+    label: str = ""
+
+
+STREET_SCALE = 2_500
+"""Closer than 1:2500 cracks are drawn by class; farther away thin, or they would be blots."""
+
+CITY_SCALE = 25_000
+"""Farther than 1:25 000 segments say enough."""
+
+PIECE_SCALE = 300
+"""Outlines of pieces are for a close look."""
+
+FAINT = 60
+"""Opacity of areas over imagery (0-255)."""
 
 
 def styles(rules: Rules) -> tuple[Style, ...]:
     """Return the styles of all layers; their legends name the limits that the map was made with."""
-    severity = [
-        Rule(_severity(entry), entry.label, _rgba(entry.color, 230), 0.3)
-        for entry in severity_legend(rules.severity)
-    ]
-    condition = [
-        Rule(
-            _condition_filter(entry, rules.segments),
-            entry.label,
-            _rgba(entry.color, OPAQUE),
-            2 if entry.key else 1,
-        )
-        for entry in condition_legend(rules.segments)
-    ]
-    widths = [
-        Rule(bounds, label, _rgba(color, OPAQUE), size_mm)
-        for (bounds, label, size_mm), color in zip(_WIDTH_GRADES, WIDTH_RAMP, strict=True)
+    classes = severity_legend(rules.severity)
+    cracks, networks = [], []
+    for entry in classes:
+        bright, chosen = _rgba(entry.color, OPAQUE), _severity(entry)
+        cracks.append(Rule(chosen, entry.label, bright, 0.8, farthest=STREET_SCALE))
+        far = Rule(chosen, entry.label, bright, 0.3, closest=STREET_SCALE, farthest=CITY_SCALE)
+        cracks.append(far)
+        networks.append(Rule(chosen, f"network, {entry.key}", bright, 0.4, brush="b_diagonal"))
+    segments = [
+        Rule(_priority_filter(entry), entry.label, _rgba(entry.color, OPAQUE), 1.4)
+        for entry in priority_legend(rules.segments)
     ]
     status = []
     for entry in STATUS:
-        opacity, outline = _STATUS_LOOKS.get(entry.key, _FAILED_LOOK)
-        color = _rgba(entry.color, opacity)
-        status.append(Rule(_equals("status", entry), entry.label, color, outline))
+        brush, opacity = ("no", OPAQUE) if entry.key == "inspected" else ("dense6", FAINT)
+        status.append(
+            Rule(_equals("status", entry), entry.label, _rgba(entry.color, opacity), 0.2, brush)
+        )
+    piece = Rule("ELSE", "piece of a crack", _rgba(YELLOW, FAINT), 0.1, farthest=PIECE_SCALE)
     return (
-        Style(CRACK, "severity", tuple(severity)),
-        Style(CENTERLINE, "width", tuple(widths)),
-        Style(ROAD_SEGMENT, "condition", tuple(condition)),
+        Style(CRACK, "severity", tuple(cracks)),
+        Style(NETWORK, "severity", tuple(networks)),
+        Style(OUTLINE, "piece", (piece,)),
+        Style(ROAD_SEGMENT, "priority", tuple(segments), label=SEGMENT_LABEL),
         Style(INSPECTED, "status", tuple(status)),
     )
+
+
+SEGMENT_LABEL = 'coalesce("name", "road_id") || coalesce(\' #\' || "rank", \'\')'
 
 
 def _severity(entry: Entry) -> str:
@@ -163,15 +197,8 @@ def _equals(column: str, entry: Entry) -> str:
     return f"\"{column}\" = '{entry.key}'"
 
 
-def _condition_filter(entry: Entry, limits: SegmentOptions) -> str:
-    """Return the filter of a priority's segments, by the share of cells that it comes from."""
-    medium, high = f"{limits.medium_pct:g}", f"{limits.high_pct:g}"
-    grade = {
-        "high": f'"zeb_cell_pct" > {high}',
-        "medium": f'"zeb_cell_pct" >= {medium} AND "zeb_cell_pct" <= {high}',
-        "low": f'"zeb_cell_pct" < {medium}',
-    }.get(entry.key)
-    return f'{grade} AND "rank" IS NOT NULL' if grade else "ELSE"
+def _priority_filter(entry: Entry) -> str:
+    return _equals("priority", entry) if entry.key else "ELSE"
 
 
 def rgb(color: str) -> tuple[int, int, int]:
@@ -206,7 +233,7 @@ def qml(style: Style) -> str:
     symbol = _fill if style.layer.geometry == "MultiPolygon" else _line
     rules = "".join(
         f"<rule key={quoteattr(str(k))} symbol={quoteattr(str(k))} "
-        f"filter={quoteattr(rule.filter)} label={quoteattr(rule.label)}/>"
+        f"filter={quoteattr(rule.filter)} label={quoteattr(rule.label)}{_scales(rule)}/>"
         for k, rule in enumerate(style.rules)
     )
     symbols = "".join(symbol(k, rule) for k, rule in enumerate(style.rules))
@@ -219,11 +246,17 @@ def qml(style: Style) -> str:
     )
 
 
+def _scales(rule: Rule) -> str:
+    """Return the scales of a rule: the larger denominator is QGIS's smallest scale."""
+    far = f' scalemaxdenom="{rule.farthest}"' if rule.farthest else ""
+    return far + (f' scalemindenom="{rule.closest}"' if rule.closest else "")
+
+
 def _fill(key: int, rule: Rule) -> str:
     options = {
         "color": rule.color,
-        "style": "solid",
-        "outline_color": _rgba(CASING, OPAQUE),
+        "style": rule.brush,
+        "outline_color": rule.color,
         "outline_style": "solid",
         "outline_width": f"{rule.size_mm}",
         "outline_width_unit": "MM",
@@ -232,7 +265,7 @@ def _fill(key: int, rule: Rule) -> str:
 
 
 def _line(key: int, rule: Rule) -> str:
-    casing = {"line_color": _rgba(CASING, OPAQUE), "line_width": f"{rule.size_mm + 0.5:g}"}
+    casing = {"line_color": _rgba(CASING, OPAQUE), "line_width": f"{rule.size_mm + 0.3:g}"}
     core = {"line_color": rule.color, "line_width": f"{rule.size_mm:g}"}
     both = {"line_style": "solid", "line_width_unit": "MM", "capstyle": "round"}
     layers = (_layer("SimpleLine", part | both) for part in (casing, core))

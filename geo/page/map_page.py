@@ -29,11 +29,12 @@ from rasterio.warp import Resampling, calculate_default_transform, reproject, tr
 from geo.files import write_text
 from geo.imagery.overview import Overview
 from geo.layers.run_rows import MapTerms, failures
-from geo.layers.schema import CENTERLINE, CRACK, INSPECTED, ROAD_SEGMENT, Layer
-from geo.layers.style import STATUS, condition_legend, severity_legend
+from geo.layers.schema import CRACK, INSPECTED, NETWORK, ROAD_SEGMENT, Layer
+from geo.layers.style import STATUS, priority_legend, severity_legend
 from geo.options import Rules
 from geo.outputs import seal_text
 from geo.page.preview import encode_picture
+from geo.page.report import counted
 
 DEGREES = "EPSG:4326"
 
@@ -63,15 +64,19 @@ WORST_FIRST = ("high", "medium", "low")
 
 CRACK_COLUMNS = (
     "crack_id",
-    "length_m",
-    "width_mean_mm",
-    "width_max_mm",
-    "area_m2",
     "type",
     "severity_d6433",
+    "length_m",
+    "gap_m",
+    "width_mean_mm",
+    "width_max_mm",
+    "low_m",
+    "medium_m",
+    "high_m",
+    "not_measurable_m",
     "severity_ltpp",
+    "area_m2",
     "confidence",
-    "width_reliable",
     "segment_id",
 )
 
@@ -158,7 +163,12 @@ def map_data(package: Path, max_cracks: int) -> dict[str, Any]:
         segments = records(found, ROAD_SEGMENT, _by_rank(found))
     inspected = geopandas.read_file(package, layer=INSPECTED.name)
     placed = inspected[inspected.geometry.notna()]
-    summary = f"{len(total)} cracks, {float(total['length_m'].sum()):.1f} m. {_blocks(inspected)}"
+    networks = geopandas.read_file(package, layer=NETWORK.name)
+    summary = (
+        f"{counted(len(total), 'crack')}, {float(total['length_m'].sum()):.1f} m. "
+        f"{counted(len(networks), 'network')}, {float(networks['area_m2'].sum()):.2f} m2. "
+        f"{_blocks(inspected)}"
+    )
     worst = f" The worst {len(cracks)} cracks are drawn, by severity and length."
     shown = worst if len(cracks) < len(total) else ""
     terms = MapTerms.read(package)
@@ -170,6 +180,7 @@ def map_data(package: Path, max_cracks: int) -> dict[str, Any]:
         "bounds": _bounds(placed),
         "image": None,
         "cracks": records(cracks, CRACK, list(range(min(len(cracks), TABLE_ROWS)))),
+        "networks": records(networks, NETWORK, _by_area(networks)),
         "segments": segments,
         "inspected": records(placed, INSPECTED, []),
     }
@@ -178,7 +189,7 @@ def map_data(package: Path, max_cracks: int) -> dict[str, Any]:
 def legend(rules: Rules) -> dict[str, list[dict[str, str]]]:
     """Return the keys, labels and colors of what the page draws."""
     legends = {
-        "condition": condition_legend(rules.segments),
+        "priority": priority_legend(rules.segments),
         "severity": severity_legend(rules.severity),
         "status": STATUS,
     }
@@ -186,21 +197,31 @@ def legend(rules: Rules) -> dict[str, list[dict[str, str]]]:
 
 
 def _cracks(package: Path, most: int) -> tuple[geopandas.GeoDataFrame, pd.DataFrame]:
-    """Read the worst cracks with their centerlines, and the table of all."""
+    """Read the worst cracks, and the table of all."""
     table = pyogrio.read_dataframe(
-        package, layer=CRACK.name, columns=list(CRACK_COLUMNS), read_geometry=False
+        package,
+        layer=CRACK.name,
+        columns=list(CRACK_COLUMNS),
+        read_geometry=False,
+        fid_as_index=True,
     )
     grade = table["severity_d6433"].map({name: k for k, name in enumerate(WORST_FIRST)})
     ranked = table.assign(grade=grade.fillna(len(WORST_FIRST)))
     by = ["grade", "length_m", "crack_id"]
     chosen = ranked.sort_values(by, ascending=[True, False, True]).head(most)
-    lines = pyogrio.read_dataframe(package, layer=CENTERLINE.name, columns=["crack_id"])
-    place = pd.Index(chosen["crack_id"]).get_indexer(lines["crack_id"])
-    drawn = np.flatnonzero(place >= 0)
-    by_crack = drawn[np.argsort(place[drawn], kind="stable")]
-    shapes = shapely.multilinestrings(lines.geometry.to_numpy()[by_crack], indices=place[by_crack])
+    lines = pyogrio.read_dataframe(
+        package, layer=CRACK.name, columns=["crack_id"], fid_as_index=True
+    )
     worst = chosen[list(CRACK_COLUMNS)]
-    return geopandas.GeoDataFrame(worst, geometry=shapes, crs=lines.crs), table
+    return geopandas.GeoDataFrame(
+        worst, geometry=lines.geometry.loc[worst.index], crs=lines.crs
+    ).reset_index(drop=True), table
+
+
+def _by_area(networks: geopandas.GeoDataFrame) -> list[int]:
+    """Return the rows of networks, largest first."""
+    order = networks.sort_values(["area_m2", "network_id"], ascending=[False, True]).index
+    return [int(place) for place in order[:TABLE_ROWS]]
 
 
 def _by_rank(segments: geopandas.GeoDataFrame) -> list[int]:

@@ -18,7 +18,7 @@ from scipy.ndimage import binary_dilation
 from geo.files import output_errors, whole_file
 from geo.grid import Grid
 from geo.imagery.overview import Overview
-from geo.layers.schema import CRACK, GEOMETRY
+from geo.layers.schema import GEOMETRY, OUTLINE
 from geo.layers.style import OVERVIEW_BLANK, OVERVIEW_CASING, OVERVIEW_CRACK, rgb
 from geo.outputs import seal_png
 
@@ -66,9 +66,9 @@ def _thicken(marked: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
 
 
 def _outlines(package: Path) -> Iterator[NDArray[np.object_]]:
-    """Yield the geometries of the layer crack, a bounded number at a time."""
+    """Yield the geometries of the layer outline, a bounded number at a time."""
     with pyogrio.open_arrow(
-        package, layer=CRACK.name, columns=[], batch_size=FEATURES_AT_ONCE, use_pyarrow=True
+        package, layer=OUTLINE.name, columns=[], batch_size=FEATURES_AT_ONCE, use_pyarrow=True
     ) as (_, reader):
         for batch in reader:
             yield shapely.from_wkb(batch[GEOMETRY].to_numpy(zero_copy_only=False))

@@ -11,9 +11,9 @@ import pandas as pd
 import pyogrio
 
 from geo.files import write_text
-from geo.layers.classes import fine_enough
+from geo.layers.classes import D6433_CLASSES, NOT_MEASURABLE, fine_enough
 from geo.layers.run_rows import MapTerms, failures
-from geo.layers.schema import CRACK, INSPECTED, ROAD_SEGMENT
+from geo.layers.schema import CRACK, INSPECTED, NETWORK, ROAD_SEGMENT
 from geo.layers.style import severity_legend
 from geo.options import Rules, SeverityOptions
 from geo.outputs import seal_text
@@ -33,7 +33,12 @@ class Street:
     crack_length_m: float
     density_m_per_m2: float | None
     worst_segment: str | None
-    worst_zeb_cell_pct: float | None
+    network_m2: float
+    low_m: float
+    medium_m: float
+    high_m: float
+    not_measurable_m: float
+    worst_value: float | None
 
 
 @dataclass(frozen=True)
@@ -50,18 +55,25 @@ class MapReport:
 
     Attributes:
         gsd_mm, coarsest_gsd_mm: smallest and largest pixels of the imagery; None without any.
-        smallest_reliable_width_mm: at the smallest pixels; None where they are too coarse.
+        smallest_width_mm: that is given at the smallest pixels; None where they are too coarse.
+        length_by_severity: line of branches of each class, without gaps.
+        length_by_type: of cracks with their gaps.
     """
 
     package: str
     cracks: int
     length_m: float
-    area_m2: float
+    gap_m: float
+    networks: int
+    network_m2: float
+    network_line_m: float
+    not_measurable_m: float
+    survey_date: str | None
     length_by_severity: dict[str, float]
     length_by_type: dict[str, float]
     gsd_mm: float | None
     coarsest_gsd_mm: float | None
-    smallest_reliable_width_mm: float | None
+    smallest_width_mm: float | None
     rules: Rules
     blocks: int
     inspected_m2: float
@@ -75,8 +87,11 @@ def summarize(package: Path) -> MapReport:
     cracks = pyogrio.read_dataframe(package, layer=CRACK.name, read_geometry=False)
     inspected = geopandas.read_file(package, layer=INSPECTED.name)
     layers = {str(name) for name, _ in pyogrio.list_layers(package)}
+    networks = pyogrio.read_dataframe(package, layer=NETWORK.name, read_geometry=False)
     blocks = inspected[inspected["block_id"].notna()]
-    seen_m2 = blocks.geometry.area * blocks["valid_pct"] / 100
+    seen_m2 = blocks[blocks["valid_pct"] > 0].geometry.area
+    classes = {name: float(cracks[f"{name}_m"].sum()) for name in D6433_CLASSES}
+    days = sorted({str(day) for day in blocks["survey_date"].dropna()})
     unit_m = inspected.crs.axis_info[0].unit_conversion_factor if inspected.crs else 1.0
     pixels = blocks.loc[blocks["valid_pct"] > 0, "gsd_mm"]
     gsd_mm = float(pixels.min()) if len(pixels) else None
@@ -85,16 +100,23 @@ def summarize(package: Path) -> MapReport:
         package=package.name,
         cracks=len(cracks),
         length_m=float(cracks["length_m"].sum()),
-        area_m2=float(cracks["area_m2"].sum()),
-        length_by_severity=_length_by(cracks, "severity_d6433"),
+        gap_m=float(cracks["gap_m"].sum()),
+        networks=len(networks),
+        network_m2=float(networks["area_m2"].sum()),
+        network_line_m=float(networks["crack_length_m"].sum()),
+        not_measurable_m=classes[NOT_MEASURABLE],
+        survey_date=days[0] if days else None,
+        length_by_severity={name: meters for name, meters in classes.items() if meters > 0},
         length_by_type=_length_by(cracks, "type"),
         gsd_mm=gsd_mm,
         coarsest_gsd_mm=float(pixels.max()) if len(pixels) else None,
-        smallest_reliable_width_mm=_smallest_width(gsd_mm, terms.rules.severity),
+        smallest_width_mm=_smallest_width(gsd_mm, terms.rules.severity),
         rules=terms.rules,
         blocks=len(blocks),
         inspected_m2=float(seen_m2.sum()) * unit_m**2,
-        streets=_streets(package) if ROAD_SEGMENT.name in layers else (),
+        streets=_streets(package, terms.rules.segments.rank_by)
+        if ROAD_SEGMENT.name in layers
+        else (),
         failures=tuple(Failure(*pair) for pair in failures(inspected)),
         not_claimed=terms.not_claimed,
     )
@@ -122,7 +144,7 @@ def render(report: MapReport) -> str:
     lines += ["## Cracks", "", *_lengths("severity (ASTM D6433)", by_class), ""]
     lines += [*_lengths("type", report.length_by_type), ""]
     if report.streets:
-        lines += ["## Streets", "", *_street_table(report.streets), ""]
+        lines += ["## Streets", "", *_street_table(report.streets, report.rules), ""]
     lines += ["## Not inspected", "", *_failure_lines(report.failures), ""]
     lines += ["## Not claimed", "", report.not_claimed]
     lines.append(_measurable(report))
@@ -133,20 +155,31 @@ def _measurable(report: MapReport) -> str:
     """Say which widths can be measured at the pixel size of the map."""
     if report.gsd_mm is None:
         return "Nothing was seen, so nothing is measured."
-    width = report.smallest_reliable_width_mm
+    width = report.smallest_width_mm
     if width is None:
-        return "At this pixel size no width is reliable: cracks are found, but not measured."
+        return "At this pixel size no width is given: cracks are found, but not measured."
     return (
-        f"At this pixel size, mean widths from {width:g} mm are reliable; narrower cracks are "
-        "found, but not measured."
+        f"At this pixel size, widths from {width:g} mm are given; narrower cracks are found, but "
+        "not measured."
     )
 
 
 def _totals(report: MapReport) -> list[str]:
-    return [
-        f"{report.cracks} cracks, {report.length_m:.1f} m, {report.area_m2:.3f} m2 of crack area, "
-        f"on {report.inspected_m2:.1f} m2 inspected in {report.blocks} blocks.{_pixels(report)}"
+    day = f", surveyed {report.survey_date}" if report.survey_date else ""
+    lines = [
+        f"{counted(report.cracks, 'crack')}, {report.length_m:.1f} m, on {report.inspected_m2:.1f} "
+        f"m2 inspected in {counted(report.blocks, 'block')}{day}.{_pixels(report)}",
+        f"{counted(report.networks, 'network')} (alligator or block cracking), "
+        f"{report.network_m2:.2f} m2 with {report.network_line_m:.1f} m of cracks in them.",
     ]
+    line = sum(report.length_by_severity.values())
+    if line > 0:
+        share = 100 * report.not_measurable_m / line
+        lines.append(
+            f"{report.not_measurable_m:.1f} m of cracks ({share:.0f} %) are too thin for a width "
+            f"and a severity; {report.gap_m:.1f} m are gaps that were linked, not seen."
+        )
+    return ["\n\n".join(lines)]
 
 
 def _pixels(report: MapReport) -> str:
@@ -164,15 +197,18 @@ def _lengths(title: str, lengths: dict[str, float]) -> list[str]:
     return [f"| {title} | m |", "|---|---|", *rows]
 
 
-def _street_table(streets: tuple[Street, ...]) -> list[str]:
-    head = "| street | segments | m | seen % | cracks m | m/m2 | worst segment | cells % |"
+def _street_table(streets: tuple[Street, ...], rules: Rules) -> list[str]:
+    head = (
+        "| street | segments | m | seen % | cracks m | networks m2 | low m | medium m | high m "
+        f"| worst segment | its {rules.segments.rank_by} |"
+    )
     rows = [
         f"| {_cell(s.name)} | {s.segments} | {s.length_m:.0f} | {s.coverage_pct:.0f} "
-        f"| {s.crack_length_m:.1f} | {_number(s.density_m_per_m2)} "
-        f"| {_cell(s.worst_segment or '-')} | {_number(s.worst_zeb_cell_pct)} |"
+        f"| {s.crack_length_m:.1f} | {s.network_m2:.2f} | {s.low_m:.1f} | {s.medium_m:.1f} "
+        f"| {s.high_m:.1f} | {_cell(s.worst_segment or '-')} | {_number(s.worst_value)} |"
         for s in streets
     ]
-    return [head, "|---|---|---|---|---|---|---|---|", *rows]
+    return [head, "|---" * 11 + "|", *rows]
 
 
 def _failure_lines(failures: tuple[Failure, ...]) -> list[str]:
@@ -181,6 +217,15 @@ def _failure_lines(failures: tuple[Failure, ...]) -> list[str]:
     lines = [f"- {_cell(f.where)}: {_cell(f.reason)}" for f in failures[:NAMED_FAILURES]]
     rest = len(failures) - NAMED_FAILURES
     return [*lines, f"- and {rest} more (layer inspected)"] if rest > 0 else lines
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun.
+
+    >>> counted(1, "crack"), counted(2, "crack")
+    ('1 crack', '2 cracks')
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _cell(text: str) -> str:
@@ -200,17 +245,17 @@ def _length_by(cracks: pd.DataFrame, column: str) -> dict[str, float]:
 def _smallest_width(gsd_mm: float | None, options: SeverityOptions) -> float | None:
     if gsd_mm is None or not fine_enough(gsd_mm, options):
         return None
-    return round(options.reliable_px * gsd_mm, 6)
+    return round(options.measurable_px * gsd_mm, 6)
 
 
-def _streets(package: Path) -> tuple[Street, ...]:
+def _streets(package: Path, rank_by: str) -> tuple[Street, ...]:
     table = pyogrio.read_dataframe(package, layer=ROAD_SEGMENT.name, read_geometry=False)
     street = table["name"].fillna("road " + table["road_id"])
-    found = [_street(str(name), group) for name, group in table.groupby(street)]
+    found = [_street(str(name), group, rank_by) for name, group in table.groupby(street)]
     return tuple(sorted(found, key=lambda s: (-(s.density_m_per_m2 or 0.0), s.name)))
 
 
-def _street(name: str, group: pd.DataFrame) -> Street:
+def _street(name: str, group: pd.DataFrame, rank_by: str) -> Street:
     surveyed = float(group["surveyed_area_m2"].sum())
     length = float(group["crack_length_m"].sum())
     ground = group["surveyed_area_m2"] / (group["coverage_pct"] / 100)
@@ -224,5 +269,7 @@ def _street(name: str, group: pd.DataFrame) -> Street:
         crack_length_m=length,
         density_m_per_m2=length / surveyed if surveyed > 0 else None,
         worst_segment=None if ranked.empty else str(ranked["segment_id"].iloc[0]),
-        worst_zeb_cell_pct=None if ranked.empty else float(ranked["zeb_cell_pct"].iloc[0]),
+        worst_value=None if ranked.empty else float(ranked[rank_by].iloc[0]),
+        network_m2=float(group["network_area_m2"].sum()),
+        **{f"{name}_m": float(group[f"{name}_m"].sum()) for name in D6433_CLASSES},
     )

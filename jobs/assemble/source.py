@@ -16,14 +16,14 @@ from affine import Affine
 from rasterio.crs import CRS
 
 from geo.cracks.parts import InspectedRow, read_part, write_part
-from geo.cracks.pieces import block_pieces
+from geo.cracks.pieces import Ground, block_pieces
 from geo.errors import InputError
 from geo.grid import Grid
 from geo.imagery.mosaic import Block
 from jobs.assemble.job import AssembleJob
 from jobs.infer.job import crack_level, find_work_folder
 from jobs.infer.plan import PARTS, PROBABILITY, part_file
-from jobs.infer.probability import probability_file, read_probability
+from jobs.infer.probability import ground_file, probability_file, read_probability
 from jobs.infer.work_folder import LOCK, MAP_KEYS, JobLog, JobRecord
 from wpcrack.errors import ConfigError
 
@@ -105,6 +105,10 @@ class Source:
         """Return the file of the stored probability of a block; there may be none."""
         return probability_file(self.root / PROBABILITY, block)
 
+    def ground(self, block: Block) -> Path:
+        """Return the file of what else is stored with it."""
+        return ground_file(self.root / PROBABILITY, block)
+
     def record_of(self, job: AssembleJob) -> JobRecord:
         """Return the record of a run that had the settings of a map from the beginning."""
         values = job.model_dump(mode="json")
@@ -155,6 +159,7 @@ class Order:
 
     block: Block
     probability: Path
+    ground: Path
     part: Path
     new_part: Path
     level: int
@@ -198,7 +203,7 @@ def write_missing(block: Block, grid: Grid, survey_date: str | None, path: Path)
 
 
 def _vectorize(order: Order) -> Path:
-    probability, ground = read_probability(order.probability)
+    probability, ground = read_probability(order.probability), Ground.read(order.ground)
     window = order.block.window
     found = block_pieces(probability, order.level, window, order.grid, ground)
     inspected = read_part(order.part, ["n_pixels"]).inspected

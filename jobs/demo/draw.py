@@ -12,8 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 import shapely
+from rasterio.crs import CRS as RasterCrs
 from rasterio.transform import Affine
 
+from geo.grid import Grid
 from wpcrack.synthetic import City, DrawnWindow, WindowConfig, draw_training_street, draw_window
 
 CRS = "EPSG:25832"
@@ -95,6 +97,11 @@ def tile_transform(city: City, row_off: int, col_off: int) -> Affine:
     east, north = ORIGIN_M
     gsd = city.gsd_m
     return Affine(gsd, 0.0, east + col_off * gsd, 0.0, -gsd, north - row_off * gsd)
+
+
+def city_grid(city: City) -> Grid:
+    """Return the pixels of the city's canvas in the world."""
+    return Grid(tile_transform(city, 0, 0), RasterCrs.from_string(CRS), city.shape)
 
 
 def write_tile(path: Path, image: Pixels, transform: Affine, *, nodata: int | None) -> None:

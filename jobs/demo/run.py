@@ -20,8 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from geo.packages import make_way
-from jobs.demo.draw import TrainingSetSize, write_city, write_training_set
+from jobs.demo.draw import TrainingSetSize, city_grid, write_city, write_training_set
 from jobs.demo.score import MapScore, score_map
+from jobs.demo.truth import CityTruth, TruthFigures, score_truth
 from jobs.infer.job import InferJob
 from jobs.infer.report import InferReport
 from jobs.infer.run import run_inference
@@ -59,6 +60,7 @@ class DemoReport:
     """What the demo made and how good it is."""
 
     score: MapScore
+    truth: TruthFigures
     seconds: dict[str, float]
     """draw, train, infer (reading, network, outlines of each block), vectorize (joining across
     blocks, writing, drawing overview and map)."""
@@ -91,8 +93,10 @@ def run_demo(out: Path, seed: int = 0, options: DemoOptions | None = None) -> De
     seconds |= {"infer": inferred.infer_s, "vectorize": inferred.assemble_s}
     with _stage(4, "compare", "the map with the drawn truth", {}):
         score = score_map(out / "cracks.gpkg", city)
+        truth = score_truth(out / "cracks.gpkg", CityTruth.of(city, city_grid(city)))
     report = DemoReport(
         score,
+        truth,
         seconds,
         out / "cracks.gpkg",
         out / "overview.png",
@@ -101,6 +105,7 @@ def run_demo(out: Path, seed: int = 0, options: DemoOptions | None = None) -> De
     )
     values = {
         **asdict(score),
+        **{name: round(value, 4) for name, value in asdict(truth).items()},
         "seed": seed,
         "seconds": {k: round(v, 1) for k, v in seconds.items()},
     }
@@ -111,7 +116,7 @@ def run_demo(out: Path, seed: int = 0, options: DemoOptions | None = None) -> De
 
 def render(report: DemoReport) -> str:
     """Lay out the table that the demo prints."""
-    score = report.score
+    score, truth = report.score, report.truth
     times = ", ".join(f"{name} {value:.0f} s" for name, value in report.seconds.items())
     return "\n".join(
         [
@@ -125,6 +130,13 @@ def render(report: DemoReport) -> str:
             f" {score.predicted_m:8.1f} m",
             f"pixel_iou       crack pixels, no tolerance           {score.pixel_iou:7.3f}",
             f"f1              crack pixels, no tolerance           {score.f1:7.3f}",
+            f"type_accuracy   meters of the right type             {truth.type_accuracy:7.3f}",
+            f"severity_accuracy  meters of the right class         {truth.severity_accuracy:7.3f}"
+            f"   ({truth.severity_claimed:.0%} have one)",
+            f"width_mae_mm    mean error of a given width          {truth.width_mae_mm:7.2f}",
+            f"network_iou     areas of alligator cracking          {truth.network_iou:7.3f}",
+            f"whole_cracks    true branches that are one crack     {truth.whole_cracks:7.3f}",
+            f"count_error     cracks of at least 1 m               {truth.count_error:+7.1%}",
             "",
             times,
             f"crack map  {report.cracks}  ({score.cracks} cracks)",

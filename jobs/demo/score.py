@@ -98,8 +98,8 @@ class MapScore:
 
 
 def score_map(geopackage: Path, city: City) -> MapScore:
-    """Compare the layer `crack` of a GeoPackage with the city's truth."""
-    world = geopandas.read_file(geopackage, layer="crack").geometry.to_numpy()
+    """Compare the outlines of a GeoPackage with the city's truth."""
+    world = geopandas.read_file(geopackage, layer="outline").geometry.to_numpy()
     polygons = shapely.transform(world, lambda xy: _to_plane(xy, city.gsd_m))
     tolerance_px = TOLERANCE_M / city.gsd_m
     found = found_length([crack.points_px for crack in city.cracks], polygons, tolerance_px)

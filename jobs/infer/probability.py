@@ -11,7 +11,6 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 
-from geo.cracks.pieces import Ground
 from geo.errors import InputError, first_line
 from geo.files import whole_file
 from geo.grid import Grid, Window, moved_origin
@@ -21,17 +20,18 @@ VRT = "probability.vrt"
 """Inside the folder of the blocks; its paths are relative, so the folder can be moved."""
 
 
-GROUND_TAG = "WPCRACK_GROUND"
-"""Metadata of a block's file: where there was imagery, and how fine."""
-
-
 def probability_file(folder: Path, block: Block) -> Path:
     """Return the file of a block's probability."""
     return folder / f"{block.block_id}.tif"
 
 
+def ground_file(folder: Path, block: Block) -> Path:
+    """Return the file of what else another threshold needs to know of a block's imagery."""
+    return folder / f"{block.block_id}.npz"
+
+
 def write_probability(
-    path: Path, probability: NDArray[np.uint8], window: Window, grid: Grid, ground: Ground
+    path: Path, probability: NDArray[np.uint8], window: Window, grid: Grid
 ) -> None:
     """Write the probability * 255 of a block; the file appears complete or not at all.
 
@@ -40,7 +40,6 @@ def write_probability(
         probability: (H, W).
         window: Of the block on the mosaic's grid.
         grid: Of the mosaic.
-        ground: Of the block; what another threshold needs to know besides.
 
     Raises:
         OSError: The disk does not take it.
@@ -57,11 +56,10 @@ def write_probability(
     }
     with whole_file(path) as temporary, rasterio.open(temporary, "w", **profile) as dataset:
         dataset.write(probability, 1)
-        dataset.update_tags(**{GROUND_TAG: ground.text()})
 
 
-def read_probability(path: Path) -> tuple[NDArray[np.uint8], Ground]:
-    """Read what `write_probability` wrote: (H, W) probability * 255, and the block's ground.
+def read_probability(path: Path) -> NDArray[np.uint8]:
+    """Read what `write_probability` wrote: (H, W) probability * 255.
 
     Raises:
         InputError: The file is missing, damaged or none of ours.
@@ -69,8 +67,8 @@ def read_probability(path: Path) -> tuple[NDArray[np.uint8], Ground]:
     try:
         with rasterio.open(path, driver="GTiff") as dataset:
             probability: NDArray[np.uint8] = dataset.read(1)
-            return probability, Ground.of_text(dataset.tags()[GROUND_TAG])
-    except (RasterioError, KeyError, InputError) as error:
+            return probability
+    except RasterioError as error:
         raise InputError(
             f"the probability in {path} cannot be read ({first_line(error)}); compute it again "
             "with `wpcrack infer ... probability=keep resume=never`"

@@ -32,7 +32,7 @@ from geo.options import MapRules
 from jobs.infer.inputs import ModelFiles
 from jobs.infer.job import InferJob
 from jobs.infer.plan import PARTS, PROBABILITY, Plan
-from jobs.infer.probability import probability_file
+from jobs.infer.probability import ground_file, probability_file
 from jobs.runtime.folder import explain_write_errors, hold_lock, refuse_foreign
 from wpcrack.errors import ConfigError
 
@@ -47,7 +47,7 @@ OWN = frozenset({LOG, BACKDROP, LOCK, PARTS, PROBABILITY, *OLD})
 FORMAT = 3
 """Version of parts and log; parts of another version are never mixed in."""
 
-BLOCK_KEYS = ("threshold", "block_strides", "survey_date", "engine", "nodata", "band4")
+BLOCK_KEYS = ("threshold", "block_strides", "survey_date", "engine")
 """Settings that decide what lies in a part, besides those of the lattice."""
 
 MAP_KEYS = frozenset({"roads", *MapRules.model_fields}) - {"formats"}
@@ -179,7 +179,8 @@ def _remove(root: Path, plan: Plan, blocks: Sequence[Block]) -> None:
     for block in blocks:
         plan.part(block).unlink(missing_ok=True)
         # also of a start that kept it, while this one does not
-        probability_file(root / PROBABILITY, block).unlink(missing_ok=True)
+        for file_of in (probability_file, ground_file):
+            file_of(root / PROBABILITY, block).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

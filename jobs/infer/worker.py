@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 
+from geo.cracks.branch_sums import WIDTH_OPTIONS
+from geo.cracks.light import Picture
 from geo.cracks.parts import InspectedRow, write_part
 from geo.cracks.pieces import Ground, Piece, block_pieces
 from geo.errors import OutputError
@@ -32,7 +34,7 @@ from geo.imagery.headers import Tile, TileProblem
 from geo.imagery.mosaic import Block, Mosaic, Raster
 from jobs.infer.attempts import Attempts
 from jobs.infer.plan import Plan
-from jobs.infer.probability import probability_file, write_probability
+from jobs.infer.probability import ground_file, probability_file, write_probability
 from wpcrack.errors import WpcrackError
 from wpcrack.inference.predict import WindowPredictor, predict_block
 
@@ -74,7 +76,7 @@ class BlockWorker:
         """
         block, start = self.plan.blocks[index], time.monotonic()
         if known := self.plan.read_result(block):
-            return replace(known, coverage="")
+            return replace(known, coverage="", footprint="")
         try:
             with self._attempts.begin(block.block_id, "the block"):
                 return self._deliver(block, *self._inspect(block, start))
@@ -83,7 +85,7 @@ class BlockWorker:
         except Exception as error:
             log.exception("block %s failed", block.block_id)
             probability = np.zeros((block.window.height, block.window.width), np.uint8)
-            ground = Ground(np.zeros((block.window.height + 2, block.window.width + 2), bool))
+            ground = Ground.none(block.window)
             return self._deliver(block, self._failed(block, error, start), [], probability, ground)
 
     def _deliver(
@@ -98,7 +100,8 @@ class BlockWorker:
         try:
             if (folder := self.plan.probability) is not None:
                 path, grid = probability_file(folder, block), self.plan.mosaic.grid
-                write_probability(path, probability, block.window, grid, ground)
+                write_probability(path, probability, block.window, grid)
+                ground.write(ground_file(folder, block), probability, block.window)
             write_part(self.plan.part(block), found, inspected)
         except (OSError, RasterioError, CPLE_BaseError) as error:
             raise OutputError(
@@ -106,7 +109,7 @@ class BlockWorker:
                 "check the folder and the free space, then give the same command again: finished "
                 "blocks are kept"
             ) from error
-        return replace(inspected, coverage="")
+        return replace(inspected, coverage="", footprint="")
 
     def _inspect(
         self, block: Block, start: float
@@ -123,7 +126,7 @@ class BlockWorker:
                 wanted=inside,
                 batch=self.plan.batch,
             )
-        ground = Ground(reader.ring, reader.sizes_m)
+        ground = Ground(reader.ring, reader.sizes_m, reader.light)
         found = block_pieces(probability, self.plan.level, block.window, frame, ground)
         inspected = InspectedRow.of(
             block,
@@ -164,23 +167,25 @@ class BlockView:
         self.failures: tuple[TileProblem, ...] = ()
         self.gsd_m = pixels.mosaic.grid.gsd_m
         self.sizes_m: NDArray[np.float64] | None = None
+        self.light: Picture | None = None
 
     def read(self, *window: int) -> Pixels:
         """Return the pixels of a window (row_off, col_off, height, width).
 
-        One pixel more on each side is read to know all their neighbors.
+        More is read around the block: the neighbors of all pixels, and the light beside cracks.
         """
         asked = Window(*window)
-        outer = asked.pad(1)
+        seen = self.block.intersection(asked)
+        assert seen is not None, "what is read of a block meets it"
+        outer = seen.pad(WIDTH_OPTIONS.reach_px).union(asked.pad(1))
         raster = self.pixels.read(outer)
         self.ring = with_ring(raster.valid, self.block, outer)
         self.failures = raster.failures
         self.gsd_m = raster.gsd_m
         if raster.sizes_m is not None:
             self.sizes_m = np.zeros((self.block.height, self.block.width))
-            seen = self.block.intersection(outer)
-            assert seen is not None, "what is read of a block meets it"
             self.sizes_m[seen.slices_in(self.block)] = raster.sizes_m[seen.slices_in(outer)]
+        self.light = Picture.of_bands(raster.image, raster.valid, outer)
         start = time.monotonic()
         self.turn.enter_context(self.model)
         self.waited_s = time.monotonic() - start

@@ -43,12 +43,14 @@ def test_the_package_loads_nothing_heavy_until_a_name_is_asked_for():
 
 
 def test_the_table_of_an_array_is_the_layer_of_its_map(tmp_path):
-    _, mask = street()
+    image, mask = street()
     probability = np.where(mask, np.linspace(0.6, 0.9, mask.shape[1]), 0.1)
-    table = geo.polygonize(probability, PLACE, "EPSG:25832")
-    report = geo.make_map(probability, PLACE, "EPSG:25832", tmp_path / "new" / "cracks.gpkg")
+    table = geo.polygonize(probability, PLACE, "EPSG:25832", image=image)
+    out = tmp_path / "new" / "cracks.gpkg"
+    report = geo.make_map(probability, PLACE, "EPSG:25832", out, image=image)
     layer = pyogrio.read_dataframe(report.path, layer="crack")
     assert report.n_cracks == len(table) == 2
+    assert table.width_mean_mm.tolist() == pytest.approx([33, 27], abs=1)  # of the mask
     for column in table.columns.drop("geometry"):
         assert table[column].tolist() == layer[column].tolist(), column
     assert table.geometry.to_wkb().tolist() == layer.geometry.to_wkb().tolist()

@@ -44,7 +44,7 @@
 
   // One layer in a pane of its own, so that switching layers keeps their order.
   function draw(kind, classes, by, look) {
-    map.createPane(kind).style.zIndex = { inspected: 410, segments: 420, cracks: 430 }[kind];
+    map.createPane(kind).style.zIndex = { inspected: 410, segments: 420, networks: 425, cracks: 430 }[kind];
     const keys = classes.map((one) => one.key);
     const keyed = column(kind, by);
     const number = (k) => keys.indexOf(value(keyed, k) || "");
@@ -66,9 +66,14 @@
   }));
   overlays["inspected"] = layers.inspected;
   if (data.segments.shapes.parts.length) {
-    layers.segments = draw("segments", worstOnTop(data.legend.condition), "priority",
+    layers.segments = draw("segments", worstOnTop(data.legend.priority), "priority",
       (entry) => ({ color: entry.color, weight: 10, opacity: 0.6, fill: 0 }));
     overlays["road segments"] = layers.segments;
+  }
+  if (data.networks.shapes.parts.length) {
+    layers.networks = draw("networks", worstOnTop(data.legend.severity), "severity_d6433",
+      (entry) => ({ color: entry.color, weight: 1.5, opacity: 1, fill: 0.25 }));
+    overlays["networks"] = layers.networks;
   }
   layers.cracks = draw("cracks", worstOnTop(data.legend.severity), "severity_d6433",
     (entry) => ({ color: entry.color, weight: 2, opacity: 1, fill: 0 }));
@@ -76,7 +81,7 @@
   L.control.layers(null, overlays, { collapsed: false }).addTo(map);
 
   function under(latlng) {
-    for (const [kind, reach] of [["cracks", CRACK_REACH_PX], ["segments", SEGMENT_REACH_PX], ["inspected", 0]]) {
+    for (const [kind, reach] of [["cracks", CRACK_REACH_PX], ["networks", 0], ["segments", SEGMENT_REACH_PX], ["inspected", 0]]) {
       const k = layers[kind] ? layers[kind].at(latlng, reach) : -1;
       if (k >= 0) return { kind, k };
     }
@@ -106,7 +111,7 @@
     document.getElementById("legend").append(box);
   }
   legend("Cracks", data.legend.severity);
-  if (layers.segments) legend("Road segments", data.legend.condition);
+  if (layers.segments) legend("Road segments", data.legend.priority);
   legend("Imagery", data.legend.status);
 
   // A ranked table, by which the map can be used without a mouse.
@@ -156,13 +161,19 @@
   if (layers.segments) {
     ranked("Segments, worst first", "segments", [
       ["rank", "rank"], ["segment_id", "segment", true], ["name", "street", true],
-      ["zeb_cell_pct", "cells %"], ["crack_length_m", "cracks m"],
+      ["cracking_pct", "cracked %"], ["crack_length_m", "cracks m"],
     ], true);
   }
   ranked("Cracks, worst first", "cracks", [
     ["severity_d6433", "severity", true], ["crack_id", "crack", true], ["length_m", "m"],
     ["width_mean_mm", "mm"],
   ], !layers.segments);
+  if (layers.networks) {
+    ranked("Networks, largest first", "networks", [
+      ["severity_d6433", "severity", true], ["network_id", "network", true], ["area_m2", "m2"],
+      ["kind", "kind", true],
+    ], false);
+  }
   if (data.failures.length) {
     const box = element("details");
     const list = element("ul");

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from geo.cracks.branches import UM, BranchSet
 from geo.cracks.chains import chain
-from geo.cracks.linking import LinkOptions, link
+from geo.cracks.linking import link
+from geo.options import LinkOptions
 
 OPTIONS = LinkOptions()
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from geo.cracks import line_density
 from geo.cracks.branches import UM, BranchSet
-from geo.cracks.networks import NetworkOptions, find_networks
+from geo.cracks.networks import find_networks
+from geo.options import NetworkOptions
 
 OPTIONS = NetworkOptions()
 

@@ -10,14 +10,14 @@ from rasterio.features import rasterize
 
 from geo.cracks.branches import BranchSet
 from geo.cracks.chains import chain
-from geo.cracks.linking import LinkOptions, link
-from geo.cracks.networks import NetworkOptions, find_networks
+from geo.cracks.linking import link
+from geo.cracks.networks import find_networks
 from geo.cracks.pieces import pieces
 from geo.cracks.pixel_set import pixels_of
 from geo.cracks.split import branch_of_pixels
 from geo.grid import Grid, Window
 from geo.layers.classes import crack_types
-from geo.options import TypeOptions
+from geo.options import LinkOptions, NetworkOptions, TypeOptions
 
 GSD = 0.005
 LENGTH_M, HEIGHT_M = 9.0, 4.0
@@ -90,7 +90,7 @@ class Map:
         self.mask, self.pieces = mask, join(found, GRID)
         lines, nodes, piece, before = [], [], [], 0
         for number, one in enumerate(self.pieces):
-            branches = one.measures.branches
+            branches = one.branches
             lines += [branch.line for branch in branches]
             nodes += [(b.from_node + before, b.to_node + before) for b in branches]
             piece += [number] * len(branches)
@@ -148,7 +148,6 @@ def test_types_follow_the_road(street):
     kinds = crack_types(
         chains.orientation_deg(street.outside),
         chains.length_m(street.outside),
-        np.zeros(len(chains)),
         np.full(len(chains), 90.0),
         TypeOptions(),
     )

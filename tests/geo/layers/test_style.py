@@ -55,7 +55,8 @@ def test_each_layer_written_has_its_default_style_and_no_other(empty):
         )
         assert rows.fetchall() == [
             ("crack", "geom", 1),
-            ("centerline", "geom", 1),
+            ("network", "geom", 1),
+            ("outline", "geom", 1),
             ("inspected", "geom", 1),
         ]
         kind = base.execute("SELECT data_type FROM gpkg_contents WHERE table_name = 'layer_styles'")
@@ -68,16 +69,16 @@ def test_the_legends_name_the_limits_of_the_run(tmp_path):
     options = AssembleOptions(
         severity=limits, segments=SegmentOptions(min_coverage_pct=30, medium_pct=7, high_pct=40)
     )
-    own = {style.name: style for style in styles(options.rules)}
-    assert [rule.label for rule in own["severity"].rules][:3] == [
+    own = {style.layer.name: style for style in styles(options.rules)}
+    assert [rule.label for rule in own["crack"].rules][:5:2] == [
         "high (> 12.5 mm)", "medium (3 - 12.5 mm)", "low (< 3 mm)",
     ]  # fmt: skip
-    assert '"zeb_cell_pct" >= 7 AND "zeb_cell_pct" <= 40' in own["condition"].rules[1].filter
-    assert own["condition"].rules[-1].label == "seen too little (< 30 %)"
+    assert own["road_segment"].rules[1].label == "medium priority (7 - 40 %)"
+    assert own["road_segment"].rules[-1].label == "not ranked (seen below 30 %)"
     package = assemble([], tmp_path / "out.gpkg", GRID, options).path
     with closing(sqlite3.connect(package)) as base:
         (stored,) = base.execute("SELECT styleQML FROM layer_styles WHERE f_table_name = 'crack'")
-    assert stored[0] == qml(own["severity"])
+    assert stored[0] == qml(own["crack"])
     assert MapTerms.read(package).rules == options.rules
 
 

@@ -41,10 +41,10 @@ def test_totals_streets_and_failures_are_those_of_the_package(tmp_path, mask):
     report = write_report(built.path, tmp_path / "report.md", tmp_path / "report.json")
     assert report.cracks == 2
     assert report.length_m == pytest.approx(built.length_m)
-    assert report.area_m2 == pytest.approx(1400 * 25e-6)
+    assert report.not_measurable_m == pytest.approx(report.length_m)  # no light, no width
     assert report.inspected_m2 == pytest.approx(200 * 400 * 25e-6)
     assert sum(report.length_by_type.values()) == pytest.approx(built.length_m)
-    assert report.smallest_reliable_width_mm == 15
+    assert report.smallest_width_mm == 10
     named, other = sorted(report.streets, key=lambda s: s.name)
     assert named.crack_length_m == pytest.approx(1.5, rel=0.02)
     assert named.coverage_pct == pytest.approx(50, abs=1)
@@ -73,8 +73,8 @@ def test_areas_are_square_meters_where_the_crs_counts_feet(tmp_path, mask):
     assert report.inspected_m2 == pytest.approx(200 * 400 * (0.01 * 0.3048006096) ** 2)
 
 
-def test_coarse_pixels_have_no_reliable_width(tmp_path, mask):
-    assert summarize(package(tmp_path, mask, gsd=0.02).path).smallest_reliable_width_mm is None
+def test_coarse_pixels_have_no_width(tmp_path, mask):
+    assert summarize(package(tmp_path, mask, gsd=0.02).path).smallest_width_mm is None
 
 
 def test_a_report_that_cannot_be_written_is_said(tmp_path, mask):

@@ -275,7 +275,7 @@ def test_a_submitted_sweep_ends_with_its_best_settings_and_its_exit_code(
 
 def test_a_submitted_inference_ends_with_its_map_and_its_exit_code(cracks: Path) -> None:
     layers = {name for name, _ in pyogrio.list_layers(cracks)}
-    assert {"crack", "centerline", "inspected", "run"} <= layers
+    assert {"crack", "outline", "inspected", "run"} <= layers
     (area_m2,) = pyogrio.read_dataframe(cracks, layer="crack")["area_m2"]
     assert area_m2 == pytest.approx((SIDE * GSD_M) ** 2)  # no block is missing
 
@@ -298,7 +298,7 @@ def test_a_node_that_joins_and_is_killed_costs_no_block(
     _, *written = lines(out.with_suffix(".work") / "job.jsonl")
     names = [json.loads(line)["block_id"] for line in written]
     assert len(names) == len(set(names)) == (SIDE // 64) ** 2
-    for layer in ("crack", "centerline"):
+    for layer in ("crack", "outline"):
         columns = {"sql": f'SELECT * FROM "{layer}" ORDER BY {layer}_id', "sql_dialect": "SQLITE"}
         one, other = (pyogrio.read_dataframe(path, **columns) for path in (cracks, out))
         assert one.to_wkb().equals(other.to_wkb())

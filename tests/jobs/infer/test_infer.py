@@ -92,7 +92,7 @@ def truncate(path: Path) -> None:
 def test_the_map_shows_the_drawn_cracks(tiles: Path, tmp_path: Path) -> None:
     report = run(infer_job(tiles, tmp_path / "map" / "out.gpkg"))
     frame = geopandas.read_file(report.package, layer="crack")
-    assert report.n_cracks == len(frame) == 2
+    assert report.n_cracks == len(frame) == 3
     assert report.area_m2 == pytest.approx(MASK.sum() * GSD_M**2)
     assert frame["area_m2"].sum() == pytest.approx(report.area_m2)
     assert frame["confidence"].to_numpy() == pytest.approx(0.9, abs=0.003)
@@ -358,7 +358,7 @@ def test_a_work_folder_of_an_older_version_is_refused_with_the_way_out(
         with pytest.raises(ConfigError, match=r"another version.*resume=never"):
             run(infer_job(tiles, tmp_path / "out.gpkg", resume=resume))
     assert ray_less.computed == []
-    assert run(infer_job(tiles, tmp_path / "out.gpkg", resume="never")).n_cracks == 2
+    assert run(infer_job(tiles, tmp_path / "out.gpkg", resume="never")).n_cracks == 3
     assert {path.name for path in work.iterdir()} == {"job.jsonl", "parts", "backdrop.tif", ".lock"}
 
 
@@ -521,7 +521,7 @@ def test_a_signal_leaves_no_process_and_a_state_that_can_be_continued_on_ray(
     report = run(infer_job(tiles, out, block_strides=1))
     assert len(ray_less.computed) + len(done) == 36
     assert not set(ray_less.computed) & set(done)
-    assert report.n_cracks == 2
+    assert report.n_cracks == 3
 
 
 @pytest.mark.ray
@@ -551,7 +551,7 @@ def test_one_raster_and_four_tiles_give_the_same_cracks_on_ray(
             run(infer_job(tmp_path / "t2", tmp_path / "broken.gpkg"), broken)
     assert still_there
     assert not [name for name in still_there if name.startswith(DATA_THREADS)]
-    assert [report.n_cracks for report in reports] == [2, 2]
+    assert [report.n_cracks for report in reports] == [3, 3]
     pd.testing.assert_frame_equal(layer(reports[0].package), layer(reports[1].package))
 
 

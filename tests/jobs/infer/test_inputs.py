@@ -22,7 +22,6 @@ from factories import (
     infer_job,
     layer,
     street,
-    write_roads,
     write_tile,
 )
 from rasterio.transform import from_origin
@@ -70,7 +69,12 @@ def test_imagery_of_any_kind_gives_the_same_map_of_cracks(tmp_path):
     for kind in ("rgba", "deep", "mixed", "gray", "strips"):
         report = run(tmp_path / kind, tmp_path / f"{kind}.gpkg")
         assert report.exit_code == 0, kind
-        pd.testing.assert_frame_equal(comparable(report), comparable(reference), obj=kind)
+        found, expected = comparable(report), comparable(reference)
+        widths = [name for name in found.columns if name.startswith("width")]
+        assert found[widths].to_numpy() == pytest.approx(expected[widths].to_numpy(), rel=0.06)
+        pd.testing.assert_frame_equal(
+            found.drop(columns=widths), expected.drop(columns=widths), obj=kind
+        )
 
 
 def test_a_street_in_degrees_is_mapped_in_meters(tmp_path):
@@ -127,22 +131,22 @@ def test_coarse_imagery_on_a_fine_grid_keeps_its_resolution_on_record(tmp_path):
     assert inspected["gsd_mm"].to_numpy() == pytest.approx(10)
     found = cracks(report)
     assert found["gsd_mm"].to_numpy() == pytest.approx(10)
-    assert not found["width_reliable"].any()
+    assert found["width_mean_mm"].isna().all()
     assert set(found["severity_d6433"]) == {"not_measurable"}
 
 
 @pytest.mark.parametrize("strides", [1, 2, 9])
 def test_a_crack_has_the_pixels_of_the_coarsest_imagery_under_it(tmp_path, strides):
     image = np.full((SIDE, SIDE, 3), 150, np.uint8)
-    image[60:64, 20:-20] = image[120:124, 100:140] = 20
+    image[60:64, 20:-20] = image[120:124, 100:180] = 20
     write_tile(tmp_path / "t" / "a.tif", image)
     write_tile(tmp_path / "t" / "b.tif", image[::2, ::2], 0, SIDE, gsd=2 * GSD_M)
     write_tile(tmp_path / "t" / "c.tif", image, SIDE)
     report = run(tmp_path / "t", tmp_path / "o.gpkg", block_strides=strides, gsd_mm=1000 * GSD_M)
     found = cracks(report)
-    expected = [5, 5, 5, 5, 10, 10]  # two on each tile
+    expected = [5, 5, 5, 10, 10]  # two on each tile; one goes on from fine to coarse pixels
     assert sorted(found["gsd_mm"]) == pytest.approx(expected)
-    assert (found["width_reliable"] == (found["gsd_mm"] < 6)).all()
+    assert (found["width_mean_mm"].notna() == (found["gsd_mm"] < 6)).all()
 
 
 def whole_grid():
@@ -223,20 +227,6 @@ def test_tiles_beyond_the_area_are_not_read(tmp_path):
     assert (report.exit_code, report.failures) == (0, ())
 
 
-def test_roads_are_refused_before_any_work_and_by_the_plan(tmp_path):
-    tile = write_tile(tmp_path / "tiles" / "a.tif", IMAGE)
-    line = [(EAST, NORTH - 1), (EAST + 1, NORTH - 1)]
-    roads = write_roads(tmp_path / "roads.gpkg", [line], wide=["7,5"])
-    model = describe_model(tmp_path / "model", gsd_mm=None)
-    given = {"roads": {"path": str(roads), "width": "wide"}, "model": model}
-    job = infer_job(tile, tmp_path / "o.gpkg", **given)
-    with pytest.raises(InputError, match="wide=7,5"):
-        infer.plan_inference(job)
-    with pytest.raises(InputError, match="wide=7,5"):
-        infer.run_inference(job, darkness)
-    assert not job.work_folder.exists()
-
-
 def test_only_the_surroundings_of_roads_are_inspected(tmp_path):
     tile = write_tile(tmp_path / "a.tif", IMAGE)
     line = shapely.LineString([(EAST + 0.3, NORTH - 0.8), (EAST + 1.3, NORTH - 0.8)])
@@ -255,7 +245,7 @@ def test_only_the_surroundings_of_roads_are_inspected(tmp_path):
     ("content", "words"),
     [
         (None, "does not exist"),
-        ("nothing", "is no GeoPackage"),
+        ("nothing", "cannot be read"),
         (shapely.Point(0, 0), "holds no polygon"),
         (shapely.box(0, 0, 1, 1), "nothing of"),
     ],

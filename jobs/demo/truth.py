@@ -1,10 +1,15 @@
-"""The truth of a drawn city, and how well cracks and networks of a map agree with it."""
+"""How well the cracks and networks of a map agree with a drawn city: what an engineer reads.
+
+Shares are of meters of true line. What was not found at all counts in `found` alone.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+import geopandas
 import numpy as np
 import numpy.typing as npt
 import shapely
@@ -12,7 +17,6 @@ import shapely
 from geo.cracks.measure import orientations
 from geo.grid import Grid
 from geo.layers.classes import crack_types, d6433
-from geo.layers.crack_width import CrackWidths
 from geo.options import SeverityOptions, TypeOptions
 from wpcrack.synthetic import City
 
@@ -36,72 +40,66 @@ WHOLE_SHARE = 0.8
 SHORT_M, LONG_M = 0.3, 1.0
 """Shortest true branch that must be whole; shortest crack that is counted."""
 
-GSD_MM, RULES = 5.0, SeverityOptions()
-"""Pixels of the city and limits of the classes."""
+RULES = SeverityOptions()
+"""Limits of the classes."""
+
+CLASSES = ("low", "medium", "high")
 
 GROWN_M, SHRUNK_M = 0.12, 0.10
 """A true network is the area within 12 cm of its lines, shrunk by 10 cm again."""
 
 
 @dataclass(frozen=True, eq=False)
-class Predicted:
+class Mapped:
     """Cracks and networks of a map.
 
     Attributes:
-        lines: all branches, (K, 2) meters in the world.
-        owner: (N,) crack of each branch; from ``n_cracks`` on, network.
-        n_cracks: number of cracks.
-        length_m, gap_m: (n_cracks,) with gaps, and of the gaps.
+        parts: lines of all cracks.
+        owner: (N,) row of the crack of each.
+        cracks: the layer crack, attributes only.
         networks: (M,) areas.
-        types: (n_cracks,) of the cracks.
-        widths: of branches, and of cracks and then networks.
     """
 
-    lines: Sequence[Float64]
+    parts: Shapes
     owner: npt.NDArray[np.int64]
-    n_cracks: int
-    length_m: Float64
-    gap_m: Float64
+    cracks: geopandas.GeoDataFrame
     networks: Shapes
-    types: Shapes
-    widths: CrackWidths
+
+    @classmethod
+    def read(cls, package: Path) -> Mapped:
+        """Read a map."""
+        cracks = geopandas.read_file(package, layer="crack")
+        networks = geopandas.read_file(package, layer="network")
+        parts, owner = shapely.get_parts(cracks.geometry.to_numpy(), return_index=True)
+        return cls(parts, owner, cracks, networks.geometry.to_numpy())
 
 
 @dataclass(frozen=True)
-class Figures:
-    """Agreement of a map with the truth; shares are of meters of true line that was found.
+class TruthFigures:
+    """Agreement of a map with the truth.
 
     Attributes:
-        found: share of true line within 2 cm of a predicted branch.
-        type: right type (longitudinal, transverse, diagonal, network); of lines >= 0.3 m.
-        severity: right ASTM D6433 class of a branch (by the true width along it), where one is
-            claimed; outside true networks.
-        claimed: share of those meters for which a class is claimed.
-        severity_all: right class if one were given everywhere.
-        width_mae_mm: mean difference of a crack's mean width from the true width along it;
-            outside true networks.
-        width_mae_claimed_mm: the same where the width is claimed.
-        network_width_mae_mm: the same inside true networks, whose width is one figure.
-        whole_cracks: true branches >= 0.3 m that are one crack over >= 80 % of their length.
-        whole_outside: the same of those of which less than a fifth lies in a true network.
-        count: cracks >= 1 m, predicted / true.
+        found_2cm: share of true line within 2 cm of a crack's line or in a network.
+        type_accuracy: right type (longitudinal, transverse, diagonal, network), of what was found
+            of true lines >= 0.3 m.
+        severity_accuracy: meters of the right ASTM D6433 class, of those with a class, crack by
+            crack; outside true networks. The true class is by the true width of a true branch.
+        severity_claimed: share of the meters found there that have a class.
+        width_mae_mm: mean difference of a crack's width from the true width along it, by meter;
+            cracks with a width, outside true networks.
         network_iou: areas of networks.
-        gap_m: length of gaps in cracks.
+        whole_cracks: true branches >= 0.3 m that are one crack over >= 80 % of their length.
+        count_error: cracks >= 1 m, (predicted - true) / true.
     """
 
-    found: float
-    type: float
-    severity: float
-    claimed: float
-    severity_all: float
+    found_2cm: float
+    type_accuracy: float
+    severity_accuracy: float
+    severity_claimed: float
     width_mae_mm: float
-    width_mae_claimed_mm: float
-    network_width_mae_mm: float
-    whole_cracks: float
-    whole_outside: float
-    count: float
     network_iou: float
-    gap_m: float
+    whole_cracks: float
+    count_error: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +150,7 @@ class CityTruth:
             for step in (0.0, 0.5)
         ]
         run = ends[1] - ends[0]
-        return np.degrees(np.arctan2(run[:, 0], run[:, 1]))
+        return np.asarray(np.degrees(np.arctan2(run[:, 0], run[:, 1])), np.float64)
 
     def _types(self) -> Shapes:
         steps, owner = [], []
@@ -166,7 +164,6 @@ class CityTruth:
         return crack_types(
             orientations(np.concatenate(steps), np.concatenate(owner), len(self.lines)),
             shapely.length(self.lines),
-            np.zeros(len(self.lines)),
             self.road_deg(middle),
             TypeOptions(),
         )
@@ -197,45 +194,68 @@ class Samples:
     meters: Float64
 
 
-def score(predicted: Predicted, truth: CityTruth) -> Figures:
+def score_truth(package: Path, truth: CityTruth) -> TruthFigures:
     """Compare a map with the truth."""
-    samples = truth.samples()
-    branches = np.array([shapely.LineString(xy) for xy in predicted.lines])
-    at, branch = shapely.STRtree(branches).query_nearest(
-        shapely.points(samples.points), max_distance=FOUND_M, all_matches=False
+    found, samples = Mapped.read(package), truth.samples()
+    points = shapely.points(samples.points)
+    network = shapely.union_all(found.networks)
+    shapely.prepare(network)
+    in_area = shapely.contains(network, points)
+    at, part = shapely.STRtree(found.parts).query_nearest(
+        points, max_distance=FOUND_M, all_matches=False
     )
-    line, found_m, true_mm = samples.line[at], samples.meters[at], samples.width_mm[at]
-    owner = predicted.owner[branch]
-    is_crack = owner < predicted.n_cracks
-    named = np.append(predicted.types, ["network"])[np.minimum(owner, predicted.n_cracks)]
-    typed = truth.types[line] != "unknown"
-    net, widths = truth.in_network[line], predicted.widths
-    off_mm = np.abs(widths.crack_mm[owner] - _means(true_mm, found_m, owner))
-    seen = np.isfinite(off_mm) & is_crack & ~net
-    in_net = np.isfinite(off_mm) & ~is_crack & net
-    rated = np.isfinite(widths.branch_mm[branch]) & ~net
-    claimed = rated & widths.branch_measurable[branch]
-    true_branch_mm = _means(true_mm, found_m, branch)
-    classes = [d6433(w, GSD_MM, RULES) for w in (widths.branch_mm[branch], true_branch_mm)]
-    whole, outside = _whole(predicted, branches, truth)
-    length = shapely.length(truth.lines)
-    network = shapely.union_all(predicted.networks)
+    crack = np.full(len(points), -1)
+    crack[at] = found.owner[part]
+    crack[in_area] = -1
+    seen, is_crack = in_area | (crack >= 0), crack >= 0
+    named = np.append(found.cracks["type"].to_numpy(object), ["network"])[crack]
+    typed = seen & (truth.types[samples.line] != "unknown")
+    rated = is_crack & ~truth.in_network[samples.line]
+    right, claimed = _rated_meters(found, truth, samples, crack, rated)
+    width_mm = np.append(found.cracks["width_mean_mm"].to_numpy(float), [np.nan])[crack]
+    true_mm = _means(samples.width_mm, samples.meters, np.where(rated, crack, len(found.cracks)))
+    wide = rated & np.isfinite(width_mm)
+    whole = _whole(found, truth)
+    long = float((shapely.length(truth.lines)[~truth.in_network] >= LONG_M).sum())
+    count = float((found.cracks["length_m"] >= LONG_M).sum())
     union = shapely.union(network, truth.network).area
-    return Figures(
-        found=found_m.sum() / samples.meters.sum(),
-        type=_share(named == truth.types[line], typed, found_m),
-        severity=_share(classes[0] == classes[1], claimed, found_m),
-        claimed=_share(claimed, rated, found_m),
-        severity_all=_share(classes[0] == classes[1], rated, found_m),
-        width_mae_mm=_share(off_mm, seen, found_m),
-        width_mae_claimed_mm=_share(off_mm, seen & widths.crack_measurable[owner], found_m),
-        network_width_mae_mm=_share(off_mm, in_net, found_m),
-        whole_cracks=float(whole.mean()),
-        whole_outside=float(whole[outside].mean()),
-        count=(predicted.length_m >= LONG_M).sum() / (length[~truth.in_network] >= LONG_M).sum(),
+    return TruthFigures(
+        found_2cm=float(samples.meters[seen].sum() / samples.meters.sum()),
+        type_accuracy=_share(named == truth.types[samples.line], typed, samples.meters),
+        severity_accuracy=right / claimed if claimed > 0 else 1.0,
+        severity_claimed=claimed / max(float(samples.meters[rated].sum()), STEP_M),
+        width_mae_mm=_share(np.abs(width_mm - true_mm), wide, samples.meters),
         network_iou=shapely.intersection(network, truth.network).area / union if union else 1.0,
-        gap_m=float(predicted.gap_m.sum()),
+        whole_cracks=float(whole.mean()) if len(whole) else 1.0,
+        count_error=(count - long) / long if long else count,
     )
+
+
+def _rated_meters(
+    found: Mapped,
+    truth: CityTruth,
+    samples: Samples,
+    crack: npt.NDArray[np.int64],
+    rated: Bool,
+) -> tuple[float, float]:
+    """Meters of the right class, and of any class, crack by crack.
+
+    A map gives meters of each class per crack, so a crack agrees over as many meters of a class
+    as both the map and the truth have; meters that the truth does not cover are left out.
+    """
+    count = len(found.cracks)
+    true_mm = _means(samples.width_mm, samples.meters, samples.line)
+    true = d6433(true_mm, np.ones(len(true_mm), bool), RULES)
+    owner, meters = crack[rated], samples.meters[rated]
+    line = found.cracks[[f"{name}_m" for name in (*CLASSES, "not_measurable")]].sum(axis=1)
+    scale = np.bincount(owner, meters, count) / np.maximum(line.to_numpy(float), STEP_M)
+    right = claimed = 0.0
+    for name in CLASSES:
+        mapped = scale * found.cracks[f"{name}_m"].to_numpy(float)
+        truly = np.bincount(owner, np.where(true[rated] == name, meters, 0), count)
+        right += float(np.minimum(mapped, truly).sum())
+        claimed += float(mapped.sum())
+    return right, claimed
 
 
 def _means(values: Float64, weights: Float64, owner: npt.NDArray[np.int64]) -> Float64:
@@ -245,27 +265,26 @@ def _means(values: Float64, weights: Float64, owner: npt.NDArray[np.int64]) -> F
 
 
 def _share(values: npt.NDArray[np.generic], chosen: Bool, weights: Float64) -> float:
-    """Mean of the chosen values by weight."""
+    """Mean of the chosen values by weight; 0 where there is none."""
+    if not chosen.any():
+        return 0.0
     return float(np.average(values[chosen].astype(float), weights=weights[chosen]))
 
 
-def _whole(predicted: Predicted, branches: Shapes, truth: CityTruth) -> tuple[Bool, Bool]:
-    """Which true branches are one crack, and which lie outside true networks."""
-    in_crack = predicted.owner < predicted.n_cracks
-    own, owner = branches[in_crack], predicted.owner[in_crack]
-    tree = shapely.STRtree(own)
+def _whole(found: Mapped, truth: CityTruth) -> Bool:
+    """Which true branches outside networks are one crack."""
+    tree = shapely.STRtree(found.parts)
     chosen = truth.lines[~truth.in_network & (shapely.length(truth.lines) >= SHORT_M)]
     whole = np.zeros(len(chosen), bool)
     for number, line in enumerate(chosen):
         beside = shapely.buffer(line, BESIDE_M)
         near = tree.query(beside, predicate="intersects")
-        for crack in np.unique(owner[near]):
-            parts = shapely.intersection(own[near[owner[near] == crack]], beside)
+        for crack in np.unique(found.owner[near]):
+            parts = shapely.intersection(found.parts[near[found.owner[near] == crack]], beside)
             if shapely.length(parts).sum() < STEP_M:
                 continue
             points = shapely.points(shapely.get_coordinates(shapely.segmentize(parts, STEP_M / 2)))
             along = np.sort(shapely.line_locate_point(line, points))
             covered = np.minimum(np.diff(along), UNSEEN_M).sum()
             whole[number] |= covered >= WHOLE_SHARE * line.length
-    inside = shapely.length(shapely.intersection(chosen, truth.network))
-    return whole, inside < (1 - WHOLE_SHARE) * shapely.length(chosen)
+    return whole

@@ -1,0 +1,123 @@
+"""Gray values of the imagery around cracks: a window of it, or strips along pieces at seams.
+
+The width of a crack comes from the light beside it (`geo.cracks.width`). A piece at a seam is
+measured when the map is assembled, without the imagery, so a strip of it is kept with the piece.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from geo.cracks.pixel_set import IntArray
+from geo.grid import Window
+
+Float32 = NDArray[np.float32]
+Gray = NDArray[np.uint8]
+
+NOT_SEEN = 0
+"""Gray value where there is no imagery; black pixels of imagery are 1."""
+
+
+class Pixels(Protocol):
+    """Imagery that can be asked for the light at pixels of the mosaic."""
+
+    def at(self, rows: IntArray, cols: IntArray) -> Float32:
+        """Gray values of pixels of any shape; nan where there is none."""
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """Gray values of a window of the mosaic.
+
+    Attributes:
+        gray: (H, W), in proportion to the light; NOT_SEEN where there is no imagery.
+        window: of the mosaic.
+    """
+
+    gray: Gray
+    window: Window
+
+    @classmethod
+    def of_bands(cls, image: Gray, valid: NDArray[np.bool_], window: Window) -> Picture:
+        """Make gray values of an image.
+
+        Args:
+            image: (H, W) or (H, W, bands).
+            valid: (H, W), where there is imagery.
+            window: of the mosaic.
+        """
+        bands = image if image.ndim == 3 else image[..., None]
+        count = bands.shape[2]
+        total = bands.sum(axis=2, dtype=np.uint16) if count > 1 else bands[..., 0]
+        gray = ((total + count // 2) // count).astype(np.uint8)
+        return cls(np.where(valid, np.maximum(gray, NOT_SEEN + 1), NOT_SEEN), window)
+
+    @classmethod
+    def none(cls, window: Window) -> Picture:
+        """Make a window of which nothing was seen."""
+        return cls(np.full((window.height, window.width), NOT_SEEN, np.uint8), window)
+
+    def at(self, rows: IntArray, cols: IntArray) -> Float32:
+        """See `Pixels`."""
+        height, width = self.gray.shape
+        row, col = rows - self.window.row_off, cols - self.window.col_off
+        known = (row >= 0) & (row < height) & (col >= 0) & (col < width)
+        place = np.clip(row, 0, height - 1) * width + np.clip(col, 0, width - 1)
+        return _light(np.where(known, self.gray.ravel()[place], NOT_SEEN))
+
+    def near(self, pixels: IntArray, reach_px: int) -> Picture:
+        """Cut out what lies near pixels (N, 2) row, col; the rest of the window is not seen."""
+        low, high = pixels.min(axis=0), pixels.max(axis=0)
+        whole = Window(*low.tolist(), *(high - low + 1).tolist()).pad(reach_px)
+        mask = np.zeros((whole.height, whole.width), np.uint8)
+        mask[tuple((pixels - low + reach_px).T)] = 1
+        window = whole.intersection(self.window)
+        assert window is not None, "the pixels lie in the picture"
+        near = widened(mask, reach_px)[window.slices_in(whole)]
+        return Picture(np.where(near, self.gray[window.slices_in(self.window)], NOT_SEEN), window)
+
+
+def widened(mask: Gray, reach_px: int) -> NDArray[np.bool_]:
+    """Return (H, W) bool: the pixels at most so many rows and columns away from one that is set."""
+    side = 2 * reach_px + 1
+    return np.asarray(cv2.dilate(mask, np.ones((side, side), np.uint8)), np.bool_)
+
+
+class Patchwork:
+    """Several pictures, which may overlap, as one."""
+
+    def __init__(self, pictures: Sequence[Picture]) -> None:
+        """Sort the pixels that were seen; where pictures overlap they are equal."""
+        keys, light = [np.empty(0, np.int64)], [np.empty(0, np.uint8)]
+        self._left = min((p.window.col_off for p in pictures), default=0)
+        self._right = max((p.window.col_end for p in pictures), default=1)
+        for picture in pictures:
+            row, col = np.nonzero(picture.gray)
+            keys.append(self._keys(row + picture.window.row_off, col + picture.window.col_off))
+            light.append(picture.gray[row, col])
+        self._known, first = np.unique(np.concatenate(keys), return_index=True)
+        self._gray = np.append(np.concatenate(light)[first], np.uint8(NOT_SEEN))
+
+    def at(self, rows: IntArray, cols: IntArray) -> Float32:
+        """See `Pixels`."""
+        keys = self._keys(rows, cols)
+        index = np.searchsorted(self._known, keys)
+        there = np.append(self._known, np.iinfo(np.int64).max)[index] == keys
+        there &= (cols >= self._left) & (cols < self._right)
+        return _light(self._gray[np.where(there, index, len(self._known))])
+
+    def _keys(self, rows: IntArray, cols: IntArray) -> IntArray:
+        keys: IntArray = rows * (self._right - self._left) + cols - self._left
+        return keys
+
+
+def _light(gray: Gray) -> Float32:
+    light = gray.astype(np.float32)
+    light[gray == NOT_SEEN] = np.nan
+    return light
