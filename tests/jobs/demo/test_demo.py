@@ -12,7 +12,9 @@ import pytest
 import rasterio
 import shapely
 from rasterio.features import shapes
+from rasterio.merge import merge
 
+import geo
 from jobs.demo import run as demo
 from jobs.demo.draw import (
     CRS,
@@ -35,7 +37,7 @@ SMALL = DemoOptions(
 
 def write_map(path: Path, polygons: list[shapely.Geometry]) -> None:
     table = geopandas.GeoDataFrame({"crack_id": range(len(polygons))}, geometry=polygons, crs=CRS)
-    table.to_file(path, layer="crack", driver="GPKG")
+    table.to_file(path, layer="outline", driver="GPKG")
 
 
 def true_polygons(masks: Path) -> list[shapely.Geometry]:
@@ -142,7 +144,11 @@ def test_demo_writes_report_and_prints_where_the_map_lies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def infer(out: Path) -> SimpleNamespace:
-        write_map(out / "cracks.gpkg", true_polygons(out / "truth" / "masks"))
+        masks, place = merge(sorted((out / "truth" / "masks").glob("*.tif")))
+        image, _ = merge(sorted((out / "tiles").glob("*.tif")))
+        probability = (masks[0] > 0).astype(np.float32)
+        seen, gray = image.any(axis=0), image.transpose(1, 2, 0)
+        geo.make_map(probability, place, CRS, out / "cracks.gpkg", valid=seen, image=gray)
         return SimpleNamespace(infer_s=0.2, assemble_s=0.1)
 
     monkeypatch.setattr(demo, "_train", lambda out, seed, options: None)
@@ -154,6 +160,9 @@ def test_demo_writes_report_and_prints_where_the_map_lies(
     assert {"pixel_iou", "f1", "recall_2cm", "precision_2cm", "seconds"} <= values.keys()
     assert list(values["seconds"]) == ["draw", "train", "infer", "vectorize"]
     assert values["recall_2cm"] > 0.99
+    assert values["found_2cm"] > 0.95
+    assert values["width_mae_mm"] < 2
+    assert values["whole_cracks"] > 0.7
     assert report.cracks.is_file()
     printed = capsys.readouterr().out
     for word in ("[1/4] draw", "[4/4] compare", "recall_2cm", str(report.cracks)):
