@@ -199,7 +199,9 @@ class RoadOptions(Options):
     """Road lines: only imagery near them is looked at, cracks are counted along them."""
 
     path: Path | None = None
-    """Vector file of road centerlines."""
+    """Vector file of road centerlines: GeoPackage, GeoParquet, FlatGeobuf, GeoJSON, Shapefile."""
+    layer: str | None = None
+    """Its layer; null: the first with geometries."""
     buffer_m: Positive = 15.0
     """Imagery counts up to this distance from a line: half of a wide urban road."""
     id: str | None = None
@@ -210,20 +212,26 @@ class RoadOptions(Options):
     """Column of the width in meters."""
     lanes: str | None = None
     """Column of the number of lanes, used where there is no width."""
+    surface: str | None = None
+    """Column of the surface, like asphalt or concrete."""
     lane_m: Positive = 3.5
     """Width of a lane in meters (a usual urban lane)."""
     default_lanes: Count = 2
     """Where neither width nor lanes are known."""
-    surface: str | None = None
-    """Column of the surface (asphalt, concrete ...): concrete is rated by slabs, so it has no
-    cells."""
-    section_m: Positive | None = 100.0
-    """Length of a segment in meters; a rest below half of it belongs to the segment before. null
-    keeps the lines whole."""
+    section_m: Annotated[float, Field(ge=1)] | None = 100.0
+    """Length of a segment in meters; null keeps the lines whole. A rest below half of it belongs to
+    the segment before."""
 
 
 class ReadOptions(Options):
-    """How patiently files are read."""
+    """How files are read: what in them is no imagery, and with how much patience."""
+
+    nodata: float | None = None
+    """Pixel value that means missing, such as 0 for black collars; null: as each file says. Small
+    islands of it inside imagery are imagery."""
+    band4: Literal["alpha", "ignore"] = "alpha"
+    """What the band after the colors is; alpha: where it is 0 there is no imagery; ignore: near
+    infrared or anything else, which is not looked at."""
 
     retries: Annotated[int, Field(ge=0)] = 2
     """Further tries to read a tile that failed."""

@@ -21,6 +21,7 @@ import numpy as np
 from geo.imagery.find import scan, summary
 from geo.imagery.mosaic import Mosaic
 from geo.imagery.samples import Candidate, sample_windows
+from geo.imagery.suspect import suspicions
 from jobs.runtime.terminal import say
 from jobs.settings.map import Imagery
 from wpcrack.data.folder import replace_set
@@ -77,6 +78,8 @@ def run_windows(
         )
     say("reading the headers of the tiles")
     mosaic = imagery.limit(imagery.mosaic(scan(imagery.tiles, imagery.patience)))
+    for sentence in suspicions(mosaic):
+        say(f"warning: {sentence}")
     with replace_set(out) as folder:
         say("choosing windows")
         chosen = sample_windows(mosaic, count, window, seed)

@@ -1,33 +1,27 @@
-"""Where pixels count: polygons, or surroundings of lines, from a user's vector files."""
+"""Where pixels count: polygons of a user's vector file, or surroundings of roads."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import geopandas
 import numpy as np
-import pyarrow as pa
-import pyogrio
 import shapely
 from affine import Affine
 from numpy.typing import NDArray
-from pyogrio.errors import DataLayerError, DataSourceError
-from rasterio.crs import CRS
 from rasterio.features import rasterize
-from shapely.geometry import Polygon
+from shapely.geometry import LineString, Polygon
 
-from geo.errors import InputError, first_line
+from geo.errors import InputError
 from geo.grid import Grid, Window
+from geo.vectors import AREAS, bring_to, read_vectors
 
 CELL_PX = 1024
 """Polygons are drawn in cells of this side at fixed places: a pixel is in or out whatever window
 asks, even where an outline runs through its very center."""
-
-PARQUET_SUFFIXES = frozenset({".parquet", ".geoparquet"})
 
 
 @dataclass(frozen=True)
@@ -42,24 +36,31 @@ class Area:
 
     @classmethod
     def read(
-        cls, grid: Grid, polygons: Path | None = None, lines: Path | None = None, *, buffer_m: float
+        cls,
+        grid: Grid,
+        polygons: Path | None = None,
+        lines: Sequence[LineString] = (),
+        *,
+        buffer_m: float,
     ) -> Area | None:
-        """Read the area of a job; None if neither file is given.
+        """Read the area of a job; None without a file and lines.
 
         Args:
-            grid: the job's; what the files hold is transformed to its CRS.
+            grid: the job's; what the file holds is transformed to its CRS.
             polygons: a vector file of areas.
-            lines: a vector file of roads.
+            lines: roads, in the grid's CRS.
             buffer_m: how far from a road imagery counts, in meters.
 
         Raises:
-            InputError: a file is unreadable, has no CRS or nothing of its kind, or lies elsewhere.
+            InputError: the file is unreadable, has no CRS or polygon, or it or the lines lie
+                elsewhere.
         """
         regions = []
         if polygons is not None:
-            regions.append(_region(_polygons(polygons, grid), grid, polygons))
-        if lines is not None:
-            regions.append(_region(_surroundings(lines, grid, buffer_m), grid, lines))
+            regions.append(_region(_polygons(polygons, grid), grid, f"aoi={polygons}"))
+        if lines:
+            around = shapely.buffer(np.array(lines, object), buffer_m / grid.unit_m)
+            regions.append(_region(around, grid, "the roads"))
         return cls(tuple(regions)) if regions else None
 
     def touches(self, window: Window) -> bool:
@@ -113,80 +114,15 @@ class Area:
 
 
 def _polygons(path: Path, grid: Grid) -> Iterator[Polygon]:
-    frame = read_vectors(path, grid.crs, "aoi")
-    areas = frame[frame.geom_type.isin(("Polygon", "MultiPolygon"))]
-    if areas.empty:
-        raise InputError(f"aoi={path} holds no polygon; draw the area as polygons")
-    yield from _parts(areas.geometry.make_valid())
-
-
-def _surroundings(path: Path, grid: Grid, buffer_m: float) -> Iterator[Polygon]:
-    frame = read_vectors(path, grid.crs, "roads.path")
-    lines = frame[frame.geom_type.isin(("LineString", "MultiLineString"))]
-    if lines.empty:
-        raise InputError(f"roads.path={path} holds no line; give the centerlines of the roads")
-    yield from _parts(lines.geometry.buffer(buffer_m / grid.unit_m))
-
-
-def _parts(shapes: geopandas.GeoSeries) -> Iterator[Polygon]:
-    parts = shapely.get_parts(shapely.get_parts(shapes.to_numpy()))
+    found = bring_to(read_vectors(path, "aoi", AREAS), grid, 0.0, "aoi")
+    parts = shapely.get_parts(shapely.get_parts(shapely.make_valid(found.shapes)))
     yield from (part for part in parts if isinstance(part, Polygon) and not part.is_empty)
 
 
-def _region(polygons: Iterator[Polygon], grid: Grid, path: Path) -> tuple[Polygon, ...]:
+def _region(polygons: Iterable[Polygon], grid: Grid, key: str) -> tuple[Polygon, ...]:
     """Return the polygons that meet the mosaic, in pixel coordinates."""
     on_grid = shapely.transform(np.array(list(polygons), object), grid.to_pixel)
     met = on_grid[shapely.intersects(on_grid, grid.window.polygon())]
     if not len(met):
-        raise InputError(f"nothing of {path} lies on the tiles; check its coordinate system")
+        raise InputError(f"nothing of {key} lies on the tiles; check its coordinate system")
     return tuple(met)
-
-
-def read_vectors(path: Path, crs: CRS, key: str) -> geopandas.GeoDataFrame:
-    """Read a vector file into a CRS; rows without a geometry are left out.
-
-    Args:
-        path: GeoPackage, GeoParquet, GeoJSON, Shapefile or another OGR format; of several layers
-            the first with geometries.
-        crs: to transform to.
-        key: the setting that names the file, for messages.
-
-    Raises:
-        InputError: missing, unreadable, without a CRS or empty.
-    """
-    if not path.exists():
-        raise InputError(f"{key}={path} does not exist; give a vector file")
-    try:
-        frame = read_table(path)
-    except (OSError, ValueError, pa.ArrowException, DataSourceError, DataLayerError) as error:
-        raise InputError(
-            f"{key}={path} cannot be read ({first_line(error)}); write it again"
-        ) from error
-    if frame.crs is None:
-        raise InputError(f"{key}={path} has no coordinate system; write it again with one")
-    present = frame[~(frame.geometry.isna() | frame.geometry.is_empty)]
-    return present.to_crs(crs.to_wkt())
-
-
-def read_table(path: Path, layer: str | None = None) -> geopandas.GeoDataFrame:
-    """Read one layer of a vector file; without a name the first one with geometries.
-
-    Raises:
-        OSError, ValueError, ArrowException, DataSourceError, DataLayerError: it is unreadable.
-    """
-    if path.suffix.lower() in PARQUET_SUFFIXES:
-        return geopandas.read_parquet(path)
-    return pyogrio.read_dataframe(path, layer=layer or layers(path)[0])
-
-
-def layers(path: Path) -> list[str]:
-    """Return the names of the layers with geometries.
-
-    Raises:
-        ValueError: there is none.
-        DataSourceError: the file is unreadable.
-    """
-    names = [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
-    if not names:
-        raise ValueError("it has no layer with geometries")
-    return names

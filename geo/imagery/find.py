@@ -18,17 +18,15 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import geopandas
-import pyarrow as pa
-import pyogrio
-from pyogrio.errors import DataLayerError, DataSourceError
+import numpy as np
+import shapely
 from rasterio.crs import CRS
 
 from geo.errors import InputError, first_line
-from geo.imagery.area import PARQUET_SUFFIXES, layers, read_table
 from geo.imagery.headers import ListedTile, Tile, TileProblem, inspect
 from geo.imagery.reading import gdal_settings, is_remote, stamp_of
 from geo.options import ReadOptions
+from geo.vectors import Features, chosen_column, read_features
 
 NAMED_REASONS = 3
 """Problems that an error about a whole set of tiles spells out."""
@@ -143,7 +141,7 @@ def _first_equal(crs: CRS, by_text: dict[str, CRS]) -> CRS:
 def _with_stamp(tile: ListedTile) -> ListedTile | TileProblem:
     try:
         return replace(tile, stamp=stamp_of(tile.path))
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a name that cannot be one
         reason = (
             f"is in the index, but cannot be found ({first_line(error)}); write the index again"
         )
@@ -254,50 +252,37 @@ def read_index(path: Path) -> tuple[ListedTile, ...]:
     Raises:
         InputError: not readable, no column of paths, no CRS, a row without path or footprint.
     """
-    frame = _read(path)
-    column = _path_column(list(frame.columns))
-    if column is None:
-        names = ", ".join(str(name) for name in frame.columns[:NAMED_COLUMNS])
-        raise InputError(
-            f"{path} has no column of raster paths (it has {names}); name the right one "
-            f"{', '.join(PATH_COLUMNS[:-1])} or {PATH_COLUMNS[-1]}"
-        )
-    if frame.crs is None:
-        raise InputError(f"{path} has no coordinate system; write it again with one")
-    if not len(frame):
-        raise InputError(f"{path} lists no raster; check tiles=")
-    incomplete = frame[column].isna() | frame.geometry.isna() | frame.geometry.is_empty
-    if incomplete.any():
-        row = int(incomplete.to_numpy().argmax())
-        raise InputError(f"{path} has no path or no footprint in row {row}; complete or remove it")
-    here, crs = os.path.abspath(path.parent), CRS.from_wkt(frame.crs.to_wkt())
-    outlines = frame.geometry.envelope.to_numpy()
+    try:
+        features = read_features(path, like=PATH_COLUMNS)
+        column = chosen_column(features.names, PATH_COLUMNS)
+        if column is None:
+            names = ", ".join(features.names[:NAMED_COLUMNS])
+            raise InputError(
+                f"has no column of raster paths (it has {names}); name the right one "
+                f"{', '.join(PATH_COLUMNS[:-1])} or {PATH_COLUMNS[-1]}"
+            )
+        return _listed(features, features.columns[column])
+    except InputError as error:
+        raise InputError(f"tiles={path} is no tile index: it {error}") from error
+
+
+def _listed(features: Features, rasters: Sequence[Any]) -> tuple[ListedTile, ...]:
+    crs, shapes = features.crs, features.shapes
+    if crs is None:
+        raise InputError("has no coordinate system; write it again with one")
+    if not len(features):
+        raise InputError("lists no raster; check tiles=")
+    outlined = np.isfinite(shapely.bounds(shapes)).all(axis=1)
+    for row, name in enumerate(rasters):
+        if not isinstance(name, str) or not name or not outlined[row]:
+            raise InputError(f"has no path or no footprint in row {row}; complete or remove it")
+    here = os.path.abspath(features.path.parent)
+    outlines = shapely.box(*shapely.bounds(shapes).T)
     return tuple(
-        ListedTile(_absolute(here, str(name)), outline, crs)
-        for name, outline in zip(frame[column], outlines, strict=True)
+        ListedTile(_absolute(here, name), outline, crs)
+        for name, outline in zip(rasters, outlines, strict=True)
     )
 
 
 def _absolute(folder: str, name: str) -> str:
     return name if is_remote(name) else os.path.abspath(os.path.join(folder, name))
-
-
-def _read(path: Path) -> geopandas.GeoDataFrame:
-    try:
-        return read_table(path, None if path.suffix.lower() in PARQUET_SUFFIXES else _layer(path))
-    except (OSError, ValueError, pa.ArrowException, DataSourceError, DataLayerError) as error:
-        raise InputError(
-            f"{path} cannot be read as a tile index ({first_line(error)}); write it again"
-        ) from error
-
-
-def _layer(path: Path) -> str:
-    """Return the first layer with shapes and a column of paths, else the first with shapes."""
-    names = layers(path)
-    fitting = (n for n in names if _path_column(pyogrio.read_info(path, layer=n)["fields"]))
-    return next(fitting, names[0])
-
-
-def _path_column(columns: Any) -> str | None:
-    by_name = {str(column).lower(): str(column) for column in columns}
-    return next((by_name[name] for name in PATH_COLUMNS if name in by_name), None)

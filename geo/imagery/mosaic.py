@@ -168,7 +168,7 @@ class Mosaic:
             raise InputError(f"no usable tile: {summary(problems)}")
         with gdal_settings(patience):
             deep = [(tile.path, tile.driver) for tile in known if tile.dtype == "uint16"]
-            measured = stretch or measure_stretch(deep)
+            measured = stretch or measure_stretch(deep, patience)
         return cls._on(frame, placed, problems, measured, patience)
 
     @classmethod
@@ -373,7 +373,7 @@ class TileReader:
         return seen
 
     def _pixels(self, tile: Tile, window: Window) -> Iterator[Pixels]:
-        raster = open_raster(tile.path, tile.driver)
+        raster = open_raster(tile.path, tile.driver, self.options)
         if raster.shape != tile.shape:
             raise OSError(f"its size changed from {tile.shape} to {raster.shape} pixels")
         offset = aligned_offset(tile, self.grid)

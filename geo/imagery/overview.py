@@ -74,7 +74,7 @@ def _paint(overview: Overview, tile: Tile, window: Window, mosaic: Mosaic) -> No
         return
     small = min(tile.shape[0], place.height), min(tile.shape[1], place.width)
     source = _resize(tile.grid, small)
-    raster = open_raster(tile.path, tile.driver)
+    raster = open_raster(tile.path, tile.driver, mosaic.reading)
     whole = Window(0, 0, *tile.shape)
     image, valid = read_window(raster, whole, small, stretch=mosaic.stretch)
     row, col = np.mgrid[place.row_off : place.row_end, place.col_off : place.col_end] + 0.5

@@ -20,6 +20,7 @@ from rasterio.windows import Window as RasterWindow
 
 from geo.errors import InputError
 from geo.grid import Window
+from geo.imagery.missing import MARGIN, gaps
 from geo.options import ReadOptions
 
 GDAL_CACHE_BYTES = 128 * 2**20
@@ -113,24 +114,43 @@ class OpenRaster:
     dataset: Any
     bands: tuple[int, ...]
     palette: NDArray[np.uint8] | None
-    all_valid: bool
+    has_mask: bool
+    """An alpha band or a mask tells what is valid."""
+    nodata: float | None
+    """Value of pixels that may be missing, if there is one."""
     block_shape: tuple[int, int]
     shape: tuple[int, int]
     dtype: str
 
     @classmethod
-    def open(cls, path: str, driver: str) -> OpenRaster:
+    def open(cls, path: str, driver: str, options: ReadOptions) -> OpenRaster:
         """Open a raster with one driver."""
         dataset = open_dataset(path, driver)
+        flags = {flag for of_band in dataset.mask_flag_enums for flag in of_band}
+        has_alpha = MaskFlags.alpha in flags
+        has_mask = options.band4 == "alpha" if has_alpha else MaskFlags.per_dataset in flags
+        own = None if has_mask else dataset.nodata
         return cls(
             dataset=dataset,
             bands=(1, 2, 3) if dataset.count >= 3 else (1,),
             palette=_palette(dataset),
-            all_valid=all(MaskFlags.all_valid in flags for flags in dataset.mask_flag_enums),
+            has_mask=has_mask,
+            nodata=own if options.nodata is None else options.nodata,
             block_shape=dataset.block_shapes[0],
             shape=dataset.shape,
             dtype=dataset.dtypes[0],
         )
+
+    def valid(
+        self, pixels: NDArray[Any], area: RasterWindow, shape: tuple[int, int]
+    ) -> NDArray[np.bool_]:
+        """Return which pixels (H, W, bands) of an area are not marked as missing, (H, W)."""
+        valid = np.ones(shape, bool)
+        if self.has_mask:
+            valid = self.dataset.dataset_mask(window=area, out_shape=shape) > 0
+        if self.nodata is not None:
+            valid &= (pixels != self.nodata).any(axis=2)
+        return valid
 
 
 def read_window(
@@ -151,7 +171,8 @@ def read_window(
     Returns:
         image: (H, W, 3) uint8; one band is repeated, a palette is expanded, bands beyond the third
             are left out.
-        valid: (H, W) bool; False for nodata, zero alpha and masked pixels.
+        valid: (H, W) bool; False for zero alpha, masked pixels and gaps of the nodata value; in a
+            reduced window, for all pixels of that value.
 
     Raises:
         RasterioIOError: a block of the file cannot be decoded.
@@ -165,6 +186,7 @@ def read_window(
         out=image.transpose(2, 0, 1),  # GDAL interleaves the bands itself, 3 x faster than numpy
         resampling=Resampling.average if raster.palette is None else Resampling.nearest,
     )
+    valid = raster.valid(image, area, (rows, cols))
     if raster.palette is not None:
         image = raster.palette[image[..., 0]]
     else:
@@ -173,9 +195,7 @@ def read_window(
             image = stretch.apply(image)
         if image.shape[2] == 1:
             image = image.repeat(3, axis=2)
-    if raster.all_valid:
-        return image, np.ones((rows, cols), bool)
-    return image, raster.dataset.dataset_mask(window=area, out_shape=(rows, cols)) > 0
+    return image, valid
 
 
 def read_readable(
@@ -190,7 +210,8 @@ def read_readable(
         image and valid as in `read_window`, and the reason of the first failure or None.
     """
     try:
-        return *read_window(raster, window, stretch=stretch), None
+        image, valid = read_window(raster, window, stretch=stretch)
+        return image, valid | _islands(raster, window, valid), None
     except RasterioIOError as error:
         reason = str(error.__cause__ or error)
     image = np.zeros((window.height, window.width, 3), np.uint8)
@@ -199,7 +220,42 @@ def read_readable(
         with suppress(RasterioIOError):  # the reason is already known
             here = block.slices_in(window)
             image[here], valid[here] = read_window(raster, block, stretch=stretch)
-    return image, valid, reason
+    return image, valid | _islands(raster, window, valid), reason
+
+
+def _islands(raster: OpenRaster, window: Window, valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the pixels of a window that have the nodata value, but are imagery."""
+    if raster.nodata is None or valid.all():
+        return np.zeros_like(valid)
+    rows, cols = raster.shape
+    around = window.pad(MARGIN).intersection(Window(0, 0, rows, cols))
+    assert around is not None, "windows lie in their raster"
+    absent = _absent(raster, around)
+    edges = (
+        around.row_off == 0,
+        around.row_end == rows,
+        around.col_off == 0,
+        around.col_end == cols,
+    )
+    islands = absent & ~gaps(absent, edges)
+    return islands[window.slices_in(around)]
+
+
+def _absent(raster: OpenRaster, window: Window) -> NDArray[np.bool_]:
+    """Return which pixels of a window have the nodata value; none in corrupt blocks."""
+
+    def read(part: Window) -> NDArray[np.bool_]:
+        area = RasterWindow(part.col_off, part.row_off, part.width, part.height)
+        bands = raster.dataset.read(raster.bands, window=area)
+        return np.asarray((bands == raster.nodata).all(axis=0))
+
+    with suppress(RasterioIOError):
+        return read(window)
+    absent = np.zeros((window.height, window.width), bool)
+    for block in _file_blocks(raster, window):
+        with suppress(RasterioIOError):
+            absent[block.slices_in(window)] = read(block)
+    return absent
 
 
 def _file_blocks(raster: OpenRaster, window: Window) -> Iterator[Window]:
@@ -212,14 +268,15 @@ def _file_blocks(raster: OpenRaster, window: Window) -> Iterator[Window]:
             yield part
 
 
-def open_raster(path: str, driver: str) -> OpenRaster:
+def open_raster(path: str, driver: str, options: ReadOptions | None = None) -> OpenRaster:
     """Return the open raster of ``path``, kept for the next call; reopened if the file changed.
 
     Raises:
         OSError: the file has vanished or is not readable (RasterioIOError is one).
     """
-    key = (path, *stamp_of(path))
-    raster = _handles.open.pop(key, None) or OpenRaster.open(path, driver)
+    how = options or ReadOptions()
+    key = (path, *stamp_of(path), how)
+    raster = _handles.open.pop(key, None) or OpenRaster.open(path, driver, how)
     _handles.open[key] = raster
     while len(_handles.open) > MAX_OPEN:
         _handles.open.popitem(last=False)[1].dataset.close()
@@ -230,7 +287,7 @@ class _Handles(threading.local):
     """Open rasters of one thread (GDAL data sets must not be shared between threads)."""
 
     def __init__(self) -> None:
-        self.open: OrderedDict[tuple[str, int, int], OpenRaster] = OrderedDict()
+        self.open: OrderedDict[tuple[str, int, int, ReadOptions], OpenRaster] = OrderedDict()
 
 
 _handles = _Handles()
@@ -324,12 +381,15 @@ def driver_of_bytes(head: bytes) -> str | None:
     return next((driver for magic, driver in _MAGIC if head.startswith(magic)), None)
 
 
-def measure_stretch(files: Sequence[tuple[str, str]]) -> Stretch | None:
+def measure_stretch(
+    files: Sequence[tuple[str, str]], options: ReadOptions | None = None
+) -> Stretch | None:
     """Take the percentiles 1 and 99 of 16-bit imagery, all bands together so that hues stay.
 
     Args:
         files: path and driver of the rasters with 16 bits; up to MOST_OVERVIEWS of them, evenly
             spread, are sampled.
+        options: what in them is no imagery.
 
     Returns:
         The stretch; None without files. A file that cannot be read is passed over (it is reported
@@ -338,17 +398,20 @@ def measure_stretch(files: Sequence[tuple[str, str]]) -> Stretch | None:
     if not files:
         return None
     chosen = np.unique(np.linspace(0, len(files) - 1, MOST_OVERVIEWS).round().astype(int))
-    values = [part for index in chosen for part in _sample_values(*files[index])]
+    sampled = (files[index] for index in chosen)
+    values = [part for name, kind in sampled for part in _sample_values(name, kind, options)]
     if not sum(part.size for part in values):
         return Stretch(0, np.iinfo(np.uint16).max)
     low, high = (float(v) for v in np.percentile(np.concatenate(values), PERCENTILES))
     return Stretch(low, max(high, low + 1))
 
 
-def _sample_values(path: str, driver: str) -> Iterator[NDArray[np.uint16]]:
+def _sample_values(
+    path: str, driver: str, options: ReadOptions | None
+) -> Iterator[NDArray[np.uint16]]:
     """Yield valid values of a reduced raster, or of patches of a large one; none if unreadable."""
     try:
-        raster = open_raster(path, driver)
+        raster = open_raster(path, driver, options)
         if max(raster.shape) <= WHOLE_PX or raster.dataset.overviews(1):
             factor = max(1.0, max(raster.shape) / OVERVIEW_PX)
             rows, cols = (max(1, round(side / factor)) for side in raster.shape)
@@ -369,6 +432,6 @@ def _patches(shape: tuple[int, int]) -> Iterator[RasterWindow]:
 
 def _values(raster: OpenRaster, window: RasterWindow, shape: tuple[int, int]) -> NDArray[np.uint16]:
     bands = raster.dataset.read(raster.bands, window=window, out_shape=(len(raster.bands), *shape))
-    valid = raster.dataset.dataset_mask(window=window, out_shape=shape) > 0
+    valid = raster.valid(np.moveaxis(bands, 0, -1), window, shape)
     values: NDArray[np.uint16] = bands[:, valid].ravel()
     return values

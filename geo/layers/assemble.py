@@ -20,7 +20,7 @@ from geo.imagery.headers import TileProblem
 from geo.layers.classes import NOT_MEASURABLE
 from geo.layers.crack_rows import MapIds, crack_rows, network_rows, outline_rows
 from geo.layers.geopackage import LayerData, publish
-from geo.layers.roads import RoadNetwork, read_roads
+from geo.layers.roads import RoadNetwork, Segment, read_roads
 from geo.layers.run_rows import RunRecord, inspected_rows, run_rows
 from geo.layers.schema import CRACK, INSPECTED, NETWORK, OUTLINE, ROAD_SEGMENT, RUN
 from geo.layers.segments import RoadSurvey, segment_rows, write_csv
@@ -93,6 +93,7 @@ def assemble(
     problems: Sequence[TileProblem] = (),
     run: RunRecord | None = None,
     segments_csv: Path | None = None,
+    roads: Sequence[Segment] | None = None,
 ) -> AssembleReport:
     """Write all layers from the parts of all blocks.
 
@@ -108,21 +109,22 @@ def assemble(
         problems: tiles left out, to be reported in the layer inspected.
         run: what to record in the layer run.
         segments_csv: the table of the segments; None: segments.csv beside ``out``.
+        roads: what `read_roads` gives for the options; None: it is read now.
 
     Raises:
-        InputError: a part cannot be read.
+        InputError: a part or the file of roads cannot be read.
         OutputError: ``out`` cannot be written.
     """
     chosen = options or AssembleOptions()
     pieces = _Pieces(sorted(parts), grid, out)
-    roads = _road_survey(chosen, grid)
+    survey = _road_survey(chosen, grid, roads)
     with pieces.seams:
         with output_errors(out):  # pieces at seams are joined in a file beside the map
             out.parent.mkdir(parents=True, exist_ok=True)
             branches = pieces.branches()
         found = find_cracks(branches, grid, chosen)
-        on_roads = None if roads is None else roads.add(found)
-        ids, report = MapIds.of(found), AssembleReport.of(out, found, len(pieces.rows), roads)
+        on_roads = None if survey is None else survey.add(found)
+        ids, report = MapIds.of(found), AssembleReport.of(out, found, len(pieces.rows), survey)
         layers = [
             LayerData(CRACK, crack_rows(found, ids, chosen, on_roads)),
             LayerData(NETWORK, iter([network_rows(found, ids, chosen, on_roads)])),
@@ -130,8 +132,10 @@ def assemble(
             LayerData(INSPECTED, iter([inspected_rows(pieces.rows, problems, grid)])),
             LayerData(RUN, iter([run_rows(run or RunRecord(), chosen, report.not_measurable_m)])),
         ]
-        if roads is not None:
-            rows = _segment_rows(roads, pieces, chosen, segments_csv or out.with_name(SEGMENTS_CSV))
+        if survey is not None:
+            rows = _segment_rows(
+                survey, pieces, chosen, segments_csv or out.with_name(SEGMENTS_CSV)
+            )
             layers.append(LayerData(ROAD_SEGMENT, rows))
         about = {"model": chosen.model, "run_id": chosen.run_id}
         publish(
@@ -140,10 +144,13 @@ def assemble(
     return report
 
 
-def _road_survey(options: AssembleOptions, grid: Grid) -> RoadSurvey | None:
+def _road_survey(
+    options: AssembleOptions, grid: Grid, roads: Sequence[Segment] | None
+) -> RoadSurvey | None:
     if options.roads is None or options.roads.path is None:
         return None
-    network = RoadNetwork(read_roads(options.roads, grid), grid.unit_m)
+    segments = read_roads(options.roads, grid) if roads is None else roads
+    network = RoadNetwork(segments, grid.unit_m)
     return RoadSurvey(network, grid, options.type, options.roads.lane_m)
 
 

@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-import geopandas
 import numpy as np
 import shapely
 from numpy.typing import NDArray
-from shapely.geometry import LineString
-from shapely.ops import substring
+from shapely.geometry import LineString, Polygon
+from shapely.geometry.base import BaseGeometry
 
 from geo.errors import InputError
 from geo.grid import Grid
-from geo.imagery.area import read_vectors
 from geo.options import RoadOptions
+from geo.vectors import LINES, Features, bring_to, read_vectors
 
 FloatArray = NDArray[np.float64]
 
+KEY = "roads.path"
+"""The setting that names the file of roads."""
+
+_ROW = "row"
+"""Name under which the number of a row travels with its shape."""
+
+
 REST = 0.5
 """A shorter rest of a road, as a share of a section, is no section of its own."""
+
+LONGEST_M = 5e6
+"""A longer road, an eighth of the way around the Earth, is an error in its coordinates."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,75 +55,172 @@ class Segment:
 
 
 def read_roads(options: RoadOptions, grid: Grid) -> tuple[Segment, ...]:
-    """Read road lines, bring them into the grid's CRS and cut them into segments.
+    """Read road lines, bring them into the grid's CRS and cut them into segments near the imagery.
+
+    Sections are counted from the begin of each road, wherever the imagery begins.
+
+    Returns:
+        The segments whose surroundings (`buffer_m`, or half their width) meet the imagery; none
+        if no file of roads is given.
 
     Raises:
-        InputError: the file cannot be read, has no lines or no CRS, lacks a named column, an id
-            occurs twice or a width is not positive.
+        InputError: the file cannot be read (see `geo.vectors`), lacks a named column, an id
+            occurs twice or is missing, a width or number of lanes is not positive, or no road
+            lies on the tiles.
     """
-    roads = _read(options, grid)
-    segments: list[Segment] = []
-    for number, (_, road) in enumerate(roads.iterrows()):
-        road_id = str(number) if options.id is None else _text(road[options.id])
-        name = "" if options.name is None else _text(road[options.name])
-        width_m, start = _width(road, options), 0.0
-        pieces: list[Segment] = []
-        for line in shapely.get_parts(road.geometry):
-            for part, from_m, to_m in sections(line, options.section_m, grid.unit_m):
-                segment_id = f"{road_id}-{len(pieces):03d}"
-                piece = Segment(
-                    *(segment_id, road_id, name, part, start + from_m, start + to_m, width_m),
-                    lanes=_lanes(road, options),
-                    surface="" if options.surface is None else _text(road[options.surface]),
-                )
-                pieces.append(piece)
-            start += line.length * grid.unit_m
-        segments += pieces
+    if options.path is None:
+        return ()
+    named = {"id": options.id, "name": options.name, "width": options.width}
+    named |= {"lanes": options.lanes, "surface": options.surface}
+    wanted = [column for column in named.values() if column is not None]
+    found = read_vectors(options.path, KEY, LINES, options.layer, wanted)
+    _refuse_missing(found, named)
+    roads = _Roads.of(found, options)
+    reach_m = max(options.buffer_m, float(roads.width_m.max()) / 2)
+    rows = {**found.columns, _ROW: range(len(found))}
+    near = bring_to(replace(found, columns=rows), grid, reach_m, KEY)
+    reach = grid.footprint(grid.window.pad(1 + round(reach_m / min(grid.pixel_m))))
+    shapely.prepare(reach)
+    segments = [
+        segment
+        for shape, row in zip(near.shapes, near.columns[_ROW], strict=True)
+        for segment in roads.segments(row, shape, reach, options.section_m, grid.unit_m)
+    ]
+    if not segments:
+        raise InputError(
+            f"nothing of {KEY}={options.path} lies on the tiles; check its coordinate system"
+        )
     return tuple(segments)
 
 
-def _read(options: RoadOptions, grid: Grid) -> geopandas.GeoDataFrame:
-    path = options.path
-    assert path is not None, "no roads without a file of them"
-    roads = read_vectors(path, grid.crs, "roads.path")
-    wanted = [options.id, options.name, options.width, options.lanes, options.surface]
-    missing = [column for column in wanted if column and column not in roads.columns]
-    if missing:
-        has = ", ".join(str(c) for c in roads.columns if c != roads.geometry.name)
-        raise InputError(f"{path} has no column {', '.join(missing)}; it has {has}")
-    roads = roads[roads.geom_type.isin(["LineString", "MultiLineString"])]
-    if roads.empty:
-        raise InputError(f"{path} holds no line; give the centerlines of the roads")
-    if options.id is not None and roads[options.id].duplicated().any():
-        twice = roads[options.id][roads[options.id].duplicated()].iloc[0]
-        raise InputError(f"{path} has the id {twice} twice in {options.id}; make it unique")
-    return roads
+@dataclass(frozen=True, eq=False)
+class _Roads:
+    """What the columns say of N roads.
+
+    Attributes:
+        path: of their file, for messages.
+        ids, names, surfaces: (N,) text.
+        width_m: (N,).
+        lanes: (N,) None where nothing is known.
+    """
+
+    path: Path
+    ids: Sequence[str]
+    names: Sequence[str]
+    surfaces: Sequence[str]
+    width_m: FloatArray
+    lanes: Sequence[int | None]
+
+    @classmethod
+    def of(cls, found: Features, options: RoadOptions) -> _Roads:
+        """Check the columns of all roads, near the imagery or not."""
+        rows = range(len(found))
+        lanes = _positive(found, options.lanes)
+        default_m = options.default_lanes * options.lane_m
+        by_lanes = np.where(np.isnan(lanes), default_m, lanes * options.lane_m)
+        width_m = _positive(found, options.width)
+        return cls(
+            path=found.path,
+            ids=[str(row) for row in rows] if options.id is None else _ids(found, options.id),
+            names=_texts(found, options.name),
+            surfaces=_texts(found, options.surface),
+            width_m=np.where(np.isnan(width_m), by_lanes, width_m),
+            lanes=[None if np.isnan(count) else max(1, round(count)) for count in lanes],
+        )
+
+    def segments(
+        self, row: int, shape: BaseGeometry, reach: Polygon, section_m: float | None, unit_m: float
+    ) -> Iterator[Segment]:
+        """Yield the sections of a road that come within reach."""
+        length_m = shape.length * unit_m
+        if length_m > LONGEST_M:
+            raise InputError(
+                f"{KEY}={self.path} has a road of {length_m / 1000:.0f} km (row {row}); correct "
+                "its coordinates"
+            )
+        number, start = 0, 0.0
+        for line in shapely.get_parts(shape):
+            ruler = Ruler.of(line, unit_m)
+            cuts = ruler.cuts(section_m)
+            for k in ruler.near(cuts, reach):
+                part = ruler.part(cuts[k], cuts[k + 1])
+                if reach.intersects(part):
+                    yield Segment(
+                        segment_id=f"{self.ids[row]}-{number + k:03d}",
+                        road_id=self.ids[row],
+                        name=self.names[row],
+                        line=part,
+                        from_m=start + cuts[k],
+                        to_m=start + cuts[k + 1],
+                        width_m=float(self.width_m[row]),
+                        lanes=self.lanes[row],
+                        surface=self.surfaces[row],
+                    )
+            number += len(cuts) - 1
+            start += ruler.length_m
+
+
+def _refuse_missing(found: Features, named: Mapping[str, str | None]) -> None:
+    for key, column in named.items():
+        if column is not None and column not in found.columns:
+            raise InputError(
+                f"{KEY}={found.path} has no column {column} (roads.{key}); it has "
+                f"{', '.join(found.names) or 'none'}"
+            )
+
+
+def _ids(found: Features, column: str) -> list[str]:
+    """Return ids as they stand in the file.
+
+    Raises:
+        InputError: one is missing, or occurs twice.
+    """
+    ids = [_text(value) for value in found.columns[column]]
+    without = ids.count("")
+    if without:
+        raise InputError(
+            f"{KEY}={found.path} has {without} roads without a value in {column}; complete them"
+        )
+    twice = [name for name, times in Counter(ids).items() if times > 1]
+    if twice:
+        raise InputError(
+            f"{KEY}={found.path} has the id {twice[0]} twice in {column}, like {len(twice) - 1} "
+            "others; make them unique, or leave roads.id out"
+        )
+    return ids
+
+
+def _texts(found: Features, column: str | None) -> list[str]:
+    return [""] * len(found) if column is None else [_text(v) for v in found.columns[column]]
 
 
 def _text(value: Any) -> str:
     return "" if value is None or value != value else str(value)
 
 
-def _width(road: Any, options: RoadOptions) -> float:
-    for column, unit_m in ((options.width, 1.0), (options.lanes, options.lane_m)):
-        if column is None or road[column] is None or road[column] != road[column]:
+def _positive(found: Features, column: str | None) -> FloatArray:
+    """Return (N,) numbers of a column; NaN where there is none.
+
+    Raises:
+        InputError: a value is no number above 0.
+    """
+    numbers = np.full(len(found), np.nan)
+    wrong = []
+    for row, value in enumerate(found.columns[column] if column is not None else ()):
+        if not _text(value).strip():
             continue
         try:
-            width_m = float(road[column]) * unit_m
-        except ValueError:
-            width_m = -1.0
-        if width_m <= 0:
-            raise InputError(
-                f"{options.path} has {column}={road[column]}; give a number above 0, or none"
-            )
-        return width_m
-    return options.default_lanes * options.lane_m
-
-
-def _lanes(road: Any, options: RoadOptions) -> int | None:
-    """Return the number of lanes; None where no column tells it."""
-    value = None if options.lanes is None else road[options.lanes]
-    return None if value is None or value != value else max(1, round(float(value)))
+            numbers[row] = float(value)
+        except (TypeError, ValueError, OverflowError):
+            numbers[row] = np.nan
+        if not 0 < numbers[row] < LONGEST_M:
+            wrong.append(value)
+    if wrong:
+        raise InputError(
+            f"{KEY}={found.path} has {column}={wrong[0]} ({len(wrong)} of {len(found)} roads have "
+            "no such number); give numbers above 0 with a decimal point, or nothing"
+        )
+    return numbers
 
 
 def sections(
@@ -121,17 +230,62 @@ def sections(
 
     A rest below half of a part belongs to the one before.
     """
-    length_m = line.length * unit_m
-    if length_m == 0:
-        return []
-    cuts = [0.0] if section_m is None else list(np.arange(0.0, length_m, section_m))
-    if section_m is not None and len(cuts) > 1 and length_m - cuts[-1] < REST * section_m:
-        cuts.pop()
-    ends = [*cuts[1:], length_m]
-    return [
-        (shapely.force_2d(substring(line, begin / unit_m, end / unit_m)), begin, end)
-        for begin, end in zip(cuts, ends, strict=True)
-    ]
+    ruler = Ruler.of(line, unit_m)
+    return [(ruler.part(*ends), *ends) for ends in itertools.pairwise(ruler.cuts(section_m))]
+
+
+@dataclass(frozen=True, eq=False)
+class Ruler:
+    """A line with meters along it.
+
+    Attributes:
+        places: (V, 2) its points.
+        at_m: (V,) how far along the line they lie.
+        unit_m: meters in a unit of its coordinates.
+    """
+
+    places: FloatArray
+    at_m: FloatArray
+    unit_m: float
+
+    @classmethod
+    def of(cls, line: LineString, unit_m: float) -> Ruler:
+        """Measure a line."""
+        places = shapely.get_coordinates(line)
+        steps = np.hypot(*np.diff(places, axis=0).T)
+        return cls(places, np.append(0.0, np.cumsum(steps)) * unit_m, unit_m)
+
+    @property
+    def length_m(self) -> float:
+        """Of the line."""
+        return float(self.at_m[-1])
+
+    def cuts(self, section_m: float | None) -> list[float]:
+        """Return where sections begin and end; none of a line without length."""
+        if self.length_m == 0:
+            return [0.0]
+        cuts = [0.0] if section_m is None else np.arange(0.0, self.length_m, section_m).tolist()
+        if section_m is not None and len(cuts) > 1 and self.length_m - cuts[-1] < REST * section_m:
+            cuts.pop()
+        return [*cuts, self.length_m]
+
+    def near(self, cuts: Sequence[float], area: Polygon) -> Iterator[int]:
+        """Yield the sections that may meet an area: none reaches farther than it is long."""
+        begins, lengths = np.array(cuts[:-1]), np.diff(cuts) / self.unit_m
+        left, bottom, right, top = area.bounds
+        x, y = self._places_at(begins).T
+        meets = (x >= left - lengths) & (x <= right + lengths)
+        meets &= (y >= bottom - lengths) & (y <= top + lengths)
+        yield from np.flatnonzero(meets).tolist()
+
+    def part(self, begin_m: float, end_m: float) -> LineString:
+        """Return the line between two places on it."""
+        inner = self.places[(self.at_m > begin_m) & (self.at_m < end_m)]
+        first, last = self._places_at(np.array([begin_m, end_m]))
+        return LineString([first, *inner, last])
+
+    def _places_at(self, along_m: FloatArray) -> FloatArray:
+        return np.column_stack([np.interp(along_m, self.at_m, axis) for axis in self.places.T])
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,6 +20,7 @@ from geo.errors import InputError, OutputError
 from geo.files import folder_of_parts, remove_leftovers
 from geo.imagery.overview import blank_backdrop, read_backdrop
 from geo.layers.assemble import AssembleReport, assemble
+from geo.layers.roads import read_roads
 from geo.layers.run_rows import RunRecord
 from geo.page.preview import OVERVIEW_PX
 from geo.page.report import MapReport
@@ -111,6 +112,7 @@ def run_assemble(source: Source, job: AssembleJob) -> AssembledMap:
     kept = job.level == source.level
     if not kept:
         source.require_probability(job.threshold)
+    roads = read_roads(job.roads, source.grid)
     record = source.record_of(job)
     unfinished = len(source.record.blocks) - len(source.finished)
     if unfinished:
@@ -125,6 +127,7 @@ def run_assemble(source: Source, job: AssembleJob) -> AssembledMap:
             problems=source.record.problems,
             run=_record(source, job, origin, started),
             segments_csv=files.segments,
+            roads=roads,
         )
     backdrop = read_backdrop(source.root / BACKDROP)
     if backdrop is None:

@@ -15,6 +15,7 @@ from geo.imagery.find import Scan, scan, summary
 from geo.imagery.headers import Tile
 from geo.imagery.mosaic import Mosaic
 from geo.imagery.placing import true_gsd_m
+from geo.imagery.suspect import suspicions
 from jobs.infer.job import InferJob
 from wpcrack.inference.graph import require_torch_or_graph
 from wpcrack.inference.predict import Engine, WindowPredictor
@@ -45,6 +46,8 @@ def open_mosaic(job: InferJob, model_gsd_mm: float | None, say: Callable[[str], 
     _refuse_outputs_as_tiles(job, found)
     mosaic = job.mosaic(found)
     _report_problems(job, mosaic, say)
+    for sentence in suspicions(mosaic):
+        say(f"warning: {sentence}")
     if model_gsd_mm is not None:
         mosaic = _fit_to_model(job, mosaic, model_gsd_mm, say)
     return job.limit(mosaic)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +14,7 @@ from geo.imagery.mosaic import Mosaic
 from geo.imagery.overview import Overview, reduce, save_backdrop
 from geo.layers.assemble import SEGMENTS_CSV as SEGMENTS
 from geo.layers.assemble import AssembleReport, assemble
+from geo.layers.roads import Segment
 from geo.layers.run_rows import RunRecord
 from geo.layers.schema import LAYERS
 from geo.options import AssembleOptions, MapRules, RoadOptions
@@ -36,8 +37,16 @@ RECORDED_VERSIONS = (
 """Recorded in the layer run."""
 
 
-def assemble_map(job: InferJob, plan: Plan, record: JobRecord) -> AssembleReport:
+def assemble_map(
+    job: InferJob, plan: Plan, record: JobRecord, roads: Sequence[Segment]
+) -> AssembleReport:
     """Join the parts of all blocks into the GeoPackage; with roads also segments.csv.
+
+    Args:
+        job: what to do.
+        plan: its blocks.
+        record: as the work folder keeps it.
+        roads: read before the first block, so that no error in them costs the work.
 
     Raises:
         GeoError: A part cannot be read, or the output cannot be written.
@@ -49,6 +58,7 @@ def assemble_map(job: InferJob, plan: Plan, record: JobRecord) -> AssembleReport
         map_options(job, job.roads, record),
         problems=plan.mosaic.problems,
         run=run_record(record, job.model_dump_json(), record.started),
+        roads=roads,
     )
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from geo.cracks.parts import InspectedRow
 from geo.errors import InputError
+from geo.layers.roads import Segment, read_roads
 from jobs.infer.actors import compute
 from jobs.infer.inputs import ModelFiles, load_model, model_files, open_mosaic
 from jobs.infer.job import InferJob
@@ -50,13 +51,14 @@ def run_inference(
         MapFiles.of_job(job.out).prepare(job, job.roads, job.vectors)
         model = model_files(job.model) if predictor_factory is None else ModelFiles.stand_in()
         plan = make_plan(job, open_mosaic(job, model.gsd_mm, say))
+        roads = read_roads(job.roads, plan.mosaic.grid)
         say(outline(plan))
         factory = predictor_factory or functools.partial(
             load_model, model.folder, job.cpus_per_actor, job.engine
         )
         with open_work(job, plan, JobRecord.of(job, plan, model, started)) as work:
             try:
-                return _run(_Context(job, plan, work, factory, local))
+                return _run(_Context(job, plan, roads, work, factory, local))
             except KeyboardInterrupt:
                 _say_how_to_continue(work)
                 raise
@@ -84,6 +86,7 @@ class _Context:
 
     job: InferJob
     plan: Plan
+    roads: tuple[Segment, ...]
     work: WorkFolder
     factory: PredictorFactory
     local: bool
@@ -100,7 +103,7 @@ def _run(context: _Context) -> InferReport:
     if plan.probability is not None:
         with explain_errors(work.root):
             write_vrt(plan.probability, plan.blocks, mosaic.grid)
-    assembled = assemble_map(job, plan, work.record)
+    assembled = assemble_map(job, plan, work.record, context.roads)
     draw_map(job, failures.without_silent_tiles(mosaic))
     return InferReport(
         package=job.out,

@@ -47,7 +47,7 @@ OWN = frozenset({LOG, BACKDROP, LOCK, PARTS, PROBABILITY, *OLD})
 FORMAT = 3
 """Version of parts and log; parts of another version are never mixed in."""
 
-BLOCK_KEYS = ("threshold", "block_strides", "survey_date", "engine")
+BLOCK_KEYS = ("threshold", "block_strides", "survey_date", "engine", "nodata", "band4")
 """Settings that decide what lies in a part, besides those of the lattice."""
 
 MAP_KEYS = frozenset({"roads", *MapRules.model_fields}) - {"formats"}

@@ -11,6 +11,7 @@ from geo.imagery.area import Area
 from geo.imagery.find import Scan
 from geo.imagery.mosaic import Mosaic
 from geo.imagery.reading import Stretch
+from geo.layers.roads import read_roads
 from geo.options import ReadOptions, RoadOptions
 from wpcrack.config import Block
 
@@ -42,12 +43,12 @@ class Tiles(Block):
 
 
 class Imagery(ReadOptions, Tiles):
-    """Georeferenced tiles, and how patiently they are read."""
+    """Georeferenced tiles, and how they are read."""
 
     @property
     def patience(self) -> ReadOptions:
-        """How patiently files are read."""
-        return ReadOptions(retries=self.retries, timeout_s=self.timeout_s)
+        """How files are read."""
+        return ReadOptions(**{name: getattr(self, name) for name in ReadOptions.model_fields})
 
     def mosaic(self, found: Scan) -> Mosaic:
         """Place tiles on one grid; the area is not applied yet.
@@ -67,8 +68,8 @@ class Imagery(ReadOptions, Tiles):
         """Return the mosaic of which only the area of interest and the surroundings of roads count.
 
         Raises:
-            InputError: See `Area.read`.
+            InputError: See `Area.read` and `read_roads`.
         """
-        roads = self.roads
-        area = Area.read(mosaic.grid, self.aoi, roads.path, buffer_m=roads.buffer_m)
+        lines = [segment.line for segment in read_roads(self.roads, mosaic.grid)]
+        area = Area.read(mosaic.grid, self.aoi, lines, buffer_m=self.roads.buffer_m)
         return mosaic if area is None else mosaic.within(area)

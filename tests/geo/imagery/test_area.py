@@ -106,8 +106,4 @@ def test_an_area_without_a_system_is_refused(tmp_path):
     geopandas.GeoDataFrame(geometry=[shapely.box(0, 0, 1, 1)]).to_parquet(tmp_path / "a.parquet")
     with pytest.raises(InputError, match="no coordinate system"):
         Area.read(GRID, tmp_path / "a.parquet", buffer_m=1)
-    points = geopandas.GeoSeries([shapely.Point(5e5, 5.8e6)], crs=25832)
-    points.to_file(tmp_path / "p.gpkg")
-    with pytest.raises(InputError, match="holds no line"):
-        Area.read(GRID, None, tmp_path / "p.gpkg", buffer_m=1)
     assert Area.read(GRID, buffer_m=1) is None

@@ -114,11 +114,11 @@ def test_alpha_hides_pixels_of_any_depth(tmp_path, dtype, colors):
     assert np.array_equal(whole(read_tiles(tmp_path)).valid, alpha > 0)
 
 
-def test_islands_of_nodata_are_holes_and_nothing_else(tmp_path):
+def test_islands_of_transparency_are_holes_and_nothing_else(tmp_path):
     image = np.random.default_rng(0).integers(1, 256, (40, 40, 3)).astype(np.uint8)
     holes = np.random.default_rng(1).random((40, 40)) < 0.2
-    image[holes] = 0
-    write_tile(tmp_path / "a.tif", image, nodata=0)
+    alpha = np.where(holes, 0, 255).astype(np.uint8)
+    write_tile(tmp_path / "a.tif", np.dstack((image, alpha)), alpha="yes")
     assert np.array_equal(whole(read_tiles(tmp_path)).valid, ~holes)
 
 

@@ -149,7 +149,7 @@ def test_a_crs_in_which_lengths_cannot_be_measured_is_refused(tmp_path, crs):
 
 def test_nodata_alpha_and_internal_masks_are_invalid(tmp_path):
     image, hole = noise(16, 16), np.zeros((16, 16), bool)
-    hole[3:5, 6:9] = True
+    hole[0:2, 6:9] = True
     image[hole] = 0
     write_tile(tmp_path / "nodata.tif", image, 0, 0, nodata=0)
     alpha = np.dstack((image, np.where(hole, 0, 255).astype(np.uint8)))
@@ -184,12 +184,12 @@ def test_one_band_is_repeated_and_a_palette_expanded(tmp_path):
 
 def test_of_overlapping_tiles_the_last_path_is_seen_where_it_is_valid(tmp_path):
     under, over = noise(8, 8, seed=1), noise(8, 8, seed=2)
-    over[2, 3] = 0
+    over[0, 3] = 0
     write_tile(tmp_path / "a.tif", under)
     write_tile(tmp_path / "b.tif", over, nodata=0)
     raster = read_tiles(tmp_path).read(Window(0, 0, 8, 8))
     expected = over.copy()
-    expected[2, 3] = under[2, 3]
+    expected[0, 3] = under[0, 3]
     assert np.array_equal(raster.image, expected)
     assert raster.valid.all()
 

@@ -165,16 +165,17 @@ def test_too_little_coverage_is_not_ranked(tmp_path):
 @given(st.floats(1, 500), st.floats(3, 120))
 def test_sections_cover_a_line_once(length, section):
     line = shapely.LineString([(0, 0), (length / 2, 0), (length / 2, length / 2)])
-    parts = sections(line, section, 1.0)
+    parts = list(sections(line, section, 1.0))
     assert sum(part.length for part, _, _ in parts) == pytest.approx(line.length)
     assert parts[0][1] == 0
     assert parts[-1][2] == pytest.approx(line.length)
     for (_, _, end), (_, begin, _) in itertools.pairwise(parts):
         assert begin == end
-    longest = 1.5 * section * (1 + 1e-5)
-    assert all(part.length <= longest for part, _, _ in parts)
-    assert len(parts) == 1 or min(part.length for part, _, _ in parts) >= 0.5 * section * (1 - 1e-5)
-    assert len(sections(line, None, 1.0)) == 1
+    for number, (part, begin, end) in enumerate(parts):
+        assert part.length == pytest.approx(end - begin)
+        assert part.length <= section * (1 + 1e-9) or number == len(parts) - 1
+    assert parts[-1][0].length < 1.5 * section + 1e-6
+    assert len(list(sections(line, None, 1.0))) == 1
 
 
 def test_points_go_to_the_nearest_road_within_half_its_width():

@@ -22,6 +22,7 @@ from factories import (
     infer_job,
     layer,
     street,
+    write_roads,
     write_tile,
 )
 from rasterio.transform import from_origin
@@ -227,6 +228,20 @@ def test_tiles_beyond_the_area_are_not_read(tmp_path):
     assert (report.exit_code, report.failures) == (0, ())
 
 
+def test_roads_are_refused_before_any_work_and_by_the_plan(tmp_path):
+    tile = write_tile(tmp_path / "tiles" / "a.tif", IMAGE)
+    line = [(EAST, NORTH - 1), (EAST + 1, NORTH - 1)]
+    roads = write_roads(tmp_path / "roads.gpkg", [line], wide=["7,5"])
+    model = describe_model(tmp_path / "model", gsd_mm=None)
+    given = {"roads": {"path": str(roads), "width": "wide"}, "model": model}
+    job = infer_job(tile, tmp_path / "o.gpkg", **given)
+    with pytest.raises(InputError, match="wide=7,5"):
+        infer.plan_inference(job)
+    with pytest.raises(InputError, match="wide=7,5"):
+        infer.run_inference(job, darkness)
+    assert not job.work_folder.exists()
+
+
 def test_only_the_surroundings_of_roads_are_inspected(tmp_path):
     tile = write_tile(tmp_path / "a.tif", IMAGE)
     line = shapely.LineString([(EAST + 0.3, NORTH - 0.8), (EAST + 1.3, NORTH - 0.8)])
@@ -245,7 +260,7 @@ def test_only_the_surroundings_of_roads_are_inspected(tmp_path):
     ("content", "words"),
     [
         (None, "does not exist"),
-        ("nothing", "cannot be read"),
+        ("nothing", "is no GeoPackage"),
         (shapely.Point(0, 0), "holds no polygon"),
         (shapely.box(0, 0, 1, 1), "nothing of"),
     ],

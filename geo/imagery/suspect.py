@@ -1,0 +1,108 @@
+"""What a sample of tiles shows of imagery that only seems to be there, or only seems to lack."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.enums import ColorInterp
+from rasterio.errors import RasterioError
+from rasterio.windows import Window as RasterWindow
+
+from geo.imagery.headers import Tile
+from geo.imagery.missing import THICK_PX
+from geo.imagery.mosaic import Mosaic
+from geo.imagery.reading import OpenRaster, gdal_settings, open_raster
+
+SAMPLED_TILES = 16
+
+SAMPLE_PX = 256
+"""Side of a reduced alpha band, and length of the edge that is looked at beside each corner."""
+
+ALPHA_VALUES = 16
+"""An alpha band has few values (0, 255 and a few at its rims); near infrared has all."""
+
+COLLAR_SHARE = 0.05
+"""Share of a tile's edge that a collar takes at least."""
+
+
+def suspicions(mosaic: Mosaic) -> list[str]:
+    """Say what the user should decide: a fourth band that is no alpha, collars of one value.
+
+    Tiles that cannot be read are passed over: they are reported when they are mapped.
+    """
+    opened = [tile for tile in mosaic.tiles if isinstance(tile, Tile)]
+    count = min(SAMPLED_TILES, len(opened))
+    chosen = [opened[i] for i in np.linspace(0, len(opened) - 1, count).round().astype(int)]
+    with gdal_settings(mosaic.reading):
+        seen = [(tile, mark) for tile in chosen for mark in _marks(tile, mosaic)]
+    sentences = []
+    for kind in dict.fromkeys(mark for _, mark in seen):
+        tiles = [tile for tile, mark in seen if mark == kind]
+        sentences.append(f"{len(tiles)} of {count} sampled tiles {kind} (like {tiles[0].path})")
+    return sentences
+
+
+_NO_ALPHA = (
+    "have a fourth band of many values, of which 0 counts as no imagery; "
+    "if it is infrared, set band4=ignore"
+)
+
+
+def _marks(tile: Tile, mosaic: Mosaic) -> Iterator[str]:
+    """Yield what is to be said of a tile."""
+    try:
+        raster = open_raster(tile.path, tile.driver, mosaic.reading)
+        if raster.has_mask:
+            if _has_many_values(raster):
+                yield _NO_ALPHA
+        elif raster.nodata is None and (value := _collar(raster)) is not None:
+            yield (
+                f"have edges of exactly {value:g}, which count as surveyed; "
+                f"if they are no imagery, set nodata={value:g}"
+            )
+    except (OSError, RasterioError):
+        return
+
+
+def _has_many_values(raster: OpenRaster) -> bool:
+    kinds = list(raster.dataset.colorinterp)
+    if ColorInterp.alpha not in kinds:
+        return False
+    small = tuple(min(side, SAMPLE_PX) for side in raster.shape)
+    band = raster.dataset.read(kinds.index(ColorInterp.alpha) + 1, out_shape=small)
+    return len(np.unique(band)) > ALPHA_VALUES
+
+
+def _collar(raster: OpenRaster) -> float | None:
+    """Return the darkest or the brightest value if long runs of a tile's edge have it exactly."""
+    if raster.palette is not None:
+        return None
+    edge = list(_edge(raster))
+    for value in (0, np.iinfo(raster.dtype).max):
+        marked = [np.asarray((part == value).all(axis=1)) for part in edge]
+        share = sum(part.sum() for part in marked) / sum(part.size for part in marked)
+        if share >= COLLAR_SHARE and max(map(_longest_run, marked)) >= THICK_PX:
+            return float(value)
+    return None
+
+
+def _edge(raster: OpenRaster) -> Iterator[NDArray[np.generic]]:
+    """Yield (N, bands) pixels of the first and last row, and of the columns near the corners."""
+    rows, cols = raster.shape
+    part = min(rows, SAMPLE_PX)
+    lines = [RasterWindow(0, row, cols, 1) for row in (0, rows - 1)]
+    lines += [RasterWindow(col, row, 1, part) for col in (0, cols - 1) for row in (0, rows - part)]
+    for line in lines:
+        yield raster.dataset.read(raster.bands, window=line).reshape(len(raster.bands), -1).T
+
+
+def _longest_run(marked: NDArray[np.bool_]) -> int:
+    """Return the longest run of True.
+
+    >>> _longest_run(np.array([True, False, True, True]))
+    2
+    """
+    ends = np.flatnonzero(~np.concatenate(([False], marked, [False])))
+    return int(np.diff(ends).max() - 1)

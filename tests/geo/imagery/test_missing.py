@@ -1,0 +1,108 @@
+"""What counts as imagery where a pixel value, or a fourth band, means missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from factories import write_tile
+from numpy.typing import NDArray
+
+from geo.grid import Window
+from geo.imagery.find import scan
+from geo.imagery.missing import MARGIN, THICK_PX, gaps
+from geo.imagery.mosaic import Mosaic
+from geo.imagery.suspect import suspicions
+from geo.options import ReadOptions
+
+SIDE = 400
+
+
+def pavement(seed: int = 0) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(60, 200, (SIDE, SIDE, 3)).astype(np.uint8)
+
+
+def open_mosaic(path: Path, **options: object) -> Mosaic:
+    return Mosaic.build(scan(str(path)), reading=ReadOptions(**options))
+
+
+def valid(path: Path, **options: object) -> NDArray[np.bool_]:
+    mosaic = open_mosaic(path, **options)
+    return mosaic.read(mosaic.grid.window).valid
+
+
+def test_black_cracks_are_imagery_while_gaps_and_collars_are_missing(tmp_path: Path) -> None:
+    image = pavement()
+    cv2.polylines(image, [np.array([(60, 350), (200, 200), (330, 60)])], False, (0, 0, 0), 5)
+    crack = (image == 0).all(axis=2)
+    missing = np.zeros((SIDE, SIDE), np.uint8)
+    cv2.fillPoly(missing, [np.array([(0, 0), (SIDE - 1, 0), (0, 40)])], 1)  # a turned tile's wedge
+    missing[300:350, 200:260] = 1  # a hole
+    image[missing == 1] = 0
+    found = valid(write_tile(tmp_path / "a.tif", image, nodata=0))
+    assert found[crack].all()
+    assert not found[missing == 1].any()
+    assert found.mean() == 1 - missing.mean()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_answer_does_not_depend_on_the_window_that_is_read(tmp_path: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    image = pavement(seed)
+    for _ in range(12):
+        points = rng.integers(0, SIDE, (3, 2)).astype(np.int32)
+        cv2.polylines(image, [points], False, (0, 0, 0), int(rng.choice([3, 9, 40])))
+    mosaic = open_mosaic(write_tile(tmp_path / "a.tif", image, nodata=0))
+    whole = mosaic.read(mosaic.grid.window).valid
+    for _ in range(8):
+        row, col = (int(v) for v in rng.integers(0, SIDE - 60, 2))
+        window = Window(row, col, 60, 60)
+        here = window.slices_in(mosaic.grid.window)
+        assert np.array_equal(mosaic.read(window).valid, whole[here])
+
+
+def test_a_square_is_a_gap_from_its_stated_side_on() -> None:
+    for side, is_gap in ((THICK_PX - 1, False), (THICK_PX, True)):
+        absent = np.zeros((2 * MARGIN, 2 * MARGIN), bool)
+        absent[MARGIN : MARGIN + side, MARGIN : MARGIN + side] = True
+        assert gaps(absent, (True,) * 4).any() == is_gap
+
+
+def test_a_collar_without_a_tag_is_told_and_a_key_leaves_it_out(tmp_path: Path) -> None:
+    image = pavement()
+    image[:100] = 0
+    path = write_tile(tmp_path / "a.tif", image)
+    (sentence,) = suspicions(open_mosaic(path))
+    assert "1 of 1 sampled tiles have edges of exactly 0" in sentence
+    assert "nodata=0" in sentence
+    assert valid(path).all()
+    assert valid(path, nodata=0).mean() == 0.75
+    assert suspicions(open_mosaic(path, nodata=0)) == []
+
+
+def test_a_collar_does_not_enter_the_stretch_of_16_bits(tmp_path: Path) -> None:
+    image = (pavement().astype(np.uint16) + 1000) * 10
+    image[:200] = 0
+    mosaic = open_mosaic(write_tile(tmp_path / "a.tif", image), nodata=0)
+    assert mosaic.stretch is not None
+    assert mosaic.stretch.low > 10_000
+
+
+def test_a_fourth_band_that_is_infrared_is_told_and_a_key_ignores_it(tmp_path: Path) -> None:
+    infrared = np.random.default_rng(1).integers(0, 256, (SIDE, SIDE, 1)).astype(np.uint8)
+    image = np.concatenate((pavement(), infrared), axis=2)
+    path = write_tile(tmp_path / "a.tif", image, alpha="yes")
+    (sentence,) = suspicions(open_mosaic(path))
+    assert "band4=ignore" in sentence
+    assert not valid(path).all()
+    assert valid(path, band4="ignore").all()
+    image[..., 3] = np.where(infrared[..., 0] > 9, 255, 0)
+    assert suspicions(open_mosaic(write_tile(tmp_path / "b.tif", image, alpha="yes"))) == []
+
+
+def test_ordinary_tiles_are_not_suspected(tmp_path: Path) -> None:
+    image = pavement()
+    image[::7, ::5] = 0
+    assert suspicions(open_mosaic(write_tile(tmp_path / "a.tif", image))) == []
