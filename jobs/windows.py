@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from geo.addresses import without_secrets
 from geo.imagery.find import scan, summary
 from geo.imagery.mosaic import Mosaic
 from geo.imagery.samples import Candidate, sample_windows
@@ -106,7 +107,7 @@ def _write(folder: Path, mosaic: Mosaic, item: Candidate, stem: str) -> tuple[ob
     corner = mosaic.grid.to_world(np.array([[float(window.col_off), float(window.row_off)]]))[0]
     entry = Row(file, None, source, row, col, window.height, window.width, None)
     x, y = (round(float(value), WORLD_DIGITS) for value in corner)
-    return (*astuple(entry), mosaic.tiles[place.tile].path, x, y)
+    return (*astuple(entry), without_secrets(mosaic.tiles[place.tile].path), x, y)
 
 
 def _is_cut(mosaic: Mosaic, item: Candidate) -> bool:
@@ -116,7 +117,7 @@ def _is_cut(mosaic: Mosaic, item: Candidate) -> bool:
 def _sources(mosaic: Mosaic, chosen: Sequence[Candidate]) -> dict[int, str]:
     """Name each tile: its stem, with as much of its folder as makes it the only one."""
     used = sorted({item.place.tile for item in chosen})
-    paths = {tile: _plain(mosaic.tiles[tile].path) for tile in used}
+    paths = {tile: _plain(without_secrets(mosaic.tiles[tile].path)) for tile in used}
     names, depth = {tile: parts[-1] for tile, parts in paths.items()}, 1
     while len(set(names.values())) < len(names) and depth < max(map(len, paths.values())):
         depth += 1

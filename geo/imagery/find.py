@@ -22,6 +22,7 @@ import numpy as np
 import shapely
 from rasterio.crs import CRS
 
+from geo.addresses import without_secrets
 from geo.errors import InputError, first_line
 from geo.imagery.headers import ListedTile, Tile, TileProblem, inspect
 from geo.imagery.reading import gdal_settings, is_remote, stamp_of
@@ -87,7 +88,7 @@ def scan(tiles: str | Sequence[str], options: ReadOptions | None = None) -> Scan
         tuple(item for item in checked if isinstance(item, ListedTile)),
     )
     if not found.tiles and not found.listed:
-        raise InputError(f"no usable tile in {tiles}: {summary(found.problems)}")
+        raise InputError(without_secrets(f"no usable tile in {tiles}: {summary(found.problems)}"))
     return found
 
 
@@ -106,7 +107,8 @@ def inspect_all(
     else:
         with ProcessPoolExecutor(os.cpu_count(), get_context("forkserver")) as processes:
             found += processes.map(read, chunks)
-    by_path = {item.path: item for item in _share_crs(chain.from_iterable(found))}
+    in_order = [path for (path,) in urls] + files
+    by_path = dict(zip(in_order, _share_crs(chain.from_iterable(found)), strict=True))
     return [by_path[path] for path in paths]
 
 
@@ -206,9 +208,10 @@ def _expand(value: str) -> Iterable[str]:
 
 
 def _raster_url(url: str) -> str:
-    suffix = os.path.splitext(url)[1].lower()
+    shown = without_secrets(url)
+    suffix = os.path.splitext(shown)[1].lower()
     if suffix in LIST_SUFFIXES | INDEX_SUFFIXES:
-        raise InputError(f"tiles={url} is a list on a server; download it and give the copy")
+        raise InputError(f"tiles={shown} is a list on a server; download it and give the copy")
     return url
 
 

@@ -21,6 +21,7 @@ from rasterio.enums import ColorInterp
 from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError, RasterioIOError
 from shapely.geometry import Polygon
 
+from geo.addresses import without_secrets
 from geo.errors import first_line
 from geo.grid import Grid
 from geo.imagery.reading import RETRY_DELAY_S, driver_of, driver_of_bytes, is_remote, open_dataset
@@ -116,7 +117,7 @@ class TileProblem:
     """A file that cannot be used, or not wholly.
 
     Attributes:
-        path: the file.
+        path: the file; of an address what may be shown.
         reason: what is wrong and what to do, without the file's name.
         footprint: the area that it should have covered, in ``crs``; None where unknown.
         crs: of the footprint.
@@ -126,6 +127,10 @@ class TileProblem:
     reason: str
     footprint: Polygon | None = None
     crs: CRS | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("path", "reason"):
+            object.__setattr__(self, name, without_secrets(getattr(self, name)))
 
 
 def inspect(path: str | Path, options: ReadOptions | None = None) -> Tile | TileProblem:
@@ -201,7 +206,7 @@ def _inspect_url(url: str, timeout_s: float) -> Tile | TileProblem:
 
 
 def _driver_by_suffix(url: str) -> str | None:
-    return _DRIVERS.get(os.path.splitext(url)[1].lower())
+    return _DRIVERS.get(os.path.splitext(without_secrets(url))[1].lower())
 
 
 def _open_quietly(path: str, driver: str) -> Any:

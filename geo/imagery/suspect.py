@@ -10,6 +10,7 @@ from rasterio.enums import ColorInterp
 from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterWindow
 
+from geo.addresses import without_secrets
 from geo.imagery.headers import Tile
 from geo.imagery.missing import THICK_PX
 from geo.imagery.mosaic import Mosaic
@@ -40,7 +41,8 @@ def suspicions(mosaic: Mosaic) -> list[str]:
     sentences = []
     for kind in dict.fromkeys(mark for _, mark in seen):
         tiles = [tile for tile, mark in seen if mark == kind]
-        sentences.append(f"{len(tiles)} of {count} sampled tiles {kind} (like {tiles[0].path})")
+        example = without_secrets(tiles[0].path)
+        sentences.append(f"{len(tiles)} of {count} sampled tiles {kind} (like {example})")
     return sentences
 
 

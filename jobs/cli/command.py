@@ -13,6 +13,7 @@ from typing import Annotated, Any, ParamSpec
 
 import typer
 
+from geo.addresses import without_secrets
 from geo.errors import OutputError
 from geo.files import write_text
 from jobs.registry import JOBS, find, names_with_config
@@ -64,7 +65,7 @@ def command(
                 require_place_for(kwargs.get("json"))
                 code = function(*args, **kwargs) or 0
             except USER_ERRORS as error:
-                print(f"error: {error}", file=sys.stderr)
+                print(f"error: {without_secrets(str(error))}", file=sys.stderr)
                 code = 1
             except ModuleNotFoundError as error:
                 if error.name not in LEFT_OUT_TO_MAP:

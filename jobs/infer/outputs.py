@@ -57,7 +57,7 @@ def assemble_map(
         plan.mosaic.grid,
         map_options(job, job.roads, record),
         problems=plan.mosaic.problems,
-        run=run_record(record, job.model_dump_json(), record.started),
+        run=run_record(record, json.dumps(record.config), record.started),
         roads=roads,
     )
 

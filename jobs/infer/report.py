@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
+from geo.addresses import without_secrets
 from geo.cracks.parts import InspectedRow
 from geo.errors import InputError
 from geo.imagery.mosaic import Mosaic
@@ -122,10 +123,13 @@ class Failures:
         kept = [
             (tile, window)
             for tile, window in zip(mosaic.tiles, mosaic.windows, strict=True)
-            if f"{os.path.basename(tile.path)} {NO_ANSWER}" not in self._reasons.get(tile.path, "")
+            if not self._is_silent(without_secrets(tile.path))
         ]
         tiles, windows = zip(*kept, strict=True)
         return replace(mosaic, tiles=tiles, windows=windows)
+
+    def _is_silent(self, name: str) -> bool:
+        return f"{os.path.basename(name)} {NO_ANSWER}" in self._reasons.get(name, "")
 
     def texts(self) -> tuple[str, ...]:
         """Return one text per failure."""

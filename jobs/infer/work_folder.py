@@ -23,6 +23,7 @@ from typing import Any
 import shapely
 from rasterio.crs import CRS
 
+from geo.addresses import all_without_secrets, without_secrets
 from geo.cracks.parts import InspectedRow
 from geo.files import whole_file
 from geo.grid import Window
@@ -220,7 +221,7 @@ class JobRecord:
         }
         return cls(
             started=started,
-            config=job.model_dump(mode="json"),
+            config=all_without_secrets(job.model_dump(mode="json")),
             model=model.name,
             model_hash=model.sha256,
             ground=ground,
@@ -303,7 +304,7 @@ def _differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
 def _inputs(mosaic: Mosaic) -> dict[str, list[int]]:
     inputs = {problem.path: _stamp(problem.path) for problem in mosaic.problems}
     for tile, place in zip(mosaic.tiles, mosaic.windows, strict=True):
-        inputs[tile.path] = [*tile.stamp, *astuple(place)]
+        inputs[without_secrets(tile.path)] = [*tile.stamp, *astuple(place)]
     return inputs
 
 

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 
+from geo.addresses import without_secrets
 from geo.cracks.branch_sums import WIDTH_OPTIONS
 from geo.cracks.light import Picture
 from geo.cracks.parts import InspectedRow, write_part
@@ -274,7 +275,7 @@ class BlockReader:
     def _problem(self, index: int) -> TileProblem:
         tile = self.mosaic.tiles[index]
         reason = f"{NO_ANSWER} within {self.mosaic.reading.timeout_s:g} s; check its drive"
-        log.warning("%s %s", tile.path, reason)
+        log.warning("%s %s", without_secrets(tile.path), reason)
         footprint = tile.grid.footprint() if isinstance(tile, Tile) else tile.footprint
         return TileProblem(tile.path, reason, footprint, tile.crs)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from geo.addresses import without_secrets
 from geo.errors import GeoError
 from wpcrack.errors import WpcrackError
 
@@ -12,8 +13,8 @@ USER_ERRORS = (WpcrackError, GeoError)
 
 
 def say(text: str) -> None:
-    """Write one line for the user; stdout stays free for results."""
-    print(text, file=sys.stderr, flush=True)
+    """Write one line for the user, without secrets; stdout stays free for results."""
+    print(without_secrets(text), file=sys.stderr, flush=True)
 
 
 def counted(number: int, noun: str) -> str:

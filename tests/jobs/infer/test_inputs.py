@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from pathlib import Path
 
 import geopandas
@@ -372,3 +373,27 @@ def test_every_wish_of_a_job_reaches_the_mosaic(tmp_path):
     assert mosaic.grid.crs.to_epsg() == 32632
     assert dataclasses.astuple(mosaic.stretch) == (0, 9000)
     assert (mosaic.reading.retries, mosaic.reading.timeout_s) == (0, 3)
+
+
+def test_secrets_of_addresses_stand_in_no_file_and_no_message(tmp_path, monkeypatch, capfd):
+    """Both tiles are on a server; one of them is missing there."""
+    from geo.imagery import reading
+
+    path = write_tile(tmp_path / "tiles" / "a.tif", IMAGE)
+    folder = path.parent.as_uri().removeprefix("file://")
+    secret = "https://anna:s3cret@city.org/{}.tif?sig=s3cret"
+    url = re.compile(r"https://anna:s3cret@city\.org(.*)\?sig=s3cret")
+    monkeypatch.setattr(reading, "gdal_path", lambda name: url.sub(rf"{folder}\1", name))
+    monkeypatch.setattr("geo.imagery.headers.first_bytes", lambda *given: b"")
+    monkeypatch.setattr("geo.imagery.headers.stamp_of_url", lambda url: (0, 0))
+    tiles = [secret.format(name) for name in ("a", "gone")]
+    out = tmp_path / "map" / "o.gpkg"
+    job = infer_job(tmp_path, out).model_copy(update={"tiles": tuple(tiles), "retries": 0})
+    report = infer.run_inference(job, darkness)
+    assert report.exit_code == 3
+    assert report.surveyed_mpx > 0
+    files = [file for file in out.parent.rglob("*") if file.is_file()]
+    assert len(files) > 5
+    assert [file.name for file in files if b"s3cret" in file.read_bytes()] == []
+    told = capfd.readouterr()
+    assert "s3cret" not in told.out + told.err + "".join(report.failures)

@@ -1,0 +1,37 @@
+"""Addresses of rasters without what lets one in: passwords, signatures, tokens.
+
+They stand in the request alone. Maps, pages, reports, logs and work folders are passed on, so they
+get the address without user, password and query.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+_ADDRESS = re.compile(
+    r"(?P<scheme>\b[A-Za-z][A-Za-z0-9+.-]*:/{1,2})(?:[^\s/@'\"<>]*@)?"
+    r"(?P<place>[^\s?#'\"<>]*)(?:[?#][^\s'\"<>]*)?"
+)
+
+
+def without_secrets(text: str) -> str:
+    """Return a text in which all addresses have lost user, password, query and fragment.
+
+    >>> without_secrets("https://anna:pw@city.org/a.tif?sig=x1 is no GeoTIFF")
+    'https://city.org/a.tif is no GeoTIFF'
+    >>> without_secrets("/data/what? a#b.tif")
+    '/data/what? a#b.tif'
+    """
+    return _ADDRESS.sub(r"\g<scheme>\g<place>", text) if ":/" in text else text
+
+
+def all_without_secrets(values: Any) -> Any:
+    """Return plain data with `without_secrets` of all its texts."""
+    if isinstance(values, str):
+        return without_secrets(values)
+    if isinstance(values, dict):
+        return {key: all_without_secrets(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [all_without_secrets(value) for value in values]
+    return values
