@@ -24,6 +24,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         Where to write. After an exception nothing is left there, and `path` is as it was.
     """
     part = path.with_name(f".{path.name}.part")
+    part.unlink(missing_ok=True)  # what a killed process left, or a link that leads elsewhere
     try:
         yield part
         os.replace(part, path)
@@ -48,6 +49,8 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     part, old = folder.with_name(f".{folder.name}.part"), set_aside(folder)
     _restore(folder, old)
     for leftover in (part, old):
+        if leftover.is_symlink():
+            leftover.unlink()
         shutil.rmtree(leftover, ignore_errors=True)
     part.mkdir(parents=True)
     try:

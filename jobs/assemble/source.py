@@ -25,6 +25,7 @@ from jobs.infer.job import crack_level, find_work_folder
 from jobs.infer.plan import PARTS, PROBABILITY, part_file
 from jobs.infer.probability import ground_file, probability_file, read_probability
 from jobs.infer.work_folder import LOCK, MAP_KEYS, JobLog, JobRecord
+from jobs.runtime.folder import is_plain_file
 from wpcrack.errors import ConfigError
 
 BLOCKS_PER_WORKER = 32
@@ -68,7 +69,7 @@ class Source:
                     "`wpcrack infer` again"
                 )
             source, blocks = cls(root, log.record, ()), log.record.blocks
-            finished = tuple(block for block in blocks if source.part(block).exists())
+            finished = tuple(block for block in blocks if is_plain_file(source.part(block)))
             if not finished:
                 raise InputError(
                     f"{root} holds no finished block; give the command of `wpcrack infer` again"
@@ -121,7 +122,7 @@ class Source:
         Raises:
             InputError: Some block has none.
         """
-        missing = [block for block in self.finished if not self.probability(block).exists()]
+        missing = [block for block in self.finished if not is_plain_file(self.probability(block))]
         if missing:
             held = f"{len(missing)} of {len(self.finished)} finished blocks"
             raise InputError(

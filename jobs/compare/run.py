@@ -8,7 +8,6 @@ Everything is checked before any work; the old map is brought into the new one's
 from __future__ import annotations
 
 import json
-import os
 import time
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -24,6 +23,7 @@ from geo.compare.options import CompareOptions
 from geo.compare.report import figures, render, summary
 from geo.compare.segments import gather
 from geo.errors import InputError, OutputError
+from geo.files import write_text
 from geo.outputs import require_replaceable, seal_text
 from jobs.runtime.terminal import say
 from jobs.runtime.versions import versions
@@ -85,7 +85,7 @@ def run_compare(
     values = figures(maps, result, sums)
     write_changes(out, maps, result, sums, _run_row(maps, result, limits, started))
     report = _report_of(out)
-    _write(report, seal_text(render(values)))
+    write_text(report, seal_text(render(values)))
     return CompareReport(out, report, values, time.monotonic() - start)
 
 
@@ -141,12 +141,3 @@ def _run_row(
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OutputError(f"{path} could not be written ({error}); check the folder") from error

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from geo.options import MapRules
+from jobs.runtime.folder import require_plain
 from jobs.settings.map import Imagery
 from wpcrack.config import Count, NonNegative
 from wpcrack.errors import ConfigError
@@ -137,13 +138,18 @@ def find_work_folder(path: Path) -> Path:
     if path.suffix.lower() == ".gpkg":
         work = path.with_suffix(".work")
         if work.is_dir():
-            return work
+            return _plain(work)
         raise ConfigError(f"{path} has no work folder {work.name}; start the job first")
     if not path.is_dir():
         raise ConfigError(f"{path} does not exist; give the GeoPackage of a job or its work folder")
     if path.suffix == ".work":
-        return path
+        return _plain(path)
     works = sorted(path.glob("*.work"))
     if len(works) != 1:
         raise ConfigError(f"{path} holds {len(works)} work folders; give the GeoPackage of a job")
-    return works[0]
+    return _plain(works[0])
+
+
+def _plain(work: Path) -> Path:
+    require_plain(work)
+    return work

@@ -17,6 +17,7 @@ from geo.errors import InputError
 from geo.imagery.mosaic import Block, Mosaic
 from jobs.infer.job import InferJob
 from jobs.infer.probability import probability_file
+from jobs.runtime.folder import is_plain_file
 from jobs.runtime.terminal import clock, counted
 from wpcrack.inference.lattice import Lattice
 
@@ -84,8 +85,8 @@ class Plan:
 
     def is_complete(self, block: Block) -> bool:
         """Return whether all files of a block are there."""
-        kept = self.probability is None or probability_file(self.probability, block).exists()
-        return kept and self.part(block).exists()
+        kept = self.probability is None or is_plain_file(probability_file(self.probability, block))
+        return kept and is_plain_file(self.part(block))
 
     def read_result(self, block: Block) -> InspectedRow | None:
         """Return the row of a finished block; None if a file of it is missing or damaged."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
+import re
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -34,7 +35,7 @@ from jobs.infer.inputs import ModelFiles
 from jobs.infer.job import InferJob
 from jobs.infer.plan import PARTS, PROBABILITY, Plan
 from jobs.infer.probability import ground_file, probability_file
-from jobs.runtime.folder import explain_write_errors, hold_lock, refuse_foreign
+from jobs.runtime.folder import explain_write_errors, hold_lock, refuse_foreign, require_plain
 from wpcrack.errors import ConfigError
 
 LOG, BACKDROP, LOCK = "job.jsonl", "backdrop.tif", ".lock"
@@ -57,6 +58,9 @@ change no row, so they are no part of a run's identity at all."""
 
 LOCK_PATIENCE_S = 0.5
 """`--status` and `assemble` hold the lock for a moment."""
+
+BLOCK_NAME = re.compile(r"\w+", re.ASCII)
+"""It is part of the names of files, and leads to no other folder."""
 
 NAMED_INPUTS = 2
 """Changed files that a message spells out."""
@@ -293,8 +297,15 @@ class JobRecord:
         if (found := content.pop("format")) != FORMAT:
             raise ValueError(f"its format is {found}, not {FORMAT}")
         problems = tuple(_problem_of(row) for row in content.pop("problems"))
-        blocks = tuple(Block(name, Window(*place)) for name, *place in content.pop("blocks"))
+        blocks = tuple(_block_of(*row) for row in content.pop("blocks"))
         return cls(problems=problems, blocks=blocks, **content)
+
+
+def _block_of(name: str, *place: int) -> Block:
+    """Return a block whose name, which names its files, leads nowhere else."""
+    if not BLOCK_NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is no name of a block")
+    return Block(name, Window(*place))
 
 
 def _differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
@@ -363,6 +374,7 @@ class JobLog:
         Raises:
             ConfigError: It is damaged, or of another version of this program.
         """
+        require_plain(root)
         file = root / LOG
         if not file.exists() and not any((root / name).exists() for name in OLD):
             return None

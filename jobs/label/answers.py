@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal, get_args
 
+from jobs.runtime.folder import open_no_link
 from wpcrack.data.manifest import LABELS, Label
 from wpcrack.errors import ConfigError, DataError
 
@@ -135,7 +136,8 @@ def open_journal(root: Path, name: str) -> Iterator[Journal]:
     """
     path = root / journal_name(name)
     try:
-        file = path.open("a+b", buffering=0)
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
+        file = os.fdopen(open_no_link(str(path), flags), "a+b", buffering=0)
     except OSError as error:
         raise DataError(
             f"{path} cannot be written ({error.strerror}); check the permissions of the folder"

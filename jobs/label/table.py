@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
+from jobs.runtime.folder import open_no_link
 from wpcrack.data.manifest import LABELS, NAME, Label, origin
 from wpcrack.errors import DataError, first_few
 from wpcrack.files import whole_file
@@ -146,7 +147,7 @@ def inside(root: Path, file: str) -> Path | None:
 
 @contextmanager
 def _turn(root: Path) -> Iterator[None]:
-    with (root / LOCK).open("a") as file:
+    with open(root / LOCK, "a", opener=open_no_link) as file:
         fcntl.flock(file.fileno(), fcntl.LOCK_EX)
         yield
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+import os
+import stat
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -55,7 +57,7 @@ def refuse_foreign(root: Path, own: Collection[str], name: str, owner: str) -> N
         owner: what else lies there, like `a training run`.
 
     Raises:
-        ConfigError: the folder is a file, or holds an entry of another name.
+        ConfigError: the folder is a file, or holds an entry of another name, a link or a device.
     """
     if root.exists() and not root.is_dir():
         raise ConfigError(f"{name} {root} is a file; choose a folder")
@@ -66,6 +68,39 @@ def refuse_foreign(root: Path, own: Collection[str], name: str, owner: str) -> N
             f"{name} {root} holds {strange[0]}, which does not belong to {owner}; "
             "choose another folder"
         )
+    require_plain(root)
+
+
+def require_plain(root: Path) -> None:
+    """Refuse a folder of a job in which a link or a device lies: a write would go elsewhere.
+
+    The folder may have come from somebody else. A folder that is not there is plain.
+
+    Raises:
+        ConfigError: an entry is neither a file nor a folder.
+    """
+    if not root.is_dir():
+        return
+    with os.scandir(root) as entries:
+        odd = sorted(x.name for x in entries if x.is_symlink() or not (x.is_file() or x.is_dir()))
+    if odd:
+        raise ConfigError(
+            f"{root} holds {odd[0]}, which is a link or a device and could lead elsewhere; replace "
+            "it by a file or folder of its own, or choose another folder"
+        )
+
+
+def open_no_link(path: str, flags: int) -> int:
+    """Open a file as the `opener` of `open`, but not by way of a link."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+
+
+def is_plain_file(path: Path) -> bool:
+    """Return whether there is a file, and no link to one."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
 
 
 @contextmanager

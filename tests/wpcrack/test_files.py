@@ -29,6 +29,19 @@ def fill(folder: Path, text: str, error: type[BaseException] | None) -> None:
             raise error
 
 
+@pytest.mark.parametrize(("writer", "name"), [(write, "a"), (fill, "a/inner")])
+def test_a_link_in_the_place_of_a_temporary_name_leads_nowhere(
+    tmp_path: Path, writer: object, name: str
+) -> None:
+    for other in ("file", "folder"):
+        target = tmp_path / other
+        target.write_text("keep") if other == "file" else target.mkdir()
+        (tmp_path / ".a.part").symlink_to(target)
+        writer(tmp_path / "a", "new", None)
+    assert tree(tmp_path) == {name: "new", "file": "keep"}
+    assert not list((tmp_path / "folder").iterdir())
+
+
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
 @pytest.mark.parametrize(("writer", "name"), [(write, "a"), (fill, "a/inner")])
 def test_a_failure_leaves_what_was_there_and_nothing_else(

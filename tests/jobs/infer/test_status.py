@@ -36,6 +36,40 @@ def row_of(name, status="inspected", seconds=1.0):
     return InspectedRow(name, MPX, status, "", (), 100.0, 5.0, None, seconds)
 
 
+FOREIGN = ["../../x", "/tmp/x", "r000000_c000000/../../x", "", "r000000_c000000\n"]
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_work_folder_whose_blocks_would_lie_elsewhere_is_refused(tmp_path, pool, name):
+    write_tile(tmp_path / "tiles" / "a.tif", np.full((SIDE, SIDE), 200, np.uint8))
+    job = job_of(tmp_path)
+    infer.run_inference(job, darkness)
+    file = job.work_folder / "job.jsonl"
+    first, rest = file.read_text().split("\n", 1)
+    content = json.loads(first)
+    content["blocks"][0][0] = name
+    file.write_text(json.dumps(content) + "\n" + rest)
+    for attempt in (JobLog.read, read_status):
+        with pytest.raises(ConfigError, match="is no name of a block"):
+            attempt(job.work_folder)
+
+
+def test_a_work_folder_with_a_link_is_refused_and_its_target_is_left_alone(tmp_path, pool):
+    write_tile(tmp_path / "tiles" / "a.tif", np.full((SIDE, SIDE), 200, np.uint8))
+    job, mine = job_of(tmp_path), tmp_path / "diary"
+    job.work_folder.mkdir()
+    mine.write_text("dear diary")
+    (job.work_folder / "job.jsonl").symlink_to(mine)
+    for attempt in (
+        lambda: infer.run_inference(job, darkness),
+        lambda: read_status(job.work_folder),
+        lambda: infer.plan_inference(job),
+    ):
+        with pytest.raises(ConfigError, match=r"holds job\.jsonl, which is a link"):
+            attempt()
+    assert mine.read_text() == "dear diary"
+
+
 @pytest.fixture
 def pool(monkeypatch):
     made = Pool()

@@ -32,6 +32,16 @@ def test_a_lock_is_held_by_one_and_goes_with_its_block(tmp_path: Path) -> None:
         pass
 
 
+def test_a_folder_in_which_a_link_or_a_device_lies_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "job").mkdir()
+    refuse_foreign(tmp_path / "job", {"parts"}, "the work folder", "a job")
+    for make in (lambda path: path.symlink_to(tmp_path), os.mkfifo):
+        make(tmp_path / "job" / "parts")
+        with pytest.raises(ConfigError, match="holds parts, which is a link or a device"):
+            refuse_foreign(tmp_path / "job", {"parts"}, "the work folder", "a job")
+        (tmp_path / "job" / "parts").unlink()
+
+
 def test_a_lock_goes_with_a_process_that_is_killed(tmp_path: Path) -> None:
     lock = tmp_path / ".lock"
     code = (
