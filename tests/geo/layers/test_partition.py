@@ -67,9 +67,10 @@ def package(folder, n_blocks):
     cut, image = CUTS[n_blocks], imagery(mask)
     parts = write_parts(folder, GRID, mask, probability, cut, valid, image)
     assert len(parts) == n_blocks
-    lines = [GRID.to_world(np.array([[0.0, v], [185, v]])) for v in (40.0, 110.0)]
-    roads = write_roads(folder / "roads.gpkg", lines, ref=[7, 8])
-    chosen = RoadOptions(path=roads, id="ref", lane_m=0.12, section_m=0.3)
+    ends = [(u, v) for v in (40.0, 110.0) for u in (0.0, 61.0, 122.0)]
+    lines = [GRID.to_world(np.array([[u, v], [u + 61, v]])) for u, v in ends]
+    roads = write_roads(folder / "roads.gpkg", lines, ref=list("abcdef"))
+    chosen = RoadOptions(path=roads, id="ref", lane_m=0.12)
     options = AssembleOptions(roads=chosen, network=SMALL)
     return assemble(parts, folder / "out.gpkg", GRID, options)
 
