@@ -12,6 +12,10 @@ from jobs.cli.command import Settings, command, read_job, report_figures, requir
 Model = Annotated[
     Path | None, typer.Option(help="Run folder of `wpcrack train`; else the shipped model.")
 ]
+MaskValues = Annotated[
+    str,
+    typer.Option(metavar="N,N", help="Values, or palette indices, that are crack; else white is."),
+]
 EngineName = Annotated[
     Literal["auto", "torch", "openvino"],
     typer.Option(help="auto: torch on a GPU, else openvino where it is installed."),
@@ -49,6 +53,7 @@ def dataset(
             metavar="REGEX", help="What in a name says which frame an image was cut from."
         ),
     ] = None,
+    mask_values: MaskValues = "",
 ) -> None:
     """Cut photographs with masks into a data set.
 
@@ -57,7 +62,13 @@ def dataset(
     from wpcrack.data.build import BuildOptions
 
     options = BuildOptions(
-        window=window, val=val, seed=seed, road=road, protocol=protocol, group=group
+        window=window,
+        val=val,
+        seed=seed,
+        road=road,
+        protocol=protocol,
+        group=group,
+        mask_values=_numbers(mask_values),
     )
     run_job("dataset", images, masks, out, options)
 
@@ -155,13 +166,17 @@ def evaluate(
         typer.Option(help="Draw the best and the worst images.", metavar="FILE.png"),
     ] = None,
     engine: EngineName = "auto",
+    mask_values: MaskValues = "",
 ) -> None:
     """Score a model on photographs with masks."""
     from jobs.evaluate.run import EvaluateOptions
 
     require_place_for(figure)
     folders = (model, images, masks, manifest, split, resize, road)
-    scored = run_job("evaluate", EvaluateOptions(*folders, figure=figure, engine=engine))
+    options = EvaluateOptions(
+        *folders, figure=figure, engine=engine, mask_values=_numbers(mask_values)
+    )
+    scored = run_job("evaluate", options)
     report_figures(scored.summary(), scored.values(), json)
 
 
@@ -204,3 +219,11 @@ def pretrain(
     It learns from drawn pavement alone: no photograph and no label is read.
     """
     run_job("pretrain", read_job("pretrain", settings), out)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """Read `1,2` as numbers."""
+    try:
+        return tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise typer.BadParameter(f"got --mask-values {text}; give whole numbers like 1,2") from None

@@ -9,8 +9,9 @@ from typing import Literal
 
 from jobs.evaluate.report import Evaluation, Panels, best_and_worst, draw_sheet
 from jobs.runtime.pictures import write_picture
-from wpcrack.data.images import Pair, list_images, pair, read_mask, read_rgb
+from wpcrack.data.images import Pair, list_images, pair, read_rgb
 from wpcrack.data.manifest import Row, read_manifest
+from wpcrack.data.masks import read_pair
 from wpcrack.errors import ConfigError, DataError, first_few
 from wpcrack.inference.engine import load_predictor
 from wpcrack.inference.lattice import Lattice
@@ -36,6 +37,7 @@ class EvaluateOptions:
         figure: PNG file for a picture of the best and the worst images.
         lattice: windows for images too large for one.
         engine: what computes the network.
+        mask_values: what in the masks is crack; nothing: what is white.
     """
 
     model: Path | None
@@ -49,6 +51,7 @@ class EvaluateOptions:
     figure: Path | None = None
     lattice: Lattice = field(default_factory=Lattice)
     engine: Engine = "auto"
+    mask_values: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.resize is not None and self.resize < 1:
@@ -87,8 +90,7 @@ def score_selection(
     """Predict and score each image; of the options threshold, resize and lattice matter."""
     board = ScoreBoard(threshold=options.threshold, resize=options.resize)
     for each in selection.pairs:
-        image = read_rgb(each.image)
-        truth = read_mask(each.mask, image.shape[:2])
+        image, truth = read_pair(each)
         board.add(each.stem, predict_image(image, predictor, options.lattice), truth)
     for path in selection.roads:
         board.add_road(predict_image(read_rgb(path), predictor, options.lattice))
@@ -107,8 +109,7 @@ def _draw(
     rows = []
     for kind, images in zip(("best", "worst"), best_and_worst(board.images), strict=True):
         for rank, scored in enumerate(images, 1):
-            image = read_rgb(pairs[scored.name].image)
-            truth = read_mask(pairs[scored.name].mask, image.shape[:2])
+            image, truth = read_pair(pairs[scored.name])
             label = f"{kind} {rank}: {scored.name}, IoU {iou(scored.counts):.3f}"
             probability = predict_image(image, predictor, options.lattice)
             rows.append(Panels(label, image, truth, probability))
@@ -138,12 +139,14 @@ def select(options: EvaluateOptions) -> Selection:
     if options.manifest is None:
         if options.split is not None:
             raise ConfigError(f"split {options.split} needs a manifest; give --manifest too")
-        return Selection(tuple(pair(options.images, options.masks)), tuple(roads.values()))
+        pairs = pair(options.images, options.masks, mask_values=options.mask_values)
+        return Selection(tuple(pairs), tuple(roads.values()))
     rows = [row for row in read_manifest(options.manifest) if row.label]
     cracked = {row.source for row in rows if row.label == "crack"}
     free = {row.source for row in rows} - cracked
     wanted = _sources(rows, options)
-    pairs = [p for p in pair(options.images, options.masks, unmasked=free) if p.stem in wanted]
+    found = pair(options.images, options.masks, unmasked=free, mask_values=options.mask_values)
+    pairs = [p for p in found if p.stem in wanted]
     paired = {p.stem for p in pairs}
     absent = (wanted & cracked) - paired
     if absent or not pairs:

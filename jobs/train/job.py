@@ -31,6 +31,8 @@ class DataConfig(Block):
     score; null: no pixel label is used anywhere."""
     val_masks: Path | None = None
     """Their masks, of the same stems, with or without _mask."""
+    mask_values: tuple[int, ...] = ()
+    """What in those masks is crack, such as 1 or the index of a palette; []: what is white."""
 
     @model_validator(mode="after")
     def _images_come_with_masks(self) -> DataConfig:
@@ -132,4 +134,4 @@ def masked_pairs(config: DataConfig) -> list[Pair]:
     """
     if config.val_images is None or config.val_masks is None:
         return []
-    return pair(config.val_images, config.val_masks)
+    return pair(config.val_images, config.val_masks, mask_values=config.mask_values)

@@ -15,6 +15,8 @@ from jobs.train.folder import METRICS, read_data, read_metrics, require_own, req
 from jobs.train.job import TrainJob, masked_pairs
 from jobs.train.report import counts, read_report
 from wpcrack.data.batches import Images, Shard, validation_part
+from wpcrack.data.images import Pair
+from wpcrack.data.masks import check_masks
 from wpcrack.data.read import ImageLevelSet
 from wpcrack.labels.pseudo_label import require_refiners
 from wpcrack.networks import Networks
@@ -164,12 +166,17 @@ def plan_training(job: TrainJob) -> TrainPlan:
         data=data,
         size=train.size,
         scored=len(scored),
-        masked=len(masked_pairs(job.data)),
+        masked=len(_checked(masked_pairs(job.data))),
         parameters={name: parameters(network) for name, network in nets.named_children()},
         footprint=footprint(job, train.size, job.train.batch_size // workers),
         cache_bytes=train.kept_bytes + scored.kept_bytes,
         standing=standing,
     )
+
+
+def _checked(pairs: list[Pair]) -> list[Pair]:
+    check_masks(pairs)
+    return pairs
 
 
 def standing_of(job: TrainJob) -> str:

@@ -23,6 +23,7 @@ from jobs.train.folder import METRICS, keep_split, open_run, read_data, read_met
 from jobs.train.job import TrainJob, masked_pairs
 from jobs.train.report import ProgressLines, TrainReport, read_report, write_report
 from wpcrack.data.images import Pair, read_rgb
+from wpcrack.data.masks import check_masks
 from wpcrack.data.read import ImageLevelSet, Item
 from wpcrack.errors import TrainingError, WpcrackError, first_few
 from wpcrack.training.selection import LABEL_FREE, MASKED_IOU
@@ -60,6 +61,7 @@ def run_training(job: TrainJob, *, local: bool = False, watch: Watch | None = No
             for warning in data.warnings:
                 say(f"warning: {warning}")
             check_readable(data.items)
+            check_masks(masked_pairs(job.data))
             keep_split(root, data)
             for warning in warn_of_shared_sources(masked_pairs(job.data), data):
                 say(f"warning: {warning}")

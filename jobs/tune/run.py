@@ -28,6 +28,7 @@ from jobs.tune.sampler import make_sampler
 from jobs.tune.status import SweepStatus, read_status
 from jobs.tune.sweep import Sweep
 from jobs.tune.trials import run_in_process, run_on_ray
+from wpcrack.data.masks import check_masks
 from wpcrack.errors import TrainingError
 
 
@@ -46,7 +47,7 @@ def run_tune(job: TuneJob, *, local: bool = False) -> SweepStatus:
     total = make_sampler(job, read_space(job))[1]
     with stop_on_sigterm():
         data = read_data(job, anew=job.resume == "never")
-        masked_pairs(job.data)
+        check_masks(masked_pairs(job.data))
         with open_run(job, SWEEP) as root:
             if is_finished(root, total) and not job.tune.retry_failed:
                 say(f"{job.run_dir} is finished already; resume=never sweeps again")

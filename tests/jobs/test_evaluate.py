@@ -293,7 +293,7 @@ def test_dataset_prints_balance_sources_and_warnings(
 ) -> None:
     run_dataset(drawn / "images", drawn / "masks", tmp_path / "s", BuildOptions(window=64))
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["split", "crack", "road", "sources"]
+    assert lines[0].split() == ["split", "crack", "road", "sources", "frames"]
     assert [line.split()[0] for line in lines[1:3]] == ["train", "val"]
     assert lines[3].startswith("identical files across splits: ")
     assert any(line.startswith("warning: only") for line in lines)

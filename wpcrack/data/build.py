@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from wpcrack.data import manifest
 from wpcrack.data.folder import replace_set, write_marker
 from wpcrack.data.frames import Content, Frames, digest, find_frames, named_frame
-from wpcrack.data.images import list_images, pair, read_mask, read_rgb, write_png
+from wpcrack.data.images import Pair, list_images, pair, read_rgb, write_png
 from wpcrack.data.manifest import (
     LABELS,
     SPLITS,
@@ -31,6 +31,7 @@ from wpcrack.data.manifest import (
     require_both_classes,
     window_name,
 )
+from wpcrack.data.masks import read_pair
 from wpcrack.errors import ConfigError, DataError, first_few
 
 SMALLEST_WINDOW = 16
@@ -58,6 +59,7 @@ class BuildOptions:
         whole_road_window: side in pixels, 256 in the released set.
         whole_road_stride: step in pixels; small, because few places of a cracked photograph are
             free of cracks over 256 px (the released set has about 5 overlapping ones per image).
+        mask_values: what in the masks is crack; nothing: what is white.
     """
 
     window: int = 128
@@ -68,6 +70,7 @@ class BuildOptions:
     whole_road_window: int = 256
     whole_road_stride: int = 32
     group: str | None = None
+    mask_values: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         check_fraction(self.val, self.seed)
@@ -147,7 +150,7 @@ def build_image_level(
     """
     options = options or BuildOptions()
     _require_inputs_stay(out, [images, masks, *([options.road] if options.road else [])])
-    sources = _list_sources(images, masks, options.road)
+    sources = _list_sources(images, masks, options)
     with replace_set(out) as part:
         surveys = [_survey(source, options.cut) for source in sources]
         _require_items(surveys, options)
@@ -191,7 +194,7 @@ def label_windows(
     Returns:
         Corners in row-major order; both empty if the image is smaller than a window.
     """
-    height, width = mask.shape
+    height, width = image.shape[:2]
     stride = stride or window // 2
     rows = np.arange(0, height - window + 1, stride)
     cols = np.arange(0, width - window + 1, stride)
@@ -220,7 +223,7 @@ class Source:
 
     stem: str
     image: Path
-    mask: Path | None
+    pair: Pair | None
 
 
 @dataclass(frozen=True)
@@ -233,14 +236,15 @@ class Survey:
     too_small: bool
 
 
-def _list_sources(images: Path, masks: Path, road: Path | None) -> list[Source]:
+def _list_sources(images: Path, masks: Path, options: BuildOptions) -> list[Source]:
     """List paired images, then those of the road folder.
 
     Raises:
         DataError: a folder or file that does not fit, or a stem that both folders have.
     """
-    sources = [Source(pair_.stem, pair_.image, pair_.mask) for pair_ in pair(images, masks)]
-    if road is not None:
+    pairs = pair(images, masks, mask_values=options.mask_values)
+    sources = [Source(found.stem, found.image, found) for found in pairs]
+    if (road := options.road) is not None:
         extra = list_images(road)
         clash = extra.keys() & {source.stem for source in sources}
         if clash:
@@ -270,12 +274,12 @@ def _survey(source: Source, cut: Cut) -> Survey:
     Raises:
         DataError: an unreadable image or mask, or a mask of another size.
     """
-    image = read_rgb(source.image)
-    height, width = image.shape[:2]
-    if source.mask is None:
-        mask = np.zeros((height, width), bool)
+    if source.pair is None:
+        image = read_rgb(source.image)
+        mask = np.zeros(image.shape[:2], bool)
     else:
-        mask = read_mask(source.mask, (height, width))
+        image, mask = read_pair(source.pair)
+    height, width = mask.shape
     windows = label_windows(mask, cut.side, cut.stride)
     size = (cut.side, cut.side)
     items = [_item(source.stem, "road", r, c, size) for r, c in windows.road.tolist()]

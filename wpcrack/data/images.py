@@ -1,4 +1,4 @@
-"""Photographs and masks: reading them with every defect named, writing, and pairing by stem."""
+"""Photographs: reading them with every defect named, writing, and pairing by stem."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from PIL import Image, ImageOps
 from wpcrack.errors import DataError, first_few
 from wpcrack.files import whole_file
 
-MASK_LEVEL = 127
-"""A mask pixel is crack if its grey value exceeds this (the masks of Crack500 are anti-aliased)."""
+DARK = 2**14
+"""16-bit pictures without a value from here on hold 8 to 14 bits, or a night."""
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 """File name endings that count as images (any case); other files in a folder are not images."""
@@ -51,6 +51,8 @@ class Pair:
     stem: str
     image: Path
     mask: Path
+    mask_values: tuple[int, ...] = ()
+    """What in the mask is crack; nothing: what is white."""
 
 
 def read_rgb(path: Path) -> NDArray[np.uint8]:
@@ -70,32 +72,7 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
         DataError: missing, empty, unreadable or truncated file, or a pixel type without a defined
             range (32-bit integers, floats).
     """
-    return _decode(path, _to_rgb)
-
-
-def read_mask(path: Path, shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """Read a crack mask: grey value > 127, whatever the file's mode (1, L, P, RGB, RGBA, 16 bit).
-
-    Transparent pixels count as black: nothing was drawn there.
-
-    Args:
-        path: mask file.
-        shape: (H, W) of the image that the mask belongs to, in pixels.
-
-    Returns:
-        (H, W) bool, True on cracks.
-
-    Raises:
-        DataError: as `read_rgb`, or the mask has another size than the image.
-    """
-    mask = _decode(path, _to_gray) > MASK_LEVEL
-    if mask.shape != tuple(shape):
-        raise DataError(
-            f"mask {path} has {mask.shape[1]} x {mask.shape[0]} pixels, its image has "
-            f"{shape[1]} x {shape[0]} (width x height, after EXIF rotation); "
-            "export the mask at the image's size"
-        )
-    return mask
+    return decode(path, _to_rgb)
 
 
 def read_shape(path: Path) -> tuple[int, int]:
@@ -104,7 +81,7 @@ def read_shape(path: Path) -> tuple[int, int]:
     Raises:
         DataError: missing, empty or not an image.
     """
-    return _decode(path, _oriented_shape)
+    return decode(path, _oriented_shape)
 
 
 def write_png(path: Path, array: NDArray[np.uint8]) -> None:
@@ -147,7 +124,13 @@ def list_images(folder: Path) -> dict[str, Path]:
     return {stem: by_stem[stem][0] for stem in sorted(by_stem, key=os.fsencode)}
 
 
-def pair(images_dir: Path, masks_dir: Path, *, unmasked: Collection[str] = ()) -> list[Pair]:
+def pair(
+    images_dir: Path,
+    masks_dir: Path,
+    *,
+    unmasked: Collection[str] = (),
+    mask_values: tuple[int, ...] = (),
+) -> list[Pair]:
     """Pair each image with the mask of its stem, with or without a `_mask` suffix.
 
     Args:
@@ -155,6 +138,7 @@ def pair(images_dir: Path, masks_dir: Path, *, unmasked: Collection[str] = ()) -
         masks_dir: folder of masks.
         unmasked: stems of images that need no mask because they are known to show no crack; they
             get no pair unless they have a mask.
+        mask_values: what in the masks is crack; see `wpcrack.data.masks.read_mask`.
 
     Returns:
         The pairs in byte order of their stems.
@@ -175,7 +159,7 @@ def pair(images_dir: Path, masks_dir: Path, *, unmasked: Collection[str] = ()) -
             raise DataError(f"{image.name} has two masks in {masks_dir} ({both}); remove one")
         if candidates:
             used.add(candidates[0])
-            pairs.append(Pair(stem, image, masks[candidates[0]]))
+            pairs.append(Pair(stem, image, masks[candidates[0]], mask_values))
         elif stem not in unmasked:
             lonely_images.append(image.name)
     lonely_masks = [path.name for stem, path in masks.items() if stem not in used]
@@ -189,7 +173,12 @@ def pair(images_dir: Path, masks_dir: Path, *, unmasked: Collection[str] = ()) -
     return pairs
 
 
-def _decode(path: Path, convert: Callable[[Image.Image, Path], T]) -> T:
+def decode(path: Path, convert: Callable[[Image.Image, Path], T]) -> T:
+    """Open an image and return what a function makes of it.
+
+    Raises:
+        DataError: missing, empty, unreadable or truncated file.
+    """
     if path.is_dir():
         raise DataError(f"{path} is a folder; give an image file")
     if not path.exists():
@@ -220,42 +209,46 @@ def _oriented_shape(image: Image.Image, path: Path) -> tuple[int, int]:
 
 
 def _to_rgb(image: Image.Image, path: Path) -> NDArray[np.uint8]:
+    is_deep = any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))  # Pillow keeps the high byte
     upright = ImageOps.exif_transpose(image)
     if upright.mode.startswith("I") or upright.mode == "F":
-        gray = _high_byte(np.asarray(upright), path)
+        gray = high_byte(np.asarray(upright), path)
         return np.repeat(gray[:, :, None], 3, axis=2)
     if upright.mode == "P" and "transparency" in upright.info:
         upright = upright.convert("RGBA")
-    return np.array(upright.convert("RGB"))
+    colors = np.array(upright.convert("RGB"))
+    if is_deep:
+        _require_bright(256 * int(colors.max()) + 255, path)
+    return colors
 
 
-def _to_gray(image: Image.Image, path: Path) -> NDArray[np.uint8]:
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode.startswith("I") or upright.mode == "F":
-        values = np.asarray(upright)
-        # Masks of label tools keep 0/255 in 16-bit files; the full range means 0/65535.
-        return values.astype(np.uint8) if _within(values, 255) else _high_byte(values, path)
-    if "A" in upright.getbands() or "transparency" in upright.info:
-        drawn = upright.convert("RGBA")
-        upright = Image.alpha_composite(Image.new("RGBA", drawn.size, (0, 0, 0, 255)), drawn)
-    return np.array(upright.convert("RGB").convert("L"))
+def _require_bright(largest: int, path: Path) -> None:
+    """Refuse 16-bit pixels that use 14 bits or fewer: their high byte is nearly black."""
+    if 0 < largest < DARK:
+        raise DataError(
+            f"{path} has 16-bit pixels of at most {largest} and would turn nearly black at 8 bits; "
+            f"save it with 8 bits or stretch it to the full range, for all pictures alike: "
+            f"gdal_translate -ot Byte -scale 0 {2 ** largest.bit_length() - 1} 0 255 in out"
+        )
 
 
-def _high_byte(values: NDArray[np.generic], path: Path) -> NDArray[np.uint8]:
-    if values.dtype.kind == "f" or not _within(values, 65535):
+def high_byte(values: NDArray[np.generic], path: Path) -> NDArray[np.uint8]:
+    """Bring 16-bit values to 8 bits.
+
+    Raises:
+        DataError: their range says nothing about brightness, or they would turn nearly black.
+    """
+    if values.dtype.kind == "f" or not is_within(values, 65535):
         raise DataError(
             f"{path} has {values.dtype} pixels beyond 16 bits, a range that says nothing about "
             "brightness; convert it to 8 or 16 bits"
         )
-    if 0 < int(values.max()) < 256:
-        raise DataError(
-            f"{path} has 16-bit pixels of at most {int(values.max())} and would turn black at "
-            "8 bits; save it with 8 bits or stretch it to the full range"
-        )
+    _require_bright(int(values.max()), path)
     return (values.astype(np.uint32) >> 8).astype(np.uint8)
 
 
-def _within(values: NDArray[np.generic], largest: int) -> bool:
+def is_within(values: NDArray[np.generic], largest: int) -> bool:
+    """Return whether values are whole numbers from 0 to the largest."""
     if values.dtype.kind == "f":
         return False
     return bool(values.min() >= 0) and bool(values.max() <= largest)

@@ -22,7 +22,8 @@ from wpcrack import distributed
 from wpcrack.config import MethodConfig, TrainConfig
 from wpcrack.data.augment import as_planes
 from wpcrack.data.batches import Images, Shard
-from wpcrack.data.images import Pair, read_mask, read_rgb
+from wpcrack.data.images import Pair
+from wpcrack.data.masks import read_pair
 from wpcrack.inference.lattice import Lattice
 from wpcrack.inference.predict import predict_image
 from wpcrack.inference.torch_engine import TorchPredictor
@@ -150,8 +151,7 @@ def masked_iou(nets: Networks, pairs: Sequence[Pair], shard: Shard, device: torc
     predictor = TorchPredictor(nets, device, low_precision=False)
     mine = Counts()
     for pair in pairs[shard.rank :: shard.ranks]:
-        image = read_rgb(pair.image)
-        truth = read_mask(pair.mask, image.shape[:2])
+        image, truth = read_pair(pair)
         predicted = metrics.mask_at(predict_image(image, predictor, Lattice()), THRESHOLD)
         mine += metrics.count(predicted, truth)
     pooled = distributed.total(torch.tensor(astuple(mine), dtype=torch.float64), device)

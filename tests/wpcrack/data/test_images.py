@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wpcrack.data.images import list_images, pair, read_mask, read_rgb, read_shape, write_png
+from wpcrack.data.images import list_images, pair, read_rgb, read_shape, write_png
+from wpcrack.data.masks import read_mask
 from wpcrack.errors import DataError, first_few
 
 H, W = 24, 40

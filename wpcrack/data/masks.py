@@ -1,0 +1,182 @@
+"""Crack masks: what in them is crack, and what cannot be one.
+
+A mask that is misread trains on nonsense and scores nothing, so what does not look like white
+cracks on black is refused with the values that it holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from wpcrack.data.images import Pair, decode, high_byte, is_within, read_rgb, read_shape
+from wpcrack.errors import DataError
+
+MASK_LEVEL = 127
+"""A mask pixel is crack if its grey value exceeds this (the masks of Crack500 are anti-aliased)."""
+
+LOSSY = (".jpg", ".jpeg", ".webp")
+LOSSY_NOISE = 16
+"""Grey values up to this are black in a lossy file."""
+
+MOST_CRACK = 0.5
+"""A mask of which more is crack is taken for an inverted one."""
+
+NAMED_VALUES = 6
+"""Values that a message names."""
+
+TURN_CONTRAST = 4.0
+"""Grey levels by which cracks must be darker under a mask that is turned, to call it unturned."""
+
+REMEDY = "say which values are crack: --mask-values {0}, in a training data.mask_values=[{0}]"
+
+ORIENTATION = 0x0112
+"""EXIF tag: how a camera was held."""
+
+
+def read_mask(path: Path, shape: tuple[int, int], values: Sequence[int] = ()) -> NDArray[np.bool_]:
+    """Read a crack mask: grey value > 127, whatever the file's mode (1, L, P, RGB, RGBA, 16 bit).
+
+    Transparent pixels count as black: nothing was drawn there.
+
+    Args:
+        path: mask file.
+        shape: (H, W) of the image that the mask belongs to, in pixels.
+        values: pixels of these values are crack, and no others; palettes by index.
+
+    Returns:
+        (H, W) bool, True on cracks.
+
+    Raises:
+        DataError: as `read_rgb`; the mask has another size than the image; without values, nothing
+            in it is above 127 although something is drawn, or most of it is crack.
+    """
+    if values:
+        mask = np.isin(decode(path, _stored), values)
+    else:
+        gray = decode(path, _to_gray)
+        mask = gray > MASK_LEVEL
+        noise = LOSSY_NOISE if path.suffix.lower() in LOSSY else 0
+        if not mask.any() and gray.max(initial=0) > noise:
+            raise DataError(
+                f"mask {path} has no pixel above {MASK_LEVEL}, but {_holds(path)}; "
+                + REMEDY.format(_commonest(path))
+            )
+        if mask.mean() > MOST_CRACK:
+            raise DataError(
+                f"{mask.mean():.0%} of mask {path} is crack (above {MASK_LEVEL}): it seems to be "
+                f"inverted; it has {_holds(path)}: " + REMEDY.format(_lowest(path))
+            )
+    if mask.shape != tuple(shape):
+        raise DataError(
+            f"mask {path} has {mask.shape[1]} x {mask.shape[0]} pixels, its image has "
+            f"{shape[1]} x {shape[0]} (width x height, after EXIF rotation); "
+            "export the mask at the image's size"
+        )
+    return mask
+
+
+def read_pair(pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Read a photograph (H, W, 3) and its mask (H, W).
+
+    Raises:
+        DataError: as `read_rgb` and `read_mask`, or the mask was drawn before the photograph was
+            turned as its EXIF tag says.
+    """
+    image = read_rgb(pair.image)
+    mask = read_mask(pair.mask, image.shape[:2], pair.mask_values)
+    _require_same_turn(pair, image, mask)
+    return image, mask
+
+
+def check_masks(pairs: Iterable[Pair]) -> None:
+    """Read all masks before work that takes long.
+
+    Raises:
+        DataError: see `read_mask`.
+    """
+    for pair in pairs:
+        read_mask(pair.mask, read_shape(pair.image), pair.mask_values)
+
+
+def _require_same_turn(pair: Pair, image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> None:
+    """Refuse a mask that fits the picture as stored, where a tag turns the picture.
+
+    Sizes tell it for most; a square picture, or one turned upside down, keeps its size. There the
+    cracks, which are dark, tell it.
+    """
+    turn, own = (decode(path, _orientation) for path in (pair.image, pair.mask))
+    if turn == 1 or own == turn or not mask.any():
+        return
+    turned = _turned(mask, turn)
+    if turned.shape != mask.shape:
+        return
+    gray = image.mean(axis=2)
+    better = _contrast(gray, turned) - _contrast(gray, mask)
+    if better > TURN_CONTRAST:
+        raise DataError(
+            f"{pair.image} is turned by its EXIF tag ({turn}), but mask {pair.mask} was drawn on "
+            f"the picture as stored: turned, its cracks are {better:.0f} grey levels darker; turn "
+            "the mask, or remove the tag"
+        )
+
+
+def _contrast(gray: NDArray[np.floating], mask: NDArray[np.bool_]) -> float:
+    return float(gray[~mask].mean() - gray[mask].mean()) if not mask.all() else 0.0
+
+
+def _turned(mask: NDArray[np.bool_], orientation: int) -> NDArray[np.bool_]:
+    picture = Image.fromarray(mask.astype(np.uint8))
+    picture.getexif()[ORIENTATION] = orientation
+    return np.asarray(ImageOps.exif_transpose(picture)) > 0
+
+
+def _orientation(image: Image.Image, path: Path) -> int:
+    return int(image.getexif().get(ORIENTATION, 1))
+
+
+def _to_gray(image: Image.Image, path: Path) -> NDArray[np.uint8]:
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode.startswith("I") or upright.mode == "F":
+        values = np.asarray(upright)
+        # Masks of label tools keep 0/255 in 16-bit files; the full range means 0/65535.
+        return values.astype(np.uint8) if is_within(values, 255) else high_byte(values, path)
+    if "A" in upright.getbands() or "transparency" in upright.info:
+        drawn = upright.convert("RGBA")
+        upright = Image.alpha_composite(Image.new("RGBA", drawn.size, (0, 0, 0, 255)), drawn)
+    return np.array(upright.convert("RGB").convert("L"))
+
+
+def _stored(image: Image.Image, path: Path) -> NDArray[np.int64]:
+    """Return what the file holds: indices of a palette, whole numbers, else grey values."""
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode in ("P", "L") or upright.mode.startswith("I"):
+        return np.asarray(upright).astype(np.int64)
+    return _to_gray(image, path).astype(np.int64)
+
+
+def _counts(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    values, counts = np.unique(decode(path, _stored), return_counts=True)
+    return values, counts
+
+
+def _holds(path: Path) -> str:
+    """Name the values of a mask, for a message."""
+    values, _ = _counts(path)
+    dots = ", ..." if len(values) > NAMED_VALUES else ""
+    kind = "palette indices" if decode(path, lambda image, _: image.mode) == "P" else "values"
+    return f"{kind} {', '.join(map(str, values[:NAMED_VALUES].tolist()))}{dots}"
+
+
+def _commonest(path: Path) -> int:
+    """Return the commonest value but the background's, which is the commonest of all."""
+    values, counts = _counts(path)
+    return int(values[np.argsort(counts)[-2:][0]])
+
+
+def _lowest(path: Path) -> int:
+    return int(_counts(path)[0][0])
