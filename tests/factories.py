@@ -237,6 +237,7 @@ def write_parts(
     from geo.cracks.parts import InspectedRow, write_part
     from geo.imagery.mosaic import Block
 
+    folder.mkdir(parents=True, exist_ok=True)
     paths, told = [], {"failures": (), "seconds": 0.0, "grid": grid, **row}
     for window, found in pieces_of(grid, mask, probability, cut, valid, image):
         seen = (np.ones(mask.shape, bool) if valid is None else valid)[

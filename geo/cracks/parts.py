@@ -204,13 +204,18 @@ def _footprint(valid: NDArray[np.bool_], window: Window) -> str:
 
 
 def write_part(path: Path, pieces: Sequence[Piece], inspected: InspectedRow) -> None:
-    """Write a block's pieces and its row; the file appears complete or not at all."""
+    """Write a block's pieces and its row; the file appears complete or not at all.
+
+    Args:
+        path: of the file; its folder exists.
+        pieces: of the block.
+        inspected: its row.
+    """
     metadata = {
         _GEO_KEY: json.dumps(_GEO).encode(),
         _INSPECTED_KEY: json.dumps(asdict(inspected)).encode(),
     }
     table = to_table(pieces).replace_schema_metadata(metadata)
-    path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
 

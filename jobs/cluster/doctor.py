@@ -39,6 +39,7 @@ GOOD_SHM_SHARE = 0.3
 LOCAL_SHM = 512 * 2**20
 """Object store of a Ray that a job starts for itself (jobs.runtime.ray_session)."""
 
+CLUSTER = "cluster"
 LEAST_PYTHON = (3, 11)
 CHECKOUT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 
@@ -53,7 +54,7 @@ class Check:
         state: note: works, but could be better; FAIL: a job will fail.
         name: what was looked at.
         text: what was found and, unless ok, what to do.
-        where: "" for this machine, "cluster".
+        where: "" for this machine; "cluster" for a cluster and its head; "node" and its address.
     """
 
     state: State
@@ -71,7 +72,7 @@ class Check:
 
 
 def run_doctor(address: str | None, storage: Path | None) -> list[Check]:
-    """Look at this machine, and at the head of a cluster.
+    """Look at this machine, and at each node of a cluster.
 
     Args:
         address: Of the cluster's dashboard; None: this machine alone.
@@ -80,7 +81,7 @@ def run_doctor(address: str | None, storage: Path | None) -> list[Check]:
     here = facts(None if address else str(storage or Path.cwd()))
     checks = list(machine_checks(here))
     if address is not None:
-        checks += [replace(c, where="cluster") for c in _cluster_checks(address, storage, here)]
+        checks += _cluster_checks(address, storage, here)
     return checks
 
 
@@ -132,31 +133,55 @@ def _cluster_checks(address: str, storage: Path | None, here: Mapping[str, Any])
     try:
         url = dashboard_url(address)
         client = connect(url)
-        yield Check("ok", "dashboard", f"answers at {url}")
+        yield Check("ok", "dashboard", f"answers at {url}", CLUSTER)
         alive = nodes(url)
         sums = {kind: sum(node.resources.get(kind, 0) for node in alive) for kind in ("CPU", "GPU")}
         text = f"{len(alive)} alive with {sums['CPU']:g} CPU and {sums['GPU']:g} GPU"
         more = "" if sums["CPU"] else "; jobs wait until the autoscaler has added some"
-        yield Check("note" if more else "ok", "nodes", text + more)
-        there = _facts_of(client, url, storage)
+        yield Check("note" if more else "ok", "nodes", text + more, CLUSTER)
+        head, *others = _facts_of(client, url, storage)
     except ClusterError as error:
-        yield Check("FAIL", "", str(error))
+        yield Check("FAIL", "", str(error), CLUSTER)
         return
-    yield from compare_versions(here, there)
-    yield from machine_checks(there, is_node=True)
+    if "error" in head:
+        yield Check("FAIL", "head", f"gives no answer ({head['error']})", CLUSTER)
+    else:
+        for check in (*compare_versions(here, head), *machine_checks(head, is_node=True)):
+            yield replace(check, where=CLUSTER)
+    for other in others:
+        yield from node_checks(here, other)
 
 
-def _facts_of(client: Any, url: str, storage: Path | None) -> dict[str, Any]:
-    """Run jobs.cluster.machine as a job on the head."""
+def node_checks(here: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[Check]:
+    """Say on a line what a further node has, and on lines of their own what is wrong with it.
+
+    Args:
+        here: facts of this machine.
+        found: those of the node, or why there are none.
+    """
+    where = f"node {found['node']}"
+    if "error" in found:
+        text = f"gives no answer ({found['error']}); see its logs in /tmp/ray/session_latest/logs"
+        yield Check("FAIL", "", text, where)
+        return
+    checks = [*compare_versions(here, found), *machine_checks(found, is_node=True)]
+    gpus = ", ".join(found["torch"]["gpus"]) or "no GPU"
+    free = f"{_gib(found['memory']['available'])} of {_gib(found['memory']['total'])} available"
+    yield Check("ok", "", f"{found['cpus']} CPUs, {free}, {gpus}", where)
+    for check in checks:
+        if check.state != "ok":
+            yield replace(check, where=where)
+
+
+def _facts_of(client: Any, url: str, storage: Path | None) -> list[dict[str, Any]]:
+    """Run jobs.cluster.machine as a job on the head; return what each node says, the head first."""
     command = ["python", "-m", "jobs.cluster.machine", *([] if storage is None else [str(storage)])]
     job_id = start(client, url, shlex.join(command), None)
     JobLog(client, url, job_id).wait()
     with explain_refusals(url):
         lines = client.get_job_logs(job_id).strip().splitlines()
-    for line in reversed(lines):
-        if line.startswith("{"):
-            parsed: dict[str, Any] = json.loads(line)
-            return parsed
+    if found := [json.loads(line) for line in lines if line.startswith("{")]:
+        return found
     raise ClusterError(
         f"a trial job ({job_id}) did not run: {lines[-1] if lines else 'it left no log'}; start "
         "Ray on the nodes in an activated environment with this program's dependencies"
@@ -270,7 +295,10 @@ def _disk(found: Mapping[str, Any]) -> Check:
 def _storage(found: Mapping[str, Any], is_node: bool) -> Check:
     path, free = found["path"], found["free"]
     if is_node and not found["is_there"]:
-        text = f"{path} is not there on the head; mount the shared folder on every node"
+        text = f"{path} is not there; mount the shared folder on every node"
+        return Check("FAIL", "storage", text)
+    if is_node and not found["is_shared"]:
+        text = f"{path} is not the folder of the head; mount the shared folder at that path"
         return Check("FAIL", "storage", text)
     if found["error"]:
         text = f"{path}: {found['error']}; choose a folder that can be written, locked and renamed"

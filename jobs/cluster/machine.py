@@ -1,20 +1,24 @@
 """What a machine has, as far as our jobs depend on it.
 
-    python -m jobs.cluster.machine [STORAGE]      prints the facts as one line of JSON
+    python -m jobs.cluster.machine [STORAGE]      prints the facts of each node, a line of JSON each
 
-Runs here and, as a job, on the head of a cluster, where nothing may be installed yet: at import it
-needs the standard library alone.
+Runs here and, as a job, on the head of a cluster and in a small task on each of its nodes, where
+nothing may be installed yet: at import it needs the standard library alone.
 """
 
 from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import platform
+import secrets
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
@@ -33,11 +37,16 @@ CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limi
 """Of a container; /proc/meminfo shows the machine around it."""
 
 
-def facts(storage: str | None = None) -> dict[str, Any]:
+NODE_PATIENCE_S = 120.0
+"""For all nodes together; importing torch on a busy one takes half a minute."""
+
+
+def facts(storage: str | None = None, token: str | None = None) -> dict[str, Any]:
     """Collect everything at once, as plain data.
 
     Args:
         storage: Folder of runs and maps, where writing, renaming and locking is tried.
+        token: Name of a file that the head has written there; None: there is no other machine.
     """
     return {
         "python": platform.python_version(),
@@ -48,8 +57,53 @@ def facts(storage: str | None = None) -> dict[str, Any]:
         "disk": {"path": tempfile.gettempdir(), **_space(tempfile.gettempdir())},
         "torch": _torch(),
         "maps": _maps(),
-        "storage": None if storage is None else _storage(Path(storage)),
+        "storage": None if storage is None else _storage(Path(storage), token),
     }
+
+
+def facts_of_nodes(storage: str | None = None) -> Iterator[dict[str, Any]]:
+    """Yield the facts of each node of the cluster that this job runs on, the head first.
+
+    Each has its address as `node`; of one that gives no answer nothing but the reason, `error`.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
+
+    from jobs.cluster import machine  # not __main__, which other processes do not have
+
+    ray.init(logging_level=logging.ERROR, log_to_driver=False)
+    alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    alive.sort(key=lambda node: "node:__internal_head__" not in node["Resources"])
+    sees_gpus = {"env_vars": {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}}  # though it asks for none
+    look = ray.remote(num_cpus=0, max_retries=0, runtime_env=sees_gpus)(machine.facts)
+    with _token(storage) as token:
+        answers = [
+            look.options(scheduling_strategy=On(node["NodeID"], soft=False)).remote(storage, token)
+            for node in alive
+        ]
+        ray.wait(answers, num_returns=len(answers), timeout=NODE_PATIENCE_S)
+        for node, answer in zip(alive, answers, strict=True):
+            found: dict[str, Any]
+            try:
+                found = ray.get(answer, timeout=0)
+            except Exception as error:  # whatever keeps a node from answering is what is asked for
+                found = {"error": _one_line(error)}
+            yield {"node": node["NodeManagerAddress"], **found}
+
+
+@contextmanager
+def _token(storage: str | None) -> Iterator[str | None]:
+    """Leave a file in the storage, which all nodes should see."""
+    name = f".wpcrack-{secrets.token_hex(8)}"
+    try:
+        Path(storage or os.devnull, name).touch()
+    except OSError:
+        yield None  # said of the storage itself
+        return
+    try:
+        yield name
+    finally:
+        Path(storage or os.devnull, name).unlink(missing_ok=True)
 
 
 def _version(name: str) -> str | None:
@@ -115,13 +169,14 @@ def _maps() -> dict[str, Any]:
     return found
 
 
-def _storage(folder: Path) -> dict[str, Any]:
-    """Try what a run folder needs: write, lock, rename, remove.
+def _storage(folder: Path, token: str | None) -> dict[str, Any]:
+    """Try what a run folder needs: write, lock, rename, remove; and be that of the head.
 
     A folder that a job would make is tried where it would be made: in the nearest one above.
     """
     found: dict[str, Any] = {"path": str(folder), "free": None, "error": None}
     found["is_there"] = folder.is_dir()
+    found["is_shared"] = token is None or (folder / token).exists()
     tried = folder.absolute()
     while not tried.exists():
         tried = tried.parent
@@ -145,4 +200,5 @@ def _one_line(error: Exception) -> str:
 
 
 if __name__ == "__main__":
-    print(json.dumps(facts(sys.argv[1] if len(sys.argv) > 1 else None)), flush=True)
+    for one in facts_of_nodes(sys.argv[1] if len(sys.argv) > 1 else None):
+        print(json.dumps(one), flush=True)

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from geo.cracks.parts import InspectedRow
@@ -18,6 +19,7 @@ from jobs.infer.job import InferJob
 from jobs.infer.plan import Plan
 from jobs.infer.worker import BLOCKS_AT_A_TIME, BlockWorker, PredictorFactory
 from jobs.runtime.ray_session import READER_CPUS, ray_session, reachable_resources
+from jobs.runtime.shared import SharedFolder, share
 from jobs.runtime.terminal import USER_ERRORS
 from wpcrack.errors import WpcrackError
 
@@ -50,7 +52,8 @@ def compute(
     """
     least = min(job.actors or _local_actors(job, local), len(todo))
     cpus, gpus = least * job.cpus_per_actor, (job.gpus_per_actor or 0) * (job.actors or 1)
-    with ray_session(cpus, gpus=gpus, local=local):
+    work = plan.parts.parent
+    with share(work, _inputs(job, plan)) as shared, ray_session(cpus, gpus=gpus, local=local):
         import ray
         import ray.data
 
@@ -69,7 +72,7 @@ def compute(
                 ),
                 num_cpus=job.cpus_per_actor,
                 num_gpus=size.gpus,
-                fn_constructor_args=(ray.put(plan), factory),
+                fn_constructor_args=(ray.put(plan), factory, shared),
             )
             .iter_rows()
         )
@@ -84,13 +87,14 @@ def compute(
 class _Actor:
     """Adapts BlockWorker to Ray Data: errors that end the job travel as a column."""
 
-    def __init__(self, plan: Any, factory: PredictorFactory) -> None:
+    def __init__(self, plan: Any, factory: PredictorFactory, shared: SharedFolder) -> None:
         import ray
 
         self.error = ""
         given: Plan = ray.get(plan)
         name = f"model-{ray.get_runtime_context().get_actor_id()}"  # the same after a restart
         try:
+            shared.require()
             with Attempts(given.parts.parent).begin(name, "loading the model"):
                 self.worker = BlockWorker(given, factory())
         except USER_ERRORS as error:
@@ -107,6 +111,12 @@ class _Actor:
         except USER_ERRORS as error:
             return {"result": "", "error": str(error)}
         return {"result": json.dumps(asdict(result)), "error": ""}
+
+
+def _inputs(job: InferJob, plan: Plan) -> set[Path]:
+    """Return what the workers read: the folders of the tiles, and the model."""
+    folders = {Path(tile.path).parent for tile in plan.mosaic.tiles}
+    return folders if job.model is None else {*folders, job.model}
 
 
 def _tasks(todo: Sequence[int]) -> int:

@@ -136,6 +136,7 @@ def _compute_missing(context: _Context, failures: Failures) -> list[InspectedRow
         computed = compute(context.job, plan, todo, context.factory, local=context.local)
         with closing(computed), closing(progress):
             for result in computed:
+                work.require_seen(result)
                 work.add(result)
                 results[result.block_id] = result
                 progress.add(result)

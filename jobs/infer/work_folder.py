@@ -36,6 +36,7 @@ from jobs.infer.job import InferJob
 from jobs.infer.plan import PARTS, PROBABILITY, Plan
 from jobs.infer.probability import ground_file, probability_file
 from jobs.runtime.folder import explain_write_errors, hold_lock, refuse_foreign, require_plain
+from jobs.runtime.shared import NotShared, is_seen
 from wpcrack.errors import ConfigError
 
 LOG, BACKDROP, LOCK = "job.jsonl", "backdrop.tif", ".lock"
@@ -99,6 +100,7 @@ class WorkFolder:
         self.root = root
         self.plan = plan
         self.record = record
+        self._blocks = {block.block_id: block for block in plan.blocks}
 
     def results(self) -> dict[str, InspectedRow]:
         """Return the last result of each block of the plan whose part exists.
@@ -118,6 +120,20 @@ class WorkFolder:
             if result is not None:
                 results[block.block_id] = result
         return results
+
+    def require_seen(self, result: InspectedRow) -> None:
+        """Look whether the file of a block that a worker has finished is really here.
+
+        Raises:
+            NotShared: It is not: another node wrote it elsewhere.
+        """
+        block = self._blocks[result.block_id]
+        if not is_seen(self.plan.part(block), seen=lambda: self.plan.is_complete(block)):
+            raise NotShared(
+                f"block {block.block_id} was finished on a node, but its file is not in "
+                f"{self.plan.parts}; mount the folder of out= on every node at the same path, then "
+                "give the same command again"
+            )
 
     def add(self, result: InspectedRow) -> None:
         """Append the line of a block."""

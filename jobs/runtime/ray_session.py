@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -119,14 +119,9 @@ def ray_session(
             ray.shutdown()
 
 
-@contextmanager
-def training_session(cpus: int, gpus: int, local: bool, *, in_process: bool) -> Iterator[None]:
-    """Give a training its Ray for the workers; in-process training needs none."""
-    if in_process:
-        yield
-        return
-    with ray_session(cpus, gpus=gpus, dashboard=True, local=local):
-        yield
+def training_session(cpus: int, gpus: int, local: bool) -> AbstractContextManager[None]:
+    """Give a training its Ray for the workers."""
+    return ray_session(cpus, gpus=gpus, dashboard=True, local=local)
 
 
 def run_interruptibly(work: Callable[[], object]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
+from jobs.runtime.shared import SharedFolder
 from jobs.runtime.versions import versions
 from jobs.train.checkpoints import LocalStates, RayStates, States
 from jobs.train.folder import METRICS, TENSORBOARD, read_data, sole_writer, truncate_metrics
@@ -28,7 +29,10 @@ PANEL_ROWS = 4
 
 
 def train_loop(
-    config: dict[str, Any], *, after_epoch: Callable[[dict[str, Any]], None] | None = None
+    config: dict[str, Any],
+    *,
+    after_epoch: Callable[[dict[str, Any]], None] | None = None,
+    shared: SharedFolder | None = None,
 ) -> None:
     """Train to the end, from wherever the last state stands.
 
@@ -36,7 +40,13 @@ def train_loop(
         config: A TrainJob, as JSON.
         after_epoch: Gets the new line of metrics.jsonl once the state is kept, on rank 0; what it
             raises ends the training.
+        shared: what a worker must see before it works; None: it is the driver itself.
+
+    Raises:
+        NotShared: The node of this worker does not see it.
     """
+    if shared is not None:
+        shared.require()
     import ray.train
     import ray.train.torch
 

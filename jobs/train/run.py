@@ -8,6 +8,7 @@ The same command continues an unfinished run.
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from typing import Any
 
 from jobs.runtime.allocator import keep_freed_memory, worker_environment
 from jobs.runtime.ray_session import prepare_environment, run_interruptibly, training_session
+from jobs.runtime.shared import share
 from jobs.runtime.signals import stop_on_sigterm
 from jobs.runtime.terminal import last_line, say
 from jobs.train.checkpoints import storage_of
@@ -87,8 +89,6 @@ def run_training(job: TrainJob, *, local: bool = False, watch: Watch | None = No
 def fit(job: TrainJob, local: bool, watch: Watch) -> None:
     """Run the loop on Ray Train, or with num_workers=0 in this process."""
     prepare_environment()
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
 
     from jobs.train.checkpoints import mend_list
@@ -96,19 +96,46 @@ def fit(job: TrainJob, local: bool, watch: Watch) -> None:
 
     logging.getLogger("ray.train").setLevel(logging.WARNING)  # the job shows its own lines
     scaling, config = job.scaling, job.absolute()
-    resources: dict[str, float] = {"CPU": scaling.threads}
-    if scaling.use_gpu:
-        resources["GPU"] = 1
 
     def in_process(values: dict[str, Any]) -> None:
         keep_freed_memory()
         train_loop(values, after_epoch=watch.after_epoch)
 
-    if scaling.num_workers:
-        mend_list(config.run_dir)
+    if scaling.num_workers == 0:
+        make_trainer(in_process, config, watch).fit()
+        return
+    mend_list(config.run_dir)
+    cpus = scaling.num_workers * scaling.threads
+    gpus = scaling.num_workers if scaling.use_gpu else 0
+    data = config.data
+    read = [path for path in (data.root, data.val_images, data.val_masks) if path is not None]
+    with share(config.run_dir, read) as shared, training_session(cpus, gpus, local):
+        try:
+            loop = functools.partial(train_loop, shared=shared)
+            run_interruptibly(make_trainer(loop, config, watch).fit)
+        except TrainingFailedError as error:
+            raise explain_failure(error) from error
+
+
+def make_trainer(loop: Callable[[dict[str, Any]], None], config: TrainJob, watch: Watch) -> Any:
+    """Make Ray's trainer of a job whose paths are absolute.
+
+    Args:
+        loop: what each worker runs.
+        config: the job.
+        watch: its callbacks are Ray's.
+    """
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    scaling = config.scaling
+    resources: dict[str, float] = {"CPU": scaling.threads}
+    if scaling.use_gpu:
+        resources["GPU"] = 1
     storage_path, name = storage_of(config)
-    trainer = TorchTrainer(
-        train_loop if scaling.num_workers else in_process,
+    judged_by = LABEL_FREE if config.data.val_masks is None else MASKED_IOU
+    return TorchTrainer(
+        loop,
         train_loop_config=config.model_dump(mode="json"),
         scaling_config=ScalingConfig(
             num_workers=scaling.num_workers,
@@ -123,20 +150,10 @@ def fit(job: TrainJob, local: bool, watch: Watch) -> None:
             failure_config=FailureConfig(max_failures=scaling.max_failures),
             checkpoint_config=CheckpointConfig(
                 num_to_keep=scaling.num_to_keep,
-                checkpoint_score_attribute=LABEL_FREE if job.data.val_masks is None else MASKED_IOU,
+                checkpoint_score_attribute=judged_by,
             ),
         ),
     )
-    cpus = scaling.num_workers * scaling.threads
-    gpus = scaling.num_workers if scaling.use_gpu else 0
-    with training_session(cpus, gpus, local, in_process=scaling.num_workers == 0):
-        try:
-            if scaling.num_workers == 0:
-                trainer.fit()
-            else:
-                run_interruptibly(trainer.fit)
-        except TrainingFailedError as error:
-            raise explain_failure(error) from error
 
 
 def explain_failure(error: Exception) -> WpcrackError:

@@ -11,7 +11,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from jobs.runtime.terminal import last_line
-from jobs.tune.sweep import ERROR, JOB, NUMBER, USERS, Sweep
+from jobs.tune.sweep import ERROR, FATAL, JOB, NUMBER, USERS, Sweep
 from wpcrack.errors import TrainingError, WpcrackError
 
 
@@ -53,7 +53,9 @@ class Decisions(FIFOScheduler):
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Decide after each epoch, and after a failure that the trial could report itself."""
         number = trial.config[NUMBER]
-        if ERROR in result:
+        if FATAL in result:
+            self.fatal = TrainingError(result[FATAL])
+        elif ERROR in result:
             self._failed(number, result[ERROR], is_users=result[USERS])
         elif "epoch" in result and self.sweep.epoch(number, result):
             self.sweep.end(number, "stopped")
@@ -63,6 +65,8 @@ class Decisions(FIFOScheduler):
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         """Note a trial that ran to its end, or reported its failure before."""
         number = trial.config[NUMBER]
+        if FATAL in result:
+            return  # the trial is continued when the cluster is mended
         if ERROR in result:
             self._failed(number, result[ERROR], is_users=result[USERS])
         self.sweep.end(number, "finished")

@@ -24,8 +24,8 @@ from jobs.tune.results import write_results
 from jobs.tune.sampler import PastTrial, make_sampler
 from wpcrack.training.selection import objective
 
-NUMBER, JOB, ERROR, USERS = "number", "job", "error", "is_users"
-"""Keys of a trial's config on Ray, and of its report of a failure."""
+NUMBER, JOB, ERROR, USERS, FATAL = "number", "job", "error", "is_users", "fatal"
+"""Keys of a trial's config on Ray, and of its report of a failure, its own or the sweep's."""
 
 MOST_EPOCHS = 1_000_000
 """Rungs are laid up to here; no trial is that long."""

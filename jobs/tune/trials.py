@@ -19,13 +19,14 @@ from typing import Any
 
 from jobs.runtime.folder import is_locked
 from jobs.runtime.ray_session import prepare_environment, run_interruptibly, training_session
+from jobs.runtime.shared import NotShared, SharedFolder, share
 from jobs.runtime.terminal import first_line
 from jobs.train.folder import LEAVING_S, LOCK
 from jobs.train.job import TrainJob
 from jobs.train.run import Watch, run_training
 from jobs.tune.folder import Trial
 from jobs.tune.job import TuneJob
-from jobs.tune.sweep import ERROR, JOB, NUMBER, USERS, Sweep
+from jobs.tune.sweep import ERROR, FATAL, JOB, NUMBER, USERS, Sweep
 from wpcrack.errors import ConfigError, DataError
 
 QUIET = {
@@ -77,10 +78,12 @@ def run_on_ray(sweep: Sweep, *, local: bool) -> None:
     cpus, gpus = needs(job, room)
     state = sweep.root / STATE
     shutil.rmtree(state, ignore_errors=True)
-    with training_session(cpus, gpus, local, in_process=False):
+    with share(sweep.root) as shared, training_session(cpus, gpus, local):
         decisions = Decisions(sweep)
         tuner = tune.Tuner(
-            tune.with_resources(trial, {"CPU": 0, "memory": DRIVER_BYTES}),
+            tune.with_resources(
+                tune.with_parameters(trial, shared=shared), {"CPU": 0, "memory": DRIVER_BYTES}
+            ),
             tune_config=tune.TuneConfig(
                 num_samples=left,
                 search_alg=Suggestions(sweep, decisions),
@@ -127,12 +130,17 @@ def stop_if_weak(sweep: Sweep, number: int, line: dict[str, Any]) -> None:
         raise StopTrial
 
 
-def trial(config: Mapping[str, Any]) -> None:
+def trial(config: Mapping[str, Any], shared: SharedFolder) -> None:
     """Run one trial for Ray Tune: a training that reports its epochs through Ray Train."""
     from ray import tune
     from ray.tune.integration.ray_train import TuneReportCallback
 
     job = TrainJob.model_validate_json(config[JOB])
+    try:
+        shared.require()
+    except NotShared as error:
+        tune.report({FATAL: str(error)})
+        return
     wait_for_folder(job.run_dir)
     try:
         run_training(job, watch=Watch(callbacks=[TuneReportCallback()]))  # type: ignore[no-untyped-call]

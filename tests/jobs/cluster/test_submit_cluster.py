@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -18,12 +15,12 @@ from typing import Any
 import pyogrio
 import pytest
 import yaml
+from clusters import PATIENCE_S, Head, running_head
 from factories import (
     GSD_M,
     SMALL_LATTICE,
     TINY_MODEL,
     end_session,
-    free_port,
     image_level_set,
     processes,
     street,
@@ -35,16 +32,6 @@ from factories import (
 pytestmark = pytest.mark.ray
 
 ROOT = Path(__file__).resolve().parents[3]
-PATIENCE_S = 1200.0
-"""For one command; on a quiet machine none takes a twentieth of it."""
-
-LIFE_SIGNS = {
-    "RAY_health_check_period_ms": "500",  # a killed node is noticed after 3 s, not 15
-    "RAY_health_check_timeout_ms": "120000",  # a slow one is not taken for dead,
-    "RAY_worker_register_timeout_seconds": "600",  # nor a process that starts slowly
-}
-"""Settings of the cluster, so that the load of the machine decides nothing."""
-
 SIDE = 896
 """Pixels of the street on each side: 196 blocks, so that a kill meets the job at work."""
 
@@ -74,76 +61,10 @@ INFER: dict[str, Any] = {
 }
 
 
-class Head:
-    """A Ray head of our own: its processes, its addresses and its token."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.token = folder / "token"
-        self.token.write_text("0123456789abcdef" * 4)
-        gcs, dashboard, agent, client = (free_port() for _ in range(4))
-        self.gcs, self.url = f"127.0.0.1:{gcs}", f"http://127.0.0.1:{dashboard}"
-        self.process = self._start(
-            "head",
-            "--head",
-            f"--port={gcs}",
-            "--dashboard-host=127.0.0.1",
-            f"--dashboard-port={dashboard}",
-            f"--dashboard-agent-listen-port={agent}",
-            f"--ray-client-server-port={client}",
-            f"--temp-dir={folder}",
-            "--num-cpus=3",
-        )
-
-    def join(self, cpus: int) -> subprocess.Popen[bytes]:
-        """Starts a second node on this machine."""
-        agent = free_port()
-        return self._start(
-            "node",
-            f"--address={self.gcs}",
-            f"--num-cpus={cpus}",
-            f"--dashboard-agent-listen-port={agent}",
-        )
-
-    def environment(self, token: Path | None = None) -> dict[str, str]:
-        """What a user of this cluster has in the environment; our code is not on the path."""
-        kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        path = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", "")])
-        secret = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token or self.token)}
-        return kept | secret | {"PATH": path}
-
-    def _start(self, name: str, *options: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *options]
-        command += ["--disable-usage-stats", f"--object-store-memory={100 * 2**20}"]
-        with (self.folder / f"{name}.log").open("ab") as log:
-            return subprocess.Popen(
-                command,
-                env=self.environment() | LIFE_SIGNS,
-                stdout=log,
-                stderr=log,
-                cwd=self.folder,
-                start_new_session=True,
-            )
-
-    def answers(self) -> bool:
-        """Whether the dashboard takes connections."""
-        assert self.process.poll() is None, (self.folder / "head.log").read_text()
-        host, port = self.url.rpartition("/")[2].split(":")
-        with suppress(OSError), socket.create_connection((host, int(port)), timeout=1):
-            return True
-        return False
-
-
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
-    folder = Path(tempfile.mkdtemp(prefix="wpc"))  # paths of sockets may have 107 characters
-    started = Head(folder)
-    try:
-        wait_until(started.answers, PATIENCE_S)
+    with running_head(cpus=3) as started:
         yield started
-    finally:
-        end_session(started.process)
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 from factories import free_port, processes, running_python, tiny_training, wait_until
 
+from jobs.runtime import shared as runtime_shared
 from jobs.runtime.allocator import SETTINGS
+from jobs.runtime.shared import NotShared, share
 from jobs.train.folder import METRICS, read_metrics
 from jobs.train.job import TrainJob
 from jobs.train.run import run_training
@@ -144,6 +146,22 @@ def test_a_truncated_image_is_named_before_training(drawn_set: Path, tmp_path: P
     broken.write_bytes(broken.read_bytes()[:2000])
     with pytest.raises(DataError, match=r"street0_r0_c0\.png"):
         run_training(make_job(root, tmp_path / "run", 0))
+
+
+def test_a_worker_without_the_shared_folder_writes_nothing(
+    drawn_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from jobs.train.loop import train_loop
+
+    monkeypatch.setattr(runtime_shared, "NEW_NAME_S", 0.0)
+
+    job = make_job(drawn_set, tmp_path / "run", 0)
+    job.run_dir.mkdir()
+    with share(job.run_dir) as shared:
+        job.run_dir.rename(tmp_path / "of the driver")
+        with pytest.raises(NotShared, match="does not see"):
+            train_loop(job.model_dump(mode="json"), shared=shared)
+        assert not job.run_dir.exists()
 
 
 # -- on Ray ------------------------------------------------------------------------------------

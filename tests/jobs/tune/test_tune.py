@@ -327,6 +327,21 @@ def test_ray_tune_asks_the_sweep_and_every_end_is_noted(data_set: Path, tmp_path
         assert suggestions.suggest("4") == "FINISHED"
 
 
+def test_a_trial_on_a_node_without_the_shared_folder_ends_the_sweep_and_is_kept(
+    data_set: Path, tmp_path: Path
+) -> None:
+    with open_run(make_job(data_set, tmp_path / "sweep", 1), SWEEP) as root:
+        sweep = Sweep(make_job(data_set, tmp_path / "sweep", 1), root)
+        decisions = Decisions(sweep)
+        suggestions = Suggestions(sweep, decisions)
+        tried = RayTrial(suggestions.suggest("0"))
+        decisions.on_trial_result(None, tried, {"fatal": "node b does not see it"})
+        decisions.on_trial_complete(None, tried, {"fatal": "node b does not see it"})
+        assert "node b does not see it" in str(decisions.fatal)
+        assert suggestions.suggest("1") == "FINISHED"
+        assert [trial.status for trial in read_trials(root)] == ["running"]
+
+
 @pytest.mark.ray
 def test_a_sweep_killed_in_the_middle_is_continued_and_its_best_config_trains(
     data_set: Path, tmp_path: Path
