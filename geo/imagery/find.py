@@ -105,7 +105,9 @@ def inspect_all(
     if len(chunks) < 2:
         found += map(read, chunks)
     else:
-        with ProcessPoolExecutor(os.cpu_count(), get_context("forkserver")) as processes:
+        with ProcessPoolExecutor(
+            len(os.sched_getaffinity(0)), get_context("forkserver")
+        ) as processes:
             found += processes.map(read, chunks)
     in_order = [path for (path,) in urls] + files
     by_path = dict(zip(in_order, _share_crs(chain.from_iterable(found)), strict=True))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from jobs.infer.job import crack_level, find_work_folder
 from jobs.infer.plan import PARTS, PROBABILITY, part_file
 from jobs.infer.probability import ground_file, probability_file, read_probability
 from jobs.infer.work_folder import LOCK, MAP_KEYS, JobLog, JobRecord
+from jobs.runtime.cpus import usable_cpus
 from jobs.runtime.folder import is_plain_file
 from wpcrack.errors import ConfigError
 
@@ -178,7 +178,7 @@ def vectorize_all(orders: Sequence[Order], workers: int | None) -> Iterator[Path
         InputError: A probability or a part cannot be read.
         OSError: A part cannot be written.
     """
-    usable = min(os.cpu_count() or 1, len(orders) // BLOCKS_PER_WORKER)
+    usable = min(usable_cpus(), len(orders) // BLOCKS_PER_WORKER)
     count = workers or max(1, usable)
     if count == 1:
         yield from map(_vectorize, orders)

@@ -23,6 +23,8 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
 
+from jobs.runtime.cpus import usable_cpus
+
 PACKAGES = (
     *("ray", "torch", "torchvision", "timm", "openvino", "numpy", "scipy", "safetensors"),
     *("opencv-python-headless", "pydantic", "pyyaml", "typer", "tensorboard", "scikit-image"),
@@ -51,7 +53,7 @@ def facts(storage: str | None = None, token: str | None = None) -> dict[str, Any
     return {
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
-        "cpus": len(os.sched_getaffinity(0)),
+        "cpus": usable_cpus(),
         "memory": _memory(),
         "shm": _space("/dev/shm") if Path("/dev/shm").is_dir() else None,
         "disk": {"path": tempfile.gettempdir(), **_space(tempfile.gettempdir())},

@@ -4,27 +4,41 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
-import sys
 from collections.abc import Generator, Sequence
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from geo.cracks.parts import InspectedRow
 from jobs.infer.attempts import Attempts, WorkerDied
 from jobs.infer.job import InferJob
 from jobs.infer.plan import Plan
 from jobs.infer.worker import BLOCKS_AT_A_TIME, BlockWorker, PredictorFactory
-from jobs.runtime.ray_session import READER_CPUS, ray_session, reachable_resources
+from jobs.runtime.capacity import (
+    Request,
+    nodes_now,
+    nodes_to_come,
+    room_for,
+    say_while_waiting,
+)
+from jobs.runtime.cpus import usable_cpus
+from jobs.runtime.folder import be_present, is_anybody_present
+from jobs.runtime.ray_session import ray_session
 from jobs.runtime.shared import SharedFolder, share
-from jobs.runtime.terminal import USER_ERRORS
+from jobs.runtime.terminal import USER_ERRORS, say
 from wpcrack.errors import WpcrackError
 
 ACTOR_MEMORY_BYTES = 3 * 2**29
 """What an actor needs at most (1.5 GiB): libraries, model and two blocks with halo."""
+
+READER_CPUS = 1
+"""Logical CPUs left for Ray Data's own tasks: an actor pool that takes all of them hangs."""
+
+PRESENT = ".present"
+"""File in the work folder that each actor holds while it lives."""
 
 MOST_TASKS = 2000
 """Blocks are handed out in at most this many tasks; more only cost scheduling."""
@@ -48,17 +62,17 @@ def compute(
         local: Never join RAY_ADDRESS.
 
     Raises:
-        WpcrackError: The model is unusable, or the parts cannot be written.
+        WpcrackError: The model is unusable, the parts cannot be written, or a node does not see
+            what the driver sees.
     """
-    least = min(job.actors or _local_actors(job, local), len(todo))
-    cpus, gpus = least * job.cpus_per_actor, (job.gpus_per_actor or 0) * (job.actors or 1)
     work = plan.parts.parent
-    with share(work, _inputs(job, plan)) as shared, ray_session(cpus, gpus=gpus, local=local):
+    with share(work, _inputs(job, plan)) as shared, ray_session(_least(job, local), local=local):
         import ray
         import ray.data
 
-        _silence_ray_data()
-        size = _actor_size(job, len(todo))
+        _prepare_ray_data()
+        pool = _pool(job, len(todo))
+        setup = _Setup(ray.put(plan), factory, shared, pool.each["GPU"])
         blocks = (
             ray.data.from_items(
                 [{"index": index} for index in todo], override_num_blocks=_tasks(todo)
@@ -66,37 +80,61 @@ def compute(
             .map(
                 _Actor,  # type: ignore[arg-type]  # a class is instantiated in each actor
                 compute=ray.data.ActorPoolStrategy(
-                    size=size.actors,
+                    size=pool.count,
                     max_concurrent_calls_per_actor=BLOCKS_AT_A_TIME,
                     enable_true_multi_threading=True,
                 ),
-                num_cpus=job.cpus_per_actor,
-                num_gpus=size.gpus,
-                fn_constructor_args=(ray.put(plan), factory, shared),
+                num_cpus=pool.each["CPU"],
+                num_gpus=pool.each["GPU"],
+                memory=pool.each["memory"],
+                fn_constructor_args=(setup,),
             )
             .iter_rows()
         )
         # closed before Ray ends, which waits for the threads behind it
-        with closing(cast("Generator[dict[str, Any]]", iter(blocks))) as rows:
+        rows = cast("Generator[dict[str, Any]]", iter(blocks))
+        has_begun = partial(is_anybody_present, work / PRESENT)
+        with say_while_waiting(pool, has_begun), closing(rows):
             for row in rows:
                 if row["error"]:
                     raise WpcrackError(row["error"])
                 yield InspectedRow.of_row(json.loads(row["result"]))
 
 
+@dataclass(frozen=True)
+class _Setup:
+    """What an actor is made of.
+
+    Attributes:
+        plan: reference to the Plan in Ray's object store.
+        factory: makes the network.
+        shared: what the actor must see before it works.
+        gpus: that Ray gives it.
+    """
+
+    plan: Any
+    factory: PredictorFactory
+    shared: SharedFolder
+    gpus: float
+
+
 class _Actor:
     """Adapts BlockWorker to Ray Data: errors that end the job travel as a column."""
 
-    def __init__(self, plan: Any, factory: PredictorFactory, shared: SharedFolder) -> None:
+    def __init__(self, setup: _Setup) -> None:
         import ray
 
         self.error = ""
-        given: Plan = ray.get(plan)
+        if not setup.gpus:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # what belongs to others is not even looked at
+        plan: Plan = ray.get(setup.plan)
+        work = plan.parts.parent
         name = f"model-{ray.get_runtime_context().get_actor_id()}"  # the same after a restart
         try:
-            shared.require()
-            with Attempts(given.parts.parent).begin(name, "loading the model"):
-                self.worker = BlockWorker(given, factory())
+            setup.shared.require()
+            self.presence = be_present(work / PRESENT)  # until this process ends
+            with Attempts(work).begin(name, "loading the model"):
+                self.worker = BlockWorker(plan, setup.factory())
         except USER_ERRORS as error:
             self.error = str(error)
         except WorkerDied as error:
@@ -123,38 +161,42 @@ def _tasks(todo: Sequence[int]) -> int:
     return min(len(todo), MOST_TASKS)
 
 
-def _local_actors(job: InferJob, local: bool) -> int:
-    """Return how many actors to make room for before the cluster is known."""
-    if os.environ.get("RAY_ADDRESS") and not local:
-        return 1
-    return max(1, (os.cpu_count() or 1) // job.cpus_per_actor)
+def _least(job: InferJob, local: bool) -> Request:
+    """Return what a job needs before the nodes are known; our own Ray is made for all actors."""
+    joins = os.environ.get("RAY_ADDRESS", "local") not in ("", "local") and not local
+    count = 1 if joins else job.actors or max(1, usable_cpus() // job.cpus_per_actor)
+    each = {"CPU": float(job.cpus_per_actor), "GPU": job.gpus_per_actor or 0.0}
+    return Request("actor", count, each, READER_CPUS)
 
 
-class _Size(NamedTuple):
-    """How many actors, and GPUs of each."""
+def _pool(job: InferJob, most: int) -> Request:
+    """Return as many actors as can be placed on the nodes, leaving Ray Data its own CPU.
 
-    actors: int
-    gpus: float
-
-
-def _actor_size(job: InferJob, most: int) -> _Size:
-    """Return as many actors as CPUs, GPUs and memory allow, leaving Ray Data its own CPU."""
-    has = reachable_resources()
+    Args:
+        job: number and size of the actors.
+        most: no more are of use.
+    """
+    kinds = [*nodes_now(), *nodes_to_come()]
     gpus = job.gpus_per_actor
     if gpus is None:
-        gpus = 1 if has.get("GPU", 0) >= 1 else 0
-    by_cpu = (has.get("CPU", 1) - READER_CPUS) // job.cpus_per_actor
-    by_memory = math.floor(has.get("memory", sys.maxsize) / ACTOR_MEMORY_BYTES)
-    limits = [most, job.actors or min(by_cpu, by_memory)]
-    if gpus:
-        limits.append(has.get("GPU", 0) // gpus)
-    return _Size(max(1, int(min(limits))), gpus)
+        gpus = 1.0 if any(kind.resources.get("GPU", 0) >= 1 for kind in kinds) else 0.0
+    each = {"CPU": float(job.cpus_per_actor), "GPU": gpus, "memory": float(ACTOR_MEMORY_BYTES)}
+    room = room_for(Request("actor", 1, each, READER_CPUS))
+    if not room:  # a small machine takes one all the same
+        each["memory"] = 0.0
+        room = min(1, room_for(Request("actor", 1, each, READER_CPUS)))
+    wanted = min(most, job.actors or room)
+    if room < wanted:
+        say(f"there is room for {room} of {Request('actor', wanted, each).text()}")
+    return Request("actor", max(1, min(wanted, room)), each, READER_CPUS)
 
 
-def _silence_ray_data() -> None:
-    """Keep Ray Data's own progress off the terminal; the job shows its own line."""
+def _prepare_ray_data() -> None:
+    """Let a job wait as long as it takes, and keep Ray Data's own progress off the terminal."""
     import ray.data
 
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
-    ray.data.DataContext.get_current().enable_progress_bars = False
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False  # the job shows its own line
+    context.execution_no_progress_timeout_s = -1  # else half an hour: of waiting, or for one block

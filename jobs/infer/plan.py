@@ -5,7 +5,6 @@ wpcrack infer configs/infer.yaml tiles=tiles/ model=runs/city out=maps/cracks.gp
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from geo.errors import InputError
 from geo.imagery.mosaic import Block, Mosaic
 from jobs.infer.job import InferJob
 from jobs.infer.probability import probability_file
+from jobs.runtime.cpus import usable_cpus
 from jobs.runtime.folder import is_plain_file
 from jobs.runtime.terminal import clock, counted
 from wpcrack.inference.lattice import Lattice
@@ -142,7 +142,7 @@ class Forecast:
             earlier: all that was computed for the same output, with whatever settings: its speed
                 is a better guess than none.
         """
-        cores = os.cpu_count() or 1
+        cores = usable_cpus()
         actors = job.actors or max(1, cores // job.cpus_per_actor)
         usable = min(cores, actors * job.cpus_per_actor)
         known = finished or earlier

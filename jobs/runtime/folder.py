@@ -9,6 +9,7 @@ import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from geo.errors import OutputError
 from wpcrack.errors import ConfigError
@@ -44,6 +45,26 @@ def is_locked(path: Path) -> bool:
         with path.open("rb") as lock:
             return not _try_lock(lock.fileno(), fcntl.LOCK_SH)
     except FileNotFoundError:
+        return False
+
+
+def be_present(path: Path) -> IO[bytes]:
+    """Tell others that this process works, until it ends or closes the file that it gets.
+
+    Raises:
+        OSError: The file cannot be made.
+    """
+    stream = path.open("ab")
+    fcntl.flock(stream.fileno(), fcntl.LOCK_SH)
+    return stream
+
+
+def is_anybody_present(path: Path) -> bool:
+    """Return whether a process that called `be_present` lives."""
+    try:
+        with path.open("ab") as stream:
+            return not _try_lock(stream.fileno(), fcntl.LOCK_EX)
+    except OSError:
         return False
 
 

@@ -13,15 +13,16 @@ import os
 import socket
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
+from jobs.runtime.capacity import Request, require
+from jobs.runtime.cpus import usable_cpus
+from jobs.runtime.ray_private import patient_start
 from jobs.runtime.signals import ignore_signals, keep_sigterm_handler
-from jobs.runtime.terminal import first_line, say
+from jobs.runtime.terminal import first_line
 from wpcrack.errors import ConfigError, WpcrackError
 
 START_PATIENCE_S = 300.0
@@ -49,9 +50,6 @@ DRIVER_ENVIRONMENT = {
 LOCAL_OBJECT_STORE_BYTES = 512 * 2**20
 """No pixels travel through the object store; Ray would reserve 30 % of the memory."""
 
-READER_CPUS = 1
-"""Logical CPUs left for Ray Data's own tasks: an actor pool that takes all of them hangs."""
-
 DATA_THREADS = ("StreamingExecutor", "iter_threaded")
 """First words of the names of threads with which Ray Data executes and reads a data set."""
 
@@ -60,10 +58,6 @@ DATA_THREADS_TIMEOUT_S = 10.0
 
 CONNECT_TIMEOUT_S = 5.0
 """A cluster that does not take a connection within this time is not there."""
-
-BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
-"""Where `ray up` puts the config of its autoscaler on the head, and where our start command (see
-cluster.yaml) reads it; drivers run on the head."""
 
 
 class RayStartError(WpcrackError):
@@ -79,7 +73,7 @@ def prepare_environment(*, local: bool = False) -> None:
 
 @contextmanager
 def ray_session(
-    cpus: float, *, gpus: float = 0, dashboard: bool = False, local: bool = False
+    request: Request, *, dashboard: bool = False, local: bool = False
 ) -> Iterator[None]:
     """Give a job its Ray: one that is already initialized, RAY_ADDRESS, or one of its own.
 
@@ -88,14 +82,13 @@ def ray_session(
     is left at the end, also after an exception; Ctrl-C cannot interrupt that.
 
     Args:
-        cpus: Logical CPUs of the job's actors together, without READER_CPUS.
-        gpus: GPUs of the job's actors together.
+        request: What the job needs at least.
         dashboard: Whether a Ray of our own tries to run its dashboard: Ray Train logs less with it,
             and works without it.
         local: Never join RAY_ADDRESS (demo).
 
     Raises:
-        ConfigError: Nobody answers at RAY_ADDRESS, or the cluster is smaller than asked.
+        ConfigError: Nobody answers at RAY_ADDRESS, or its nodes can never hold what is asked.
         RayStartError: A Ray of our own did not start.
     """
     prepare_environment(local=local)
@@ -108,10 +101,10 @@ def ray_session(
     try:
         with keep_sigterm_handler():
             if address == "local":
-                _start(math.ceil(cpus) + READER_CPUS, dashboard)
+                _start(math.ceil(request.cpus), dashboard)
             else:
                 _join(address)
-        _require(cpus + READER_CPUS, gpus, address)
+        require(request, "this machine" if address == "local" else f"the cluster at {address}")
         yield
     finally:
         with ignore_signals():
@@ -119,9 +112,9 @@ def ray_session(
             ray.shutdown()
 
 
-def training_session(cpus: int, gpus: int, local: bool) -> AbstractContextManager[None]:
+def training_session(request: Request, local: bool) -> AbstractContextManager[None]:
     """Give a training its Ray for the workers."""
-    return ray_session(cpus, gpus=gpus, dashboard=True, local=local)
+    return ray_session(request, dashboard=True, local=local)
 
 
 def run_interruptibly(work: Callable[[], object]) -> None:
@@ -143,46 +136,6 @@ def run_interruptibly(work: Callable[[], object]) -> None:
         with suppress(TimeoutError):
             outcome.exception(timeout=0.2)  # short waits: a blocked lock would hold signals back
     outcome.result()
-
-
-def reachable_resources() -> dict[str, float]:
-    """Return resources of the joined cluster, at least those that it may grow to.
-
-    Returns:
-        Like ray.cluster_resources(); larger values where an autoscaler may add nodes, and no
-        "memory" if only the nodes at hand say how much they have.
-    """
-    import ray
-    from ray._private.state import state  # Ray Train and Data read the limits in the same way
-
-    most: dict[str, float] = dict(ray.cluster_resources())  # type: ignore[no-untyped-call]
-    limits: list[Mapping[str, float]] = [state.get_max_resources_from_cluster_config() or {}]
-    file = BOOTSTRAP.expanduser()
-    if file.is_file():
-        import yaml
-
-        limits.append(launcher_limit(yaml.safe_load(file.read_text("utf-8"))))
-    for limit in limits:
-        if limit and "memory" not in limit:
-            most.pop("memory", None)  # that of the nodes to come is not known
-        for name, value in limit.items():
-            most[name] = max(most.get(name, 0.0), float(min(value, sys.maxsize)))
-    return most
-
-
-def launcher_limit(config: Mapping[str, Any]) -> dict[str, float]:
-    """Return the largest sum of resources that a config of `ray up` allows.
-
-    Args:
-        config: As filled in by `ray up`: each node type with its resources and max_workers.
-    """
-    head, cap = config.get("head_node_type"), config.get("max_workers", 0)
-    sums: dict[str, float] = {}
-    for name, kind in (config.get("available_node_types") or {}).items():
-        count = 1 if name == head else min(kind.get("max_workers", cap), cap)
-        for resource, amount in (kind.get("resources") or {}).items():
-            sums[resource] = sums.get(resource, 0.0) + count * float(amount)
-    return sums
 
 
 def knock(host: str, port: int) -> None:
@@ -209,10 +162,10 @@ def _start(cpus: int, dashboard: bool) -> None:
     import ray
 
     try:
-        with _quiet_stderr(), _own_address(), _patient_start():
+        with _quiet_stderr(), _own_address(), patient_start(START_PATIENCE_S):
             ray.init(
                 address="local",
-                num_cpus=max(os.cpu_count() or 1, cpus),
+                num_cpus=max(usable_cpus(), cpus),
                 include_dashboard=None if dashboard else False,  # None: go on if it fails
                 object_store_memory=LOCAL_OBJECT_STORE_BYTES,
                 logging_level=logging.WARNING,
@@ -224,30 +177,6 @@ def _start(cpus: int, dashboard: bool) -> None:
             "memory and disk space, then give the same command again. Its logs are in "
             "/tmp/ray/session_latest/logs"
         ) from error
-
-
-@contextmanager
-def _patient_start() -> Iterator[None]:
-    """Give a node START_PATIENCE_S to appear; Ray gives it 30 s, which no setting changes."""
-    from ray._private import services
-
-    once = services.get_node
-    end = time.monotonic() + START_PATIENCE_S
-
-    def patiently(gcs_address: str, node_id: str) -> object:
-        while True:
-            try:
-                return once(gcs_address, node_id)  # type: ignore[no-untyped-call]
-            except RuntimeError:  # not there yet
-                if time.monotonic() > end:
-                    raise
-                time.sleep(0.1)
-
-    services.get_node = patiently
-    try:
-        yield
-    finally:
-        services.get_node = once
 
 
 @contextmanager
@@ -293,22 +222,6 @@ def _join(address: str) -> None:
             "set RAY_AUTH_MODE=token if it asks for a token, or unset RAY_ADDRESS to work on this "
             "machine"
         ) from error
-
-
-def _require(cpus: float, gpus: float, address: str) -> None:
-    import ray
-
-    now = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    has = reachable_resources()
-    for name, wanted in (("CPU", cpus), ("GPU", gpus)):
-        if now.get(name, 0) < wanted <= has.get(name, 0):
-            say(f"the cluster has {now.get(name, 0):g} of {wanted:g} {name}; waiting for nodes")
-        elif has.get(name, 0) < wanted:
-            place = "this machine" if address == "local" else f"the cluster at {address}"
-            raise ConfigError(
-                f"the job asks for {wanted:g} {name}, {place} has {has.get(name, 0):g}; "
-                "ask for fewer workers or actors"
-            )
 
 
 @contextmanager

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from jobs.runtime.cpus import usable_cpus
 from wpcrack.config import Block, Count, MethodConfig, Positive
 from wpcrack.data.images import Pair, pair
 
@@ -65,7 +65,12 @@ class ScalingConfig(Block):
         """CPU threads of each worker."""
         if self.cpus_per_worker is not None:
             return self.cpus_per_worker
-        return max(1, (os.cpu_count() or 1) // max(self.num_workers, 1))
+        return max(1, usable_cpus() // max(self.num_workers, 1))
+
+    @property
+    def each(self) -> dict[str, float]:
+        """Resources of each worker, as Ray names them."""
+        return {"CPU": float(self.threads)} | ({"GPU": 1.0} if self.use_gpu else {})
 
 
 class TrainJob(MethodConfig):

@@ -16,12 +16,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobs.runtime.allocator import keep_freed_memory, worker_environment
+from jobs.runtime.capacity import Request, say_while_waiting
+from jobs.runtime.folder import is_locked
 from jobs.runtime.ray_session import prepare_environment, run_interruptibly, training_session
 from jobs.runtime.shared import share
 from jobs.runtime.signals import stop_on_sigterm
 from jobs.runtime.terminal import last_line, say
 from jobs.train.checkpoints import storage_of
-from jobs.train.folder import METRICS, keep_split, open_run, read_data, read_metrics
+from jobs.train.folder import METRICS, WRITER, keep_split, open_run, read_data, read_metrics
 from jobs.train.job import TrainJob, masked_pairs
 from jobs.train.report import ProgressLines, TrainReport, read_report, write_report
 from wpcrack.data.images import Pair, read_rgb
@@ -105,14 +107,14 @@ def fit(job: TrainJob, local: bool, watch: Watch) -> None:
         make_trainer(in_process, config, watch).fit()
         return
     mend_list(config.run_dir)
-    cpus = scaling.num_workers * scaling.threads
-    gpus = scaling.num_workers if scaling.use_gpu else 0
-    data = config.data
+    request, data = Request("worker", scaling.num_workers, scaling.each), config.data
     read = [path for path in (data.root, data.val_images, data.val_masks) if path is not None]
-    with share(config.run_dir, read) as shared, training_session(cpus, gpus, local):
+    with share(config.run_dir, read) as shared, training_session(request, local):
+        loop = functools.partial(train_loop, shared=shared)
+        has_begun = functools.partial(is_locked, config.run_dir / WRITER)
         try:
-            loop = functools.partial(train_loop, shared=shared)
-            run_interruptibly(make_trainer(loop, config, watch).fit)
+            with say_while_waiting(request, has_begun):
+                run_interruptibly(make_trainer(loop, config, watch).fit)
         except TrainingFailedError as error:
             raise explain_failure(error) from error
 
@@ -129,10 +131,8 @@ def make_trainer(loop: Callable[[dict[str, Any]], None], config: TrainJob, watch
     from ray.train.torch import TorchTrainer
 
     scaling = config.scaling
-    resources: dict[str, float] = {"CPU": scaling.threads}
-    if scaling.use_gpu:
-        resources["GPU"] = 1
     storage_path, name = storage_of(config)
+    hidden = {} if scaling.use_gpu else {"CUDA_VISIBLE_DEVICES": ""}  # those belong to others
     judged_by = LABEL_FREE if config.data.val_masks is None else MASKED_IOU
     return TorchTrainer(
         loop,
@@ -140,12 +140,12 @@ def make_trainer(loop: Callable[[dict[str, Any]], None], config: TrainJob, watch
         scaling_config=ScalingConfig(
             num_workers=scaling.num_workers,
             use_gpu=scaling.use_gpu,
-            resources_per_worker=resources if scaling.num_workers else None,
+            resources_per_worker=scaling.each if scaling.num_workers else None,
         ),
         run_config=RunConfig(  # type: ignore[call-arg]  # mypy sees that of Train V1
             name=name,
             storage_path=storage_path,
-            worker_runtime_env={"env_vars": worker_environment()},
+            worker_runtime_env={"env_vars": worker_environment() | hidden},
             callbacks=list(watch.callbacks),
             failure_config=FailureConfig(max_failures=scaling.max_failures),
             checkpoint_config=CheckpointConfig(

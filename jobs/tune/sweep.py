@@ -7,8 +7,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from jobs.runtime.folder import is_locked
 from jobs.runtime.terminal import say
-from jobs.train.folder import share_split
+from jobs.train.folder import WRITER, share_split
 from jobs.train.job import TrainJob
 from jobs.tune.folder import (
     Ending,
@@ -62,6 +63,11 @@ class Sweep:
     def left(self) -> int:
         """Trials that are not ended yet."""
         return len(self._waiting) + max(0, self.total - self._known)
+
+    def trains(self) -> bool:
+        """Return whether a worker of a trial that has not ended is at work."""
+        folders = [trial_folder(self.root, number) for number in tuple(self._open)]
+        return any(is_locked(folder / WRITER) for folder in folders)
 
     def next(self) -> Trial | None:
         """Return the trial to run now; None: there is none left.

@@ -17,6 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from jobs.runtime.capacity import NodeKind, Request, places, say_while_waiting
+from jobs.runtime.cpus import usable_cpus
 from jobs.runtime.folder import is_locked
 from jobs.runtime.ray_session import prepare_environment, run_interruptibly, training_session
 from jobs.runtime.shared import NotShared, SharedFolder, share
@@ -75,10 +77,10 @@ def run_on_ray(sweep: Sweep, *, local: bool) -> None:
     job, left = sweep.job, sweep.left
     joins = not local and os.environ.get("RAY_ADDRESS", "local") not in ("", "local")
     room = 1 if joins else local_room(job)  # of a cluster, see at_once; one trial must fit
-    cpus, gpus = needs(job, room)
+    workers = Request("worker", room * job.scaling.num_workers, job.scaling.each)
     state = sweep.root / STATE
     shutil.rmtree(state, ignore_errors=True)
-    with share(sweep.root) as shared, training_session(cpus, gpus, local):
+    with share(sweep.root) as shared, training_session(workers, local):
         decisions = Decisions(sweep)
         tuner = tune.Tuner(
             tune.with_resources(
@@ -99,7 +101,8 @@ def run_on_ray(sweep: Sweep, *, local: bool) -> None:
                 failure_config=tune.FailureConfig(max_failures=0),
             ),
         )
-        run_interruptibly(tuner.fit)
+        with say_while_waiting(workers, sweep.trains):
+            run_interruptibly(tuner.fit)
     shutil.rmtree(state, ignore_errors=True)
     if decisions.fatal is not None:
         raise decisions.fatal
@@ -161,16 +164,10 @@ def dirname(trial: Any) -> str:
     return f"{trial.config[NUMBER]:05d}"
 
 
-def needs(job: TuneJob, concurrent: int) -> tuple[int, int]:
-    """Return CPUs and GPUs of that many trials together."""
-    workers = concurrent * job.scaling.num_workers
-    return workers * job.scaling.threads, workers if job.scaling.use_gpu else 0
-
-
 def local_room(job: TuneJob) -> int:
     """Return how many trials a Ray of our own is made for: the wish, or what the cores carry."""
-    cores = os.cpu_count() or 1
-    return job.tune.concurrent or max(1, cores // needs(job, 1)[0])
+    cores = usable_cpus()
+    return job.tune.concurrent or max(1, cores // (job.scaling.num_workers * job.scaling.threads))
 
 
 def at_once(job: TuneJob, room: int | None) -> int:
@@ -203,8 +200,4 @@ def at_once(job: TuneJob, room: int | None) -> int:
 
 def worker_slots(job: TuneJob, nodes: Sequence[Mapping[str, float]]) -> int:
     """Count workers that fit on the nodes together; a worker never spans two nodes."""
-    slots = 0
-    for node in nodes:
-        fits = int(node.get("CPU", 0) // job.scaling.threads)
-        slots += min(fits, int(node.get("GPU", 0))) if job.scaling.use_gpu else fits
-    return slots
+    return places(job.scaling.each, [NodeKind(node) for node in nodes])

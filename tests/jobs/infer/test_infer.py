@@ -530,6 +530,7 @@ def test_one_raster_and_four_tiles_give_the_same_cracks_on_ray(
 ) -> None:
     import ray
 
+    from jobs.runtime.capacity import Request
     from jobs.runtime.ray_session import DATA_THREADS, ray_session
 
     reports, still_there, end = [], [], ray.shutdown
@@ -539,7 +540,7 @@ def test_one_raster_and_four_tiles_give_the_same_cracks_on_ray(
         end()
 
     monkeypatch.setattr(ray, "shutdown", shutdown)
-    with ray_session(2, local=True):
+    with ray_session(Request("actor", 2, {"CPU": 1}, 1), local=True):
         for cuts, actors in ((1, 1), (2, 2)):
             job = infer_job(write_tiles(tmp_path / f"t{cuts}", cuts), tmp_path / f"{cuts}.gpkg")
             reports.append(run(job.model_copy(update={"actors": actors})))
@@ -572,13 +573,14 @@ def killed_by(trap: NDArray[np.uint8]) -> Callable[[], WindowPredictor]:
 def test_a_block_or_a_model_that_kills_its_worker_is_given_up_on_ray(
     tmp_path: Path, tiles: Path
 ) -> None:
+    from jobs.runtime.capacity import Request
     from jobs.runtime.ray_session import ray_session
 
     trap = IMAGE.copy()
     trap[350:356, 40:46] = 255  # in one block, and in the halo of none
     lethal = tmp_path / "lethal"
     write_tile(lethal / "a.tif", trap)
-    with ray_session(2, local=True):
+    with ray_session(Request("actor", 2, {"CPU": 1}, 1), local=True):
         out = tmp_path / "out.gpkg"
         report = run(infer_job(lethal, out, actors=1), killed_by(np.uint8(255)))
 

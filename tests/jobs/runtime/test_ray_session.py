@@ -9,17 +9,20 @@ import threading
 
 import pytest
 
+from jobs.runtime.capacity import Request
+from jobs.runtime.ray_private import patient_start
 from jobs.runtime.ray_session import (
     DRIVER_ENVIRONMENT,
     LOCAL_ENVIRONMENT,
     RayStartError,
-    _patient_start,
     _wait_for_data_threads,
     prepare_environment,
     ray_session,
 )
 from jobs.runtime.signals import stop_on_sigterm
 from wpcrack.errors import ConfigError
+
+ONE = Request("worker", 1, {"CPU": 1})
 
 
 @pytest.fixture
@@ -57,7 +60,7 @@ def test_a_cluster_that_is_not_there_is_named_before_ray_tries_for_minutes(
         address = f"127.0.0.1:{free.getsockname()[1]}"
         bare_environment.setenv("RAY_ADDRESS", address)
         with pytest.raises(ConfigError, match=f"no Ray answers at RAY_ADDRESS={address}"):
-            ray_session(1).__enter__()
+            ray_session(ONE).__enter__()
 
 
 def test_sigterm_interrupts_a_job_and_is_restored_afterwards() -> None:
@@ -77,9 +80,9 @@ def test_processes_of_a_ray_of_our_own_are_told_where_it_is(
         seen.append((os.environ["RAY_ADDRESS"], os.environ["RAY_GCS_SERVER_PORT"]))
 
     bare_environment.setattr("ray.init", started)
-    bare_environment.setattr("jobs.runtime.ray_session._require", lambda *_: None)
+    bare_environment.setattr("jobs.runtime.ray_session.require", lambda *_: None)
     bare_environment.setattr("ray.shutdown", lambda: None)
-    with ray_session(1, local=True):
+    with ray_session(ONE, local=True):
         assert os.environ["RAY_ADDRESS"] == "10.0.0.1:6379"
         assert "RAY_GCS_SERVER_PORT" not in os.environ
     ((address, port),) = seen
@@ -105,7 +108,10 @@ def test_a_ray_that_does_not_start_is_one_sentence(
         raise Exception("The current node timed out during startup.\nFurther lines")  # as Ray does
 
     bare_environment.setattr("ray.init", fails)
-    with pytest.raises(RayStartError, match="did not start") as caught, ray_session(1, local=True):
+    with (
+        pytest.raises(RayStartError, match="did not start") as caught,
+        ray_session(ONE, local=True),
+    ):
         pass
     assert "timed out during startup." in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -126,7 +132,7 @@ def test_a_node_that_takes_long_to_appear_is_waited_for(
         return found
 
     bare_environment.setattr(services, "get_node", look)
-    with _patient_start():
+    with patient_start(60):
         assert services.get_node("127.0.0.1:1", "a") == {"labels": {}}
     assert services.get_node is look
 
@@ -136,9 +142,9 @@ def test_a_dashboard_that_fails_does_not_prevent_a_training(
 ) -> None:
     asked: list[object] = []
     bare_environment.setattr("ray.init", lambda **given: asked.append(given["include_dashboard"]))
-    bare_environment.setattr("jobs.runtime.ray_session._require", lambda *_: None)
+    bare_environment.setattr("jobs.runtime.ray_session.require", lambda *_: None)
     bare_environment.setattr("ray.shutdown", lambda: None)
     for wanted in (True, False):
-        with ray_session(1, local=True, dashboard=wanted):
+        with ray_session(ONE, local=True, dashboard=wanted):
             pass
     assert asked == [None, False]  # True would make Ray raise

@@ -1,0 +1,51 @@
+"""All that we touch of Ray's private parts, each with its reason; look here first with a new Ray.
+
+The package pins Ray to one minor version, so that none of these changes unseen.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+
+def node_groups() -> list[tuple[Mapping[str, float], int]]:
+    """Return what KubeRay's autoscaler may add: resources of a node, and how many of them.
+
+    Ray's public functions tell what the cluster has, and not what it may grow to. Ray Train and
+    Data read the limits in the same place.
+    """
+    from ray._private.state import state
+
+    config = state.get_cluster_config()
+    if config is None:
+        return []
+    groups: Any = config.node_group_configs
+    return [(dict(group.resources), min(group.max_count, sys.maxsize)) for group in groups]
+
+
+@contextmanager
+def patient_start(patience_s: float) -> Iterator[None]:
+    """Give a node of our own Ray time to appear; Ray gives it 30 s, which no setting changes."""
+    from ray._private import services
+
+    once = services.get_node
+    end = time.monotonic() + patience_s
+
+    def patiently(gcs_address: str, node_id: str) -> object:
+        while True:
+            try:
+                return once(gcs_address, node_id)  # type: ignore[no-untyped-call]
+            except RuntimeError:  # not there yet
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.1)
+
+    services.get_node = patiently
+    try:
+        yield
+    finally:
+        services.get_node = once
