@@ -12,9 +12,11 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from jobs.runtime.ray_session import knock
 from wpcrack.errors import WpcrackError
@@ -79,6 +81,7 @@ def connect(address: str) -> JobSubmissionClient:
         ClusterError: Not such an address, nobody listens, or the token is missing or wrong.
     """
     url = dashboard_url(address)
+    bypass_proxy(url)
     _knock(url)
     use_token()
     with explain_refusals(url), only_this_address():
@@ -96,6 +99,7 @@ def nodes(address: str) -> list[Node]:
         ClusterError: No answer, or the token is missing or wrong.
     """
     url = dashboard_url(address)
+    bypass_proxy(url)
     use_token()
     end = time.monotonic() + NODES_PATIENCE_S
     while True:
@@ -143,6 +147,32 @@ def use_token() -> None:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
+def bypass_proxy(url: str) -> None:
+    """Have this process speak to its own machine directly, whatever the proxy of its network is."""
+    host = urlsplit(url).hostname or ""
+    if not _is_loopback(host):
+        return
+    for name in ("NO_PROXY", "no_proxy"):
+        known = [text for text in os.environ.get(name, "").split(",") if text]
+        if host not in known:
+            os.environ[name] = ",".join([*known, host])
+
+
+def proxy_of(url: str) -> str | None:
+    """Return the proxy that the environment names for an address."""
+    parts = urlsplit(url)
+    if proxy_bypass(parts.hostname or ""):
+        return None
+    return getproxies().get(parts.scheme)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 @contextmanager
 def only_this_address() -> Iterator[None]:
     """Hide the variables by which Ray would replace the address that the user gave."""
@@ -166,6 +196,13 @@ def explain_refusals(url: str) -> Iterator[None]:
                 f"the cluster at {url} asks for a token and got none, or a wrong one; put the "
                 "token of that cluster into ~/.ray/auth_token, or set RAY_AUTH_MODE=token and "
                 "RAY_AUTH_TOKEN_PATH=FILE"
+            ) from error
+        if isinstance(error, OSError | RuntimeError) and (proxy := proxy_of(url)):
+            host = urlsplit(url).hostname
+            raise ClusterError(
+                f"the cluster at {url} was asked through the proxy {proxy}, which the environment "
+                f"names, and gave no usable answer ({_one_line(error)}); if it can be reached "
+                f"directly, set NO_PROXY={host}"
             ) from error
         if type(error) is ConnectionError:  # Ray's own; those of sockets and of requests derive
             raise ClusterError(

@@ -18,6 +18,7 @@ from jobs.infer.job import InferJob
 from jobs.infer.plan import Plan
 from jobs.infer.worker import BLOCKS_AT_A_TIME, BlockWorker, PredictorFactory
 from jobs.runtime.capacity import (
+    NodeKind,
     Request,
     nodes_now,
     nodes_to_come,
@@ -26,7 +27,7 @@ from jobs.runtime.capacity import (
 )
 from jobs.runtime.cpus import usable_cpus
 from jobs.runtime.folder import be_present, is_anybody_present
-from jobs.runtime.ray_session import ray_session
+from jobs.runtime.ray_session import joins_cluster, ray_session
 from jobs.runtime.shared import SharedFolder, share
 from jobs.runtime.terminal import USER_ERRORS, say
 from wpcrack.errors import WpcrackError
@@ -163,10 +164,23 @@ def _tasks(todo: Sequence[int]) -> int:
 
 def _least(job: InferJob, local: bool) -> Request:
     """Return what a job needs before the nodes are known; our own Ray is made for all actors."""
-    joins = os.environ.get("RAY_ADDRESS", "local") not in ("", "local") and not local
-    count = 1 if joins else job.actors or max(1, usable_cpus() // job.cpus_per_actor)
+    count = (
+        1
+        if joins_cluster(local=local)
+        else job.actors or max(1, usable_cpus() // job.cpus_per_actor)
+    )
     each = {"CPU": float(job.cpus_per_actor), "GPU": job.gpus_per_actor or 0.0}
     return Request("actor", count, each, READER_CPUS)
+
+
+def cluster_has_gpus() -> bool:
+    """Return whether the cluster of RAY_ADDRESS has GPUs, or may get some."""
+    with ray_session(Request("actor", 0, {})):
+        return _has_gpus([*nodes_now(), *nodes_to_come()])
+
+
+def _has_gpus(kinds: Sequence[NodeKind]) -> bool:
+    return any(kind.resources.get("GPU", 0) >= 1 for kind in kinds)
 
 
 def _pool(job: InferJob, most: int) -> Request:
@@ -179,7 +193,7 @@ def _pool(job: InferJob, most: int) -> Request:
     kinds = [*nodes_now(), *nodes_to_come()]
     gpus = job.gpus_per_actor
     if gpus is None:
-        gpus = 1.0 if any(kind.resources.get("GPU", 0) >= 1 for kind in kinds) else 0.0
+        gpus = float(_has_gpus(kinds))
     each = {"CPU": float(job.cpus_per_actor), "GPU": gpus, "memory": float(ACTOR_MEMORY_BYTES)}
     room = room_for(Request("actor", 1, each, READER_CPUS))
     if not room:  # a small machine takes one all the same

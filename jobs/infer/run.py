@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from geo.cracks.parts import InspectedRow
 from geo.errors import InputError
 from geo.layers.roads import Segment, read_roads
-from jobs.infer.actors import compute
+from jobs.infer.actors import cluster_has_gpus, compute
 from jobs.infer.inputs import ModelFiles, load_model, model_files, open_mosaic
 from jobs.infer.job import InferJob
 from jobs.infer.outputs import MapFiles, assemble_map, draw_map
@@ -28,6 +28,7 @@ from jobs.infer.probability import write_vrt
 from jobs.infer.report import Failures, InferReport, Progress
 from jobs.infer.work_folder import JobLog, JobRecord, WorkFolder, explain_errors, open_work
 from jobs.infer.worker import PredictorFactory
+from jobs.runtime.ray_session import joins_cluster
 from jobs.runtime.signals import stop_on_sigterm
 from jobs.runtime.terminal import say
 
@@ -47,7 +48,10 @@ def run_inference(
         KeyboardInterrupt: Ctrl-C or SIGTERM; finished blocks are kept and the user is told so.
     """
     started = time.time()
+    joins_cluster(local=local)  # what it cannot join is refused before any work
     with stop_on_sigterm():
+        if predictor_factory is None:
+            job = with_engine(job, local=local)
         MapFiles.of_job(job.out).prepare(job, job.roads, job.vectors)
         model = model_files(job.model) if predictor_factory is None else ModelFiles.stand_in()
         plan = make_plan(job, open_mosaic(job, model.gsd_mm, say))
@@ -73,11 +77,30 @@ def plan_inference(job: InferJob) -> Forecast:
     MapFiles.of_job(job.out).prepare(job, job.roads, job.vectors)
     model = model_files(job.model)
     plan = make_plan(job, open_mosaic(job, model.gsd_mm, say))
-    log = None if job.resume == "never" else JobLog.read(job.work_folder)
+    log = JobLog.of_job(job)
     if log is None:
         return Forecast.of(job, plan, ())
+    job = log.with_engine(job)
     finished = log.usable_results(plan, JobRecord.of(job, plan, model, time.time()))
     return Forecast.of(job, plan, finished, [line.inspected for line in log.lines.values()])
+
+
+def with_engine(job: InferJob, *, local: bool) -> InferJob:
+    """Return a job with one engine for all actors: that of its finished blocks, or chosen here.
+
+    Raises:
+        ConfigError: The engine is not installed, or the work folder is damaged.
+    """
+    log = JobLog.of_job(job)
+    job = job if log is None else log.with_engine(job)
+    if job.engine != "auto":
+        return job
+    from wpcrack.inference.engine import choose
+
+    gpu = None if job.gpus_per_actor is None else job.gpus_per_actor > 0
+    if gpu is None and joins_cluster(local=local):
+        gpu = cluster_has_gpus()
+    return job.model_copy(update={"engine": choose("auto", gpu=gpu)})
 
 
 @dataclass(frozen=True)

@@ -162,7 +162,7 @@ def _sweep(job: InferJob, plan: Plan) -> None:
 
 def _prepare(root: Path, job: InferJob, plan: Plan, now: JobRecord) -> None:
     """Leave only parts that hold for the present settings and inputs, and note the start."""
-    log = None if job.resume == "never" else JobLog.read(root)
+    log = JobLog.of_job(job)
     if log is not None and job.resume == "auto" and (what := log.record.difference(now)):
         raise ConfigError(
             f"{root} holds blocks of another run ({what}); resume=force keeps what still "
@@ -406,6 +406,20 @@ class JobLog:
                 "command of `wpcrack infer` again with resume=never, which computes it anew"
             ) from error
         return cls(record, {line.inspected.block_id: line for line in lines})
+
+    @classmethod
+    def of_job(cls, job: InferJob) -> JobLog | None:
+        """Read the log that a job continues; None if it starts anew.
+
+        Raises:
+            ConfigError: As for `read`.
+        """
+        return None if job.resume == "never" else cls.read(job.work_folder)
+
+    def with_engine(self, job: InferJob) -> InferJob:
+        """Return the job with the engine of these blocks, unless it asks for another one."""
+        used = self.record.config["engine"]
+        return job.model_copy(update={"engine": used}) if job.engine == "auto" else job
 
     def save(self, root: Path) -> None:
         """Write the log as a whole.

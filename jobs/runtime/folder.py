@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import socket
 import stat
 import time
 from collections.abc import Collection, Iterator
@@ -12,7 +13,11 @@ from pathlib import Path
 from typing import IO
 
 from geo.errors import OutputError
+from jobs.runtime.terminal import say
 from wpcrack.errors import ConfigError
+
+LEASE_S = 90.0
+"""A file server keeps the locks of a client that died for so long (NFS 4: its lease time)."""
 
 POLL_S = 0.1
 """Pause between two tries to get a lock."""
@@ -22,6 +27,9 @@ POLL_S = 0.1
 def hold_lock(path: Path, busy: Exception, *, patience_s: float = 0.0) -> Iterator[None]:
     """Hold a lock file, which one process has at a time; it goes with the process that has it.
 
+    The file names the machine of that process. A lock of another machine, which may have died, goes
+    when the file server misses it: that is waited for with a line.
+
     Args:
         path: the lock file; made if need be, and left where it is.
         busy: raised if another process keeps the lock for longer than the patience.
@@ -30,12 +38,20 @@ def hold_lock(path: Path, busy: Exception, *, patience_s: float = 0.0) -> Iterat
     Raises:
         OSError: the file cannot be made.
     """
+    here, is_told = socket.gethostname(), False
     end = time.monotonic() + patience_s
     with path.open("a") as lock:
         while not _try_lock(lock.fileno(), fcntl.LOCK_EX):
             if time.monotonic() >= end:
-                raise busy
+                holder = path.read_text("utf-8").strip()
+                if is_told or holder in ("", here):
+                    raise busy
+                say(f"{path.parent} is held by {holder}; waiting {LEASE_S:.0f} s, in case it died")
+                is_told, end = True, end - patience_s + max(patience_s, LEASE_S)
             time.sleep(POLL_S)
+        lock.truncate(0)
+        lock.write(f"{here}\n")
+        lock.flush()
         yield
 
 

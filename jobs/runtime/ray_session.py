@@ -13,7 +13,7 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -56,12 +56,49 @@ DATA_THREADS = ("StreamingExecutor", "iter_threaded")
 DATA_THREADS_TIMEOUT_S = 10.0
 """Ray Data's threads end within tenths of a second after their data set is closed."""
 
+LONGEST_SOCKET = "/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
+"""Of Ray, below its folder for temporary files."""
+
+MOST_FOLDER_BYTES = 107 - len(LONGEST_SOCKET)
+"""Of a folder for temporary files, so that Ray's sockets in it have names that Unix allows."""
+
+SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
+"""For the files of a Ray of our own, where TMPDIR is too long."""
+
 CONNECT_TIMEOUT_S = 5.0
 """A cluster that does not take a connection within this time is not there."""
 
 
 class RayStartError(WpcrackError):
     """A Ray of our own does not start on this machine."""
+
+
+def joins_cluster(*, local: bool = False) -> bool:
+    """Return whether a job joins the cluster that RAY_ADDRESS names.
+
+    Args:
+        local: Never join RAY_ADDRESS.
+
+    Raises:
+        ConfigError: RAY_ADDRESS is of a kind that a job cannot join.
+    """
+    address = os.environ.get("RAY_ADDRESS", "")
+    if local or address in ("", "local"):
+        return False
+    scheme = address.partition("://")[0] if "://" in address else ""
+    if scheme in ("http", "https"):
+        raise ConfigError(
+            f"RAY_ADDRESS={address} is the address of a dashboard, which no job can join; give it "
+            "to `wpcrack submit ... --address`, or on a node of the cluster set "
+            "RAY_ADDRESS=HEAD:6379"
+        )
+    if scheme:
+        raise ConfigError(
+            f"RAY_ADDRESS={address} is for Ray Client, which this program does not use; give "
+            "`wpcrack submit ... --address http://HEAD:8265`, or on a node of the cluster set "
+            "RAY_ADDRESS=HEAD:6379"
+        )
+    return True
 
 
 def prepare_environment(*, local: bool = False) -> None:
@@ -97,7 +134,7 @@ def ray_session(
     if ray.is_initialized():
         yield
         return
-    address = "local" if local else os.environ.get("RAY_ADDRESS") or "local"
+    address = os.environ["RAY_ADDRESS"] if joins_cluster(local=local) else "local"
     try:
         with keep_sigterm_handler():
             if address == "local":
@@ -170,13 +207,41 @@ def _start(cpus: int, dashboard: bool) -> None:
                 object_store_memory=LOCAL_OBJECT_STORE_BYTES,
                 logging_level=logging.WARNING,
                 log_to_driver=False,
+                _temp_dir=short_folder(),
             )
+    except WpcrackError:
+        raise
     except Exception as error:  # of any kind, bare Exception among them
         raise RayStartError(
             f"Ray did not start on this machine ({first_line(error)}); end other programs or free "
             "memory and disk space, then give the same command again. Its logs are in "
             "/tmp/ray/session_latest/logs"
         ) from error
+
+
+def short_folder(candidates: Sequence[str] = SHORT_FOLDERS) -> str | None:
+    """Return a folder for the files of a Ray of our own; None: that which Ray takes will do.
+
+    Names of Unix sockets may have 107 characters, and Ray's own part takes most of them. A TMPDIR
+    of Slurm is longer than the rest.
+
+    Args:
+        candidates: folders that are tried in its place.
+
+    Raises:
+        RayStartError: None of them can be used.
+    """
+    usual = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    if len(os.fsencode(usual)) <= MOST_FOLDER_BYTES:
+        return None
+    for folder in candidates:
+        if os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK):
+            return os.path.join(folder, f"ray-{os.getuid()}")
+    raise RayStartError(
+        f"TMPDIR={usual} is too long for the sockets of Ray ({MOST_FOLDER_BYTES} bytes at most), "
+        f"and none of {', '.join(candidates)} can be written; set RAY_TMPDIR to a short folder on "
+        "a local disk"
+    )
 
 
 @contextmanager

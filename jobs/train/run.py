@@ -18,7 +18,12 @@ from typing import Any
 from jobs.runtime.allocator import keep_freed_memory, worker_environment
 from jobs.runtime.capacity import Request, say_while_waiting
 from jobs.runtime.folder import is_locked
-from jobs.runtime.ray_session import prepare_environment, run_interruptibly, training_session
+from jobs.runtime.ray_session import (
+    joins_cluster,
+    prepare_environment,
+    run_interruptibly,
+    training_session,
+)
 from jobs.runtime.shared import share
 from jobs.runtime.signals import stop_on_sigterm
 from jobs.runtime.terminal import last_line, say
@@ -55,6 +60,8 @@ def run_training(job: TrainJob, *, local: bool = False, watch: Watch | None = No
         WpcrackError: Unusable data or settings, a loss that is not finite, lost workers.
         KeyboardInterrupt: Ctrl-C or SIGTERM; the last checkpoint is kept and the user is told so.
     """
+    if job.scaling.num_workers:
+        joins_cluster(local=local)  # what it cannot join is refused before any work
     with stop_on_sigterm():
         data = read_data(job, anew=job.resume == "never")
         with open_run(job) as root:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from geo.files import write_text
+from jobs.runtime.ray_session import joins_cluster
 from jobs.runtime.signals import stop_on_sigterm
 from jobs.runtime.terminal import say
 from jobs.runtime.versions import versions
@@ -44,6 +45,8 @@ def run_tune(job: TuneJob, *, local: bool = False) -> SweepStatus:
             with a score.
         KeyboardInterrupt: Ctrl-C or SIGTERM; ended trials and checkpoints are kept.
     """
+    if job.scaling.num_workers:
+        joins_cluster(local=local)  # what it cannot join is refused before any work
     total = make_sampler(job, read_space(job))[1]
     with stop_on_sigterm():
         data = read_data(job, anew=job.resume == "never")

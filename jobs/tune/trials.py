@@ -20,7 +20,12 @@ from typing import Any
 from jobs.runtime.capacity import NodeKind, Request, places, say_while_waiting
 from jobs.runtime.cpus import usable_cpus
 from jobs.runtime.folder import is_locked
-from jobs.runtime.ray_session import prepare_environment, run_interruptibly, training_session
+from jobs.runtime.ray_session import (
+    joins_cluster,
+    prepare_environment,
+    run_interruptibly,
+    training_session,
+)
 from jobs.runtime.shared import NotShared, SharedFolder, share
 from jobs.runtime.terminal import first_line
 from jobs.train.folder import LEAVING_S, LOCK
@@ -75,7 +80,7 @@ def run_on_ray(sweep: Sweep, *, local: bool) -> None:
 
     logging.getLogger("ray.tune").setLevel(logging.ERROR)  # the job shows its own lines
     job, left = sweep.job, sweep.left
-    joins = not local and os.environ.get("RAY_ADDRESS", "local") not in ("", "local")
+    joins = joins_cluster(local=local)
     room = 1 if joins else local_room(job)  # of a cluster, see at_once; one trial must fit
     workers = Request("worker", room * job.scaling.num_workers, job.scaling.each)
     state = sweep.root / STATE

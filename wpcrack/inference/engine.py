@@ -11,7 +11,7 @@ from typing import Literal
 
 from wpcrack.errors import ConfigError
 from wpcrack.inference.graph import load_graph
-from wpcrack.inference.machine import is_installed
+from wpcrack.inference.machine import has_device_file, is_installed
 from wpcrack.inference.openvino_engine import OpenVinoPredictor
 from wpcrack.inference.predict import Engine, WindowPredictor
 from wpcrack.model import load_model
@@ -45,14 +45,19 @@ def load_predictor(
     return TorchPredictor(model.networks, scales=model.info.scales)
 
 
-def choose(engine: Engine) -> Literal["torch", "openvino"]:
+def choose(engine: Engine, *, gpu: bool | None = None) -> Literal["torch", "openvino"]:
     """Return the engine that is meant.
+
+    Args:
+        engine: what the user asks for.
+        gpu: whether there is a GPU; None: as this process sees it.
 
     Raises:
         ConfigError: It is not installed.
     """
     if engine == "auto":
-        engine = "torch" if _has_gpu() or not is_installed("openvino") else "openvino"
+        has_gpu = _has_gpu() if gpu is None else gpu
+        engine = "torch" if has_gpu or not is_installed("openvino") else "openvino"
     if not is_installed(engine):
         other = "openvino" if engine == "torch" else "torch"
         raise ConfigError(
@@ -63,8 +68,8 @@ def choose(engine: Engine) -> Literal["torch", "openvino"]:
 
 
 def _has_gpu() -> bool:
-    if not is_installed("torch"):
-        return False
+    if not is_installed("torch") or not has_device_file():
+        return False  # without the seconds that torch takes
     import torch
 
     return torch.cuda.is_available()

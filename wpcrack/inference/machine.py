@@ -14,6 +14,9 @@ from typing import Any
 PROCESSOR = Path("/proc/cpuinfo")
 """Where Linux lists what a processor can do; other systems have no such file."""
 
+GPU_DEVICES = ("nvidia", "kfd", "dxg")
+"""First letters of device files in /dev: of NVIDIA, of AMD, of Windows' Linux."""
+
 BFLOAT16_FLAG = "avx512_bf16"
 """Of processors that multiply bfloat16 natively; those with AMX have it, too."""
 
@@ -21,6 +24,13 @@ BFLOAT16_FLAG = "avx512_bf16"
 def is_installed(package: str) -> bool:
     """Return whether a package can be imported, without importing it."""
     return importlib.util.find_spec(package) is not None
+
+
+def has_device_file() -> bool:
+    """Return whether a driver of a GPU that torch.cuda may use is loaded; False is certain."""
+    return os.name != "posix" or any(
+        name.startswith(GPU_DEVICES) for name in os.listdir("/dev") if name != "nvidiactl"
+    )
 
 
 @cache

@@ -20,10 +20,12 @@ from jobs.cluster import submit
 from jobs.cluster.api import (
     ClusterError,
     Node,
+    bypass_proxy,
     connect,
     dashboard_url,
     explain_refusals,
     only_this_address,
+    proxy_of,
     use_token,
 )
 from jobs.cluster.submit import collect, map_paths, on_the_cluster, on_this_machine
@@ -313,3 +315,23 @@ def test_what_is_collected_runs_by_itself(tmp_path: Path) -> None:
     )
     assert run.returncode == 0, run.stderr
     assert "threshold" in run.stdout
+
+
+def test_this_machine_is_reached_past_the_proxy_and_another_ones_proxy_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, "http://proxy:3128")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "city.org")
+    for url in ("http://127.0.0.1:8265", "http://localhost:8265"):
+        assert proxy_of(url) == "http://proxy:3128"
+        bypass_proxy(url)
+        assert proxy_of(url) is None
+    assert os.environ["NO_PROXY"] == "city.org,127.0.0.1,localhost"
+    bypass_proxy("http://10.0.0.5:8265")
+    with (
+        pytest.raises(ClusterError, match=r"through the proxy http://proxy:3128.*NO_PROXY=10\.0"),
+        explain_refusals("http://10.0.0.5:8265"),
+    ):
+        raise ConnectionError("403 Forbidden")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
 
 import geopandas
@@ -129,7 +130,13 @@ def test_the_engine_is_part_of_what_a_job_depends_on(pool, tmp_path):
         first = infer.run_inference(job)
         other = job.model_copy(update={"engine": "openvino", "resume": "never"})
         assert infer.run_inference(other).run_id != first.run_id
-    assert loaded == [(1, "torch"), (1, "openvino")]
+        auto = job.model_copy(update={"engine": "auto"})
+        assert infer.run_inference(auto).run_id == infer.run_inference(other).run_id
+        elsewhere = auto.model_copy(update={"out": tmp_path / "gpu.gpkg", "gpus_per_actor": 1.0})
+        infer.run_inference(elsewhere)  # chosen once, by the driver, for all actors
+    assert loaded == [(1, name) for name in ("torch", "openvino", "openvino", "torch")]
+    (log,) = {(tmp_path / "gpu.work" / "job.jsonl").read_text().splitlines()[0]}
+    assert json.loads(log)["config"]["engine"] == "torch"
 
 
 @pytest.mark.data

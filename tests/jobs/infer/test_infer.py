@@ -546,9 +546,10 @@ def test_one_raster_and_four_tiles_give_the_same_cracks_on_ray(
             reports.append(run(job.model_copy(update={"actors": actors})))
 
         def broken() -> WindowPredictor:
-            raise CheckpointError("the model is of another kind")
+            gpus = os.environ.get("CUDA_VISIBLE_DEVICES")
+            raise CheckpointError(f"the model is of another kind, GPUs are {gpus!r}")
 
-        with pytest.raises(WpcrackError, match="another kind"):
+        with pytest.raises(WpcrackError, match=r"another kind, GPUs are ''$"):
             run(infer_job(tmp_path / "t2", tmp_path / "broken.gpkg"), broken)
     assert still_there
     assert not [name for name in still_there if name.startswith(DATA_THREADS)]

@@ -14,6 +14,7 @@ from factories import wait_until
 
 from geo.errors import OutputError
 from geo.files import whole_file, write_text
+from jobs.runtime import folder
 from jobs.runtime.folder import explain_write_errors, hold_lock, is_locked, refuse_foreign
 from wpcrack.errors import ConfigError
 
@@ -94,3 +95,23 @@ def test_what_the_file_system_refuses_is_a_sentence() -> None:
         explain_write_errors("out", "give another"),
     ):
         raise full
+
+
+def test_a_lock_of_another_machine_is_waited_for_until_a_dead_client_would_have_lost_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lock = tmp_path / "run" / ".lock"
+    lock.parent.mkdir()
+    monkeypatch.setattr("socket.gethostname", lambda: "there")
+    monkeypatch.setattr(folder, "LEASE_S", 0.3)
+    with hold_lock(lock, BUSY):
+        assert lock.read_text() == "there\n"
+        for name, lines in (("there", 0), ("here", 1)):
+            monkeypatch.setattr("socket.gethostname", lambda name=name: name)
+            with pytest.raises(ConfigError, match="another process"), hold_lock(lock, BUSY):
+                pass
+            told = capsys.readouterr().err.splitlines()
+            assert len(told) == lines
+    assert told[0].startswith(f"{lock.parent} is held by there; waiting 0 s")
+    with hold_lock(lock, BUSY):
+        assert lock.read_text() == "here\n"

@@ -6,18 +6,24 @@ import os
 import signal
 import socket
 import threading
+from pathlib import Path
 
 import pytest
+from factories import infer_job
 
+from jobs.infer.run import run_inference
 from jobs.runtime.capacity import Request
 from jobs.runtime.ray_private import patient_start
 from jobs.runtime.ray_session import (
     DRIVER_ENVIRONMENT,
     LOCAL_ENVIRONMENT,
+    LONGEST_SOCKET,
     RayStartError,
     _wait_for_data_threads,
+    joins_cluster,
     prepare_environment,
     ray_session,
+    short_folder,
 )
 from jobs.runtime.signals import stop_on_sigterm
 from wpcrack.errors import ConfigError
@@ -148,3 +154,43 @@ def test_a_dashboard_that_fails_does_not_prevent_a_training(
         with ray_session(ONE, local=True, dashboard=wanted):
             pass
     assert asked == [None, False]  # True would make Ray raise
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("http://127.0.0.1:8265", "is the address of a dashboard.*wpcrack submit"),
+        ("ray://10.0.0.1:10001", "is for Ray Client.*wpcrack submit.*RAY_ADDRESS=HEAD:6379"),
+    ],
+)
+def test_an_address_that_no_job_can_join_is_refused_before_any_work(
+    bare_environment: pytest.MonkeyPatch, address: str, words: str
+) -> None:
+    bare_environment.setenv("RAY_ADDRESS", address)
+    bare_environment.setattr("ray.init", lambda **_: pytest.fail("Ray was asked"))
+    with pytest.raises(ConfigError, match=words):
+        ray_session(ONE).__enter__()
+    job = infer_job(Path("never"), Path("never.gpkg"))
+    with pytest.raises(ConfigError, match=words):
+        run_inference(job)
+    assert not joins_cluster(local=True)
+
+
+def test_a_long_folder_of_temporary_files_is_replaced_by_a_short_one(
+    bare_environment: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[str | None] = []
+    bare_environment.setattr("ray.init", lambda **given: asked.append(given["_temp_dir"]))
+    bare_environment.setattr("jobs.runtime.ray_session.require", lambda *_: None)
+    bare_environment.setattr("ray.shutdown", lambda: None)
+    bare_environment.delenv("RAY_TMPDIR", raising=False)
+    for folder in ("/tmp/slurm", f"/scratch/{'x' * 40}/job"):
+        bare_environment.setenv("TMPDIR", folder)
+        with ray_session(ONE, local=True):
+            pass
+    usual, short = asked
+    assert usual is None
+    assert short is not None
+    assert len(short + LONGEST_SOCKET) <= 107
+    with pytest.raises(RayStartError, match="set RAY_TMPDIR to a short folder"):
+        short_folder([str(tmp_path / "missing")])

@@ -311,6 +311,7 @@ def test_openvino_reports_to_nobody(run: Path, tmp_path: Path) -> None:
 
 
 def test_auto_is_openvino_on_a_cpu_and_torch_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "has_device_file", lambda: True)
     for gpu, installed, wanted in [
         (False, True, "openvino"),
         (False, False, "torch"),
@@ -321,6 +322,8 @@ def test_auto_is_openvino_on_a_cpu_and_torch_on_a_gpu(monkeypatch: pytest.Monkey
             engine, "is_installed", lambda name, there=installed: there or name == "torch"
         )
         assert engine.choose("auto") == wanted
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: pytest.fail("it was told"))
+        assert engine.choose("auto", gpu=gpu) == wanted
 
 
 def test_openvino_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
