@@ -194,7 +194,7 @@ def label_windows(
     Returns:
         Corners in row-major order; both empty if the image is smaller than a window.
     """
-    height, width = image.shape[:2]
+    height, width = mask.shape
     stride = stride or window // 2
     rows = np.arange(0, height - window + 1, stride)
     cols = np.arange(0, width - window + 1, stride)
@@ -279,7 +279,7 @@ def _survey(source: Source, cut: Cut) -> Survey:
         mask = np.zeros(image.shape[:2], bool)
     else:
         image, mask = read_pair(source.pair)
-    height, width = mask.shape
+    height, width = image.shape[:2]
     windows = label_windows(mask, cut.side, cut.stride)
     size = (cut.side, cut.side)
     items = [_item(source.stem, "road", r, c, size) for r, c in windows.road.tolist()]

@@ -209,7 +209,8 @@ def _oriented_shape(image: Image.Image, path: Path) -> tuple[int, int]:
 
 
 def _to_rgb(image: Image.Image, path: Path) -> NDArray[np.uint8]:
-    is_deep = any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))  # Pillow keeps the high byte
+    tiles = getattr(image, "tile", ())  # says how the file stores its pixels
+    is_deep = any(";16" in str(tile[3]) for tile in tiles)  # Pillow keeps the high byte
     upright = ImageOps.exif_transpose(image)
     if upright.mode.startswith("I") or upright.mode == "F":
         gray = high_byte(np.asarray(upright), path)
