@@ -179,6 +179,7 @@ class Sampler:
     def __init__(self, items: Sequence[Item], batch_size: int, seed: int) -> None:
         self.seed, self.batch_size = seed, batch_size
         self.members = [[i for i, x in enumerate(items) if x.has_crack == c] for c in (True, False)]
+        self._orders: dict[int, tuple[int, NDArray[np.int64]]] = {}  # of each class, its last pass
 
     def batch(self, step: int) -> list[tuple[int, int]]:
         """Draw (item number, pass over its class) of a global step; crack and road alternate."""
@@ -192,7 +193,10 @@ class Sampler:
     def _draw(self, side: int, position: int) -> tuple[int, int]:
         members = self.members[side]
         turn, place = divmod(position, len(members))
-        order = np.random.default_rng([self.seed, turn, side]).permutation(len(members))
+        known, order = self._orders.get(side, (-1, np.empty(0, np.int64)))
+        if known != turn:
+            order = np.random.default_rng([self.seed, turn, side]).permutation(len(members))
+            self._orders[side] = turn, order
         return members[order[place]], turn
 
 

@@ -77,21 +77,22 @@ class EpochReport:
 
 @dataclass
 class Meter:
-    """Means of loss terms and of time over an epoch."""
+    """Means of loss terms over an epoch; summed where they are, so that no step waits for them."""
 
-    sums: dict[str, float] = field(default_factory=dict)
+    sums: dict[str, Tensor] = field(default_factory=dict)
     steps: int = 0
 
-    def add(self, terms: Mapping[str, float]) -> None:
+    def add(self, terms: Mapping[str, Tensor]) -> None:
         """Add the terms of one step."""
         self.steps += 1
         for name, value in terms.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
+            before = self.sums.get(name, 0.0)
+            self.sums[name] = before + value.detach().double()
 
     def means(self, device: torch.device) -> dict[str, float]:
         """Average per step over all ranks."""
         names = sorted(self.sums)
-        values = distributed.average([self.sums[n] / self.steps for n in names], device)
+        values = distributed.average([float(self.sums[n]) / self.steps for n in names], device)
         return {f"train/{n}": v for n, v in zip(names, values, strict=True)}
 
 
@@ -149,7 +150,7 @@ class Trainer:
                 batch = self._place_batch(next(batches))
                 waited += time.perf_counter() - tick
                 terms = self.learner.step(stage, batch, self._progress(), at.step, at.stage_step)
-                meter.add({name: float(value.detach()) for name, value in terms.items()})
+                meter.add(terms)
                 at.step, at.stage_step = at.step + 1, at.stage_step + 1
                 at.stage_seconds += self._agree(time.perf_counter() - tick)
                 if self._stage_done():

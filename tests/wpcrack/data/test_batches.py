@@ -84,6 +84,17 @@ def test_each_pass_over_a_class_shows_each_of_its_images_once(
         assert {i for i, t in drawn if t == turn} == set(range(cracks + roads))
 
 
+def test_a_class_is_put_in_order_once_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = [Sampler(named_items(50, 70), 8, seed=3).batch(step) for step in range(30)]
+    orders, make = [], np.random.default_rng
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: orders.append(seed) or make(seed))
+    sampler = Sampler(named_items(50, 70), 8, seed=3)
+    assert [sampler.batch(step) for step in range(30)] == wanted
+    assert sorted(orders) == [
+        [3, turn, side] for turn, side in ((0, 0), (0, 1), (1, 0), (1, 1), (2, 0))
+    ]
+
+
 def test_a_step_is_drawn_alike_whatever_came_before() -> None:
     a, b = (Sampler(named_items(5, 7), 8, seed=3) for _ in range(2))
     want = [a.batch(step) for step in range(6)]
