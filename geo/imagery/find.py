@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -38,11 +38,12 @@ CHUNK = 500
 REQUESTS_AT_ONCE = 16
 """Servers answer late, not slowly: headers of this many URLs are asked for together."""
 
-TILE_SUFFIXES = frozenset({".tif", ".tiff", ".jp2", ".j2k", ".png", ".jpg", ".jpeg"})
+TILE_SUFFIXES = frozenset({".tif", ".tiff", ".jp2", ".j2k", ".png", ".jpg", ".jpeg", ".jfif"})
 """Files of a folder that are taken for tiles (whether they are is decided by their content)."""
 
 FOREIGN_SUFFIXES = frozenset(
     {".vrt", ".gti", ".img", ".ecw", ".sid", ".asc", ".bil", ".hdf", ".nc", ".zarr", ".mbtiles"}
+    | {".heic", ".heif", ".avif", ".dng", ".webp", ".bmp"}
 )
 """Rasters of a folder that are never opened, but reported, so that none is missed unsaid."""
 
@@ -223,11 +224,25 @@ def _in_folder(folder: Path) -> list[str]:
     unlisted: list[OSError] = []
     files = [
         os.path.abspath(os.path.join(root, name))
-        for root, _, names in os.walk(folder, onerror=unlisted.append)
+        for root, names in _walk(folder, unlisted)
         for name in names
         if not name.startswith(".") and os.path.splitext(name)[1].lower() in wanted
     ]
     return files + [os.path.abspath(error.filename) for error in unlisted]
+
+
+def _walk(folder: Path, unlisted: list[OSError]) -> Iterator[tuple[str, list[str]]]:
+    """Yield each folder below one with its files, links to folders too, but none twice."""
+    seen: set[tuple[int, int]] = set()
+    for root, folders, names in os.walk(folder, onerror=unlisted.append, followlinks=True):
+        status = os.stat(root)
+        place = status.st_dev, status.st_ino
+        if place in seen:  # a link that leads back, or to a folder that was listed
+            folders.clear()
+            continue
+        seen.add(place)
+        folders.sort(key=lambda name: (os.path.islink(os.path.join(root, name)), name))
+        yield root, names
 
 
 def _in_list(path: Path) -> list[str]:

@@ -48,6 +48,9 @@ _LASTING = (FileNotFoundError, PermissionError, ValueError)
 TIMEOUT_S = 10.0
 """A server that does not answer by then has files without a stamp."""
 
+SMALLEST_PIXEL_M = 5e-5
+"""Smaller pixels are none of the ground: 0.05 mm."""
+
 HEAD_BYTES = 16
 
 
@@ -236,7 +239,7 @@ def _describe(
         nodata=dataset.nodata,
         stamp=stamp,
     )
-    reason = _bad_crs(tile) or _bad_bands(dataset) or _cut_short(dataset, stamp)
+    reason = _bad_crs(tile) or _bad_size(tile) or _bad_bands(dataset) or _cut_short(dataset, stamp)
     return tile if reason is None else TileProblem(path, reason, tile.grid.footprint(), crs)
 
 
@@ -255,6 +258,16 @@ def _bad_crs(tile: Tile) -> str | None:
     if tile.crs.is_geographic or tile.crs.is_projected:
         return None
     return f"is in {crs_name(tile.crs)}, which is not tied to the Earth; give it a projected system"
+
+
+def _bad_size(tile: Tile) -> str | None:
+    """Refuse pixels that no camera has: coordinates are in kilometers, or a digit is missing."""
+    if tile.crs.is_projected and tile.gsd_m < SMALLEST_PIXEL_M:
+        return (
+            f"has pixels of {1000 * tile.gsd_m:.2g} mm; its coordinates seem to be in kilometers, "
+            f"but {crs_name(tile.crs)} has units of {tile.grid.unit_m:.3g} m: correct its position"
+        )
+    return None
 
 
 def _bad_bands(dataset: Any) -> str | None:

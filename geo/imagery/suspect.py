@@ -28,8 +28,13 @@ COLLAR_SHARE = 0.05
 """Share of a tile's edge that a collar takes at least."""
 
 
+FAR_M = 100_000.0
+FEW = 0.5
+"""Tiles that lie further than this from the middle, if so few do, are told."""
+
+
 def suspicions(mosaic: Mosaic) -> list[str]:
-    """Say what the user should decide: a fourth band that is no alpha, collars of one value.
+    """Say what the user should know: a fourth band that is no alpha, collars, tiles far away.
 
     Tiles that cannot be read are passed over: they are reported when they are mapped.
     """
@@ -43,7 +48,23 @@ def suspicions(mosaic: Mosaic) -> list[str]:
         tiles = [tile for tile, mark in seen if mark == kind]
         example = without_secrets(tiles[0].path)
         sentences.append(f"{len(tiles)} of {count} sampled tiles {kind} (like {example})")
-    return sentences
+    return sentences + _far(mosaic)
+
+
+def _far(mosaic: Mosaic) -> list[str]:
+    """Name the few tiles that lie far from all others."""
+    middles = np.array(
+        [(w.col_off + w.width / 2, w.row_off + w.height / 2) for w in mosaic.windows]
+    )
+    offsets = (middles - np.median(middles, axis=0)) * mosaic.grid.gsd_m
+    far = np.flatnonzero(np.hypot(*offsets.T) > FAR_M)
+    if not len(far) or len(far) > FEW * len(middles):
+        return []
+    example = without_secrets(mosaic.tiles[far[0]].path)
+    return [
+        f"{len(far)} of {len(middles)} tiles lie more than {FAR_M / 1000:g} km from the others "
+        f"(like {example}); if that is wrong, correct their position"
+    ]
 
 
 _NO_ALPHA = (

@@ -9,7 +9,7 @@ from typing import Literal
 
 from jobs.evaluate.report import Evaluation, Panels, best_and_worst, draw_sheet
 from jobs.runtime.pictures import write_picture
-from wpcrack.data.images import Pair, list_images, pair, read_rgb
+from wpcrack.data.images import Pair, left_out, list_images, pair, read_rgb
 from wpcrack.data.manifest import Row, read_manifest
 from wpcrack.data.masks import read_pair
 from wpcrack.errors import ConfigError, DataError, first_few
@@ -81,7 +81,9 @@ def run_evaluate(options: EvaluateOptions, predictor: WindowPredictor | None = N
     scores, seconds = board.scores(), time.perf_counter() - started
     if options.figure is not None:
         _draw(options.figure, board, selection, predictor, options)
-    return Evaluation(scores, options.resize, seconds, selection.note)
+    folders = [folder for folder in (options.images, options.road) if folder]
+    notes = [selection.note, *(text for folder in folders for text in left_out(folder))]
+    return Evaluation(scores, options.resize, seconds, "; ".join(filter(None, notes)) or None)
 
 
 def score_selection(

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from wpcrack.data import manifest
 from wpcrack.data.folder import replace_set, write_marker
 from wpcrack.data.frames import Content, Frames, digest, find_frames, named_frame
-from wpcrack.data.images import Pair, list_images, pair, read_rgb, write_png
+from wpcrack.data.images import Pair, left_out, list_images, pair, read_rgb, write_png
 from wpcrack.data.manifest import (
     LABELS,
     SPLITS,
@@ -382,6 +382,8 @@ def _report(out: Path, surveys: Sequence[Survey], frames: Frames, chosen: _Chose
     warnings = few_items_warnings(
         {label: sum(getattr(c, label) for c in counts) for label in LABELS}
     )
+    folders = sorted({seen.source.image.parent for seen in surveys})
+    warnings += [sentence for folder in folders for sentence in left_out(folder)]
     small = [seen.source.image.name for seen in surveys if seen.too_small]
     if small:
         warnings.append(f"{len(small)} images are smaller than a window: {first_few(small)}")

@@ -22,8 +22,11 @@ from wpcrack.files import whole_file
 DARK = 2**14
 """16-bit pictures without a value from here on hold 8 to 14 bits, or a night."""
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
+SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".tif", ".tiff", ".bmp", ".webp")
 """File name endings that count as images (any case); other files in a folder are not images."""
+
+UNREAD = (".heic", ".heif", ".avif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".gif", ".jp2")
+"""Endings of pictures that are not read, but named, so that none is missed unsaid."""
 
 # What Pillow raises for damaged files, by format: OSError (JPEG, PNG, BMP, WebP, TIFF), SyntaxError
 # (PNG chunks), the rest from broken headers and tags.
@@ -115,13 +118,38 @@ def list_images(folder: Path) -> dict[str, Path]:
         if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
             by_stem[path.stem].append(path)
     if not by_stem:
-        raise DataError(f"{folder} holds no image; expected files ending in {', '.join(SUFFIXES)}")
+        others = "".join(f"; {sentence}" for sentence in left_out(folder))
+        raise DataError(
+            f"{folder} holds no image; expected files ending in {', '.join(SUFFIXES)}{others}"
+        )
     twice = [" and ".join(sorted(p.name for p in ps)) for ps in by_stem.values() if len(ps) > 1]
     if twice:
         raise DataError(
             f"{folder} has images of equal stem ({first_few(twice)}); rename or remove one"
         )
     return {stem: by_stem[stem][0] for stem in sorted(by_stem, key=os.fsencode)}
+
+
+def left_out(folder: Path) -> list[str]:
+    """Say which pictures of a folder `list_images` passes over: other formats, folders below it."""
+    entries = [p for p in _entries(folder, files=False) if not p.name.startswith(".")]
+    odd = [p.name for p in entries if p.suffix.lower() in UNREAD]
+    deeper = [p.name for p in entries if p.is_dir() and any(map(_is_picture, p.rglob("*")))]
+    sentences = []
+    if odd:
+        sentences.append(
+            f"{len(odd)} pictures of {folder} are left out, as their format is not read "
+            f"({first_few(odd)}); save them as JPEG or PNG"
+        )
+    if deeper:
+        sentences.append(
+            f"pictures in folders below {folder} are left out ({first_few(deeper)}); move them up"
+        )
+    return sentences
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in (*SUFFIXES, *UNREAD)
 
 
 def pair(
@@ -255,9 +283,9 @@ def is_within(values: NDArray[np.generic], largest: int) -> bool:
     return bool(values.min() >= 0) and bool(values.max() <= largest)
 
 
-def _entries(folder: Path) -> list[Path]:
+def _entries(folder: Path, *, files: bool = True) -> list[Path]:
     try:
-        return [path for path in folder.iterdir() if not path.is_dir()]
+        return [path for path in folder.iterdir() if not (files and path.is_dir())]
     except OSError as error:
         raise DataError(
             f"cannot list {folder} ({error.strerror}); check its permissions"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from wpcrack.data import manifest
 from wpcrack.data.frames import Content, Frames, find_frames
-from wpcrack.data.images import SUFFIXES, list_images, read_rgb, read_shape
+from wpcrack.data.images import SUFFIXES, left_out, list_images, read_rgb, read_shape
 from wpcrack.data.manifest import (
     LABELS,
     Label,
@@ -113,12 +113,13 @@ def read_image_level(
 def _labeled_rows(root: Path) -> tuple[list[Row], list[str]]:
     folders = [label for label in LABELS if (root / label).is_dir()]
     path = root / manifest.NAME
+    passed_over = [text for label in folders for text in left_out(root / label)]
     if not path.exists():
-        return _folder_rows(root), []
+        return _folder_rows(root), passed_over
     rows = manifest.read_manifest(path)
     labeled = [row for row in rows if row.label]
     if not labeled and folders:
-        return _folder_rows(root), []
+        return _folder_rows(root), passed_over
     if not labeled:
         raise DataError(
             f"the label column of {path} is empty; fill in crack or road, or sort the files into "

@@ -298,3 +298,18 @@ def test_many_files_are_read_by_several_processes_in_the_same_order(tmp_path, mo
     assert [tile.path for tile in found.tiles] == [str(path) for path in paths]
     assert "empty" in found.problems[0].reason
     assert len({id(tile.crs) for tile in found.tiles}) == 1
+
+
+def test_links_to_folders_are_followed_and_never_in_circles(tmp_path):
+    write_tile(tmp_path / "tiles" / "a.tif", picture())
+    write_tile(tmp_path / "elsewhere" / "b.tif", picture())
+    (tmp_path / "tiles" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "tiles" / "twice").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "tiles")
+    (tmp_path / "tiles" / "IMG_1.HEIC").write_bytes(b"....ftypheic")
+    found = scan(str(tmp_path / "tiles"))
+    assert [os.path.relpath(tile.path, tmp_path) for tile in found.tiles] == [
+        "tiles/a.tif",
+        "tiles/linked/b.tif",
+    ]
+    assert [os.path.basename(problem.path) for problem in found.problems] == ["IMG_1.HEIC"]

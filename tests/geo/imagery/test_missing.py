@@ -7,7 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from factories import write_tile
+from affine import Affine
+from factories import EAST, GSD_M, NORTH, write_tile
 from numpy.typing import NDArray
 
 from geo.grid import Window
@@ -106,3 +107,22 @@ def test_ordinary_tiles_are_not_suspected(tmp_path: Path) -> None:
     image = pavement()
     image[::7, ::5] = 0
     assert suspicions(open_mosaic(write_tile(tmp_path / "a.tif", image))) == []
+
+
+def test_a_tile_far_from_the_others_is_told_and_one_in_kilometers_is_left_out(
+    tmp_path: Path,
+) -> None:
+    for number in range(3):
+        write_tile(tmp_path / f"{number}.tif", pavement(), 0, SIDE * number)
+    assert suspicions(open_mosaic(tmp_path)) == []
+    x, y = EAST / 1000, NORTH / 1000
+    scaled = Affine(GSD_M / 1000, 0, x, 0, -GSD_M / 1000, y)
+    write_tile(tmp_path / "km.tif", pavement(), transform=scaled)
+    write_tile(tmp_path / "off.tif", pavement(), transform=Affine(GSD_M, 0, x, 0, -GSD_M, y))
+    mosaic = open_mosaic(tmp_path)
+    (problem,) = mosaic.problems
+    assert problem.path.endswith("km.tif")
+    assert "seem to be in kilometers" in problem.reason
+    (sentence,) = suspicions(mosaic)
+    assert "1 of 4 tiles lie more than 100 km from the others" in sentence
+    assert "off.tif" in sentence

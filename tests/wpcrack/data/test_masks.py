@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from wpcrack.data.images import Pair, read_rgb
+from wpcrack.data.images import Pair, left_out, list_images, read_rgb
 from wpcrack.data.masks import ORIENTATION, check_masks, read_mask, read_pair
 from wpcrack.errors import DataError
 
@@ -102,3 +102,17 @@ def test_masks_are_checked_before_work_that_takes_long(tmp_path: Path) -> None:
     check_masks([Pair("a", tmp_path / "a.png", tmp_path / "m.png", (1,))])
     with pytest.raises(DataError, match="no pixel above 127"):
         check_masks([Pair("a", tmp_path / "a.png", tmp_path / "m.png")])
+
+
+def test_pictures_that_are_passed_over_are_named(tmp_path: Path) -> None:
+    for name in ("a.jfif", "IMG_1.HEIC", ".hidden.heic", "day2/b.jpg", "empty/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert list(list_images(tmp_path)) == ["a"]
+    odd, deeper = left_out(tmp_path)
+    assert "1 pictures of" in odd
+    assert "(IMG_1.HEIC)" in odd
+    assert "(day2)" in deeper
+    (tmp_path / "a.jfif").unlink()
+    with pytest.raises(DataError, match=r"holds no image.*IMG_1\.HEIC.*day2"):
+        list_images(tmp_path)
