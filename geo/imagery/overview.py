@@ -6,9 +6,14 @@ drawn again without the tiles.
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import rasterio
@@ -18,11 +23,20 @@ from rasterio.errors import RasterioError
 
 from geo.files import output_errors, whole_file
 from geo.grid import Grid, Window
-from geo.imagery.headers import Tile
+from geo.imagery.headers import Tile, TileProblem
 from geo.imagery.mosaic import Mosaic, TileReader
 from geo.imagery.placing import Placement, painting_key
 from geo.imagery.reading import gdal_settings, open_raster, read_window
 from geo.imagery.warp import to_source
+
+READERS = 16
+"""Tiles that are read at a time: most of the time goes into waiting for a disk or a server."""
+
+TILES_AHEAD = 2 * READERS
+"""Reduced tiles that may wait to be painted."""
+
+Item = TypeVar("Item")
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,16 +51,31 @@ class Overview:
 def reduce(mosaic: Mosaic, longest_px: int) -> Overview:
     """Read the whole mosaic, reduced to at most ``longest_px`` on its longer side.
 
-    Memory is bounded by the picture and one reduced tile. A tile that cannot be read stays blank.
-    Where tiles overlap, the smaller pixel wins, then the last path, as in `Mosaic.read`.
+    Several tiles are read at a time and painted in their order. Memory is bounded by the picture
+    and TILES_AHEAD reduced tiles. A tile that cannot be read stays blank. Where tiles overlap, the
+    smaller pixel wins, then the last path, as in `Mosaic.read`.
     """
     small = reduced_grid(mosaic.grid, longest_px)
     overview = Overview(np.zeros((*small.shape, 3), np.uint8), np.zeros(small.shape, bool), small)
-    with gdal_settings(mosaic.reading):
-        for tile, window in _painting_order(mosaic):
-            with suppress(OSError, RasterioError):
-                _paint(overview, tile, window, mosaic)
+    with ThreadPoolExecutor(READERS) as readers:
+        order = _painting_order(mosaic, readers)
+        for reduced in _ahead(readers, partial(_read, mosaic, small), order):
+            if reduced is not None:
+                _paint(overview, reduced)
     return overview
+
+
+def _ahead(
+    readers: ThreadPoolExecutor, read: Callable[[Item], Found], items: Iterable[Item]
+) -> Iterator[Found]:
+    """Yield what is read of each item, in their order; a few are read ahead."""
+    waiting: deque[Future[Found]] = deque()
+    for item in items:
+        waiting.append(readers.submit(read, item))
+        if len(waiting) >= TILES_AHEAD:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
 
 
 def reduced_grid(grid: Grid, longest_px: int) -> Grid:
@@ -56,37 +85,58 @@ def reduced_grid(grid: Grid, longest_px: int) -> Grid:
     return _resize(grid, (max(1, round(rows / factor)), max(1, round(cols / factor))))
 
 
-def _painting_order(mosaic: Mosaic) -> list[tuple[Tile, Window]]:
+def _painting_order(mosaic: Mosaic, readers: ThreadPoolExecutor) -> list[tuple[Tile, Window]]:
     """Return the tiles and their windows, the one to be seen last, as in the mosaic itself."""
     reader = TileReader(mosaic.grid, mosaic.stretch, mosaic.reading)
-    tiles = []
-    for listed, window in zip(mosaic.tiles, mosaic.windows, strict=True):
-        header = reader.header(Placement(listed, window))
-        if isinstance(header, Tile):
-            tiles.append((header, window))
+
+    def describe(placed: Placement) -> Tile | TileProblem:
+        with gdal_settings(mosaic.reading):
+            return reader.header(placed)
+
+    places = list(map(Placement, mosaic.tiles, mosaic.windows))
+    headers = _ahead(readers, describe, places)
+    tiles = [(x, p.window) for x, p in zip(headers, places, strict=True) if isinstance(x, Tile)]
     return sorted(tiles, key=lambda item: painting_key(item[0], mosaic.grid))
 
 
-def _paint(overview: Overview, tile: Tile, window: Window, mosaic: Mosaic) -> None:
-    """Fill the pixels of the picture whose centers lie on a tile."""
-    place = _reduced_place(window, mosaic.grid, overview.grid)
+@dataclass(frozen=True, eq=False)
+class _Reduced:
+    """A tile in the pixels of the picture: image, valid, its grid, and where it may lie."""
+
+    image: NDArray[np.uint8]
+    valid: NDArray[np.bool_]
+    grid: Grid
+    place: Window
+
+
+def _read(mosaic: Mosaic, picture: Grid, item: tuple[Tile, Window]) -> _Reduced | None:
+    """Read a tile in about the pixels of the picture; None if it shows nothing of it."""
+    tile, window = item
+    place = _reduced_place(window, mosaic.grid, picture)
     if place is None:
-        return
+        return None
     small = min(tile.shape[0], place.height), min(tile.shape[1], place.width)
-    source = _resize(tile.grid, small)
-    raster = open_raster(tile.path, tile.driver, mosaic.reading)
-    whole = Window(0, 0, *tile.shape)
-    image, valid = read_window(raster, whole, small, stretch=mosaic.stretch)
+    with gdal_settings(mosaic.reading), suppress(OSError, RasterioError):
+        raster = open_raster(tile.path, tile.driver, mosaic.reading)
+        whole = Window(0, 0, *tile.shape)
+        image, valid = read_window(raster, whole, small, stretch=mosaic.stretch)
+        return _Reduced(image, valid, _resize(tile.grid, small), place)
+    return None
+
+
+def _paint(overview: Overview, tile: _Reduced) -> None:
+    """Fill the pixels of the picture whose centers lie on a tile."""
+    place, small = tile.place, tile.grid.shape
     row, col = np.mgrid[place.row_off : place.row_end, place.col_off : place.col_end] + 0.5
     centers = np.column_stack((col.ravel(), row.ravel()))
     with np.errstate(invalid="ignore"):  # inf beyond a projection's reach lies in no tile
-        x, y = np.floor(to_source(source, overview.grid, centers)).astype(np.int64).T
+        x, y = np.floor(to_source(tile.grid, overview.grid, centers)).astype(np.int64).T
     inside = (x >= 0) & (y >= 0) & (x < small[1]) & (y < small[0])
     seen = np.flatnonzero(inside)
-    seen = seen[valid[y[seen], x[seen]]]
+    seen = seen[tile.valid[y[seen], x[seen]]]
     rows, cols = np.divmod(seen, place.width)
     rows, cols = rows + place.row_off, cols + place.col_off
-    overview.image[rows, cols] = image[y[seen], x[seen]]
+    overview.image[rows, cols] = tile.image[y[seen], x[seen]]
     overview.valid[rows, cols] = True
 
 

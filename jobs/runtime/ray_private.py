@@ -5,10 +5,12 @@ The package pins Ray to one minor version, so that none of these changes unseen.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 
@@ -29,7 +31,12 @@ def node_groups() -> list[tuple[Mapping[str, float], int]]:
 
 @contextmanager
 def patient_start(patience_s: float) -> Iterator[None]:
-    """Give a node of our own Ray time to appear; Ray gives it 30 s, which no setting changes."""
+    """Give a node of our own Ray time to appear; Ray gives it 30 s, which no setting changes.
+
+    Raises:
+        ConnectionError: The process of the node has ended, so that waiting is in vain. On a machine
+            at work it does so: it gives its agents 15 s, which no setting changes either.
+    """
     from ray._private import services
 
     once = services.get_node
@@ -39,7 +46,9 @@ def patient_start(patience_s: float) -> Iterator[None]:
         while True:
             try:
                 return once(gcs_address, node_id)  # type: ignore[no-untyped-call]
-            except RuntimeError:  # not there yet
+            except RuntimeError as error:  # not there yet
+                if not has_raylet():
+                    raise ConnectionError("its raylet ended while it started") from error
                 if time.monotonic() > end:
                     raise
                 time.sleep(0.1)
@@ -49,3 +58,18 @@ def patient_start(patience_s: float) -> Iterator[None]:
         yield
     finally:
         services.get_node = once
+
+
+def has_raylet() -> bool:
+    """Return whether a child of this process is a living raylet; True where nobody can tell."""
+    if not Path("/proc/self/stat").exists():
+        return True
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            name, _, rest = status.read_text().partition("(")[2].rpartition(")")
+        except OSError:
+            continue  # it has just ended
+        state, parent, *_ = rest.split()
+        if name == "raylet" and state != "Z" and int(parent) == os.getpid():
+            return True
+    return False

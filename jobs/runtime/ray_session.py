@@ -22,11 +22,14 @@ from jobs.runtime.capacity import Request, require
 from jobs.runtime.cpus import usable_cpus
 from jobs.runtime.ray_private import patient_start
 from jobs.runtime.signals import ignore_signals, keep_sigterm_handler
-from jobs.runtime.terminal import first_line
+from jobs.runtime.terminal import first_line, say
 from wpcrack.errors import ConfigError, WpcrackError
 
 START_PATIENCE_S = 300.0
 """A Ray of our own starts in 7 s on a quiet machine, and in more than 30 s on one at work."""
+
+STARTS = 3
+"""Tries to start a Ray of our own, whose processes may give each other up on a machine at work."""
 
 LOCAL_ENVIRONMENT = {
     "RAY_AUTH_MODE": "disabled",  # else a local Ray writes a token into the home directory
@@ -198,25 +201,35 @@ def _wait_for_data_threads() -> None:
 def _start(cpus: int, dashboard: bool) -> None:
     import ray
 
-    try:
-        with _quiet_stderr(), _own_address(), patient_start(START_PATIENCE_S):
-            ray.init(
-                address="local",
-                num_cpus=max(usable_cpus(), cpus),
-                include_dashboard=None if dashboard else False,  # None: go on if it fails
-                object_store_memory=LOCAL_OBJECT_STORE_BYTES,
-                logging_level=logging.WARNING,
-                log_to_driver=False,
-                _temp_dir=short_folder(),
-            )
-    except WpcrackError:
-        raise
-    except Exception as error:  # of any kind, bare Exception among them
-        raise RayStartError(
-            f"Ray did not start on this machine ({first_line(error)}); end other programs or free "
-            "memory and disk space, then give the same command again. Its logs are in "
-            "/tmp/ray/session_latest/logs"
-        ) from error
+    short = short_folder()
+    for left in reversed(range(STARTS)):
+        try:
+            with _quiet_stderr(), _own_address(), patient_start(START_PATIENCE_S):
+                ray.init(
+                    address="local",
+                    num_cpus=max(usable_cpus(), cpus),
+                    include_dashboard=None if dashboard else False,  # None: go on if it fails
+                    object_store_memory=LOCAL_OBJECT_STORE_BYTES,
+                    logging_level=logging.WARNING,
+                    log_to_driver=False,
+                    _temp_dir=short,
+                )
+            return
+        except Exception as error:  # of any kind, bare Exception among them
+            if left and isinstance(error, ConnectionError):
+                say(f"Ray did not start ({first_line(error)}); starting it again")
+                continue
+            logs = f"{short or os.path.join(_temporary(), 'ray')}/session_latest/logs"
+            raise RayStartError(
+                f"Ray did not start on this machine ({first_line(error)}); end other programs or "
+                "free memory and disk space, then give the same command again. Its logs are in "
+                f"{logs}"
+            ) from error
+
+
+def _temporary() -> str:
+    """Return where Ray puts its files if nobody tells it otherwise."""
+    return os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
 
 
 def short_folder(candidates: Sequence[str] = SHORT_FOLDERS) -> str | None:
@@ -231,7 +244,7 @@ def short_folder(candidates: Sequence[str] = SHORT_FOLDERS) -> str | None:
     Raises:
         RayStartError: None of them can be used.
     """
-    usual = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    usual = _temporary()
     if len(os.fsencode(usual)) <= MOST_FOLDER_BYTES:
         return None
     for folder in candidates:

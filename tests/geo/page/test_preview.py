@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from rasterio.errors import NotGeoreferencedWarning
 
 from geo import read_tiles
 from geo.errors import OutputError
+from geo.imagery import overview as overview_module
 from geo.imagery.find import scan
 from geo.imagery.mosaic import Mosaic
 from geo.imagery.overview import blank_backdrop, read_backdrop, reduce, save_backdrop
@@ -98,3 +100,17 @@ def test_a_picture_that_cannot_be_written_is_said(street, tmp_path):
     mosaic, package = street
     with pytest.raises(OutputError, match="absent"):
         draw_overview(reduce(mosaic, 300), package, tmp_path / "absent" / "overview.png")
+
+
+def test_tiles_are_read_at_the_same_time(street, monkeypatch):
+    mosaic, _ = street
+    meet, read = threading.Barrier(2, timeout=60), overview_module.read_window
+
+    def together(*given, **how):
+        meet.wait()  # one alone would wait for ever
+        return read(*given, **how)
+
+    expected = reduce(mosaic, 200)
+    monkeypatch.setattr(overview_module, "read_window", together)
+    assert len(mosaic.tiles) == 2
+    assert np.array_equal(reduce(mosaic, 200).image, expected.image)

@@ -12,6 +12,7 @@ import pytest
 from factories import infer_job
 
 from jobs.infer.run import run_inference
+from jobs.runtime import ray_private
 from jobs.runtime.capacity import Request
 from jobs.runtime.ray_private import patient_start
 from jobs.runtime.ray_session import (
@@ -138,6 +139,7 @@ def test_a_node_that_takes_long_to_appear_is_waited_for(
         return found
 
     bare_environment.setattr(services, "get_node", look)
+    bare_environment.setattr(ray_private, "has_raylet", lambda: True)
     with patient_start(60):
         assert services.get_node("127.0.0.1:1", "a") == {"labels": {}}
     assert services.get_node is look
@@ -194,3 +196,28 @@ def test_a_long_folder_of_temporary_files_is_replaced_by_a_short_one(
     assert len(short + LONGEST_SOCKET) <= 107
     with pytest.raises(RayStartError, match="set RAY_TMPDIR to a short folder"):
         short_folder([str(tmp_path / "missing")])
+
+
+def test_a_ray_whose_raylet_ends_while_it_starts_is_started_again(
+    bare_environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ray._private import services
+
+    def absent(address: str, node: str) -> object:
+        raise RuntimeError("no such node")
+
+    starts: list[int] = []
+
+    def start(**_: object) -> None:
+        starts.append(1)
+        if len(starts) < 3:
+            services.get_node("127.0.0.1:1", "a")
+
+    assert not ray_private.has_raylet()  # this process has none
+    bare_environment.setattr(services, "get_node", absent)
+    bare_environment.setattr("ray.init", start)
+    bare_environment.setattr("jobs.runtime.ray_session.require", lambda *_: None)
+    bare_environment.setattr("ray.shutdown", lambda: None)
+    with ray_session(ONE, local=True):
+        assert len(starts) == 3
+    assert capsys.readouterr().err.count("its raylet ended while it started") == 2
