@@ -237,6 +237,10 @@ class ReadOptions(Options):
     """Further tries to read a tile that failed."""
     timeout_s: Positive = 120.0
     """A server that does not answer for so long has failed."""
+    tiles_crs: str | None = None
+    """Coordinate system of the tiles, like EPSG:25832, in place of what they say themselves."""
+    allow_private: bool = False
+    """Ask servers inside private networks for tiles, too."""
 
 
 class MapRules(Options):

@@ -170,7 +170,7 @@ def _of_database(
     wanted = _wanted(names, columns, like)
     about, table = pyogrio.read_arrow(path, layer=chosen, columns=wanted)
     shapes, broken = _of_wkb(table[about["geometry_name"] or "wkb_geometry"])
-    crs = CRS.from_user_input(about["crs"]) if about["crs"] else None
+    crs = _crs(about["crs"]) if about["crs"] else None
     values = {name: table[name].to_pylist() for name in wanted}
     return Features(path, shapes, values, names, crs, broken)
 
@@ -194,7 +194,7 @@ def _of_parquet(path: Path, columns: Sequence[str], like: Sequence[str]) -> Feat
         table = file.read([geometry, *wanted])
     shapes, broken = _of_wkb(table[geometry])
     system = described.get("crs", "OGC:CRS84")  # by the standard, where none is named
-    crs = CRS.from_wkt(pyproj.CRS.from_user_input(system).to_wkt()) if system else None
+    crs = _crs(system) if system else None
     values = {name: table[name].to_pylist() for name in wanted}
     return Features(path, shapes, values, names, crs, broken)
 
@@ -212,7 +212,12 @@ def _of_geojson(path: Path, columns: Sequence[str], like: Sequence[str]) -> Feat
     broken = sum(1 for text, shape in zip(texts, shapes, strict=True) if text and not shape)
     system = content["crs"]["properties"]["name"] if content.get("crs") else "OGC:CRS84"
     values = {name: [row.get(name) for row in properties] for name in _wanted(names, columns, like)}
-    return Features(path, shapes, values, names, CRS.from_user_input(system), broken)
+    return Features(path, shapes, values, names, _crs(system), broken)
+
+
+def _crs(system: Any) -> CRS:
+    """Read a coordinate system by PROJ, which, unlike GDAL, asks no server for one."""
+    return CRS.from_wkt(pyproj.CRS.from_user_input(system).to_wkt())
 
 
 def _of_wkb(column: pa.ChunkedArray) -> tuple[Shapes, int]:

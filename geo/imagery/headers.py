@@ -2,37 +2,58 @@
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 import time
-import urllib.request
 import warnings
+import zipfile
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from functools import cached_property, lru_cache
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyproj
+import shapely
 from affine import Affine
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
-from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError, RasterioIOError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from shapely.geometry import Polygon
 
 from geo.addresses import without_secrets
-from geo.errors import first_line
+from geo.errors import InputError, first_line
 from geo.grid import Grid
-from geo.imagery.reading import RETRY_DELAY_S, driver_of, driver_of_bytes, is_remote, open_dataset
+from geo.imagery.reading import (
+    RETRY_DELAY_S,
+    ForeignFile,
+    driver_of,
+    driver_of_bytes,
+    is_remote,
+    open_dataset,
+)
 from geo.imagery.scale import MOST_ERROR, length_error
+from geo.imagery.sidecars import crs_beside, world_transform
+from geo.imagery.web import NO_STAMP, WEB, look_at
 from geo.options import ReadOptions
+
+WGS84 = CRS.from_epsg(4326)
+
+ZONE = 1_000_000
+"""Eastings that begin with the number of their zone have this beside it."""
+
+ZONED = {31: "EPSG:5649", 32: "EPSG:4647", 33: "EPSG:5650"}
+"""ETRS89 UTM zones with such eastings."""
+
+MOST_DEG = 90.0
+"""No latitude is larger."""
+
+SAME_PLACE = 1e-6
+"""To degrees and back moves a point by no more than this share of its coordinates."""
 
 WEB_MERCATOR = frozenset({3857, 900913, 3785, 102100})
 """EPSG codes whose lengths are off by 1 / cos(latitude): fit to show, not to measure in."""
-
-NO_STAMP = (0, 0)
-"""Of a file whose size and time are not known."""
 
 PIXEL_TYPES = ("uint8", "uint16")
 
@@ -42,16 +63,11 @@ _FOREIGN_FORMAT = (
 
 _DRIVERS = {".jp2": "JP2OpenJPEG", ".j2k": "JP2OpenJPEG", ".png": "PNG", ".jpg": "JPEG"}
 
-_LASTING = (FileNotFoundError, PermissionError, ValueError)
-"""Errors that another try does not mend (ValueError: undecodable metadata)."""
-
-TIMEOUT_S = 10.0
-"""A server that does not answer by then has files without a stamp."""
+_LASTING = (FileNotFoundError, PermissionError, ValueError, ForeignFile)
+"""Errors that another try does not mend (ValueError: undecodable metadata, a private address)."""
 
 SMALLEST_PIXEL_M = 5e-5
 """Smaller pixels are none of the ground: 0.05 mm."""
-
-HEAD_BYTES = 16
 
 
 @dataclass(frozen=True)
@@ -151,8 +167,8 @@ def inspect(path: str | Path, options: ReadOptions | None = None) -> Tile | Tile
             time.sleep(RETRY_DELAY_S * 2 ** (attempt - 1))
         try:
             if is_remote(str(path)):
-                return _inspect_url(str(path), patience.timeout_s)
-            return _inspect_file(Path(path))
+                return _inspect_url(str(path), patience)
+            return _inspect_file(Path(path), patience)
         except (OSError, RasterioError, ValueError) as error:
             last = error
             if isinstance(error, _LASTING):
@@ -178,38 +194,40 @@ def is_metric(crs: CRS) -> bool:
     return bool(crs.is_projected) and crs.to_epsg() not in WEB_MERCATOR
 
 
-def _inspect_file(path: Path) -> Tile | TileProblem:
+def _inspect_file(path: Path, options: ReadOptions) -> Tile | TileProblem:
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         return TileProblem(str(path), "is not a regular file; remove it")
     if status.st_size == 0:
         return TileProblem(str(path), "is empty; copy it again or remove it")
     driver = driver_of(path)
+    if driver is None and zipfile.is_zipfile(path):
+        return TileProblem(str(path), "is a ZIP file; unpack it, and give the folder")
     if driver is None:
         return TileProblem(str(path), _FOREIGN_FORMAT)
     with _open_quietly(str(path), driver) as dataset:
         stamp = (status.st_size, status.st_mtime_ns)
-        return _describe(str(path), dataset, stamp, dataset.crs or _prj_beside(path))
+        transform, crs = dataset.transform, dataset.crs
+        if transform.is_identity:
+            transform = world_transform(path) or transform
+        found = _Header(str(path), stamp, transform, crs or crs_beside(path))
+        return _describe(found, dataset, options)
 
 
-def _inspect_url(url: str, timeout_s: float) -> Tile | TileProblem:
-    try:
-        dataset = _open_quietly(url, "GTiff")
-    except RasterioIOError as error:
-        if "not recognized" not in str(error):
-            raise
-        driver = _driver_by_suffix(url)
-        if url.startswith("http"):
-            driver = driver_of_bytes(first_bytes(url, timeout_s))
-        if driver is None:
-            return TileProblem(url, _FOREIGN_FORMAT)
-        dataset = _open_quietly(url, driver)
-    with dataset:
-        return _describe(url, dataset, stamp_of_url(url), dataset.crs)
+def _inspect_url(url: str, options: ReadOptions) -> Tile | TileProblem:
+    if url.startswith(WEB):
+        file = look_at(url, options)
+        driver, stamp = driver_of_bytes(file.head), file.stamp
+    else:  # of an object store
+        driver, stamp = _driver_by_suffix(url), NO_STAMP
+    if driver is None:
+        return TileProblem(url, _FOREIGN_FORMAT)
+    with _open_quietly(url, driver) as dataset:
+        return _describe(_Header(url, stamp, dataset.transform, dataset.crs), dataset, options)
 
 
 def _driver_by_suffix(url: str) -> str | None:
-    return _DRIVERS.get(os.path.splitext(without_secrets(url))[1].lower())
+    return _DRIVERS.get(os.path.splitext(without_secrets(url))[1].lower(), "GTiff")
 
 
 def _open_quietly(path: str, driver: str) -> Any:
@@ -218,40 +236,89 @@ def _open_quietly(path: str, driver: str) -> Any:
         return open_dataset(path, driver)
 
 
-def _describe(
-    path: str, dataset: Any, stamp: tuple[int, int], crs: CRS | None
-) -> Tile | TileProblem:
+@dataclass(frozen=True)
+class _Header:
+    """What is known of a raster besides its open data set."""
+
+    path: str
+    stamp: tuple[int, int]
+    transform: Affine
+    crs: CRS | None
+
+
+def _describe(header: _Header, dataset: Any, options: ReadOptions) -> Tile | TileProblem:
+    path, transform = header.path, header.transform
+    crs = named_crs(options.tiles_crs) if options.tiles_crs else header.crs
+    if dataset.gcps[0] and transform.is_identity:
+        name = os.path.basename(path)
+        remedy = f"gdalwarp -tps -r bilinear {name} placed.tif"
+        return TileProblem(
+            path, f"has ground control points, but no pixel grid; make one: {remedy}"
+        )
     if not crs:
-        remedy = f"gdal_edit.py -a_srs EPSG:25832 {os.path.basename(path)}, or a .prj beside it"
-        return TileProblem(path, f"has no coordinate system; set the right one ({remedy})")
-    if dataset.transform.is_identity:
+        return TileProblem(path, _no_crs(path))
+    if transform.is_identity:
         return TileProblem(path, "has no position; add a geotransform or a world file")
-    if not abs(dataset.transform.determinant) > 0:
+    if not abs(transform.determinant) > 0 or not math.isfinite(sum(transform[:6])):
         return TileProblem(path, "has pixels of size zero; correct its geotransform")
     tile = Tile(
         path=path,
         driver=dataset.driver,
-        transform=dataset.transform,
+        transform=transform,
         crs=crs,
         shape=(dataset.height, dataset.width),
         bands=dataset.count,
         dtype=dataset.dtypes[0],
         nodata=dataset.nodata,
-        stamp=stamp,
+        stamp=header.stamp,
     )
-    reason = _bad_crs(tile) or _bad_size(tile) or _bad_bands(dataset) or _cut_short(dataset, stamp)
+    reason = _bad_crs(tile) or _bad_size(tile) or _bad_place(tile) or _bad_bands(dataset)
+    reason = reason or _cut_short(dataset, header.stamp)
     return tile if reason is None else TileProblem(path, reason, tile.grid.footprint(), crs)
 
 
-def _prj_beside(path: Path) -> CRS | None:
-    """Read the CRS in a .prj of the same stem, if there is one: PNG and JPEG cannot hold one."""
-    prj = path.with_suffix(".prj")
-    if not prj.is_file():
-        return None
+def named_crs(name: str) -> CRS:
+    """Read the CRS that a user says the tiles have.
+
+    Raises:
+        InputError: it is none.
+    """
     try:
-        return CRS.from_wkt(prj.read_text(encoding="utf-8"))
-    except (CRSError, UnicodeDecodeError):
+        return CRS.from_user_input(name)
+    except ValueError as error:
+        raise InputError(
+            f"tiles_crs={name} is not a coordinate system; give e.g. EPSG:25832"
+        ) from error
+
+
+@lru_cache(maxsize=64)
+def _to_degrees(crs: CRS) -> pyproj.Transformer:
+    return pyproj.Transformer.from_crs(crs.to_wkt(), WGS84.to_wkt(), always_xy=True)
+
+
+def _no_crs(path: str) -> str:
+    if not is_remote(path) and Path(path).with_suffix(".prj").is_file():
+        return "has no coordinate system, and its .prj is not understood; set tiles_crs=EPSG:..."
+    return "has no coordinate system; set tiles_crs=EPSG:..., or add a .prj file"
+
+
+def _bad_place(tile: Tile) -> str | None:
+    """Say why a tile cannot lie where its coordinates are; None if it can."""
+    corners = shapely.get_coordinates(tile.grid.footprint())
+    degrees = _to_degrees(tile.crs)
+    with np.errstate(invalid="ignore", over="ignore"):
+        lon, lat = degrees.transform(*corners.T)
+        back = np.column_stack(degrees.transform(lon, lat, direction="INVERSE"))
+        lost = np.abs(lat) > MOST_DEG
+        lost |= ~(np.abs(back - corners).max(axis=1) <= SAME_PLACE * np.abs(corners).max())
+    if not lost.any():
         return None
+    x, y = corners[lost][0]
+    remedy = "correct its position, or say with tiles_crs= in which system it is"
+    zone = int(x // ZONE)
+    if zone in ZONED:
+        remedy = f"its easting begins with the zone {zone}: set tiles_crs={ZONED[zone]}"
+    return f"lies at {x:.0f}, {y:.0f}, where {crs_name(tile.crs)} is not defined; {remedy}"
 
 
 def _bad_crs(tile: Tile) -> str | None:
@@ -272,14 +339,19 @@ def _bad_size(tile: Tile) -> str | None:
 
 def _bad_bands(dataset: Any) -> str | None:
     types = sorted(set(dataset.dtypes))
+    name = os.path.basename(without_secrets(dataset.name))
     if len(types) > 1 or types[0] not in PIXEL_TYPES:
-        remedy = "gdal_translate -ot Byte -scale in.tif out.tif"
+        remedy = f"gdal_translate -ot Byte -scale {name} out.tif"
         return f"has {' and '.join(types)} pixels, expected uint8 or uint16; convert it: {remedy}"
-    gray_alpha = dataset.count == 2 and dataset.colorinterp[1] == ColorInterp.alpha
-    if dataset.count not in (1, 3, 4) and not gray_alpha:
-        remedy = "gdal_translate -b 1 -b 2 -b 3 in.tif out.tif"
-        return f"has {dataset.count} bands, expected 1, 3 or 4; pick red, green, blue: {remedy}"
-    return None
+    count = dataset.count
+    gray_alpha = count == 2 and dataset.colorinterp[1] == ColorInterp.alpha
+    if count in (1, 3, 4) or gray_alpha:
+        return None
+    picked = "-b 1" if count == 2 else "-b RED -b GREEN -b BLUE"
+    return (
+        f"has {count} bands, expected 1, 3 or 4; pick those of the picture by their numbers: "
+        f"gdal_translate {picked} {name} out.tif"
+    )
 
 
 def _cut_short(dataset: Any, stamp: tuple[int, int]) -> str | None:
@@ -296,32 +368,3 @@ def _cut_short(dataset: Any, stamp: tuple[int, int]) -> str | None:
             if end > stamp[0]:
                 return f"is truncated ({stamp[0]} of at least {end} bytes); copy it again"
     return None
-
-
-def first_bytes(url: str, timeout_s: float) -> bytes:
-    """Ask a web server for the first bytes of a file.
-
-    Raises:
-        OSError: the server does not give them, with its reason (which GDAL does not pass on).
-    """
-    request = urllib.request.Request(url, headers={"Range": f"bytes=0-{HEAD_BYTES - 1}"})
-    try:
-        with urllib.request.urlopen(request, timeout=timeout_s) as answer:
-            head: bytes = answer.read(HEAD_BYTES)
-            return head
-    except HTTPException as error:
-        raise OSError(f"the server gives no valid HTTP answer: {type(error).__name__}") from error
-
-
-def stamp_of_url(url: str) -> tuple[int, int]:
-    """Ask a server for (bytes, mtime in ns) of a file; zeros where it states none."""
-    if not url.startswith(("http://", "https://")):
-        return NO_STAMP
-    request = urllib.request.Request(url, method="HEAD")
-    try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
-            size = int(answer.headers.get("Content-Length") or 0)
-            date = answer.headers.get("Last-Modified")
-        return size, round(parsedate_to_datetime(date).timestamp() * 1e9) if date else 0
-    except (OSError, HTTPException, ValueError):  # URLError is an OSError
-        return NO_STAMP

@@ -55,12 +55,17 @@ KNOWN_HEADERS = 4096
 """Headers of listed tiles that a process remembers."""
 
 
-def read_tiles(tiles: str | Path | Sequence[str], crs: str | CRS | None = None) -> Mosaic:
+def read_tiles(
+    tiles: str | Path | Sequence[str],
+    crs: str | CRS | None = None,
+    reading: ReadOptions | None = None,
+) -> Mosaic:
     """Find rasters and place them on one grid; pixels are read by `Mosaic.read`.
 
     Args:
         tiles: a folder, glob, raster, URL, list or tile index: see `geo.imagery.find.find_tiles`.
         crs: a projected CRS; None: that of most pixels, or UTM.
+        reading: how tiles are read.
 
     Raises:
         InputError: nothing can be used, or ``crs`` is not a projected CRS.
@@ -75,8 +80,8 @@ def read_tiles(tiles: str | Path | Sequence[str], crs: str | CRS | None = None) 
     >>> mosaic.grid.shape, mosaic.read(geo.Window(90, 0, 20, 10)).valid.mean().item()
     ((100, 200), 0.5)
     """
-    found = scan([str(value) for value in ([tiles] if isinstance(tiles, (str, Path)) else tiles)])
-    return Mosaic.build(found, crs)
+    given = [str(value) for value in ([tiles] if isinstance(tiles, (str, Path)) else tiles)]
+    return Mosaic.build(scan(given, reading), crs, reading=reading)
 
 
 @dataclass(frozen=True)

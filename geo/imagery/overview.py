@@ -53,7 +53,8 @@ def reduce(mosaic: Mosaic, longest_px: int) -> Overview:
 
     Several tiles are read at a time and painted in their order. Memory is bounded by the picture
     and TILES_AHEAD reduced tiles. A tile that cannot be read stays blank. Where tiles overlap, the
-    smaller pixel wins, then the last path, as in `Mosaic.read`.
+    smaller pixel wins, then the last path, as in `Mosaic.read`. North is above, whatever the
+    order of the tiles' rows.
     """
     small = reduced_grid(mosaic.grid, longest_px)
     overview = Overview(np.zeros((*small.shape, 3), np.uint8), np.zeros(small.shape, bool), small)
@@ -62,7 +63,7 @@ def reduce(mosaic: Mosaic, longest_px: int) -> Overview:
         for reduced in _ahead(readers, partial(_read, mosaic, small), order):
             if reduced is not None:
                 _paint(overview, reduced)
-    return overview
+    return _turn_upright(overview)
 
 
 def _ahead(
@@ -83,6 +84,22 @@ def reduced_grid(grid: Grid, longest_px: int) -> Grid:
     rows, cols = grid.shape
     factor = max(1.0, max(rows, cols) / longest_px)
     return _resize(grid, (max(1, round(rows / factor)), max(1, round(cols / factor))))
+
+
+def _turn_upright(overview: Overview) -> Overview:
+    """Return the picture with north above and east to the right, of a grid that counts otherwise.
+
+    Rotations by less than a right angle stay.
+    """
+    image, valid, grid = overview.image, overview.valid, overview.grid
+    (rows, cols), transform = grid.shape, grid.transform
+    if transform.e > 0:
+        image, valid = image[::-1], valid[::-1]
+        transform = transform * Affine(1, 0, 0, 0, -1, rows)
+    if transform.a < 0:
+        image, valid = image[:, ::-1], valid[:, ::-1]
+        transform = transform * Affine(-1, 0, cols, 0, 1, 0)
+    return Overview(image, valid, Grid(transform, grid.crs, grid.shape))
 
 
 def _painting_order(mosaic: Mosaic, readers: ThreadPoolExecutor) -> list[tuple[Tile, Window]]:
@@ -187,4 +204,5 @@ def read_backdrop(path: Path) -> Overview | None:
 def blank_backdrop(grid: Grid, longest_px: int) -> Overview:
     """Make an overview without any imagery."""
     small = reduced_grid(grid, longest_px)
-    return Overview(np.zeros((*small.shape, 3), np.uint8), np.zeros(small.shape, bool), small)
+    blank = Overview(np.zeros((*small.shape, 3), np.uint8), np.zeros(small.shape, bool), small)
+    return _turn_upright(blank)

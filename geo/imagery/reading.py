@@ -6,7 +6,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,16 +32,16 @@ MAX_OPEN = 32
 GDAL_OPTIONS: dict[str, Any] = {
     "GDAL_CACHEMAX": GDAL_CACHE_BYTES,
     "GDAL_NUM_THREADS": "1",
-    "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE",  # sidecars are asked for by name: 1.7 x quicker to open
     "GDAL_ERROR_ON_LIBJPEG_WARNING": True,  # a cut JPEG is else filled with gray, with a warning
 }
 
-REMOTE_OPTIONS: dict[str, Any] = {
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no request for sidecar files
+OPEN_OPTIONS: dict[str, Any] = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no sidecar is looked for, here or on a server
+    "GDAL_PAM_ENABLED": False,  # nor an .aux.xml
     "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": True,
     "VSI_CACHE": True,
 }
-"""Settings while a URL is opened; a local PNG needs its world file, so they are not for files."""
+"""Settings while a raster is opened."""
 
 RETRY_DELAY_S = 0.1
 """Pause before a second try; the next ones wait twice as long each."""
@@ -299,22 +299,30 @@ def forget(path: str) -> None:
         _handles.open.pop(key).dataset.close()
 
 
+class ForeignFile(RasterioIOError):  # type: ignore[misc]
+    """A raster that names another file, which GDAL would open, wherever it lies."""
+
+
 def open_dataset(path: str, driver: str) -> Any:
-    """Open a data set for reading with one driver, and with no other.
+    """Open a data set for reading with one driver and no other, and without its sidecars.
 
     Raises:
-        RasterioIOError: it cannot be opened.
+        RasterioIOError: it cannot be opened, or makes GDAL open another file.
     """
-    settings = rasterio.Env(**REMOTE_OPTIONS) if is_remote(path) else nullcontext()
-    with settings:
-        return rasterio.open(gdal_path(path), driver=driver, sharing=False)
+    with rasterio.Env(**OPEN_OPTIONS):
+        dataset = rasterio.open(gdal_path(path), driver=driver, sharing=False)
+        other = dataset.get_tag_item("OVERVIEW_FILE", "OVERVIEWS")
+    if other:
+        dataset.close()
+        raise ForeignFile(f"it takes overviews from {other}, and other files are never opened")
+    return dataset
 
 
 def _palette(dataset: Any) -> NDArray[np.uint8] | None:
-    """Return the (256, 3) colors of a palette raster, or None for others."""
+    """Return the color of each value of a palette raster, (N, 3), or None for others."""
     if dataset.colorinterp[0] != ColorInterp.palette:
         return None
-    table = np.zeros((256, 3), np.uint8)
+    table = np.zeros((np.iinfo(dataset.dtypes[0]).max + 1, 3), np.uint8)
     for index, color in dataset.colormap(1).items():
         table[index] = color[:3]
     return table

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import os
 import re
+import socket
 import threading
 import time
 from contextlib import contextmanager, suppress
@@ -218,6 +219,9 @@ def serving(folder, **behavior):
         thread.join()
 
 
+LOCAL = ReadOptions(allow_private=True)
+
+
 def large_picture(side=1024):
     return np.random.default_rng(0).integers(1, 256, (side, side, 3)).astype(np.uint8)
 
@@ -229,7 +233,7 @@ def test_a_raster_on_a_web_server_is_read_by_ranges(tmp_path):
     image = large_picture()
     size = write_tile(tmp_path / "a.tif", image, **TILED).stat().st_size
     with serving(tmp_path) as (base, log):
-        mosaic = read_tiles(f"{base}/a.tif")
+        mosaic = read_tiles(f"{base}/a.tif", reading=LOCAL)
         raster = mosaic.read(Window(300, 300, 100, 100))
         asked = {path for _, path, _ in log}
         ranges = [re.match(r"bytes=(\d+)-(\d+)", r).groups() for _, _, r in log if r]
@@ -248,7 +252,7 @@ def test_urls_stand_in_lists_and_indices_too(tmp_path):
         (tmp_path / "list.txt").write_text("\n".join(urls))
         index_of(paths).assign(location=urls).to_file(tmp_path / "index.gpkg")
         for way in ("list.txt", "index.gpkg"):
-            mosaic = read_tiles(tmp_path / way)
+            mosaic = read_tiles(tmp_path / way, reading=LOCAL)
             assert np.array_equal(mosaic.read(mosaic.grid.window).image, image)
 
 
@@ -256,7 +260,7 @@ def test_what_a_server_does_not_have_is_a_problem(tmp_path):
     (tmp_path / "text.tif").write_text("no raster " * 100)
     write_tile(tmp_path / "good.tif", picture())
     with serving(tmp_path) as (base, _):
-        found = scan([f"{base}/{name}.tif" for name in ("good", "gone", "text")])
+        found = scan([f"{base}/{name}.tif" for name in ("good", "gone", "text")], LOCAL)
     reasons = {os.path.basename(p.path): p.reason for p in found.problems}
     assert len(found.tiles) == 1
     assert "404" in reasons["gone.tif"]
@@ -267,19 +271,53 @@ def test_a_server_that_recovers_costs_nothing(tmp_path):
     image = picture()
     write_tile(tmp_path / "a.tif", image)
     with serving(tmp_path, broken_until=1) as (base, log):
-        mosaic = read_tiles(f"{base}/a.tif")
+        mosaic = read_tiles(f"{base}/a.tif", reading=LOCAL)
         assert np.array_equal(mosaic.read(mosaic.grid.window).image, image)
         assert len(log) > 1
 
 
 def test_a_server_that_does_not_answer_is_given_up(tmp_path):
     write_tile(tmp_path / "a.tif", picture())
-    patience = ReadOptions(retries=0, timeout_s=1)
+    patience = ReadOptions(retries=0, timeout_s=1, allow_private=True)
     with serving(tmp_path, delay_s=2.5) as (base, _):
         start = time.monotonic()
         with pytest.raises(InputError, match="timed out"):
             scan(f"{base}/a.tif", patience)
         assert time.monotonic() - start < 10
+
+
+def test_servers_in_private_networks_are_asked_only_if_the_user_allows_it(tmp_path):
+    write_tile(tmp_path / "a.tif", picture())
+    with serving(tmp_path) as (base, log):
+        with pytest.raises(InputError, match="allow_private=true"):
+            scan(f"{base}/a.tif")
+        assert not log
+        assert scan(f"{base}/a.tif", LOCAL).tiles
+
+
+def test_a_redirection_into_a_private_network_is_not_followed(tmp_path, monkeypatch):
+    class Redirecting(RangeHandler):
+        def do_GET(self):
+            self.log.append(self.path)
+            self.send_response(302)
+            self.send_header("Location", f"http://127.0.0.1:{self.server.server_port}/inside")
+            self.end_headers()
+
+    real = socket.getaddrinfo
+
+    def resolve(host, *arguments, **named):
+        public = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("93.184.215.14", 0))
+        return (
+            [public]
+            if host == "city.test" and arguments == (None,)
+            else real("127.0.0.1", *arguments, **named)
+        )
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    with serving(tmp_path, do_GET=Redirecting.do_GET) as (base, log):
+        with pytest.raises(InputError, match="allow_private=true"):
+            scan(base.replace("127.0.0.1", "city.test") + "/a.tif")
+        assert log == ["/a.tif"]
 
 
 def test_object_stores_are_left_to_gdal_and_lists_on_servers_refused():

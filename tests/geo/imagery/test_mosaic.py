@@ -104,7 +104,7 @@ def test_what_cannot_be_used_is_a_problem_with_its_remedy(tmp_path):
     assert [tile.path for tile in found.tiles] == [str(good)]
     reasons = {os.path.basename(problem.path): problem.reason for problem in found.problems}
     words = {
-        "no_crs.tif": "gdal_edit.py -a_srs",
+        "no_crs.tif": "tiles_crs=",
         "local.tif": "not tied to the Earth",
         "float.tif": "float32",
         "five.tif": "5 bands",

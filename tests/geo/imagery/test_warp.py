@@ -235,7 +235,7 @@ def test_a_corrupt_block_costs_its_own_pixels_also_on_another_grid(tmp_path):
 def test_a_tile_beyond_the_reach_of_the_system_is_a_problem(tmp_path):
     write_tile(tmp_path / "a.tif", waves(9, 9), transform=north_up())
     write_tile(
-        tmp_path / "b.tif", waves(9, 9), transform=Affine(1e-5, 0, 9, 0, -1e-5, 95), crs="EPSG:4326"
+        tmp_path / "b.tif", waves(9, 9), transform=Affine(1e-5, 0, 99, 0, -1e-5, 0), crs="EPSG:4326"
     )
     mosaic = mosaic_of(tmp_path)
     assert "give another crs=" in mosaic.problems[0].reason

@@ -1,0 +1,132 @@
+"""Headers of tiles: what may lie beside one, where it can lie, and remedies that help."""
+
+from __future__ import annotations
+
+import socket
+import zipfile
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from factories import GSD_M as GSD
+from factories import write_tile
+from PIL import Image
+from rasterio.control import GroundControlPoint
+from rasterio.transform import from_origin
+
+from geo import read_tiles
+from geo.errors import InputError
+from geo.imagery.find import scan
+from geo.imagery.overview import reduce
+from geo.options import ReadOptions
+
+IMAGE = np.random.default_rng(0).integers(1, 256, (32, 32, 3)).astype(np.uint8)
+
+
+def test_nothing_but_world_file_and_prj_is_read_beside_a_tile(tmp_path):
+    image = IMAGE
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        url = f"/vsicurl/http://127.0.0.1:{server.getsockname()[1]}/x.tif"
+        metadata = f'<Metadata domain="OVERVIEWS"><MDI key="OVERVIEW_FILE">{url}</MDI></Metadata>'
+        source = f"<SourceFilename>{url}</SourceFilename><SourceBand>1</SourceBand>"
+        vrt = (
+            f'<VRTDataset rasterXSize="{image.shape[1]}" rasterYSize="{image.shape[0]}">'
+            f'<VRTRasterBand dataType="Byte" band="1"><SimpleSource>{source}</SimpleSource>'
+            "</VRTRasterBand></VRTDataset>"
+        )
+        beside = {"aux.xml": f"<PAMDataset>{metadata}</PAMDataset>", "ovr": vrt, "msk": vrt}
+        for kind, text in beside.items():
+            path = write_tile(tmp_path / f"{kind}.tif", image)
+            path.with_name(f"{path.name}.{kind}").write_text(text)
+            mosaic = read_tiles(path)
+            assert np.array_equal(mosaic.read(mosaic.grid.window).image, image)
+            reduce(mosaic, 10)
+        path = write_tile(tmp_path / "tag.tif", image)
+        with rasterio.open(path, "r+") as tif:
+            tif.update_tags(ns="OVERVIEWS", OVERVIEW_FILE=url)
+        with pytest.raises(InputError, match="other files are never opened"):
+            read_tiles(path)
+        with pytest.raises(BlockingIOError):  # nobody has asked
+            server.accept()
+
+
+def test_world_files_and_prj_are_read_under_any_usual_name_and_encoding(tmp_path):
+    image = IMAGE
+    own = write_tile(tmp_path / "own.tif", image)
+    with rasterio.open(own) as tif:
+        transform, wkt = tif.transform, tif.crs.to_wkt()
+    a, b, c, d, e, f = transform[:6]
+    world = "\n".join(f"{v:.9f}" for v in (a, d, b, e, c + (a + b) / 2, f + (d + e) / 2))
+    umlaut = wkt.replace("ETRS89 / UTM zone 32N", "ETRS89 Zone 32 für Köln", 1)
+    variants = {
+        "a.tif": ("a.tfw", "a.prj", wkt.encode()),
+        "b.tif": ("b.TFW", "b.PRJ", wkt.encode()),
+        "c.png": ("c.pgw", "c.prj", umlaut.encode("cp1252")),
+        "d.png": ("d.wld", "d.prj", umlaut.encode("utf-8-sig")),
+        "e.JPG": ("e.JGW", "e.Prj", None),
+    }
+    for name, (world_name, prj, text) in variants.items():
+        Image.fromarray(image).save(tmp_path / name)
+        (tmp_path / world_name).write_text(world.replace(".", ",") if name == "b.tif" else world)
+        if text:
+            (tmp_path / prj).write_bytes(text)
+        reading = None if text else ReadOptions(tiles_crs="EPSG:25832")
+        (tile,) = scan(str(tmp_path / name), reading).tiles
+        assert tuple(tile.transform) == pytest.approx(tuple(transform), abs=1e-6)
+        assert tile.crs.to_epsg() == 25832 or "für" in tile.crs.to_wkt()
+    with pytest.raises(InputError, match="tiles_crs="):
+        scan(str(tmp_path / "e.JPG"))
+    with pytest.raises(InputError, match="is not a coordinate system"):
+        scan(str(tmp_path / "e.JPG"), ReadOptions(tiles_crs="Berlin"))
+
+
+@pytest.mark.parametrize("east", [32_500_000.0, 1e15])
+def test_a_tile_that_lies_nowhere_is_refused_with_a_remedy_that_helps(tmp_path, east):
+    path = write_tile(tmp_path / "a.tif", IMAGE, transform=from_origin(east, 5.7e6, GSD, GSD))
+    with pytest.raises(InputError, match="is not defined") as caught:
+        scan(str(path))
+    assert ("tiles_crs=EPSG:4647" in str(caught.value)) == (east < 1e9)
+    if east < 1e9:
+        assert scan(str(path), ReadOptions(tiles_crs="EPSG:4647")).tiles
+
+
+def test_remedies_for_archives_control_points_and_many_bands_help(tmp_path):
+    image = IMAGE
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a.tif", "")
+    points = [GroundControlPoint(r, c, 5e5 + c, 5.7e6 - r) for r, c in ((0, 0), (0, 9), (9, 0))]
+    shape = {"width": 9, "height": 9, "count": 3, "dtype": "uint8"}
+    with rasterio.open(tmp_path / "b.tif", "w", "GTiff", gcps=points, crs=25832, **shape) as tif:
+        tif.write(np.ones((3, 9, 9), np.uint8))
+    write_tile(tmp_path / "c.tif", np.dstack((image, image[..., :2])))
+    for name, words in (("a.zip", "unpack it"), ("b.tif", "gdalwarp"), ("c.tif", "-b RED")):
+        with pytest.raises(InputError, match=words):
+            scan(str(tmp_path / name))
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_a_palette_of_16_bits_is_expanded(tmp_path):
+    values = np.array([[7, 300], [65535, 0]], np.uint16)
+    path = write_tile(tmp_path / "a.tif", values, photometric="palette")
+    with rasterio.open(path, "r+") as tif:
+        tif.write_colormap(1, {7: (1, 2, 3, 255), 300: (4, 5, 6, 255), 65535: (7, 8, 9, 255)})
+    mosaic = read_tiles(path)
+    found = mosaic.read(mosaic.grid.window).image
+    assert found[0].tolist() == [[1, 2, 3], [4, 5, 6]]
+    assert found[1, 0].tolist() == [7, 8, 9]
+
+
+def test_the_picture_of_tiles_whose_rows_count_northward_has_north_above(tmp_path):
+    write_tile(tmp_path / "a.tif", IMAGE)
+    with rasterio.open(tmp_path / "a.tif") as tif:
+        a, b, c, d, e, f = tif.transform[:6]
+    for name, pixels, place in (
+        ("b.tif", IMAGE[::-1], (a, b, c, d, -e, f + 32 * e)),
+        ("c.tif", IMAGE[::-1, ::-1], (-a, b, c + 32 * a, d, -e, f + 32 * e)),
+    ):
+        write_tile(tmp_path / name, pixels, transform=Affine(*place))
+        one, other = (reduce(read_tiles(tmp_path / tile), 32) for tile in ("a.tif", name))
+        assert np.array_equal(one.image, other.image)
+        assert tuple(one.grid.transform) == pytest.approx(tuple(other.grid.transform))
