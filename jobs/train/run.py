@@ -154,7 +154,10 @@ def make_trainer(loop: Callable[[dict[str, Any]], None], config: TrainJob, watch
             storage_path=storage_path,
             worker_runtime_env={"env_vars": worker_environment() | hidden},
             callbacks=list(watch.callbacks),
-            failure_config=FailureConfig(max_failures=scaling.max_failures),
+            failure_config=FailureConfig(  # type: ignore[call-arg]  # as above
+                max_failures=scaling.max_failures,
+                max_preemption_failures=-1,  # a spot node that is taken back is no failure
+            ),
             checkpoint_config=CheckpointConfig(
                 num_to_keep=scaling.num_to_keep,
                 checkpoint_score_attribute=judged_by,

@@ -21,7 +21,7 @@ from jobs.runtime.allocator import SETTINGS
 from jobs.runtime.shared import NotShared, share
 from jobs.train.folder import METRICS, read_metrics
 from jobs.train.job import TrainJob
-from jobs.train.run import run_training
+from jobs.train.run import Watch, make_trainer, run_training
 from wpcrack.errors import DataError
 from wpcrack.model import load_model
 from wpcrack.synthetic import WindowConfig, draw_training_street, draw_window
@@ -164,6 +164,12 @@ def test_a_worker_without_the_shared_folder_writes_nothing(
         assert not job.run_dir.exists()
 
 
+def test_lost_spot_machines_are_no_failures(drawn_set: Path, tmp_path: Path) -> None:
+    job = make_job(drawn_set, tmp_path / "run", 2, scaling={"max_failures": 1})
+    policy = make_trainer(lambda _: None, job.absolute(), Watch()).run_config.failure_config
+    assert (policy.max_failures, policy.max_preemption_failures) == (1, -1)
+
+
 # -- on Ray ------------------------------------------------------------------------------------
 
 EPOCHS = 12
@@ -293,7 +299,7 @@ def started(
     (folder / "job.json").write_text(job.model_dump_json(), encoding="utf-8")
     code = (
         "import sys; from pathlib import Path; from jobs.train.job import TrainJob\n"
-        "from jobs.train.run import run_training\n"
+        "from jobs.train.run import Watch, make_trainer, run_training\n"
         f"job = TrainJob.model_validate_json(Path({str(folder / 'job.json')!r}).read_text())\n"
         f"try: run_training(job, local={local})\n"
         "except KeyboardInterrupt: sys.exit(130)\n"
