@@ -42,12 +42,17 @@ class MapTerms:
 
     rules: Rules
     not_claimed: str
+    model: str
+    run_id: str
 
     @classmethod
     def read(cls, package: Path) -> MapTerms:
         """Read the terms of a finished GeoPackage."""
         row = pyogrio.read_dataframe(package, layer=RUN.name).iloc[0]
-        return cls(Rules.of_text(row["rules"]), str(row["not_claimed"]))
+        return cls(
+            Rules.of_text(row["rules"]),
+            *(str(row[name] or "") for name in ("not_claimed", "model", "run_id")),
+        )
 
 
 def inspected_rows(

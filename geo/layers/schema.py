@@ -26,6 +26,70 @@ _ARROW: dict[ColumnType, pa.DataType] = {
 }
 
 
+_LABELS = {
+    "gap_m": "gaps",
+    "width_mean_mm": "mean width",
+    "width_p95_mm": "width exceeded on 5 %",
+    "width_max_mm": "widest run",
+    "orientation_deg": "direction",
+    "severity_d6433": "severity (ASTM D6433)",
+    "severity_ltpp": "severity (LTPP)",
+    "low_m": "of low severity",
+    "medium_m": "of medium severity",
+    "high_m": "of high severity",
+    "not_measurable_m": "too thin to measure",
+    "gsd_mm": "pixel size",
+    "touches_nodata": "may go on unseen",
+    "density_m_per_m2": "line per area",
+    "cell_m": "block size",
+    "coverage_pct": "seen",
+    "cracking_pct": "cracked area",
+    "zeb_cell_pct": "cells with a crack (ZEB)",
+    "unknown_m": "of unknown type",
+    "longitudinal_width_mm": "mean width, longitudinal",
+    "transverse_width_mm": "mean width, transverse",
+    "diagonal_width_mm": "mean width, diagonal",
+    "valid_pct": "with imagery",
+}
+"""Names in words, where the column's own name says too little."""
+
+_ENDINGS = ("_m_per_m2", "_pct", "_deg", "_m2", "_mm", "_m")
+"""Units in the names of columns."""
+
+UNIT_SIGNS = {"m2": "m²", "m/m2": "m/m²", "deg": "°", "0-1": ""}
+"""Units as people write them, where they differ."""
+
+CLASS_WORDS: dict[str, dict[str, str]] = {
+    "severity_d6433": {
+        "high": "high",
+        "medium": "medium",
+        "low": "low",
+        "not_measurable": "too thin to measure",
+    },
+    "severity_ltpp": {
+        "high": "high",
+        "moderate": "moderate",
+        "low": "low",
+        "not_measurable": "too thin to measure",
+    },
+    "type": {
+        "longitudinal": "longitudinal",
+        "transverse": "transverse",
+        "diagonal": "diagonal",
+        "unknown": "unknown (too short, or no road)",
+    },
+    "kind": {"alligator": "alligator", "block": "block"},
+    "priority": {"high": "high", "medium": "medium", "low": "low"},
+    "status": {
+        "inspected": "inspected",
+        "partial": "partly failed",
+        "nodata": "no imagery",
+        "failed": "failed",
+    },
+}
+"""Values of the columns of classes, in words."""
+
+
 @dataclass(frozen=True)
 class Column:
     """One attribute: its unit is "" where it has none."""
@@ -39,6 +103,30 @@ class Column:
     def description(self) -> str:
         """The meaning with its unit."""
         return f"{self.meaning} ({self.unit})" if self.unit else self.meaning
+
+    @property
+    def label(self) -> str:
+        """The name in words, without its unit.
+
+        >>> Column("network_area_m2", "real", "m2", "").label
+        'network area'
+        """
+        ending = next((end for end in _ENDINGS if self.name.endswith(end)), "")
+        return _LABELS.get(self.name, self.name.removesuffix(ending).replace("_", " "))
+
+    @property
+    def sign(self) -> str:
+        """The unit as people write it; "" where there is none, or where it is a format."""
+        return "" if self.type == "text" else UNIT_SIGNS.get(self.unit, self.unit)
+
+    @property
+    def alias(self) -> str:
+        """The name in words with its unit.
+
+        >>> Column("area_m2", "real", "m2", "").alias
+        'area (m²)'
+        """
+        return f"{self.label} ({self.sign})" if self.sign else self.label
 
 
 @dataclass(frozen=True)

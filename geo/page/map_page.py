@@ -12,6 +12,7 @@ import base64
 import json
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
@@ -29,10 +30,11 @@ from rasterio.warp import Resampling, calculate_default_transform, reproject, tr
 from geo.files import write_text
 from geo.imagery.overview import Overview
 from geo.layers.run_rows import MapTerms, failures
-from geo.layers.schema import CRACK, INSPECTED, NETWORK, ROAD_SEGMENT, Layer
-from geo.layers.style import STATUS, priority_legend, severity_legend
+from geo.layers.schema import CLASS_WORDS, CRACK, INSPECTED, NETWORK, ROAD_SEGMENT, Column, Layer
+from geo.layers.style import CASING, STATUS, priority_legend, severity_legend
 from geo.options import Rules
 from geo.outputs import seal_text
+from geo.page.crops import Crop, worst_first
 from geo.page.preview import encode_picture
 from geo.page.report import counted
 
@@ -59,9 +61,6 @@ MAX_IMAGE_BYTES = 8_000_000
 IMAGE_QUALITY = 75
 """Of the WebP imagery, percent."""
 
-WORST_FIRST = ("high", "medium", "low")
-"""Severities in which cracks are drawn and listed, any others after them."""
-
 CRACK_COLUMNS = (
     "crack_id",
     "type",
@@ -82,7 +81,12 @@ CRACK_COLUMNS = (
 
 
 def write_map(
-    package: Path, out: Path, backdrop: Overview | None = None, *, max_cracks: int = MAX_CRACKS
+    package: Path,
+    out: Path,
+    backdrop: Overview | None = None,
+    crops: Iterable[Crop] = (),
+    *,
+    max_cracks: int = MAX_CRACKS,
 ) -> None:
     """Write map.html from a finished GeoPackage.
 
@@ -90,6 +94,7 @@ def write_map(
         package: the GeoPackage.
         out: the page.
         backdrop: reduced imagery for the background; None leaves it out.
+        crops: imagery at full resolution, shown with what is chosen.
         max_cracks: the worst ones (by severity, then length) are drawn, if there are more.
 
     Raises:
@@ -98,6 +103,7 @@ def write_map(
     data = map_data(package, max_cracks)
     if backdrop is not None:
         data["image"] = _image(backdrop)
+    data["crops"] = [crop.record() for crop in crops]
     write_text(out, seal_text(page(data)))
 
 
@@ -173,12 +179,14 @@ def map_data(package: Path, max_cracks: int) -> dict[str, Any]:
     shown = worst if len(cracks) < len(total) else ""
     terms = MapTerms.read(package)
     return {
+        "header": _header(package, inspected, terms),
         "summary": summary + shown,
         "note": terms.not_claimed,
         "legend": legend(terms.rules),
         "failures": failures(inspected)[:TABLE_ROWS],
         "bounds": _bounds(placed),
         "image": None,
+        "crops": [],
         "cracks": records(cracks, CRACK, list(range(min(len(cracks), TABLE_ROWS)))),
         "networks": records(networks, NETWORK, _by_area(networks)),
         "segments": segments,
@@ -186,14 +194,30 @@ def map_data(package: Path, max_cracks: int) -> dict[str, Any]:
     }
 
 
-def legend(rules: Rules) -> dict[str, list[dict[str, str]]]:
-    """Return the keys, labels and colors of what the page draws."""
+def _header(
+    package: Path, inspected: geopandas.GeoDataFrame, terms: MapTerms
+) -> list[tuple[str, str]]:
+    """Return what the page says of its origin: words and values; "-" for what is not known."""
+    cracks = pyogrio.read_dataframe(
+        package, layer=CRACK.name, columns=["survey_date"], read_geometry=False, max_features=1
+    )
+    found = pd.concat((inspected["survey_date"], cracks["survey_date"])).dropna()
+    days = sorted({str(day)[:10] for day in found})
+    named = (("surveyed", ", ".join(days)), ("model", terms.model), ("run", terms.run_id))
+    return [(what, value or "-") for what, value in named]
+
+
+def legend(rules: Rules) -> dict[str, Any]:
+    """Return the keys, labels and colors of what the page draws, and the border of lines."""
     legends = {
         "priority": priority_legend(rules.segments),
         "severity": severity_legend(rules.severity),
         "status": STATUS,
     }
-    return {what: [asdict(entry) for entry in entries] for what, entries in legends.items()}
+    return {
+        "casing": CASING,
+        **{what: [asdict(entry) for entry in entries] for what, entries in legends.items()},
+    }
 
 
 def _cracks(package: Path, most: int) -> tuple[geopandas.GeoDataFrame, pd.DataFrame]:
@@ -205,10 +229,7 @@ def _cracks(package: Path, most: int) -> tuple[geopandas.GeoDataFrame, pd.DataFr
         read_geometry=False,
         fid_as_index=True,
     )
-    grade = table["severity_d6433"].map({name: k for k, name in enumerate(WORST_FIRST)})
-    ranked = table.assign(grade=grade.fillna(len(WORST_FIRST)))
-    by = ["grade", "length_m", "crack_id"]
-    chosen = ranked.sort_values(by, ascending=[True, False, True]).head(most)
+    chosen = worst_first(table.sort_values("crack_id"), "length_m").head(most)
     lines = pyogrio.read_dataframe(
         package, layer=CRACK.name, columns=["crack_id"], fid_as_index=True
     )
@@ -240,13 +261,19 @@ def _blocks(inspected: geopandas.GeoDataFrame) -> str:
 
 def records(frame: geopandas.GeoDataFrame, layer: Layer, ranked: list[int]) -> dict[str, Any]:
     """Return attributes by column, shapes, and the rows of the table, worst first."""
-    meanings = {column.name: column.description for column in layer.columns}
+    known = {column.name: column for column in layer.columns}
     names = [str(column) for column in frame.columns if column != frame.geometry.name]
     return {
-        "columns": [{"name": n, "meaning": meanings[n]} | _values(frame[n]) for n in names],
+        "columns": [_described(known[n]) | _values(frame[n]) for n in names],
         "shapes": encode_shapes(frame.geometry),
         "ranked": ranked,
     }
+
+
+def _described(column: Column) -> dict[str, Any]:
+    """Return what the page says of a column: words, unit, meaning, and its classes in words."""
+    about = {"name": column.name, "label": column.label, "unit": column.sign}
+    return about | {"meaning": column.meaning, "words": CLASS_WORDS.get(column.name, {})}
 
 
 def _values(column: pd.Series) -> dict[str, list[Any]]:

@@ -22,13 +22,14 @@ from geo.imagery.overview import blank_backdrop, read_backdrop
 from geo.layers.assemble import AssembleReport, assemble
 from geo.layers.roads import read_roads
 from geo.layers.run_rows import RunRecord
+from geo.page.crops import read_crops
 from geo.page.preview import OVERVIEW_PX
 from geo.page.report import MapReport
 from jobs.assemble.job import AssembleJob
 from jobs.assemble.source import Order, Source, vectorize_all, write_missing
 from jobs.infer.outputs import MapFiles, map_options, run_record
 from jobs.infer.report import failure_lines
-from jobs.infer.work_folder import BACKDROP
+from jobs.infer.work_folder import BACKDROP, CROPS
 from jobs.runtime.terminal import counted, say
 
 
@@ -132,7 +133,9 @@ def run_assemble(source: Source, job: AssembleJob) -> AssembledMap:
     backdrop = read_backdrop(source.root / BACKDROP)
     if backdrop is None:
         say("the run was not finished, so there is no imagery behind the map")
-    figures = files.draw(backdrop or blank_backdrop(source.grid, OVERVIEW_PX))
+    figures = files.draw(
+        backdrop or blank_backdrop(source.grid, OVERVIEW_PX), read_crops(source.root / CROPS)
+    )
     seconds = time.time() - started
     return AssembledMap(files, record.run_id, origin, report, figures, unfinished, seconds)
 

@@ -20,12 +20,13 @@ from geo.layers.schema import LAYERS
 from geo.options import AssembleOptions, MapRules, RoadOptions
 from geo.outputs import require_replaceable
 from geo.packages import additions, kept_name
+from geo.page.crops import Crop, cut_crops, save_crops
 from geo.page.map_page import write_map
 from geo.page.preview import OVERVIEW_PX, draw_overview
 from geo.page.report import MapReport, write_report
 from jobs.infer.job import OVERVIEW, PAGE, InferJob
 from jobs.infer.plan import Plan
-from jobs.infer.work_folder import BACKDROP, JobRecord
+from jobs.infer.work_folder import BACKDROP, CROPS, JobRecord
 from jobs.runtime.terminal import say
 from jobs.runtime.versions import versions
 from wpcrack.errors import first_few
@@ -105,7 +106,9 @@ def draw_map(job: InferJob, mosaic: Mosaic) -> None:
     """
     backdrop = reduce(mosaic, OVERVIEW_PX)
     save_backdrop(job.work_folder / BACKDROP, backdrop)
-    MapFiles.of_job(job.out).draw(backdrop)
+    crops = cut_crops(mosaic, job.out)
+    save_crops(job.work_folder / CROPS, crops)
+    MapFiles.of_job(job.out).draw(backdrop, crops)
 
 
 def _iso(moment: float) -> str:
@@ -176,11 +179,12 @@ class MapFiles:
                 f"will be kept as {kept_name(self.package).name} when the new map is complete"
             )
 
-    def draw(self, backdrop: Overview) -> MapReport:
+    def draw(self, backdrop: Overview, crops: Sequence[Crop]) -> MapReport:
         """Write what is made from a finished GeoPackage: picture, page, report.
 
         Args:
             backdrop: the imagery reduced.
+            crops: imagery at full resolution.
 
         Raises:
             GeoError: A file cannot be written.
@@ -188,7 +192,7 @@ class MapFiles:
         for path in (self.overview, self.page, self.segments, self.report, self.figures):
             remove_leftovers(path)
         draw_overview(backdrop, self.package, self.overview)
-        write_map(self.package, self.page, backdrop if backdrop.valid.any() else None)
+        write_map(self.package, self.page, backdrop if backdrop.valid.any() else None, crops)
         return write_report(self.package, self.report, self.figures)
 
 

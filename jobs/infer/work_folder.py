@@ -5,6 +5,7 @@
     parts/         one file per block, written atomically: the truth about what is finished
     probability/   with probability=keep: one COG per block, and a VRT over all of them
     backdrop.tif   the imagery reduced, as it lies behind the map
+    crops.json     imagery at full resolution around the worst cracks
 """
 
 from __future__ import annotations
@@ -39,12 +40,12 @@ from jobs.runtime.folder import explain_write_errors, hold_lock, refuse_foreign,
 from jobs.runtime.shared import NotShared, is_seen
 from wpcrack.errors import ConfigError
 
-LOG, BACKDROP, LOCK = "job.jsonl", "backdrop.tif", ".lock"
+LOG, BACKDROP, CROPS, LOCK = "job.jsonl", "backdrop.tif", "crops.json", ".lock"
 
 OLD = ("fingerprint.json", "manifest.jsonl", "session.json", "job.json")
 """Of the version that kept all this in four files."""
 
-OWN = frozenset({LOG, BACKDROP, LOCK, PARTS, PROBABILITY, *OLD})
+OWN = frozenset({LOG, BACKDROP, CROPS, LOCK, PARTS, PROBABILITY, *OLD})
 """What a work folder may hold."""
 
 FORMAT = 3
@@ -181,7 +182,7 @@ def _prepare(root: Path, job: InferJob, plan: Plan, now: JobRecord) -> None:
 
 def _clear(root: Path) -> None:
     """Empty the folder; what says that its parts can be used goes first."""
-    for name in (LOG, *OLD, BACKDROP):
+    for name in (LOG, *OLD, BACKDROP, CROPS):
         (root / name).unlink(missing_ok=True)
     for folder in (root / PARTS, root / PROBABILITY):
         if folder.exists():

@@ -15,31 +15,123 @@
     return made;
   }
 
-  function shown(value) {
-    if (value === null || value === undefined) return "–";
-    return typeof value === "number" ? String(Number(value.toPrecision(4))) : String(value);
-  }
-
   const value = (column, k) => column.levels ? column.levels[column.codes[k]] : column.values[k];
   const column = (kind, name) => data[kind].columns.find((one) => one.name === name);
+  const isNarrow = () => window.matchMedia("(max-width: 50rem)").matches;
+
+  // A value as people write it: classes in words, numbers with few digits.
+  function plain(one, found) {
+    if (found === null || found === undefined) return "–";
+    if (typeof found === "boolean") return found ? "yes" : "no";
+    if (typeof found === "number") return String(Number(found.toPrecision(3)));
+    return one.words?.[found] ?? String(found);
+  }
+
+  function shown(kind, name, k) {
+    const one = column(kind, name), text = plain(one, value(one, k));
+    return one.unit && text !== "–" ? `${text} ${one.unit}` : text;
+  }
+
+  const known = (parts) => parts.filter((part) => part && !part.startsWith("–")).join(", ");
+  const sentences = { // what a thing is, and its main figures
+    cracks: (k) => [
+      `Crack, ${shown("cracks", "type", k)}`,
+      known([`${shown("cracks", "length_m", k)} long`, `${shown("cracks", "width_mean_mm", k)} wide`,
+        `severity: ${shown("cracks", "severity_d6433", k)}`]),
+    ],
+    networks: (k) => [
+      `Network of ${shown("networks", "kind", k)} cracking`,
+      known([shown("networks", "area_m2", k), `${shown("networks", "crack_length_m", k)} of cracks`,
+        `severity: ${shown("networks", "severity_d6433", k)}`]),
+    ],
+    segments: (k) => [
+      `Segment ${known([shown("segments", "name", k), shown("segments", "segment_id", k)])}`,
+      known([`${shown("segments", "cracking_pct", k)} cracked`,
+        `${shown("segments", "crack_length_m", k)} of cracks`,
+        `${shown("segments", "coverage_pct", k)} seen`]),
+    ],
+    inspected: (k) => [
+      `Imagery: ${shown("inspected", "status", k)}`, known([shown("inspected", "reason", k)]),
+    ],
+  };
 
   function attributes(kind, k) {
     const table = element("table");
     table.className = "attributes";
     data[kind].columns.forEach((one) => {
       const row = table.insertRow();
-      const head = element("th", one.name);
+      const head = element("th", one.label);
+      head.scope = "row";
       head.title = one.meaning;
-      row.append(head, element("td", shown(value(one, k))));
+      row.append(head, element("td", shown(kind, one.name, k)));
     });
     return table;
   }
 
+  // The crop of the imagery that lies nearest to a place of a crack or network.
+  function crop(kind, k, latlng) {
+    if (kind !== "cracks" && kind !== "networks") return null;
+    const middle = layers[kind].middle(k);
+    const near = data.crops.map((one) => {
+      const box = L.latLngBounds(one.corners.map(([east, north]) => [north, east]));
+      const holds = box.contains(latlng) || box.contains(middle) ||
+        (kind === "networks" && layers[kind].bounds(k).contains(box.getCenter()));
+      return { one, away: holds ? map.distance(latlng, box.getCenter()) : Infinity };
+    }).reduce((best, next) => next.away < best.away ? next : best, { away: Infinity });
+    if (!near.one) return null;
+    const box = element("figure");
+    const picture = element("img");
+    picture.src = near.one.url;
+    picture.alt = "original imagery";
+    box.append(picture,
+      element("figcaption", `Original imagery at full resolution, ${near.one.side_m} m wide`));
+    return { box, corners: near.one.corners.map(([east, north]) => [north, east]) };
+  }
+
+  const chosen = document.getElementById("chosen");
+  const marks = L.layerGroup().addTo(map);
+
+  // A dark and a bright line below what is chosen, in the colors of no class.
+  function highlight(kind, k, corners) {
+    const below = map.getPane("chosen") || map.createPane("chosen");
+    below.style.zIndex = Number(map.getPane(kind).style.zIndex) - 1;
+    const weight = { cracks: 2, networks: 2, segments: 10, inspected: 2 }[kind];
+    const lines = layers[kind].latlngs(k);
+    const look = { pane: "chosen", interactive: false, opacity: 1, noClip: true };
+    marks.clearLayers();
+    marks.addLayer(L.polyline(lines, { ...look, color: "#000", weight: weight + 12 }));
+    marks.addLayer(L.polyline(lines, { ...look, color: "#fff", weight: weight + 7 }));
+    if (corners) {
+      marks.addLayer(L.polygon(corners, { ...look, color: "#000", weight: 1.5, fill: false, dashArray: "4 4" }));
+    }
+  }
+
   function open(kind, k, latlng) {
-    L.popup({ maxWidth: 340, maxHeight: 360 }).setLatLng(latlng)
-      .setContent(attributes(kind, k)).openOn(map);
-    document.getElementById("said").textContent =
-      data[kind].columns.map((one) => `${one.name} ${shown(value(one, k))}`).join(", ");
+    const [title, figures] = sentences[kind](k);
+    const picture = crop(kind, k, latlng);
+    highlight(kind, k, picture?.corners);
+    const close = element("button", "close");
+    close.type = "button";
+    close.className = "close";
+    close.addEventListener("click", clear);
+    chosen.replaceChildren(element("h2", title), close, element("p", figures));
+    if (picture) chosen.append(picture.box);
+    chosen.append(attributes(kind, k));
+    chosen.hidden = false;
+    chosen.scrollIntoView({ block: "nearest" });
+    document.getElementById("side").scrollTop = Math.max(0, chosen.offsetTop - 8);
+    document.getElementById("said").textContent = `${title}: ${figures}`;
+    if (isNarrow()) return; // there a popup would cover half of the map
+    const box = element("div");
+    box.append(element("strong", title), element("br"), figures);
+    L.popup({ maxWidth: 260, autoClose: true }).setLatLng(latlng).setContent(box).openOn(map);
+  }
+
+  function clear() {
+    map.closePopup();
+    marks.clearLayers();
+    chosen.hidden = true;
+    chosen.replaceChildren();
   }
 
   // One layer in a pane of its own, so that switching layers keeps their order.
@@ -76,9 +168,9 @@
     overlays["networks"] = layers.networks;
   }
   layers.cracks = draw("cracks", worstOnTop(data.legend.severity), "severity_d6433",
-    (entry) => ({ color: entry.color, weight: 2, opacity: 1, fill: 0 }));
+    (entry) => ({ color: entry.color, casing: data.legend.casing, weight: 2, opacity: 1, fill: 0 }));
   overlays["cracks"] = layers.cracks;
-  L.control.layers(null, overlays, { collapsed: false }).addTo(map);
+  L.control.layers(null, overlays, { collapsed: isNarrow() }).addTo(map);
 
   function under(latlng) {
     for (const [kind, reach] of [["cracks", CRACK_REACH_PX], ["networks", 0], ["segments", SEGMENT_REACH_PX], ["inspected", 0]]) {
@@ -91,6 +183,7 @@
   map.on("click", (event) => {
     const found = under(event.latlng);
     if (found) open(found.kind, found.k, event.latlng);
+    else clear();
   });
   map.on("mousemove", (event) => {
     const found = under(event.latlng);
@@ -114,6 +207,8 @@
   if (layers.segments) legend("Road segments", data.legend.priority);
   legend("Imagery", data.legend.status);
 
+  const rows = { cracks: [], networks: [], segments: [] }; // of the tables, with their shapes
+
   // A ranked table, by which the map can be used without a mouse.
   function ranked(title, kind, columns, isOpen) {
     const box = element("details");
@@ -130,10 +225,10 @@
     const body = table.createTBody();
     data[kind].ranked.forEach((k) => {
       const row = body.insertRow();
+      rows[kind].push([row, k]);
       columns.forEach(([name, , isText], place) => {
         const cell = row.insertCell();
-        const plain = shown(value(column(kind, name), k));
-        const text = isText && place === 0 ? plain.replaceAll("_", " ") : plain; // a class, no id
+        const text = plain(column(kind, name), value(column(kind, name), k));
         if (isText) cell.className = "text";
         if (place !== 1) {
           cell.textContent = text;
@@ -156,7 +251,7 @@
   document.getElementById("summary").textContent = data.summary;
   document.getElementById("note").textContent = data.note;
   document.addEventListener("keydown", (event) => {
-    if (event.key === "Escape") map.closePopup();
+    if (event.key === "Escape") clear();
   });
   if (layers.segments) {
     ranked("Segments, worst first", "segments", [
@@ -170,7 +265,7 @@
   ], !layers.segments);
   if (layers.networks) {
     ranked("Networks, largest first", "networks", [
-      ["severity_d6433", "severity", true], ["network_id", "network", true], ["area_m2", "m2"],
+      ["severity_d6433", "severity", true], ["network_id", "network", true], ["area_m2", "m²"],
       ["kind", "kind", true],
     ], false);
   }
@@ -181,6 +276,85 @@
     box.append(element("summary", `Not inspected (${data.failures.length})`), list);
     document.getElementById("tables").append(box);
   }
+
+  // Filters: of cracks by all four, of networks by severity and street, of segments by street.
+  const form = document.getElementById("filter");
+  const levels = (kind, name) => {
+    const one = data[kind].shapes.parts.length ? column(kind, name) : null;
+    return one ? [...new Set(one.levels || one.values)].filter((found) => found !== null) : [];
+  };
+  function choice(name, label, options) {
+    const box = element("label", label), list = element("select");
+    list.name = name;
+    list.append(new Option("all", ""), ...options.map(([text, key]) => new Option(text, key)));
+    box.append(list);
+    if (options.length > 1) form.append(box);
+    return list;
+  }
+  const words = (kind, name) => levels(kind, name).map((key) => [plain(column(kind, name), key), key]);
+  const severities = data.legend.severity.map((entry) => [entry.label, entry.key]);
+  const bySeverity = choice("severity", "Severity ", severities);
+  const byType = choice("type", "Type ", words("cracks", "type"));
+  const byStreet = choice("street", "Street ", levels("segments", "name").sort().map((one) => [one, one]));
+  const longer = element("input");
+  Object.assign(longer, { type: "number", name: "length", min: 0, step: 0.5, value: 0 });
+  const lengthBox = element("label", "At least, m ");
+  lengthBox.append(longer);
+  form.append(lengthBox);
+
+  const streets = new Map();
+  if (layers.segments) {
+    data.segments.shapes.parts.forEach((_, k) => streets.set(
+      value(column("segments", "segment_id"), k), value(column("segments", "name"), k)));
+  }
+  function filter() {
+    const of = (kind, name) => {
+      const one = column(kind, name);
+      return one ? (k) => value(one, k) : () => null;
+    };
+    const onStreet = (kind) => {
+      const segment = of(kind, "segment_id");
+      return (k) => !byStreet.value || streets.get(segment(k)) === byStreet.value;
+    };
+    const isSevere = (kind) => {
+      const severity = of(kind, "severity_d6433");
+      return (k) => !bySeverity.value || severity(k) === bySeverity.value;
+    };
+    const [type, length] = [of("cracks", "type"), of("cracks", "length_m")];
+    const [severe, there, least] = [isSevere("cracks"), onStreet("cracks"), Number(longer.value)];
+    const tests = {
+      cracks: (k) => severe(k) && there(k) && length(k) >= least &&
+        (!byType.value || type(k) === byType.value),
+      networks: (k) => isSevere("networks")(k) && onStreet("networks")(k),
+      segments: onStreet("segments"),
+    };
+    let [count, meters] = [0, 0];
+    Object.entries(tests).forEach(([kind, test]) => {
+      if (!layers[kind]) return;
+      layers[kind].keep(test);
+      rows[kind].forEach(([row, k]) => { row.hidden = !test(k); });
+    });
+    layers.cracks.hidden.forEach((hidden, k) => {
+      if (!hidden) [count, meters] = [count + 1, meters + length(k)];
+    });
+    const all = layers.cracks.count;
+    document.getElementById("shown").textContent = count === all ? ""
+      : `Shown: ${count} of ${all} cracks, ${meters.toFixed(1)} m`;
+  }
+  form.addEventListener("input", filter);
+  form.addEventListener("submit", (event) => event.preventDefault());
+
+  data.header.forEach(([what, found]) => {
+    document.getElementById("header").append(element("dt", what), element("dd", found));
+  });
+
+  // On paper nothing can be opened: all tables are.
+  let closed = [];
+  window.addEventListener("beforeprint", () => {
+    closed = [...document.querySelectorAll("#tables details:not([open])")];
+    closed.forEach((box) => { box.open = true; });
+  });
+  window.addEventListener("afterprint", () => closed.forEach((box) => { box.open = false; }));
   window.crackMap = { map, layers }; // for whoever extends or tests the page
   requestAnimationFrame(() => setTimeout(() => { // after the first picture is drawn
     document.body.dataset.ready = String(Math.round(performance.now()));

@@ -5,6 +5,7 @@ const Shapes = (function () {
   const UNIT_PX = 256 / (2 * Math.PI * 6378137) / 1000; // a unit of geo.page.map_data at zoom 0
   const POINT_PX = 2; // smaller shapes are drawn as points
   const STEP_PX = 1; // shorter steps along a line are left out
+  const CASING_PX = 1.5; // by which a border makes a line wider
   const VERTICES_AT_ONCE = 4000; // of one path: in longer ones each takes more time
 
   // Vertices of all lines in a row, and the bounds of each shape; the inverse of `encoded`.
@@ -37,12 +38,36 @@ const Shapes = (function () {
   const unprojected = (x, y) => L.CRS.EPSG3857.projection.unproject(L.point(x / 1000, y / 1000));
 
   return L.Renderer.extend({
-    // looks: {color, weight, opacity, fill} by number, the last one on top; of each shape its number.
+    // looks: {color, casing, weight, opacity, fill} by number, the last one on top; of each shape its number.
     initialize(shapes, looks, lookOf, options) {
       L.Renderer.prototype.initialize.call(this, { padding: 0.25, ...options });
       Object.assign(this, decoded(shapes), { looks });
-      this.members = looks.map(() => []);
-      for (let k = 0; k < this.count; k++) this.members[lookOf(k)].push(k);
+      this.lookOf = lookOf;
+      this.keep(() => true);
+    },
+
+    // Draws and finds only the shapes that a test keeps.
+    keep(test) {
+      this.hidden = new Uint8Array(this.count);
+      this.members = this.looks.map(() => []);
+      for (let k = 0; k < this.count; k++) {
+        if (test(k)) this.members[this.lookOf(k)].push(k);
+        else this.hidden[k] = 1;
+      }
+      if (this._map) this._update();
+    },
+
+    // The lines of a shape, or the rings of an area, in degrees.
+    latlngs(k) {
+      const lines = [];
+      for (let line = this.lines[k]; line < this.lines[k + 1]; line++) {
+        const places = [];
+        for (let i = this.starts[line]; i < this.starts[line + 1]; i++) {
+          places.push(unprojected(this.vertices[2 * i], this.vertices[2 * i + 1]));
+        }
+        lines.push(places);
+      }
+      return lines;
     },
 
     bounds(k) {
@@ -75,6 +100,7 @@ const Shapes = (function () {
       const reach = this.looks[0].fill ? 0 : tolerance / scale;
       let found = -1, nearest = reach;
       for (let k = 0; k < this.count; k++) {
+        if (this.hidden[k]) continue;
         const b = this.boxes, i = 4 * k;
         if (place.x < b[i] - reach || place.y < b[i + 1] - reach) continue;
         if (place.x > b[i + 2] + reach || place.y > b[i + 3] + reach) continue;
@@ -149,6 +175,11 @@ const Shapes = (function () {
         context.globalAlpha = look.fill;
         if (look.fill) context.fill();
         context.globalAlpha = look.opacity;
+        if (look.casing) {
+          Object.assign(context, { strokeStyle: look.casing, lineWidth: look.weight + CASING_PX });
+          context.stroke();
+          Object.assign(context, { strokeStyle: look.color, lineWidth: look.weight });
+        }
         if (look.weight) context.stroke();
         context.beginPath();
         waiting = 0;
