@@ -63,6 +63,12 @@ JOBS = {
             "jobs.pretrain:run_pretrain",
             config="wpcrack.training.shipped:ShippedConfig",
         ),
+        Job(
+            "adapt",
+            "jobs.cli.learn:adapt",
+            "jobs.adapt:run_adapt",
+            config="jobs.adapt:AdaptJob",
+        ),
         Job("evaluate", "jobs.cli.learn:evaluate", "jobs.evaluate.run:run_evaluate"),
         Job("predict", "jobs.cli.learn:predict", "jobs.predict:run_predict"),
         Job(

@@ -29,7 +29,7 @@ PACKAGES = ("wpcrack", "geo", "jobs")
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 OUR_FILE = r"`((?:wpcrack|geo|jobs|configs|benchmarks|tests|docs)/[\w./-]+)`"
 FILES = {".csv", ".gpkg", ".html", ".json", ".md", ".png", ".yaml"}
-JOBS = {"train", "tune", "infer", "assemble", "windows"}
+JOBS = {"train", "tune", "pretrain", "adapt", "infer", "assemble", "windows"}
 """Commands that take key=value."""
 
 

@@ -84,6 +84,14 @@ class ModelConfig(Block):
     """Attention that fuses classifier and reconstructor features."""
 
 
+class TrainedModelConfig(ModelConfig):
+    """The networks of a training, and what they start from."""
+
+    init: Literal["shipped", "imagenet"] | Path = "shipped"
+    """Weights before the first step: of the model that ships with the package, of ImageNet (what
+    `pretrained` says), or of a run folder. What these have no weights of starts from ImageNet."""
+
+
 class DarknessConfig(Block):
     """Darkness of a pixel against its surroundings, in local standard deviations."""
 
@@ -341,6 +349,9 @@ class TrainConfig(Block):
     accumulate: Count = 1
     """A worker computes its part of a batch in this many pieces: less memory, the same update up to
     rounding, from 2 on one more forward of the classifier per adversarial step."""
+    drawn_share: Share = 0.35
+    """Share of the images of the detector stage that are drawn, with the exact mask of their crack,
+    in the place of labeled ones. 0: none (paper)."""
     epoch_steps: Count = 100
     """Steps between two reports (validation, checkpoint)."""
     schedule: Literal["shared", "fresh"] = "shared"
@@ -382,8 +393,8 @@ class MethodConfig(Block):
     """Everything that decides what is learned."""
 
     seed: Annotated[int, Field(ge=0)] = 0
-    """Seed of weights, sampling, augmentation and erasing."""
-    model: ModelConfig = ModelConfig()
+    """Seed of weights, sampling, augmentation, erasing and drawn windows."""
+    model: TrainedModelConfig = TrainedModelConfig()
     """Networks."""
     losses: LossConfig = LossConfig()
     """Loss terms and their weights."""

@@ -221,6 +221,42 @@ def pretrain(
     run_job("pretrain", read_job("pretrain", settings), out)
 
 
+@command(example="wpcrack adapt --images photos --out runs/here")
+def adapt(
+    out: Annotated[Path, typer.Option(help="Run folder; continued if it is unfinished.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="KEY=VALUE",
+            help="tiles=... and keys of imagery as for infer, or settings of the adaption; "
+            "`wpcrack config adapt` lists them.",
+        ),
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of photographs, in place of tiles.")
+    ] = None,
+    model: Model = None,
+    json: Annotated[
+        Path | None, typer.Option(help="Write the figures to FILE; - is stdout.", metavar="FILE")
+    ] = None,
+) -> None:
+    """Adapt a model to your own roads, from their pictures without any label.
+
+    The model labels the pictures where it is sure, and learns from that beside drawn pavement. If
+    it did not get better, the one that it started from is kept.
+    """
+    from jobs.adapt import AdaptJob
+    from jobs.settings.load import load
+    from wpcrack.training.adapt import AdaptConfig
+
+    given = settings or []
+    if (images is None) != any(text.startswith("tiles=") for text in given):
+        raise typer.BadParameter("give tiles=... or --images DIR, one of both")
+    config = load(AdaptJob if images is None else AdaptConfig, overrides=given)
+    report = run_job("adapt", config, out, model=model, images=images)
+    report_figures(report.summary(), report.values(), json)
+
+
 def _numbers(text: str) -> tuple[int, ...]:
     """Read `1,2` as numbers."""
     try:

@@ -92,11 +92,12 @@ class TrainJob(MethodConfig):
         kept = {name: getattr(data, name) for name in ("root", "val_images", "val_masks")}
         places = {name: path.absolute() for name, path in kept.items() if path is not None}
         weights = model.weights_file.absolute() if model.weights_file is not None else None
+        init = model.init.absolute() if isinstance(model.init, Path) else model.init
         return self.model_copy(
             update={
                 "run_dir": self.run_dir.absolute(),
                 "data": data.model_copy(update=places),
-                "model": model.model_copy(update={"weights_file": weights}),
+                "model": model.model_copy(update={"weights_file": weights, "init": init}),
             }
         )
 

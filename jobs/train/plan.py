@@ -19,9 +19,9 @@ from wpcrack.data.images import Pair
 from wpcrack.data.masks import check_masks
 from wpcrack.data.read import ImageLevelSet
 from wpcrack.labels.pseudo_label import require_refiners
-from wpcrack.networks import Networks
 from wpcrack.training.footprint import Footprint, footprint, on_meta, parameters
 from wpcrack.training.stages import STAGES
+from wpcrack.training.start import find_start, start_networks
 from wpcrack.training.trainer import require_common_statistics, require_sides
 
 PROGRAM_BYTES = 1.1e9
@@ -59,6 +59,8 @@ class TrainPlan:
     """Decoded images that a worker keeps."""
     standing: str
     """What lies in the run folder."""
+    start: str
+    """What the networks start from."""
 
     @property
     def stages(self) -> list[StagePlan]:
@@ -91,7 +93,7 @@ class TrainPlan:
         job, mb, mark = self.job, 1e-6, self.footprint
         workers = max(job.scaling.num_workers, 1)
         pieces = f" in {job.train.accumulate} pieces" if job.train.accumulate > 1 else ""
-        found = [("run", self.standing)]
+        found = [("run", self.standing), ("start", self.start)]
         for name, part in counts(self.data).items():
             rest = f"; {self.scored} are scored after each epoch" if name == "val" else ""
             sources = counted(part["sources"], "source")
@@ -132,6 +134,7 @@ class TrainPlan:
         return {
             "config": self.job.model_dump(mode="json"),
             "run": self.standing,
+            "start": self.start,
             "items": counts(self.data),
             "size_px": list(self.size),
             "scored": self.scored,
@@ -159,8 +162,9 @@ def plan_training(job: TrainJob) -> TrainPlan:
     require_common_statistics(job, Shard(0, workers))
     require_refiners(job.pseudo_label)
     nets = on_meta(job.model)
-    if job.model.pretrained in ("package", "file"):
-        Networks(job.model)  # what is wrong with the weights is said now
+    start = find_start(job.model)
+    if start.folder is not None or job.model.pretrained in ("package", "file"):
+        start_networks(job.model)  # what is wrong with the weights is said now
     return TrainPlan(
         job=job,
         data=data,
@@ -171,6 +175,7 @@ def plan_training(job: TrainJob) -> TrainPlan:
         footprint=footprint(job, train.size, job.train.batch_size // workers),
         cache_bytes=train.kept_bytes + scored.kept_bytes,
         standing=standing,
+        start=start.note,
     )
 
 

@@ -125,6 +125,8 @@ def model_card(job: TrainJob, values: dict[str, Any]) -> str:
             f"* Data: `{job.data.root}`; licence as stated by the user: {job.data.license}",
             f"* Pixel size: {gsd}",
             f"* Encoder: {job.model.encoder}, seed {job.seed}, batch {job.train.batch_size}",
+            f"* Start: model.init={job.model.init}; {job.train.drawn_share:.0%} drawn windows with "
+            "exact masks in the detector stage",
             f"* Versions: {software}",
             "",
             "| split | crack | road | sources |",

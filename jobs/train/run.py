@@ -36,6 +36,7 @@ from wpcrack.data.masks import check_masks
 from wpcrack.data.read import ImageLevelSet, Item
 from wpcrack.errors import TrainingError, WpcrackError, first_few
 from wpcrack.training.selection import LABEL_FREE, MASKED_IOU
+from wpcrack.training.start import find_start
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ def run_training(job: TrainJob, *, local: bool = False, watch: Watch | None = No
             check_readable(data.items)
             check_masks(masked_pairs(job.data))
             keep_split(root, data)
+            say(find_start(job.model).note)
             for warning in warn_of_shared_sources(masked_pairs(job.data), data):
                 say(f"warning: {warning}")
             started = time.monotonic()

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ from wpcrack.data.augment import as_planes, changes_colors, erase_grid, recolor,
 from wpcrack.data.images import read_rgb
 from wpcrack.data.read import Item
 from wpcrack.errors import ConfigError, DataError
+from wpcrack.synthetic.pavement import PavementConfig, draw_pavement
 
 SIDE_MULTIPLE = 16
 """Image sides are padded to a multiple of this: encoder stride 8, decoder stride 2 and a down."""
@@ -33,6 +35,27 @@ PREFETCH = 3
 """Batches prepared ahead."""
 MIN_COUNT = 1e-3
 """Divides a sum over no image, which is 0."""
+
+
+@dataclass(frozen=True)
+class Exact:
+    """What is known of each pixel of the drawn images of a batch."""
+
+    drawn: Tensor
+    """(B,) 1 for drawn images, 0 for others, of whose pixels nothing is known."""
+    target: Tensor
+    """(B, 1, H, W) 1 on crack pixels."""
+    weight: Tensor
+    """(B, 1, H, W) 0 on the parts of a crack that nobody could see, 1 elsewhere."""
+
+    def to(self, device: torch.device) -> Exact:
+        """Move to a device."""
+        return Exact(self.drawn.to(device), self.target.to(device), self.weight.to(device))
+
+    def chunk(self, count: int) -> list[Exact]:
+        """Cut into at most `count` pieces of about equal length."""
+        parts = (self.drawn.chunk(count), self.target.chunk(count), self.weight.chunk(count))
+        return [Exact(*part) for part in zip(*parts, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -51,6 +74,8 @@ class Batch:
     """Crack images of the global batch per rank (scalar, >= 1 / ranks)."""
     plain: Tensor | None = None
     """(B, 3, H, W) before brightness, contrast and grain were changed; None: they were not."""
+    exact: Exact | None = None
+    """Of the drawn images; None: there are none in the global batch."""
 
     @property
     def roads(self) -> Tensor:
@@ -80,11 +105,12 @@ class Batch:
         """
         images = self.image.chunk(count)
         plain = [None] * len(images) if self.plain is None else self.plain.chunk(count)
+        exact = [None] * len(images) if self.exact is None else self.exact.chunk(count)
         has_crack, erased = self.has_crack.chunk(count), self.erased.chunk(count)
-        parts = zip(images, has_crack, erased, plain, strict=True)
+        parts = zip(images, has_crack, erased, plain, exact, strict=True)
         return [
-            Batch(image, shown, erased, self.images, self.cracks, clear)
-            for image, shown, erased, clear in parts
+            Batch(image, shown, erased, self.images, self.cracks, clear, known)
+            for image, shown, erased, clear, known in parts
         ]
 
 
@@ -103,10 +129,22 @@ class CrackPart:
     @classmethod
     def of(cls, batch: Batch) -> CrackPart:
         """Find the crack images of a batch with at least one image."""
-        index = batch.has_crack.nonzero().flatten()
+        return cls.where(batch.has_crack)
+
+    @classmethod
+    def to_label(cls, batch: Batch) -> CrackPart:
+        """Find the crack images whose pixels nobody knows."""
+        if batch.exact is None:
+            return cls.of(batch)
+        return cls.where(batch.has_crack * (1 - batch.exact.drawn))
+
+    @classmethod
+    def where(cls, shown: Tensor) -> CrackPart:
+        """Make the part of the images for which (B,) is 1."""
+        index = shown.nonzero().flatten()
         if len(index) == 0:
-            index = torch.zeros(1, dtype=torch.long, device=batch.image.device)
-        return cls(index, batch.has_crack[index])
+            index = torch.zeros(1, dtype=torch.long, device=shown.device)
+        return cls(index, shown[index])
 
     def rows(self, values: Tensor) -> Tensor:
         """Pick the part's rows of (B, ...) values; return (C, ...) values as they are.
@@ -207,6 +245,29 @@ class Sample:
     image: NDArray[np.float32]
     plain: NDArray[np.float32]
     erased: NDArray[np.float32]
+    exact: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
+    """Target and weight of a drawn image."""
+
+
+def drawn_at(place: int, share: float) -> bool:
+    """Return whether the image at a place of a batch is drawn: a share of each class, spread.
+
+    Crack and road alternate; cracks round to the nearest count, roads down.
+
+    >>> [place for place in range(16) if drawn_at(place, 0.35)]
+    [2, 5, 8, 11, 14]
+    """
+    turn, phase = place // 2, 0.0 if place % 2 else 0.5
+    return int((turn + 1) * share + phase) > int(turn * share + phase)
+
+
+def _exact(samples: Sequence[Sample]) -> Exact:
+    known = [s.exact or (np.zeros_like(s.erased), np.zeros_like(s.erased)) for s in samples]
+    return Exact(
+        drawn=torch.tensor([float(s.exact is not None) for s in samples]),
+        target=torch.from_numpy(np.stack([target for target, _ in known])),
+        weight=torch.from_numpy(np.stack([weight for _, weight in known])),
+    )
 
 
 class BatchSource:
@@ -222,22 +283,46 @@ class BatchSource:
                 f"set a multiple of {shard.ranks}"
             )
 
-    def load(self, step: int, epoch: int) -> Batch:
-        """Load the local part of a global step; `epoch` sets how much is erased."""
-        drawn = self.sampler.batch(step)
-        cracks = sum(self.images.items[i].has_crack for i, _ in drawn)
-        local = len(drawn) // self.shard.ranks
-        mine = drawn[self.shard.rank * local : (self.shard.rank + 1) * local]
-        samples = [self._sample(index, turn, epoch) for index, turn in mine]
+    def load(self, step: int, epoch: int, drawn_share: float = 0.0) -> Batch:
+        """Load the local part of a global step.
+
+        Args:
+            step: of the run.
+            epoch: sets how much is erased.
+            drawn_share: of the images, spread evenly, that are drawn in place of a labeled one of
+                the same class.
+        """
+        places = self.sampler.batch(step)
+        cracks = sum(self.images.items[i].has_crack for i, _ in places)
+        local = len(places) // self.shard.ranks
+        mine = range(self.shard.rank * local, (self.shard.rank + 1) * local)
+        is_drawn = [drawn_at(k, drawn_share) for k in range(len(places))]
+        labels = [self.images.items[places[k][0]].has_crack for k in mine]
+        samples = [
+            self._drawn(step, k, label) if draw else self._sample(*places[k], epoch)
+            for k, draw, label in zip(mine, is_drawn[mine.start : mine.stop], labels, strict=True)
+        ]
         plain = [s.plain for s in samples] if changes_colors(self.config.augment) else None
         return Batch(
             image=torch.from_numpy(np.stack([s.image for s in samples])),
-            has_crack=torch.tensor([float(self.images.items[i].has_crack) for i, _ in mine]),
+            has_crack=torch.tensor(labels, dtype=torch.float32),
             erased=torch.from_numpy(np.stack([s.erased for s in samples])),
             images=torch.tensor(float(local)),
             cracks=torch.tensor(max(cracks, 1) / self.shard.ranks),
             plain=None if plain is None else torch.from_numpy(np.stack(plain)),
+            exact=_exact(samples) if any(is_drawn) else None,
         )
+
+    def _drawn(self, step: int, place: int, has_crack: bool) -> Sample:
+        """Draw the window at a place of a global batch, whatever rank reads it."""
+        height, width = self.images.size
+        pavement = PavementConfig(size=max(height, width), crack_share=float(has_crack))
+        seed = np.random.SeedSequence([self.config.seed, step, place])
+        window = draw_pavement(seed, pavement)
+        seen = ~cv2.dilate(window.faint.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
+        image = as_planes(window.image[:height, :width])
+        target, weight = (m[None, :height, :width].astype(np.float32) for m in (window.mask, seen))
+        return Sample(image, image, np.zeros_like(target), (target * weight, weight))
 
     def _sample(self, index: int, turn: int, epoch: int) -> Sample:
         rng = np.random.default_rng(np.random.SeedSequence([self.config.seed, turn, index]))
@@ -247,8 +332,10 @@ class BatchSource:
         erased = erase_grid(size, epoch, rng, self.config.erase)
         return Sample(image, as_planes(plain), erased)
 
-    def stream(self, first: int, count: int, epoch: int) -> Generator[Batch, None, None]:
-        """Yield the batches of `count` steps from `first` on; a thread reads ahead.
+    def stream(
+        self, first: int, count: int, epoch: int, drawn_share: float = 0.0
+    ) -> Generator[Batch, None, None]:
+        """Yield the batches of `count` steps from `first` on (see `load`); a thread reads ahead.
 
         Raises:
             DataError: if an image cannot be read.
@@ -268,7 +355,7 @@ class BatchSource:
                 if stop.is_set():
                     return
                 try:
-                    put(self.load(step, epoch))
+                    put(self.load(step, epoch, drawn_share))
                 except Exception as error:  # handed to the consumer, who raises it
                     return put(error)
 

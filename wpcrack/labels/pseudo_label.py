@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wpcrack.config import DarknessConfig, ParConfig, PseudoLabelConfig
-from wpcrack.data.batches import Batch, CrackPart
+from wpcrack.data.batches import Batch, CrackPart, Exact
 from wpcrack.labels.cam import crack_map
 from wpcrack.labels.dense_crf import dense_crf_batch, require_crf
 from wpcrack.networks import Classifier, Features, Networks
@@ -54,7 +54,8 @@ def label_batch(
 ) -> PseudoLabel:
     """Make the pseudo label of a batch from the CAM of a classifier, without gradient.
 
-    A road image has no crack to refine, so only the crack images are looked at.
+    A road image has no crack to refine, so only the crack images are looked at. Drawn images have
+    their exact mask.
 
     Args:
         teacher: the classifier whose CAM counts.
@@ -64,7 +65,7 @@ def label_batch(
         features: of the teacher's encoder on the batch, if they are known.
         averaged: networks in eval mode whose detector has a say too (self-training).
     """
-    part = CrackPart.of(batch)
+    part = CrackPart.to_label(batch)
     image, shown = batch.to_label[part.index], part.shown.view(-1, 1, 1, 1)
     with torch.no_grad():
         cam = teacher(image).cam if features is None else teacher.head(features.of(part.index))
@@ -75,7 +76,17 @@ def label_batch(
             found = torch.lerp(found, seen, config.self_training)
         refined = torch.zeros_like(batch.erased)
         refined[part.index] = found
-        return pseudo_label(refined, batch.has_crack, config)
+        label = pseudo_label(refined, batch.has_crack, config)
+        return label if batch.exact is None else with_exact(label, batch.exact)
+
+
+def with_exact(label: PseudoLabel, exact: Exact) -> PseudoLabel:
+    """Put what is known of drawn images in the place of their pseudo label."""
+    drawn = exact.drawn.view(-1, 1, 1, 1) > 0
+    return PseudoLabel(
+        torch.where(drawn, exact.target, label.target),
+        torch.where(drawn, exact.weight, label.weight),
+    )
 
 
 def pseudo_label(refined: Tensor, has_crack: Tensor, config: PseudoLabelConfig) -> PseudoLabel:

@@ -2,6 +2,7 @@
 
 No photograph and no label enters it. Every window is drawn when it is needed, from (seed, step,
 position), so a training that is continued after an interruption sees what it would have seen.
+`train_path` trains in the same way on other windows.
 
 Shape letters: B windows, H W pixels.
 """
@@ -133,10 +134,31 @@ def pretrain(config: DrawnTrainConfig, folder: Path, report: Report | None = Non
     Raises:
         CheckpointError: The folder holds the state of another config.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
-    nets = Networks(config.model)
-    run = _Run(config, nets, folder)
+    return train_path(config, Networks(config.model), folder, Lesson(DrawnBatches(config)), report)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What encoder and detector are shown."""
+
+    batches: Dataset[Windows]
+    """Batch k of the training at index k."""
+    identity: str = ""
+    """What the batches and first weights follow from beside the config: a state of another lesson
+    is not continued."""
+
+
+def train_path(
+    config: DrawnTrainConfig,
+    nets: Networks,
+    folder: Path,
+    lesson: Lesson,
+    report: Report | None = None,
+) -> Networks:
+    """Train encoder and detector of networks on any windows; see `pretrain`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    run = _Run(config, nets, folder, lesson)
     run.resume()
     with _threads(config.threads):
         run.train(report)
@@ -155,9 +177,11 @@ def delivered(run: _Run) -> Networks:
 class _Run:
     """One training: trained path, its average, optimizer, step."""
 
-    def __init__(self, config: DrawnTrainConfig, nets: Networks, folder: Path) -> None:
+    def __init__(
+        self, config: DrawnTrainConfig, nets: Networks, folder: Path, lesson: Lesson
+    ) -> None:
         assert isinstance(nets.detector, Detector)
-        self.config, self.nets, self.folder = config, nets, folder
+        self.config, self.nets, self.folder, self.lesson = config, nets, folder, lesson
         self.path = nn.ModuleList([nets.classifier.encoder, nets.detector])
         self.path.to(memory_format=torch.channels_last)
         self.path.requires_grad_(True).train()
@@ -178,7 +202,7 @@ class _Run:
     def train(self, report: Report | None) -> None:
         """Run all updates that are left."""
         start = time.monotonic()
-        for windows in _batches(self.config, self.step):
+        for windows in _batches(self.lesson.batches, self.config, self.step):
             share = learning_rate_share(self.step, self.config)
             for group in self.optimizer.param_groups:
                 group["lr"] = group["peak_lr"] * share
@@ -240,7 +264,8 @@ class _Run:
 
     def _identity(self) -> str:
         """Return what decides the result, as text."""
-        return json.dumps(self.config.model_dump(mode="json", exclude=_HOW), sort_keys=True)
+        values = json.dumps(self.config.model_dump(mode="json", exclude=_HOW), sort_keys=True)
+        return values + self.lesson.identity
 
 
 def crack_logits(encoder: nn.Module, detector: nn.Module, image: Tensor) -> Tensor:
@@ -332,11 +357,11 @@ class DrawnBatches(Dataset[Windows]):
         return image, mask, faint
 
 
-def _batches(config: DrawnTrainConfig, first: int) -> Iterator[Windows]:
-    """Give the batches from step `first` on, drawn ahead by `workers` processes."""
+def _batches(batches: Dataset[Windows], config: DrawnTrainConfig, first: int) -> Iterator[Windows]:
+    """Give the batches from step `first` on, made ahead by `workers` processes."""
     steps: Sequence[int] = range(first, config.steps)
     loader = DataLoader(
-        DrawnBatches(config),
+        batches,
         batch_size=None,
         sampler=steps,
         num_workers=config.workers,

@@ -33,6 +33,7 @@ from wpcrack.training.optim import (
     make_optimizers,
     set_learning_rate,
 )
+from wpcrack.training.start import start_networks
 
 STAGES = ("warmup", "adversarial", "detector")
 PHASES = {
@@ -52,7 +53,7 @@ class Learner:
         self.config, self.device = config, device
         with torch.random.fork_rng(devices=[]):  # drawn on the CPU, whatever the device
             torch.default_generator.manual_seed(config.seed)
-            self.nets = Networks(config.model).to(device)
+            self.nets = start_networks(config.model).to(device)
         if config.train.channels_last:
             self.nets.to(memory_format=torch.channels_last)
         distributed.broadcast_weights(self.nets)

@@ -144,7 +144,8 @@ class Trainer:
         started, meter, waited = time.perf_counter(), Meter(), 0.0
         count = min(self.config.train.epoch_steps, self._stage_steps() - at.stage_step)
         self._train_mode()
-        with closing(self.source.stream(at.step, count, at.epoch)) as batches:
+        drawn = self.config.train.drawn_share if stage == "detector" else 0.0
+        with closing(self.source.stream(at.step, count, at.epoch, drawn)) as batches:
             for _ in range(count):
                 tick = time.perf_counter()
                 batch = self._place_batch(next(batches))
@@ -289,6 +290,7 @@ class Trainer:
             batch.images.to(self.device),
             batch.cracks.to(self.device),
             None if batch.plain is None else self._place(batch.plain),
+            None if batch.exact is None else batch.exact.to(self.device),
         )
 
     def _place(self, image: Tensor) -> Tensor:

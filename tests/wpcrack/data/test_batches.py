@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -56,6 +56,47 @@ def items(tmp_path_factory: pytest.TempPathFactory) -> list[Item]:
 def source(items: list[Item], shard: Shard | None = None, **values: object) -> BatchSource:
     config = MethodConfig.model_validate({"train": {"batch_size": 8}, **values})
     return BatchSource(Images(items), config, shard or Shard())
+
+
+# -- drawn windows -----------------------------------------------------------------------------
+
+
+@given(share=st.floats(0, 1), step=st.integers(0, 5))
+@settings(max_examples=15)
+def test_a_share_of_a_batch_is_drawn_with_exact_pixels_and_the_classes_stay(
+    items: list[Item], share: float, step: int
+) -> None:
+    made = source(items)
+    plain, mixed = made.load(step, 0), made.load(step, 0, share)
+    assert mixed.has_crack.equal(plain.has_crack)
+    exact = mixed.exact
+    assert (exact is None) == (share < 1 / 8)
+    if exact is None:
+        return
+    seen = exact.drawn > 0
+    for label in (0, 1):
+        assert abs(int(seen[mixed.has_crack == label].sum()) - 4 * share) <= 1
+    assert mixed.image[~seen].equal(plain.image[~seen])
+    assert not exact.weight[~seen].any()
+    assert not (exact.target * (1 - exact.weight)).any(), "what counts not is no crack"
+    roads = seen & (mixed.has_crack == 0)
+    assert not exact.target[roads].any()
+    assert exact.weight[roads].all(), "each pixel of a road is known"
+    if share > 0.5:
+        assert exact.target[seen & (mixed.has_crack == 1)].any()
+
+
+def test_ranks_draw_the_windows_that_one_rank_would(items: list[Item]) -> None:
+    whole = source(items).load(3, 0, 0.5)
+    parts = [source(items, Shard(rank, 2)).load(3, 0, 0.5) for rank in range(2)]
+    assert torch.cat([part.image for part in parts]).equal(whole.image)
+    for name in ("drawn", "target", "weight"):
+        found = [getattr(part.exact, name) for part in (whole, *parts)]
+        assert torch.cat(found[1:]).equal(found[0])
+    pieces = whole.pieces(3)
+    assert torch.cat([piece.exact.target for piece in pieces if piece.exact]).equal(
+        whole.exact.target if whole.exact else torch.empty(0)
+    )
 
 
 # -- sampling ----------------------------------------------------------------------------------

@@ -1,0 +1,163 @@
+"""`wpcrack adapt`: a model for these roads, from their unlabeled pixels.
+
+    wpcrack adapt tiles=tiles/ --out runs/here
+    wpcrack adapt --images photos --out runs/here
+
+The same command continues an interrupted adaption.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from jobs.runtime.folder import explain_write_errors, hold_lock, refuse_foreign
+from jobs.runtime.terminal import say
+from jobs.settings.map import Imagery
+from jobs.windows import run_windows
+from wpcrack.data.images import list_images
+from wpcrack.data.manifest import NAME
+from wpcrack.errors import ConfigError, DataError
+from wpcrack.model import MODEL_FOLDER, find_model, run_name
+from wpcrack.training.adapt import REPORT, AdaptConfig, Adapted, Standing, adapt
+from wpcrack.training.drawn import Progress, Report
+
+CARD, WINDOWS, LOCK = "MODEL_CARD.md", "windows", ".lock"
+OWN = {MODEL_FOLDER, REPORT, CARD, WINDOWS, LOCK, *(f"round-{number}" for number in range(100))}
+"""Names of the entries of a run folder of this job."""
+
+LINE_EVERY = 50
+"""Updates between two lines about the progress."""
+
+
+class AdaptJob(Imagery, AdaptConfig):
+    """Tiles whose pixels a model is adapted to, and how."""
+
+
+@dataclass(frozen=True)
+class AdaptReport:
+    """What is said at the end."""
+
+    out: Path
+    base: str
+    adapted: Adapted
+
+    def summary(self) -> str:
+        """Return a few lines for the terminal."""
+        a = self.adapted
+        lines = [
+            f"{'':24}{'before':>9}{'after':>9}",
+            f"{'IoU on drawn cracks':24}{a.before.iou:9.3f}{a.after.iou:9.3f}",
+            f"{'marked without cracks':24}{a.before.false_share:9.3%}{a.after.false_share:9.3%}",
+            f"agreement on pictures held out: {a.agreement:.3f}",
+        ]
+        if a.is_better:
+            lines.append(f"adapted model in {self.out / MODEL_FOLDER}")
+        else:
+            lines += [f"warning: {reason}" for reason in a.reasons]
+            lines.append(
+                f"the adapted model is not used: {self.out / MODEL_FOLDER} holds the one that it "
+                f"started from ({self.base})"
+            )
+        return "\n".join(lines)
+
+    def values(self) -> dict[str, Any]:
+        """Return the figures for programs."""
+        return {"base": self.base, **json.loads((self.out / REPORT).read_text(encoding="utf-8"))}
+
+
+def run_adapt(
+    config: AdaptConfig, out: Path, *, model: Path | None = None, images: Path | None = None
+) -> AdaptReport:
+    """Adapt a model to a folder of photographs, or to the tiles of an `AdaptJob`.
+
+    Args:
+        config: How; an `AdaptJob` names tiles.
+        out: Run folder; continued if it holds an interrupted adaption.
+        model: Run folder to start from; None: the shipped model.
+        images: Folder of photographs; None: the tiles.
+
+    Raises:
+        WpcrackError, GeoError: No model, unusable pictures, or a folder of something else.
+    """
+    base = find_model(model)
+    refuse_foreign(out, OWN, "out", "an adaption")
+    with explain_write_errors(f"out {out}", "choose another folder", DataError):
+        out.mkdir(parents=True, exist_ok=True)
+        (out / LOCK).touch()
+    busy = ConfigError(f"another process adapts in {out}; wait for its end or choose another out")
+    with hold_lock(out / LOCK, busy):
+        known = _finished(out)
+        if known is not None:
+            say(f"{out} is finished already; choose another out to adapt again")
+            return AdaptReport(out, run_name(base), known)
+        pictures = _pictures(config, out, images)
+        say(f"adapting {run_name(base)} to {len(pictures)} pictures, no label is read")
+        adapted = adapt(base, pictures, config, out, _progress(config))
+        report = AdaptReport(out, run_name(base), adapted)
+        (out / CARD).write_text(model_card(config, report), encoding="utf-8")
+        return report
+
+
+def _finished(out: Path) -> Adapted | None:
+    try:
+        values = json.loads((out / REPORT).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    before, after = (Standing(**values.pop(name)) for name in ("before", "after"))
+    reasons = tuple(values.pop("reasons"))
+    return Adapted(before=before, after=after, reasons=reasons, **values)
+
+
+def _pictures(config: AdaptConfig, out: Path, images: Path | None) -> list[Path]:
+    """List the photographs, or cut windows out of the tiles once."""
+    if images is not None:
+        return list(list_images(images).values())
+    assert isinstance(config, AdaptJob), "the command gives one of both"
+    if not (out / WINDOWS / NAME).is_file():
+        run_windows(
+            config, out / WINDOWS, count=config.pictures, window=config.window, seed=config.seed
+        )
+    return list(list_images(out / WINDOWS).values())
+
+
+def _progress(config: AdaptConfig) -> Any:
+    def start_round(line: str) -> Report:
+        say(line)
+
+        def report(progress: Progress) -> None:
+            if progress.step % LINE_EVERY == 0 or progress.step == config.steps:
+                terms = ", ".join(f"{name} {value:.3f}" for name, value in progress.terms.items())
+                say(f"step {progress.step} of {config.steps}: {terms}")
+
+        return report
+
+    return start_round
+
+
+def model_card(config: AdaptConfig, report: AdaptReport) -> str:
+    """Markdown: what the model started from, what it saw, how it was checked."""
+    a = report.adapted
+    outcome = "The check was passed." if a.is_better else "; ".join(a.reasons) + "."
+    return "\n".join(
+        [
+            "# Model card",
+            "",
+            f"Road crack detector `{report.base}`, adapted to {a.pictures} unlabeled pictures by "
+            "self-training.",
+            "",
+            f"* {config.rounds} rounds of {config.steps} updates, {config.drawn_share:.0%} drawn "
+            f"windows with exact masks, seed {config.seed}, wpcrack {version('wpcrack')}",
+            f"* Delivered: {'the adapted model' if a.is_better else 'the model it started from'}. "
+            f"{outcome}",
+            f"* Drawn windows: IoU {a.before.iou:.3f} before, {a.after.iou:.3f} after; marked "
+            f"without cracks {a.before.false_share:.3%} and {a.after.false_share:.3%}",
+            f"* Agreement with the old model on pictures held out: {a.agreement:.3f}",
+            "",
+            "Not claimed: any score on your roads. Measure with `wpcrack evaluate`.",
+            "",
+        ]
+    )

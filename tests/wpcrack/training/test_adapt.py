@@ -1,0 +1,175 @@
+"""Self-training: three-valued labels, windows that keep them, rounds that continue, a check."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from factories import street, tiny_model
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+
+from wpcrack.config import AugmentConfig
+from wpcrack.errors import CheckpointError, DataError
+from wpcrack.inference.engine import load_predictor
+from wpcrack.model import WEIGHTS
+from wpcrack.training import adapt as adaption
+from wpcrack.training.adapt import (
+    CRACK,
+    IGNORED,
+    REPORT,
+    ROAD,
+    AdaptConfig,
+    TaughtBatches,
+    adapt,
+    label,
+    standing,
+)
+from wpcrack.training.drawn import Progress
+
+TINY: dict[str, Any] = {
+    "steps": 2,
+    "batch": {"side": 64, "count": 2},
+    "check": {"windows": 4, "side": 64, "agreement": 0, "lost_iou": 1, "more_false": 1},
+}
+STILL = AugmentConfig(flip=False, brightness=0, contrast=0, color=0, fade=0, blur_px=0, grain=0)
+
+
+def tiny(**changes: Any) -> AdaptConfig:
+    return AdaptConfig.model_validate({**TINY, **changes})
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model and six pictures; the engine needs no conversion, which takes seconds."""
+    quick = partial(load_predictor, engine="torch")
+    monkeypatch.setattr(adaption, "load_predictor", lambda path, threads: quick(path))
+    monkeypatch.setattr(adaption, "deliver_graph", lambda folder: folder)
+    tiny_model(tmp_path / "base")
+    (tmp_path / "photos").mkdir()
+    for k in range(6):
+        image, _ = street(96 + 8 * k, ((((5, 10 + k), (90, 70)), 4),))
+        Image.fromarray(image).save(tmp_path / "photos" / f"{k}.png")
+    return tmp_path
+
+
+def run(place: Path, out: str, config: AdaptConfig, **more: Any) -> adaption.Adapted:
+    photos = sorted((place / "photos").iterdir())
+    return adapt(place / "base", photos, config, place / out, **more)
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / "model" / WEIGHTS).read_bytes()
+
+
+@given(st.integers(0, 255), st.integers(0, 255), st.integers(0, 255))
+def test_a_label_is_crack_or_road_where_the_teacher_is_sure_and_ignored_between(
+    level: int, one: int, other: int
+) -> None:
+    road, crack = sorted((one / 255, other / 255))
+    image = np.zeros((32, 32, 3), np.uint8)
+
+    def teacher(windows: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return np.full(windows.shape[:3], level / 255, np.float32)
+
+    want = CRACK if level / 255 >= crack else ROAD if level / 255 < road else IGNORED
+    found = label(image, teacher, AdaptConfig(road=road, crack=crack))
+    assert set(found.ravel().tolist()) <= {want, *([ROAD] if road == crack else [])}
+
+
+@pytest.mark.parametrize("zoom", [(1.0, 1.0), (0.8, 1.5)])
+def test_windows_show_what_their_labels_say_however_they_are_turned_and_zoomed(
+    zoom: tuple[float, float],
+) -> None:
+    image = np.full((120, 160, 3), 200, np.uint8)
+    labels = np.zeros((120, 160), np.uint8)
+    image[40:56], labels[40:56] = 20, CRACK
+    image[80:96], labels[80:96] = 110, IGNORED
+    config = tiny(drawn_share=0, zoom=zoom, augment=STILL, batch={"side": 64, "count": 8})
+    batches = TaughtBatches(config, 0, [image], [labels])
+    pixels, mask, ignored = (part.numpy() for part in batches[3])
+    dark, middle = pixels[..., 0] < 65, (pixels[..., 0] > 90) & (pixels[..., 0] < 140)
+    assert mask.any()
+    assert (dark != mask).mean() < 0.03
+    assert (middle != ignored).mean() < 0.04
+    again = TaughtBatches(config, 0, [image], [labels])[3]
+    assert all(np.array_equal(a, b) for a, b in zip(again, (pixels, mask, ignored), strict=True))
+    other = TaughtBatches(config, 1, [image], [labels])[3]
+    assert not np.array_equal(other[0], pixels)
+
+
+def test_a_half_of_the_windows_is_drawn_with_exact_masks() -> None:
+    blank, labels = np.full((96, 96, 3), 200, np.uint8), np.zeros((96, 96), np.uint8)
+    config = tiny(augment=STILL, batch={"side": 64, "count": 12})
+    pixels, mask, _ = TaughtBatches(config, 0, [blank], [labels])[0]
+    is_drawn = [len(np.unique(image)) > 1 for image in pixels.numpy()]
+    assert is_drawn == [True] * 6 + [False] * 6
+    assert mask[:6].any()
+    assert not mask[6:].any()
+
+
+def test_an_interrupted_adaption_goes_on_to_the_same_model(place: Path) -> None:
+    run(place, "whole", tiny())
+    rounds = []
+
+    def stop(line: str) -> Callable[[Progress], None]:
+        rounds.append(line)
+        if len(rounds) == 2:
+            raise KeyboardInterrupt
+        return lambda progress: None
+
+    with pytest.raises(KeyboardInterrupt):
+        run(place, "cut", tiny(), report=stop)
+    assert not (place / "cut" / REPORT).exists()
+    with pytest.raises(CheckpointError, match="another config"):
+        run(place, "cut", tiny(crack=0.7))
+    adapted = run(place, "cut", tiny())
+    assert adapted.is_better
+    assert weights(place / "cut") == weights(place / "whole")
+    assert weights(place / "cut") != (place / "base" / WEIGHTS).read_bytes()
+    assert not list((place / "cut").glob("round-*"))
+
+
+@pytest.mark.parametrize(
+    ("demand", "reason"),
+    [
+        ({"agreement": 1}, "agrees with the old model"),
+        ({"more_false": 0}, "drawn pavement without cracks"),
+        ({"lost_iou": 0}, "IoU on drawn cracks"),
+    ],
+)
+def test_the_old_model_is_kept_if_the_new_one_is_worse(
+    place: Path, demand: dict[str, float], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worse = iter([adaption.Standing(0.6, 0.001), adaption.Standing(0.5, 0.002)])
+    monkeypatch.setattr(adaption, "standing", lambda *_: next(worse))
+    monkeypatch.setattr(adaption, "iou", lambda _: 0.9)
+    adapted = run(place, "out", tiny(rounds=1, check={**TINY["check"], **demand}))
+    assert not adapted.is_better
+    assert reason in adapted.reasons[0]
+    assert weights(place / "out") == (place / "base" / WEIGHTS).read_bytes()
+    report = json.loads((place / "out" / REPORT).read_text("utf-8"))
+    assert report["before"]["iou"] == 0.6
+
+
+def test_what_marks_everything_has_false_alarms_and_what_marks_nothing_has_none() -> None:
+    check = tiny().check
+
+    def always(value: float) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
+        return lambda windows: np.full(windows.shape[:3], value, np.float32)
+
+    assert standing(always(1.0), check).false_share == 1
+    nothing = standing(always(0.0), check)
+    assert (nothing.iou, nothing.false_share) == (0, 0)
+
+
+def test_a_single_picture_is_refused(place: Path) -> None:
+    with pytest.raises(DataError, match="at least 2"):
+        adapt(place / "base", [place / "photos" / "0.png"], tiny(), place / "out")

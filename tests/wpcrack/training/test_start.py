@@ -1,0 +1,150 @@
+"""What a training starts from, and the exact masks in its detector stage."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from factories import (
+    TINY_MODEL,
+    changed_tensors,
+    noise_set,
+    tiny_batch,
+    tiny_config,
+    tiny_learner,
+    tiny_model,
+    weights_of,
+)
+
+import wpcrack.model
+from wpcrack.config import MethodConfig, ModelConfig, TrainedModelConfig
+from wpcrack.data.batches import Batch, Exact
+from wpcrack.errors import CheckpointError
+from wpcrack.labels.pseudo_label import label_batch
+from wpcrack.model import ModelInfo, load_model, save_model
+from wpcrack.networks import Networks
+from wpcrack.training.start import find_start, start_networks
+from wpcrack.training.trainer import Trainer
+
+PATH = ("classifier.encoder.", "reconstructor.encoder.", "detector.")
+
+
+def start_from(init: object, **model: Any) -> TrainedModelConfig:
+    return TrainedModelConfig.model_validate({**TINY_MODEL, **model, "init": init})
+
+
+@pytest.fixture
+def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Networks:
+    """A model that only predicts, in the place of the one that ships with the package."""
+    torch.manual_seed(7)
+    networks = Networks(ModelConfig(**TINY_MODEL))
+    networks.reconstructor.encoder.load_state_dict(networks.classifier.encoder.state_dict())
+    info = ModelInfo(model=networks.config)
+    save_model(tmp_path / "weights", networks, info, predicts_only=True)
+    monkeypatch.setattr(wpcrack.model, "SHIPPED", tmp_path / "weights")
+    return networks
+
+
+@pytest.fixture
+def nothing_shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wpcrack.model, "SHIPPED", tmp_path / "none")
+
+
+def test_encoders_and_detector_start_from_the_shipped_model_and_the_rest_from_the_seed(
+    shipped: Networks,
+) -> None:
+    def start(init: str) -> Networks:
+        torch.manual_seed(3)
+        return start_networks(start_from(init))
+
+    fresh, started = start("imagenet"), start("shipped")
+    changed = changed_tensors(started, weights_of(fresh))
+    assert changed
+    assert all(name.startswith(PATH) for name in changed)
+    for name, value in started.state_dict().items():
+        if name.startswith(PATH):
+            assert torch.allclose(value, shipped.state_dict()[name], atol=1e-3)
+
+
+@pytest.mark.usefixtures("nothing_shipped")
+def test_without_a_shipped_model_a_training_starts_from_imagenet_and_says_so() -> None:
+    start = find_start(start_from("shipped"))
+    assert start.folder is None
+    assert "no model ships with this installation" in start.note
+    torch.manual_seed(3)
+    started = start_networks(start_from("shipped"))
+    torch.manual_seed(3)
+    assert not changed_tensors(started, weights_of(start_networks(start_from("imagenet"))))
+
+
+@pytest.mark.usefixtures("shipped")
+def test_a_shipped_model_of_other_networks_is_not_used() -> None:
+    start = find_start(start_from("shipped", detector_channels=16))
+    assert start.folder is None
+    assert "another model.detector_channels" in start.note
+
+
+def test_a_run_gives_all_its_weights_and_one_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    run = tiny_model(tmp_path / "run" / "model", seed=5).parent
+    wanted = load_model(run).networks
+    assert not changed_tensors(start_networks(start_from(run)), weights_of(wanted))
+    with pytest.raises(CheckpointError, match=r"model\.detector_channels that differs"):
+        find_start(start_from(run, detector_channels=16))
+    with pytest.raises(CheckpointError, match="does not exist"):
+        find_start(start_from(tmp_path / "missing"))
+
+
+def test_what_a_training_started_from_is_no_part_of_its_model(tmp_path: Path) -> None:
+    config = start_from("imagenet")
+    save_model(tmp_path / "model", Networks(config), ModelInfo(model=config))
+    assert "init" not in (tmp_path / "model" / "config.yaml").read_text("utf-8")
+    assert load_model(tmp_path).info.model == ModelConfig(**TINY_MODEL)
+
+
+# -- exact masks -------------------------------------------------------------------------------
+
+
+def with_drawn(batch: Batch) -> Batch:
+    """The first two of four images are drawn."""
+    generator = torch.Generator().manual_seed(1)
+    target = (torch.rand(4, 1, 64, 64, generator=generator) < 0.1).float()
+    weight = (torch.rand(4, 1, 64, 64, generator=generator) < 0.9).float()
+    drawn = torch.tensor([1.0, 1.0, 0.0, 0.0])
+    known = drawn.view(-1, 1, 1, 1)
+    target[1] = 0  # a road
+    return replace(batch, exact=Exact(drawn, target * weight * known, weight * known))
+
+
+def test_drawn_images_have_their_mask_and_others_the_label_they_had() -> None:
+    learner = tiny_learner(tiny_config())
+    plain = tiny_batch([1, 0, 1, 0])
+    mixed = with_drawn(plain)
+    rule = learner.config.pseudo_label
+    old, new = (label_batch(learner.teacher, b, rule, "sigmoid") for b in (plain, mixed))
+    assert mixed.exact is not None
+    assert new.target[:2].equal(mixed.exact.target[:2])
+    assert new.weight[:2].equal(mixed.exact.weight[:2])
+    assert torch.allclose(new.target[2:], old.target[2:])
+    assert torch.allclose(new.weight[2:], old.weight[2:])
+
+
+def test_only_the_detector_stage_sees_drawn_windows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = {"warmup": 1, "adversarial": 1, "detector": 1}
+    config: MethodConfig = tiny_config(steps=steps, epoch_steps=1, val_items=4, drawn_share=0.5)
+    trainer = Trainer(config, noise_set(tmp_path, train=8, val=4, side=64))
+    seen = {}
+    step = trainer.learner.step
+
+    def watch(stage: str, batch: Batch, *args: Any) -> Any:
+        seen[stage] = batch.exact
+        return step(stage, batch, *args)
+
+    monkeypatch.setattr(trainer.learner, "step", watch)
+    list(trainer.epochs())
+    assert (seen["warmup"], seen["adversarial"]) == (None, None)
+    assert seen["detector"].drawn.tolist() == [1, 0, 0, 1]

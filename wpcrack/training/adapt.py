@@ -1,0 +1,400 @@
+"""Self-training: a model for these roads, from their unlabeled pictures.
+
+In each round a teacher, the model of the round before, labels whole pictures at all its scales:
+sure crack, sure road, and a band between that is ignored. A student learns these labels from
+windows that are zoomed, recolored and turned; half of its windows are drawn with exact masks, which
+anchor the edges: without them cracks grow from round to round. The average of the student's weights
+is the next teacher. At the end the last one has to prove that it did not get worse.
+
+It runs in one process without Ray: a quarter of an hour on one core has nothing to spread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Self
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+from torch.utils.data import Dataset
+
+from wpcrack.config import (
+    AugmentConfig,
+    Block,
+    Count,
+    ModelConfig,
+    NonNegative,
+    Positive,
+    Share,
+)
+from wpcrack.data.augment import recolor
+from wpcrack.data.images import read_rgb
+from wpcrack.errors import DataError
+from wpcrack.files import whole_file, whole_folder
+from wpcrack.inference.engine import load_predictor
+from wpcrack.inference.graph import deliver_graph
+from wpcrack.inference.lattice import Lattice
+from wpcrack.inference.predict import DEFAULT_THRESHOLD, WindowPredictor, predict_image
+from wpcrack.model import CONFIG, MODEL_FOLDER, WEIGHTS, load_model, read_info, save_model
+from wpcrack.scoring.metrics import Counts, count, iou, mask_at
+from wpcrack.synthetic.pavement import PavementConfig, draw_pavement
+from wpcrack.training.drawn import (
+    DrawnTrainConfig,
+    Lesson,
+    Report,
+    Windows,
+    WindowShape,
+    train_path,
+)
+
+REPORT = "report.json"
+"""Name of the file with the outcome; written last."""
+
+ROAD, CRACK, IGNORED = 0, 1, 2
+"""Values of a label."""
+
+LONGEST_PX = 1024
+"""Of a larger picture a part of this side is taken."""
+
+HELD = 5
+"""Every fifth picture is kept for the check."""
+
+AIMED = 0.5
+"""Share of a picture's windows that lie around a crack: in a city most show none."""
+
+Image = NDArray[np.uint8]
+"""(H, W, 3) RGB."""
+
+Label = NDArray[np.uint8]
+"""(H, W) of ROAD, CRACK and IGNORED."""
+
+Sample = tuple[Image, NDArray[np.bool_], NDArray[np.bool_]]
+"""Image, mask, and pixels of which nothing is learned."""
+
+
+class CheckConfig(Block):
+    """What the adapted model has to prove, else the old one is kept."""
+
+    windows: Count = 80
+    """Drawn windows, half of them without a crack."""
+    side: Annotated[int, Field(ge=64, multiple_of=32)] = 256
+    """Their side in pixels."""
+    seed: Annotated[int, Field(ge=0)] = 3_000_017
+    """Their seed; no training uses it."""
+    more_false: NonNegative = 0.001
+    """Share of crack-free pavement that may be marked more than before."""
+    lost_iou: Share = 0.05
+    """IoU on drawn cracks that may be lost."""
+    agreement: Share = 0.3
+    """Least IoU of the masks of the old and the new model on pictures held out, pooled."""
+
+
+class AdaptConfig(Block):
+    """How a model is adapted."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of pictures, windows and augmentation."""
+    rounds: Count = 2
+    """How often a new teacher labels the pictures."""
+    steps: Count = 450
+    """Updates of a round; about six minutes on one core."""
+    batch: WindowShape = WindowShape(side=128, count=12)
+    """Windows of an update."""
+    drawn_share: Share = 0.5
+    """Share of them that is drawn."""
+    crack: Share = 0.6
+    """The teacher's probability from which a pixel is crack."""
+    road: Share = 0.25
+    """Below it a pixel is road; between both it is ignored."""
+    zoom: tuple[Positive, Positive] = (0.8, 1.5)
+    """Range of the random zoom of a picture's windows."""
+    augment: AugmentConfig = AugmentConfig(fade=0.7, blur_px=1.5, grain=0.08)
+    """Random changes of a picture's windows."""
+    encoder_lr: Positive = 1.5e-4
+    """Peak learning rate of the encoder."""
+    head_lr: Positive = 7e-4
+    """Peak learning rate of the detector."""
+    pictures: Annotated[int, Field(ge=2)] = 400
+    """At most so many pictures, or windows of tiles, are looked at."""
+    window: Annotated[int, Field(ge=64, multiple_of=32)] = 384
+    """Side in pixels of the windows that are cut out of tiles."""
+    threads: Count = 1
+    """CPU threads."""
+    check: CheckConfig = CheckConfig()
+    """What is asked of the result."""
+
+    @model_validator(mode="after")
+    def _leaves_a_band(self) -> Self:
+        if self.road > self.crack:
+            raise ValueError(f"road ({self.road:g}) must not lie above crack ({self.crack:g})")
+        return self
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a model does on drawn windows."""
+
+    iou: float
+    """Of cracks, pooled."""
+    false_share: float
+    """Share of crack-free pavement that is marked."""
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """What came out.
+
+    Attributes:
+        is_better: Whether the adapted model is delivered; else the one that it started from.
+        reasons: Why it is not.
+        before: The model that it started from.
+        after: The adapted model.
+        agreement: IoU of their masks on pictures held out.
+        pictures: How many were looked at.
+        crack_share: Of the pixels of the last labels that count as crack.
+    """
+
+    is_better: bool
+    reasons: tuple[str, ...]
+    before: Standing
+    after: Standing
+    agreement: float
+    pictures: int
+    crack_share: float
+
+
+def adapt(
+    base: Path,
+    pictures: Sequence[Path],
+    config: AdaptConfig,
+    folder: Path,
+    report: Callable[[str], Report] | None = None,
+) -> Adapted:
+    """Adapt a model to unlabeled pictures; continue what lies in the folder.
+
+    Args:
+        base: Folder of the model to start from.
+        pictures: Image files.
+        config: How.
+        folder: Run folder; the model that is delivered lies in its `model/`.
+        report: Called before each round with a line about its labels; what it returns is called
+            after every update.
+
+    Raises:
+        CheckpointError: A model is unusable, or the folder holds the state of another adaption.
+        DataError: A picture cannot be read, or there are fewer than two.
+    """
+    images = read_pictures(pictures, config)
+    taught = [image for k, image in enumerate(images) if k % HELD]
+    teacher, share = base, 0.0
+    for number in range(config.rounds):
+        place = folder / f"round-{number}"
+        predictor = load_predictor(teacher, threads=config.threads)
+        labels = [label(image, predictor, config) for image in taught]
+        share = float(np.mean([(each == CRACK).mean() for each in labels]))
+        tell = None
+        if report is not None:
+            tell = report(f"round {number + 1} of {config.rounds}: {share:.2%} sure crack")
+        networks = load_model(teacher).networks
+        lesson = Lesson(
+            TaughtBatches(config, number, taught, labels), _identity(teacher, config, images)
+        )
+        rule = _rule(config, networks.config, number)
+        networks = train_path(rule, networks, place, lesson, tell)
+        trained = {"on": "unlabeled pictures", "round": number + 1, **_facts(config, images)}
+        info = read_info(base).model_copy(update={"trained": trained})
+        save_model(place / MODEL_FOLDER, networks, info, predicts_only=True)
+        teacher = place / MODEL_FOLDER
+    adapted = _check(base, teacher, images[::HELD], config, len(images), share)
+    _deliver(teacher if adapted.is_better else base, folder, adapted)
+    return adapted
+
+
+# -- pictures and their labels -----------------------------------------------------------------
+
+
+def read_pictures(paths: Sequence[Path], config: AdaptConfig) -> list[Image]:
+    """Read pictures, or a seeded choice of many; of a large one a part.
+
+    Raises:
+        DataError: One cannot be read, or there are fewer than two.
+    """
+    if len(paths) < 2:
+        raise DataError(f"{len(paths)} pictures are too few to learn from; give at least 2")
+    rng = np.random.default_rng([config.seed, 0])
+    chosen = sorted(rng.permutation(len(paths))[: config.pictures].tolist())
+    images = []
+    for k in chosen:
+        image = read_rgb(paths[k])
+        row, col = (int(rng.integers(max(side - LONGEST_PX, 0) + 1)) for side in image.shape[:2])
+        images.append(image[row : row + LONGEST_PX, col : col + LONGEST_PX])
+    return images
+
+
+def label(image: Image, teacher: WindowPredictor, config: AdaptConfig) -> Label:
+    """Return (H, W) of CRACK, ROAD and IGNORED."""
+    probability = predict_image(image, teacher, Lattice())
+    labels = np.full(probability.shape, IGNORED, np.uint8)
+    labels[mask_at(probability, config.crack)] = CRACK
+    labels[~mask_at(probability, config.road)] = ROAD
+    return labels
+
+
+class TaughtBatches(Dataset[Windows]):
+    """Batch k of a round follows from (seed, round, k): drawn windows, and windows of pictures."""
+
+    def __init__(
+        self, config: AdaptConfig, number: int, images: Sequence[Image], labels: Sequence[Label]
+    ) -> None:
+        self.config, self.number = config, number
+        self.images, self.labels = images, labels
+        self.cracked = [k for k, each in enumerate(labels) if (each == CRACK).any()]
+
+    def __len__(self) -> int:
+        """Return the number of updates."""
+        return self.config.steps
+
+    def __getitem__(self, step: int) -> Windows:
+        """Return the windows of a step; what is ignored stands where drawn ones are faint."""
+        config, made = self.config, []
+        drawn = round(config.drawn_share * config.batch.count)
+        for k in range(config.batch.count):
+            seed = np.random.SeedSequence([config.seed, self.number, step, k])
+            made.append(self._drawn(seed) if k < drawn else self._window(seed))
+        image, mask, ignored = (
+            torch.from_numpy(np.stack(part)) for part in zip(*made, strict=True)
+        )
+        return image, mask, ignored
+
+    def _drawn(self, seed: np.random.SeedSequence) -> Sample:
+        window = draw_pavement(seed, PavementConfig(size=self.config.batch.side))
+        return window.image, window.mask, window.faint
+
+    def _window(self, seed: np.random.SeedSequence) -> Sample:
+        """Cut a window at random; every other one around a crack, if there are any."""
+        rng, config = np.random.default_rng(seed), self.config
+        aimed = bool(self.cracked) and rng.random() < AIMED
+        k = int(rng.choice(self.cracked) if aimed else rng.integers(len(self.images)))
+        image, labels = self.images[k], self.labels[k]
+        low, high = np.log(config.zoom)
+        side = round(config.batch.side / float(np.exp(rng.uniform(low, high))))
+        side = min(side, *labels.shape)
+        corner = np.array([rng.integers(length - side + 1) for length in labels.shape])
+        if aimed:
+            rows, cols = np.nonzero(labels == CRACK)
+            pick = int(rng.integers(len(rows)))
+            corner = np.array([rows[pick], cols[pick]]) - rng.integers(side, size=2)
+            corner = np.clip(corner, 0, np.array(labels.shape) - side)
+        here = tuple(slice(int(first), int(first) + side) for first in corner)
+        size, flips = (config.batch.side,) * 2, rng.random(3) < 0.5
+        pixels = cv2.resize(np.ascontiguousarray(image[here]), size, interpolation=cv2.INTER_AREA)
+        known = cv2.resize(labels[here], size, interpolation=cv2.INTER_NEAREST)
+        turned = [_turn(np.asarray(part, np.uint8), flips) for part in (pixels, known)]
+        light = recolor(turned[0], rng, config.augment).transpose(1, 2, 0)
+        return np.rint(255 * light).astype(np.uint8), turned[1] == CRACK, turned[1] == IGNORED
+
+
+def _turn(pixels: NDArray[np.uint8], flips: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Flip and transpose a square at random."""
+    pixels = pixels[::-1] if flips[0] else pixels
+    pixels = pixels[:, ::-1] if flips[1] else pixels
+    return np.ascontiguousarray(pixels.swapaxes(0, 1) if flips[2] else pixels)
+
+
+def _rule(config: AdaptConfig, model: ModelConfig, number: int) -> DrawnTrainConfig:
+    return DrawnTrainConfig(
+        seed=config.seed + number,
+        model=model,
+        steps=config.steps,
+        batches=(config.batch,),
+        encoder_lr=config.encoder_lr,
+        head_lr=config.head_lr,
+        threads=config.threads,
+    )
+
+
+def _facts(config: AdaptConfig, images: Sequence[Image]) -> dict[str, object]:
+    return {"pictures": len(images), "steps": config.steps, "seed": config.seed}
+
+
+def _identity(teacher: Path, config: AdaptConfig, images: Sequence[Image]) -> str:
+    """Hash what a round follows from: its teacher, settings and pictures."""
+    digest = hashlib.sha256((teacher / WEIGHTS).read_bytes())
+    digest.update(config.model_dump_json(exclude={"threads", "check"}).encode())
+    for image in images:
+        digest.update(image.tobytes())
+    return digest.hexdigest()
+
+
+# -- the check ---------------------------------------------------------------------------------
+
+
+def _check(
+    base: Path,
+    adapted: Path,
+    held: Sequence[Image],
+    config: AdaptConfig,
+    pictures: int,
+    crack_share: float,
+) -> Adapted:
+    """Compare the adapted model with the one that it started from."""
+    old, new = (load_predictor(path, threads=config.threads) for path in (base, adapted))
+    before, after = (standing(predictor, config.check) for predictor in (old, new))
+    shared = Counts()
+    for image in held:
+        masks = [
+            mask_at(predict_image(image, predictor, Lattice()), DEFAULT_THRESHOLD)
+            for predictor in (old, new)
+        ]
+        shared += count(*masks)
+    agreement = iou(shared)
+    reasons = tuple(_objections(before, after, agreement, config.check))
+    return Adapted(not reasons, reasons, before, after, agreement, pictures, crack_share)
+
+
+def standing(predictor: WindowPredictor, config: CheckConfig) -> Standing:
+    """Score a model on drawn windows, every other one without a crack."""
+    counts, marked = Counts(), []
+    for k in range(config.windows):
+        pavement = PavementConfig(size=config.side, crack_share=float(k % 2))
+        window = draw_pavement(np.random.SeedSequence([config.seed, k]), pavement)
+        found = mask_at(predict_image(window.image, predictor, Lattice()), DEFAULT_THRESHOLD)
+        if window.mask.any():
+            counts += count(found, window.mask)
+        else:
+            marked.append(float(found.mean()))
+    return Standing(iou(counts), float(np.mean(marked)) if marked else 0.0)
+
+
+def _objections(
+    before: Standing, after: Standing, agreement: float, config: CheckConfig
+) -> Iterator[str]:
+    if after.false_share > before.false_share + config.more_false:
+        yield (
+            f"it marks {after.false_share:.2%} of drawn pavement without cracks, before "
+            f"{before.false_share:.2%}"
+        )
+    if after.iou < before.iou - config.lost_iou:
+        yield f"its IoU on drawn cracks is {after.iou:.3f}, before {before.iou:.3f}"
+    if agreement < config.agreement:
+        yield f"on pictures held out it agrees with the old model by an IoU of {agreement:.2f} only"
+
+
+def _deliver(source: Path, folder: Path, adapted: Adapted) -> None:
+    """Put a model into the run folder, then the report; the rounds are needed no more."""
+    with whole_folder(folder / MODEL_FOLDER) as part:
+        for name in (WEIGHTS, CONFIG):
+            shutil.copyfile(source / name, part / name)
+    deliver_graph(folder / MODEL_FOLDER)
+    with whole_file(folder / REPORT) as part:
+        part.write_text(json.dumps(asdict(adapted), indent=1) + "\n", encoding="utf-8")
+    for place in folder.glob("round-*"):
+        shutil.rmtree(place)

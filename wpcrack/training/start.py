@@ -1,0 +1,86 @@
+"""What a training starts from: the shipped model, another model, or ImageNet weights.
+
+A model that only predicts has one encoder and a detector: both encoders start from it, the heads
+and the decoder from scratch. The shipped model is a help, not a condition: where there is none, or
+its networks are others than the training's, the training starts from ImageNet and says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from wpcrack.config import ModelConfig, TrainedModelConfig
+from wpcrack.errors import CheckpointError
+from wpcrack.model import find_model, load_model, read_info
+from wpcrack.networks import Networks
+
+PATH = ("classifier.encoder.", "reconstructor.encoder.", "detector.")
+"""First words of the names of tensors that compute a prediction."""
+
+PATH_KEYS = ("encoder", "width_divisor", "detector", "detector_channels", "paam")
+"""Keys of a model that decide the shapes of encoder and detector."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a training starts.
+
+    Attributes:
+        folder: Of the model; None: ImageNet weights.
+        note: For the user.
+    """
+
+    folder: Path | None
+    note: str
+
+
+def find_start(config: TrainedModelConfig) -> Start:
+    """Return where a training starts, without reading weights.
+
+    Raises:
+        CheckpointError: The run folder that `model.init` names holds no model, or one of other
+            networks.
+    """
+    otherwise = f"the networks start from model.pretrained={config.pretrained}"
+    if config.init == "imagenet":
+        return Start(None, otherwise)
+    try:
+        folder = find_model(None if config.init == "shipped" else config.init)
+    except CheckpointError:
+        if config.init != "shipped":
+            raise
+        return Start(None, f"no model ships with this installation: {otherwise}")
+    other = _differences(read_info(folder).model, config)
+    if not other:
+        return Start(folder, f"the networks start from model.init={config.init}")
+    if config.init == "shipped":
+        return Start(None, f"the shipped model has another {other[0]}: {otherwise}")
+    raise CheckpointError(
+        f"model.init={config.init} has {other[0]} that differs from this training's; set the same, "
+        "or model.init=imagenet"
+    )
+
+
+def start_networks(config: TrainedModelConfig) -> Networks:
+    """Build the networks of a training with the weights that it starts from.
+
+    Raises:
+        CheckpointError, ConfigError: See `find_start`; or the weights cannot be read.
+    """
+    start = find_start(config)
+    networks = Networks(config)
+    if start.folder is None:
+        return networks
+    trained = load_model(start.folder).networks
+    found = trained.state_dict()
+    if trained.reconstructor.encoder is trained.classifier.encoder:  # the rest was never trained
+        found = {name: value for name, value in found.items() if name.startswith(PATH)}
+    shapes = {name: value.shape for name, value in networks.state_dict().items()}
+    fits = {name: value for name, value in found.items() if shapes.get(name) == value.shape}
+    networks.load_state_dict(fits, strict=False)
+    return networks
+
+
+def _differences(one: ModelConfig, other: ModelConfig) -> list[str]:
+    return [f"model.{key}" for key in PATH_KEYS if getattr(one, key) != getattr(other, key)]
