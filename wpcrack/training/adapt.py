@@ -104,8 +104,8 @@ class AdaptConfig(Block):
     """Of pictures, windows and augmentation."""
     rounds: Count = 2
     """How often a new teacher labels the pictures."""
-    steps: Count = 450
-    """Updates of a round; about six minutes on one core."""
+    steps: Count = 300
+    """Updates of a round; about five minutes on one core."""
     batch: WindowShape = WindowShape(side=128, count=12)
     """Windows of an update."""
     drawn_share: Share = 0.5

@@ -16,7 +16,7 @@ from factories import TINY_MODEL, changed_tensors, tiny_config, weights_of
 from PIL import Image
 from torch import Tensor
 
-from wpcrack.config import MethodConfig, ModelConfig
+from wpcrack.config import MethodConfig, TrainedModelConfig
 from wpcrack.data.read import ImageLevelSet, Item
 from wpcrack.errors import ConfigError, TrainingError
 from wpcrack.synthetic import WindowConfig, draw_training_street, draw_window
@@ -135,7 +135,7 @@ def test_no_stage_repeats_the_batches_of_another(
 ) -> None:
     made = Trainer(config(epoch_steps=2), data)
     load, read = made.source.load, []
-    monkeypatch.setattr(made.source, "load", lambda *a: read.append(a) or load(*a))
+    monkeypatch.setattr(made.source, "load", lambda *a: read.append(a[:2]) or load(*a))
     list(made.epochs())
     assert read == [(step, step // 2) for step in range(6)]  # (step, epoch)
 
@@ -235,7 +235,7 @@ def test_a_broken_loss_names_its_term_and_leaves_the_weights(
 
 def test_windows_too_small_for_the_decoder_are_refused(data: ImageLevelSet) -> None:
     def with_levels(count: int) -> MethodConfig:
-        model = ModelConfig.model_validate({**TINY_MODEL, "decoder_widths": [8] * count})
+        model = TrainedModelConfig.model_validate({**TINY_MODEL, "decoder_widths": [8] * count})
         return config(epoch_steps=100).model_copy(update={"model": model})
 
     with pytest.raises(ConfigError, match=r"6 levels, which need images of 128 pixels, but .* 64"):
