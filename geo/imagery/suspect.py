@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+from pyproj.transformer import TransformerGroup
+from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterWindow
 
 from geo.addresses import without_secrets
-from geo.imagery.headers import Tile
+from geo.imagery.headers import Tile, crs_name, same_crs
 from geo.imagery.missing import THICK_PX
 from geo.imagery.mosaic import Mosaic
 from geo.imagery.reading import OpenRaster, gdal_settings, open_raster
@@ -27,6 +31,9 @@ ALPHA_VALUES = 16
 COLLAR_SHARE = 0.05
 """Share of a tile's edge that a collar takes at least."""
 
+
+USUAL_SHIFT_M = 1.0
+"""PROJ states this much between ETRS89 and any WGS 84; worse is told."""
 
 FAR_M = 100_000.0
 FEW = 0.5
@@ -48,7 +55,35 @@ def suspicions(mosaic: Mosaic) -> list[str]:
         tiles = [tile for tile, mark in seen if mark == kind]
         example = without_secrets(tiles[0].path)
         sentences.append(f"{len(tiles)} of {count} sampled tiles {kind} (like {example})")
-    return sentences + _far(mosaic)
+    return sentences + _far(mosaic) + _shifted(mosaic)
+
+
+def _shifted(mosaic: Mosaic) -> list[str]:
+    """State how accurately tiles of another datum are brought into the system of the map."""
+    systems = {crs_name(tile.crs): tile.crs for tile in mosaic.tiles}
+    sentences = []
+    for name, crs in systems.items():
+        error_m = shift_error_m(crs, mosaic.grid.crs)
+        if error_m is None or error_m > USUAL_SHIFT_M:
+            known = "an unknown accuracy" if error_m is None else f"an accuracy of {error_m:g} m"
+            sentences.append(
+                f"tiles in {name} are brought to {crs_name(mosaic.grid.crs)} with {known}, as PROJ "
+                "has no better shift between their datums at hand; install its grid (projsync), or "
+                f"map in the system of the tiles (crs={name})"
+            )
+    return sentences
+
+
+@lru_cache(maxsize=64)
+def shift_error_m(source: CRS, target: CRS) -> float | None:
+    """Return the stated accuracy of the way between two systems; None: PROJ does not know it."""
+    if same_crs(source, target):
+        return 0.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a better one is not at hand is what we say
+        group = TransformerGroup(source.to_wkt(), target.to_wkt(), always_xy=True)
+    stated = [one.accuracy for one in group.transformers[:1] if one.accuracy >= 0]
+    return float(stated[0]) if stated else None
 
 
 def _far(mosaic: Mosaic) -> list[str]:

@@ -10,12 +10,13 @@ import pytest
 from affine import Affine
 from factories import EAST, GSD_M, NORTH, write_tile
 from numpy.typing import NDArray
+from rasterio.crs import CRS
 
 from geo.grid import Window
 from geo.imagery.find import scan
 from geo.imagery.missing import MARGIN, THICK_PX, gaps
 from geo.imagery.mosaic import Mosaic
-from geo.imagery.suspect import suspicions
+from geo.imagery.suspect import shift_error_m, suspicions
 from geo.options import ReadOptions
 
 SIDE = 400
@@ -101,6 +102,25 @@ def test_a_fourth_band_that_is_infrared_is_told_and_a_key_ignores_it(tmp_path: P
     assert valid(path, band4="ignore").all()
     image[..., 3] = np.where(infrared[..., 0] > 9, 255, 0)
     assert suspicions(open_mosaic(write_tile(tmp_path / "b.tif", image, alpha="yes"))) == []
+
+
+@pytest.mark.parametrize(("epsg", "most"), [(31467, 3.0), (32632, 1.0), (25833, 0.0)])
+def test_the_accuracy_of_a_datum_shift_is_that_of_proj(epsg: int, most: float) -> None:
+    """With its grids PROJ may state less."""
+    error_m = shift_error_m(CRS.from_epsg(epsg), CRS.from_epsg(25832))
+    assert error_m is not None
+    assert min(most, 0.01) <= error_m <= most
+
+
+def test_a_coarse_datum_shift_is_stated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_tile(tmp_path / "a.tif", np.vstack((pavement(), pavement())))
+    place = Affine(GSD_M, 0, 3_500_000, 0, -GSD_M, NORTH + 2000)
+    write_tile(tmp_path / "b.tif", pavement(), crs="EPSG:31467", transform=place)
+    monkeypatch.setattr(
+        "geo.imagery.suspect.shift_error_m", lambda one, other: 3.0 * (one != other)
+    )
+    (sentence,) = suspicions(open_mosaic(tmp_path))
+    assert "tiles in EPSG:31467 are brought to EPSG:25832 with an accuracy of 3 m" in sentence
 
 
 def test_ordinary_tiles_are_not_suspected(tmp_path: Path) -> None:
