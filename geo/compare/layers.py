@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +10,13 @@ import pyarrow as pa
 import shapely
 from rasterio.crs import CRS
 
-from geo import packages
 from geo.compare.changes import Comparison
 from geo.compare.maps import SurveyMap
 from geo.compare.segments import SegmentChanges
-from geo.errors import OutputError
-from geo.files import folder_of_parts, remove_leftovers
+from geo.files import output_errors
 from geo.layers.geopackage import LayerData, publish
 from geo.layers.schema import GEOMETRY, Column, GeometryType, Layer
-from geo.layers.style import Entry, Rule, Style, qml
+from geo.layers.style import Entry, Rule, Style, rgba
 
 LINES: GeometryType = "MultiLineString"
 
@@ -159,23 +154,21 @@ NOT_CLAIMED = (
 def styles() -> tuple[Style, ...]:
     """Return the looks of the layers."""
     kinds = tuple(
-        Rule(
-            f"\"kind\" = '{e.key}'", e.label, _rgba(e.color, 255), 0.9 if e.key in CHANGED else 0.3
-        )
+        Rule(f"\"kind\" = '{e.key}'", e.label, rgba(e.color, 255), 0.9 if e.key in CHANGED else 0.3)
         for e in LEGEND
     )
-    areas = tuple(Rule(f"\"kind\" = '{e.key}'", e.label, _rgba(e.color, 90), 0.4) for e in LEGEND)
+    areas = tuple(Rule(f"\"kind\" = '{e.key}'", e.label, rgba(e.color, 90), 0.4) for e in LEGEND)
     certain = '"change_m" {} 3 * "change_sd_m"'
     segments = (
-        Rule(certain.format(">"), "more cracks", _rgba("#d55e00", 255), 1.6),
-        Rule(certain.format("< -"), "fewer cracks", _rgba("#009e73", 255), 1.6),
-        Rule("ELSE", "no certain change", _rgba("#0072b2", 255), 1.0),
+        Rule(certain.format(">"), "more cracks", rgba("#d55e00", 255), 1.6),
+        Rule(certain.format("< -"), "fewer cracks", rgba("#009e73", 255), 1.6),
+        Rule("ELSE", "no certain change", rgba("#0072b2", 255), 1.0),
     )
-    ground = (Rule("ELSE", "seen by both surveys", _rgba("#009e73", 30), 0.2),)
+    ground = (Rule("ELSE", "seen by both surveys", rgba("#009e73", 30), 0.2),)
     cells = (
-        Rule("\"source\" = 'own'", "from its own cracks", _rgba("#0072b2", 30), 0.2),
-        Rule("\"source\" = 'neighbors'", "from its neighbors", _rgba("#e69f00", 30), 0.2),
-        Rule("ELSE", "not known", _rgba("#d55e00", 30), 0.2),
+        Rule("\"source\" = 'own'", "from its own cracks", rgba("#0072b2", 30), 0.2),
+        Rule("\"source\" = 'neighbors'", "from its neighbors", rgba("#e69f00", 30), 0.2),
+        Rule("ELSE", "not known", rgba("#d55e00", 30), 0.2),
     )
     return (
         Style(CHANGE, "kind", kinds),
@@ -184,11 +177,6 @@ def styles() -> tuple[Style, ...]:
         Style(COMPARED, "ground", ground),
         Style(REGISTRATION, "source", cells),
     )
-
-
-def _rgba(color: str, opacity: int) -> str:
-    red, green, blue = bytes.fromhex(color.removeprefix("#"))
-    return f"{red},{green},{blue},{opacity}"
 
 
 def write_changes(
@@ -220,37 +208,11 @@ def write_changes(
     }
     if sums is not None:
         tables[CHANGE_SEGMENT] = segment_rows(new, sums)
-    try:
+    ordered = [LayerData(one, iter([tables[one]])) for one in LAYERS if one in tables]
+    crs = CRS.from_wkt(new.crs.to_wkt())
+    with output_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(out)
-        with folder_of_parts(out) as folder:
-            made = Path(folder) / out.name
-            ordered = [LayerData(one, iter([tables[one]])) for one in LAYERS if one in tables]
-            publish(made, CRS.from_wkt(new.crs.to_wkt()), ordered, {"old": maps[0].path.name})
-            _add_styles(made, list(tables))
-            packages.seal(made)
-            packages.make_way(out)
-            os.replace(made, out)
-    except OSError as error:
-        raise OutputError(
-            f"{out} could not be written ({error.strerror}); check the folder and the free space"
-        ) from error
-
-
-def _add_styles(package: Path, layers: list[Layer]) -> None:
-    rows = [
-        (style.layer.name, GEOMETRY, style.name, qml(style), f"{style.layer.name} by {style.name}")
-        for style in styles()
-        if style.layer in layers
-    ]
-    with closing(sqlite3.connect(package)) as base, base:
-        base.execute("DELETE FROM layer_styles")
-        base.executemany(
-            "INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, "
-            "f_geometry_column, styleName, styleQML, styleSLD, useAsDefault, description, owner) "
-            "VALUES ('', '', ?, ?, ?, ?, '', 1, ?, '')",
-            rows,
-        )
+        publish(out, crs, ordered, {"old": maps[0].path.name}, looks=styles())
 
 
 def change_rows(

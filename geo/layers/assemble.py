@@ -24,6 +24,7 @@ from geo.layers.roads import RoadNetwork, Segment, read_roads
 from geo.layers.run_rows import RunRecord, inspected_rows, run_rows
 from geo.layers.schema import CRACK, INSPECTED, NETWORK, OUTLINE, ROAD_SEGMENT, RUN
 from geo.layers.segments import RoadSurvey, segment_rows, write_csv
+from geo.layers.style import styles
 from geo.layers.whole_map import CrackMap, find_cracks
 from geo.options import AssembleOptions
 
@@ -138,9 +139,8 @@ def assemble(
             )
             layers.append(LayerData(ROAD_SEGMENT, rows))
         about = {"model": chosen.model, "run_id": chosen.run_id}
-        publish(
-            out, grid.crs, layers, about, rules=chosen.rules, parquet="parquet" in chosen.formats
-        )
+        looks, has_copies = styles(chosen.rules), "parquet" in chosen.formats
+        publish(out, grid.crs, layers, about, looks=looks, parquet=has_copies)
     return report
 
 

@@ -24,8 +24,9 @@ from rasterio.crs import CRS
 from geo import packages
 from geo.errors import OutputError
 from geo.files import output_errors, remove_leftovers, sync, whole_file
+from geo.layers.qgis import add_project, add_styles
 from geo.layers.schema import GEOMETRY, Layer
-from geo.layers.style import add_styles
+from geo.layers.style import Style, styles
 from geo.options import Rules
 from geo.outputs import require_replaceable
 
@@ -55,7 +56,7 @@ def publish(
     layers: Sequence[LayerData],
     metadata: Mapping[str, str],
     *,
-    rules: Rules | None = None,
+    looks: Sequence[Style] | None = None,
     parquet: bool = False,
 ) -> None:
     """Write layers to a temporary file beside ``out``, check it, and put it in place.
@@ -68,7 +69,7 @@ def publish(
         crs: of all layers.
         layers: in the order in which their rows are asked for.
         metadata: kept with each layer.
-        rules: of the map, which the styles explain; None: the defaults.
+        looks: of the layers, in the order of a project; None: those of a map of default limits.
         parquet: also write each spatial layer as ``<out stem>_<layer>.parquet``.
 
     Raises:
@@ -93,7 +94,10 @@ def publish(
                 if copy := copies.get(data.layer.name):
                     data = LayerData(data.layer, copy.write(data.batches))
                 _check(temporary, data.layer, _write_layer(temporary, data, crs, metadata))
-            add_styles(temporary, [data.layer for data in layers], rules or Rules())
+            written = [data.layer for data in layers]
+            shown = [look for look in looks or styles(Rules()) if look.layer in written]
+            add_styles(temporary, shown)
+            add_project(temporary, out.name, crs, written, shown)
             packages.seal(temporary)
             _check_whole(temporary)
             sync(temporary)

@@ -314,6 +314,12 @@ RUN = Layer(
 LAYERS = (CRACK, NETWORK, OUTLINE, ROAD_SEGMENT, INSPECTED, RUN)
 
 
+def class_words(layer: Layer) -> dict[str, dict[str, str]]:
+    """Return the columns of classes of a layer of a map, with their values in words."""
+    names = [column.name for column in layer.columns] if layer in LAYERS else []
+    return {name: CLASS_WORDS[name] for name in names if name in CLASS_WORDS}
+
+
 def readme_table() -> str:
     """Render the layers and columns as Markdown tables."""
     lines: list[str] = []

@@ -1,18 +1,12 @@
-"""How the layers look: every color and class label, and the QGIS styles in the GeoPackage."""
+"""How the layers look: every color, class and label, and the scales at which they are drawn."""
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
-from xml.sax.saxutils import quoteattr
 
 from geo.layers.classes import NOT_MEASURABLE
 from geo.layers.schema import (
     CRACK,
-    GEOMETRY,
     INSPECTED,
     NETWORK,
     OUTLINE,
@@ -97,26 +91,13 @@ def priority_legend(options: SegmentOptions) -> tuple[Entry, ...]:
 
 OPAQUE = 255
 
-_TABLE = """
-CREATE TABLE layer_styles (
-    id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL,
-    f_table_catalog TEXT(256), f_table_schema TEXT(256), f_table_name TEXT(256),
-    f_geometry_column TEXT(256), styleName TEXT(30), styleQML TEXT, styleSLD TEXT,
-    useAsDefault BOOLEAN, description TEXT, owner TEXT(30), ui TEXT(30),
-    update_time DATETIME DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ','now'))
-)"""
-
-_CONTENTS = """
-INSERT INTO gpkg_contents (table_name, data_type, identifier, description)
-VALUES ('layer_styles', 'attributes', 'layer_styles', 'Styles that QGIS applies on opening')"""
-
 
 @dataclass(frozen=True)
 class Rule:
     """Features of one look.
 
     Attributes:
-        filter: expression of QGIS.
+        filter: expression of QGIS; ELSE: those that no other rule takes.
         label: in the legend.
         color: "r,g,b,a".
         size_mm: width of a line, or of the border of an area.
@@ -135,12 +116,25 @@ class Rule:
 
 @dataclass(frozen=True)
 class Style:
-    """How a layer looks; `label` is an expression written beside features, "" for none."""
+    """How a layer looks and what it is called.
+
+    Attributes:
+        layer: it.
+        name: of the style.
+        rules: looks.
+        title: of the layer, in a project; "": its name.
+        tip: columns told where the mouse rests.
+        label: expression of QGIS written beside features, "" for none.
+        is_shown: whether a project opens with it.
+    """
 
     layer: Layer
     name: str
     rules: tuple[Rule, ...]
+    title: str = ""
+    tip: tuple[str, ...] = ()
     label: str = ""
+    is_shown: bool = True
 
 
 STREET_SCALE = 2_500
@@ -158,47 +152,44 @@ FAINT = 60
 
 def styles(rules: Rules) -> tuple[Style, ...]:
     """Return the styles of all layers; their legends name the limits that the map was made with."""
-    classes = severity_legend(rules.severity)
     cracks, networks = [], []
-    for entry in classes:
-        bright, chosen = _rgba(entry.color, OPAQUE), _severity(entry)
+    for entry in severity_legend(rules.severity):
+        value = "" if entry.key == NOT_MEASURABLE else entry.key
+        chosen, bright = equals("severity_d6433", value), rgba(entry.color, OPAQUE)
         cracks.append(Rule(chosen, entry.label, bright, 0.8, farthest=STREET_SCALE))
         far = Rule(chosen, entry.label, bright, 0.3, closest=STREET_SCALE, farthest=CITY_SCALE)
         cracks.append(far)
         networks.append(Rule(chosen, f"network, {entry.key}", bright, 0.4, brush="b_diagonal"))
     segments = [
-        Rule(_priority_filter(entry), entry.label, _rgba(entry.color, OPAQUE), 1.4)
+        Rule(equals("priority", entry.key), entry.label, rgba(entry.color, OPAQUE), 1.4)
         for entry in priority_legend(rules.segments)
     ]
     status = []
     for entry in STATUS:
         brush, opacity = ("no", OPAQUE) if entry.key == "inspected" else ("dense6", FAINT)
-        status.append(
-            Rule(_equals("status", entry), entry.label, _rgba(entry.color, opacity), 0.2, brush)
-        )
-    piece = Rule("ELSE", "piece of a crack", _rgba(YELLOW, FAINT), 0.1, farthest=PIECE_SCALE)
+        color = rgba(entry.color, opacity)
+        status.append(Rule(equals("status", entry.key), entry.label, color, 0.2, brush))
+    piece = Rule("ELSE", "piece of a crack", rgba(YELLOW, FAINT), 0.1, farthest=PIECE_SCALE)
     return (
-        Style(CRACK, "severity", tuple(cracks)),
-        Style(NETWORK, "severity", tuple(networks)),
-        Style(OUTLINE, "piece", (piece,)),
-        Style(ROAD_SEGMENT, "priority", tuple(segments), label=SEGMENT_LABEL),
-        Style(INSPECTED, "status", tuple(status)),
+        Style(CRACK, "severity", tuple(cracks), "Cracks", CRACK_TIP),
+        Style(NETWORK, "severity", tuple(networks), "Networks", NETWORK_TIP),
+        Style(OUTLINE, "piece", (piece,), "Pieces", OUTLINE_TIP),
+        Style(
+            *(ROAD_SEGMENT, "priority", tuple(segments), "Road segments", SEGMENT_TIP),
+            label=SEGMENT_LABEL,
+        ),
+        Style(INSPECTED, "status", tuple(status), "Inspected", INSPECTED_TIP, is_shown=False),
     )
 
 
+CRACK_TIP = ("type", "severity_d6433", "length_m", "width_mean_mm", "width_max_mm")
+NETWORK_TIP = ("kind", "severity_d6433", "area_m2", "crack_length_m")
+OUTLINE_TIP = ("area_m2", "confidence")
+INSPECTED_TIP = ("status", "reason", "gsd_mm")
+SEGMENT_TIP = ("name", "segment_id", "rank", "priority", "cracking_pct", "crack_length_m")
+"""What is told of a feature where the mouse rests."""
+
 SEGMENT_LABEL = 'coalesce("name", "road_id") || coalesce(\' #\' || "rank", \'\')'
-
-
-def _severity(entry: Entry) -> str:
-    return "ELSE" if entry.key == NOT_MEASURABLE else _equals("severity_d6433", entry)
-
-
-def _equals(column: str, entry: Entry) -> str:
-    return f"\"{column}\" = '{entry.key}'"
-
-
-def _priority_filter(entry: Entry) -> str:
-    return _equals("priority", entry) if entry.key else "ELSE"
 
 
 def rgb(color: str) -> tuple[int, int, int]:
@@ -207,80 +198,11 @@ def rgb(color: str) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def _rgba(color: str, opacity: int) -> str:
+def equals(column: str, value: str) -> str:
+    """Return the expression that a column has a value; ELSE for any other, which "" stands for."""
+    return f"\"{column}\" = '{value}'" if value else "ELSE"
+
+
+def rgba(color: str, opacity: int) -> str:
+    """Return "r,g,b,a" of a color "#rrggbb" with an opacity (0-255)."""
     return ",".join(map(str, (*rgb(color), opacity)))
-
-
-def add_styles(package: Path, layers: Sequence[Layer], rules: Rules) -> None:
-    """Store the styles of the layers that a GeoPackage has, as defaults."""
-    with closing(sqlite3.connect(package)) as base, base:
-        base.execute(_TABLE)
-        base.execute(_CONTENTS)
-        base.executemany(
-            "INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, "
-            "f_geometry_column, styleName, styleQML, styleSLD, useAsDefault, description, owner) "
-            "VALUES ('', '', ?, ?, ?, ?, '', 1, ?, '')",
-            [
-                (s.layer.name, GEOMETRY, s.name, qml(s), f"{s.layer.name} by {s.name}")
-                for s in styles(rules)
-                if s.layer in layers
-            ],
-        )
-
-
-def qml(style: Style) -> str:
-    """Write a style as QGIS's own document: one rule and one symbol per look."""
-    symbol = _fill if style.layer.geometry == "MultiPolygon" else _line
-    rules = "".join(
-        f"<rule key={quoteattr(str(k))} symbol={quoteattr(str(k))} "
-        f"filter={quoteattr(rule.filter)} label={quoteattr(rule.label)}{_scales(rule)}/>"
-        for k, rule in enumerate(style.rules)
-    )
-    symbols = "".join(symbol(k, rule) for k, rule in enumerate(style.rules))
-    return (
-        "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>"
-        '<qgis version="3.22.0" styleCategories="Symbology">'
-        '<renderer-v2 type="RuleRenderer" symbollevels="0" enableorderby="0" forceraster="0">'
-        f'<rules key="root">{rules}</rules><symbols>{symbols}</symbols>'
-        "</renderer-v2></qgis>"
-    )
-
-
-def _scales(rule: Rule) -> str:
-    """Return the scales of a rule: the larger denominator is QGIS's smallest scale."""
-    far = f' scalemaxdenom="{rule.farthest}"' if rule.farthest else ""
-    return far + (f' scalemindenom="{rule.closest}"' if rule.closest else "")
-
-
-def _fill(key: int, rule: Rule) -> str:
-    options = {
-        "color": rule.color,
-        "style": rule.brush,
-        "outline_color": rule.color,
-        "outline_style": "solid",
-        "outline_width": f"{rule.size_mm}",
-        "outline_width_unit": "MM",
-    }
-    return _symbol(key, "fill", _layer("SimpleFill", options))
-
-
-def _line(key: int, rule: Rule) -> str:
-    casing = {"line_color": _rgba(CASING, OPAQUE), "line_width": f"{rule.size_mm + 0.3:g}"}
-    core = {"line_color": rule.color, "line_width": f"{rule.size_mm:g}"}
-    both = {"line_style": "solid", "line_width_unit": "MM", "capstyle": "round"}
-    layers = (_layer("SimpleLine", part | both) for part in (casing, core))
-    return _symbol(key, "line", "".join(layers))
-
-
-def _layer(kind: str, options: dict[str, str]) -> str:
-    pairs = options.items()
-    entries = "".join(f'<Option type="QString" name="{k}" value="{v}"/>' for k, v in pairs)
-    old = "".join(f'<prop k="{k}" v="{v}"/>' for k, v in pairs)  # read by QGIS before 3.26
-    return (
-        f'<layer class="{kind}" enabled="1" locked="0" pass="0">'
-        f'<Option type="Map">{entries}</Option>{old}</layer>'
-    )
-
-
-def _symbol(key: int, kind: str, layers: str) -> str:
-    return f'<symbol name="{key}" type="{kind}" alpha="1" clip_to_extent="1">{layers}</symbol>'

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import xml.etree.ElementTree as ET
 from contextlib import closing
 from pathlib import Path
+from urllib.parse import quote
 
 import pyogrio
 import pytest
 from factories import EAST, NORTH, grid_of, write_roads
 
 from geo.layers.assemble import assemble
+from geo.layers.qgis import PROJECT, qml, sld
 from geo.layers.run_rows import MapTerms
-from geo.layers.style import qml, styles
+from geo.layers.schema import CLASS_WORDS
+from geo.layers.style import equals, styles
 from geo.options import AssembleOptions, RoadOptions, Rules, SegmentOptions, SeverityOptions
+from geo.packages import additions
 
 STYLES = styles(Rules())
 GRID = grid_of((8, 8))
@@ -44,8 +49,34 @@ def test_a_style_is_sound_and_names_columns_that_exist(style):
     columns = {column.name for column in style.layer.columns}
     for rule in style.rules:
         assert rule.filter == "ELSE" or any(f'"{name}"' in rule.filter for name in columns)
+    assert {alias.get("field") for alias in root.findall(".//alias")} == columns
+    assert {field.get("name") for field in root.findall(".//field")} == columns & {*CLASS_WORDS}
     kinds = {symbol.get("type") for symbol in root.findall(".//symbol")}
     assert kinds == {"fill" if style.layer.geometry == "MultiPolygon" else "line"}
+
+
+SE, OGC = "{http://www.opengis.net/se}", "{http://www.opengis.net/ogc}"
+
+
+@pytest.mark.parametrize("style", STYLES, ids=lambda style: style.layer.name)
+def test_sld_has_the_rules_of_the_style(style):
+    root = ET.fromstring(sld(style))
+    rules = root.findall(f".//{SE}Rule")
+    assert [rule.find(f"{SE}Name").text for rule in rules] == [one.label for one in style.rules]
+    for rule, look in zip(rules, style.rules, strict=True):
+        literal = rule.find(f".//{OGC}Literal")
+        assert equals("c", "" if literal is None else literal.text) == re.sub(
+            r'"\w+"', '"c"', look.filter
+        )
+        scales = [rule.find(f"{SE}{end}ScaleDenominator") for end in ("Min", "Max")]
+        assert [0 if s is None else int(s.text) for s in scales] == [look.closest, look.farthest]
+
+
+def test_a_map_with_its_project_is_unchanged_until_somebody_saves_it(with_roads):
+    assert additions(with_roads) == []
+    with closing(sqlite3.connect(with_roads)) as base, base:
+        base.execute("UPDATE qgis_projects SET content = '00'")
+    assert additions(with_roads) == ["changes in qgis_projects"]
 
 
 def test_each_layer_written_has_its_default_style_and_no_other(empty):
@@ -82,6 +113,42 @@ def test_the_legends_name_the_limits_of_the_run(tmp_path):
     assert MapTerms.read(package).rules == options.rules
 
 
+PROJECT_TREE = """
+import json, os, sys
+from qgis.core import *
+application = QgsApplication([], False)
+application.initQgis()
+project = QgsProject.instance()
+assert project.read(f"geopackage:{sys.argv[1]}?projectName={sys.argv[2]}")
+found = [[node.name(), node.isVisible(), node.layer().isValid()]
+         for node in project.layerTreeRoot().findLayers()]
+(roads,) = project.mapLayersByName("Road segments")
+feature = next(roads.getFeatures())
+scope = QgsExpressionContext(QgsExpressionContextUtils.globalProjectLayerScopes(roads))
+scope.setFeature(feature)
+tip = QgsExpression.replaceExpressionText(roads.mapTipTemplate(), scope)
+names = [roads.attributeDisplayName(k) for k in roads.attributeList()]
+print(json.dumps([found, project.crs().authid(), roads.labelsEnabled(), names, tip]))
+sys.stdout.flush()
+os._exit(0)
+"""
+
+
+@pytest.mark.slow
+def test_qgis_opens_the_project_with_layers_in_order(tmp_path):
+    roads = write_roads(tmp_path / "r.gpkg", [[(EAST, NORTH), (EAST + 1, NORTH)]], street=["<b>&"])
+    options = AssembleOptions(roads=RoadOptions(path=roads, name="street"))
+    package = assemble([], tmp_path / "city #2.gpkg", GRID, options).path
+    found, crs, has_labels, names, tip = in_qgis(PROJECT_TREE, quote(str(package)), PROJECT)
+    assert [name for name, is_visible, _ in found if is_visible] == [
+        "Cracks", "Networks", "Pieces", "Road segments", "How this map was made",
+    ]  # fmt: skip
+    assert all(is_valid for _, _, is_valid in found)
+    assert (crs, has_labels) == ("EPSG:25832", True)
+    assert {"crack length (m)", "network area (m²)", "line per area (m/m²)"} <= set(names)
+    assert "name: &lt;b>&amp;<br>" in tip
+
+
 QGIS_PYTHON = "/usr/bin/python3"  # Debian's python3-qgis belongs to the system's interpreter
 
 LOAD = """
@@ -100,20 +167,24 @@ os._exit(0)  # taking the application down crashes in some releases
 """
 
 
-@pytest.mark.slow
-def test_qgis_opens_every_layer_with_its_style(with_roads):
-    names = [style.layer.name for style in STYLES]
+def in_qgis(script, *arguments):
+    """What a script prints last in QGIS's own Python, as JSON."""
     probe = [QGIS_PYTHON, "-c", "import qgis.core"]
     if not Path(QGIS_PYTHON).exists() or subprocess.run(probe, capture_output=True).returncode:
         pytest.skip("Debian's python3-qgis is not installed here")
-    environment = os.environ | {"QT_QPA_PLATFORM": "offscreen"}
     answer = subprocess.run(
-        [QGIS_PYTHON, "-c", LOAD, str(with_roads), *names],
-        env=environment,
+        [QGIS_PYTHON, "-c", script, *arguments],
+        env=os.environ | {"QT_QPA_PLATFORM": "offscreen"},
         capture_output=True,
         text=True,
         timeout=120,
         check=True,
     )
-    found = json.loads(answer.stdout.strip().splitlines()[-1])
+    return json.loads(answer.stdout.strip().splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_qgis_opens_every_layer_with_its_style(with_roads):
+    names = [style.layer.name for style in STYLES]
+    found = in_qgis(LOAD, str(with_roads), *names)
     assert found == {style.layer.name: [rule.label for rule in style.rules] for style in STYLES}

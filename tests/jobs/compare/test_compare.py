@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from benchmarks.compare_draw import second_epoch, write_map
 from geo.compare.layers import LAYERS, styles
 from geo.errors import GeoError
-from geo.layers.style import qml
+from geo.layers.qgis import qml
 from jobs.compare.command import compare
 from jobs.compare.run import run_compare
 

@@ -359,7 +359,9 @@ def test_a_work_folder_of_an_older_version_is_refused_with_the_way_out(
             run(infer_job(tiles, tmp_path / "out.gpkg", resume=resume))
     assert ray_less.computed == []
     assert run(infer_job(tiles, tmp_path / "out.gpkg", resume="never")).n_cracks == 3
-    assert {path.name for path in work.iterdir()} == {"job.jsonl", "parts", "backdrop.tif", ".lock"}
+    assert {path.name for path in work.iterdir()} == {
+        *("job.jsonl", "parts", "backdrop.tif", "crops.json", ".lock")
+    }
 
 
 def test_a_job_on_16_bit_imagery_continues(tmp_path: Path, ray_less: Pool) -> None:
