@@ -8,6 +8,7 @@ encoder and the detector at half precision.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -159,6 +160,13 @@ def load_model(path: Path | None) -> Model:
     return Model(networks.eval().requires_grad_(False), info, folder)
 
 
+def _umask() -> int:
+    """Return which permissions the user takes from new files; it is set for a moment."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
 def save_model(
     folder: Path, networks: Networks, info: ModelInfo, *, predicts_only: bool = False
 ) -> None:
@@ -184,6 +192,7 @@ def save_model(
     try:
         with whole_folder(folder) as part:
             save_file(tensors, part / WEIGHTS)
+            os.chmod(part / WEIGHTS, 0o666 & ~_umask())  # safetensors makes it for its owner alone
             (part / CONFIG).write_text(text, encoding="utf-8")
     except (OSError, SafetensorError) as error:
         raise CheckpointError(

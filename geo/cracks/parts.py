@@ -10,6 +10,8 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import cache
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,15 +22,16 @@ import shapely
 import shapely.geometry
 from affine import Affine
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 from rasterio.features import shapes
 
 from geo.cracks.branch_sums import COLUMNS
 from geo.cracks.light import Picture
 from geo.cracks.pieces import Piece
-from geo.errors import InputError
+from geo.errors import InputError, first_line
 from geo.files import whole_file
 from geo.grid import Grid, Window
-from geo.imagery.coverage import cell_px, encode
+from geo.imagery.coverage import cell_px, encode, is_coverage
 from geo.imagery.headers import TileProblem
 from geo.imagery.mosaic import Block
 
@@ -70,6 +73,12 @@ SCHEMA = pa.schema(
 
 UNMEASURED = tuple(name for name in SCHEMA.names if name != "branches")
 """Columns of a piece at a seam."""
+
+LARGEST_BLOCK_PX = 2**16
+"""No block has a longer side; a damaged number could ask for any memory."""
+
+PERCENT = 100.0001
+"""Of a share in percent, with what rounding adds."""
 
 FOOTPRINT_PX = 1.0
 """Tolerance of the outline of imagery."""
@@ -161,9 +170,25 @@ class InspectedRow:
 
     @classmethod
     def of_row(cls, row: Mapping[str, Any]) -> InspectedRow:
-        """Return the inverse of `dataclasses.asdict`, also of what JSON makes of that."""
-        window, failed = Window(**row["window"]), tuple(row["tiles_failed"])
-        return cls(**{**row, "window": window, "tiles_failed": failed})
+        """Return the inverse of `dataclasses.asdict`, also of what JSON makes of that.
+
+        Raises:
+            ValueError: it is something else, or says what no block can be.
+        """
+        read = _row_reader().validate_python(row)
+        sides = (read.window.height, read.window.width)
+        numbers = (read.valid_pct, read.gsd_mm, read.seconds)
+        if not 0 < min(sides) <= max(sides) <= LARGEST_BLOCK_PX or not all(map(isfinite, numbers)):
+            raise ValueError(f"no block of {sides[0]} x {sides[1]} pixels has such figures")
+        if not 0 <= read.valid_pct <= PERCENT or read.gsd_mm <= 0:
+            raise ValueError("no block has such figures")
+        if read.coverage and not is_coverage(read.coverage, read.window, read.gsd_mm):
+            raise ValueError("its coverage is damaged")
+        try:
+            read.imagery()
+        except shapely.errors.ShapelyError as error:
+            raise ValueError(f"its footprint is damaged ({error})") from error
+        return read
 
     def imagery(self) -> shapely.MultiPolygon | None:
         """Return where it had imagery, in mosaic pixel coordinates; None if nowhere."""
@@ -189,6 +214,11 @@ class Part:
         """(N,) number of pixels of each piece."""
         counts: NDArray[np.int64] = self.pieces["n_pixels"].to_numpy()
         return counts
+
+
+@cache
+def _row_reader() -> TypeAdapter[InspectedRow]:
+    return TypeAdapter(InspectedRow)
 
 
 def _footprint(valid: NDArray[np.bool_], window: Window) -> str:
@@ -235,9 +265,11 @@ def read_part(path: Path, columns: Sequence[str] | None = None) -> Part:
         table = pq.read_table(path, columns=wanted.names, partitioning=None, use_threads=False)
         row = json.loads(table.schema.metadata[_INSPECTED_KEY])
         pieces = table.select(wanted.names).cast(wanted)
-    except (OSError, pa.ArrowException, KeyError, TypeError) as error:
-        raise InputError(f"{path} is not a readable part ({error}); compute it again") from error
-    return Part(pieces, InspectedRow.of_row(row))
+        inspected = InspectedRow.of_row(row)
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError, RecursionError) as error:
+        reason = first_line(error)
+        raise InputError(f"{path} is not a readable part ({reason}); compute it again") from error
+    return Part(pieces, inspected)
 
 
 def to_table(pieces: Sequence[Piece]) -> pa.Table:

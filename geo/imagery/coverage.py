@@ -19,6 +19,7 @@ CELL_M = 0.1
 
 FULL = "full"
 _CHUNK = 256
+CELL_BYTES, MM = 4, 1000.0
 
 
 def cell_px(grid: Grid) -> int:
@@ -54,6 +55,18 @@ def _starts(first: int, length: int, side: int) -> NDArray[np.int64]:
     """Return the indices in a block where cells of the lattice begin."""
     later = np.arange((first // side + 1) * side, first + length, side) - first
     return np.concatenate(([0], later)).astype(np.int64)
+
+
+def is_coverage(text: str, window: Window, gsd_mm: float) -> bool:
+    """Return whether a text is what `encode` makes of some pixels of a block."""
+    side = max(1, round(CELL_M / (gsd_mm / MM)))
+    cells = len(_starts(window.row_off, window.height, side))
+    cells *= len(_starts(window.col_off, window.width, side))
+    try:
+        unpacked = zlib.decompressobj().decompress(base64.b64decode(text), CELL_BYTES * cells + 1)
+    except (ValueError, zlib.error):
+        return text == FULL
+    return len(unpacked) == CELL_BYTES * cells
 
 
 class CoverageMap:

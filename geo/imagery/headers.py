@@ -17,6 +17,7 @@ import numpy as np
 import pyproj
 import shapely
 from affine import Affine
+from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
@@ -169,7 +170,7 @@ def inspect(path: str | Path, options: ReadOptions | None = None) -> Tile | Tile
             if is_remote(str(path)):
                 return _inspect_url(str(path), patience)
             return _inspect_file(Path(path), patience)
-        except (OSError, RasterioError, ValueError) as error:
+        except (OSError, RasterioError, CPLE_BaseError, ValueError) as error:
             last = error
             if isinstance(error, _LASTING):
                 break

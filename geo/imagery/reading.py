@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import RasterioError, RasterioIOError
 from rasterio.windows import Window as RasterWindow
@@ -124,8 +125,18 @@ class OpenRaster:
 
     @classmethod
     def open(cls, path: str, driver: str, options: ReadOptions) -> OpenRaster:
-        """Open a raster with one driver."""
-        dataset = open_dataset(path, driver)
+        """Open a raster with one driver.
+
+        Raises:
+            RasterioIOError: it cannot be opened.
+        """
+        try:
+            return cls._of(open_dataset(path, driver), options)
+        except CPLE_BaseError as error:  # of a damaged tag, raised as a property is asked for
+            raise RasterioIOError(str(error)) from error
+
+    @classmethod
+    def _of(cls, dataset: Any, options: ReadOptions) -> OpenRaster:
         flags = {flag for of_band in dataset.mask_flag_enums for flag in of_band}
         has_alpha = MaskFlags.alpha in flags
         has_mask = options.band4 == "alpha" if has_alpha else MaskFlags.per_dataset in flags

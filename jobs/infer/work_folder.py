@@ -13,6 +13,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
+import math
 import re
 import shutil
 import time
@@ -23,10 +24,14 @@ from pathlib import Path
 from typing import Any
 
 import shapely
+from affine import Affine
+from pydantic import BaseModel, ConfigDict, Field
 from rasterio.crs import CRS
+from rasterio.errors import CRSError
 
 from geo.addresses import all_without_secrets, without_secrets
 from geo.cracks.parts import InspectedRow
+from geo.errors import first_line
 from geo.files import whole_file
 from geo.grid import Window
 from geo.imagery.headers import TileProblem
@@ -308,14 +313,59 @@ class JobRecord:
         """Return the inverse of `text`.
 
         Raises:
-            ValueError, KeyError, TypeError: It is something else.
+            ValueError, LookupError, TypeError, AttributeError: It is something else.
         """
         content = json.loads(text)
         if (found := content.pop("format")) != FORMAT:
             raise ValueError(f"its format is {found}, not {FORMAT}")
         problems = tuple(_problem_of(row) for row in content.pop("problems"))
         blocks = tuple(_block_of(*row) for row in content.pop("blocks"))
-        return cls(problems=problems, blocks=blocks, **content)
+        record = cls(problems=problems, blocks=blocks, **_Noted.model_validate(content).values())
+        if not record.run_id:  # asks for every setting
+            raise ValueError("it has no settings")
+        return record
+
+
+class _Noted(BaseModel):
+    """What a record says besides problems and blocks, as JSON; more settings than these."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    class Settings(BaseModel):
+        """Settings that are asked for when a map is made again."""
+
+        model_config = ConfigDict(extra="allow", strict=True)
+
+        tiles: str | list[str]
+        threshold: float = Field(gt=0, le=1)
+        survey_date: str | None
+        engine: str
+        lattice: dict[str, Any]
+
+    class Ground(BaseModel):
+        """Grid, stretch and area."""
+
+        model_config = ConfigDict(extra="forbid")
+
+        grid: tuple[float, float, float, float, float, float, int, int, str]
+        stretch: tuple[float, float] | None
+        area: str | None
+
+    started: float = Field(allow_inf_nan=False)
+    config: Settings
+    model: str
+    model_hash: str
+    ground: Ground
+    inputs: dict[str, list[int]]
+
+    def values(self) -> dict[str, Any]:
+        """Return the values, of which the grid is one that can be."""
+        *transform, rows, cols, system = self.ground.grid
+        if not all(map(math.isfinite, transform)) or min(rows, cols) < 1:
+            raise ValueError("its grid is none")
+        if not abs(Affine(*transform).determinant) > 0 or not CRS.from_wkt(system).is_projected:
+            raise ValueError("its grid is none")
+        return self.model_dump(mode="json")
 
 
 def _block_of(name: str, *place: int) -> Block:
@@ -374,7 +424,29 @@ class BlockLine:
     def of_text(cls, text: str) -> BlockLine:
         """Return the inverse of `text`."""
         row = json.loads(text)
-        return cls(at=float(row.pop("at")), inspected=InspectedRow.of_row(row))
+        at = float(row.pop("at"))
+        if not math.isfinite(at):
+            raise ValueError(f"a block was computed at {at}")
+        return cls(at=at, inspected=InspectedRow.of_row(row))
+
+
+_DAMAGE = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+    CRSError,
+    shapely.errors.ShapelyError,
+)
+"""What reading a damaged log may raise."""
+
+
+def _is_whole(line: str) -> bool:
+    """Return whether the line of a block is not cut short; the part of that block is asked then."""
+    return line.startswith("{") and line.endswith("}")
 
 
 @dataclass(frozen=True)
@@ -386,7 +458,7 @@ class JobLog:
 
     @classmethod
     def read(cls, root: Path) -> JobLog | None:
-        """Read a log; None if there is none. A last line that is cut short is left out.
+        """Read a log; None if there is none. Lines that are cut short are left out.
 
         Raises:
             ConfigError: It is damaged, or of another version of this program.
@@ -399,9 +471,10 @@ class JobLog:
             whole, _, _ = file.read_text("utf-8").rpartition("\n")
             first, *others = whole.split("\n")
             record = JobRecord.of_text(first)
-            lines = [BlockLine.of_text(text) for text in others]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            reason = f"it has no {LOG}" if isinstance(error, FileNotFoundError) else error
+            lines = [BlockLine.of_text(text) for text in others if _is_whole(text)]
+        except _DAMAGE as error:
+            reason = f"it has no {LOG}" if isinstance(error, FileNotFoundError) else None
+            reason = reason or first_line(error)
             raise ConfigError(
                 f"{root} is of another version of this program, or damaged ({reason}); give the "
                 "command of `wpcrack infer` again with resume=never, which computes it anew"

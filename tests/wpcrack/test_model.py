@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from factories import TINY_MODEL
+from factories import TINY_MODEL, tiny_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -186,3 +186,14 @@ def test_a_model_holds_no_code(folder: Path) -> None:
     assert {p.suffix for p in folder.iterdir()} == {".safetensors", ".yaml"}
     text = (folder / CONFIG).read_text(encoding="utf-8")
     assert yaml.safe_load(text)["trained"] == {"epoch": 3, "score": 0.5}
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o027, 0o077])
+def test_the_umask_decides_who_may_read_a_model(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        folder = tiny_model(tmp_path / "model")
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()}
+    assert set(modes.values()) == {0o666 & ~mask}, modes

@@ -33,6 +33,15 @@ LABELS: tuple[Label, Label] = ("crack", "road")
 FEW_ITEMS = 50
 """A class with fewer items than this is worth a warning."""
 
+MOST_SHOWN = 40
+"""Characters of a wrong cell that a message repeats."""
+
+LONGEST_NAME = 255
+"""Bytes of a file's name that file systems take."""
+
+MOST_DIGITS = 9
+"""No picture has more pixels on a side than such a number says."""
+
 CORNER = re.compile(r"_r(\d+)_c(\d+)$")
 """What a window's file stem ends in: the corner inside its source image, in pixels."""
 
@@ -106,9 +115,14 @@ def read_manifest(path: Path) -> list[Row]:
     header = text.partition("\n")[0]
     delimiter = max(",;\t", key=header.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    columns = [name.strip() for name in next(reader, [])]
-    _check_columns(path, columns)
-    rows = [_row(f"{path} line {reader.line_num}", columns, cells) for cells in reader if cells]
+    try:
+        columns = [name.strip() for name in next(reader, [])]
+        _check_columns(path, columns)
+        rows = [_row(f"{path} line {reader.line_num}", columns, cells) for cells in reader if cells]
+    except csv.Error as error:
+        raise DataError(
+            f"{path} line {reader.line_num} is no CSV ({error}); save it as CSV in UTF-8"
+        ) from error
     if not rows:
         raise DataError(f"{path} lists no file; build the set again")
     twice = [file for file, times in Counter(row.file for row in rows).items() if times > 1]
@@ -202,6 +216,8 @@ def _row(where: str, columns: list[str], cells: list[str]) -> Row:
     file = values["file"].replace("\\", "/")
     if not file:
         raise DataError(f"{where} names no file; fill in its path relative to the manifest")
+    if "\0" in file or any(len(os.fsencode(x)) > LONGEST_NAME for x in file.split("/")):
+        raise DataError(f"{where} names a file that no disk can hold; correct its path")
     source, row, col = origin(PurePosixPath(file).stem)
     return Row(
         file=file,
@@ -219,7 +235,9 @@ def _choice(where: str, column: str, value: str, known: tuple[T, ...]) -> T | No
     if not value:
         return None
     if value not in known:
-        raise DataError(f"{where}: {column} is {value!r}; use {' or '.join(map(str, known))}")
+        raise DataError(
+            f"{where}: {column} is {value[:MOST_SHOWN]!r}; use {' or '.join(map(str, known))}"
+        )
     return known[known.index(value)]
 
 
@@ -227,6 +245,8 @@ def _whole(where: str, column: str, values: Mapping[str, str], otherwise: int) -
     value = values.get(column, "")
     if not value:
         return otherwise
-    if not value.isdecimal():
-        raise DataError(f"{where}: {column} is {value!r}; use a whole number of pixels")
+    if not (value.isdecimal() and len(value) <= MOST_DIGITS):
+        raise DataError(
+            f"{where}: {column} is {value[:MOST_SHOWN]!r}; use a whole number of pixels"
+        )
     return int(value)

@@ -30,6 +30,7 @@ from rasterio.transform import from_origin
 
 from geo.errors import InputError
 from geo.grid import Grid, Window
+from geo.imagery.web import WebFile
 from jobs.infer import run as infer
 from jobs.infer.inputs import model_files, open_mosaic
 
@@ -384,8 +385,8 @@ def test_secrets_of_addresses_stand_in_no_file_and_no_message(tmp_path, monkeypa
     secret = "https://anna:s3cret@city.org/{}.tif?sig=s3cret"
     url = re.compile(r"https://anna:s3cret@city\.org(.*)\?sig=s3cret")
     monkeypatch.setattr(reading, "gdal_path", lambda name: url.sub(rf"{folder}\1", name))
-    monkeypatch.setattr("geo.imagery.headers.first_bytes", lambda *given: b"")
-    monkeypatch.setattr("geo.imagery.headers.stamp_of_url", lambda url: (0, 0))
+    told = WebFile(path.read_bytes()[:16], (0, 0))
+    monkeypatch.setattr("geo.imagery.headers.look_at", lambda *given: told)
     tiles = [secret.format(name) for name in ("a", "gone")]
     out = tmp_path / "map" / "o.gpkg"
     job = infer_job(tmp_path, out).model_copy(update={"tiles": tuple(tiles), "retries": 0})

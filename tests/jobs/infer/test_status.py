@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 from factories import Pool, darkness, describe_model, infer_job, write_tile
+from rasterio.crs import CRS
 from typer.testing import CliRunner
 
 from geo.cracks.parts import InspectedRow
@@ -91,7 +92,10 @@ def start(work, started, blocks):
     """Write the log of a job without finished blocks; returns the file."""
     work.mkdir()
     places = tuple(Block(str(number), MPX) for number in range(blocks))
-    JobLog(JobRecord(started, {}, "m", "0", {}, {}, (), places), {}).save(work)
+    config = infer_job(work, work.with_suffix(".gpkg")).model_dump(mode="json")
+    grid = [0.005, 0, 5e5, 0, -0.005, 5.7e6, 10, 10, CRS.from_epsg(25832).to_wkt()]
+    ground = {"grid": grid, "stretch": None, "area": None}
+    JobLog(JobRecord(started, config, "m", "0", ground, {}, (), places), {}).save(work)
     return work / "job.jsonl"
 
 

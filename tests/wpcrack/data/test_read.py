@@ -172,3 +172,22 @@ def test_split_without_a_class_is_refused(built: Path) -> None:
     edit(built, {"split": "train"})
     with pytest.raises(DataError, match="val split has no crack item"):
         read_image_level(built)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("a.png,crack," + "9" * 5000, "row is '999"),
+        ("x" * 300 + ".png,crack,0", "no disk can hold"),
+        ("a\0.png,crack,0", "no CSV|no disk can hold"),
+        ("a.png," + "y" * 200_000 + ",0", "no CSV"),
+    ],
+    ids=["digits", "name", "nul", "field"],
+)
+def test_a_manifest_with_monstrous_cells_is_refused_in_a_sentence(tmp_path, line, words):
+    from wpcrack.data.manifest import read_manifest
+
+    (tmp_path / "manifest.csv").write_text(f"file,label,row\n{line}\n")
+    with pytest.raises(DataError, match=words) as caught:
+        read_manifest(tmp_path / "manifest.csv")
+    assert len(str(caught.value)) < 500

@@ -1,0 +1,179 @@
+"""Damaged inputs of every kind: each must be read or refused in a sentence, by its own process.
+
+    python -m benchmarks.fuzz --cases 10000 --seed 0
+
+A case is a sound input with a few bytes or words changed, read in a forked process that may take
+2 GiB of memory and 20 seconds. Whatever is no user error counts as a fault and is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.fuzz.targets import TARGETS, Target
+from jobs.runtime.terminal import USER_ERRORS
+
+MEMORY_BYTES, TIME_S = 2 * 2**30, 20
+
+READ, REFUSED, TRACEBACK, MEMORY = range(4)
+"""Exit codes of a case's process."""
+
+NAMES = ("read", "refused", "traceback", "memory", "hang", "crash")
+
+TEXTS = (".csv", ".yaml", ".jsonl", ".geojson", ".prj")
+
+WORDS = (
+    *("NaN", "-Infinity", "1e999", "-1", "0", "null", "[]", "{}", '""', "true", "9" * 5000),
+    *("../../x", "/etc/passwd", "\0", "\ufeff", "x" * 400, '"', "\n", "[" * 2000, "&a [*a,*a]"),
+    *("!!python/object:os.system", "<OGRVRTDataSource>", "1;2", "\ud83d\ude00"[:0] + "ü"),
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A damaged input and what came of it."""
+
+    number: int
+    target: str
+    file: str
+    outcome: str
+    detail: str
+
+    @property
+    def is_fault(self) -> bool:
+        """Whether it is neither read nor refused."""
+        return self.outcome not in NAMES[:2]
+
+
+def damage(content: bytes, is_text: bool, rng: np.random.Generator) -> bytes:
+    """Return a content with one to four changes."""
+    data = bytearray(content)
+    for _ in range(int(rng.integers(1, 5))):
+        at = int(rng.integers(0, len(data) + 1))
+        length = int(min(rng.integers(1, 40), max(len(data) - at, 0)))
+        how = int(rng.integers(0, 7 if is_text else 6))
+        if how == 0 and length:
+            data[at] = int(rng.integers(0, 256))
+        elif how == 1 and length:
+            data[at] ^= 1 << int(rng.integers(0, 8))
+        elif how == 2:
+            data[at : at + length] = rng.bytes(length)
+        elif how == 3:
+            data[at:at] = data[at : at + length]
+        elif how == 4 and rng.random() < 0.3:
+            del data[at:]
+        elif how == 5:
+            data[at : at + length] = bytes(length) if rng.random() < 0.5 else b"\xff" * length
+        elif how == 6:
+            word = WORDS[int(rng.integers(0, len(WORDS)))]
+            data[at : at + length] = word.encode("utf-8", "replace")
+    return bytes(data)
+
+
+def campaign(cases: int, seed: int, folder: Path) -> Iterator[Case]:
+    """Yield the cases of a seed, the targets and their files in turn."""
+    sound = {}
+    for target in TARGETS:
+        place = folder / target.name.replace(" ", "_")
+        place.mkdir()
+        sound[target.name] = (place, target.draw(place))
+        for path in sound[target.name][1]:
+            code, detail = _in_child(target.read, path)
+            if code != READ:
+                raise RuntimeError(f"the sound {path.name} is not read: {detail}")
+    for number in range(cases):
+        rng = np.random.default_rng([seed, number])
+        target = TARGETS[number % len(TARGETS)]
+        place, paths = sound[target.name]
+        yield _try(number, target, place, paths[int(rng.integers(0, len(paths)))], rng, folder)
+
+
+def _try(
+    number: int, target: Target, place: Path, path: Path, rng: np.random.Generator, folder: Path
+) -> Case:
+    copy = folder / "case"
+    shutil.copytree(place, copy)
+    try:
+        damaged = copy / path.relative_to(place)
+        content = damage(path.read_bytes(), path.suffix in TEXTS, rng)
+        damaged.write_bytes(content)
+        code, detail = _in_child(target.read, damaged)
+        return Case(number, target.name, path.name, NAMES[code], detail)
+    finally:
+        shutil.rmtree(copy)
+
+
+def _in_child(read: Callable[[Path], object], path: Path) -> tuple[int, str]:
+    """Read a file in a process of its own; return the index of its outcome, and why."""
+    receiver, sender = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(receiver)
+        os._exit(_child(read, path, sender))
+    os.close(sender)
+    with os.fdopen(receiver, "rb") as stream:
+        detail = stream.read().decode("utf-8", "replace")
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        by = os.WTERMSIG(status)
+        return NAMES.index("hang" if by == signal.SIGALRM else "crash"), f"signal {by}"
+    return os.WEXITSTATUS(status), detail
+
+
+def _child(read: Callable[[Path], object], path: Path, sender: int) -> int:
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(TIME_S)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY_BYTES,) * 2)
+    quiet = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(quiet, 1)
+    os.dup2(quiet, 2)
+    try:
+        read(path)
+        return READ
+    except USER_ERRORS as error:
+        os.write(sender, str(error)[:300].encode("utf-8", "replace"))
+        return REFUSED
+    except MemoryError:
+        return MEMORY
+    except BaseException:
+        os.write(sender, traceback.format_exc()[-1500:].encode("utf-8", "replace"))
+        return TRACEBACK
+
+
+def main() -> int:
+    """Run a campaign and print what came of it; 1 if there was a fault."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cases", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    counts: Counter[tuple[str, str]] = Counter()
+    faults = 0
+    with tempfile.TemporaryDirectory() as folder:
+        for case in campaign(given.cases, given.seed, Path(folder)):
+            counts[case.target, case.outcome] += 1
+            if case.is_fault:
+                faults += 1
+                print(f"case {case.number}: {case.target} {case.file}: {case.outcome}")
+                print("  " + case.detail.strip().replace("\n", "\n  "), flush=True)
+    for (target, outcome), count in sorted(counts.items()):
+        print(f"{target:12} {outcome:10} {count}")
+    print(f"{faults} faults in {given.cases} cases, seed {given.seed}")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
