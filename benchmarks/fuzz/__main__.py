@@ -16,6 +16,7 @@ import signal
 import sys
 import tempfile
 import traceback
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -141,6 +142,7 @@ def _child(read: Callable[[Path], object], path: Path, sender: int) -> int:
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)
     os.dup2(quiet, 2)
+    warnings.simplefilter("ignore")
     try:
         read(path)
         return READ
