@@ -9,6 +9,7 @@ A case is a sound input with a few bytes or words changed, read in a forked proc
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import os
 import resource
 import shutil
@@ -143,6 +144,7 @@ def _child(read: Callable[[Path], object], path: Path, sender: int) -> int:
     os.dup2(quiet, 1)
     os.dup2(quiet, 2)
     warnings.simplefilter("ignore")
+    faulthandler.disable()
     try:
         read(path)
         return READ
