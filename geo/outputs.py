@@ -80,6 +80,16 @@ def seal_text(text: str) -> str:
     return text + _TEXT_SEAL.format(_digest(text.encode()))
 
 
+def markdown_text(text: str) -> str:
+    r"""Make text of users that is no link, table or markup in Markdown.
+
+    >>> print(markdown_text("[A|B](javascript:x) <b>"))
+    \[A\|B\](javascript:x) &lt;b>
+    """
+    one_line = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
+    return re.sub(r"([\\`|\[\]])", r"\\\1", one_line)
+
+
 def seal_png(data: bytes) -> bytes:
     """Add a text chunk to a PNG by which an edited file is known."""
     content = _PNG_SEAL + _digest(data).encode()

@@ -11,6 +11,7 @@ from geo.compare.changes import Comparison
 from geo.compare.layers import LEGEND, NOT_CLAIMED
 from geo.compare.maps import SurveyMap
 from geo.compare.segments import SegmentChanges
+from geo.outputs import markdown_text
 
 MM = 1000.0
 NAMED_SEGMENTS = 10
@@ -127,7 +128,7 @@ def _registration_lines(found: dict[str, Any]) -> list[str]:
 def render(values: dict[str, Any]) -> str:
     """Return the report as Markdown."""
     old, new = values["old"], values["new"]
-    lines = [f"# Changes from {_cell(old['map'])} to {_cell(new['map'])}", ""]
+    lines = [f"# Changes from {markdown_text(old['map'])} to {markdown_text(new['map'])}", ""]
     lines += [f"{line}." for line in summary(values).splitlines()]
     lines += ["", "## Cracks", "", "| what | m |", "|---|---|"]
     meters = values["meters"]
@@ -147,7 +148,8 @@ def render(values: dict[str, Any]) -> str:
 def _segment_table(segments: list[dict[str, Any]]) -> list[str]:
     head = "| segment | street | seen by both % | m then | m now | change m | +- m |"
     rows = [
-        f"| {_cell(one['segment_id'])} | {_cell(one['name'] or '-')} | {one['inspected_pct']:.0f} "
+        f"| {markdown_text(one['segment_id'])} | {markdown_text(one['name'] or '-')} "
+        f"| {one['inspected_pct']:.0f} "
         f"| {one['before_m']:.1f} | {one['after_m']:.1f} | {one['change_m']:+.1f} "
         f"| {one['change_sd_m']:.1f} |"
         for one in segments[:NAMED_SEGMENTS]
@@ -169,8 +171,3 @@ def _registration_text(values: dict[str, Any]) -> list[str]:
             f"deviation); up to {values['tolerance_m'] * MM:.0f} mm they count as the same."
         )
     return lines
-
-
-def _cell(text: str) -> str:
-    """Text that cannot break a table or become markup."""
-    return text.replace("\n", " ").replace("|", "\\|").replace("<", "&lt;")

@@ -10,6 +10,7 @@ import numpy as np
 import pyogrio
 import shapely
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.features import rasterize
 from rasterio.io import MemoryFile
@@ -18,12 +19,22 @@ from scipy.ndimage import binary_dilation
 from geo.files import output_errors, whole_file
 from geo.grid import Grid
 from geo.imagery.overview import Overview
+from geo.layers.run_rows import MapTerms
 from geo.layers.schema import GEOMETRY, OUTLINE
 from geo.layers.style import OVERVIEW_BLANK, OVERVIEW_CASING, OVERVIEW_CRACK, rgb
 from geo.outputs import seal_png
 
 OVERVIEW_PX = 2000
 """Longest side of the picture."""
+
+CAPTION_PX = (100, 480)
+"""Height and least width of what stands below the picture."""
+
+LONGEST_BAR_PX = 200
+NORTH_PX = 24
+"""Of the scale bar, and of half the north arrow."""
+
+KM = 1000.0
 
 LINE_SHARE = 0.001
 """Width of a drawn crack as a share of the longest side: seen when the picture fits a screen."""
@@ -33,9 +44,10 @@ FEATURES_AT_ONCE = 20_000
 
 
 def draw_overview(overview: Overview, package: Path, out: Path) -> None:
-    """Write ``overview.png``: reduced imagery with the layer crack of a GeoPackage over it.
+    """Write ``overview.png``: reduced imagery with the layer outline of a GeoPackage over it.
 
-    Memory is bounded by the picture's size, not by the map's.
+    Below it stand title, legend, scale bar and north arrow. Memory is bounded by the picture's
+    size, not by the map's.
 
     Raises:
         OutputError: the picture cannot be written.
@@ -47,7 +59,64 @@ def draw_overview(overview: Overview, package: Path, out: Path) -> None:
     line = _thicken(_burn(package, overview.grid), radius)
     image[_thicken(line, 1) & ~line] = rgb(OVERVIEW_CASING)
     image[line] = rgb(OVERVIEW_CRACK)
-    _write_png(out, image)
+    strip = caption(overview.grid, MapTerms.read(package), max(image.shape[1], CAPTION_PX[1]))
+    wide = np.full((len(image), strip.shape[1], 3), rgb(OVERVIEW_BLANK), np.uint8)
+    wide[:, : image.shape[1]] = image
+    _write_png(out, np.vstack((wide, strip)))
+
+
+def caption(grid: Grid, terms: MapTerms, width: int) -> NDArray[np.uint8]:
+    """Draw what tells how to read a picture: title, legend, scale bar, north arrow.
+
+    Args:
+        grid: of the picture.
+        terms: of the map.
+        width: of the strip in pixels.
+
+    Returns:
+        (CAPTION_PX[0], width, 3) pixels.
+    """
+    strip = Image.new("RGB", (width, CAPTION_PX[0]), "white")
+    pen = ImageDraw.Draw(strip)
+    large, small = ImageFont.load_default(24), ImageFont.load_default(15)
+    pen.line((0, 0, width, 0), fill="black")
+    pen.text((16, 10), "Crack map", "black", large)
+    origin = ", ".join(filter(None, (terms.model, terms.run_id)))
+    pen.text((16, 42), origin or "model and run are not known", "black", small)
+    pen.rectangle((16, 72, 48, 82), OVERVIEW_CRACK, OVERVIEW_CASING)
+    pen.text((56, 68), "crack", "black", small)
+    pen.rectangle((120, 70, 150, 84), OVERVIEW_BLANK, "black")
+    pen.text((158, 68), "no imagery", "black", small)
+    length_m = scale_length(LONGEST_BAR_PX * grid.gsd_m)
+    right = width - 90
+    left = right - round(length_m / grid.gsd_m)
+    pen.rectangle((left, 72, right, 80), "black")
+    text = f"{length_m:g} m" if length_m < KM else f"{length_m / KM:g} km"
+    pen.text((left, 50), text, "black", small)
+    _north(pen, (width - 40, 50), grid)
+    return np.asarray(strip)
+
+
+def scale_length(most: float) -> float:
+    """Return the longest length of 1, 2 or 5 with zeros that is not above another.
+
+    >>> scale_length(37.0), scale_length(0.06)
+    (20.0, 0.05)
+    """
+    ten = 10.0 ** np.floor(np.log10(most))
+    return float(f"{max(step * ten for step in (1, 2, 5) if step * ten <= most):.3g}")
+
+
+def _north(pen: ImageDraw.ImageDraw, center: tuple[float, float], grid: Grid) -> None:
+    """Draw an arrow to grid north, with an N."""
+    origin, up = grid.to_pixel(np.array([[0.0, 0.0], [0.0, 1.0]]))
+    along = (up - origin) / np.hypot(*(up - origin))
+    across = np.array([-along[1], along[0]])
+    tip, base = center + NORTH_PX * along, center - NORTH_PX * along / 2
+    sides = (base + NORTH_PX * across / 2, base - NORTH_PX * across / 2)
+    pen.polygon([*map(tuple, (tip, sides[0], center, sides[1]))], "black")
+    font = ImageFont.load_default(15)
+    pen.text(tuple(center - 1.2 * NORTH_PX * along), "N", "black", font, anchor="mm")
 
 
 def _burn(package: Path, grid: Grid) -> NDArray[np.bool_]:

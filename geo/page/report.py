@@ -16,7 +16,7 @@ from geo.layers.run_rows import MapTerms, failures
 from geo.layers.schema import CRACK, INSPECTED, NETWORK, ROAD_SEGMENT
 from geo.layers.style import severity_legend
 from geo.options import Rules, SeverityOptions
-from geo.outputs import seal_text
+from geo.outputs import markdown_text, seal_text
 
 NAMED_FAILURES = 20
 """Failures that the text spells out; the layer inspected and the JSON have all."""
@@ -69,6 +69,8 @@ class MapReport:
     network_line_m: float
     not_measurable_m: float
     survey_date: str | None
+    model: str
+    run_id: str
     length_by_severity: dict[str, float]
     length_by_type: dict[str, float]
     gsd_mm: float | None
@@ -91,7 +93,7 @@ def summarize(package: Path) -> MapReport:
     blocks = inspected[inspected["block_id"].notna()]
     seen_m2 = blocks[blocks["valid_pct"] > 0].geometry.area
     classes = {name: float(cracks[f"{name}_m"].sum()) for name in D6433_CLASSES}
-    days = sorted({str(day) for day in blocks["survey_date"].dropna()})
+    days = sorted({str(day)[:10] for t in (blocks, cracks) for day in t["survey_date"].dropna()})
     unit_m = inspected.crs.axis_info[0].unit_conversion_factor if inspected.crs else 1.0
     pixels = blocks.loc[blocks["valid_pct"] > 0, "gsd_mm"]
     gsd_mm = float(pixels.min()) if len(pixels) else None
@@ -106,6 +108,8 @@ def summarize(package: Path) -> MapReport:
         network_line_m=float(networks["crack_length_m"].sum()),
         not_measurable_m=classes[NOT_MEASURABLE],
         survey_date=days[0] if days else None,
+        model=terms.model,
+        run_id=terms.run_id,
         length_by_severity={name: meters for name, meters in classes.items() if meters > 0},
         length_by_type=_length_by(cracks, "type"),
         gsd_mm=gsd_mm,
@@ -138,7 +142,8 @@ def write_report(package: Path, markdown: Path, as_json: Path) -> MapReport:
 
 def render(report: MapReport) -> str:
     """Write the report as Markdown."""
-    lines = [f"# Crack map {_cell(report.package)}", "", *_totals(report), ""]
+    lines = [f"# Crack map {markdown_text(report.package)}", "", _origin(report), ""]
+    lines += [*_totals(report), ""]
     classes = {entry.key: entry.label for entry in severity_legend(report.rules.severity)}
     by_class = {classes.get(k, k): length for k, length in report.length_by_severity.items()}
     lines += ["## Cracks", "", *_lengths("severity (ASTM D6433)", by_class), ""]
@@ -149,6 +154,13 @@ def render(report: MapReport) -> str:
     lines += ["## Not claimed", "", report.not_claimed]
     lines.append(_measurable(report))
     return "\n".join(lines) + "\n"
+
+
+def _origin(report: MapReport) -> str:
+    """Say when, by what model and in which run a map was made, as far as it is known."""
+    named = (("Surveyed", report.survey_date), ("model", report.model), ("run", report.run_id))
+    known = [f"{what} {markdown_text(value)}" for what, value in named if value]
+    return f"{', '.join(known)}." if known else "Day of the survey, model and run are not known."
 
 
 def _measurable(report: MapReport) -> str:
@@ -165,10 +177,9 @@ def _measurable(report: MapReport) -> str:
 
 
 def _totals(report: MapReport) -> list[str]:
-    day = f", surveyed {report.survey_date}" if report.survey_date else ""
     lines = [
         f"{counted(report.cracks, 'crack')}, {report.length_m:.1f} m, on {report.inspected_m2:.1f} "
-        f"m2 inspected in {counted(report.blocks, 'block')}{day}.{_pixels(report)}",
+        f"m2 inspected in {counted(report.blocks, 'block')}.{_pixels(report)}",
         f"{counted(report.networks, 'network')} (alligator or block cracking), "
         f"{report.network_m2:.2f} m2 with {report.network_line_m:.1f} m of cracks in them.",
     ]
@@ -200,21 +211,30 @@ def _lengths(title: str, lengths: dict[str, float]) -> list[str]:
 def _street_table(streets: tuple[Street, ...], rules: Rules) -> list[str]:
     head = (
         "| street | segments | m | seen % | cracks m | networks m2 | low m | medium m | high m "
-        f"| worst segment | its {rules.segments.rank_by} |"
+        f"| not measurable % | worst segment | its {rules.segments.rank_by} |"
     )
     rows = [
-        f"| {_cell(s.name)} | {s.segments} | {s.length_m:.0f} | {s.coverage_pct:.0f} "
+        f"| {markdown_text(s.name)} | {s.segments} | {s.length_m:.0f} | {s.coverage_pct:.0f} "
         f"| {s.crack_length_m:.1f} | {s.network_m2:.2f} | {s.low_m:.1f} | {s.medium_m:.1f} "
-        f"| {s.high_m:.1f} | {_cell(s.worst_segment or '-')} | {_number(s.worst_value)} |"
+        f"| {s.high_m:.1f} | {_share(s)} "
+        f"| {markdown_text(s.worst_segment or '-')} | {_number(s.worst_value)} |"
         for s in streets
     ]
-    return [head, "|---" * 11 + "|", *rows]
+    return [head, "|---" * 12 + "|", *rows]
+
+
+def _share(street: Street) -> str:
+    """Return the percentage of the line that is too thin for a width."""
+    line = street.low_m + street.medium_m + street.high_m + street.not_measurable_m
+    return f"{100 * street.not_measurable_m / line:.0f}" if line > 0 else "-"
 
 
 def _failure_lines(failures: tuple[Failure, ...]) -> list[str]:
     if not failures:
         return ["Nothing failed."]
-    lines = [f"- {_cell(f.where)}: {_cell(f.reason)}" for f in failures[:NAMED_FAILURES]]
+    lines = [
+        f"- {markdown_text(f.where)}: {markdown_text(f.reason)}" for f in failures[:NAMED_FAILURES]
+    ]
     rest = len(failures) - NAMED_FAILURES
     return [*lines, f"- and {rest} more (layer inspected)"] if rest > 0 else lines
 
@@ -226,11 +246,6 @@ def counted(count: int, noun: str) -> str:
     ('1 crack', '2 cracks')
     """
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def _cell(text: str) -> str:
-    """Make text that cannot break a table or become markup."""
-    return text.replace("\n", " ").replace("|", "\\|").replace("<", "&lt;")
 
 
 def _number(value: float | None) -> str:

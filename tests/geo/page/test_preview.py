@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import rasterio
-from factories import write_parts, write_tile
+from affine import Affine
+from factories import EAST, NORTH, grid_of, write_parts, write_tile
+from PIL import ImageDraw
+from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning
 
 from geo import read_tiles
 from geo.errors import OutputError
+from geo.grid import Grid
 from geo.imagery import overview as overview_module
 from geo.imagery.find import scan
 from geo.imagery.mosaic import Mosaic
 from geo.imagery.overview import blank_backdrop, read_backdrop, reduce, save_backdrop
 from geo.layers.assemble import assemble
-from geo.layers.style import OVERVIEW_CRACK, rgb
-from geo.page.preview import draw_overview
+from geo.layers.run_rows import MapTerms
+from geo.layers.style import OVERVIEW_BLANK, OVERVIEW_CRACK, rgb
+from geo.options import Rules
+from geo.page.preview import caption, draw_overview
 
 
 @pytest.fixture
@@ -44,7 +51,9 @@ def test_the_overview_shows_imagery_cracks_and_nothing_elsewhere(street, tmp_pat
     mosaic, package = street
     draw_overview(reduce(mosaic, 300), package, tmp_path / "overview.png")
     picture = read_png(tmp_path / "overview.png")
-    assert picture.shape == (100, 300, 3)
+    assert picture.shape == (200, 480, 3)  # with the caption
+    picture, right = picture[:100, :300], picture[:100, 300:]
+    assert (right == rgb(OVERVIEW_BLANK)).all()
     cracks = (picture == rgb(OVERVIEW_CRACK)).all(axis=2)
     rows, cols = np.nonzero(cracks)
     assert rows.min() >= 22
@@ -54,6 +63,32 @@ def test_the_overview_shows_imagery_cracks_and_nothing_elsewhere(street, tmp_pat
     assert (picture[90, :140] == 90).all()
     assert (picture[10, 160:] == 160).all()
     assert (picture[90, 160:] == 236).all()
+
+
+@pytest.mark.parametrize(("gsd", "crs"), [(0.013, 25832), (0.9, 25832), (0.5, 2263)])
+def test_the_scale_bar_is_as_long_as_it_says(gsd, crs, monkeypatch):
+    grid, said = grid_of((50, 60), gsd, crs=crs), []
+    text = ImageDraw.ImageDraw.text
+
+    def keep(pen, place, words, *rest, **more):
+        said.append(words)
+        text(pen, place, words, *rest, **more)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", keep)
+    strip = caption(grid, MapTerms(Rules(), "", "m-1", "0123"), 600)
+    assert "m-1, 0123" in said
+    (length,) = [float(words[:-2]) for words in said if re.fullmatch(r"[\d.]+ m", words)]
+    bar = (strip[76, 300:520] == 0).all(axis=1).sum()
+    assert bar * grid.gsd_m == pytest.approx(length, rel=0.02)
+    assert 80 <= bar <= 202
+
+
+def test_the_arrow_points_to_grid_north():
+    terms = MapTerms(Rules(), "", "", "")
+    for turn, (row, col) in ((0, (28, 560)), (180, (72, 560))):
+        transform = Affine.translation(EAST, NORTH) @ Affine.rotation(turn) @ Affine.scale(1, -1)
+        strip = caption(Grid(transform, CRS.from_epsg(25832), (9, 9)), terms, 600)
+        assert (strip[row, col - 1 : col + 2] < 128).any(), turn
 
 
 def test_a_backdrop_survives_its_file(street, tmp_path):

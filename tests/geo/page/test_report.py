@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -19,7 +20,8 @@ def package(tmp_path, mask, roads=None, problems=(), **place):
     grid, valid = grid_of(mask.shape, **place), np.ones_like(mask)
     valid[:, : mask.shape[1] // 2] = False
     parts = write_parts(tmp_path, grid, mask, valid=valid)
-    options = AssembleOptions(roads=roads)
+    run = {"survey_date": "2026-05-04", "model": "m-1", "run_id": "0123"}
+    options = AssembleOptions(roads=roads, **run)
     return assemble(parts, tmp_path / "out.gpkg", grid, options, problems=problems)
 
 
@@ -33,7 +35,7 @@ def mask():
 
 def test_totals_streets_and_failures_are_those_of_the_package(tmp_path, mask):
     lines = [[(EAST, NORTH - y), (EAST + 4, NORTH - y)] for y in (0.25, 0.75)]
-    columns = {"street": ["A|B <b>", None], "wide": [0.5, 0.5]}
+    columns = {"street": ["[A|B](javascript:x) <b>", None], "wide": [0.5, 0.5]}
     path = write_roads(tmp_path / "r.gpkg", lines, **columns)
     roads = RoadOptions(path=path, name="street", width="wide")
     lost = [TileProblem("/tiles/cut.tif", "is truncated")]
@@ -51,7 +53,10 @@ def test_totals_streets_and_failures_are_those_of_the_package(tmp_path, mask):
     assert other.name == "road 1"
     assert [failure.where for failure in report.failures] == ["/tiles/cut.tif"]
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
-    assert "| A\\|B &lt;b> | 1 |" in text
+    assert "| \\[A\\|B\\](javascript:x) &lt;b> | 1 |" in text
+    assert re.search(r"\| low m \| medium m \| high m \| not measurable % \|", text)
+    assert "| 0.0 | 0.0 | 0.0 | 100 |" in text
+    assert "\n\nSurveyed 2026-05-04, model m-1, run 0123.\n\n" in text
     assert "/tiles/cut.tif: is truncated" in text
     assert "No pavement condition index" in text
     stored = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
