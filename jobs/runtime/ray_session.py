@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import secrets
 import socket
 import sys
 import threading
@@ -31,8 +32,14 @@ START_PATIENCE_S = 300.0
 STARTS = 3
 """Tries to start a Ray of our own, whose processes may give each other up on a machine at work."""
 
+TOKEN_BYTES = 32
+
 LOCAL_ENVIRONMENT = {
-    "RAY_AUTH_MODE": "disabled",  # else a local Ray writes a token into the home directory
+    # Else anybody in the network could run code here. The token goes to the processes of this job
+    # through the environment; without one Ray would write it into the home directory.
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": secrets.token_hex(TOKEN_BYTES),
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # everywhere: all ports on loopback alone
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # else `uv run` starts every worker anew
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the coming default; the old one warns

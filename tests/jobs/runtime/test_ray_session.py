@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -94,6 +97,66 @@ def test_processes_of_a_ray_of_our_own_are_told_where_it_is(
         assert "RAY_GCS_SERVER_PORT" not in os.environ
     ((address, port),) = seen
     assert address == f"127.0.0.1:{port}"
+
+
+INTRUDER = """
+import sys, ray
+ray.init(address=sys.argv[1], log_to_driver=False)
+print(ray.get(ray.remote(lambda: "intruded").remote()))
+"""
+
+
+@pytest.mark.ray
+def test_nobody_else_can_join_a_ray_of_our_own(bare_environment: pytest.MonkeyPatch) -> None:
+    """Not by the network, as all listens on loopback; not by the machine, without the token."""
+    with ray_session(ONE, local=True):
+        import ray
+
+        address = ray.get_runtime_context().gcs_address
+        session = {os.getpid(), *(int(p) for p in descendants(os.getpid()))}
+        assert {place for place in listening(session) if not is_loopback(place)} == set()
+        given = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+        given["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # else it does not even look on loopback
+        for token in ({}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "ab" * 32}):
+            intruder = subprocess.run(
+                [sys.executable, "-c", INTRUDER, address],
+                env=given | token,
+                capture_output=True,
+                text=True,
+            )
+            assert intruder.returncode != 0
+            assert "intruded" not in intruder.stdout
+            assert "Failed to connect to Ray cluster" in intruder.stderr
+        assert ray.get(ray.remote(lambda: "ours").remote()) == "ours"
+
+
+def descendants(pid: int) -> list[int]:
+    """List the processes that a process started, and theirs."""
+    own = Path(f"/proc/{pid}/task").glob("*/children")
+    started = [int(child) for path in own for child in path.read_text().split()]
+    return [*started, *(one for child in started for one in descendants(child))]
+
+
+def listening(pids: set[int]) -> set[str]:
+    """List the addresses, as /proc writes them, on which processes listen."""
+    inodes = set()
+    for pid in pids:
+        with suppress(OSError):
+            for file in Path(f"/proc/{pid}/fd").iterdir():
+                with suppress(OSError):
+                    inodes.add(os.readlink(file))
+    rows = [line.split() for name in ("tcp", "tcp6") for line in tcp_lines(name)]
+    return {row[1] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in inodes}
+
+
+def tcp_lines(name: str) -> list[str]:
+    return Path(f"/proc/net/{name}").read_text().splitlines()[1:]
+
+
+def is_loopback(place: str) -> bool:
+    """Return whether an address of /proc/net is 127.0.0.1, or that in IPv6, or ::1."""
+    host = place.partition(":")[0]
+    return host.endswith("0100007F") or host == "00000000000000000000000001000000"
 
 
 def test_what_still_reads_from_ray_data_ends_before_ray_does() -> None:
