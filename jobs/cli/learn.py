@@ -26,12 +26,18 @@ EngineName = Annotated[
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for everything.")] = Path("demo"),
     seed: Annotated[int, typer.Option(help="Another seed draws another city.")] = 0,
+    train: Annotated[
+        bool, typer.Option("--train", help="Train a model first: ten minutes.")
+    ] = False,
 ) -> None:
-    """Draw a city, learn its cracks and map them.
+    """Draw a city, map its cracks and score the map.
 
-    Trains on drawn windows with image-level labels, and scores the map against the truth.
+    Takes the model that ships with the package, or trains one on drawn windows with image-level
+    labels.
     """
-    run_job("demo", out, seed=seed)
+    from jobs.demo.run import DemoOptions
+
+    run_job("demo", out, seed=seed, options=DemoOptions(train=train))
 
 
 @command(example="wpcrack dataset --images photos --masks masks --out set --window 96 --val 0.25")

@@ -1,10 +1,12 @@
-"""`wpcrack demo`: draw a city, learn cracks from image-level labels, map them, compare with truth.
+"""`wpcrack demo`: draw a city, map its cracks, compare the map with the truth.
 
     wpcrack demo --out demo
+    wpcrack demo --out demo --train
     python -m jobs.demo --out demo
 
-Everything on one machine, nothing to download. Truth is drawn with the city and read only by the
-comparison at the end.
+With --train the model learns from image-level labels of drawn windows before; without, it is the
+one that ships with the package. Everything on one machine, nothing to download. Truth is drawn with
+the city and read only by the comparison at the end.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from jobs.infer.report import InferReport
 from jobs.infer.run import run_inference
 from jobs.runtime.folder import explain_write_errors
 from wpcrack.errors import DataError
+from wpcrack.model import find_model
 from wpcrack.synthetic import City, CityConfig, WindowConfig, draw_city
 
 _MARKER = "demo.json"
@@ -46,13 +49,20 @@ _FILES = (
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """How large the demo is; the defaults take about ten minutes on two cores."""
+    """How large the demo is; the defaults take two minutes on two cores, ten with training."""
 
     city: CityConfig = field(default_factory=CityConfig)
     windows: WindowConfig = field(default_factory=WindowConfig)
     training_set: TrainingSetSize = field(default_factory=TrainingSetSize)
+    train: bool = False
+    """Whether to train a model first, from image-level labels alone."""
     train_minutes: float = 8.0
     """Cap on the training time."""
+
+    @property
+    def stages(self) -> int:
+        """Number of stages."""
+        return 4 if self.train else 3
 
 
 @dataclass(frozen=True)
@@ -82,16 +92,20 @@ def run_demo(out: Path, seed: int = 0, options: DemoOptions | None = None) -> De
         DataError: `out` holds something that no demo made.
     """
     options = options or DemoOptions()
+    if not options.train:
+        find_model(None)  # refused before anything is drawn
     _prepare(out, seed)
     seconds: dict[str, float] = {}
-    with _stage(1, "draw", "streets, a training set with image-level labels, a city", seconds):
+    stages = _Stages(options.stages)
+    with stages.run("draw", "streets with cracks, as tiles of a city", seconds):
         city = _draw(out, seed, options)
-    with _stage(2, "train", "the three networks, from image-level labels alone", seconds):
-        _train(out, seed, options)
-    with _stage(3, "infer", "the city's tiles to a crack map", seconds):
-        inferred = _infer(out)
+    if options.train:
+        with stages.run("train", "the three networks, from image-level labels alone", seconds):
+            _train(out, seed, options)
+    with stages.run("infer", "the city's tiles to a crack map", seconds):
+        inferred = _infer(out, out / "run" if options.train else None)
     seconds |= {"infer": inferred.infer_s, "vectorize": inferred.assemble_s}
-    with _stage(4, "compare", "the map with the drawn truth", {}):
+    with stages.run("compare", "the map with the drawn truth", {}):
         score = score_map(out / "cracks.gpkg", city)
         truth = score_truth(out / "cracks.gpkg", CityTruth.of(city, city_grid(city)))
     report = DemoReport(
@@ -167,8 +181,9 @@ def _prepare(out: Path, seed: int) -> None:
 def _draw(out: Path, seed: int, options: DemoOptions) -> City:
     """Draw training set and city from unrelated seeds: no street of the one is in the other."""
     train_seed, city_seed = np.random.SeedSequence(seed).spawn(2)
-    drawn = write_training_set(out / "train", options.windows, options.training_set, train_seed)
-    print(f"      {drawn.crack} crack and {drawn.road} road windows of {drawn.streets} streets")
+    if options.train:
+        drawn = write_training_set(out / "train", options.windows, options.training_set, train_seed)
+        print(f"      {drawn.crack} crack and {drawn.road} road windows of {drawn.streets} streets")
     city = draw_city(options.city, int(city_seed.generate_state(1)[0]))
     files = write_city(city, out / "tiles", out / "truth")
     n_cracks = len({crack.crack_id for crack in city.cracks})
@@ -176,13 +191,21 @@ def _draw(out: Path, seed: int, options: DemoOptions) -> City:
     return city
 
 
-@contextmanager
-def _stage(number: int, name: str, what: str, seconds: dict[str, float]) -> Iterator[None]:
-    print(f"[{number}/4] {name}: {what}", flush=True)
-    started = time.perf_counter()
-    yield
-    seconds[name] = time.perf_counter() - started
-    print(f"      {seconds[name]:.0f} s", flush=True)
+class _Stages:
+    """Counts the stages, says which one runs, and how long it took."""
+
+    def __init__(self, total: int) -> None:
+        self._number, self._total = 0, total
+
+    @contextmanager
+    def run(self, name: str, what: str, seconds: dict[str, float]) -> Iterator[None]:
+        """Say what is done; note the seconds."""
+        self._number += 1
+        print(f"[{self._number}/{self._total}] {name}: {what}", flush=True)
+        started = time.perf_counter()
+        yield
+        seconds[name] = time.perf_counter() - started
+        print(f"      {seconds[name]:.0f} s", flush=True)
 
 
 def _train(out: Path, seed: int, options: DemoOptions) -> None:
@@ -201,11 +224,11 @@ def _train(out: Path, seed: int, options: DemoOptions) -> None:
     run_training(job, local=True)
 
 
-def _infer(out: Path) -> InferReport:
+def _infer(out: Path, model: Path | None) -> InferReport:
     job = InferJob.model_validate(
         {
             "tiles": str(out / "tiles"),
-            "model": out / "run",
+            "model": model,
             "out": out / "cracks.gpkg",
             "roads": {
                 "path": out / "truth" / "roads.gpkg",

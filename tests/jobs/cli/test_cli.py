@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 
 import jobs.cli
 from geo.errors import GeoError
+from jobs.demo.run import DemoOptions
 from jobs.infer.job import InferJob
 from jobs.registry import JOBS, find
 from jobs.runtime.versions import versions
@@ -217,7 +218,7 @@ def test_options_reach_the_functions_behind_the_commands(
             "torch",
         ),
         ("predict", "--model", "m", "--out", "o", "a.jpg", "b.jpg", "--engine", "openvino"),
-        ("demo", "--out", str(tmp_path), "--seed", "3"),
+        ("demo", "--out", str(tmp_path), "--seed", "3", "--train"),
     ):
         result = wpcrack(*arguments)
         assert result.exit_code == 0, result.output
@@ -232,7 +233,7 @@ def test_options_reach_the_functions_behind_the_commands(
         (Path("m"), Path("o"), [Path("a.jpg"), Path("b.jpg")]),
         {"threshold": 0.5, "engine": "openvino"},
     )
-    assert seen["demo"] == ((tmp_path,), {"seed": 3})
+    assert seen["demo"] == ((tmp_path,), {"seed": 3, "options": DemoOptions(train=True)})
 
 
 def test_a_tilde_in_options_is_the_home_directory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,12 +27,13 @@ from jobs.demo.draw import (
 )
 from jobs.demo.run import DemoOptions, run_demo
 from jobs.demo.score import score_map
-from wpcrack.errors import DataError
+from wpcrack.errors import CheckpointError, DataError
 from wpcrack.synthetic import City, CityConfig, WindowConfig, draw_city
 
 SMALL = DemoOptions(
     city=CityConfig(main_tiles=2, side_tiles=1, side_columns=(1,)),
     training_set=TrainingSetSize(streets=3, per_street=2),
+    train=True,
 )
 
 
@@ -140,33 +142,51 @@ def test_training_set_has_both_classes_and_sources_in_its_names(tmp_path: Path) 
         assert path.read_bytes() == twin.read_bytes()
 
 
+@pytest.mark.parametrize("train", [True, False])
 def test_demo_writes_report_and_prints_where_the_map_lies(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    train: bool,
 ) -> None:
-    def infer(out: Path) -> SimpleNamespace:
+    def infer(out: Path, model: Path | None) -> SimpleNamespace:
         masks, place = merge(sorted((out / "truth" / "masks").glob("*.tif")))
         image, _ = merge(sorted((out / "tiles").glob("*.tif")))
         probability = (masks[0] > 0).astype(np.float32)
         seen, gray = image.any(axis=0), image.transpose(1, 2, 0)
         geo.make_map(probability, place, CRS, out / "cracks.gpkg", valid=seen, image=gray)
+        assert model == (out / "run" if train else None)
         return SimpleNamespace(infer_s=0.2, assemble_s=0.1)
 
+    monkeypatch.setattr(demo, "find_model", lambda path: path)
     monkeypatch.setattr(demo, "_train", lambda out, seed, options: None)
     monkeypatch.setattr(demo, "_infer", infer)
     out = tmp_path / "demo"
     for _ in range(2):  # a second demo replaces the first
-        report = run_demo(out, options=SMALL)
+        report = run_demo(out, options=replace(SMALL, train=train))
     values = json.loads((out / "report.json").read_text())
     assert {"pixel_iou", "f1", "recall_2cm", "precision_2cm", "seconds"} <= values.keys()
-    assert list(values["seconds"]) == ["draw", "train", "infer", "vectorize"]
+    stages = ["draw", "train", "infer", "compare"] if train else ["draw", "infer", "compare"]
+    assert list(values["seconds"]) == [*stages[:-1], "vectorize"]
     assert values["recall_2cm"] > 0.99
     assert values["found_2cm"] > 0.95
     assert values["width_mae_mm"] < 2
     assert values["whole_cracks"] > 0.7
     assert report.cracks.is_file()
     printed = capsys.readouterr().out
-    for word in ("[1/4] draw", "[4/4] compare", "recall_2cm", str(report.cracks)):
+    for number, stage in enumerate(stages, start=1):
+        assert f"[{number}/{len(stages)}] {stage}" in printed
+    for word in ("recall_2cm", "type_accuracy", str(report.cracks)):
         assert word in printed
+
+
+def test_without_a_model_the_demo_says_so_before_it_draws(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wpcrack.model.SHIPPED", tmp_path / "none")
+    with pytest.raises(CheckpointError, match="holds no model"):
+        run_demo(tmp_path / "demo", options=replace(SMALL, train=False))
+    assert not (tmp_path / "demo").exists()
 
 
 def test_demo_never_touches_a_folder_that_is_not_its_own(tmp_path: Path) -> None:
