@@ -61,8 +61,23 @@ class ModelInfo(Block):
     scales: Annotated[tuple[Scale, ...], Field(min_length=1)] = (1.0,)
     """Sizes of an image that prediction looks at, whole fractions of its own: 1, 1/2, 1/4. The
     probabilities are fused by the root of their mean square."""
+    coarsest_mm: Annotated[float, Field(gt=0)] | None = None
+    """Where the pixel size of the ground is known, scales at which a pixel is larger are left out:
+    thin cracks do not show there. null: all scales are looked at."""
     trained: dict[str, Any] = Field(default_factory=dict)
     """How it came to be: epoch, stage, scores, seed, versions."""
+
+    def scales_at(self, gsd_mm: float | None) -> tuple[Scale, ...]:
+        """Return the scales to look at for a pixel size, None where it is not known.
+
+        >>> info = ModelInfo(model=ModelConfig(), scales=(1.0, 0.5, 0.25), coarsest_mm=8.0)
+        >>> info.scales_at(5.0), info.scales_at(2.0), info.scales_at(None)
+        ((1.0,), (1.0, 0.5, 0.25), (1.0, 0.5, 0.25))
+        """
+        if gsd_mm is None or self.coarsest_mm is None:
+            return self.scales
+        first, *others = self.scales
+        return (first, *(scale for scale in others if gsd_mm / scale <= self.coarsest_mm))
 
 
 @dataclass(frozen=True)

@@ -160,12 +160,14 @@ def model_files(model: Path | None) -> ModelFiles:
     return ModelFiles(folder, run_name(folder), digest, read_info(folder).gsd_mm)
 
 
-def load_model(folder: Path, threads: int, engine: Engine = "auto") -> WindowPredictor:
+def load_model(
+    folder: Path, threads: int, engine: Engine = "auto", gsd_mm: float | None = None
+) -> WindowPredictor:
     """Load the network and give it its share of the machine; runs inside an actor."""
     from wpcrack.inference.engine import load_predictor
 
     cv2.setNumThreads(threads)
-    return load_predictor(folder, engine, threads)
+    return load_predictor(folder, engine, threads, gsd_mm=gsd_mm)
 
 
 def _hash(files: list[Path]) -> str:

@@ -58,7 +58,7 @@ def run_inference(
         roads = read_roads(job.roads, plan.mosaic.grid)
         say(outline(plan))
         factory = predictor_factory or functools.partial(
-            load_model, model.folder, job.cpus_per_actor, job.engine
+            load_model, model.folder, job.cpus_per_actor, job.engine, 1000 * plan.mosaic.grid.gsd_m
         )
         with open_work(job, plan, JobRecord.of(job, plan, model, started)) as work:
             try:

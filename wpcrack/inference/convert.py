@@ -24,14 +24,17 @@ from wpcrack.networks.detector import ChannelNorm, DirectionalConv, Mix, PathAtt
 
 
 def convert(networks: Networks, scales: Sequence[float] = (1.0,)) -> Any:
-    """Return the `openvino.Model` of networks: (1, H, W, 3) uint8 -> (1, 1, H, W) float32."""
+    """Return the `openvino.Model` of networks: (1, H, W, 3) uint8 -> (1, 1, H, W) float32.
+
+    It has an output for the first scale, for the first two fused, and so on.
+    """
     ov = openvino()
     example = torch.zeros(1, 3, 64, 96)
     with warnings.catch_warnings():  # torch.jit.trace, which the converter uses, is deprecated
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
         graph = ov.convert_model(
-            ScaledProbability(fold(networks), scales).cpu(),
+            _Steps(ScaledProbability(fold(networks), scales)).cpu(),
             example_input=example,
             input=[ov.PartialShape([1, 3, -1, -1])],
         )
@@ -40,6 +43,18 @@ def convert(networks: Networks, scales: Sequence[float] = (1.0,)) -> Any:
     steps.input().model().set_layout(ov.Layout("NCHW"))
     steps.input().preprocess().convert_element_type(ov.Type.f32).scale(255.0)
     return steps.build()
+
+
+class _Steps(nn.Module):
+    """`ScaledProbability.fused_steps` as a module."""
+
+    def __init__(self, scaled: ScaledProbability) -> None:
+        super().__init__()
+        self.scaled = scaled
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """(B, 3, H, W) -> (B, 1, H, W) per number of scales."""
+        return self.scaled.fused_steps(image)
 
 
 def fold(networks: Networks) -> Networks:

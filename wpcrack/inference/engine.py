@@ -14,11 +14,15 @@ from wpcrack.inference.graph import load_graph
 from wpcrack.inference.machine import has_device_file, is_installed
 from wpcrack.inference.openvino_engine import OpenVinoPredictor
 from wpcrack.inference.predict import Engine, WindowPredictor
-from wpcrack.model import load_model
+from wpcrack.model import find_model, load_model, read_info
 
 
 def load_predictor(
-    path: Path | None, engine: Engine = "auto", threads: int | None = None
+    path: Path | None,
+    engine: Engine = "auto",
+    threads: int | None = None,
+    *,
+    gsd_mm: float | None = None,
 ) -> WindowPredictor:
     """Load the predictor of a run folder or model folder.
 
@@ -27,6 +31,7 @@ def load_predictor(
         engine: auto: torch on a GPU; on a CPU openvino, or torch where that is not installed.
         threads: CPU cores to use; None: torch's number, which follows OMP_NUM_THREADS, or where it
             is not installed all cores. With torch this holds for the whole process.
+        gsd_mm: Pixel size of the images on the ground, by which scales are chosen; None: unknown.
 
     Raises:
         CheckpointError: The model is missing, unreadable or of another architecture; or it has no
@@ -34,7 +39,8 @@ def load_predictor(
         ConfigError: The engine is not installed.
     """
     if choose(engine) == "openvino":
-        return OpenVinoPredictor(load_graph(path), threads)
+        scales = len(read_info(find_model(path)).scales_at(gsd_mm))
+        return OpenVinoPredictor(load_graph(path), threads, scales=scales)
     import torch
 
     from wpcrack.inference.torch_engine import TorchPredictor
@@ -42,7 +48,7 @@ def load_predictor(
     if threads is not None:
         torch.set_num_threads(threads)
     model = load_model(path)
-    return TorchPredictor(model.networks, scales=model.info.scales)
+    return TorchPredictor(model.networks, scales=model.info.scales_at(gsd_mm))
 
 
 def choose(engine: Engine, *, gpu: bool | None = None) -> Literal["torch", "openvino"]:

@@ -25,7 +25,12 @@ class OpenVinoPredictor:
     """
 
     def __init__(
-        self, graph: Any, threads: int | None = None, precision: Precision | None = None
+        self,
+        graph: Any,
+        threads: int | None = None,
+        precision: Precision | None = None,
+        *,
+        scales: int | None = None,
     ) -> None:
         """Prepare a graph; it is compiled when the first window of a shape arrives.
 
@@ -33,9 +38,11 @@ class OpenVinoPredictor:
             graph: Result of `wpcrack.inference.graph.load_graph`; must not be used elsewhere.
             threads: Cores to use; None: see `wpcrack.inference.machine.default_threads`.
             precision: None: bf16 where this CPU multiplies it natively, else f32.
+            scales: How many of the model's scales to look at, from the finest on; None: all.
         """
         self.precision: Precision = precision or ("bf16" if native_bfloat16() else "f32")
-        self._graph = graph
+        output = graph.outputs[-1 if scales is None else scales - 1]
+        self._graph = openvino().Model([output], graph.get_parameters(), "probability")
         self._core = openvino().Core()
         self._settings = {
             "INFERENCE_PRECISION_HINT": self.precision,

@@ -36,6 +36,11 @@ class ScaledProbability(nn.Module):
             return torch.sigmoid(self.networks(image).float())
         return fuse(self.at_each_scale(image))
 
+    def fused_steps(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Return the fusion of the first scale, of the first two, ..., (B, 1, H, W) each."""
+        found = self.at_each_scale(image)
+        return tuple(fuse(found[:, : count + 1]) for count in range(len(self.scales)))
+
     def at_each_scale(self, image: Tensor) -> Tensor:
         """Return the probability at each scale, enlarged to the image, (B, S, H, W)."""
         found = []

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from wpcrack.config import Block, Count
+from wpcrack.config import Block, Count, Positive
 from wpcrack.files import whole_file
 from wpcrack.inference.graph import deliver_graph
 from wpcrack.inference.scales import ScaledProbability, fuse
@@ -51,6 +51,8 @@ class ShippedConfig(Block):
     """Encoder and detector."""
     scales: Annotated[tuple[Scale, ...], Field(min_length=1)] = (1.0, 0.5, 0.25)
     """Sizes of the image that prediction looks at."""
+    coarsest_mm: Positive = 8.0
+    """Largest pixels at which a map looks: on drawn streets of 5 mm, half the size finds less."""
     score_windows: Count = 200
     """Windows for the scores."""
     score_side: Annotated[int, Field(ge=64, multiple_of=32)] = 384
@@ -97,7 +99,12 @@ def make_shipped(config: ShippedConfig, folder: Path, report: Report | None = No
     """
     nets = pretrain(config.train, folder, report)
     trained = {"on": "drawn pavement", "steps": config.train.steps, "seed": config.train.seed}
-    info = ModelInfo(model=config.train.model, scales=config.scales, trained=trained)
+    info = ModelInfo(
+        model=config.train.model,
+        scales=config.scales,
+        coarsest_mm=config.coarsest_mm,
+        trained=trained,
+    )
     save_model(folder / MODEL_FOLDER, nets, info, predicts_only=True)
     deliver_graph(folder / MODEL_FOLDER)
     scores = score_drawn(load_model(folder), config)

@@ -120,7 +120,8 @@ def test_the_thinnest_tile_is_a_tile(pool, tmp_path, shape):
 def test_the_engine_is_part_of_what_a_job_depends_on(pool, tmp_path):
     tile, loaded = write_tile(tmp_path / "a.tif", IMAGE), []
 
-    def load(folder, threads, engine):
+    def load(folder, threads, engine, gsd_mm):
+        assert gsd_mm == pytest.approx(1000 * GSD_M)
         loaded.append((threads, engine))
         return shaded()
 

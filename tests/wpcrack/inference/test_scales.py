@@ -58,8 +58,9 @@ def test_both_engines_fuse_the_same_scales() -> None:
     networks.share_encoder()
     windows = np.random.default_rng(0).integers(0, 256, (2, 96, 64, 3), np.uint8)
     graph = convert(networks, SCALES)
-    torch_ = TorchPredictor(networks, torch.device("cpu"), low_precision=False, scales=SCALES)(
-        windows
-    )
-    openvino = OpenVinoPredictor(graph, 1, "f32")(windows)
-    assert np.abs(torch_ - openvino).max() < 1e-3
+    for count in range(1, len(SCALES) + 1):
+        cpu, chosen = torch.device("cpu"), SCALES[:count]
+        torch_ = TorchPredictor(networks, cpu, low_precision=False, scales=chosen)(windows)
+        openvino = OpenVinoPredictor(graph.clone(), 1, "f32", scales=count)(windows)
+        assert np.abs(torch_ - openvino).max() < 1e-3
+    assert np.array_equal(OpenVinoPredictor(graph, 1, "f32")(windows), openvino)
