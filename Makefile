@@ -1,6 +1,6 @@
 # Needs Python 3.11 or newer and make, nothing else. The environment lies in .venv and is reused
 # as long as pyproject.toml and the Python version stay the same.
-#   make demo        train on drawn pavement, map a drawn city, score it against the truth
+#   make demo        map a drawn city with the shipped model, score it against the truth
 #   make test        lint, types, import rules and every test that is not slow
 #   make test-all    the same with the slow tests
 #   make docs        the manual as web pages in site/; a broken link is an error
