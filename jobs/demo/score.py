@@ -13,6 +13,7 @@ import cv2
 import geopandas
 import numpy as np
 import numpy.typing as npt
+import pyogrio
 import shapely
 from rasterio.features import rasterize
 from rasterio.transform import Affine
@@ -116,7 +117,7 @@ def score_map(geopackage: Path, city: City) -> MapScore:
         true_m=round(recall.whole * city.gsd_m, 2),
         thin_m=round(thin.whole * city.gsd_m, 2),
         predicted_m=round(right.whole * city.gsd_m, 2),
-        cracks=len(polygons),
+        cracks=int(pyogrio.read_info(geopackage, layer="crack")["features"]),
     )
 
 

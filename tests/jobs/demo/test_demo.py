@@ -39,7 +39,8 @@ SMALL = DemoOptions(
 
 def write_map(path: Path, polygons: list[shapely.Geometry]) -> None:
     table = geopandas.GeoDataFrame({"crack_id": range(len(polygons))}, geometry=polygons, crs=CRS)
-    table.to_file(path, layer="outline", driver="GPKG")
+    for layer in ("outline", "crack"):
+        table.to_file(path, layer=layer, driver="GPKG")
 
 
 def true_polygons(masks: Path) -> list[shapely.Geometry]:
