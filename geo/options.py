@@ -22,7 +22,7 @@ Count = Annotated[int, Field(ge=1)]
 SAME_SIZE = 1e-6
 """Relative difference up to which two pixel sizes are one."""
 
-Format = Literal["gpkg", "parquet"]
+Format = Literal["gpkg", "parquet", "pdf"]
 
 
 class Options(BaseModel):
@@ -254,7 +254,8 @@ class MapRules(Options):
     simplify_px: NonNegative = 1.0
     """Tolerance of outline simplification in pixels; areas are measured before. 0: exact."""
     formats: tuple[Format, ...] = ("gpkg",)
-    """parquet: also a GeoParquet file of each layer beside the GeoPackage."""
+    """parquet: also a GeoParquet file of each layer beside the GeoPackage; pdf: also a file with
+    one page per street (one page in all without roads)."""
     link: LinkOptions = LinkOptions()
     """Which centerlines are one crack."""
     network: NetworkOptions = NetworkOptions()
@@ -273,7 +274,7 @@ class MapRules(Options):
             "gpkg" in formats and all(name in get_args(Format) for name in formats)
         ):
             named = ",".join(map(str, formats))
-            raise InputError(f"formats=[{named}]; give [gpkg] or [gpkg,parquet]")
+            raise InputError(f"formats=[{named}]; give [gpkg], or more as in [gpkg,parquet,pdf]")
         return formats
 
 

@@ -30,6 +30,7 @@ _PNG_HEAD = 33
 """Bytes of a PNG before its second chunk: signature and header."""
 
 _PNG_SEAL = b"tEXtSoftware\0wpcrack "
+_PDF_SEAL = b"%% written by wpcrack %s\n"
 _DIGEST = 16
 """Characters of a digest."""
 
@@ -98,6 +99,11 @@ def seal_png(data: bytes) -> bytes:
     return data[:_PNG_HEAD] + chunk + data[_PNG_HEAD:]
 
 
+def seal_pdf(data: bytes) -> bytes:
+    """Add a comment to the end of a PDF by which an edited file is known."""
+    return data + _PDF_SEAL % _digest(data).encode()
+
+
 def _identity(path: Path) -> object:
     """Return what two names of one file have in common."""
     try:
@@ -125,6 +131,12 @@ def _is_sealed_png(path: Path) -> bool:
     return chunk[4:-4] == _PNG_SEAL + _digest(rest).encode()
 
 
+def _is_sealed_pdf(path: Path) -> bool:
+    data = path.read_bytes()
+    size = len(_PDF_SEAL % (b" " * _DIGEST))
+    return seal_pdf(data[:-size]) == data
+
+
 def _is_own_json(path: Path) -> bool:
     """Figures are written in one of two forms, which other writers do not happen to have."""
     text = path.read_text(encoding="utf-8")
@@ -149,6 +161,7 @@ def _is_own_parquet(path: Path) -> bool:
 _KINDS: dict[str, Callable[[Path], bool]] = {  # figures may have any name: they are JSON
     ".gpkg": packages.is_own,
     ".png": _is_sealed_png,
+    ".pdf": _is_sealed_pdf,
     ".html": _is_sealed_text,
     ".md": _is_sealed_text,
     ".csv": _is_own_csv,

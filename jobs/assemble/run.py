@@ -134,7 +134,7 @@ def run_assemble(source: Source, job: AssembleJob) -> AssembledMap:
     if backdrop is None:
         say("the run was not finished, so there is no imagery behind the map")
     figures = files.draw(
-        backdrop or blank_backdrop(source.grid, OVERVIEW_PX), read_crops(source.root / CROPS)
+        backdrop or blank_backdrop(source.grid, OVERVIEW_PX), read_crops(source.root / CROPS), job
     )
     seconds = time.time() - started
     return AssembledMap(files, record.run_id, origin, report, figures, unfinished, seconds)

@@ -24,6 +24,7 @@ from geo.page.crops import Crop, cut_crops, save_crops
 from geo.page.map_page import write_map
 from geo.page.preview import OVERVIEW_PX, draw_overview
 from geo.page.report import MapReport, write_report
+from geo.page.street_pages import write_street_pages
 from jobs.infer.job import OVERVIEW, PAGE, InferJob
 from jobs.infer.plan import Plan
 from jobs.infer.work_folder import BACKDROP, CROPS, JobRecord
@@ -108,11 +109,15 @@ def draw_map(job: InferJob, mosaic: Mosaic) -> None:
     save_backdrop(job.work_folder / BACKDROP, backdrop)
     crops = cut_crops(mosaic, job.out)
     save_crops(job.work_folder / CROPS, crops)
-    MapFiles.of_job(job.out).draw(backdrop, crops)
+    MapFiles.of_job(job.out).draw(backdrop, crops, job)
 
 
 def _iso(moment: float) -> str:
     return datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds")
+
+
+STREETS = "streets.pdf"
+"""Ends the name of the file with a page per street."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +130,7 @@ class MapFiles:
     segments: Path
     report: Path
     figures: Path
+    streets: Path
 
     @classmethod
     def of_job(cls, out: Path) -> MapFiles:
@@ -136,6 +142,7 @@ class MapFiles:
             segments=out.with_name(SEGMENTS),
             report=_beside(out, "report.md"),
             figures=_beside(out, "report.json"),
+            streets=_beside(out, STREETS),
         )
 
     @classmethod
@@ -152,6 +159,7 @@ class MapFiles:
             segments=_beside(out, SEGMENTS),
             report=_beside(out, "report.md"),
             figures=_beside(out, "report.json"),
+            streets=_beside(out, STREETS),
         )
 
     def written(self, rules: MapRules, roads: RoadOptions) -> list[Path]:
@@ -159,7 +167,8 @@ class MapFiles:
         stem, layers = self.package.stem, LAYERS if "parquet" in rules.formats else ()
         copies = [self.package.with_name(f"{stem}_{x.name}.parquet") for x in layers]
         table = [self.segments] if roads.path else []
-        return [*astuple(self)[:3], self.report, self.figures, *table, *copies]
+        pages = [self.streets] if "pdf" in rules.formats else []
+        return [*astuple(self)[:3], self.report, self.figures, *table, *pages, *copies]
 
     def prepare(self, rules: MapRules, roads: RoadOptions, inputs: Iterable[Path]) -> None:
         """Refuse to replace what is not ours, before any work; say what will be kept aside.
@@ -179,20 +188,23 @@ class MapFiles:
                 f"will be kept as {kept_name(self.package).name} when the new map is complete"
             )
 
-    def draw(self, backdrop: Overview, crops: Sequence[Crop]) -> MapReport:
+    def draw(self, backdrop: Overview, crops: Sequence[Crop], rules: MapRules) -> MapReport:
         """Write what is made from a finished GeoPackage: picture, page, report.
 
         Args:
             backdrop: the imagery reduced.
             crops: imagery at full resolution.
+            rules: of the map; they say whether streets get pages.
 
         Raises:
             GeoError: A file cannot be written.
         """
-        for path in (self.overview, self.page, self.segments, self.report, self.figures):
+        for path in astuple(self)[1:]:
             remove_leftovers(path)
         draw_overview(backdrop, self.package, self.overview)
         write_map(self.package, self.page, backdrop if backdrop.valid.any() else None, crops)
+        if "pdf" in rules.formats:
+            write_street_pages(self.package, self.streets, backdrop)
         return write_report(self.package, self.report, self.figures)
 
 

@@ -1,0 +1,319 @@
+"""One page per street as PDF, for the people who decide: map, figures, legend.
+
+The imagery is the reduced one that lies behind every map; cracks, networks and segments are drawn
+as lines over it. A map without roads gets one page for all of it.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import pandas as pd
+import pyogrio
+import shapely
+from numpy.typing import NDArray
+from PIL import Image
+from reportlab.lib.pagesizes import A4
+from reportlab.lib.units import cm
+from reportlab.lib.utils import ImageReader, simpleSplit
+from reportlab.pdfgen.canvas import Canvas
+
+from geo.files import output_errors, whole_file
+from geo.imagery.overview import Overview
+from geo.layers.run_rows import MapTerms
+from geo.layers.schema import CRACK, NETWORK, ROAD_SEGMENT
+from geo.layers.style import CASING, Entry, priority_legend, severity_legend
+from geo.outputs import seal_pdf
+from geo.page.preview import KM, scale_length
+from geo.page.report import counted
+
+MAX_PAGES = 500
+"""Streets with a page: the worst ones."""
+
+MAX_ROWS = 22
+"""Segments in the table of a page: the worst ones."""
+
+MARGIN = 2 * cm
+MAP_WIDTH, MAP_HEIGHT = A4[0] - 2 * MARGIN, 12 * cm
+PICTURE_PX = 900
+"""Width of the imagery on a page."""
+
+AROUND_M = 3.0
+"""Ground that is shown beyond the borders of a street."""
+
+NOTE_SIZE, NOTE_BOTTOM = 6, 0.9 * cm
+"""Of what is not claimed, at the foot of a page."""
+
+FONT, BOLD = "Helvetica", "Helvetica-Bold"
+
+COLUMNS = (
+    ("rank", "rank", 0),
+    ("segment_id", "segment", 0),
+    ("coverage_pct", "seen %", 0),
+    ("cracking_pct", "cracked %", 1),
+    ("crack_length_m", "cracks m", 1),
+    ("network_area_m2", "netw. m2", 2),
+    ("low_m", "low m", 1),
+    ("medium_m", "medium m", 1),
+    ("high_m", "high m", 1),
+    ("not_measurable_m", "too thin m", 1),
+)
+"""Column, title and digits of the table."""
+
+
+@dataclass(frozen=True, eq=False)
+class Layers:
+    """What is drawn, of a whole map; segments may be empty."""
+
+    cracks: geopandas.GeoDataFrame
+    networks: geopandas.GeoDataFrame
+    segments: geopandas.GeoDataFrame
+    terms: MapTerms
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Ground shown on a page: its lower left corner and points of paper per unit of the CRS."""
+
+    x: float
+    y: float
+    scale: float
+    bottom: float
+
+    def on_paper(self, places: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(N, 2) points on the page of (N, 2) x, y."""
+        corner = np.array([MARGIN, self.bottom])
+        return np.asarray(corner + (places - [self.x, self.y]) * self.scale)
+
+
+def write_street_pages(package: Path, out: Path, backdrop: Overview) -> int:
+    """Write a PDF with one page per street, the worst first; returns the number of pages.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    names = {str(name) for name, _ in pyogrio.list_layers(package)}
+    none = geopandas.GeoDataFrame({"rank": [], "geometry": []})
+    layers = Layers(
+        geopandas.read_file(package, layer=CRACK.name),
+        geopandas.read_file(package, layer=NETWORK.name),
+        geopandas.read_file(package, layer=ROAD_SEGMENT.name)
+        if ROAD_SEGMENT.name in names
+        else none,
+        MapTerms.read(package),
+    )
+    document = io.BytesIO()
+    canvas = Canvas(document, A4, invariant=1)
+    canvas.setTitle("Crack map")
+    pages = _streets(layers.segments)[:MAX_PAGES] or [("Crack map", layers.segments)]
+    for name, segments in pages:
+        _page(canvas, name, segments, layers, backdrop)
+        canvas.showPage()
+    canvas.save()
+    with output_errors(out), whole_file(out) as temporary:
+        temporary.write_bytes(seal_pdf(document.getvalue()))
+    return len(pages)
+
+
+def _streets(segments: geopandas.GeoDataFrame) -> list[tuple[str, geopandas.GeoDataFrame]]:
+    """Return names and segments of streets, by their worst segment."""
+    if segments.empty:
+        return []
+    ranked = segments.sort_values(["rank", "segment_id"], na_position="last")
+    street = ranked["name"].fillna("road " + ranked["road_id"])
+    return [(str(name), rows) for name, rows in ranked.groupby(street, sort=False)]
+
+
+def _page(
+    canvas: Canvas,
+    name: str,
+    segments: geopandas.GeoDataFrame,
+    layers: Layers,
+    backdrop: Overview,
+) -> None:
+    top = A4[1] - MARGIN + 8
+    terms = layers.terms
+    days = sorted({str(day)[:10] for day in layers.cracks["survey_date"].dropna()})
+    known = (("surveyed", ", ".join(days)), ("model", terms.model), ("run", terms.run_id))
+    _text(canvas, MARGIN, top, name, 18, BOLD)
+    origin = ", ".join(f"{what} {value or '-'}" for what, value in known)
+    _text(canvas, MARGIN, top - 16, origin, 8)
+    _text(canvas, MARGIN, top - 28, _figures(segments, layers), 9)
+    frame = _frame(segments, layers, backdrop, top - 36 - MAP_HEIGHT)
+    canvas.saveState()
+    window = canvas.beginPath()
+    window.rect(MARGIN, frame.bottom, MAP_WIDTH, MAP_HEIGHT)
+    canvas.clipPath(window, stroke=0, fill=0)
+    _draw_picture(canvas, frame, backdrop)
+    _draw_layers(canvas, frame, segments, layers)
+    canvas.restoreState()
+    canvas.setStrokeColor("black", 1)
+    canvas.setLineWidth(0.5)
+    canvas.rect(MARGIN, frame.bottom, MAP_WIDTH, MAP_HEIGHT, stroke=1, fill=0)
+    _scale_and_north(canvas, frame, backdrop)
+    below = _legend(canvas, frame.bottom - 14, layers)
+    _table(canvas, below - 20, segments)
+    lines = simpleSplit(f"Not claimed: {terms.not_claimed}", FONT, NOTE_SIZE, MAP_WIDTH)
+    for number, line in enumerate(reversed(lines)):
+        _text(canvas, MARGIN, NOTE_BOTTOM + 1.2 * NOTE_SIZE * number, line, NOTE_SIZE)
+
+
+def _figures(segments: geopandas.GeoDataFrame, layers: Layers) -> str:
+    """Say how much was found on a street, or on the whole map."""
+    if segments.empty:
+        cracks, areas = layers.cracks["length_m"], layers.networks["area_m2"]
+        return f"{cracks.sum():.1f} m of cracks, {areas.sum():.2f} m2 of networks."
+    sums = segments[["length_m", "crack_length_m", "network_area_m2"]].sum()
+    return (
+        f"{sums['length_m']:.0f} m of road in {counted(len(segments), 'segment')}: "
+        f"{sums['crack_length_m']:.1f} m of cracks, {sums['network_area_m2']:.2f} m2 of networks."
+    )
+
+
+def _frame(
+    segments: geopandas.GeoDataFrame, layers: Layers, backdrop: Overview, bottom: float
+) -> Frame:
+    """Fit a street, or the whole map, into the place of the map."""
+    grid = backdrop.grid
+    bounds = np.array(grid.footprint().bounds)
+    if not segments.empty:
+        around = (AROUND_M + float(segments["width_m"].max()) / 2) / grid.unit_m
+        bounds = segments.total_bounds + np.array([-1, -1, 1, 1]) * around
+    width, height = bounds[2:] - bounds[:2]
+    scale = min(MAP_WIDTH / width, MAP_HEIGHT / height)
+    x, y = (bounds[:2] + bounds[2:]) / 2 - np.array([MAP_WIDTH, MAP_HEIGHT]) / (2 * scale)
+    return Frame(float(x), float(y), float(scale), bottom)
+
+
+def _draw_picture(canvas: Canvas, frame: Frame, backdrop: Overview) -> None:
+    """Draw the imagery of the frame, pixel by pixel, whatever the turn of its grid."""
+    rows = round(PICTURE_PX * MAP_HEIGHT / MAP_WIDTH)
+    x = frame.x + (np.arange(PICTURE_PX) + 0.5) / PICTURE_PX * MAP_WIDTH / frame.scale
+    y = frame.y + (rows - np.arange(rows) - 0.5) / rows * MAP_HEIGHT / frame.scale
+    ground = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+    col, row = np.floor(backdrop.grid.to_pixel(ground)).astype(np.int64).T
+    height, width = backdrop.valid.shape
+    inside = (row >= 0) & (col >= 0) & (row < height) & (col < width)
+    pixels = np.full((len(ground), 3), 255, np.uint8)
+    seen = np.flatnonzero(inside)
+    seen = seen[backdrop.valid[row[seen], col[seen]]]
+    pixels[seen] = backdrop.image[row[seen], col[seen]]
+    picture = Image.fromarray(pixels.reshape(rows, PICTURE_PX, 3))
+    canvas.drawImage(ImageReader(picture), MARGIN, frame.bottom, MAP_WIDTH, MAP_HEIGHT)
+
+
+def _draw_layers(
+    canvas: Canvas, frame: Frame, segments: geopandas.GeoDataFrame, layers: Layers
+) -> None:
+    rules = layers.terms.rules
+    priority = {entry.key: entry.color for entry in priority_legend(rules.segments)}
+    severity = {entry.key: entry.color for entry in severity_legend(rules.severity)}
+    box = shapely.box(
+        *(frame.x, frame.y),
+        *(frame.x + MAP_WIDTH / frame.scale, frame.y + MAP_HEIGHT / frame.scale),
+    )
+    for shape, key in zip(segments.geometry, segments.get("priority", []), strict=True):
+        _lines(canvas, frame, [shape], (priority.get(key or "", priority[""]), 3.0, 0.6))
+    for frame_of, width in ((layers.networks, 0.7), (layers.cracks, 0.9)):
+        near = frame_of.iloc[np.sort(frame_of.sindex.query(box, "intersects"))]
+        for shape, key in zip(near.geometry, near["severity_d6433"], strict=True):
+            parts = list(shapely.get_parts(shape))
+            color = severity.get(key, severity["not_measurable"])
+            if frame_of is layers.networks:
+                _lines(canvas, frame, [part.exterior for part in parts], (color, width, 1.0))
+                continue
+            _lines(canvas, frame, parts, (CASING, width + 0.8, 1.0))
+            _lines(canvas, frame, parts, (color, width, 1.0))
+
+
+def _lines(
+    canvas: Canvas,
+    frame: Frame,
+    lines: list[shapely.Geometry],
+    look: tuple[str, float, float],
+) -> None:
+    """Draw lines in a color, width in points and opacity."""
+    color, width, opacity = look
+    path = canvas.beginPath()
+    for line in lines:
+        first, *others = frame.on_paper(shapely.get_coordinates(line)).tolist()
+        path.moveTo(*first)
+        for place in others:
+            path.lineTo(*place)
+    canvas.setStrokeColor(color, opacity)
+    canvas.setLineWidth(width)
+    canvas.drawPath(path, stroke=1, fill=0)
+
+
+def _scale_and_north(canvas: Canvas, frame: Frame, backdrop: Overview) -> None:
+    points_per_m = frame.scale / backdrop.grid.unit_m
+    length_m = scale_length(4 * cm / points_per_m)
+    left, bottom = MARGIN + 8, frame.bottom + 8
+    canvas.setStrokeColor("black", 1)
+    canvas.setFillColor("white", 0.8)
+    canvas.rect(left - 4, bottom - 4, 4 * cm + 46, 24, stroke=0, fill=1)
+    canvas.setFillColor("black", 1)
+    canvas.rect(left, bottom, length_m * points_per_m, 3, stroke=0, fill=1)
+    text = f"{length_m:g} m" if length_m < KM else f"{length_m / KM:g} km"
+    _text(canvas, left, bottom + 7, text, 8)
+    arrow = canvas.beginPath()  # pages are drawn with grid north up
+    east = left + 4 * cm + 20
+    arrow.moveTo(east, bottom + 17)
+    arrow.lineTo(east - 5, bottom)
+    arrow.lineTo(east, bottom + 4)
+    arrow.lineTo(east + 5, bottom)
+    canvas.drawPath(arrow, stroke=0, fill=1)
+    _text(canvas, east + 8, bottom + 3, "N", 8)
+
+
+def _legend(canvas: Canvas, top: float, layers: Layers) -> float:
+    """Draw the legend in two columns; returns its lower edge."""
+    rules = layers.terms.rules
+    groups: list[tuple[str, tuple[Entry, ...]]] = [
+        ("Cracks (lines) and networks (areas)", severity_legend(rules.severity))
+    ]
+    if not layers.segments.empty:
+        groups.append(("Road segments", priority_legend(rules.segments)))
+    for number, (title, entries) in enumerate(groups):
+        left = MARGIN + number * MAP_WIDTH / 2
+        _text(canvas, left, top, title, 9, BOLD)
+        for line, entry in enumerate(entries, start=1):
+            canvas.setStrokeColor(CASING, 1)
+            canvas.setLineWidth(0.5)
+            canvas.setFillColor(entry.color, 1)
+            canvas.rect(left, top - 12 * line, 16, 6, stroke=1, fill=1)
+            _text(canvas, left + 22, top - 12 * line, entry.label, 8)
+    return top - 12 * max(len(entries) for _, entries in groups)
+
+
+def _table(canvas: Canvas, top: float, segments: geopandas.GeoDataFrame) -> None:
+    """Draw the figures of the segments, the worst first."""
+    if segments.empty:
+        return
+    step = MAP_WIDTH / len(COLUMNS)
+    for number, (_, title, _) in enumerate(COLUMNS):
+        _text(canvas, MARGIN + number * step, top, title, 7.5, BOLD)
+    for line, (_, row) in enumerate(segments.head(MAX_ROWS).iterrows(), start=1):
+        for number, (name, _, digits) in enumerate(COLUMNS):
+            _text(canvas, MARGIN + number * step, top - 12 * line, _cell(row[name], digits), 7.5)
+    rest = len(segments) - MAX_ROWS
+    if rest > 0:
+        text = f"and {rest} more segments (segments.csv)"
+        _text(canvas, MARGIN, top - 12 * (MAX_ROWS + 1), text, 7.5)
+
+
+def _cell(value: object, digits: int) -> str:
+    if isinstance(value, str):
+        return value[:14]
+    return "-" if pd.isna(value) else f"{value:.{digits}f}"
+
+
+def _text(canvas: Canvas, x: float, y: float, text: str, size: float, font: str = FONT) -> None:
+    """Write text in the letters of Western Europe, which the fonts of every reader have."""
+    canvas.setFillColor("black", 1)
+    canvas.setFont(font, size)
+    canvas.drawString(x, y, text.encode("cp1252", "replace").decode("cp1252"))

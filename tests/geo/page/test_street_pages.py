@@ -1,0 +1,71 @@
+"""A PDF with one page per street."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from base64 import a85decode
+
+import numpy as np
+import pytest
+from factories import EAST, NORTH, grid_of, write_parts, write_roads, write_tile
+
+from geo import read_tiles
+from geo.errors import OutputError
+from geo.imagery.overview import blank_backdrop, reduce
+from geo.layers.assemble import assemble
+from geo.options import AssembleOptions, RoadOptions
+from geo.outputs import is_own
+from geo.page.street_pages import write_street_pages
+
+
+def texts(path):
+    """What the pages say, page by page."""
+    streams = re.findall(rb"stream\r?\n(.*?)endstream", path.read_bytes(), re.DOTALL)
+    pages = []
+    for stream in streams:
+        page = zlib.decompress(a85decode(b"<~" + stream.strip(), adobe=True))
+        if b" Tj" in page:
+            pages.append(re.findall(r"\((.*?)\) Tj", page.decode("latin-1")))
+    return pages
+
+
+@pytest.fixture
+def street(tmp_path):
+    grid = grid_of((200, 800), 0.02)
+    mask = np.zeros(grid.shape, bool)
+    mask[50:53, 50:600] = mask[150, 100:200] = True
+    write_tile(tmp_path / "tiles" / "a.tif", np.where(mask, 40, 120).astype(np.uint8), gsd=0.02)
+    lines = [[(EAST, NORTH - y), (EAST + 16, NORTH - y)] for y in (1.0, 3.0)]
+    columns = {"street": ["Allee ü \u4e2d", "Beta (x)"], "wide": [2.0, 2.0]}
+    path = write_roads(tmp_path / "roads.gpkg", lines, **columns)
+    roads = RoadOptions(path=path, name="street", width="wide")
+    parts = write_parts(tmp_path, grid, mask)
+    options = AssembleOptions(roads=roads, survey_date="2026-05-04", model="m-1", run_id="0123")
+    assemble(parts, tmp_path / "out.gpkg", grid, options)
+    assemble(parts, tmp_path / "no_roads.gpkg", grid)
+    return tmp_path / "out.gpkg", reduce(read_tiles(tmp_path / "tiles"), 400)
+
+
+def test_each_street_has_a_page_with_map_table_and_legend(street, tmp_path):
+    package, backdrop = street
+    assert write_street_pages(package, tmp_path / "s.pdf", backdrop) == 2
+    first, second = texts(tmp_path / "s.pdf")
+    assert first[:2] == ["Allee \\374 ?", "surveyed 2026-05-04, model m-1, run 0123"]
+    assert re.fullmatch(r"16 m of road in 1 segment: 11\.0 m .* 0\.00 m2 of networks\.", first[2])
+    assert second[0] == "Beta \\(x\\)"
+    assert {"1", "0-000", "11.0", "medium \\(10 - 75 mm\\)"} <= set(first)
+    assert {"2", "1-000"} <= set(second)
+    assert is_own(tmp_path / "s.pdf")
+    with (tmp_path / "s.pdf").open("ab") as file:
+        file.write(b"% a note\n")
+    assert not is_own(tmp_path / "s.pdf")
+
+
+def test_a_map_without_roads_or_imagery_has_one_page(street, tmp_path):
+    package, backdrop = street
+    blank = blank_backdrop(backdrop.grid, 100)
+    assert write_street_pages(package.with_name("no_roads.gpkg"), tmp_path / "s.pdf", blank) == 1
+    assert texts(tmp_path / "s.pdf")[0][0] == "Crack map"
+    with pytest.raises(OutputError, match="absent"):
+        write_street_pages(package, tmp_path / "absent" / "s.pdf", blank)
