@@ -182,7 +182,7 @@ class InspectedRow:
             raise ValueError(f"no block of {sides[0]} x {sides[1]} pixels has such figures")
         if not 0 <= read.valid_pct <= PERCENT or read.gsd_mm <= 0:
             raise ValueError("no block has such figures")
-        if read.coverage and not is_coverage(read.coverage, read.window, read.gsd_mm):
+        if read.coverage and not is_coverage(read.coverage, read.window):
             raise ValueError("its coverage is damaged")
         try:
             read.imagery()

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from geo.errors import InputError
 from geo.grid import Grid, Window
 
 CELL_M = 0.1
@@ -19,7 +20,7 @@ CELL_M = 0.1
 
 FULL = "full"
 _CHUNK = 256
-CELL_BYTES, MM = 4, 1000.0
+CELL_BYTES = 4
 
 
 def cell_px(grid: Grid) -> int:
@@ -57,16 +58,17 @@ def _starts(first: int, length: int, side: int) -> NDArray[np.int64]:
     return np.concatenate(([0], later)).astype(np.int64)
 
 
-def is_coverage(text: str, window: Window, gsd_mm: float) -> bool:
-    """Return whether a text is what `encode` makes of some pixels of a block."""
-    side = max(1, round(CELL_M / (gsd_mm / MM)))
-    cells = len(_starts(window.row_off, window.height, side))
-    cells *= len(_starts(window.col_off, window.width, side))
+def is_coverage(text: str, window: Window) -> bool:
+    """Return whether a text may be what `encode` makes of some pixels of a block.
+
+    How many cells a block has depends on the map's pixels, which a part does not know.
+    """
+    most = CELL_BYTES * window.area_px
     try:
-        unpacked = zlib.decompressobj().decompress(base64.b64decode(text), CELL_BYTES * cells + 1)
+        unpacked = zlib.decompressobj().decompress(base64.b64decode(text), most + 1)
     except (ValueError, zlib.error):
         return text == FULL
-    return len(unpacked) == CELL_BYTES * cells
+    return 0 < len(unpacked) <= most and len(unpacked) % CELL_BYTES == 0
 
 
 class CoverageMap:
@@ -99,6 +101,8 @@ class CoverageMap:
             len(_starts(window.col_off, window.width, self.side)),
         )
         raw = np.frombuffer(zlib.decompress(base64.b64decode(text)), "<u4")
+        if len(raw) != shape[0] * shape[1]:
+            raise InputError(f"the coverage of the block at {window} is damaged; compute it again")
         return raw.astype(np.int64).reshape(shape)
 
     def _add(self, window: Window, counts: NDArray[np.int64]) -> None:

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -108,7 +109,7 @@ def test_the_map_shows_the_drawn_cracks(tiles: Path, tmp_path: Path) -> None:
     assert made["started"] <= made["finished"]
     overview = cv2.imread(str(report.overview))
     assert overview is not None
-    assert overview.shape[:2] == (SIDE, SIDE)
+    assert min(overview.shape[:2]) >= SIDE  # and a title, a legend
 
 
 @pytest.mark.usefixtures("ray_less")
@@ -211,12 +212,13 @@ def test_an_interrupted_job_continues_where_it_was(
     run(infer_job(tiles, tmp_path / "straight.gpkg"))
     every_block, ray_less.computed = ray_less.computed, []
     out = tmp_path / "out.gpkg"
-    out.write_text("what was there before")
+    shutil.copy(tmp_path / "straight.gpkg", out)
+    before = out.read_bytes()
     ray_less.stop_after = 4
     with pytest.raises(KeyboardInterrupt):
         run(infer_job(tiles, out))
     assert "4 of 9 blocks are finished and kept" in capsys.readouterr().err
-    assert out.read_text() == "what was there before"
+    assert out.read_bytes() == before
     ray_less.stop_after = None
     report = run(infer_job(tiles, out))
     assert sorted(ray_less.computed) == sorted(every_block)
