@@ -33,7 +33,8 @@ class Results:
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         busy = ConfigError(f"another process fills {path}; wait for it or choose another --out")
-        with hold_lock(path, busy):
+        with hold_lock(path.with_name(f".{path.name}.lock"), busy):
+            path.touch()
             yield cls(path)
 
     def of(self, cell: Cell) -> Line | None:

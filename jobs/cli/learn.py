@@ -246,7 +246,7 @@ def adapt(
         Path | None, typer.Option(help="Write the figures to FILE; - is stdout.", metavar="FILE")
     ] = None,
 ) -> None:
-    """Adapt a model to your own roads, from their pictures without any label.
+    """Adapt a model to your roads, from unlabeled pictures.
 
     The model labels the pictures where it is sure, and learns from that beside drawn pavement. If
     it did not get better, the one that it started from is kept.
