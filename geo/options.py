@@ -153,7 +153,8 @@ class SegmentOptions(Options):
     min_coverage_pct: Percent = 50.0
     """Segments of which less was seen get no rank and no priority."""
     rank_by: RankBy = "cracking_pct"
-    """Column by which segments are ranked and priorities given; then density, then id."""
+    """Column by which segments are ranked and priorities given, then density, then id:
+    cracking_pct after the percent cracking of 23 CFR 490, zeb_cell_pct after ZTV ZEB-StB."""
     crack_band_m: NonNegative = 0.3
     """Width of ground that a crack outside networks takes in cracking_pct: one foot, as a crack is
     sealed or milled. Of our own; networks count with their area."""

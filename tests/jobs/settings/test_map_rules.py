@@ -14,23 +14,29 @@ from wpcrack.errors import ConfigError
 
 
 def test_the_defaults_are_those_of_the_maps_own_records() -> None:
-    assert AssembleOptions.of(MapRules()) == AssembleOptions(min_area_m2=0.0002)
+    assert AssembleOptions.of(MapRules()) == AssembleOptions(min_area_m2=0.0002, min_length_m=0.15)
 
 
 def test_each_value_reaches_the_record() -> None:
     given = [
         "severity.d6433_mm=[3, 30]", "severity.ltpp_mm=[4, 40]", "severity.max_gsd_mm=2",
-        "severity.reliable_px=5", "type.angle_deg=10", "type.min_length_m=0.5",
-        "type.network_loops=3", "type.network_loops_per_m=1", "segments.min_coverage_pct=60",
-        "segments.medium_pct=7", "segments.high_pct=33", "simplify_px=0", "min_length_m=0.1",
+        "severity.measurable_px=5", "type.angle_deg=10", "type.min_length_m=0.5",
+        "link.gaps_m=[0.1]", "network.block_cell_m=0.4", "segments.min_coverage_pct=60",
+        "segments.rank_by=zeb_cell_pct", "segments.crack_band_m=0.2", "segments.medium_pct=7", "segments.high_pct=33", "simplify_px=0", "min_length_m=0.1",
     ]  # fmt: skip
     built = AssembleOptions.of(load(MapRules, overrides=given))
     assert (built.severity.d6433_mm, built.severity.ltpp_mm) == ((3, 30), (4, 40))
-    assert (built.severity.max_gsd_mm, built.severity.reliable_px) == (2, 5)
+    assert (built.severity.max_gsd_mm, built.severity.measurable_px) == (2, 5)
     types = built.type
     assert (types.angle_deg, types.min_length_m) == (10, 0.5)
-    assert (types.network_loops, types.network_loops_per_m) == (3, 1)
-    assert vars(built.segments) == {"min_coverage_pct": 60, "medium_pct": 7, "high_pct": 33}
+    assert (built.link.gaps_m, built.network.block_cell_m) == ((0.1,), 0.4)
+    assert vars(built.segments) == {
+        "min_coverage_pct": 60,
+        "rank_by": "zeb_cell_pct",
+        "crack_band_m": 0.2,
+        "medium_pct": 7,
+        "high_pct": 33,
+    }
     assert (built.simplify_px, built.min_length_m) == (0, 0.1)
 
 
