@@ -22,7 +22,8 @@ def test_each_value_reaches_the_record() -> None:
         "severity.d6433_mm=[3, 30]", "severity.ltpp_mm=[4, 40]", "severity.max_gsd_mm=2",
         "severity.measurable_px=5", "type.angle_deg=10", "type.min_length_m=0.5",
         "link.gaps_m=[0.1]", "network.block_cell_m=0.4", "segments.min_coverage_pct=60",
-        "segments.rank_by=zeb_cell_pct", "segments.crack_band_m=0.2", "segments.medium_pct=7", "segments.high_pct=33", "simplify_px=0", "min_length_m=0.1",
+        "segments.rank_by=zeb_cell_pct", "segments.crack_band_m=0.2",
+        "segments.medium_pct=7", "segments.high_pct=33", "simplify_px=0", "min_length_m=0.1",
     ]  # fmt: skip
     built = AssembleOptions.of(load(MapRules, overrides=given))
     assert (built.severity.d6433_mm, built.severity.ltpp_mm) == ((3, 30), (4, 40))
