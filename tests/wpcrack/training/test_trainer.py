@@ -250,7 +250,9 @@ def test_a_short_training_learns_to_tell_cracks_and_to_draw_them(tmp_path: Path)
     drawn = draw_set(tmp_path, streets=12, windows=16, size=96)
     method = MethodConfig.model_validate(
         {
+            "model": {"init": "imagenet"},
             "train": {
+                "drawn_share": 0,
                 "batch_size": 8,
                 "steps": {"warmup": 30, "adversarial": 4, "detector": 30},
                 "epoch_steps": 10,
