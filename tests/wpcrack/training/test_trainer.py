@@ -257,7 +257,7 @@ def test_a_short_training_learns_to_tell_cracks_and_to_draw_them(tmp_path: Path)
                 "steps": {"warmup": 30, "adversarial": 4, "detector": 30},
                 "epoch_steps": 10,
                 "val_items": 32,
-            }
+            },
         }
     )
     reports = list(Trainer(method, drawn).epochs())
