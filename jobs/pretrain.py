@@ -31,9 +31,9 @@ def run_pretrain(config: ShippedConfig, out: Path) -> Shipped:
     """
 
     def report(progress: Progress) -> None:
-        if progress.step % LINE_EVERY == 0 or progress.step == config.train.steps:
+        if progress.step % LINE_EVERY == 0 or progress.step == progress.steps:
             terms = ", ".join(f"{name} {value:.3f}" for name, value in progress.terms.items())
-            print(f"step {progress.step} of {config.train.steps}: {terms}", flush=True)
+            print(f"step {progress.step} of {progress.steps}: {terms}", flush=True)
 
     shipped = make_shipped(config, out, report)
     (out / CARD).write_text(model_card(config, shipped), encoding="utf-8")
@@ -59,7 +59,8 @@ def model_card(config: ShippedConfig, shipped: Shipped) -> str:
             "",
             f"* Encoder: `{train.model.encoder}`, ImageNet weights as NOTICE names them",
             f"* Windows: drawn by wpcrack.synthetic.pavement, pixels of {low:g} to {high:g} mm",
-            f"* Training: {train.steps} updates, seed {train.seed}, wpcrack {version('wpcrack')}",
+            f"* Training: {train.steps} updates, seed {train.seed}, wpcrack {version('wpcrack')}; "
+            f"then {config.streets.steps} with {config.streets.share:.0%} windows of drawn streets",
             f"* Scales: {', '.join(f'{scale:g}' for scale in config.scales)}, fused by the root of "
             "the mean square",
             "",

@@ -10,6 +10,7 @@ from jobs.pretrain import CARD, run_pretrain
 from wpcrack.config import ModelConfig
 from wpcrack.training.drawn import DrawnTrainConfig, WindowShape
 from wpcrack.training.shipped import ShippedConfig
+from wpcrack.training.streets import StreetTrainConfig
 
 
 def test_the_card_names_training_and_scores(
@@ -23,6 +24,7 @@ def test_the_card_names_training_and_scores(
             gsd_mm=(1.0, 4.0),
             seed=7,
         ),
+        streets=StreetTrainConfig(steps=1),
         score_windows=2,
         score_side=64,
     )

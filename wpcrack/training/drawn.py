@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 STATE = "state.pt"
 """Name of the file that an interrupted training continues from."""
 
-_HOW = {"save_every", "threads", "workers"}
+SPEED_FIELDS = {"save_every", "threads", "workers"}
 """Fields that say how a training runs, not what it learns: they may change when it continues."""
 
 
@@ -108,6 +108,7 @@ class Progress:
     """What is reported after an update."""
 
     step: int
+    steps: int
     terms: dict[str, float]
     learning_rate: float
     seconds: float
@@ -212,7 +213,11 @@ class _Run:
             average(self.average, self.path, decay)
             if report is not None:
                 seconds = time.monotonic() - start
-                report(Progress(self.step, terms, share * self.config.head_lr, seconds))
+                report(
+                    Progress(
+                        self.step, self.config.steps, terms, share * self.config.head_lr, seconds
+                    )
+                )
             if self.step % self.config.save_every == 0 or self.step == self.config.steps:
                 self.save()
 
@@ -264,7 +269,9 @@ class _Run:
 
     def _identity(self) -> str:
         """Return what decides the result, as text."""
-        values = json.dumps(self.config.model_dump(mode="json", exclude=_HOW), sort_keys=True)
+        values = json.dumps(
+            self.config.model_dump(mode="json", exclude=SPEED_FIELDS), sort_keys=True
+        )
         return values + self.lesson.identity
 
 

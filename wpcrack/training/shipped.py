@@ -33,13 +33,24 @@ from wpcrack.scoring.metrics import (
     iou,
 )
 from wpcrack.synthetic.pavement import PavementConfig, draw_pavement
-from wpcrack.training.drawn import DrawnTrainConfig, Report, pretrain
+from wpcrack.training.drawn import (
+    SPEED_FIELDS,
+    DrawnTrainConfig,
+    Lesson,
+    Report,
+    pretrain,
+    train_path,
+)
+from wpcrack.training.streets import StreetBatches, StreetTrainConfig
 
 SCORES = "drawn_scores.json"
 """Name of the file with the scores on drawn windows that no training saw."""
 
 FUSED = "fused"
 """Name of the fusion among the scales."""
+
+STREETS = "streets"
+"""Name of the folder with the state of the second part."""
 
 _TOLERANCE_PX = 2
 
@@ -48,7 +59,9 @@ class ShippedConfig(Block):
     """How the shipped model is made."""
 
     train: DrawnTrainConfig = DrawnTrainConfig()
-    """Encoder and detector."""
+    """Encoder and detector, on pavement."""
+    streets: StreetTrainConfig = StreetTrainConfig()
+    """The second part, with drawn streets."""
     scales: Annotated[tuple[Scale, ...], Field(min_length=1)] = (1.0, 0.5, 0.25)
     """Sizes of the image that prediction looks at."""
     coarsest_mm: Positive = 8.0
@@ -98,7 +111,11 @@ def make_shipped(config: ShippedConfig, folder: Path, report: Report | None = No
         CheckpointError: The folder holds the state of another config.
     """
     nets = pretrain(config.train, folder, report)
-    trained = {"on": "drawn pavement", "steps": config.train.steps, "seed": config.train.seed}
+    second = config.streets.after(config.train)
+    lesson = Lesson(StreetBatches(config.streets, second), _lesson_of(config))
+    nets = train_path(second, nets, folder / STREETS, lesson, report)
+    steps = config.train.steps + second.steps
+    trained = {"on": "drawn pavement", "steps": steps, "seed": config.train.seed}
     info = ModelInfo(
         model=config.train.model,
         scales=config.scales,
@@ -112,6 +129,11 @@ def make_shipped(config: ShippedConfig, folder: Path, report: Report | None = No
     with whole_file(folder / SCORES) as fresh:
         fresh.write_text(text + "\n", encoding="utf-8")
     return Shipped(folder / MODEL_FOLDER, scores)
+
+
+def _lesson_of(config: ShippedConfig) -> str:
+    """Return what the second part follows from beside its own numbers, as text."""
+    return config.model_dump_json(include={"train", "streets"}, exclude={"train": SPEED_FIELDS})
 
 
 @torch.inference_mode()

@@ -16,6 +16,7 @@ from wpcrack.model import WEIGHTS, ModelInfo, find_model, load_model, run_name, 
 from wpcrack.networks import Networks
 from wpcrack.training.drawn import DrawnTrainConfig, Progress, WindowShape
 from wpcrack.training.shipped import SCORES, ShippedConfig, make_shipped
+from wpcrack.training.streets import StreetTrainConfig
 
 LARGEST_FILE = 8e6
 TINY = ShippedConfig(
@@ -25,6 +26,7 @@ TINY = ShippedConfig(
         batches=(WindowShape(side=64, count=1),),
         warmup_steps=1,
     ),
+    streets=StreetTrainConfig(steps=2, share=0.5),
     score_windows=4,
     score_side=64,
 )
