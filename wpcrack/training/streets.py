@@ -98,7 +98,7 @@ class StreetBatches(Dataset[Windows]):
             street=_STREET,
         )
         street = draw_training_street(rng, windows)
-        images, masks, faint = [], [], []
+        images, masks, unseen = [], [], []
         for _ in range(shape.count):
             cracked = bool(rng.random() < self.train.crack_share)
             drawn = draw_window(rng, windows, cracked, street)
@@ -108,9 +108,9 @@ class StreetBatches(Dataset[Windows]):
                 image, mask = image[:, ::-1], mask[:, ::-1]
             image, mask = np.ascontiguousarray(image), np.ascontiguousarray(mask)
             if rng.random() < self.config.other_camera:
-                image = photograph(rng, (image.astype(np.float32) / 255) ** 2)
+                image = photograph(rng, np.square(image / np.float32(255)))
             images.append(image)
             masks.append(mask)
-            faint.append(faint_pixels(image, mask))
-        whole, cracks, unseen = (torch.from_numpy(np.stack(part)) for part in (images, masks, faint))
-        return whole, cracks, unseen
+            unseen.append(faint_pixels(image, mask))
+        whole, cracks, faint = (torch.from_numpy(np.stack(p)) for p in (images, masks, unseen))
+        return whole, cracks, faint
