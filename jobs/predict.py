@@ -1,17 +1,20 @@
-"""`wpcrack predict`: crack probability and mask of plain photographs."""
+"""`wpcrack predict`: crack probability, mask and overlay of plain photographs."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from geo.outputs import require_replaceable
 from jobs.runtime.pictures import write_picture
-from wpcrack.data.images import read_rgb
+from jobs.runtime.terminal import counted, say
+from wpcrack.data.images import left_out, list_images, read_rgb
 from wpcrack.errors import NAMED_AT_MOST, DataError
 from wpcrack.inference.engine import load_predictor
 from wpcrack.inference.lattice import Lattice
@@ -19,8 +22,24 @@ from wpcrack.inference.predict import DEFAULT_THRESHOLD, Engine, WindowPredictor
 from wpcrack.model import find_model
 from wpcrack.scoring.metrics import mask_at
 
-ENDINGS = ("prob", "mask")
-"""What the two results of a photograph are called: `<stem>_prob.png` and `<stem>_mask.png`."""
+ENDINGS = ("prob", "mask", "overlay")
+"""What the results of a photograph are called: `<stem>_prob.png` and so on."""
+
+MARK, MARK_SHARE = (213, 94, 0), 0.65
+"""Color of cracks in the overlay (vermillion of Okabe and Ito), and its share of their pixels."""
+
+
+@dataclass(frozen=True)
+class PredictReport:
+    """What was delivered: files, and one sentence for each photograph that could not be read."""
+
+    written: tuple[Path, ...]
+    failures: tuple[str, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """0: all photographs; 3: delivered, but some could not be read."""
+        return 3 if self.failures else 0
 
 
 def run_predict(
@@ -31,50 +50,84 @@ def run_predict(
     threshold: float = DEFAULT_THRESHOLD,
     engine: Engine = "auto",
     predictor: WindowPredictor | None = None,
-) -> list[Path]:
-    """Write `<stem>_prob.png` (8 bit) and `<stem>_mask.png` (0 / 255) of each photograph to `out`.
+) -> PredictReport:
+    """Write probability (8 bit), mask (0 / 255) and overlay of each photograph to `out`.
 
-    Photographs that cannot be read are named in one error after all others were delivered.
+    Photographs that cannot be read are named after all others were delivered.
 
     Args:
         model: run folder, or its model/ folder; None: the shipped model.
         out: folder, made if need be.
-        images: files with distinct stems.
+        images: files with distinct stems, and folders of them.
         threshold: of the 8-bit probability / 255.
         engine: what computes the network.
         predictor: takes the model's place, for tests.
 
-    Returns:
-        The files written.
-
     Raises:
-        WpcrackError: a missing model, equal stems, missing or unreadable images, or `out` cannot be
+        WpcrackError: a missing model, equal stems, no image that can be read, or `out` cannot be
             written.
         OutputError: a result would replace an input, or a file that is not this program's own.
     """
     if predictor is None:
         find_model(model)
-    _require_distinct(images, out)
+    paths = _photographs(images, out)
+    _require_distinct(paths, out)
     _make_folder(out)
     predictor = predictor or load_predictor(model, engine)
     written: list[Path] = []
-    failures: list[DataError] = []
-    for path in images:
+    failures: list[str] = []
+    for path in paths:
         try:
             image = read_rgb(path)
         except DataError as error:
-            failures.append(error)
+            failures.append(str(error))
             continue
         probability = predict_image(image, predictor, Lattice())
-        mask = mask_at(probability, threshold).astype(np.uint8) * 255
-        for array, ending in zip((probability, mask), ENDINGS, strict=True):
-            written.append(out / f"{path.stem}_{ending}.png")
-            write_picture(written[-1], array)
-        print(f"{path.name}: {np.count_nonzero(mask) / mask.size:.2%} crack -> {written[-1]}")
+        mask = mask_at(probability, threshold)
+        drawn = (probability, mask.astype(np.uint8) * 255, overlay(image, mask))
+        results = [out / f"{path.stem}_{ending}.png" for ending in ENDINGS]
+        for file, array in zip(results, drawn, strict=True):
+            write_picture(file, array)
+        written += results
+        print(f"{path.name}: {np.count_nonzero(mask) / mask.size:.2%} crack -> {results[-1]}")
+    if not written:
+        raise DataError("; ".join(failures[:NAMED_AT_MOST]))
+    for sentence in failures:
+        say(f"left out: {sentence}")
     if failures:
-        others = f"; the other {len(images) - len(failures)} are in {out}" if written else ""
-        raise DataError(f"{'; '.join(str(error) for error in failures[:NAMED_AT_MOST])}{others}")
-    return written
+        read = len(paths) - len(failures)
+        say(f"{read} of {counted(len(paths), 'photograph')} are in {out}")
+    return PredictReport(tuple(written), tuple(failures))
+
+
+def overlay(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Paint the pixels of a mask (H, W) into a copy of an image (H, W, 3)."""
+    painted = image.copy()
+    under = (1 - MARK_SHARE) * image[mask]
+    painted[mask] = np.round(under + MARK_SHARE * np.array(MARK)).astype(np.uint8)
+    return painted
+
+
+def _photographs(given: Sequence[Path], out: Path) -> list[Path]:
+    """Replace each folder by the photographs in it, and say what in it is left out.
+
+    Raises:
+        DataError: see `list_images`; or the results would lie among the photographs of a folder.
+    """
+    paths: list[Path] = []
+    for path in given:
+        if not path.is_dir():
+            paths.append(path)
+            continue
+        if path.resolve() == out.resolve():
+            raise DataError(
+                f"out={out} is the folder of the photographs, where results would be taken for "
+                "photographs the next time; choose another one"
+            )
+        paths += list_images(path).values()
+        for sentence in left_out(path):
+            say(f"left out: {sentence}")
+    return paths
 
 
 def _make_folder(out: Path) -> None:

@@ -188,16 +188,19 @@ def evaluate(
 
 @command(example="wpcrack predict --out found photo.jpg")
 def predict(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Photographs.")],
-    out: Annotated[Path, typer.Option(help="Folder for STEM_prob.png and STEM_mask.png.")],
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE|DIR...", help="Photographs, or folders of them.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for STEM_prob.png, _mask.png, _overlay.png.")],
     model: Model = None,
     threshold: Annotated[
         float, typer.Option(min=0, max=1, help="A pixel is crack from this probability on.")
     ] = 0.5,
     engine: EngineName = "auto",
-) -> None:
+) -> int:
     """Find cracks in plain photographs."""
-    run_job("predict", model, out, images, threshold=threshold, engine=engine)
+    report = run_job("predict", model, out, images, threshold=threshold, engine=engine)
+    return int(report.exit_code)
 
 
 @command(example="wpcrack import-weights wpcracknet.ckpt --out runs/released")

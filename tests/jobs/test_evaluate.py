@@ -255,17 +255,46 @@ def test_mask_of_another_size_stops_evaluation(drawn: Path, tmp_path: Path) -> N
         score(drawn, images=tmp_path / "i", masks=tmp_path / "m")
 
 
-def test_predict_writes_probability_and_mask_of_the_image_size(drawn: Path, tmp_path: Path) -> None:
+def test_predict_writes_probability_mask_and_overlay_of_the_image_size(
+    drawn: Path, tmp_path: Path
+) -> None:
     image = np.full((70, 90, 3), 255, np.uint8)
     image[10, 0:3] = [[128] * 3, [127] * 3, [0] * 3]
     Image.fromarray(image).save(tmp_path / "a.tif")
-    written = run_predict(drawn, tmp_path / "out", [tmp_path / "a.tif"], predictor=darkness)
-    assert [path.name for path in written] == ["a_prob.png", "a_mask.png"]
-    probability, mask = (np.asarray(Image.open(path)) for path in written)
+    found = run_predict(drawn, tmp_path / "out", [tmp_path / "a.tif"], predictor=darkness)
+    assert [path.name for path in found.written] == ["a_prob.png", "a_mask.png", "a_overlay.png"]
+    probability, mask, overlay = (np.asarray(Image.open(path)) for path in found.written)
     np.testing.assert_array_equal(probability, 255 - image[..., 0])
     assert mask.dtype == np.uint8
     np.testing.assert_array_equal(mask, np.where(probability / 255 >= 0.5, 255, 0))
     assert mask[10, :3].tolist() == [0, 255, 255]
+    np.testing.assert_array_equal((overlay != image).any(-1), mask > 0)
+    assert overlay[10, 2, 0] > overlay[10, 2, 2]  # a black crack is painted red
+
+
+def test_predict_takes_folders_and_files_and_names_what_it_leaves_out(
+    drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("one", "two/deeper"):
+        (tmp_path / name).mkdir(parents=True)
+    for place, k in (("one/a.png", 0), ("one/.b.png", 1), ("two/deeper/c.png", 2), ("d.png", 3)):
+        (tmp_path / place).write_bytes((drawn / "images" / f"p{k}.png").read_bytes())
+    (tmp_path / "two" / "e.png").write_bytes((drawn / "images" / "p4.png").read_bytes())
+    (tmp_path / "one" / "photo.HEIC").touch()
+    given = [tmp_path / name for name in ("one", "two", "d.png")]
+    found = run_predict(drawn, tmp_path / "out", given, predictor=darkness)
+    assert found.exit_code == 0
+    assert {p.name for p in (tmp_path / "out").glob("*_mask.png")} == {
+        f"{stem}_mask.png" for stem in "aed"
+    }
+    told = capsys.readouterr().err
+    assert "photo.HEIC" in told
+    assert "deeper" in told
+    with pytest.raises(DataError, match="folder of the photographs"):
+        run_predict(drawn, tmp_path / "two", given, predictor=darkness)
+    (tmp_path / "none").mkdir()
+    with pytest.raises(DataError, match="none holds no image"):
+        run_predict(drawn, tmp_path / "out", [tmp_path / "none"], predictor=darkness)
 
 
 def test_inputs_of_equal_stem_are_refused_before_any_work(drawn: Path, tmp_path: Path) -> None:
@@ -277,15 +306,24 @@ def test_inputs_of_equal_stem_are_refused_before_any_work(drawn: Path, tmp_path:
         run_predict(drawn, tmp_path / "out", [], predictor=darkness)
 
 
-def test_unreadable_photograph_is_named_and_the_others_are_delivered(
-    drawn: Path, tmp_path: Path
+def test_one_bad_photograph_of_two_is_named_and_the_other_delivered_with_exit_code_3(
+    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("jobs.predict.load_predictor", lambda *_: darkness)
+    monkeypatch.setattr("jobs.predict.find_model", lambda model: model)
     data = (drawn / "images" / "p0.png").read_bytes()
     (tmp_path / "cut.png").write_bytes(data[: len(data) // 2])
-    inputs = [tmp_path / "cut.png", drawn / "images" / "p1.png"]
-    with pytest.raises(DataError, match=r"cut\.png cannot be read.*the other 1 are in"):
-        run_predict(drawn, tmp_path / "out", inputs, predictor=darkness)
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["p1_mask.png", "p1_prob.png"]
+    files = [str(tmp_path / "cut.png"), str(drawn / "images" / "p1.png")]
+    told = CliRunner().invoke(app, ["predict", *files, "--out", str(tmp_path / "out")])
+    assert told.exit_code == 3, told.output
+    assert "cut.png cannot be read" in told.stderr
+    assert "1 of 2 photographs are in" in told.stderr
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        f"p1_{ending}.png" for ending in ("mask", "overlay", "prob")
+    }
+    told = CliRunner().invoke(app, ["predict", files[0], "--out", str(tmp_path / "none")])
+    assert told.exit_code == 1
+    assert told.stderr.count("\n") == 1
 
 
 def test_dataset_prints_balance_sources_and_warnings(

@@ -102,7 +102,7 @@ def test_any_kind_of_file_is_scored_and_predicted_upright(odd: Path) -> None:
     options = EvaluateOptions(model=odd, images=odd / "images", masks=odd / "masks")
     assert run_evaluate(options, darkness).scores.native.iou == 1
     photo = sorted((odd / "images").iterdir())[2]
-    _, mask = run_predict(odd, odd / "out", [photo], predictor=darkness)
+    _, mask, _ = run_predict(odd, odd / "out", [photo], predictor=darkness).written
     np.testing.assert_array_equal(np.asarray(Image.open(mask)) > 0, street(2)[1])
 
 
@@ -112,8 +112,8 @@ def test_photographs_smaller_than_any_window_are_predicted(
 ) -> None:
     gray = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     Image.fromarray(gray).save(tmp_path / "tiny.png")
-    written = run_predict(tmp_path, tmp_path / "out", [tmp_path / "tiny.png"], predictor=darkness)
-    np.testing.assert_array_equal(np.asarray(Image.open(written[0])), 255 - gray)
+    found = run_predict(tmp_path, tmp_path / "out", [tmp_path / "tiny.png"], predictor=darkness)
+    np.testing.assert_array_equal(np.asarray(Image.open(found.written[0])), 255 - gray)
 
 
 def test_photographs_smaller_than_the_window_are_refused_in_a_sentence(odd: Path) -> None:

@@ -200,7 +200,9 @@ def test_options_reach_the_functions_behind_the_commands(
     run_evaluate = Mock()
     run_evaluate.return_value.values.return_value = {}
     monkeypatch.setattr("jobs.evaluate.run.run_evaluate", run_evaluate)
-    monkeypatch.setattr("jobs.predict.run_predict", lambda *a, **k: seen.update(predict=(a, k)))
+    run_predict = Mock()
+    run_predict.return_value.exit_code = 0
+    monkeypatch.setattr("jobs.predict.run_predict", run_predict)
     monkeypatch.setattr("jobs.demo.run.run_demo", lambda *a, **k: seen.update(demo=(a, k)))
     common = ("--images", "i", "--masks", "k")
     for arguments in (
@@ -229,7 +231,7 @@ def test_options_reach_the_functions_behind_the_commands(
     assert scored.engine == "torch"
     assert (scored.model, scored.images, scored.masks) == (Path("m"), Path("i"), Path("k"))
     assert (scored.resize, scored.manifest, scored.road) == (256, None, None)
-    assert seen["predict"] == (
+    assert run_predict.call_args == (
         (Path("m"), Path("o"), [Path("a.jpg"), Path("b.jpg")]),
         {"threshold": 0.5, "engine": "openvino"},
     )
@@ -238,6 +240,7 @@ def test_options_reach_the_functions_behind_the_commands(
 
 def test_a_tilde_in_options_is_the_home_directory(monkeypatch: pytest.MonkeyPatch) -> None:
     run_predict = Mock()
+    run_predict.return_value.exit_code = 0
     monkeypatch.setattr("jobs.predict.run_predict", run_predict)
     monkeypatch.setenv("HOME", "/home/anna")
     assert wpcrack("predict", "--out=~/o", "~/a.jpg", "b~.jpg").exit_code == 0
