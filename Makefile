@@ -4,7 +4,7 @@
 #   make test        lint, types, import rules and every test that is not slow
 #   make test-all    the same with the slow tests
 #   make docs        the manual as web pages in site/; a broken link is an error
-#   make layers      the tables of docs/layers.md anew, from the schema
+#   make layers      the tables of docs/layers.md and docs/compare.md anew, from the schema
 #   make ablation    what each part of the method contributes; resumable, needs the image collections
 #   make venv PYTHON=python3.12    only prepare the environment, with a Python of your choice
 
@@ -55,10 +55,12 @@ test-all: lint
 docs: $(STAMP)
 	@$(BIN)/mkdocs build --strict --quiet && echo "open site/index.html"
 
-WRITE_LAYERS := from pathlib import Path; from geo.layers.schema import readme_table; \
-	page = Path("docs/layers.md"); head, rest = page.read_text().split("-->", 1); \
-	tail = rest[rest.index("<!-- end"):]; \
-	page.write_text(f"{head}-->\n\n{readme_table().strip()}\n\n{tail}")
+WRITE_LAYERS := from pathlib import Path; from geo.layers import schema; \
+	tables = {"layers": schema.LAYERS, "compare": schema.CHANGE_LAYERS}; \
+	pages = {Path(f"docs/{name}.md"): schema.readme_table(tables[name]).strip() for name in tables}; \
+	parts = {page: page.read_text().split("schema.readme_table() -->", 1) for page in pages}; \
+	[page.write_text(f"{head}schema.readme_table() -->\n\n{pages[page]}\n\n" \
+	+ rest[rest.index("<!-- end"):]) for page, (head, rest) in parts.items()]
 layers: $(STAMP)
 	@$(BIN)/python -c '$(WRITE_LAYERS)'
 

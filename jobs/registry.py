@@ -85,6 +85,7 @@ JOBS = {
             config="jobs.assemble.job:AssembleJob",
             shown="commented",
         ),
+        Job("compare", "jobs.cli.map:compare", "jobs.compare.run:run_compare"),
         Job("windows", "jobs.cli.map:windows", "jobs.windows:run_windows"),
         Job("label", "jobs.cli.label:label", "jobs.label.run:run_label"),
         Job("import-weights", "jobs.cli.learn:import_weights", "jobs.import_weights:run_import"),

@@ -31,11 +31,9 @@ from geo.compare.survey import (
     sums,
 )
 from geo.errors import InputError
+from geo.layers.words import CLASS_WORDS
 
-KINDS = (
-    *("new", "grown", "widened", "unchanged", "narrowed", "shrunk", "gone"),
-    *("in_network", "unsure", "not_inspected"),
-)
+KINDS = tuple(CLASS_WORDS["change"])
 """What a row can be, worst first."""
 
 MM = 1000.0

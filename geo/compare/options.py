@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+
+from geo.errors import InputError
+
+MOST_LIMIT_M = 2.0
+"""Of a shift that a user may allow."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,22 @@ class CompareOptions:
 
     registration: RegistrationOptions = field(default_factory=RegistrationOptions)
     match: MatchOptions = field(default_factory=MatchOptions)
+
+    @classmethod
+    def with_limit(cls, limit_m: float) -> CompareOptions:
+        """Return the usual limits with another largest shift of the surveys.
+
+        Raises:
+            InputError: it is no length.
+        """
+        if not 0 < limit_m <= MOST_LIMIT_M:
+            raise InputError(
+                f"the limit of the shift is {limit_m:g} m; give more than 0, at most "
+                f"{MOST_LIMIT_M:g} (beyond, neighboring cracks are taken for one another)"
+            )
+        usual = RegistrationOptions()
+        beyond = usual.search_m - usual.limit_m
+        return cls(replace(usual, limit_m=limit_m, search_m=limit_m + beyond))
 
     def text(self) -> str:
         """As JSON, for the layer run."""

@@ -8,15 +8,15 @@ import numpy as np
 
 from geo.compare.areas import AreaChanges
 from geo.compare.changes import Comparison
-from geo.compare.layers import LEGEND, NOT_CLAIMED
+from geo.compare.layers import NOT_CLAIMED
 from geo.compare.maps import SurveyMap
 from geo.compare.segments import SegmentChanges
+from geo.layers.words import CLASS_WORDS
 from geo.outputs import markdown_text
 
 MM = 1000.0
 NAMED_SEGMENTS = 10
 """Segments in the report; the layer has all."""
-AREA_KINDS = ("new", "grown", "unchanged", "shrunk", "gone", "unsure", "not_inspected")
 
 
 def figures(
@@ -44,12 +44,12 @@ def figures(
             "residual_m": found.residual_m if len(shift) else None,
         },
         "tolerance_m": result.tolerance_m,
-        "meters": {entry.key: lines.meters(entry.key) for entry in LEGEND},
+        "meters": {kind: lines.meters(kind) for kind in CLASS_WORDS["change"]},
         "before_m": float(lines.before_m[seen].sum()),
         "after_m": float(lines.after_m[seen].sum()),
         "growth_m": float(lines.growth_m.sum()),
         "growth_sd_m": float(np.sqrt((lines.sd_m[lines.growth_m != 0] ** 2).sum())),
-        "networks": {kind: _areas(result.areas, kind) for kind in AREA_KINDS},
+        "networks": {kind: _areas(result.areas, kind) for kind in CLASS_WORDS["area_change"]},
         "segments": _segments(maps[1], sums),
     }
 
@@ -98,7 +98,8 @@ def _segments(new: SurveyMap, sums: SegmentChanges | None) -> list[dict[str, Any
 def summary(values: dict[str, Any]) -> str:
     """Return a few lines for the terminal."""
     meters = values["meters"]
-    parts = [f"{entry.label} {meters[entry.key]:.1f} m" for entry in LEGEND if meters[entry.key]]
+    words = CLASS_WORDS["change"]
+    parts = [f"{words[kind]} {length:.1f} m" for kind, length in meters.items() if length]
     return "\n".join(
         [
             f"{values['old']['cracks']} cracks then, {values['new']['cracks']} now; "
@@ -132,11 +133,12 @@ def render(values: dict[str, Any]) -> str:
     lines += [f"{line}." for line in summary(values).splitlines()]
     lines += ["", "## Cracks", "", "| what | m |", "|---|---|"]
     meters = values["meters"]
-    lines += [f"| {entry.label} | {meters[entry.key]:.1f} |" for entry in LEGEND]
+    words = CLASS_WORDS["change"]
+    lines += [f"| {words[kind]} | {length:.1f} |" for kind, length in meters.items()]
     lines += ["", "## Networks", "", "| what | number | m2 then | m2 now |", "|---|---|---|---|"]
-    labels = {entry.key: entry.label for entry in LEGEND}
+    words = CLASS_WORDS["area_change"]
     lines += [
-        f"| {labels[kind]} | {one['count']} | {one['before_m2']:.2f} | {one['after_m2']:.2f} |"
+        f"| {words[kind]} | {one['count']} | {one['before_m2']:.2f} | {one['after_m2']:.2f} |"
         for kind, one in values["networks"].items()
     ]
     if values["segments"]:

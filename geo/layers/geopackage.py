@@ -57,6 +57,7 @@ def publish(
     metadata: Mapping[str, str],
     *,
     looks: Sequence[Style] | None = None,
+    title: str = "Crack map",
     parquet: bool = False,
 ) -> None:
     """Write layers to a temporary file beside ``out``, check it, and put it in place.
@@ -70,6 +71,7 @@ def publish(
         layers: in the order in which their rows are asked for.
         metadata: kept with each layer.
         looks: of the layers, in the order of a project; None: those of a map of default limits.
+        title: of the project.
         parquet: also write each spatial layer as ``<out stem>_<layer>.parquet``.
 
     Raises:
@@ -97,7 +99,7 @@ def publish(
             written = [data.layer for data in layers]
             shown = [look for look in looks or styles(Rules()) if look.layer in written]
             add_styles(temporary, shown)
-            add_project(temporary, out.name, crs, written, shown)
+            add_project(temporary, (out.name, title), crs, written, shown)
             packages.seal(temporary)
             _check_whole(temporary)
             sync(temporary)

@@ -76,13 +76,13 @@ def add_styles(package: Path, looks: Sequence[Style]) -> None:
 
 
 def add_project(
-    package: Path, file_name: str, crs: CRS, layers: Sequence[Layer], looks: Sequence[Style]
+    package: Path, names: tuple[str, str], crs: CRS, layers: Sequence[Layer], looks: Sequence[Style]
 ) -> None:
     """Store a project of QGIS that opens the layers of a GeoPackage.
 
     Args:
         package: the file as it is being written.
-        file_name: under which it will be opened.
+        names: that under which the file will be opened, and the project's title.
         crs: of its layers.
         layers: that it has.
         looks: of the spatial ones, in their order.
@@ -93,7 +93,7 @@ def add_project(
             "SELECT min(min_x), min(min_y), max(max_x), max(max_y) FROM gpkg_contents"
         ).fetchone()
         known = None if None in extent else extent
-        document = project(file_name, crs, looks, tables, known)
+        document = project(names, crs, looks, tables, known)
         packed = io.BytesIO()
         with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr(zipfile.ZipInfo(f"{PROJECT}.qgs", LONG_AGO), document)
@@ -106,14 +106,14 @@ def add_project(
 
 
 def project(
-    file_name: str,
+    names: tuple[str, str],
     crs: CRS,
     looks: Sequence[Style],
     tables: Sequence[Layer],
     extent: tuple[float, float, float, float] | None,
 ) -> str:
     """Write a project as QGIS's own document: layers in the order of the styles, then tables."""
-    system = _system(crs)
+    (file_name, caption), system = names, _system(crs)
     tree, layers = [], []
     for style in looks:
         name, title = style.layer.name, style.title or style.layer.name
@@ -134,7 +134,8 @@ def project(
     view = f"<extent>{box}</extent>" if extent else ""
     return (
         "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>"
-        f'<qgis version="3.22.0" projectname="Crack map"><title>Crack map</title>'
+        f'<qgis version="3.22.0" projectname={quoteattr(caption)}>'
+        f"<title>{escape(caption)}</title>"
         f"<projectCrs>{system}</projectCrs><layer-tree-group>{''.join(tree)}</layer-tree-group>"
         f'<mapcanvas name="theMapCanvas" annotationsVisible="1">{view}'
         f"<destinationsrs>{system}</destinationsrs></mapcanvas>"

@@ -6,10 +6,13 @@ added here and filled where the rows of its layer are made; without that, writin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import pyarrow as pa
+
+from geo.layers.words import CLASS_WORDS, ENDINGS, LABELS, UNIT_SIGNS
 
 ColumnType = Literal["text", "integer", "real", "boolean", "date"]
 GeometryType = Literal["MultiPolygon", "MultiLineString", "LineString", "none"]
@@ -24,70 +27,6 @@ _ARROW: dict[ColumnType, pa.DataType] = {
     "boolean": pa.bool_(),
     "date": pa.date32(),
 }
-
-
-_LABELS = {
-    "gap_m": "gaps",
-    "width_mean_mm": "mean width",
-    "width_p95_mm": "width exceeded on 5 %",
-    "width_max_mm": "widest run",
-    "orientation_deg": "direction",
-    "severity_d6433": "severity (ASTM D6433)",
-    "severity_ltpp": "severity (LTPP)",
-    "low_m": "of low severity",
-    "medium_m": "of medium severity",
-    "high_m": "of high severity",
-    "not_measurable_m": "too thin to measure",
-    "gsd_mm": "pixel size",
-    "touches_nodata": "may go on unseen",
-    "density_m_per_m2": "line per area",
-    "cell_m": "block size",
-    "coverage_pct": "seen",
-    "cracking_pct": "cracked area",
-    "zeb_cell_pct": "cells with a crack (ZEB)",
-    "unknown_m": "of unknown type",
-    "longitudinal_width_mm": "mean width, longitudinal",
-    "transverse_width_mm": "mean width, transverse",
-    "diagonal_width_mm": "mean width, diagonal",
-    "valid_pct": "with imagery",
-}
-"""Names in words, where the column's own name says too little."""
-
-_ENDINGS = ("_m_per_m2", "_pct", "_deg", "_m2", "_mm", "_m")
-"""Units in the names of columns."""
-
-UNIT_SIGNS = {"m2": "m²", "m/m2": "m/m²", "deg": "°", "0-1": ""}
-"""Units as people write them, where they differ."""
-
-CLASS_WORDS: dict[str, dict[str, str]] = {
-    "severity_d6433": {
-        "high": "high",
-        "medium": "medium",
-        "low": "low",
-        "not_measurable": "too thin to measure",
-    },
-    "severity_ltpp": {
-        "high": "high",
-        "moderate": "moderate",
-        "low": "low",
-        "not_measurable": "too thin to measure",
-    },
-    "type": {
-        "longitudinal": "longitudinal",
-        "transverse": "transverse",
-        "diagonal": "diagonal",
-        "unknown": "unknown (too short, or no road)",
-    },
-    "kind": {"alligator": "alligator", "block": "block"},
-    "priority": {"high": "high", "medium": "medium", "low": "low"},
-    "status": {
-        "inspected": "inspected",
-        "partial": "partly failed",
-        "nodata": "no imagery",
-        "failed": "failed",
-    },
-}
-"""Values of the columns of classes, in words."""
 
 
 @dataclass(frozen=True)
@@ -111,8 +50,8 @@ class Column:
         >>> Column("network_area_m2", "real", "m2", "").label
         'network area'
         """
-        ending = next((end for end in _ENDINGS if self.name.endswith(end)), "")
-        return _LABELS.get(self.name, self.name.removesuffix(ending).replace("_", " "))
+        ending = next((end for end in ENDINGS if self.name.endswith(end)), "")
+        return LABELS.get(self.name, self.name.removesuffix(ending).replace("_", " "))
 
     @property
     def sign(self) -> str:
@@ -312,18 +251,127 @@ RUN = Layer(
 )
 
 LAYERS = (CRACK, NETWORK, OUTLINE, ROAD_SEGMENT, INSPECTED, RUN)
+"""Of a map."""
+
+CHANGE = Layer(
+    "change",
+    "MultiLineString",
+    "Cracks of two surveys, one feature per change and pair of cracks; meters before add up to the "
+    "old survey, meters after to the new one.",
+    (
+        Column("change", "text", "", ", ".join(CLASS_WORDS["change"])),
+        Column("old_id", "text", "", "crack_id in the old survey; of a growth, the crack it is of"),
+        Column("new_id", "text", "", "crack_id in the new survey"),
+        Column("before_m", "real", "m", "length of the stretch in the old survey"),
+        Column("after_m", "real", "m", "length of the stretch in the new survey"),
+        Column("growth_m", "real", "m", "of new, grown, shrunk and gone ones; 0 for others"),
+        Column("growth_sd_m", "real", "m", "standard deviation of after - before"),
+        Column("width_before_mm", "real", "mm", "mean width of the old crack, where measurable"),
+        Column("width_after_mm", "real", "mm", "mean width of the new crack, where measurable"),
+        Column("width_change_mm", "real", "mm", "after - before; empty if one is not measurable"),
+        Column("width_sd_mm", "real", "mm", "standard deviation of the change"),
+        Column("segment_id", "text", "", "road segment it lies on; empty if none"),
+    ),
+)
+
+CHANGE_NETWORK = Layer(
+    "change_network",
+    "MultiPolygon",
+    "Networks of two surveys; those that overlap are one feature.",
+    (
+        Column("area_change", "text", "", ", ".join(CLASS_WORDS["area_change"])),
+        Column("old_ids", "text", "", "network_id of the old survey, separated by ;"),
+        Column("new_ids", "text", "", "network_id of the new survey, separated by ;"),
+        Column("before_m2", "real", "m2", "area in the old survey, where both looked"),
+        Column("after_m2", "real", "m2", "area in the new survey, where both looked"),
+        Column("growth_m2", "real", "m2", "after - before"),
+        Column("growth_sd_m2", "real", "m2", "standard deviation of it"),
+        Column("segment_id", "text", "", "road segment it lies on; empty if none"),
+    ),
+)
+
+CHANGE_SEGMENT = Layer(
+    "change_segment",
+    "LineString",
+    "Changes per road segment, if the new map has roads; where both surveys looked.",
+    (
+        Column("segment_id", "text", "", "as in the new map"),
+        Column("name", "text", "", "street name"),
+        Column("inspected_pct", "real", "%", "share of its ground that both surveys saw"),
+        Column("before_m", "real", "m", "cracks in the old survey"),
+        Column("after_m", "real", "m", "cracks in the new survey"),
+        Column("change_m", "real", "m", "after - before"),
+        Column("change_sd_m", "real", "m", "standard deviation of it"),
+        *(Column(f"{k}_m", "real", "m", f"cracks: {w}") for k, w in CLASS_WORDS["change"].items()),
+        Column("width_change_mm", "real", "mm", "mean over cracks that both surveys measured"),
+        Column("width_sd_mm", "real", "mm", "standard deviation of it"),
+        Column("network_before_m2", "real", "m2", "networks in the old survey"),
+        Column("network_after_m2", "real", "m2", "networks in the new survey"),
+        Column("network_change_m2", "real", "m2", "after - before"),
+        Column("network_sd_m2", "real", "m2", "standard deviation of it"),
+    ),
+)
+
+COMPARED = Layer(
+    "compared",
+    "MultiPolygon",
+    "Ground that both surveys saw.",
+    (Column("area_m2", "real", "m2", "of the ground"),),
+)
+
+REGISTRATION = Layer(
+    "registration",
+    "MultiPolygon",
+    "How the old survey was moved to lie on the new one, per neighborhood with cracks.",
+    (
+        Column("east_m", "real", "m", "shift to the east"),
+        Column("north_m", "real", "m", "shift to the north"),
+        Column("rotation_deg", "real", "deg", "about its center, counterclockwise"),
+        Column("sd_m", "real", "m", "standard deviation of the shift"),
+        Column("support_m", "real", "m", "meters of cracks that agree on it"),
+        Column("source", "text", "", "own cracks, neighbors, or none (known too badly)"),
+    ),
+)
+
+CHANGE_RUN = Layer(
+    "run",
+    "none",
+    "One row: what was compared, how, and what is not claimed.",
+    (
+        Column("old", "text", "", "file of the old map"),
+        Column("new", "text", "", "file of the new map"),
+        Column("old_run_id", "text", "", "run that made it"),
+        Column("new_run_id", "text", "", "run that made it"),
+        Column("old_date", "date", "", "day of the old survey, where configured"),
+        Column("new_date", "date", "", "day of the new survey"),
+        Column("old_gsd_mm", "real", "mm", "coarsest pixels of the old survey"),
+        Column("new_gsd_mm", "real", "mm", "coarsest pixels of the new survey"),
+        Column("old_crs", "text", "", "where it was another one than the new map's"),
+        Column("shift_m", "real", "m", "median shift of the old survey"),
+        Column("residual_m", "real", "m", "distance of agreeing lines that is left (sd)"),
+        Column("tolerance_m", "real", "m", "median distance up to which lines are the same"),
+        Column("rules", "text", "JSON", "limits"),
+        Column("versions", "text", "JSON", "of the software"),
+        Column("started", "text", "ISO 8601", "begin"),
+        Column("finished", "text", "ISO 8601", "when this file was complete"),
+        Column("not_claimed", "text", "", "what must not be read into the layers"),
+    ),
+)
+
+CHANGE_LAYERS = (CHANGE, CHANGE_NETWORK, CHANGE_SEGMENT, COMPARED, REGISTRATION, CHANGE_RUN)
+"""Of a comparison of two maps."""
 
 
 def class_words(layer: Layer) -> dict[str, dict[str, str]]:
     """Return the columns of classes of a layer of a map, with their values in words."""
-    names = [column.name for column in layer.columns] if layer in LAYERS else []
+    names = [column.name for column in layer.columns]
     return {name: CLASS_WORDS[name] for name in names if name in CLASS_WORDS}
 
 
-def readme_table() -> str:
-    """Render the layers and columns as Markdown tables."""
+def readme_table(layers: Sequence[Layer] = LAYERS) -> str:
+    """Render layers and their columns as Markdown tables."""
     lines: list[str] = []
-    for layer in LAYERS:
+    for layer in layers:
         kind = layer.geometry if layer.is_spatial else "table"
         lines += [f"**{layer.name}** ({kind}). {layer.meaning}", ""]
         lines += ["| column | type | unit | meaning |", "|---|---|---|---|"]

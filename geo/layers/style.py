@@ -6,13 +6,19 @@ from dataclasses import dataclass
 
 from geo.layers.classes import NOT_MEASURABLE
 from geo.layers.schema import (
+    CHANGE,
+    CHANGE_NETWORK,
+    CHANGE_SEGMENT,
+    COMPARED,
     CRACK,
     INSPECTED,
     NETWORK,
     OUTLINE,
+    REGISTRATION,
     ROAD_SEGMENT,
     Layer,
 )
+from geo.layers.words import CLASS_WORDS
 from geo.options import Rules, SegmentOptions, SeverityOptions
 
 VERMILION, ORANGE, SKY, WHITE = "#d55e00", "#e69f00", "#56b4e9", "#ffffff"
@@ -88,6 +94,39 @@ def priority_legend(options: SegmentOptions) -> tuple[Entry, ...]:
         Entry("", f"not ranked (seen below {options.min_coverage_pct:g} %)", SLATE),
     )
 
+
+CHANGE_COLORS = {
+    "new": VERMILION,
+    "grown": ORANGE,
+    "widened": YELLOW,
+    "unchanged": "#0072b2",
+    "narrowed": SKY,
+    "shrunk": GREEN,
+    "gone": "#44aa99",
+    "in_network": "#cc79a7",
+    "unsure": "#999999",
+    "not_inspected": SLATE,
+}
+"""Changes, worst first: what came is warm, what went is green."""
+
+CHANGED = ("new", "grown", "widened", "narrowed", "shrunk", "gone")
+"""Changes that are drawn wide."""
+
+
+def change_legend(column: str) -> tuple[Entry, ...]:
+    """Return the changes of lines (`change`) or of areas (`area_change`)."""
+    words = CLASS_WORDS[column]
+    return tuple(
+        Entry(key, words[key], color) for key, color in CHANGE_COLORS.items() if key in words
+    )
+
+
+SEGMENT_CHANGES = (
+    Entry("more", "more cracks", VERMILION),
+    Entry("fewer", "fewer cracks", GREEN),
+    Entry("", "no certain change", SLATE),
+)
+"""What has become of road segments, beyond what is uncertain."""
 
 OPAQUE = 255
 
@@ -182,11 +221,57 @@ def styles(rules: Rules) -> tuple[Style, ...]:
     )
 
 
+def change_styles() -> tuple[Style, ...]:
+    """Return the styles of the layers of a comparison."""
+    lines = [
+        Rule(
+            equals("change", e.key),
+            e.label,
+            rgba(e.color, OPAQUE),
+            0.9 if e.key in CHANGED else 0.3,
+        )
+        for e in change_legend("change")
+    ]
+    areas = [
+        Rule(equals("area_change", e.key), e.label, rgba(e.color, OPAQUE), 0.4, brush="b_diagonal")
+        for e in change_legend("area_change")
+    ]
+    filters = ('"change_m" > 3 * "change_sd_m"', '"change_m" < -3 * "change_sd_m"', "ELSE")
+    segments = [
+        Rule(chosen, entry.label, rgba(entry.color, OPAQUE), 1.4)
+        for chosen, entry in zip(filters, SEGMENT_CHANGES, strict=True)
+    ]
+    colors = {"own": GREEN, "neighbors": ORANGE, "none": VERMILION}
+    cells = [
+        Rule(equals("source", key), word, rgba(colors[key], FAINT), 0.2)
+        for key, word in CLASS_WORDS["source"].items()
+    ]
+    ground = (Rule("ELSE", "seen by both surveys", rgba(GREEN, FAINT), 0.2, brush="no"),)
+    return (
+        Style(CHANGE, "change", tuple(lines), "Changes of cracks", CHANGE_TIP),
+        Style(CHANGE_NETWORK, "change", tuple(areas), "Changes of networks", AREA_TIP),
+        Style(
+            *(CHANGE_SEGMENT, "change", tuple(segments), "Changes of road segments"),
+            tip=CHANGE_SEGMENT_TIP,
+        ),
+        Style(COMPARED, "ground", ground, "Seen by both surveys", ("area_m2",), is_shown=False),
+        Style(
+            *(REGISTRATION, "source", tuple(cells), "How the old survey was moved"),
+            tip=REGISTRATION_TIP,
+            is_shown=False,
+        ),
+    )
+
+
 CRACK_TIP = ("type", "severity_d6433", "length_m", "width_mean_mm", "width_max_mm")
 NETWORK_TIP = ("kind", "severity_d6433", "area_m2", "crack_length_m")
 OUTLINE_TIP = ("area_m2", "confidence")
 INSPECTED_TIP = ("status", "reason", "gsd_mm")
 SEGMENT_TIP = ("name", "segment_id", "rank", "priority", "cracking_pct", "crack_length_m")
+CHANGE_TIP = ("change", "before_m", "after_m", "growth_sd_m", "width_before_mm", "width_after_mm")
+AREA_TIP = ("area_change", "before_m2", "after_m2", "growth_sd_m2")
+CHANGE_SEGMENT_TIP = ("name", "segment_id", "before_m", "after_m", "change_m", "change_sd_m")
+REGISTRATION_TIP = ("east_m", "north_m", "rotation_deg", "sd_m", "support_m", "source")
 """What is told of a feature where the mouse rests."""
 
 SEGMENT_LABEL = 'coalesce("name", "road_id") || coalesce(\' #\' || "rank", \'\')'

@@ -30,8 +30,9 @@ from rasterio.warp import Resampling, calculate_default_transform, reproject, tr
 from geo.files import write_text
 from geo.imagery.overview import Overview
 from geo.layers.run_rows import MapTerms, failures
-from geo.layers.schema import CLASS_WORDS, CRACK, INSPECTED, NETWORK, ROAD_SEGMENT, Column, Layer
+from geo.layers.schema import CRACK, INSPECTED, NETWORK, ROAD_SEGMENT, Column, Layer
 from geo.layers.style import CASING, STATUS, priority_legend, severity_legend
+from geo.layers.words import CLASS_WORDS
 from geo.options import Rules
 from geo.outputs import seal_text
 from geo.page.crops import Crop, worst_first

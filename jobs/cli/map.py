@@ -1,4 +1,4 @@
-"""Subcommands around a map: from tiles to a map, another map of the same run, windows of tiles."""
+"""Subcommands around maps: from tiles to one, another of the same run, two compared, windows."""
 
 from __future__ import annotations
 
@@ -71,6 +71,31 @@ def assemble(
         report = run_job("assemble", source, read_job("assemble", settings, source.settings))
     report_figures(report.summary(), report.values(), json)
     return int(report.exit_code)
+
+
+@command(
+    example="wpcrack compare maps/2024.gpkg maps/2026.gpkg --out maps/changes.gpkg", uses_ray=False
+)
+def compare(
+    old: Annotated[Path, typer.Argument(metavar="OLD", help="Map of the earlier survey.")],
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="Map of the later survey.")],
+    out: Annotated[Path, typer.Option(help="GeoPackage to write.", metavar="FILE")],
+    limit: Annotated[
+        float, typer.Option(help="Largest shift between the surveys in meters; more is refused.")
+    ] = 0.5,
+    json: Annotated[
+        Path | None, typer.Option(help="Write the figures to FILE; - is stdout.", metavar="FILE")
+    ] = None,
+) -> None:
+    """Compare two surveys of the same roads.
+
+    Says which cracks are new, longer, wider, shorter or gone, where both surveys looked. The old
+    survey is first moved onto the new one, by the cracks that both have.
+    """
+    from geo.compare.options import CompareOptions
+
+    report = run_job("compare", old, new, out, CompareOptions.with_limit(limit))
+    report_figures(report.summary(), report.values(), json)
 
 
 @command(example="wpcrack windows tiles=tiles/ --count 2000 --out windows")

@@ -5,20 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
-import xml.etree.ElementTree as ET
 from contextlib import closing
 
 import geopandas
 import pyogrio
 import pytest
-import typer
 from typer.testing import CliRunner
 
 from benchmarks.compare_draw import second_epoch, write_map
-from geo.compare.layers import LAYERS, styles
 from geo.errors import GeoError
-from geo.layers.qgis import qml
-from jobs.compare.command import compare
+from geo.layers.schema import CHANGE_LAYERS
+from geo.layers.style import change_styles
+from jobs.cli import app
 from jobs.compare.run import run_compare
 
 
@@ -32,25 +30,24 @@ def maps(tmp_path_factory):
 
 
 def test_the_command_writes_styled_layers_a_report_and_figures(maps, tmp_path):
-    app, out = typer.Typer(), tmp_path / "changes.gpkg"
-    app.command()(compare)
-    figures = tmp_path / "figures.json"
-    told = CliRunner().invoke(app, [*map(str, maps), "--out", str(out), "--json", str(figures)])
+    out, figures = tmp_path / "changes.gpkg", tmp_path / "figures.json"
+    words = ["compare", *map(str, maps), "--out", str(out), "--json", str(figures)]
+    told = CliRunner().invoke(app, words)
     assert told.exit_code == 0, told.output
-    assert {name for name, _ in pyogrio.list_layers(out)} >= {layer.name for layer in LAYERS}
+    assert {name for name, _ in pyogrio.list_layers(out)} >= {layer.name for layer in CHANGE_LAYERS}
     values = json.loads(figures.read_text())
     change = geopandas.read_file(out, layer="change")
     assert change.crs.to_epsg() == 25832
-    assert change.loc[change["kind"] == "new", "after_m"].sum() == pytest.approx(
+    assert change.loc[change["change"] == "new", "after_m"].sum() == pytest.approx(
         values["meters"]["new"]
     )
     segment = geopandas.read_file(out, layer="change_segment")
-    on_roads = change[change["segment_id"].notna() & (change["kind"] != "not_inspected")]
+    on_roads = change[change["segment_id"].notna() & (change["change"] != "not_inspected")]
     assert segment["after_m"].sum() == pytest.approx(on_roads["after_m"].sum())
     assert "## Road segments" in (tmp_path / "changes.report.md").read_text()
     with closing(sqlite3.connect(out)) as base:
         styled = base.execute("SELECT f_table_name FROM layer_styles").fetchall()
-    assert {name for (name,) in styled} == {one.layer.name for one in styles()}
+    assert {name for (name,) in styled} == {one.layer.name for one in change_styles()}
 
 
 def test_another_coordinate_system_of_the_old_map_gives_the_same_changes(maps, tmp_path):
@@ -64,14 +61,6 @@ def test_another_coordinate_system_of_the_old_map_gives_the_same_changes(maps, t
     same = run_compare(old, new, tmp_path / "same.gpkg").figures["meters"]
     other = run_compare(moved, new, tmp_path / "other.gpkg").figures["meters"]
     assert other == pytest.approx(same, abs=0.2)
-
-
-@pytest.mark.parametrize("style", styles(), ids=lambda style: style.layer.name)
-def test_a_style_names_columns_that_exist(style):
-    assert ET.fromstring(qml(style).split(">", 1)[1]) is not None
-    columns = {column.name for column in style.layer.columns}
-    for rule in style.rules:
-        assert rule.filter == "ELSE" or any(f'"{name}"' in rule.filter for name in columns)
 
 
 def test_what_cannot_be_compared_is_refused_in_one_sentence(maps, tmp_path):
