@@ -180,6 +180,9 @@ class PseudoLabelConfig(Block):
     self_training: Annotated[float, Field(ge=0, lt=1)] = 0.33
     """Weight of the averaged detector, beside the refined CAM, in the labels of the detector stage
     (mean teacher). 0: the CAM alone (paper). Needs `train.detector_ema`."""
+    trained_detector: Annotated[float, Field(ge=0, lt=1)] = 0.7
+    """The same weight where the training starts from a model (`model.init`) whose detector already
+    knows cracks: the CAM then tells which of them are there, less where their edges are."""
     cam_crack: Share = 0.5
     """Refined CAM at least this: crack."""
     cam_road: Share = 0.2
@@ -303,6 +306,8 @@ class OptimConfig(Block):
     """Peak learning rate of new layers. Released: SGD 1e-3, AdamW 1e-3 for the detector."""
     transpose_lr: Positive | None = None
     """Of transposed convolutions under SGD; null: head_lr. Released: 1e-2."""
+    trained_share: Positive = 0.4
+    """Share of the learning rates in the detector stage where the training starts from a model."""
     weight_decay: NonNegative = 1e-2
     """Decoupled weight decay. Released: 5e-4."""
     warmup_share: Share = 0.1

@@ -118,6 +118,7 @@ class RunFiles:
             info = ModelInfo(
                 model=self.job.model,
                 gsd_mm=self.job.data.gsd_mm,
+                **self.trainer.learner.start.looks,
                 trained={
                     "epoch": report.epoch,
                     "stage": report.stage,

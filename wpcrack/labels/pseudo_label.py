@@ -23,7 +23,7 @@ from wpcrack.config import DarknessConfig, ParConfig, PseudoLabelConfig
 from wpcrack.data.batches import Batch, CrackPart, Exact
 from wpcrack.labels.cam import crack_map
 from wpcrack.labels.dense_crf import dense_crf_batch, require_crf
-from wpcrack.networks import Classifier, Features, Networks
+from wpcrack.networks import Classifier, Features
 
 Refiner = Callable[[Tensor, Tensor, PseudoLabelConfig], Tensor]
 
@@ -44,13 +44,23 @@ class PseudoLabel:
     """(B, 1, H, W) 1 where the target counts, 0 in the ignored band."""
 
 
+@dataclass(frozen=True)
+class Opinion:
+    """What a detector adds to the labels that teach it (mean teacher)."""
+
+    of: Callable[[Tensor], Tensor]
+    """(B, 3, H, W) images in [0, 1] -> (B, 1, H, W) crack probability."""
+    weight: float
+    """In [0, 1), beside the refined CAM."""
+
+
 def label_batch(
     teacher: Classifier,
     batch: Batch,
     config: PseudoLabelConfig,
     cam_norm: Literal["sigmoid", "max"],
     features: Features | None = None,
-    averaged: Networks | None = None,
+    opinion: Opinion | None = None,
 ) -> PseudoLabel:
     """Make the pseudo label of a batch from the CAM of a classifier, without gradient.
 
@@ -63,7 +73,7 @@ def label_batch(
         config: refiners and thresholds.
         cam_norm: how CAM logits become a map.
         features: of the teacher's encoder on the batch, if they are known.
-        averaged: networks in eval mode whose detector has a say too (self-training).
+        opinion: of a detector that has a say too (self-training).
     """
     part = CrackPart.to_label(batch)
     image, shown = batch.to_label[part.index], part.shown.view(-1, 1, 1, 1)
@@ -71,9 +81,8 @@ def label_batch(
         cam = teacher(image).cam if features is None else teacher.head(features.of(part.index))
         with torch.autocast(image.device.type, enabled=False):
             found = refine(image, shown * crack_map(cam, batch.size, cam_norm), config)
-        if averaged is not None:
-            seen = shown * torch.sigmoid(averaged(image).float())
-            found = torch.lerp(found, seen, config.self_training)
+        if opinion is not None:
+            found = torch.lerp(found, shown * opinion.of(image), opinion.weight)
         refined = torch.zeros_like(batch.erased)
         refined[part.index] = found
         label = pseudo_label(refined, batch.has_crack, config)

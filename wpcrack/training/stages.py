@@ -19,7 +19,8 @@ from wpcrack import distributed
 from wpcrack.config import MethodConfig, TrainConfig
 from wpcrack.data.batches import Batch
 from wpcrack.errors import NotFiniteError, TrainingError
-from wpcrack.labels.pseudo_label import PseudoLabel, label_batch, require_refiners
+from wpcrack.inference.scales import ScaledProbability
+from wpcrack.labels.pseudo_label import Opinion, PseudoLabel, label_batch, require_refiners
 from wpcrack.networks import Classifier, Features, Networks
 from wpcrack.networks.paper.resnet38d import ResNet38d
 from wpcrack.training import losses
@@ -33,7 +34,7 @@ from wpcrack.training.optim import (
     make_optimizers,
     set_learning_rate,
 )
-from wpcrack.training.start import start_networks
+from wpcrack.training.start import find_start, restore_path, start_networks
 
 STAGES = ("warmup", "adversarial", "detector")
 PHASES = {
@@ -51,6 +52,7 @@ class Learner:
     def __init__(self, config: MethodConfig, device: torch.device) -> None:
         require_refiners(config.pseudo_label)
         self.config, self.device = config, device
+        self.start = find_start(config.model)
         with torch.random.fork_rng(devices=[]):  # drawn on the CPU, whatever the device
             torch.default_generator.manual_seed(config.seed)
             self.nets = start_networks(config.model).to(device)
@@ -78,12 +80,18 @@ class Learner:
         """Do what happens once at the beginning of a stage.
 
         The reconstructor's encoder starts from the warm classifier: same architecture, same task.
+        In the stages before the detector's, the encoders learn to tell and to play, and leave a
+        detector behind that came along: where the training starts from a model, encoders and
+        detector go on from it, and what was learned comes back through the CAM of the teacher.
         """
         if stage == "adversarial":
             self.nets.reconstructor.encoder.load_state_dict(
                 self.nets.classifier.encoder.state_dict()
             )
             self.nets.reconstructor.head.load_state_dict(self.nets.classifier.head.state_dict())
+        if stage == "detector" and self.start.folder is not None:
+            restore_path(self.nets, self.config.model)
+            distributed.broadcast_weights(self.nets)
         if stage == "detector" and self.config.train.detector_ema:
             self.start_average()
 
@@ -102,7 +110,7 @@ class Learner:
         Raises:
             TrainingError: a loss or gradient is not finite; names stage, phase, step and terms.
         """
-        self._set_learning_rates(progress)
+        self._set_learning_rates(stage, progress)
         try:
             terms = self._step(stage, batch, progress, steps_done)
         except NotFiniteError as error:
@@ -184,18 +192,28 @@ class Learner:
         mode and of the images that labels are made of, only the head runs again.
         """
         rule, how = self.config.pseudo_label, self.config.model.cam_norm
-        averaged = self.averaged if rule.self_training else None
+        opinion = self._opinion()
         if rule.source == "ema":
-            return label_batch(self.teacher, batch, rule, how, averaged=averaged)
+            return label_batch(self.teacher, batch, rule, how, opinion=opinion)
         classifier = self.nets.classifier
         same = rule.source == "train" or isinstance(classifier.encoder, ResNet38d)
         with evaluating(classifier) if rule.source == "eval" else nullcontext():
             features = seen if same and batch.plain is None else None
-            return label_batch(classifier, batch, rule, how, features, averaged)
+            return label_batch(classifier, batch, rule, how, features, opinion)
 
-    def _set_learning_rates(self, progress: float) -> None:
+    def _opinion(self) -> Opinion | None:
+        """Return what the averaged detector says, at the scales of the model it started from."""
+        rule = self.config.pseudo_label
+        weight = rule.self_training if self.start.folder is None else rule.trained_detector
+        if self.averaged is None or not weight:
+            return None
+        return Opinion(ScaledProbability(self.averaged, self.start.scales), weight)
+
+    def _set_learning_rates(self, stage: str, progress: float) -> None:
         config = self.config.optim
         share = learning_rate_share(progress, config)
+        if stage == "detector" and self.start.folder is not None:
+            share *= config.trained_share
         for name, optimizer in self.optimizers.by_name().items():
             constant = name == "detector" and not config.detector_decay
             set_learning_rate(optimizer, 1.0 if constant else share)

@@ -7,8 +7,12 @@ its networks are others than the training's, the training starts from ImageNet a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from wpcrack.config import ModelConfig, TrainedModelConfig
 from wpcrack.errors import CheckpointError
@@ -29,10 +33,18 @@ class Start:
     Attributes:
         folder: Of the model; None: ImageNet weights.
         note: For the user.
+        looks: Fields of `ModelInfo` that say at which scales the model looks; the trained one
+            looks alike.
     """
 
     folder: Path | None
     note: str
+    looks: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def scales(self) -> tuple[float, ...]:
+        """Sizes of the image that the model looks at; 1 alone for ImageNet weights."""
+        return tuple(self.looks.get("scales", (1.0,)))
 
 
 def find_start(config: TrainedModelConfig) -> Start:
@@ -51,9 +63,11 @@ def find_start(config: TrainedModelConfig) -> Start:
         if config.init != "shipped":
             raise
         return Start(None, f"no model ships with this installation: {otherwise}")
-    other = _differences(read_info(folder).model, config)
+    info = read_info(folder)
+    other = _differences(info.model, config)
     if not other:
-        return Start(folder, f"the networks start from model.init={config.init}")
+        looks = {"scales": info.scales, "coarsest_mm": info.coarsest_mm}
+        return Start(folder, f"the networks start from model.init={config.init}", looks)
     if config.init == "shipped":
         return Start(None, f"the shipped model has another {other[0]}: {otherwise}")
     raise CheckpointError(
@@ -80,6 +94,20 @@ def start_networks(config: TrainedModelConfig) -> Networks:
     fits = {name: value for name, value in found.items() if shapes.get(name) == value.shape}
     networks.load_state_dict(fits, strict=False)
     return networks
+
+
+@torch.no_grad()
+def restore_path(networks: Networks, config: TrainedModelConfig) -> None:
+    """Give encoders and detector the weights again that the training started from.
+
+    Raises:
+        CheckpointError, ConfigError: See `start_networks`.
+    """
+    with torch.random.fork_rng(devices=[]):
+        started = start_networks(config).state_dict()
+    for name, value in networks.state_dict().items():
+        if name.startswith(PATH):
+            value.copy_(started[name])
 
 
 def _differences(one: ModelConfig, other: ModelConfig) -> list[str]:

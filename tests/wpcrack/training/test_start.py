@@ -23,6 +23,7 @@ import wpcrack.model
 from wpcrack.config import MethodConfig, ModelConfig, TrainedModelConfig
 from wpcrack.data.batches import Batch, Exact
 from wpcrack.errors import CheckpointError
+from wpcrack.inference.scales import ScaledProbability
 from wpcrack.labels.pseudo_label import label_batch
 from wpcrack.model import ModelInfo, load_model, save_model
 from wpcrack.networks import Networks
@@ -36,13 +37,21 @@ def start_from(init: object, **model: Any) -> TrainedModelConfig:
     return TrainedModelConfig.model_validate({**TINY_MODEL, **model, "init": init})
 
 
+def method_from(init: object, **pseudo_label: Any) -> MethodConfig:
+    method = tiny_config()
+    label = method.pseudo_label.model_copy(update=pseudo_label)
+    return MethodConfig(
+        model=start_from(init), train=method.train, pseudo_label=label, seed=method.seed
+    )
+
+
 @pytest.fixture
 def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Networks:
     """A model that only predicts, in the place of the one that ships with the package."""
     torch.manual_seed(7)
     networks = Networks(ModelConfig(**TINY_MODEL))
     networks.reconstructor.encoder.load_state_dict(networks.classifier.encoder.state_dict())
-    info = ModelInfo(model=networks.config)
+    info = ModelInfo(model=networks.config, scales=(1.0, 0.5), coarsest_mm=8.0)
     save_model(tmp_path / "weights", networks, info, predicts_only=True)
     monkeypatch.setattr(wpcrack.model, "SHIPPED", tmp_path / "weights")
     return networks
@@ -67,6 +76,40 @@ def test_encoders_and_detector_start_from_the_shipped_model_and_the_rest_from_th
     for name, value in started.state_dict().items():
         if name.startswith(PATH):
             assert torch.allclose(value, shipped.state_dict()[name], atol=1e-3)
+
+
+@pytest.mark.usefixtures("shipped")
+def test_the_detector_stage_goes_on_from_the_model_whatever_the_stages_before_did() -> None:
+    learner = tiny_learner(method_from("shipped"))
+    batch = tiny_batch([1, 0, 1, 0])
+    begin = weights_of(learner.nets)
+    for stage in ("warmup", "adversarial"):
+        learner.enter(stage)
+        learner.step(stage, batch, 0.3, 0, 0)
+    head = weights_of(learner.nets)["classifier.head.score.weight"].clone()
+    assert [name for name in changed_tensors(learner.nets, begin) if name.startswith(PATH)]
+    learner.enter("detector")
+    assert not [name for name in changed_tensors(learner.nets, begin) if name.startswith(PATH)]
+    assert torch.equal(head, weights_of(learner.nets)["classifier.head.score.weight"])
+    learner.step("detector", batch, 0.1, 2, 0)
+    config = learner.config.optim
+    for group in learner.optimizers.joint.param_groups:
+        assert group["lr"] == pytest.approx(config.trained_share * group["peak_lr"])
+
+
+@pytest.mark.usefixtures("shipped")
+def test_labels_hear_the_averaged_detector_at_all_scales_of_the_model() -> None:
+    learner = tiny_learner(method_from("shipped", trained_detector=0.9))
+    learner.enter("detector")
+    batch = tiny_batch([1, 0, 1, 0])
+    opinion = learner._opinion()
+    assert opinion is not None
+    assert opinion.weight == 0.9
+    assert learner.averaged is not None
+    both = ScaledProbability(learner.averaged, (1.0, 0.5))
+    with torch.no_grad():
+        torch.testing.assert_close(opinion.of(batch.image), both(batch.image))
+    assert learner.start.looks == {"scales": (1.0, 0.5), "coarsest_mm": 8.0}
 
 
 @pytest.mark.usefixtures("nothing_shipped")
