@@ -351,6 +351,9 @@ class TrainConfig(Block):
     """Cap on the training time; learning-rate schedules end with it."""
     batch_size: Annotated[int, Field(ge=2)] = 16
     """Images of one global batch (over all workers), half of them crack."""
+    window_px: Annotated[int, Field(ge=32, multiple_of=16)] | None = 256
+    """Longest side of what the networks see at once: windows of it are cut at random out of larger
+    pictures. null: pictures are taken whole, which takes memory."""
     accumulate: Count = 1
     """A worker computes its part of a batch in this many pieces: less memory, the same update up to
     rounding, from 2 on one more forward of the classifier per adversarial step."""

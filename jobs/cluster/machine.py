@@ -19,11 +19,13 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
 
 from jobs.runtime.cpus import usable_cpus
+from jobs.runtime.memory import usable_memory
 
 PACKAGES = (
     *("ray", "torch", "torchvision", "timm", "openvino", "numpy", "scipy", "safetensors"),
@@ -34,10 +36,6 @@ PACKAGES = (
 
 RASTER_DRIVERS = ("GTiff", "COG", "VRT", "PNG", "JPEG")
 VECTOR_DRIVERS = ("GPKG", "GeoJSON")
-
-CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-"""Of a container; /proc/meminfo shows the machine around it."""
-
 
 NODE_PATIENCE_S = 120.0
 """For all nodes together; importing torch on a busy one takes half a minute."""
@@ -117,14 +115,8 @@ def _version(name: str) -> str | None:
 
 def _memory() -> dict[str, int]:
     """Return bytes in total and available, within the limit of a container."""
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    values = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines}
-    total, available = values["MemTotal"], values["MemAvailable"]
-    for path in map(Path, CGROUP_LIMITS):
-        text = path.read_text().strip() if path.exists() else ""
-        if text.isdigit():
-            total = min(total, int(text))
-    return {"total": total, "available": min(available, total)}
+    has = usable_memory()
+    return {"total": 0, "available": 0} if has is None else asdict(has)
 
 
 def _space(path: str) -> dict[str, int]:

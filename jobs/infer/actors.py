@@ -27,6 +27,7 @@ from jobs.runtime.capacity import (
 )
 from jobs.runtime.cpus import usable_cpus
 from jobs.runtime.folder import be_present, is_anybody_present
+from jobs.runtime.memory import require_memory
 from jobs.runtime.ray_session import joins_cluster, ray_session
 from jobs.runtime.shared import SharedFolder, share
 from jobs.runtime.terminal import USER_ERRORS, say
@@ -34,6 +35,10 @@ from wpcrack.errors import WpcrackError
 
 ACTOR_MEMORY_BYTES = 3 * 2**29
 """What an actor needs at most (1.5 GiB): libraries, model and two blocks with halo."""
+
+PROGRAM_BYTES, BLOCK_PX_BYTES, WINDOW_PX_BYTES = 6e8, 30, 100
+"""The same in parts: libraries and model, each pixel of its blocks, each of a batch of windows.
+With the default settings they add up to it; other sizes are not measured."""
 
 READER_CPUS = 1
 """Logical CPUs left for Ray Data's own tasks: an actor pool that takes all of them hangs."""
@@ -72,7 +77,7 @@ def compute(
         import ray.data
 
         _prepare_ray_data()
-        pool = _pool(job, len(todo))
+        pool = _pool(job, len(todo), actor_bytes(job, plan))
         setup = _Setup(ray.put(plan), factory, shared, pool.each["GPU"])
         blocks = (
             ray.data.from_items(
@@ -152,6 +157,26 @@ class _Actor:
         return {"result": json.dumps(asdict(result)), "error": ""}
 
 
+def actor_bytes(job: InferJob, plan: Plan) -> float:
+    """Return what an actor needs with the blocks and windows of a job, estimated."""
+    block_px = max((block.window.area_px for block in plan.blocks), default=0)
+    windows_px = job.batch * job.lattice.window**2
+    needed = BLOCKS_AT_A_TIME * block_px * BLOCK_PX_BYTES + windows_px * WINDOW_PX_BYTES
+    return max(ACTOR_MEMORY_BYTES, PROGRAM_BYTES + needed)
+
+
+def require_room(job: InferJob, plan: Plan, *, local: bool = False) -> None:
+    """Refuse blocks and windows that do not fit into this machine; a cluster has other ones.
+
+    Raises:
+        ConfigError: One actor needs more memory than there is.
+    """
+    needed = actor_bytes(job, plan)
+    if needed > ACTOR_MEMORY_BYTES and not joins_cluster(local=local):
+        remedy = "set a smaller block_strides, batch or lattice.window"
+        require_memory(needed, "one actor with such blocks and windows", remedy)
+
+
 def _inputs(job: InferJob, plan: Plan) -> set[Path]:
     """Return what the workers read: the folders of the tiles, and the model."""
     folders = {Path(tile.path).parent for tile in plan.mosaic.tiles}
@@ -183,18 +208,19 @@ def _has_gpus(kinds: Sequence[NodeKind]) -> bool:
     return any(kind.resources.get("GPU", 0) >= 1 for kind in kinds)
 
 
-def _pool(job: InferJob, most: int) -> Request:
+def _pool(job: InferJob, most: int, memory: float = ACTOR_MEMORY_BYTES) -> Request:
     """Return as many actors as can be placed on the nodes, leaving Ray Data its own CPU.
 
     Args:
         job: number and size of the actors.
         most: no more are of use.
+        memory: bytes of each.
     """
     kinds = [*nodes_now(), *nodes_to_come()]
     gpus = job.gpus_per_actor
     if gpus is None:
         gpus = float(_has_gpus(kinds))
-    each = {"CPU": float(job.cpus_per_actor), "GPU": gpus, "memory": float(ACTOR_MEMORY_BYTES)}
+    each = {"CPU": float(job.cpus_per_actor), "GPU": gpus, "memory": float(memory)}
     room = room_for(Request("actor", 1, each, READER_CPUS))
     if not room:  # a small machine takes one all the same
         each["memory"] = 0.0

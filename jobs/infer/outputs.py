@@ -28,6 +28,7 @@ from geo.page.street_pages import write_street_pages
 from jobs.infer.job import OVERVIEW, PAGE, InferJob
 from jobs.infer.plan import Plan
 from jobs.infer.work_folder import BACKDROP, CROPS, JobRecord
+from jobs.runtime.folder import require_writable
 from jobs.runtime.terminal import say
 from jobs.runtime.versions import versions
 from wpcrack.errors import first_few
@@ -181,6 +182,7 @@ class MapFiles:
         Raises:
             OutputError: See `geo.outputs.require_replaceable`.
         """
+        require_writable(self.package.parent, f"out={self.package}")
         require_replaceable(self.written(rules, roads), inputs)
         if added := additions(self.package):
             say(

@@ -19,14 +19,21 @@ from dataclasses import dataclass
 from geo.cracks.parts import InspectedRow
 from geo.errors import InputError
 from geo.layers.roads import Segment, read_roads
-from jobs.infer.actors import cluster_has_gpus, compute
+from jobs.infer.actors import cluster_has_gpus, compute, require_room
 from jobs.infer.inputs import ModelFiles, load_model, model_files, open_mosaic
 from jobs.infer.job import InferJob
 from jobs.infer.outputs import MapFiles, assemble_map, draw_map
 from jobs.infer.plan import Forecast, Plan, make_plan, outline
 from jobs.infer.probability import write_vrt
 from jobs.infer.report import Failures, InferReport, Progress
-from jobs.infer.work_folder import JobLog, JobRecord, WorkFolder, explain_errors, open_work
+from jobs.infer.work_folder import (
+    JobLog,
+    JobRecord,
+    WorkFolder,
+    explain_errors,
+    open_work,
+    require_own,
+)
 from jobs.infer.worker import PredictorFactory
 from jobs.runtime.ray_session import joins_cluster
 from jobs.runtime.signals import stop_on_sigterm
@@ -55,6 +62,7 @@ def run_inference(
         MapFiles.of_job(job.out).prepare(job, job.roads, job.vectors)
         model = model_files(job.model) if predictor_factory is None else ModelFiles.stand_in()
         plan = make_plan(job, open_mosaic(job, model.gsd_mm, say))
+        require_room(job, plan, local=local)
         roads = read_roads(job.roads, plan.mosaic.grid)
         say(outline(plan))
         factory = predictor_factory or functools.partial(
@@ -74,14 +82,20 @@ def plan_inference(job: InferJob) -> Forecast:
     Raises:
         WpcrackError, GeoError: Nothing usable, wrong settings, unusable model.
     """
+    joins_cluster()
     MapFiles.of_job(job.out).prepare(job, job.roads, job.vectors)
     model = model_files(job.model)
     plan = make_plan(job, open_mosaic(job, model.gsd_mm, say))
+    require_room(job, plan)
+    read_roads(job.roads, plan.mosaic.grid)
+    require_own(job)
     log = JobLog.of_job(job)
     if log is None:
         return Forecast.of(job, plan, ())
     job = log.with_engine(job)
-    finished = log.usable_results(plan, JobRecord.of(job, plan, model, time.time()))
+    now = JobRecord.of(job, plan, model, time.time())
+    log.require_same(job, now)
+    finished = log.usable_results(plan, now)
     return Forecast.of(job, plan, finished, [line.inspected for line in log.lines.values()])
 
 

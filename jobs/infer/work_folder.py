@@ -82,7 +82,7 @@ def open_work(job: InferJob, plan: Plan, record: JobRecord) -> Iterator[WorkFold
         OutputError: The folder cannot be written.
     """
     root = job.work_folder
-    refuse_foreign(root, OWN, "the work folder", "an inference job")
+    require_own(job)
     busy = ConfigError(f"another process works in {root}; wait for its end or choose another out")
     with ExitStack() as stack:
         with explain_errors(root):
@@ -91,6 +91,15 @@ def open_work(job: InferJob, plan: Plan, record: JobRecord) -> Iterator[WorkFold
             _sweep(job, plan)
             _prepare(root, job, plan, record)
         yield WorkFolder(root, plan, record)
+
+
+def require_own(job: InferJob) -> None:
+    """Refuse a work folder that holds something else.
+
+    Raises:
+        ConfigError: See `refuse_foreign`.
+    """
+    refuse_foreign(job.work_folder, OWN, "the work folder", "an inference job")
 
 
 def explain_errors(root: Path) -> AbstractContextManager[None]:
@@ -169,11 +178,8 @@ def _sweep(job: InferJob, plan: Plan) -> None:
 def _prepare(root: Path, job: InferJob, plan: Plan, now: JobRecord) -> None:
     """Leave only parts that hold for the present settings and inputs, and note the start."""
     log = JobLog.of_job(job)
-    if log is not None and job.resume == "auto" and (what := log.record.difference(now)):
-        raise ConfigError(
-            f"{root} holds blocks of another run ({what}); resume=force keeps what still "
-            "holds and computes the rest, resume=never starts anew"
-        )
+    if log is not None:
+        log.require_same(job, now)
     if log is None or log.record.changed_settings(now):
         log = JobLog(now, {})
         _clear(root)
@@ -494,6 +500,18 @@ class JobLog:
         """Return the job with the engine of these blocks, unless it asks for another one."""
         used = self.record.config["engine"]
         return job.model_copy(update={"engine": used}) if job.engine == "auto" else job
+
+    def require_same(self, job: InferJob, now: JobRecord) -> None:
+        """Refuse to continue blocks of other settings or inputs, unless `resume` says what to do.
+
+        Raises:
+            ConfigError: They are of another run.
+        """
+        if job.resume == "auto" and (what := self.record.difference(now)):
+            raise ConfigError(
+                f"{job.work_folder} holds blocks of another run ({what}); resume=force keeps what "
+                "still holds and computes the rest, resume=never starts anew"
+            )
 
     def save(self, root: Path) -> None:
         """Write the log as a whole.

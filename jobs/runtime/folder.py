@@ -108,6 +108,28 @@ def refuse_foreign(root: Path, own: Collection[str], name: str, owner: str) -> N
     require_plain(root)
 
 
+def require_writable(folder: Path, name: str) -> None:
+    """Refuse a folder in which no file can be made, before the work whose result it shall hold.
+
+    Args:
+        folder: it need not exist; then the nearest one above it counts.
+        name: what the user calls it, for the message.
+
+    Raises:
+        OutputError: It, or what is above it, is a file or may not be written.
+    """
+    found = folder.absolute()
+    while not os.path.lexists(found):
+        found = found.parent
+    if not found.is_dir():
+        raise OutputError(f"{name} cannot be made ({found} is no folder); choose another folder")
+    if not os.access(found, os.W_OK | os.X_OK):
+        raise OutputError(
+            f"{name} cannot be written ({found} is read-only); choose another folder, or change "
+            "its permissions"
+        )
+
+
 def require_plain(root: Path) -> None:
     """Refuse a folder of a job in which a link or a device lies: a write would go elsewhere.
 

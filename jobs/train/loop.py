@@ -55,7 +55,8 @@ def train_loop(
     context = ray.train.get_context()
     shard = Shard(context.get_world_rank(), context.get_world_size())
     if job.scaling.num_workers == 0:
-        train(job, shard, torch.device("cpu"), LocalStates(job), after_epoch)
+        device = torch.device("cuda" if job.scaling.use_gpu else "cpu")
+        train(job, shard, device, LocalStates(job), after_epoch)
         return
     writes = sole_writer(job.run_dir) if shard.rank == 0 else nullcontext()
     with writes:

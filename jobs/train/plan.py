@@ -10,23 +10,15 @@ from typing import Any
 
 import yaml
 
+from jobs.runtime.folder import require_writable
 from jobs.runtime.terminal import counted
 from jobs.train.folder import METRICS, read_data, read_metrics, require_own, require_same
-from jobs.train.job import TrainJob, masked_pairs
+from jobs.train.job import TrainJob
+from jobs.train.needs import PROGRAM_BYTES, Needs, find_needs
 from jobs.train.report import counts, read_report
-from wpcrack.data.batches import Images, Shard, validation_part
-from wpcrack.data.images import Pair
-from wpcrack.data.masks import check_masks
 from wpcrack.data.read import ImageLevelSet
-from wpcrack.labels.pseudo_label import require_refiners
-from wpcrack.training.footprint import Footprint, footprint, on_meta, parameters
+from wpcrack.training.footprint import on_meta, parameters
 from wpcrack.training.stages import STAGES
-from wpcrack.training.start import find_start, start_networks
-from wpcrack.training.trainer import require_common_statistics, require_sides
-
-PROGRAM_BYTES = 1.1e9
-"""Program and working memory beside what is counted. With it the estimate was within 3 % of the
-peak of the default networks on Linux, batches of 4 to 16 in fp32 and bf16, one thread."""
 
 
 @dataclass(frozen=True)
@@ -46,21 +38,12 @@ class TrainPlan:
 
     job: TrainJob
     data: ImageLevelSet
-    size: tuple[int, int]
-    """(H, W) of the windows in pixels."""
-    scored: int
-    """Validation windows of each epoch."""
-    masked: int
-    """Validation images with masks."""
+    needs: Needs
+    """Of each worker."""
     parameters: dict[str, int]
     """Trained weights of each network."""
-    footprint: Footprint
-    cache_bytes: int
-    """Decoded images that a worker keeps."""
     standing: str
     """What lies in the run folder."""
-    start: str
-    """What the networks start from."""
 
     @property
     def stages(self) -> list[StagePlan]:
@@ -78,11 +61,6 @@ class TrainPlan:
             for stage in STAGES
         ]
 
-    @property
-    def memory_bytes(self) -> int:
-        """Of one worker, estimated."""
-        return round(self.footprint.total + self.cache_bytes + PROGRAM_BYTES)
-
     def text(self) -> str:
         """Return the resolved config as YAML, and below it the figures as comments."""
         config = yaml.safe_dump(self.job.model_dump(mode="json"), sort_keys=False)
@@ -90,21 +68,24 @@ class TrainPlan:
 
     def lines(self) -> list[str]:
         """Return the figures for people."""
-        job, mb, mark = self.job, 1e-6, self.footprint
+        job, mb, needs = self.job, 1e-6, self.needs
         workers = max(job.scaling.num_workers, 1)
         pieces = f" in {job.train.accumulate} pieces" if job.train.accumulate > 1 else ""
-        found = [("run", self.standing), ("start", self.start)]
+        mark = needs.footprint
+        found = [("run", self.standing), ("start", needs.start)]
         for name, part in counts(self.data).items():
-            rest = f"; {self.scored} are scored after each epoch" if name == "val" else ""
+            rest = f"; {needs.scored} are scored after each epoch" if name == "val" else ""
             sources = counted(part["sources"], "source")
             labels = f"{part['crack']} crack and {part['road']} road windows"
             found.append((name, f"{labels} of {sources}{rest}"))
-        if self.masked:
-            found.append(("masked", f"{counted(self.masked, 'image')} with masks judge the epochs"))
+        if needs.masked:
+            found.append(
+                ("masked", f"{counted(needs.masked, 'image')} with masks judge the epochs")
+            )
         found.append(
             (
                 "images",
-                f"{self.size[0]} x {self.size[1]} px, {job.train.batch_size} a batch, "
+                f"{needs.size[0]} x {needs.size[1]} px, {job.train.batch_size} a batch, "
                 f"{job.train.batch_size // workers} for each of {counted(workers, 'worker')}"
                 f"{pieces}",
             )
@@ -119,14 +100,14 @@ class TrainPlan:
         found.append(
             (
                 "memory",
-                f"about {1e-9 * self.memory_bytes:.1f} GB in each worker: program "
+                f"about {1e-9 * needs.memory_bytes:.1f} GB in each worker: program "
                 f"{mb * PROGRAM_BYTES:.0f} MB, weights {mb * mark.weights:.0f}, gradients "
                 f"{mb * mark.gradients:.0f}, optimizers {mb * mark.optimizers:.0f}, forward passes "
-                f"{mb * max(mark.activations.values()):.0f}, images {mb * self.cache_bytes:.0f}; "
+                f"{mb * max(mark.activations.values()):.0f}, images {mb * needs.cache_bytes:.0f}; "
                 "an estimate",
             )
         )
-        found += [("warning", text) for text in self.data.warnings]
+        found += [("warning", text) for text in (*self.data.warnings, *needs.warnings)]
         return [f"{name:18}{text}" for name, text in found]
 
     def values(self) -> dict[str, Any]:
@@ -134,16 +115,16 @@ class TrainPlan:
         return {
             "config": self.job.model_dump(mode="json"),
             "run": self.standing,
-            "start": self.start,
+            "start": self.needs.start,
             "items": counts(self.data),
-            "size_px": list(self.size),
-            "scored": self.scored,
+            "size_px": list(self.needs.size),
+            "scored": self.needs.scored,
             "stages": {s.name: {"steps": s.steps, "epochs": s.epochs} for s in self.stages},
             "steps": sum(s.steps for s in self.stages),
             "epochs": sum(s.epochs for s in self.stages),
             "parameters": self.parameters,
-            "memory_bytes": self.memory_bytes,
-            "averaged_bytes": self.footprint.averaged,
+            "memory_bytes": self.needs.memory_bytes,
+            "averaged_bytes": self.needs.footprint.averaged,
         }
 
 
@@ -153,35 +134,15 @@ def plan_training(job: TrainJob) -> TrainPlan:
     Raises:
         WpcrackError: What the training would raise before its first step.
     """
-    data = read_data(job, anew=job.resume == "never")
     standing = standing_of(job)
-    train = Images(data.train)
-    scored = Images(validation_part(data.val, job.train.val_items, job.seed))
-    workers = max(job.scaling.num_workers, 1)
-    require_sides(job.model, train.size, scored.size)
-    require_common_statistics(job, Shard(0, workers))
-    require_refiners(job.pseudo_label)
-    nets = on_meta(job.model)
-    start = find_start(job.model)
-    if start.folder is not None or job.model.pretrained in ("package", "file"):
-        start_networks(job.model)  # what is wrong with the weights is said now
+    data = read_data(job, anew=job.resume == "never")
     return TrainPlan(
         job=job,
         data=data,
-        size=train.size,
-        scored=len(scored),
-        masked=len(_checked(masked_pairs(job.data))),
-        parameters={name: parameters(network) for name, network in nets.named_children()},
-        footprint=footprint(job, train.size, job.train.batch_size // workers),
-        cache_bytes=train.kept_bytes + scored.kept_bytes,
+        needs=find_needs(job, data),
+        parameters={name: parameters(net) for name, net in on_meta(job.model).named_children()},
         standing=standing,
-        start=start.note,
     )
-
-
-def _checked(pairs: list[Pair]) -> list[Pair]:
-    check_masks(pairs)
-    return pairs
 
 
 def standing_of(job: TrainJob) -> str:
@@ -192,6 +153,7 @@ def standing_of(job: TrainJob) -> str:
     """
     root = job.run_dir.absolute()
     require_own(root)
+    require_writable(root, f"run_dir {job.run_dir}")
     epochs = len(read_metrics(root / METRICS))
     if job.resume == "never":
         lost = f"; {epochs} finished epochs there are dropped" if epochs else ""

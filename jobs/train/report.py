@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import shlex
 import threading
 import time
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from geo.files import write_text
-from jobs.runtime.terminal import clock, say
+from jobs.runtime.terminal import clock, first_line, say
 from jobs.runtime.versions import versions
 from jobs.train.folder import CARD, METRICS, REPORT, read_metrics
 from jobs.train.job import TrainJob
 from wpcrack.data.read import ImageLevelSet
-from wpcrack.errors import TrainingError
+from wpcrack.errors import ConfigError, TrainingError
+from wpcrack.model import MODEL_FOLDER
 from wpcrack.training.selection import LABEL_FREE, MASKED_IOU, objective
 
 SELECTIONS = {
@@ -30,6 +33,24 @@ SELECTED_ON = {
     MASKED_IOU: f"{SELECTIONS[MASKED_IOU]}; selected on these images",
 }
 """The same in report and card."""
+
+SCORE_MEANS = {
+    LABEL_FREE: (
+        "the score tells epochs of this run apart (1 is best): how well the marked cracks agree "
+        "with the model's own pseudo labels, and how often it rightly says which window shows a "
+        "crack, less what it marks on road; it is no overlap with drawn cracks, which only "
+        "`wpcrack evaluate` with masks can tell"
+    ),
+    MASKED_IOU: (
+        "the score is the overlap (IoU, 1 is best) with your masks of the validation images; the "
+        "epoch was chosen on these images, so others will score lower"
+    ),
+}
+"""The same in plain words."""
+
+MOST_ROAD = 0.05
+"""A model that marks a larger share of windows without a crack is of no use: real pavement is
+cracked by some percent."""
 
 POLL_S = 1.0
 """Pause between two looks for a new line of metrics.jsonl."""
@@ -45,6 +66,8 @@ class TrainReport:
     score: float
     """Of the kept model, by the metric that selected it."""
     seconds: float
+    val: dict[str, float]
+    """Figures of the val split, by name."""
     already_finished: bool = False
 
     def summary(self) -> str:
@@ -79,9 +102,7 @@ def write_report(root: Path, job: TrainJob, data: ImageLevelSet, seconds: float)
     }
     write_text(root / CARD, model_card(job, values))
     write_text(root / REPORT, json.dumps(values, indent=2) + "\n")
-    return TrainReport(
-        job.run_dir, values["epochs"], values["best_epoch"], values["score"], seconds
-    )
+    return _report_of(job.run_dir, values)
 
 
 def read_report(root: Path) -> TrainReport | None:
@@ -89,10 +110,64 @@ def read_report(root: Path) -> TrainReport | None:
     path = root / REPORT
     if not path.exists():
         return None
-    values = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        return _report_of(root, json.loads(path.read_text(encoding="utf-8")), is_old=True)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ConfigError(
+            f"{path} is damaged ({first_line(error)}); set resume=never to train again"
+        ) from error
+
+
+def _report_of(root: Path, values: Mapping[str, Any], *, is_old: bool = False) -> TrainReport:
     return TrainReport(
-        root, values["epochs"], values["best_epoch"], values["score"], values["seconds"], True
+        run_dir=root,
+        epochs=int(values["epochs"]),
+        best_epoch=int(values["best_epoch"]),
+        score=float(values["score"]),
+        seconds=float(values["seconds"]),
+        val={str(name): float(value) for name, value in dict(values.get("val", {})).items()},
+        already_finished=is_old,
     )
+
+
+def closing_lines(report: TrainReport, job: TrainJob, data: ImageLevelSet) -> list[str]:
+    """Say what a run gave, what its score means, what is wrong with it, and what comes next."""
+    is_masked = job.data.val_masks is not None
+    lines = [
+        f"best epoch {report.best_epoch} of {report.epochs}, score {report.score:.3f}; "
+        f"model in {job.run_dir / MODEL_FOLDER}",
+        SCORE_MEANS[MASKED_IOU if is_masked else LABEL_FREE],
+        *(f"warning: {text}" for text in _doubts(report.val)),
+    ]
+    return [*lines, f"next: {next_command(job, data)}"]
+
+
+def _doubts(val: Mapping[str, float]) -> Iterator[str]:
+    """Say what figures of the val split forbid to use a model."""
+    if not val.get("image_f1", 1.0) or val.get("iou") == 0:
+        yield (
+            "the model finds nothing: it marks a crack on none of the held-out windows that show "
+            "one, so do not use it; look whether crack/ and road/ are sorted rightly, and train "
+            "longer (train.steps, train.max_minutes) or with more pictures"
+        )
+    if (marked := val.get("road_share", 0.0)) > MOST_ROAD:
+        yield (
+            f"the model marks {marked:.0%} of the held-out windows without a crack, so do not use "
+            "it; look whether crack/ and road/ are sorted rightly, and train longer"
+        )
+
+
+def next_command(job: TrainJob, data: ImageLevelSet) -> str:
+    """Return a command that shows what the model does, on the user's own pictures."""
+    given = job.data
+    if given.val_images is not None and given.val_masks is not None:
+        words = ["evaluate", "--images", given.val_images, "--masks", given.val_masks]
+        if given.mask_values:
+            words += ["--mask-values", ",".join(map(str, given.mask_values))]
+    else:
+        shown = next(item.path.parent for item in data.val if item.has_crack)
+        words = ["predict", "--out", f"{job.run_dir}-found", shown]
+    return shlex.join(["wpcrack", *map(str, words), "--model", str(job.run_dir)])
 
 
 def counts(data: ImageLevelSet) -> dict[str, dict[str, int]]:

@@ -28,15 +28,20 @@ from jobs.runtime.shared import share
 from jobs.runtime.signals import stop_on_sigterm
 from jobs.runtime.terminal import last_line, say
 from jobs.train.checkpoints import storage_of
-from jobs.train.folder import METRICS, WRITER, keep_split, open_run, read_data, read_metrics
-from jobs.train.job import TrainJob, masked_pairs
-from jobs.train.report import ProgressLines, TrainReport, read_report, write_report
-from wpcrack.data.images import Pair, read_rgb
-from wpcrack.data.masks import check_masks
-from wpcrack.data.read import ImageLevelSet, Item
-from wpcrack.errors import TrainingError, WpcrackError, first_few
+from jobs.train.folder import (
+    METRICS,
+    WRITER,
+    keep_split,
+    open_run,
+    read_data,
+    read_metrics,
+    require_own,
+)
+from jobs.train.job import TrainJob
+from jobs.train.needs import find_needs
+from jobs.train.report import ProgressLines, TrainReport, closing_lines, read_report, write_report
+from wpcrack.errors import TrainingError, WpcrackError
 from wpcrack.training.selection import LABEL_FREE, MASKED_IOU
-from wpcrack.training.start import find_start
 
 
 @dataclass(frozen=True)
@@ -64,19 +69,21 @@ def run_training(job: TrainJob, *, local: bool = False, watch: Watch | None = No
     if job.scaling.num_workers:
         joins_cluster(local=local)  # what it cannot join is refused before any work
     with stop_on_sigterm():
+        require_own(job.run_dir)
         data = read_data(job, anew=job.resume == "never")
+        is_done = job.resume == "auto" and read_report(job.run_dir) is not None
+        needs = None if is_done else find_needs(job, data, local=local)
         with open_run(job) as root:
             finished = read_report(root)
             if finished is not None:
                 say(f"{job.run_dir} is finished already; resume=never trains again")
+                for line in closing_lines(finished, job, data):
+                    say(line)
                 return finished
-            for warning in data.warnings:
-                say(f"warning: {warning}")
-            check_readable(data.items)
-            check_masks(masked_pairs(job.data))
+            needs = needs or find_needs(job, data, local=local)
             keep_split(root, data)
-            say(find_start(job.model).note)
-            for warning in warn_of_shared_sources(masked_pairs(job.data), data):
+            say(needs.start)
+            for warning in (*data.warnings, *needs.warnings):
                 say(f"warning: {warning}")
             started = time.monotonic()
             try:
@@ -90,10 +97,8 @@ def run_training(job: TrainJob, *, local: bool = False, watch: Watch | None = No
                 )
                 raise
             report = write_report(root, job, data, time.monotonic() - started)
-            say(
-                f"best epoch {report.best_epoch} of {report.epochs}, score {report.score:.3f}; "
-                f"model in {job.run_dir / 'model'}"
-            )
+            for line in closing_lines(report, job, data):
+                say(line)
             return report
 
 
@@ -179,24 +184,3 @@ def explain_failure(error: Exception) -> WpcrackError:
         f"the workers failed ({last_line(next(iter(failures.values()), error))}); the last "
         "checkpoint is kept and the same command continues from it"
     )
-
-
-def check_readable(items: Sequence[Item]) -> None:
-    """Decode every image once, so that a broken one is named before Ray starts.
-
-    Raises:
-        DataError: An image is truncated or unreadable.
-    """
-    for item in items:
-        read_rgb(item.path)
-
-
-def warn_of_shared_sources(pairs: Sequence[Pair], data: ImageLevelSet) -> list[str]:
-    """Warn of masked validation images that training windows were cut from."""
-    shared = {pair.stem for pair in pairs} & {item.source for item in data.train}
-    if not shared:
-        return []
-    return [
-        f"{len(shared)} of {len(pairs)} masked validation images are sources of training windows "
-        f"({first_few(shared)}); their IoU will flatter the model, so leave them out"
-    ]

@@ -8,8 +8,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from jobs.runtime.folder import require_writable
+from jobs.train.folder import read_data, require_own, require_same
+from jobs.train.needs import find_needs
+from jobs.tune.folder import SWEEP
 from jobs.tune.job import AshaConfig, TuneJob, read_space
 from jobs.tune.sampler import make_sampler
+from jobs.tune.trials import trials_here
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,10 @@ class SweepPlan:
     """After how many of them weak trials stop."""
     space: dict[str, str]
     """Searched key -> its range."""
+    memory_bytes: int
+    """Of a worker with the defaults, estimated."""
+    warnings: list[str]
+    """Of the data."""
 
     def text(self) -> str:
         """Return a few lines for the terminal."""
@@ -39,8 +48,10 @@ class SweepPlan:
             f"{self.trials} trials ({self.sampler}), trial 0 with the defaults, {where}",
             f"{' + '.join(map(str, self.steps.values()))} steps of {self.batch_size} images; "
             f"{self.judged_epochs} epochs are judged, weak trials stop after {checks}",
+            f"about {1e-9 * self.memory_bytes:.1f} GB of memory in each worker, with the defaults",
         ]
-        return "\n".join([*lines, *(f"  {key}: {text}" for key, text in self.space.items())])
+        lines += [f"  {key}: {text}" for key, text in self.space.items()]
+        return "\n".join([*lines, *(f"warning: {text}" for text in self.warnings)])
 
     def values(self) -> dict[str, Any]:
         """Return the figures of `--json`."""
@@ -51,9 +62,14 @@ def plan_sweep(job: TuneJob) -> SweepPlan:
     """Say what a sweep will do; start nothing.
 
     Raises:
-        ConfigError: A wrong space.
+        WpcrackError: What the sweep would raise before its first trial.
     """
     space, train = read_space(job), job.train
+    require_own(job.run_dir.absolute(), SWEEP)
+    require_writable(job.run_dir, f"run_dir {job.run_dir}")
+    require_same(job.run_dir.absolute(), job, SWEEP)
+    data = read_data(job, anew=job.resume == "never")
+    needs = find_needs(job, data, trials=trials_here(job))
     steps = train.steps.model_dump()
     judged = sum(-(-steps[stage] // train.epoch_steps) for stage in ("adversarial", "detector"))
     return SweepPlan(
@@ -65,6 +81,8 @@ def plan_sweep(job: TuneJob) -> SweepPlan:
         judged_epochs=judged,
         checks=_rungs(job.tune.asha, judged),
         space={dimension.key: dimension.text() for dimension in space.dimensions},
+        memory_bytes=needs.memory_bytes,
+        warnings=[*data.warnings, *needs.warnings],
     )
 
 

@@ -20,16 +20,14 @@ from jobs.runtime.signals import stop_on_sigterm
 from jobs.runtime.terminal import say
 from jobs.runtime.versions import versions
 from jobs.train.folder import REPORT, keep_split, open_run, read_data
-from jobs.train.job import masked_pairs
-from jobs.train.run import check_readable
+from jobs.train.needs import find_needs
 from jobs.tune.folder import BEST, PICTURE, RESULTS, SWEEP, read_trials
 from jobs.tune.job import TuneJob, read_space
 from jobs.tune.results import best_trial, draw_sweep, importances, objective_name
 from jobs.tune.sampler import make_sampler
 from jobs.tune.status import SweepStatus, read_status
 from jobs.tune.sweep import Sweep
-from jobs.tune.trials import run_in_process, run_on_ray
-from wpcrack.data.masks import check_masks
+from jobs.tune.trials import run_in_process, run_on_ray, trials_here
 from wpcrack.errors import TrainingError
 
 
@@ -50,15 +48,14 @@ def run_tune(job: TuneJob, *, local: bool = False) -> SweepStatus:
     total = make_sampler(job, read_space(job))[1]
     with stop_on_sigterm():
         data = read_data(job, anew=job.resume == "never")
-        check_masks(masked_pairs(job.data))
+        needs = find_needs(job, data, trials=trials_here(job), local=local)
         with open_run(job, SWEEP) as root:
             if is_finished(root, total) and not job.tune.retry_failed:
                 say(f"{job.run_dir} is finished already; resume=never sweeps again")
             else:
                 (root / REPORT).unlink(missing_ok=True)
-                for warning in data.warnings:
+                for warning in (*data.warnings, *needs.warnings):
                     say(f"warning: {warning}")
-                check_readable(data.items)
                 keep_split(root, data)
                 run_trials(Sweep(job, root), local=local)
                 conclude(job, root)

@@ -175,6 +175,11 @@ def local_room(job: TuneJob) -> int:
     return job.tune.concurrent or max(1, cores // (job.scaling.num_workers * job.scaling.threads))
 
 
+def trials_here(job: TuneJob) -> int:
+    """Return how many trials run at a time on this machine."""
+    return local_room(job) if job.scaling.num_workers else 1
+
+
 def at_once(job: TuneJob, room: int | None) -> int:
     """Return how many trials run at a time, so that each gets all of its workers.
 

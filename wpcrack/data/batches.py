@@ -33,6 +33,8 @@ CACHE_BYTES = 2 * 2**30
 """Decoded images kept in memory, per worker."""
 PREFETCH = 3
 """Batches prepared ahead."""
+MOST_OFTEN_MISSED = 4.0
+"""Pictures of more than so many windows: most cuts miss the crack that one of them shows."""
 MIN_COUNT = 1e-3
 """Divides a sum over no image, which is 0."""
 
@@ -166,11 +168,12 @@ class Images:
     """Decoded images, cut to one size, by item number; small sets stay in memory.
 
     The size is the usual one of that class whose images are smaller, so that whole photographs with
-    a crack and windows without one are seen alike. Larger images are cut at random: a cut that
-    misses the crack keeps its label, which pooling over the CAM and pseudo labels from it bear.
+    a crack and windows without one are seen alike, and at most `window_px` on each side. Larger
+    images are cut at random: a cut that misses the crack keeps its label, which pooling over the
+    CAM and pseudo labels from it bear.
     """
 
-    def __init__(self, items: Sequence[Item]) -> None:
+    def __init__(self, items: Sequence[Item], window_px: int | None = None) -> None:
         self.items = tuple(items)
         smallest = min(min(i.height, i.width) for i in self.items)
         if smallest < SMALLEST_SIDE:
@@ -178,10 +181,26 @@ class Images:
                 f"an image is only {smallest} pixels wide, at least {SMALLEST_SIDE} are needed; "
                 "leave it out or cut larger windows"
             )
-        self.size = common_size(self.items)
+        height, width = common_size(self.items)
+        self.size = (min(height, window_px or height), min(width, window_px or width))
         self._kept: dict[int, NDArray[np.uint8]] = {}
         decoded = sum(i.height * i.width * 3 for i in self.items)
         self.kept_bytes = decoded if decoded <= CACHE_BYTES else 0
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Say that cuts out of large crack images mostly miss the crack."""
+        height, width = self.size
+        sizes = [(i.height, i.width) for i in self.items if i.has_crack]
+        large = [s for s in sizes if s[0] * s[1] > MOST_OFTEN_MISSED * height * width]
+        if 2 * len(large) <= len(sizes):
+            return ()
+        rows, cols = max(large)
+        return (
+            f"windows of {width} x {height} px are cut at random out of crack images of up to "
+            f"{cols} x {rows} px, and most of them will not show the crack; the model learns "
+            "better from pictures cut to about that size and then sorted",
+        )
 
     def __len__(self) -> int:
         """Count the images."""

@@ -235,7 +235,8 @@ def read_pictures(paths: Sequence[Path], config: AdaptConfig) -> list[Image]:
     for k in chosen:
         image = read_rgb(paths[k])
         row, col = (int(rng.integers(max(side - LONGEST_PX, 0) + 1)) for side in image.shape[:2])
-        images.append(image[row : row + LONGEST_PX, col : col + LONGEST_PX])
+        part = image[row : row + LONGEST_PX, col : col + LONGEST_PX]
+        images.append(part.copy())  # a view would keep the whole of each
     return images
 
 

@@ -120,14 +120,16 @@ class Trainer:
         shard = shard or Shard()
         self.config, self.device = config, device or torch.device("cpu")
         self.shard, self.masked = shard, tuple(masked)
-        self.source = BatchSource(Images(data.train), config, shard)
-        self.val_images = Images(validation_part(data.val, config.train.val_items, config.seed))
+        train, window_px = config.train, config.train.window_px
+        self.source = BatchSource(Images(data.train, window_px), config, shard)
+        scored = validation_part(data.val, train.val_items, config.seed)
+        self.val_images = Images(scored, window_px)
         require_sides(config.model, self.source.images.size, self.val_images.size)
         require_common_statistics(config, shard)
         self.learner = Learner(config, self.device)
         self.nets = self.learner.nets
         self.position = Position()
-        self.warnings = self._compile() if config.train.compile else ()
+        self.warnings = self._compile() if train.compile else ()
 
     # -- the run -----------------------------------------------------------------------------
 

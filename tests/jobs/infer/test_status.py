@@ -8,12 +8,21 @@ import time
 
 import numpy as np
 import pytest
-from factories import Pool, darkness, describe_model, infer_job, write_tile
+from factories import (
+    EAST,
+    NORTH,
+    Pool,
+    darkness,
+    describe_model,
+    infer_job,
+    write_roads,
+    write_tile,
+)
 from rasterio.crs import CRS
 from typer.testing import CliRunner
 
 from geo.cracks.parts import InspectedRow
-from geo.errors import InputError
+from geo.errors import GeoError, InputError
 from geo.grid import Window
 from geo.imagery.mosaic import Block
 from jobs.cli import app
@@ -130,10 +139,31 @@ def test_the_plan_of_half_a_job_counts_what_is_left_at_the_speed_that_was_measur
     slow = [row_of(block.block_id, seconds=4.0) for block in plan.blocks[:4]]
     measured = Forecast.of(job_of(folder, actors=2), plan, slow)
     assert measured.mpx_per_s == pytest.approx(0.5)
-    other = infer.plan_inference(job_of(folder, threshold=0.7))
+    with pytest.raises(ConfigError, match=r"blocks of another run \(threshold was 0.5, is 0.7\)"):
+        infer.plan_inference(job_of(folder, threshold=0.7))  # as the job itself says
+    other = infer.plan_inference(job_of(folder, threshold=0.7, resume="force"))
     assert not other.finished
     assert "measured on 4 blocks before" in other.text()
     assert not infer.plan_inference(job_of(folder, resume="never")).finished
+
+
+def test_the_plan_refuses_what_the_job_would_refuse(folder, tmp_path):
+    roads = write_roads(tmp_path / "roads.gpkg", [[(EAST, NORTH), (EAST + 1, NORTH)]], ref=["a"])
+    (tmp_path / "file").touch()
+    for values, message in (
+        ({"roads": {"path": roads, "id": "wrong"}}, "wrong"),
+        ({"lattice": {"window": 32768}, "batch": 64, "block_strides": 1}, "one actor with such"),
+    ):
+        for attempt in (infer.plan_inference, lambda job: infer.run_inference(job, darkness)):
+            with pytest.raises((ConfigError, GeoError), match=message):
+                attempt(job_of(folder, **values))
+    job = job_of(folder)
+    with pytest.raises(GeoError, match="is no folder"):
+        infer.plan_inference(job.model_copy(update={"out": tmp_path / "file" / "a.gpkg"}))
+    job.work_folder.mkdir()
+    (job.work_folder / "diary").touch()
+    with pytest.raises(ConfigError, match="diary, which does not belong"):
+        infer.plan_inference(job)
 
 
 def test_the_plan_of_imagery_that_cannot_be_used_is_an_error(tmp_path):
@@ -212,7 +242,7 @@ def test_the_command_plans_and_reports_without_work(folder, pool):
     assert "blocks" in planned.stdout
     assert not job.work_folder.exists()
     infer.run_inference(job)
-    as_json = runner.invoke(app, ["infer", *settings, "--plan", "--json", "-"])
+    as_json = runner.invoke(app, ["infer", *settings, "resume=force", "--plan", "--json", "-"])
     assert json.loads(as_json.stdout)["blocks"] == 1
     file = folder / "status.json"
     runner.invoke(app, ["infer", "--status", str(job.out), "--json", str(file)])

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from factories import TINY_MODEL, image_level_set
-from typer.testing import CliRunner
+from PIL import Image
+from typer.testing import CliRunner, Result
 
 import jobs.cli
 from jobs.settings.load import load
-from jobs.train.folder import METRICS, open_run
+from jobs.train.folder import METRICS, open_run, read_data
 from jobs.train.job import TrainJob
 from jobs.train.plan import plan_training
+from jobs.train.report import TrainReport, closing_lines, next_command, read_report
 from wpcrack.config import MethodConfig
+from wpcrack.errors import ConfigError
 from wpcrack.networks import Networks
 from wpcrack.training.footprint import footprint, measure, on_meta, parameters
 from wpcrack.training.optim import make_optimizers
@@ -82,6 +87,8 @@ def test_a_dry_run_for_programs(data_set: Path, tmp_path: Path) -> None:
         (["model.decoder_widths=[8,8,8,8,8,8]"], "6 levels, which need images of 128 pixels"),
         (["train.freeze_batchnorm=false", "scaling.num_workers=2"], "freeze_batchnorm=false with"),
         (["data.val_images=a", "data.val_masks=b"], "a "),
+        (["scaling.use_gpu=true", "scaling.num_workers=0"], "asks for 1 GPU here, and torch sees"),
+        (["scaling.use_gpu=true", "scaling.num_workers=2"], "asks for 2 GPU here, and torch sees"),
     ],
 )
 def test_what_would_stop_the_training_is_said_by_the_dry_run(
@@ -92,6 +99,94 @@ def test_what_would_stop_the_training_is_said_by_the_dry_run(
     assert result.stderr.startswith("error: ")
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    """Large pictures in crack/ and road/."""
+    root = tmp_path / "photographs"
+    for k in range(8):
+        folder = root / ("crack" if k % 2 else "road")
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(k).integers(0, 256, (30, 40, 3), np.uint8)
+        Image.fromarray(pixels).resize((1920, 1080)).save(folder / f"{'abcdefgh'[k] * 4}.jpg")
+    return root
+
+
+def test_windows_are_cut_out_of_large_photographs_and_the_rest_is_refused_before_work(
+    photographs: Path, tmp_path: Path
+) -> None:
+    def told(*more: str, command: str = "--dry-run") -> Result:
+        given = arguments(photographs, tmp_path / "run", *more)
+        return CliRunner().invoke(jobs.cli.app, [command if x == "--dry-run" else x for x in given])
+
+    small = told()
+    assert small.exit_code == 0, small.output
+    assert "# images            256 x 256 px" in small.stdout
+    assert "out of crack images of up to 1920 x 1080 px" in small.stdout
+    for command in ("--dry-run", "resume=auto"):
+        large = told("train.window_px=null", "train.batch_size=20000", command=command)
+        assert large.exit_code == 1
+        assert large.stderr.count("\n") == 1
+        assert "20000 windows of 1920 x 1088 px a batch needs about" in large.stderr
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_damaged_picture_and_a_folder_that_cannot_be_made_are_said_by_the_dry_run(
+    tmp_path: Path,
+) -> None:
+    root = image_level_set(tmp_path / "set")
+    (tmp_path / "file").touch()
+    below = f"run_dir={tmp_path}/file/run"
+    told = CliRunner().invoke(jobs.cli.app, arguments(root, tmp_path / "run", below))
+    assert (told.exit_code, "is no folder" in told.stderr) == (1, True)
+    picture = next((root / "crack").iterdir())
+    picture.write_bytes(picture.read_bytes()[:-900])
+    told = CliRunner().invoke(jobs.cli.app, arguments(root, tmp_path / "run"))
+    assert (told.exit_code, f"{picture.name} cannot be read" in told.stderr) == (1, True)
+
+
+# -- what a run says at its end ----------------------------------------------------------------
+
+
+def test_a_finished_run_says_what_its_score_means_and_names_the_next_command(
+    data_set: Path, tmp_path: Path
+) -> None:
+    job = load(TrainJob, None, [f"data.root={data_set}", f"run_dir={tmp_path}/my run"])
+    data = read_data(job)
+    good = {"image_f1": 0.9, "road_share": 0.001}
+    report = TrainReport(job.run_dir, 3, 2, 0.6, 1.0, good)
+    lines = closing_lines(report, job, data)
+    assert lines[0] == f"best epoch 2 of 3, score 0.600; model in {tmp_path}/my run/model"
+    assert "no overlap with drawn cracks" in lines[1]
+    assert lines[2:] == [
+        f"next: wpcrack predict --out '{tmp_path}/my run-found' {data_set}/crack "
+        f"--model '{tmp_path}/my run'"
+    ]
+    for val, doubt in (
+        ({"image_f1": 0.0, "road_share": 0.0}, "warning: the model finds nothing"),
+        ({"image_f1": 0.5, "iou": 0.0}, "warning: the model finds nothing"),
+        ({"image_f1": 0.7, "road_share": 0.4}, "warning: the model marks 40% of"),
+    ):
+        found = closing_lines(replace(report, val=val), job, data)
+        assert [line.startswith(doubt) for line in found].count(True) == 1
+    masked = job.model_copy(
+        update={"data": job.data.model_copy(update={"val_images": data_set / "crack"})}
+    )
+    masked = masked.model_copy(
+        update={"data": masked.data.model_copy(update={"val_masks": data_set / "crack copy"})}
+    )
+    assert next_command(masked, data) == (
+        f"wpcrack evaluate --images {data_set}/crack --masks '{data_set}/crack copy' "
+        f"--model '{tmp_path}/my run'"
+    )
+
+
+def test_a_damaged_report_of_a_run_is_a_sentence(tmp_path: Path) -> None:
+    for text in ("{", "[]", '{"epochs": "x"}', '{"epochs": 1, "best_epoch": null}'):
+        (tmp_path / "report.json").write_text(text)
+        with pytest.raises(ConfigError, match="is damaged"):
+            read_report(tmp_path)
 
 
 def test_a_dry_run_says_what_lies_in_the_run_folder(data_set: Path, tmp_path: Path) -> None:

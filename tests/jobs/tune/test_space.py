@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from factories import image_level_set
 
 from jobs.settings.load import key_names, load, shipped_configs
 from jobs.tune.folder import Trial
@@ -16,7 +17,7 @@ from jobs.tune.plan import plan_sweep
 from jobs.tune.results import importances
 from jobs.tune.sampler import PastTrial, Tpe, make_sampler
 from jobs.tune.sweep import Halving
-from wpcrack.errors import ConfigError
+from wpcrack.errors import ConfigError, DataError
 
 TUNE_YAML = next(path for path in shipped_configs() if path.stem == "tune")
 
@@ -221,8 +222,14 @@ def test_importance_of_a_choice_needs_no_order() -> None:
     assert one.is_clear
 
 
-def test_the_plan_of_the_shipped_sweep_is_read_without_data(tmp_path: Path) -> None:
-    plan = plan_sweep(load(TuneJob, TUNE_YAML, ["data.root=nowhere", f"run_dir={tmp_path}/s"]))
+def test_the_plan_of_the_shipped_sweep_reads_its_data_and_refuses_a_missing_folder(
+    tmp_path: Path,
+) -> None:
+    root = image_level_set(tmp_path / "set")
+    plan = plan_sweep(load(TuneJob, TUNE_YAML, [f"data.root={root}", f"run_dir={tmp_path}/s"]))
     assert plan.text().startswith("20 trials (tpe), trial 0 with the defaults")
+    assert "warning: only 8 crack items" in plan.text()
     assert (plan.values()["trials"], plan.values()["sampler"]) == (20, "tpe")
     assert not (tmp_path / "s").exists()
+    with pytest.raises(DataError, match="nowhere is not a folder"):
+        plan_sweep(load(TuneJob, TUNE_YAML, ["data.root=nowhere", f"run_dir={tmp_path}/s"]))

@@ -211,6 +211,20 @@ def test_whole_photographs_are_cut_to_the_size_of_the_windows_without_a_crack(
     assert images.cut(2, np.random.default_rng(0)) is images[2]
 
 
+def test_windows_are_cut_out_of_large_photographs_of_both_classes_and_it_is_said(
+    tmp_path: Path,
+) -> None:
+    items = draw(tmp_path, [(160, 200), (160, 200), (170, 210)], cracks=2)
+    images = Images(items, 64)
+    assert images.size == (64, 64)
+    assert images.cut(2, np.random.default_rng(0)).shape == (64, 64, 3)
+    assert "64 x 64 px are cut at random out of crack images of up to 200 x 160" in str(
+        images.warnings
+    )
+    assert Images(items).size == (160, 208)
+    assert Images(items, 128).warnings == ()
+
+
 def test_the_same_cuts_are_validated_each_time(tmp_path: Path) -> None:
     images = Images(draw(tmp_path, [(80, 80), (64, 64)], cracks=1))
     first, second = (next(validation_batches(images, 2, Shard()))[0] for _ in range(2))

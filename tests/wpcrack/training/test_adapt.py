@@ -24,12 +24,14 @@ from wpcrack.training import adapt as adaption
 from wpcrack.training.adapt import (
     CRACK,
     IGNORED,
+    LONGEST_PX,
     REPORT,
     ROAD,
     AdaptConfig,
     TaughtBatches,
     adapt,
     label,
+    read_pictures,
     standing,
 )
 from wpcrack.training.drawn import Progress
@@ -173,3 +175,11 @@ def test_what_marks_everything_has_false_alarms_and_what_marks_nothing_has_none(
 def test_a_single_picture_is_refused(place: Path) -> None:
     with pytest.raises(DataError, match="at least 2"):
         adapt(place / "base", [place / "photos" / "0.png"], tiny(), place / "out")
+
+
+def test_large_photographs_are_not_kept_whole(tmp_path: Path) -> None:
+    for k in range(2):
+        Image.new("L", (2 * LONGEST_PX, 40)).save(tmp_path / f"{k}.png")
+    for image in read_pictures(sorted(tmp_path.iterdir()), AdaptConfig()):
+        assert image.shape == (40, LONGEST_PX, 3)
+        assert image.base is None  # a view would hold all pixels of its picture

@@ -1,0 +1,156 @@
+"""What a training needs, and is refused for before any work: readable data, memory, GPUs.
+
+The run and `wpcrack train --dry-run` ask here alike; a sweep asks for its trial with the defaults.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jobs.runtime.memory import require_memory
+from jobs.runtime.ray_session import joins_cluster
+from jobs.train.job import ScalingConfig, TrainJob, masked_pairs
+from wpcrack.data.batches import Images, Shard, validation_part
+from wpcrack.data.images import Pair, read_rgb
+from wpcrack.data.masks import check_masks
+from wpcrack.data.read import ImageLevelSet, Item
+from wpcrack.errors import ConfigError, first_few
+from wpcrack.labels.pseudo_label import require_refiners
+from wpcrack.training.footprint import Footprint, footprint
+from wpcrack.training.start import find_start, start_networks
+from wpcrack.training.trainer import require_common_statistics, require_sides
+
+PROGRAM_BYTES = 1.1e9
+"""Program and working memory beside what is counted. With it the estimate was within 3 % of the
+peak of the default networks on Linux, batches of 4 to 16 in fp32 and bf16, one thread."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Of one worker.
+
+    Attributes:
+        size: (H, W) of the windows in pixels.
+        scored: validation windows of each epoch.
+        masked: validation images with masks.
+        footprint: bytes of networks and windows; on the GPU, where there is one.
+        cache_bytes: decoded images that a worker keeps.
+        start: what the networks start from.
+        warnings: worth showing.
+    """
+
+    size: tuple[int, int]
+    scored: int
+    masked: int
+    footprint: Footprint
+    cache_bytes: int
+    start: str
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def memory_bytes(self) -> int:
+        """Memory and that of the GPU together, estimated."""
+        return round(self.footprint.total + self.cache_bytes + PROGRAM_BYTES)
+
+
+def find_needs(
+    job: TrainJob, data: ImageLevelSet, *, trials: int = 1, local: bool = False
+) -> Needs:
+    """Read what a training will read, and refuse what it would refuse before its first step.
+
+    Args:
+        job: settings.
+        data: windows.
+        trials: trainings at the same time.
+        local: the job never joins RAY_ADDRESS.
+
+    Raises:
+        WpcrackError: An image or mask is damaged, the networks do not fit the windows, there are
+            too few GPUs, or too little memory.
+    """
+    require_gpus(job.scaling, local=local)
+    check_readable(data.items)
+    pairs = masked_pairs(job.data)
+    check_masks(pairs)
+    window_px, workers = job.train.window_px, max(job.scaling.num_workers, 1)
+    train = Images(data.train, window_px)
+    scored = Images(validation_part(data.val, job.train.val_items, job.seed), window_px)
+    require_sides(job.model, train.size, scored.size)
+    require_common_statistics(job, Shard(0, workers))
+    require_refiners(job.pseudo_label)
+    start = find_start(job.model)
+    if start.folder is not None or job.model.pretrained in ("package", "file"):
+        start_networks(job.model)  # what is wrong with the weights is said now
+    needs = Needs(
+        size=train.size,
+        scored=len(scored),
+        masked=len(pairs),
+        footprint=footprint(job, train.size, job.train.batch_size // workers),
+        cache_bytes=train.kept_bytes + scored.kept_bytes,
+        start=start.note,
+        warnings=(*train.warnings, *warn_of_shared_sources(pairs, data)),
+    )
+    _require_room(job, needs, trials * workers, local=local)
+    return needs
+
+
+def require_gpus(scaling: ScalingConfig, *, local: bool = False) -> None:
+    """Refuse a training on GPUs that this machine lacks; what a cluster has, Ray will say.
+
+    Raises:
+        ConfigError: There are too few.
+    """
+    if not scaling.use_gpu or (scaling.num_workers and joins_cluster(local=local)):
+        return
+    import torch
+
+    found, wanted = torch.cuda.device_count(), max(scaling.num_workers, 1)
+    if found < wanted:
+        raise ConfigError(
+            f"scaling.use_gpu=true asks for {wanted} GPU here, and torch sees {found}; leave it "
+            "out, or set fewer scaling.num_workers"
+        )
+
+
+def _require_room(job: TrainJob, needs: Needs, workers: int, *, local: bool) -> None:
+    if job.scaling.num_workers and joins_cluster(local=local):
+        return  # the nodes are other machines
+    height, width = needs.size
+    gpu_bytes = needs.footprint.total if job.scaling.use_gpu else 0
+    require_memory(
+        workers * (needs.memory_bytes - gpu_bytes),
+        f"a training of {job.train.batch_size} windows of {width} x {height} px a batch",
+        "set train.accumulate=4, a smaller train.batch_size or train.window_px, or end other "
+        "programs",
+    )
+    if gpu_bytes:
+        import torch
+
+        has = torch.cuda.get_device_properties(0).total_memory
+        if gpu_bytes > has:
+            raise ConfigError(
+                f"each worker needs about {gpu_bytes / 1e9:.1f} GB on its GPU, which has "
+                f"{has / 1e9:.1f}; set train.accumulate=4 or a smaller train.batch_size"
+            )
+
+
+def check_readable(items: Sequence[Item]) -> None:
+    """Decode every image once, so that a broken one is named before Ray starts.
+
+    Raises:
+        DataError: An image is truncated or unreadable.
+    """
+    for item in items:
+        read_rgb(item.path)
+
+
+def warn_of_shared_sources(pairs: Sequence[Pair], data: ImageLevelSet) -> list[str]:
+    """Warn of masked validation images that training windows were cut from."""
+    shared = {pair.stem for pair in pairs} & {item.source for item in data.train}
+    if not shared:
+        return []
+    return [
+        f"{len(shared)} of {len(pairs)} masked validation images are sources of training windows "
+        f"({first_few(shared)}); their IoU will flatter the model, so leave them out"
+    ]
