@@ -241,13 +241,17 @@ def write_part(path: Path, pieces: Sequence[Piece], inspected: InspectedRow) -> 
         pieces: of the block.
         inspected: its row.
     """
+    write_table(path, to_table(pieces), inspected)
+
+
+def write_table(path: Path, pieces: pa.Table, inspected: InspectedRow) -> None:
+    """Write pieces that are a table (`SCHEMA`) already, as `write_part` does."""
     metadata = {
         _GEO_KEY: json.dumps(_GEO).encode(),
         _INSPECTED_KEY: json.dumps(asdict(inspected)).encode(),
     }
-    table = to_table(pieces).replace_schema_metadata(metadata)
     with whole_file(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+        pq.write_table(pieces.replace_schema_metadata(metadata), temporary, compression="zstd")
 
 
 def read_part(path: Path, columns: Sequence[str] | None = None) -> Part:

@@ -28,7 +28,7 @@ from geo.cracks.parts import SCHEMA, UNMEASURED, read_part, to_pieces, to_table
 from geo.cracks.pieces import Piece
 from geo.cracks.pixel_set import IntArray, Owner, PixelSet, graph_components, pixels_of_each
 from geo.files import folder_of_parts
-from geo.grid import Grid
+from geo.grid import Grid, Window
 
 AT_ONCE_PX = 1_000_000
 """Pixels of joined cracks that are traced and measured at once: 130 MB."""
@@ -47,13 +47,18 @@ class SeamJoin:
         parts: files of `geo.cracks.parts.write_part`.
         grid: of the mosaic.
         out: the map; the file lies in its folder.
+        region: what the parts cover; cracks that may go on beyond it stay in pieces. None: all.
     """
 
-    def __init__(self, parts: Sequence[Path], grid: Grid, out: Path) -> None:
+    def __init__(
+        self, parts: Sequence[Path], grid: Grid, out: Path, region: Window | None = None
+    ) -> None:
         self._parts, self._grid, self._out = parts, grid, out
+        self._region = region or grid.window
         self._pieces: list[IntArray] = []
         """(N, 4) of each part: its number, row in it, pixels, seam pixels."""
         self._seams: list[IntArray] = []
+        self._open = np.empty((0, 4), np.int64)
         self._file: Path | None = None
         self._stack = ExitStack()
         self.is_done = False
@@ -103,7 +108,11 @@ class SeamJoin:
         if not len(pieces):
             return
         crack = crack_of_each(np.concatenate(self._seams), pieces[:, 3])
+        goes_on = self._goes_on(np.repeat(crack, pieces[:, 3]))[crack]
+        self._open, pieces, crack = pieces[goes_on], pieces[~goes_on], crack[~goes_on]
         self._seams.clear()
+        if not len(pieces):
+            return
         folder = self._stack.enter_context(folder_of_parts(self._out))
         self._file = Path(folder) / "joined.parquet"
         with pq.ParquetWriter(self._file, SCHEMA, compression="zstd") as writer:
@@ -111,6 +120,35 @@ class SeamJoin:
                 table = to_table(unite(self._read(pieces[batch], crack[batch]), self._grid))
                 writer.write_table(table)
                 yield table
+
+    def open_pieces(self) -> pa.Table:
+        """Return the pieces of cracks that may go on beyond the region, as they are in the parts.
+
+        Raises:
+            InputError: a part cannot be read any more.
+        """
+        assert self.is_done, "what goes on is known when pieces are joined"
+        found = [SCHEMA.empty_table()]
+        for number in np.unique(self._open[:, 0]):
+            rows = self._open[self._open[:, 0] == number, 1]
+            found.append(read_part(self._parts[number]).pieces.take(pa.array(rows)))
+        return pa.concat_tables(found)
+
+    def _goes_on(self, crack: Owner) -> NDArray[np.bool_]:
+        """Tell of each crack whether it touches a side of the region with mosaic beyond it.
+
+        Args:
+            crack: (P,) of each seam pixel.
+        """
+        rows, cols = np.concatenate(self._seams).T
+        here, all_ = self._region, self._grid.window
+        outside = (rows == here.row_off) & (here.row_off > 0)
+        outside |= (rows == here.row_end - 1) & (here.row_end < all_.row_end)
+        outside |= (cols == here.col_off) & (here.col_off > 0)
+        outside |= (cols == here.col_end - 1) & (here.col_end < all_.col_end)
+        open_ = np.zeros(int(crack.max()) + 1, bool)
+        open_[crack[outside]] = True
+        return open_
 
     def _read(self, pieces: IntArray, crack: Owner) -> list[list[Piece]]:
         """Return the pieces of each crack; both arrays ascend by crack."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -12,20 +14,30 @@ import pyarrow.compute as pc
 
 from geo.cracks.collect import BranchCollector, MapBranches
 from geo.cracks.parts import InspectedRow, read_part
+from geo.cracks.regions import Region, read_rows
 from geo.cracks.seams import SeamJoin
 from geo.files import output_errors
 from geo.grid import Grid
 from geo.imagery.coverage import CoverageMap
 from geo.imagery.headers import TileProblem
-from geo.layers.classes import NOT_MEASURABLE
-from geo.layers.crack_rows import MapIds, crack_rows, network_rows, outline_rows
 from geo.layers.geopackage import LayerData, publish
-from geo.layers.roads import RoadNetwork, Segment, read_roads
+from geo.layers.region_map import (
+    ROW_LAYERS,
+    MapSetting,
+    RegionMap,
+    RegionSteps,
+    add_roads,
+    decide_rest,
+    rows_of,
+    stored_rows,
+)
+from geo.layers.roads import Segment, read_roads
 from geo.layers.run_rows import RunRecord, inspected_rows, run_rows
-from geo.layers.schema import CRACK, INSPECTED, NETWORK, OUTLINE, ROAD_SEGMENT, RUN
+from geo.layers.schema import INSPECTED, ROAD_SEGMENT, RUN
 from geo.layers.segments import RoadSurvey, segment_rows, write_csv
 from geo.layers.style import styles
-from geo.layers.whole_map import CrackMap, find_cracks
+from geo.layers.totals import MapTotals
+from geo.layers.whole_map import find_cracks
 from geo.options import AssembleOptions
 
 SEGMENTS_CSV = "segments.csv"
@@ -36,53 +48,18 @@ OUTLINE_NEEDS = ("geometry", "n_pixels", "probability_sum", "top", "left")
 
 
 @dataclass(frozen=True)
-class AssembleReport:
+class AssembleReport(MapTotals):
     """What a GeoPackage holds.
 
     Attributes:
         path: of it.
-        n_cracks, n_networks: how many.
-        length_m: of cracks with their gaps.
-        area_m2: of the pixels of cracks and networks.
-        network_m2: area of networks.
-        network_line_m: centerlines in them.
-        not_measurable_m: line of cracks too thin for its pixels.
-        n_dropped: cracks that were too small.
         n_inspected: blocks.
         off_road_m: of cracks; None if no roads were given.
     """
 
-    path: Path
-    n_cracks: int
-    n_networks: int
-    length_m: float
-    area_m2: float
-    network_m2: float
-    network_line_m: float
-    not_measurable_m: float
-    n_dropped: int
-    n_inspected: int
-    off_road_m: float | None
-
-    @classmethod
-    def of(
-        cls, path: Path, found: CrackMap, n_inspected: int, roads: RoadSurvey | None
-    ) -> AssembleReport:
-        """Add up a map."""
-        kept, count = found.kept, found.n_cracks
-        return cls(
-            path=path,
-            n_cracks=int(kept.sum()),
-            n_networks=len(found.networks),
-            length_m=float(found.length_m[kept].sum()),
-            area_m2=float(found.area_m2[:count][kept].sum() + found.area_m2[count:].sum()),
-            network_m2=float(found.networks.area_m2.sum()),
-            network_line_m=float(found.networks.crack_length_m.sum()),
-            not_measurable_m=float(found.meters_by_class(NOT_MEASURABLE)[:count][kept].sum()),
-            n_dropped=int((~kept).sum()),
-            n_inspected=n_inspected,
-            off_road_m=None if roads is None else roads.unassigned_m,
-        )
+    path: Path = Path()
+    n_inspected: int = 0
+    off_road_m: float | None = None
 
 
 def assemble(
@@ -116,50 +93,131 @@ def assemble(
         InputError: a part or the file of roads cannot be read.
         OutputError: ``out`` cannot be written.
     """
-    chosen = options or AssembleOptions()
+    at = _setting(grid, options, roads)
     pieces = _Pieces(sorted(parts), grid, out)
-    survey = _road_survey(chosen, grid, roads)
+    survey = at.survey()
     with pieces.seams:
         with output_errors(out):  # pieces at seams are joined in a file beside the map
             out.parent.mkdir(parents=True, exist_ok=True)
             branches = pieces.branches()
-        found = find_cracks(branches, grid, chosen)
-        on_roads = None if survey is None else survey.add(found)
-        ids, report = MapIds.of(found), AssembleReport.of(out, found, len(pieces.rows), survey)
-        layers = [
-            LayerData(CRACK, crack_rows(found, ids, chosen, on_roads)),
-            LayerData(NETWORK, iter([network_rows(found, ids, chosen, on_roads)])),
-            LayerData(OUTLINE, outline_rows(pieces.tables(OUTLINE_NEEDS), found, ids, chosen)),
-            LayerData(INSPECTED, iter([inspected_rows(pieces.rows, problems, grid)])),
-            LayerData(RUN, iter([run_rows(run or RunRecord(), chosen, report.not_measurable_m)])),
-        ]
+        found = find_cracks(branches, grid, at.options)
+        rows = rows_of(RegionMap(found, pieces.tables(OUTLINE_NEEDS)), at, survey)
+        content = _Content(rows, pieces.rows, MapTotals.of(found), problems, run)
+        return _publish(out, at, content, survey, segments_csv)
+
+
+Run = Callable[[Callable[[Region], None], Sequence[Region], Callable[[Region], Path]], None]
+"""Calls a function for regions, in any order and in whatever processes, until all have returned;
+it is told which file each call leaves last."""
+
+
+def assemble_regions(
+    regions: Sequence[Region],
+    out: Path,
+    grid: Grid,
+    options: AssembleOptions,
+    *,
+    folder: Path,
+    run_all: Run,
+    problems: Sequence[TileProblem] = (),
+    run: RunRecord | None = None,
+    roads: Sequence[Segment] | None = None,
+) -> AssembleReport:
+    """Write the same layers as `assemble`, of a map that is too large for one process.
+
+    Regions are joined, linked and measured by themselves (`geo.layers.region_map`); here the
+    cracks that cross their sides are, and all rows are written.
+
+    Args:
+        regions: the whole map, see `cut_into_regions`.
+        out: the GeoPackage.
+        grid: of the mosaic.
+        options: see `AssembleOptions`.
+        folder: for the results of regions; what lies there of an earlier try is used again.
+        run_all: runs the work of regions.
+        problems: as for `assemble`.
+        run: as for `assemble`.
+        roads: as for `assemble`.
+
+    Raises:
+        InputError, OutputError: as for `assemble`.
+    """
+    at = _setting(grid, options, roads)
+    folder.mkdir(parents=True, exist_ok=True)
+    steps = RegionSteps.of(regions, folder, at)
+
+    def run_missing(work: Callable[[Region], None], last: Callable[[Region], Path]) -> None:
+        run_all(work, [region for region in regions if not last(region).exists()], last)
+
+    run_missing(steps.merge, steps.merged_last)
+    if not steps.joined_last.exists():
+        steps.join()
+    run_missing(steps.decide, steps.decided_last)
+    decided = [steps.decided(region) for region in regions]
+    rest = decide_rest(steps.joined, decided, at)
+    survey = at.survey()
+    totals = MapTotals.of(rest.found)
+    for files in decided:
+        totals += MapTotals(**json.loads(files.path("totals.json").read_text("utf-8")))
         if survey is not None:
-            rows = _segment_rows(
-                survey, pieces, chosen, segments_csv or out.with_name(SEGMENTS_CSV)
-            )
-            layers.append(LayerData(ROAD_SEGMENT, rows))
-        about = {"model": chosen.model, "run_id": chosen.run_id}
-        looks, has_copies = styles(chosen.rules), "parquet" in chosen.formats
-        publish(out, grid.crs, layers, about, looks=looks, parquet=has_copies)
-    return report
+            add_roads(survey, files.path("roads.npz"))
+    rows = tuple(
+        chain(stored_rows(layer, decided), own)
+        for layer, own in zip(ROW_LAYERS, rows_of(rest, at, survey), strict=True)
+    )
+    inspected = [row for region in regions for row in read_rows(steps.merged(region))]
+    return _publish(out, at, _Content(rows, inspected, totals, problems, run), survey, None)
 
 
-def _road_survey(
-    options: AssembleOptions, grid: Grid, roads: Sequence[Segment] | None
-) -> RoadSurvey | None:
-    if options.roads is None or options.roads.path is None:
-        return None
-    segments = read_roads(options.roads, grid) if roads is None else roads
-    network = RoadNetwork(segments, grid.unit_m)
-    return RoadSurvey(network, grid, options.type, options.roads.lane_m)
+@dataclass(frozen=True)
+class _Content:
+    """Rows of ROW_LAYERS, and what the other layers are made of."""
+
+    rows: tuple[Iterator[pa.RecordBatch], ...]
+    inspected: Sequence[InspectedRow]
+    totals: MapTotals
+    problems: Sequence[TileProblem]
+    run: RunRecord | None
+
+
+def _setting(
+    grid: Grid, options: AssembleOptions | None, roads: Sequence[Segment] | None
+) -> MapSetting:
+    chosen = options or AssembleOptions()
+    if chosen.roads is None or chosen.roads.path is None:
+        return MapSetting(grid, chosen, None)
+    segments = read_roads(chosen.roads, grid) if roads is None else roads
+    return MapSetting(grid, chosen, tuple(segments))
+
+
+def _publish(
+    out: Path, at: MapSetting, content: _Content, survey: RoadSurvey | None, table: Path | None
+) -> AssembleReport:
+    chosen, totals, inspected = at.options, content.totals, content.inspected
+    record = content.run or RunRecord()
+    layers = [LayerData(layer, rows) for layer, rows in zip(ROW_LAYERS, content.rows, strict=True)]
+    layers += [
+        LayerData(INSPECTED, iter([inspected_rows(inspected, content.problems, at.grid)])),
+        LayerData(RUN, iter([run_rows(record, chosen, totals.not_measurable_m)])),
+    ]
+    if survey is not None:
+        rows = _segment_rows(survey, at, inspected, table or out.with_name(SEGMENTS_CSV))
+        layers.append(LayerData(ROAD_SEGMENT, rows))
+    about = {"model": chosen.model, "run_id": chosen.run_id}
+    looks, has_copies = styles(chosen.rules), "parquet" in chosen.formats
+    publish(out, at.grid.crs, layers, about, looks=looks, parquet=has_copies)
+    off_road_m = None if survey is None else survey.unassigned_m
+    return AssembleReport(
+        **vars(totals), path=out, n_inspected=len(inspected), off_road_m=off_road_m
+    )
 
 
 def _segment_rows(
-    roads: RoadSurvey, pieces: _Pieces, options: AssembleOptions, table: Path
+    roads: RoadSurvey, at: MapSetting, inspected: Sequence[InspectedRow], table: Path
 ) -> Iterator[pa.RecordBatch]:
     """Yield the rows of the segments; write them as a table besides."""
-    roads.survey(CoverageMap(pieces.grid, ((row.window, row.coverage) for row in pieces.rows)))
-    rows = segment_rows(roads, options.segments)
+    roads.survey(CoverageMap(at.grid, ((row.window, row.coverage) for row in inspected)))
+    rows = segment_rows(roads, at.options.segments)
     write_csv(table, rows)
     yield rows
 

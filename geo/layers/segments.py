@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,8 +94,6 @@ class RoadSurvey:
     Attributes:
         sums: per segment, by the names of the columns of road_segment.
         cells: of each segment.
-        unassigned_m: crack length on no road.
-        unassigned_m2: area of networks on no road.
     """
 
     def __init__(
@@ -106,7 +104,7 @@ class RoadSurvey:
         self.sums: dict[str, FloatArray] = {}
         self.cells = [SurveyCells.of(segment, lane_m) for segment in network.segments]
         self._widths: list[FloatArray] = [np.empty((3, 0))]
-        self.unassigned_m = self.unassigned_m2 = 0.0
+        self._crack_m = self._network_m2 = 0.0
 
     @property
     def segments(self) -> Sequence[Segment]:
@@ -117,8 +115,44 @@ class RoadSurvey:
         """(S,) a sum of each segment; 0 where nothing was added."""
         return self.sums.get(name, np.zeros(self._count))
 
+    @property
+    def unassigned_m(self) -> float:
+        """Crack length on no road."""
+        return self._crack_m - float(self.total("crack_length_m").sum())
+
+    @property
+    def unassigned_m2(self) -> float:
+        """Area of networks on no road."""
+        return self._network_m2 - float(self.total("network_area_m2").sum())
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return all that was added, as `add_state` takes it."""
+        hits = [np.argwhere(cells.marks) for cells in self.cells]
+        owner = np.repeat(np.arange(len(hits)), [len(places) for places in hits])
+        return {
+            "totals": np.array([self._crack_m, self._network_m2]),
+            "widths": np.concatenate(self._widths, axis=1),
+            "hits": np.column_stack((owner, np.concatenate([np.empty((0, 2), np.int64), *hits]))),
+            **{f"sum_{name}": values for name, values in self.sums.items()},
+        }
+
+    def add_state(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Add what another survey of the same roads has taken in."""
+        crack_m, network_m2 = state["totals"].tolist()
+        self._crack_m, self._network_m2 = self._crack_m + crack_m, self._network_m2 + network_m2
+        self._widths.append(state["widths"])
+        for index, row, col in state["hits"].tolist():
+            self.cells[index].marks[row, col] = True
+        for name in state:
+            if name.startswith("sum_"):
+                own = name.removeprefix("sum_")
+                self.sums[own] = self.total(own) + state[name]
+
     def add(self, found: CrackMap) -> Assignments:
-        """Share cracks and networks out over the segments and name the types of cracks."""
+        """Share cracks and networks out over the segments and name the types of cracks.
+
+        May be called for several parts of a map.
+        """
         count, length_m, kept = found.n_cracks, found.length_m, found.kept
         turns = found.chains.orientation_deg(found.lines)
         types, home = np.full(count, "unknown", object), np.full(count, -1)
@@ -131,13 +165,12 @@ class RoadSurvey:
             self._share(found, on, types)
         for name, chosen in (("crack", kept), ("transverse", kept & (types == "transverse"))):
             self._add(f"{name}_count", home[chosen & (home >= 0)])
-        self.unassigned_m = float(length_m[kept].sum() - self.total("crack_length_m").sum())
+        self._crack_m += float(length_m[kept].sum())
         areas = np.array([self._add_network(area) for area in found.networks.outlines], np.int64)
         inside = np.flatnonzero(found.owner >= count)
         for start in range(0, len(inside), BRANCHES_AT_ONCE):
             self._locate(found, inside[start : start + BRANCHES_AT_ONCE])
-        off = found.networks.area_m2.sum() - self.total("network_area_m2").sum()
-        self.unassigned_m2 = float(off)
+        self._network_m2 += float(found.networks.area_m2.sum())
         names = np.array([*(s.segment_id for s in self.segments), None], dtype=object)
         return Assignments(types, names[home], names[areas])
 
@@ -288,7 +321,8 @@ class SurveyCells:
     def __init__(self, length_m: float, width_m: float, across: int) -> None:
         self._width_m = width_m
         self._shape = max(1, math.ceil(length_m / CELL_M - 1e-9)), across
-        self._hit = np.zeros(self._shape, bool)
+        self.marks = np.zeros(self._shape, bool)
+        """Cells in which places on cracks lie."""
         self._seen = np.zeros(self._shape)
         self._all = np.zeros(self._shape)
 
@@ -300,7 +334,7 @@ class SurveyCells:
 
     def hit(self, along_m: FloatArray, across_m: FloatArray) -> None:
         """Mark the cells in which places on cracks (N,) lie."""
-        self._hit[self._place(along_m, across_m)] = True
+        self.marks[self._place(along_m, across_m)] = True
 
     def see(self, along_m: FloatArray, across_m: FloatArray, share: FloatArray) -> None:
         """Add samples (N,) of the ground, each with the share of it that was seen."""
@@ -311,8 +345,8 @@ class SurveyCells:
     @property
     def hit_pct(self) -> float | None:
         """Percentage of the cells seen that hold a crack; None if none was seen."""
-        counted = self._hit | ((self._all > 0) & (self._seen >= SEEN_SHARE * self._all))
-        return 100.0 * float(self._hit.sum() / counted.sum()) if counted.any() else None
+        counted = self.marks | ((self._all > 0) & (self._seen >= SEEN_SHARE * self._all))
+        return 100.0 * float(self.marks.sum() / counted.sum()) if counted.any() else None
 
     def _place(self, along_m: FloatArray, across_m: FloatArray) -> tuple[IntArray, IntArray]:
         rows, cols = self._shape

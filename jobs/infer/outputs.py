@@ -8,12 +8,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+from geo.cracks.regions import cut_into_regions
 from geo.files import remove_leftovers
 from geo.imagery.mosaic import Mosaic
 from geo.imagery.overview import Overview, reduce, save_backdrop
 from geo.layers.assemble import SEGMENTS_CSV as SEGMENTS
-from geo.layers.assemble import AssembleReport, assemble
+from geo.layers.assemble import AssembleReport, assemble, assemble_regions
 from geo.layers.roads import Segment
 from geo.layers.run_rows import RunRecord
 from geo.layers.schema import LAYERS
@@ -25,9 +27,10 @@ from geo.page.map_page import write_map
 from geo.page.preview import OVERVIEW_PX, draw_overview
 from geo.page.report import MapReport, write_report
 from geo.page.street_pages import write_street_pages
+from jobs.infer import spread
 from jobs.infer.job import OVERVIEW, PAGE, InferJob
 from jobs.infer.plan import Plan
-from jobs.infer.work_folder import BACKDROP, CROPS, JobRecord
+from jobs.infer.work_folder import ASSEMBLY, BACKDROP, CROPS, JobRecord
 from jobs.runtime.folder import require_writable
 from jobs.runtime.terminal import say
 from jobs.runtime.versions import versions
@@ -41,7 +44,12 @@ RECORDED_VERSIONS = (
 
 
 def assemble_map(
-    job: InferJob, plan: Plan, record: JobRecord, roads: Sequence[Segment]
+    job: InferJob,
+    plan: Plan,
+    record: JobRecord,
+    roads: Sequence[Segment],
+    *,
+    local: bool = False,
 ) -> AssembleReport:
     """Join the parts of all blocks into the GeoPackage; with roads also segments.csv.
 
@@ -50,19 +58,31 @@ def assemble_map(
         plan: its blocks.
         record: as the work folder keeps it.
         roads: read before the first block, so that no error in them costs the work.
+        local: never join RAY_ADDRESS, where many blocks are joined on Ray.
 
     Raises:
-        GeoError: A part cannot be read, or the output cannot be written.
+        WpcrackError, GeoError: A part cannot be read, or the output cannot be written.
     """
-    return assemble(
-        [plan.part(block) for block in plan.blocks],
-        job.out,
-        plan.mosaic.grid,
-        map_options(job, job.roads, record),
-        problems=plan.mosaic.problems,
-        run=run_record(record, json.dumps(record.config), record.started),
-        roads=roads,
+    options, grid = map_options(job, job.roads, record), plan.mosaic.grid
+    origin: dict[str, Any] = {
+        "problems": plan.mosaic.problems,
+        "run": run_record(record, json.dumps(record.config), record.started),
+        "roads": roads,
+    }
+    if len(plan.blocks) < spread.SPREAD_FROM:
+        parts = [plan.part(block) for block in plan.blocks]
+        return assemble(parts, job.out, grid, options, **origin)
+    blocks = [(block.window, plan.part(block)) for block in plan.blocks]
+    regions = cut_into_regions(blocks, grid, spread.REGION_BLOCKS * job.block_px)
+    folder = job.work_folder.absolute() / ASSEMBLY
+    report: AssembleReport = spread.spread_on_ray(
+        folder,
+        lambda run_all: assemble_regions(
+            regions, job.out, grid, options, folder=folder, run_all=run_all, **origin
+        ),
+        local=local,
     )
+    return report
 
 
 def map_options(rules: MapRules, roads: RoadOptions, record: JobRecord) -> AssembleOptions:

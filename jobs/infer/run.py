@@ -140,7 +140,7 @@ def _run(context: _Context) -> InferReport:
     if plan.probability is not None:
         with explain_errors(work.root):
             write_vrt(plan.probability, plan.blocks, mosaic.grid)
-    assembled = assemble_map(job, plan, work.record, context.roads)
+    assembled = assemble_map(job, plan, work.record, context.roads, local=context.local)
     draw_map(job, failures.without_silent_tiles(mosaic))
     return InferReport(
         package=job.out,

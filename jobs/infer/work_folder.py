@@ -6,6 +6,7 @@
     probability/   with probability=keep: one COG per block, and a VRT over all of them
     backdrop.tif   the imagery reduced, as it lies behind the map
     crops.json     imagery at full resolution around the worst cracks
+    assembly/      results of regions, while many blocks are joined
 """
 
 from __future__ import annotations
@@ -47,10 +48,12 @@ from wpcrack.errors import ConfigError
 
 LOG, BACKDROP, CROPS, LOCK = "job.jsonl", "backdrop.tif", "crops.json", ".lock"
 
+ASSEMBLY = "assembly"
+
 OLD = ("fingerprint.json", "manifest.jsonl", "session.json", "job.json")
 """Of the version that kept all this in four files."""
 
-OWN = frozenset({LOG, BACKDROP, CROPS, LOCK, PARTS, PROBABILITY, *OLD})
+OWN = frozenset({LOG, BACKDROP, CROPS, LOCK, PARTS, PROBABILITY, ASSEMBLY, *OLD})
 """What a work folder may hold."""
 
 FORMAT = 3
@@ -169,7 +172,7 @@ def _sweep(job: InferJob, plan: Plan) -> None:
     """Remove the unfinished files of a process that was killed; the lock says that it is gone."""
     root = plan.parts.parent
     left = [*job.out.absolute().parent.glob(f".{glob.escape(job.out.stem)}.*.tmp.gpkg*")]
-    for folder in (root, plan.parts, root / PROBABILITY):
+    for folder in (root, plan.parts, root / PROBABILITY, root / ASSEMBLY):
         left += folder.glob(".*.tmp*")
     for path in left:
         path.unlink(missing_ok=True)
@@ -195,7 +198,7 @@ def _clear(root: Path) -> None:
     """Empty the folder; what says that its parts can be used goes first."""
     for name in (LOG, *OLD, BACKDROP, CROPS):
         (root / name).unlink(missing_ok=True)
-    for folder in (root / PARTS, root / PROBABILITY):
+    for folder in (root / PARTS, root / PROBABILITY, root / ASSEMBLY):
         if folder.exists():
             shutil.rmtree(folder)
 

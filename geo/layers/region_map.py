@@ -1,0 +1,320 @@
+"""Whole cracks of regions: what a region decides alone, and what crosses the sides of regions.
+
+What happens at one place is decided by what lies within the halo of linking and of networks. So a
+region that knows all pieces within the halo around it finds the links of its own pieces as the
+whole map would. Pieces, cracks and networks that hang together are a group. A group that holds
+nothing but a region's own pieces is decided there: its rows are written at once. All other groups
+cross a side; their pieces, and all that lies within the halo of them, are given on, and the very
+same linking is run once more on these few.
+
+So a map made of regions has the same rows as one made at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import shapely
+
+from geo.cracks.branches import BoolArray, IntArray
+from geo.cracks.collect import BranchCollector
+from geo.cracks.pixel_set import graph_components
+from geo.cracks.regions import (
+    MEASURED,
+    WHOLE,
+    Region,
+    RegionFiles,
+    TableWriter,
+    boxes,
+    join,
+    meet,
+    merge,
+)
+from geo.files import whole_file, write_text
+from geo.grid import Grid
+from geo.layers.crack_rows import MapIds, crack_rows, network_rows, outline_rows
+from geo.layers.part_of_map import part_of_map
+from geo.layers.roads import RoadNetwork, Segment
+from geo.layers.schema import CRACK, NETWORK, OUTLINE, Layer
+from geo.layers.segments import RoadSurvey
+from geo.layers.totals import MapTotals
+from geo.layers.whole_map import CrackMap, find_cracks
+from geo.options import AssembleOptions, MapRules
+
+ROW_LAYERS = (CRACK, NETWORK, OUTLINE)
+"""Layers of which each region has rows of its own."""
+
+FORMAT = 1
+"""Version of the results of regions."""
+
+
+@dataclass(frozen=True)
+class MapSetting:
+    """What all regions share.
+
+    Attributes:
+        grid: of the mosaic.
+        options: of the map.
+        segments: of its roads; None without roads.
+    """
+
+    grid: Grid
+    options: AssembleOptions
+    segments: tuple[Segment, ...] | None
+
+    @property
+    def halo_px(self) -> int:
+        """How far around a region pieces have a part in it."""
+        return halo_px(self.options, self.grid)
+
+    def survey(self) -> RoadSurvey | None:
+        """Return an empty survey of the roads; None without roads."""
+        options = self.options
+        if self.segments is None or options.roads is None:
+            return None
+        network = RoadNetwork(self.segments, self.grid.unit_m)
+        return RoadSurvey(network, self.grid, options.type, options.roads.lane_m)
+
+
+def halo_px(rules: MapRules, grid: Grid) -> int:
+    """Return how far around a place decides what is found there: links follow networks."""
+    halo_m = rules.link.halo_m + rules.network.halo_m
+    return int(np.ceil(halo_m / min(grid.pixel_m))) + 1
+
+
+@dataclass(frozen=True, eq=False)
+class RegionMap:
+    """A decided part of a map: cracks and networks, and the tables of their pieces."""
+
+    found: CrackMap
+    tables: Iterable[pa.Table]
+
+
+@dataclass(frozen=True)
+class RegionSteps:
+    """The work on regions, and where its results lie; a worker is given one of these.
+
+    Attributes:
+        regions: of the whole map.
+        folder: of all files.
+        at: of the map.
+        keys: of the merged region by its name: hashes of what it is made of.
+        key: of what is decided, which depends on all regions and all settings.
+    """
+
+    regions: tuple[Region, ...]
+    folder: Path
+    at: MapSetting
+    keys: Mapping[str, str]
+    key: str
+
+    @classmethod
+    def of(cls, regions: Sequence[Region], folder: Path, at: MapSetting) -> RegionSteps:
+        """Name the results, and remove those of other blocks or settings."""
+        common = [FORMAT, *at.grid.transform[:6], *at.grid.shape, at.grid.crs.to_wkt(), at.halo_px]
+        keys = {}
+        for region in regions:
+            stats = [(part.name, part.stat()) for part in region.parts]
+            stamps = [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
+            keys[region.name] = _digest([*common, astuple(region.window), stamps])
+        roads = [[*astuple(replace(s, line=None)), s.line.wkb_hex] for s in at.segments or ()]
+        key = _digest([keys, at.options.model_dump(mode="json"), roads])
+        known = {*(f"{name}.{value}" for name, value in keys.items()), key}
+        for path in folder.iterdir():
+            name, _, rest = path.name.partition(".")
+            if not {f"{name}.{rest.partition('.')[0]}", rest.partition(".")[0]} & known:
+                path.unlink()
+        return cls(tuple(regions), folder, at, keys, key)
+
+    def merged(self, region: Region) -> RegionFiles:
+        """Return the files of `merge`."""
+        return RegionFiles(self.folder, region.name, self.keys[region.name])
+
+    @property
+    def joined(self) -> RegionFiles:
+        """Return the files of `geo.cracks.regions.join`."""
+        return RegionFiles(self.folder, "all", self.key)
+
+    def decided(self, region: Region) -> RegionFiles:
+        """Return the files of `decide`."""
+        return RegionFiles(self.folder, region.name, self.key)
+
+    def merged_last(self, region: Region) -> Path:
+        """Return the file that ends `merge`."""
+        return self.merged(region).path("rows.json")
+
+    def decided_last(self, region: Region) -> Path:
+        """Return the file that ends `decide`."""
+        return self.decided(region).path("totals.json")
+
+    @property
+    def joined_last(self) -> Path:
+        """Return the file that ends `join`."""
+        return self.joined.path("joined.done")
+
+    def merge(self, region: Region) -> None:
+        """Join the pieces of a region's blocks."""
+        merge(region, self.merged(region), self.at.grid, self.at.halo_px)
+
+    def join(self) -> None:
+        """Join what goes on across regions."""
+        merged = [(region, self.merged(region)) for region in self.regions]
+        join(merged, self.at.grid, self.at.halo_px, self.joined)
+
+    def decide(self, region: Region) -> None:
+        """Find the cracks of a region."""
+        merged = [(other, self.merged(other)) for other in self.regions]
+        decide(region, merged, self.decided(region), self.at)
+
+
+def _digest(content: object) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+def decide(
+    region: Region, merged: Sequence[tuple[Region, RegionFiles]], out: RegionFiles, at: MapSetting
+) -> None:
+    """Find the cracks that lie in a region, and write their rows.
+
+    Writes a table for each layer, `open` (the region's own pieces that it cannot decide), `context`
+    (all within the halo of what is open), the sums of the roads, and at last `totals.json`.
+
+    Args:
+        region: this one, whose pieces of neighbors `geo.cracks.regions.join` has put in place.
+        merged: all regions, and what `merge` made of them.
+        out: files of this step.
+        at: of the map.
+
+    Raises:
+        InputError: a file cannot be read.
+        OSError: a file cannot be written.
+    """
+    around = region.window.pad(at.halo_px)
+    own, others = pa.table({}), []
+    for neighbor, files in merged:
+        if neighbor.name == region.name:
+            own = files.table("whole", WHOLE)
+        elif neighbor.window.intersection(around):
+            rim = files.table("rim", MEASURED)
+            others.append(rim.filter(pa.array(meet(rim, around))))
+    crossing = out.table("joined", MEASURED)
+    near = [own.select(MEASURED), *others, crossing]
+    everything = _cracks_of(near, at)
+    is_own = np.arange(sum(map(len, near))) < len(own)
+    decided = is_own & ~_hang_together_with(everything, ~is_own)
+    chosen = part_of_map(everything, decided[everything.branches.piece])
+    write_rows(RegionMap(chosen, [own]), out, at)
+    is_open = is_own & ~decided
+    seeds = is_open.copy()
+    seeds[len(seeds) - len(crossing) :] = True
+    pieces = pa.concat_tables(near)
+    context = _near(boxes(pieces), seeds, at.halo_px) & ~seeds
+    with TableWriter(out.path("open.parquet"), WHOLE) as writer:
+        writer.add(own.filter(pa.array(is_open[: len(own)])))
+    with TableWriter(out.path("context.parquet"), MEASURED) as writer:
+        writer.add(pieces.filter(pa.array(context)))
+    write_text(out.path("totals.json"), json.dumps(MapTotals.of(chosen).values()))
+
+
+def decide_rest(joined: RegionFiles, decided: Sequence[RegionFiles], at: MapSetting) -> RegionMap:
+    """Find the cracks that cross the sides of regions.
+
+    Args:
+        joined: files of `geo.cracks.regions.join`.
+        decided: files of `decide`, of all regions.
+        at: of the map.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
+    open_ = [joined.table("joined", WHOLE), *(files.table("open", WHOLE) for files in decided)]
+    open_ = [table for table in open_ if len(table)]
+    context = pa.concat_tables(
+        [*(t.select(MEASURED) for t in open_), *(files.table("context") for files in decided)]
+    )
+    count = sum(map(len, open_))
+    place = context["top"].to_numpy() * at.grid.shape[1] + context["left"].to_numpy()
+    _, first = np.unique(place, return_index=True)  # a neighbor's piece, or one of two regions
+    once = np.zeros(len(context), bool)
+    once[first] = True
+    once[:count] = False
+    near = [*(t.select(MEASURED) for t in open_), context.filter(pa.array(once))]
+    everything = _cracks_of(near, at)
+    return RegionMap(part_of_map(everything, everything.branches.piece < count), open_)
+
+
+def write_rows(part: RegionMap, out: RegionFiles, at: MapSetting) -> None:
+    """Write the rows of all layers of a decided part, and its sums on the roads."""
+    survey = at.survey()
+    for layer, batches in zip(ROW_LAYERS, rows_of(part, at, survey), strict=True):
+        with (
+            whole_file(out.path(f"{layer.name}.parquet")) as temporary,
+            pq.ParquetWriter(temporary, layer.arrow(), compression="zstd") as writer,
+        ):
+            for batch in batches:
+                writer.write_batch(batch)
+    if survey is not None:
+        with whole_file(out.path("roads.npz")) as temporary, temporary.open("wb") as stream:
+            np.savez_compressed(stream, allow_pickle=False, **survey.state())
+
+
+def rows_of(
+    part: RegionMap, at: MapSetting, survey: RoadSurvey | None
+) -> tuple[Iterator[pa.RecordBatch], ...]:
+    """Return the rows of ROW_LAYERS; a survey takes the cracks in."""
+    found, options = part.found, at.options
+    on_roads = None if survey is None else survey.add(found)
+    ids = MapIds.of(found)
+    return (
+        crack_rows(found, ids, options, on_roads),
+        iter([network_rows(found, ids, options, on_roads)]),
+        outline_rows(part.tables, found, ids, options),
+    )
+
+
+def stored_rows(layer: Layer, decided: Sequence[RegionFiles]) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a layer that `decide` wrote, region by region."""
+    for files in decided:
+        with pq.ParquetFile(files.path(f"{layer.name}.parquet")) as stored:
+            for batch in stored.iter_batches(use_threads=False):
+                yield batch.cast(layer.arrow())
+
+
+def add_roads(survey: RoadSurvey, path: Path) -> None:
+    """Add the sums that a region wrote to those of the map."""
+    with np.load(path) as state:
+        survey.add_state(state)
+
+
+def _cracks_of(tables: Sequence[pa.Table], at: MapSetting) -> CrackMap:
+    collector = BranchCollector(at.grid)
+    for table in tables:
+        collector.add(table)
+    return find_cracks(collector.branches(), at.grid, at.options)
+
+
+def _hang_together_with(found: CrackMap, chosen: BoolArray) -> BoolArray:
+    """(P,) pieces of the groups that hold a chosen piece; a group hangs together by its cracks."""
+    piece, count = found.branches.piece, len(chosen)
+    nodes = count + len(found.figures.first)
+    group = graph_components(piece, count + found.owner, nodes)[:count]
+    hit = np.zeros(nodes, bool)
+    hit[group[chosen]] = True
+    return np.asarray(hit[group])
+
+
+def _near(sides: IntArray, seeds: BoolArray, reach_px: int) -> BoolArray:
+    """(N,) boxes that come within a reach of those chosen."""
+    tree = shapely.STRtree(shapely.box(*sides.T))
+    west, north, east, south = sides[seeds].T
+    grown = shapely.box(west - reach_px, north - reach_px, east + reach_px, south + reach_px)
+    near = np.zeros(len(sides), bool)
+    near[np.unique(tree.query(grown)[1])] = True
+    return near

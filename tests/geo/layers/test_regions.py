@@ -1,0 +1,134 @@
+"""A map made of regions has the rows of one made at once, and goes on where it was killed."""
+
+from __future__ import annotations
+
+import geopandas
+import numpy as np
+import pandas as pd
+import pytest
+from affine import Affine
+from factories import write_parts, write_roads
+from rasterio.crs import CRS
+
+from geo.cracks.parts import read_part
+from geo.cracks.regions import cut_into_regions
+from geo.grid import Grid
+from geo.layers import region_map
+from geo.layers.assemble import assemble, assemble_regions
+from geo.options import AssembleOptions, LinkOptions, NetworkOptions, RoadOptions
+
+SIDE, BLOCK = 640, 80
+GRID = Grid(Affine(0.005, 0, 5e5, 0, -0.005, 5.8e6), CRS.from_epsg(25832), (SIDE, SIDE))
+OPTIONS = AssembleOptions(
+    link=LinkOptions(gaps_m=(0.02, 0.04), base_m=0.05, tries=1, crossing_m=0.02, free_gap_m=0.03),
+    network=NetworkOptions(
+        closing_m=0.04,
+        opening_m=0.03,
+        window_m=0.12,
+        reach_m=0.04,
+        min_density_m_per_m2=20,
+        min_area_m2=0.012,
+    ),
+    min_area_m2=0.0005,
+)
+"""Small gaps and networks, so that the halo is smaller than a region."""
+
+LAYERS = ("crack", "network", "outline", "inspected", "road_segment")
+
+
+def drawn(seed):
+    """Broken lines, crumbs, and places where lines run densely in several directions."""
+    rng = np.random.default_rng(seed)
+    mask = rng.random(GRID.shape) < 0.001
+    for _ in range(40):
+        row, col = rng.integers(0, SIDE - 12, 2)
+        length, gap = rng.integers(10, 120), rng.integers(3, 9)
+        along = np.arange(length)
+        kept = along[(along // 15 % 2 == 0) | (rng.random() < 0.5) | (along % 15 >= gap)]
+        down = rng.normal(0, 1, 2)
+        rows = np.clip(row + kept * down[0], 0, SIDE - 3).astype(int)
+        cols = np.clip(col + kept * down[1], 0, SIDE - 3).astype(int)
+        mask[rows, cols] = mask[rows + 1, cols] = mask[rows, cols + 1] = True
+    for _ in range(4):
+        row, col = rng.integers(0, SIDE - 90, 2)
+        mask[row : row + 80 : 14, col : col + 80] = mask[row : row + 80, col : col + 80 : 14] = True
+    return mask
+
+
+def both(folder, seed, side_px):
+    """The map at once, and the map of regions."""
+    folder.mkdir(parents=True, exist_ok=True)
+    mask = drawn(seed)
+    shade = (128 + np.arange(mask.size).reshape(mask.shape) % 100).astype(np.uint8)
+    noise = np.random.default_rng(seed).integers(140, 160, mask.shape, np.uint8)
+    image, valid = np.where(mask, np.uint8(70), noise), np.ones(GRID.shape, bool)
+    parts = write_parts(folder / "parts", GRID, mask, mask * shade, (BLOCK, BLOCK), valid, image)
+    lines = [GRID.to_world(np.array([[0, v], [SIDE, v]])) for v in (100.0, 330.0)]
+    roads = write_roads(folder / "roads.gpkg", lines, ref=["a", "b"])
+    options = OPTIONS.model_copy(
+        update={"roads": RoadOptions(path=roads, id="ref", lane_m=0.3, section_m=1.0)}
+    )
+    once = assemble(parts, folder / "once.gpkg", GRID, options, segments_csv=folder / "once.csv")
+    blocks = [(read_part(part).inspected.window, part) for part in parts]
+    regions = cut_into_regions(blocks, GRID, side_px)
+    steps = []
+
+    def run_all(work, chosen, result):
+        steps.append(len(chosen))
+        for region in reversed(chosen):
+            work(region)
+            assert result(region).exists()
+
+    def again():
+        return assemble_regions(
+            regions,
+            folder / "regions.gpkg",
+            GRID,
+            options,
+            folder=folder / "results",
+            run_all=run_all,
+        )
+
+    return once, again, steps
+
+
+def table(path, layer):
+    frame = geopandas.read_file(path, layer=layer)
+    frame = frame.sort_values(frame.columns[0], ignore_index=True)
+    return pd.DataFrame(frame).assign(geometry=frame.geometry.to_wkb())
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    return tmp_path_factory.mktemp("regions")
+
+
+@pytest.mark.parametrize(("seed", "blocks"), [(0, 2), (1, 4)])
+def test_rows_are_those_of_a_map_made_at_once(scenes, seed, blocks):
+    once, again, _ = both(scenes / f"{seed}-{blocks}", seed, blocks * BLOCK)
+    report = again()
+    for layer in LAYERS:
+        whole = table(once.path, layer)
+        exact = layer != "road_segment"  # sums of a street are added in another order
+        pd.testing.assert_frame_equal(table(report.path, layer), whole, check_exact=exact)
+    assert report.n_cracks == once.n_cracks > 20
+    assert report.n_networks == once.n_networks
+    assert report.off_road_m == pytest.approx(once.off_road_m)
+    assert report.not_measurable_m == pytest.approx(once.not_measurable_m)
+
+
+def test_what_is_finished_is_not_done_again_and_most_is_decided_in_regions(scenes, monkeypatch):
+    once, again, steps = both(scenes / "again", 3, 4 * BLOCK)
+    decided = []
+    real = region_map.part_of_map
+    monkeypatch.setattr(
+        region_map, "part_of_map", lambda *a: decided.append(real(*a)) or decided[-1]
+    )
+    before = table(again().path, "crack")
+    counts = [int(found.kept.sum()) for found in decided]
+    assert sum(counts) == once.n_cracks
+    assert 0 < counts[-1] < 0.6 * once.n_cracks  # the last ones cross the sides of regions
+    for leftover in (scenes / "again" / "results").glob("r00001_c00000.*.totals.json"):
+        leftover.unlink()  # as if it had been killed then
+    pd.testing.assert_frame_equal(table(again().path, "crack"), before)
+    assert steps == [4, 4, 0, 1]
