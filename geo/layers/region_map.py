@@ -262,7 +262,7 @@ def write_rows(part: RegionMap, out: RegionFiles, at: MapSetting) -> None:
                 writer.write_batch(batch)
     if survey is not None:
         with whole_file(out.path("roads.npz")) as temporary, temporary.open("wb") as stream:
-            np.savez_compressed(stream, allow_pickle=False, **survey.state())
+            np.savez_compressed(stream, **survey.state())
 
 
 def rows_of(

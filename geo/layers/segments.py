@@ -125,7 +125,7 @@ class RoadSurvey:
         """Area of networks on no road."""
         return self._network_m2 - float(self.total("network_area_m2").sum())
 
-    def state(self) -> dict[str, NDArray[Any]]:
+    def state(self) -> dict[str, Any]:
         """Return all that was added, as `add_state` takes it."""
         hits = [np.argwhere(cells.marks) for cells in self.cells]
         owner = np.repeat(np.arange(len(hits)), [len(places) for places in hits])
