@@ -46,7 +46,7 @@ READER_CPUS = 1
 PRESENT = ".present"
 """File in the work folder that each actor holds while it lives."""
 
-MOST_TASKS = 2000
+MOST_TASKS = 10_000
 """Blocks are handed out in at most this many tasks; more only cost scheduling."""
 
 
