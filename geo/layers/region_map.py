@@ -129,7 +129,7 @@ class RegionSteps:
         known = {*(f"{name}.{value}" for name, value in keys.items()), key}
         for path in folder.iterdir():
             name, _, rest = path.name.partition(".")
-            if not {f"{name}.{rest.partition('.')[0]}", rest.partition(".")[0]} & known:
+            if name and not {f"{name}.{rest.partition('.')[0]}", rest.partition(".")[0]} & known:
                 path.unlink()
         return cls(tuple(regions), folder, at, keys, key)
 
