@@ -54,6 +54,7 @@ from wpcrack.training.drawn import (
     WindowShape,
     train_path,
 )
+from wpcrack.training.streets import drawn_batches
 
 REPORT = "report.json"
 """Name of the file with the outcome; written last."""
@@ -110,10 +111,11 @@ class AdaptConfig(Block):
     """Windows of an update."""
     drawn_share: Share = 0.5
     """Share of them that is drawn."""
-    crack: Share = 0.6
+    crack: Share = 0.65
     """The teacher's probability from which a pixel is crack."""
-    road: Share = 0.25
-    """Below it a pixel is road; between both it is ignored."""
+    road: Share = 0.35
+    """Below it a pixel is road; between both it is ignored. Both lie as far from one half: a band
+    that reaches lower lets cracks grow from round to round."""
     zoom: tuple[Positive, Positive] = (0.8, 1.5)
     """Range of the random zoom of a picture's windows."""
     augment: AugmentConfig = AugmentConfig(fade=0.7, blur_px=1.5, grain=0.08)
@@ -258,6 +260,10 @@ class TaughtBatches(Dataset[Windows]):
         self.config, self.number = config, number
         self.images, self.labels = images, labels
         self.cracked = [k for k, each in enumerate(labels) if (each == CRACK).any()]
+        drawn = round(config.drawn_share * config.batch.count)
+        shape = WindowShape(side=config.batch.side, count=max(drawn, 1))
+        seed = int(np.random.SeedSequence([config.seed, number]).generate_state(1)[0])
+        self.drawn = drawn_batches(seed, config.steps, shape) if drawn else None
 
     def __len__(self) -> int:
         """Return the number of updates."""
@@ -265,26 +271,20 @@ class TaughtBatches(Dataset[Windows]):
 
     def __getitem__(self, step: int) -> Windows:
         """Return the windows of a step; what is ignored stands where drawn ones are faint."""
-        config, made = self.config, []
-        drawn = round(config.drawn_share * config.batch.count)
-        for k in range(config.batch.count):
-            seed = np.random.SeedSequence([config.seed, self.number, step, k])
-            made.append(self._drawn(seed) if k < drawn else self._window(seed))
-        image, mask, ignored = (
-            torch.from_numpy(np.stack(part)) for part in zip(*made, strict=True)
-        )
+        drawn = [] if self.drawn is None else [self.drawn[step]]
+        count = self.config.batch.count - sum(len(image) for image, _, _ in drawn)
+        parts = zip(*(self._window(step, k) for k in range(count)), strict=True)
+        cut = [tuple(torch.from_numpy(np.stack(part)) for part in parts)] if count else []
+        image, mask, ignored = map(torch.cat, zip(*drawn, *cut, strict=True))
         return image, mask, ignored
 
-    def _drawn(self, seed: np.random.SeedSequence) -> Sample:
-        window = draw_pavement(seed, PavementConfig(size=self.config.batch.side))
-        return window.image, window.mask, window.faint
-
-    def _window(self, seed: np.random.SeedSequence) -> Sample:
+    def _window(self, step: int, place: int) -> Sample:
         """Cut a window at random; every other one around a crack, if there are any."""
-        rng, config = np.random.default_rng(seed), self.config
+        rng = np.random.default_rng([self.config.seed, self.number, step, place])
         aimed = bool(self.cracked) and rng.random() < AIMED
         k = int(rng.choice(self.cracked) if aimed else rng.integers(len(self.images)))
         image, labels = self.images[k], self.labels[k]
+        config = self.config
         low, high = np.log(config.zoom)
         side = round(config.batch.side / float(np.exp(rng.uniform(low, high))))
         side = min(side, *labels.shape)
@@ -352,8 +352,7 @@ def _check(
     shared = Counts()
     for image in held:
         masks = [
-            mask_at(predict_image(image, predictor, Lattice()), DEFAULT_THRESHOLD)
-            for predictor in (old, new)
+            mask_at(predict_image(image, each, Lattice()), DEFAULT_THRESHOLD) for each in (old, new)
         ]
         shared += count(*masks)
     agreement = iou(shared)

@@ -114,3 +114,9 @@ class StreetBatches(Dataset[Windows]):
             unseen.append(faint_pixels(image, mask))
         whole, cracks, faint = (torch.from_numpy(np.stack(p)) for p in (images, masks, unseen))
         return whole, cracks, faint
+
+
+def drawn_batches(seed: int, steps: int, shape: WindowShape) -> StreetBatches:
+    """Return batches of one shape, of pavement and streets mixed as in the second part."""
+    train = DrawnTrainConfig(seed=seed, steps=steps, batches=(shape,))
+    return StreetBatches(StreetTrainConfig(), train)
