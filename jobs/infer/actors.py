@@ -25,6 +25,7 @@ from jobs.runtime.capacity import (
     room_for,
     say_while_waiting,
 )
+from jobs.runtime.counters import counter
 from jobs.runtime.cpus import usable_cpus
 from jobs.runtime.folder import be_present, is_anybody_present
 from jobs.runtime.memory import require_memory
@@ -131,6 +132,7 @@ class _Actor:
         import ray
 
         self.error = ""
+        self.count = counter("wpcrack_blocks", "Blocks that inferences have computed.")
         if not setup.gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""  # what belongs to others is not even looked at
         plan: Plan = ray.get(setup.plan)
@@ -154,6 +156,7 @@ class _Actor:
             result = self.worker.run(int(row["index"]))
         except USER_ERRORS as error:
             return {"result": "", "error": str(error)}
+        self.count(1)
         return {"result": json.dumps(asdict(result)), "error": ""}
 
 

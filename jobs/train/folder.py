@@ -42,7 +42,7 @@ LEAVING_S = 60.0
 OWN = {CONFIG, SPLIT, METRICS, REPORT, CARD, CHECKPOINTS, TENSORBOARD, LOCK, "model"}
 RAY_OWN = {"checkpoint_manager_snapshot.json", ".validate_storage_marker"}
 
-FREE_KEYS = ("resume", "run_dir", "scaling")
+FREE_KEYS = ("resume", "run_dir", "scaling", "tracking")
 """Keys that may change between two starts of one run: they do not decide what is learned."""
 
 

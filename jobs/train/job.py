@@ -51,6 +51,9 @@ class ScalingConfig(Block):
     """One GPU for each worker."""
     cpus_per_worker: Count | None = None
     """CPU threads of each worker; null: this machine's, shared among the workers."""
+    loaders: Annotated[int, Field(ge=0)] = 0
+    """Processes that prepare the batches of each worker, for GPUs that would wait; 0: a thread of
+    the worker. They need room in /dev/shm, and change no batch."""
     max_failures: Annotated[int, Field(ge=0)] = 2
     """How often lost workers are started again from the last checkpoint."""
     num_to_keep: Count = 2
@@ -73,6 +76,18 @@ class ScalingConfig(Block):
         return {"CPU": float(self.threads)} | ({"GPU": 1.0} if self.use_gpu else {})
 
 
+class TrackingConfig(Block):
+    """Who else is told of a training."""
+
+    mlflow: str | None = None
+    """MLflow: a folder, a sqlite:/// or an http:// URI; needs the package mlflow."""
+    experiment: str = "wpcrack"
+    """Name of the experiment there."""
+    hook: str | None = None
+    """Function of your own, as package.module:function; called as function(event, values) with the
+    event start, epoch or end."""
+
+
 class TrainJob(MethodConfig):
     """From an image-level data set to a model."""
 
@@ -82,6 +97,8 @@ class TrainJob(MethodConfig):
     """Run folder: model/, checkpoints/, metrics.jsonl, tensorboard/, config.yaml, report.json."""
     scaling: ScalingConfig = ScalingConfig()
     """Workers."""
+    tracking: TrackingConfig = TrackingConfig()
+    """Trackers."""
     resume: Literal["auto", "never", "force"] = "auto"
     """auto: continue an unfinished run, refuse another config; never: start in an emptied folder;
     force: continue although the config differs."""

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
+from jobs.runtime.counters import counter
 from jobs.runtime.shared import SharedFolder
 from jobs.runtime.versions import versions
 from jobs.train.checkpoints import LocalStates, RayStates, States
@@ -72,12 +73,24 @@ def train(
 ) -> None:
     """Train what is left of a run, on one rank."""
     data = read_data(job)
-    trainer = Trainer(job, data, masked=masked_pairs(job.data), shard=shard, device=device)
+    trainer = Trainer(
+        job,
+        data,
+        masked=masked_pairs(job.data),
+        shard=shard,
+        device=device,
+        loaders=job.scaling.loaders,
+    )
     state = states.latest()
     if state is not None:
         trainer.load_state_dict(state)
     files = RunFiles(job, trainer) if shard.rank == 0 else None
+    steps = counter("wpcrack_train_steps", "Steps of trainings.") if files is not None else None
+    before = trainer.position.step
     for report in trainer.epochs():
+        if steps is not None:
+            steps(report.step - before)
+        before = report.step
         line = files.write(report) if files is not None else None
         states.keep(trainer.state_dict() if shard.rank == 0 else {}, report)
         if line is not None and after_epoch is not None:

@@ -6,7 +6,7 @@ import json
 import shlex
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -225,8 +225,11 @@ def model_card(job: TrainJob, values: dict[str, Any]) -> str:
 class ProgressLines:
     """One line per epoch, read from metrics.jsonl as rank 0 writes it, in a thread of its own."""
 
-    def __init__(self, metrics: Path) -> None:
-        self.metrics = metrics
+    def __init__(
+        self, metrics: Path, tell: Callable[[dict[str, Any]], None] = lambda _: None
+    ) -> None:
+        """Look at the file; ``tell`` gets each new line, too."""
+        self.metrics, self.tell = metrics, tell
         self.shown = {line["epoch"] for line in read_metrics(metrics)}
         self.started, self.progress_at_start = time.monotonic(), self._progress()
         self._stop = threading.Event()
@@ -264,6 +267,7 @@ class ProgressLines:
                     say(f"warning: {warning}")
                 elapsed = time.monotonic() - self.started
                 say(describe(line, elapsed, self.progress_at_start))
+                self.tell(line)
 
 
 def describe(line: dict[str, Any], elapsed_s: float, progress_at_start: float) -> str:

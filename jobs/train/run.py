@@ -40,6 +40,7 @@ from jobs.train.folder import (
 from jobs.train.job import TrainJob
 from jobs.train.needs import find_needs
 from jobs.train.report import ProgressLines, TrainReport, closing_lines, read_report, write_report
+from jobs.train.tracking import Trackers
 from wpcrack.errors import TrainingError, WpcrackError
 from wpcrack.training.selection import LABEL_FREE, MASKED_IOU
 
@@ -87,7 +88,7 @@ def run_training(job: TrainJob, *, local: bool = False, watch: Watch | None = No
                 say(f"warning: {warning}")
             started = time.monotonic()
             try:
-                with ProgressLines(root / METRICS):
+                with Trackers(root, job) as trackers, ProgressLines(root / METRICS, trackers.epoch):
                     fit(job, local, watch or Watch())
             except KeyboardInterrupt:
                 epochs = len(read_metrics(root / METRICS))

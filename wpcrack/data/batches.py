@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from wpcrack.config import MethodConfig
 from wpcrack.data.augment import as_planes, changes_colors, erase_grid, recolor, reorient
@@ -50,9 +51,9 @@ class Exact:
     weight: Tensor
     """(B, 1, H, W) 0 on the parts of a crack that nobody could see, 1 elsewhere."""
 
-    def to(self, device: torch.device) -> Exact:
-        """Move to a device."""
-        return Exact(self.drawn.to(device), self.target.to(device), self.weight.to(device))
+    def each(self, change: Callable[[Tensor], Tensor]) -> Exact:
+        """Return what a function makes of each tensor."""
+        return Exact(change(self.drawn), change(self.target), change(self.weight))
 
     def chunk(self, count: int) -> list[Exact]:
         """Cut into at most `count` pieces of about equal length."""
@@ -98,6 +99,18 @@ class Batch:
     def label(self) -> Tensor:
         """(B, 2) one-hot road / crack."""
         return torch.stack([1 - self.has_crack, self.has_crack], 1)
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """Return what a function makes of each tensor, like a copy elsewhere."""
+        return Batch(
+            change(self.image),
+            change(self.has_crack),
+            change(self.erased),
+            change(self.images),
+            change(self.cracks),
+            None if self.plain is None else change(self.plain),
+            None if self.exact is None else self.exact.each(change),
+        )
 
     def pieces(self, count: int) -> list[Batch]:
         """Cut the batch into at most `count` pieces of about equal length.
@@ -290,10 +303,27 @@ def _exact(samples: Sequence[Sample]) -> Exact:
 
 
 class BatchSource:
-    """Batches of this rank, in order, prepared by a thread ahead of the training."""
+    """Batches of this rank, in order, prepared by a thread or processes ahead of the training.
 
-    def __init__(self, images: Images, config: MethodConfig, shard: Shard) -> None:
-        self.images, self.config, self.shard = images, config, shard
+    Args:
+        images: of the set.
+        config: of the run.
+        shard: which part of each batch is read.
+        loaders: processes that prepare batches; 0: a thread.
+        pin: put batches where a GPU can fetch them while it works.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        config: MethodConfig,
+        shard: Shard,
+        *,
+        loaders: int = 0,
+        pin: bool = False,
+    ) -> None:
+        self.images, self.config, self.shard, self.pin = images, config, shard, pin
+        self._loaders = Loaders(self, loaders) if loaders else None
         self.sampler = Sampler(images.items, config.train.batch_size, config.seed)
         size = config.train.batch_size
         if size % shard.ranks:
@@ -354,11 +384,15 @@ class BatchSource:
     def stream(
         self, first: int, count: int, epoch: int, drawn_share: float = 0.0
     ) -> Generator[Batch, None, None]:
-        """Yield the batches of `count` steps from `first` on (see `load`); a thread reads ahead.
+        """Yield the batches of `count` steps from `first` on (see `load`), which are read ahead.
 
         Raises:
             DataError: if an image cannot be read.
         """
+        if self._loaders is not None:
+            orders = [(step, epoch, drawn_share) for step in range(first, first + count)]
+            yield from self._loaders.stream(orders)
+            return
         ahead: queue.Queue[Batch | Exception] = queue.Queue(PREFETCH)
         stop = threading.Event()
 
@@ -374,7 +408,8 @@ class BatchSource:
                 if stop.is_set():
                     return
                 try:
-                    put(self.load(step, epoch, drawn_share))
+                    batch = self.load(step, epoch, drawn_share)
+                    put(batch.each(Tensor.pin_memory) if self.pin else batch)
                 except Exception as error:  # handed to the consumer, who raises it
                     return put(error)
 
@@ -389,6 +424,49 @@ class BatchSource:
         finally:
             stop.set()
             thread.join()
+
+
+Order = tuple[int, int, float]
+"""Step, epoch and share of drawn images: what `BatchSource.load` takes."""
+
+
+class Loaders:
+    """Processes that prepare batches; they live as long as the source, and end with its process."""
+
+    def __init__(self, source: BatchSource, count: int) -> None:
+        """Start none yet: they come with the first batch."""
+        self._orders: list[Order] = []
+        self._pin = source.pin
+        plain = BatchSource(source.images, source.config, source.shard)
+        self._loader: DataLoader[Batch | DataError] = DataLoader(
+            _Loading(plain),
+            batch_size=None,
+            sampler=self._orders,
+            num_workers=count,
+            multiprocessing_context="spawn",  # a copy of a process with threads may hang
+            persistent_workers=True,
+        )
+
+    def stream(self, orders: Sequence[Order]) -> Iterator[Batch]:
+        """Yield batches in the order in which they are asked for."""
+        self._orders[:] = orders
+        for batch in self._loader:
+            if isinstance(batch, DataError):
+                raise batch
+            yield batch.each(Tensor.pin_memory) if self._pin else batch
+
+
+class _Loading(Dataset["Batch | DataError"]):
+    """What runs in a loading process."""
+
+    def __init__(self, source: BatchSource) -> None:
+        self._source = source
+
+    def __getitem__(self, order: Order) -> Batch | DataError:
+        try:
+            return self._source.load(*order)
+        except DataError as error:  # as it is: the loader would put a traceback into its text
+            return error
 
 
 def validation_part(items: Sequence[Item], limit: int, seed: int) -> list[Item]:

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from wpcrack import distributed
 from wpcrack.config import MethodConfig, ModelConfig
 from wpcrack.data.batches import (
-    Batch,
     BatchSource,
     Images,
     Shard,
@@ -107,6 +106,7 @@ class Trainer:
         masked: Sequence[Pair] = (),
         shard: Shard | None = None,
         device: torch.device | None = None,
+        loaders: int = 0,
     ) -> None:
         """Prepare a run from its first step.
 
@@ -116,12 +116,16 @@ class Trainer:
             masked: validation images with masks; if there are any, they judge the epochs.
             shard: the part of each batch that this rank reads.
             device: of the networks.
+            loaders: processes that prepare batches; 0: a thread. They change no batch.
         """
         shard = shard or Shard()
         self.config, self.device = config, device or torch.device("cpu")
         self.shard, self.masked = shard, tuple(masked)
         train, window_px = config.train, config.train.window_px
-        self.source = BatchSource(Images(data.train, window_px), config, shard)
+        pin = self.device.type == "cuda"
+        self.source = BatchSource(
+            Images(data.train, window_px), config, shard, loaders=loaders, pin=pin
+        )
         scored = validation_part(data.val, train.val_items, config.seed)
         self.val_images = Images(scored, window_px)
         require_sides(config.model, self.source.images.size, self.val_images.size)
@@ -150,7 +154,7 @@ class Trainer:
         with closing(self.source.stream(at.step, count, at.epoch, drawn)) as batches:
             for _ in range(count):
                 tick = time.perf_counter()
-                batch = self._place_batch(next(batches))
+                batch = next(batches).each(self._place)
                 waited += time.perf_counter() - tick
                 terms = self.learner.step(stage, batch, self._progress(), at.step, at.stage_step)
                 meter.add(terms)
@@ -284,22 +288,15 @@ class Trainer:
                 if isinstance(module, nn.BatchNorm2d):
                     module.eval()
 
-    def _place_batch(self, batch: Batch) -> Batch:
-        return Batch(
-            self._place(batch.image),
-            batch.has_crack.to(self.device),
-            batch.erased.to(self.device),
-            batch.images.to(self.device),
-            batch.cracks.to(self.device),
-            None if batch.plain is None else self._place(batch.plain),
-            None if batch.exact is None else batch.exact.to(self.device),
-        )
+    def _place(self, tensor: Tensor) -> Tensor:
+        """Move to the device, images in the memory order of the networks.
 
-    def _place(self, image: Tensor) -> Tensor:
-        """Move images to the device, in the memory order of the networks."""
-        if self.config.train.channels_last:
-            return image.to(self.device, memory_format=torch.channels_last)
-        return image.to(self.device)
+        Pinned tensors are on their way when this returns; what uses them waits for them.
+        """
+        images = tensor.dim() == 4 and tensor.shape[1] > 1
+        if images and self.config.train.channels_last:
+            return tensor.to(self.device, non_blocking=True, memory_format=torch.channels_last)
+        return tensor.to(self.device, non_blocking=True)
 
     # -- state -------------------------------------------------------------------------------
 

@@ -58,6 +58,38 @@ def source(items: list[Item], shard: Shard | None = None, **values: object) -> B
     return BatchSource(Images(items), config, shard or Shard())
 
 
+# -- ahead of the training ---------------------------------------------------------------------
+
+
+def test_each_reaches_every_tensor_of_a_batch(items: list[Item]) -> None:
+    moved = source(items).load(0, 0, 0.5).each(lambda tensor: tensor.to("meta"))
+    exact = moved.exact
+    assert exact is not None
+    tensors = [*vars(moved).values(), *vars(exact).values()]
+    found = [value.device.type for value in tensors if isinstance(value, torch.Tensor)]
+    assert found == ["meta"] * (len(tensors) - 1)  # all but `exact` itself
+
+
+@pytest.mark.slow
+def test_loading_processes_change_no_batch(items: list[Item], tmp_path: Path) -> None:
+    thread, made = source(items), source(items)
+    processes = BatchSource(made.images, made.config, made.shard, loaders=2)
+    for first in (0, 7):  # the second time after an end before the last batch
+        expected = thread.stream(first, 5, 1, 0.5)
+        found = processes.stream(first, 5, 1, 0.5)
+        for _ in range(3):
+            one, other = next(found), next(expected)
+            assert one.image.equal(other.image)
+            assert one.has_crack.equal(other.has_crack)
+        found.close()
+        expected.close()
+    broken = draw(tmp_path, [(HEIGHT, WIDTH)] * 4, cracks=2)
+    broken[0].path.write_bytes(b"no image")
+    lost = BatchSource(Images(broken), made.config, made.shard, loaders=1)
+    with pytest.raises(DataError, match=r"00\.png"):
+        list(lost.stream(0, 3, 0))
+
+
 # -- drawn windows -----------------------------------------------------------------------------
 
 

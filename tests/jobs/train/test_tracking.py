@@ -1,0 +1,128 @@
+"""Trackers hear each epoch once, however often a run is continued; one that fails ends no run."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from jobs.train.folder import METRICS
+from jobs.train.job import TrainJob
+from jobs.train.tracking import Trackers
+from wpcrack.errors import ConfigError
+
+
+def job_of(root: Path, **tracking: str) -> TrainJob:
+    return TrainJob.model_validate(
+        {"data": {"root": str(root)}, "run_dir": str(root), "tracking": tracking}
+    )
+
+
+def write_lines(root: Path, epochs: int) -> list[dict[str, Any]]:
+    lines = [{"epoch": k, "stage": "warmup", "best": True, "train/cls": 1.0 / (k + 1)}
+             for k in range(epochs)]  # fmt: skip
+    (root / METRICS).write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    return lines
+
+
+class StandIn:
+    """The part of MLflow's client that is used, on one shared memory."""
+
+    runs: dict[str, dict[str, Any]]
+
+    def __init__(self, tracking_uri: str) -> None:
+        assert "://" in tracking_uri
+
+    def get_experiment_by_name(self, name: str) -> Any:
+        return None
+
+    def create_experiment(self, name: str) -> str:
+        return name
+
+    def create_run(self, experiment: str, run_name: str) -> Any:
+        self.runs[run_name] = {"metrics": [], "params": {}, "status": "RUNNING"}
+        return SimpleNamespace(info=SimpleNamespace(run_id=run_name))
+
+    def log_param(self, run: str, key: str, value: Any) -> None:
+        self.runs[run]["params"][key] = value
+
+    def log_metric(self, run: str, key: str, value: float, moment: int, step: int) -> None:
+        self.runs[run]["metrics"].append((key, step, value))
+
+    def update_run(self, run: str, status: str) -> None:
+        self.runs[run]["status"] = status
+
+    def set_terminated(self, run: str, status: str) -> None:
+        self.runs[run]["status"] = status
+
+
+def test_mlflow_gets_one_run_and_each_epoch_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = ModuleType("mlflow")
+    StandIn.runs = {}
+    module.MlflowClient = StandIn  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "mlflow", module)
+    job = job_of(tmp_path, mlflow=str(tmp_path / "store"))
+
+    def interrupted() -> None:
+        with Trackers(tmp_path, job) as trackers:
+            trackers.epoch(write_lines(tmp_path, 1)[0])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    (run,) = StandIn.runs.values()
+    assert run["status"] == "KILLED"
+    lines = write_lines(tmp_path, 3)  # two of them while nobody was told
+    with Trackers(tmp_path, job) as trackers:
+        for line in lines:
+            trackers.epoch(line)
+    (run,) = StandIn.runs.values()
+    assert run["status"] == "FINISHED"
+    told = [(step, value) for key, step, value in run["metrics"] if key == "train/cls"]
+    assert told == [(0, 1.0), (1, 0.5), (2, 1 / 3)]
+    assert run["params"]["train.batch_size"] == job.train.batch_size
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("mlflow"), reason="mlflow is not installed")
+def test_a_local_store_of_mlflow_holds_the_metrics(tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    uri = f"sqlite:///{tmp_path}/store.db"
+    lines = write_lines(tmp_path, 2)
+    with Trackers(tmp_path, job_of(tmp_path, mlflow=uri)) as trackers:
+        trackers.epoch(lines[-1])
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name("wpcrack")
+    (run,) = client.search_runs([experiment.experiment_id])
+    history = client.get_metric_history(run.info.run_id, "train/cls")
+    assert [(metric.step, metric.value) for metric in history] == [(0, 1.0), (1, 0.5)]
+
+
+def test_a_hook_hears_start_epochs_and_end_and_may_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    heard: list[str] = []
+
+    def hook(event: str, values: dict[str, Any]) -> None:
+        heard.append(event)
+        if values.get("epoch") == 1:
+            raise OSError("no server")
+
+    module = ModuleType("my_hooks")
+    module.hook = hook  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "my_hooks", module)
+    lines = write_lines(tmp_path, 3)
+    with Trackers(tmp_path, job_of(tmp_path, hook="my_hooks:hook")) as trackers:
+        for line in lines:
+            trackers.epoch(line)
+    assert heard == ["start", "epoch", "epoch"]
+    assert "HookTracker failed" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="my_hooks:other"):
+        Trackers(tmp_path, job_of(tmp_path, hook="my_hooks:other"))
