@@ -7,6 +7,9 @@ metric, `AgreementCounter.result` computes it.
 score = 0.5 IoU(detector, refined CAM of the averaged classifier; crack windows)
       + 0.5 F1 of "the detector finds a crack in this window" (image-level labels)
       - 10 x share of pixels that the detector marks on road windows.
+
+Where the training starts from a model, the averaged detector has its say in the refined CAM as it
+has in the labels, and only epochs of the detector stage count.
 """
 
 from __future__ import annotations

@@ -192,7 +192,7 @@ class Learner:
         mode and of the images that labels are made of, only the head runs again.
         """
         rule, how = self.config.pseudo_label, self.config.model.cam_norm
-        opinion = self._opinion()
+        opinion = self.opinion()
         if rule.source == "ema":
             return label_batch(self.teacher, batch, rule, how, opinion=opinion)
         classifier = self.nets.classifier
@@ -201,7 +201,7 @@ class Learner:
             features = seen if same and batch.plain is None else None
             return label_batch(classifier, batch, rule, how, features, opinion)
 
-    def _opinion(self) -> Opinion | None:
+    def opinion(self) -> Opinion | None:
         """Return what the averaged detector says, at the scales of the model it started from."""
         rule = self.config.pseudo_label
         weight = rule.self_training if self.start.folder is None else rule.trained_detector

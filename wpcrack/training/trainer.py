@@ -183,12 +183,21 @@ class Trainer:
 
     def _report(self, stage: str, metrics: Mapping[str, float]) -> EpochReport:
         at, score = self.position, metrics[objective(metrics)]
-        is_best = stage != "warmup" and score > at.best_score
+        is_best = stage in self._judged_stages() and score > at.best_score
         if is_best:
             at.best_score, at.best_epoch = score, at.epoch
         report = EpochReport(at.epoch, stage, at.step, metrics, is_best)
         at.epoch += 1
         return report
+
+    def _judged_stages(self) -> tuple[str, ...]:
+        """List the stages whose epochs may be the best.
+
+        A detector that came with a model goes on from there in its own stage alone: before, it is
+        judged beside encoders that left it behind.
+        """
+        came_along = self.learner.start.folder is not None and self.config.train.steps.detector
+        return STAGES[2:] if came_along else STAGES[1:]
 
     # -- validation --------------------------------------------------------------------------
 
@@ -197,8 +206,8 @@ class Trainer:
         """Judge the networks on held-out windows without masks (`wpcrack.training.selection`)."""
         counter = AgreementCounter(self.config.train)
         nets = self.learner.delivered.eval()
-        rule = self.config.pseudo_label
-        batch_size = self.config.train.batch_size
+        rule, batch_size = self.config.pseudo_label, self.config.train.batch_size
+        opinion = self.learner.opinion() if self.learner.start.folder is not None else None
         for image, has_crack in validation_batches(self.val_images, batch_size, self.shard):
             image = self._place(image)
             activation = self.learner.teacher.eval()(image)
@@ -206,6 +215,8 @@ class Trainer:
             refined = refine(
                 image, crack_map(activation.cam, size, self.config.model.cam_norm), rule
             )
+            if opinion is not None:
+                refined = torch.lerp(refined, opinion.of(image), opinion.weight)
             detected = torch.sigmoid(nets(image)) >= THRESHOLD
             counter.add(
                 detected.cpu(),

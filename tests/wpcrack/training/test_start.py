@@ -102,7 +102,7 @@ def test_labels_hear_the_averaged_detector_at_all_scales_of_the_model() -> None:
     learner = tiny_learner(method_from("shipped", trained_detector=0.9))
     learner.enter("detector")
     batch = tiny_batch([1, 0, 1, 0])
-    opinion = learner._opinion()
+    opinion = learner.opinion()
     assert opinion is not None
     assert opinion.weight == 0.9
     assert learner.averaged is not None
