@@ -120,7 +120,6 @@ def map_epochs(drawn: Epochs, folder: Path, mask: str = "perfect") -> Drawn:
         old=read_map(folder / "old.gpkg").survey,
         new=read_map(folder / "new.gpkg").survey,
         truth=[replace(one, line=grid.to_world(one.line)) for one in drawn.truth],
-        false_lines=[],
         streets=[shapely.LineString(grid.to_world(s.centerline_px)) for s in city.streets],
         error=drawn.error,
     )

@@ -75,7 +75,6 @@ class Drawn:
     old: Survey
     new: Survey
     truth: list[Stretch]
-    false_lines: list[FloatArray]
     streets: list[shapely.LineString]
     error: Misplacement | None = None
     network_fates: list[str] = field(default_factory=list)
@@ -100,7 +99,7 @@ def second_epoch(seed: int, *, street_m: float = 300.0, streets: int = 1) -> Dra
     """
     rng = np.random.default_rng(seed)
     error = Misplacement(rng, street_m, streets)
-    drawn = Drawn(_nothing(), _nothing(), [], [], [], error)
+    drawn = Drawn(_nothing(), _nothing(), [], [], error)
     old, new = _Seen(rng), _Seen(rng)
     for number in range(streets):
         middle = number * STREET_SPACING_M
@@ -164,7 +163,6 @@ def _draw_crack(
     for seen in (old, new):
         if rng.random() < FALSE_PER_CRACK:
             stain = _walk(rng, rng.uniform([0, place[1] - 3.5], [place[0], place[1] + 3.5]), 0.5)
-            drawn.false_lines.append(stain)
             seen.see(stain, 5.0)
 
 

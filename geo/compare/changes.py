@@ -17,6 +17,7 @@ from geo.compare.matching import (
     match,
     pieces,
     stretches,
+    ways_to_end,
 )
 from geo.compare.options import CompareOptions, MatchOptions
 from geo.compare.registration import Registration, register
@@ -135,11 +136,12 @@ def compare(old: Survey, new: Survey, options: CompareOptions) -> Comparison:
         beside(own, tolerance, other.samples, limits)
         for (own, _, other), tolerance in zip(sides, tolerances, strict=True)
     ]
-    found = [
-        stretches(own, match(own, forth, back, other, limits), limits)
-        for (own, _, other), forth, back in zip(sides, near, reversed(near), strict=True)
-    ]
     tip_m = limits.tip_px * float(np.hypot(old.gsd_m, new.gsd_m))
+    found = []
+    for (own, _, other), forth, back in zip(sides, near, reversed(near), strict=True):
+        labels = match(own, forth, back, other, limits)
+        to_end_m = np.append(ways_to_end(other.samples), np.nan)[forth]
+        found.append(stretches(own, labels, to_end_m, limits))
     halves = [
         _half(own, sd, stretch, tip_m, limits, is_new=bool(number))
         for number, ((own, sd, _), stretch) in enumerate(zip(sides, found, strict=True))

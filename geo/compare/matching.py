@@ -229,22 +229,65 @@ class Stretches:
     attached: BoolArray
 
 
-def stretches(own: Samples, labels: Labels, options: MatchOptions) -> Stretches:
-    """Cut cracks into stretches and find from which crack each lonely one goes on."""
+def stretches(
+    own: Samples, labels: Labels, to_end_m: FloatArray, options: MatchOptions
+) -> Stretches:
+    """Cut cracks into stretches and find from which crack each lonely one goes on.
+
+    A crack grows at its ends. What leaves another one half way is a crack of its own.
+
+    Args:
+        own: N samples.
+        labels: of them.
+        to_end_m: (N,) way from the place beside each to the next end of that crack; nan for none.
+        options: limits.
+    """
     runs = runs_of(own, labels.state, labels.partner)
     count = len(runs.first)
     partner = labels.partner[runs.first].copy()
     inside_before = np.where(runs.begins, -1, np.arange(count) - 1)
     inside_after = np.where(runs.ends, -1, np.arange(count) + 1)
     alone = runs.state == State.ALONE
-    for beside in (inside_before, inside_after):
-        other = np.where(beside >= 0, partner[beside], -1)
-        partner = np.where(alone & (partner < 0), other, partner)
+    head, tail = _way_to_ends(runs, to_end_m)
+    for other, way in ((inside_before, tail[inside_before]), (inside_after, head[inside_after])):
+        found = np.where(
+            (other >= 0) & (way <= options.bridge_m), labels.partner[runs.first[other]], -1
+        )
+        partner = np.where(alone & (partner < 0), found, partner)
     partner = _continued(own, runs, alone, partner, options)
     matched_before = (inside_before >= 0) & (runs.state[inside_before] == State.MATCHED)
     matched_after = (inside_after >= 0) & (runs.state[inside_after] == State.MATCHED)
     free = (~matched_before).astype(np.int64) + (~matched_after).astype(np.int64)
     return Stretches(runs, partner, free.clip(1), alone & (partner >= 0))
+
+
+def ways_to_end(samples: Samples) -> FloatArray:
+    """(N,) way along its crack from each sample to the nearer end of it, in meters."""
+    if not len(samples):
+        return np.empty(0)
+    pace = samples.length_m + samples.gap_m
+    total = np.bincount(samples.crack, pace)
+    first = np.flatnonzero(np.diff(samples.crack, prepend=-1))
+    upto = np.cumsum(pace)
+    begin = (upto[first] - pace[first])[np.searchsorted(first, np.arange(len(pace)), "right") - 1]
+    along = upto - begin - pace + samples.length_m / 2
+    return np.asarray(np.minimum(along, total[samples.crack] - along))
+
+
+def _way_to_ends(runs: Runs, to_end_m: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """(R,) way to an end of the other crack from the first, the last known place of each run."""
+    known = np.flatnonzero(~np.isnan(to_end_m))
+    if not len(known):
+        unknown = np.full(len(runs.first), np.inf)
+        return unknown, unknown
+    after = np.searchsorted(known, runs.first)
+    before = np.searchsorted(known, runs.last, "right") - 1
+    first, last = known[after.clip(max=len(known) - 1)], known[before.clip(min=0)]
+    inside = (after <= before) & (before >= 0)
+    return (
+        np.where(inside, to_end_m[first], np.inf),
+        np.where(inside, to_end_m[last], np.inf),
+    )
 
 
 def _continued(
