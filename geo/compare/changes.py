@@ -9,6 +9,7 @@ import shapely
 from numpy.typing import NDArray
 
 from geo.compare.areas import AreaChanges, compare_networks
+from geo.compare.displacement import Registration
 from geo.compare.matching import (
     Other,
     State,
@@ -20,7 +21,7 @@ from geo.compare.matching import (
     ways_to_end,
 )
 from geo.compare.options import CompareOptions, MatchOptions
-from geo.compare.registration import Registration, register
+from geo.compare.registration import register
 from geo.compare.survey import (
     BoolArray,
     FloatArray,

@@ -28,6 +28,9 @@ from geo.layers.schema import (
 )
 from geo.layers.style import change_styles
 
+SIGMAS = 3.0
+"""Standard deviations beyond which a segment has more or fewer cracks."""
+
 TITLE = "Changes of cracks"
 """Of the project that QGIS opens."""
 
@@ -122,14 +125,17 @@ def segment_rows(new: SurveyMap, sums: SegmentChanges) -> pa.RecordBatch:
     """Rows of the layer change_segment."""
     segments = new.segments
     assert segments is not None
+    change = sums.after_m - sums.before_m
+    trends = [change > SIGMAS * sums.sd_m, change < -SIGMAS * sums.sd_m]
     columns = {
         "segment_id": segments.ids,
         "name": segments.names,
         "inspected_pct": sums.both_pct,
         "before_m": sums.before_m,
         "after_m": sums.after_m,
-        "change_m": sums.after_m - sums.before_m,
+        "change_m": change,
         "change_sd_m": sums.sd_m,
+        "trend": np.select(trends, ["more", "fewer"], "none").astype(object),
         "width_change_mm": sums.width_change_mm,
         "width_sd_mm": sums.width_sd_mm,
         "network_before_m2": sums.network_before_m2,

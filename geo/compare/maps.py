@@ -106,14 +106,14 @@ def read_map(path: Path, crs: CRS | None = None) -> SurveyMap:
         inspected=shapely.union_all(inspected.geometry.to_numpy()),
         gsd_m=float(inspected["gsd_mm"].max()) / MM,
     )
-    dates = inspected["survey_date"].dropna() if "survey_date" in inspected else ()
+    days = [t["survey_date"].dropna() for t in (inspected, cracks) if "survey_date" in t]
     return SurveyMap(
         path=path,
         survey=survey,
         crs=target,
         unit_m=unit_m,
         run_id=str(run["run_id"].iloc[0]) if len(run) else "",
-        survey_date=str(max(dates))[:10] if len(dates) else "",
+        survey_date=max((str(day)[:10] for some in days for day in some), default=""),
         segments=_segments(path, target, unit_m) if "road_segment" in layers else None,
         moved_from="" if own_crs == target else own_crs.to_string(),
     )

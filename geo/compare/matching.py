@@ -249,10 +249,13 @@ def stretches(
     inside_after = np.where(runs.ends, -1, np.arange(count) + 1)
     alone = runs.state == State.ALONE
     head, tail = _way_to_ends(runs, to_end_m)
-    for other, way in ((inside_before, tail[inside_before]), (inside_after, head[inside_after])):
-        found = np.where(
-            (other >= 0) & (way <= options.bridge_m), labels.partner[runs.first[other]], -1
-        )
+    gap_before = np.append(0.0, runs.after_m[:-1])
+    for other, way, gap in (
+        (inside_before, tail[inside_before], gap_before),
+        (inside_after, head[inside_after], runs.after_m),
+    ):
+        joins = (other >= 0) & (way <= options.bridge_m) & (gap <= options.join_m)
+        found = np.where(joins, labels.partner[runs.first[other]], -1)
         partner = np.where(alone & (partner < 0), found, partner)
     partner = _continued(own, runs, alone, partner, options)
     matched_before = (inside_before >= 0) & (runs.state[inside_before] == State.MATCHED)
@@ -301,7 +304,7 @@ def _continued(
     owner = np.concatenate((np.flatnonzero(runs.begins), np.flatnonzero(runs.ends)))
     outward = own.tangent[tips] * side[:, None]
     place = own.xy[tips] + outward * own.length_m[tips, None] / 2
-    pairs = cKDTree(place).query_pairs(options.link_m, output_type="ndarray")
+    pairs = cKDTree(place).query_pairs(options.join_m, output_type="ndarray")
     pairs = np.vstack((pairs, pairs[:, ::-1]))
     facing = -(outward[pairs[:, 0]] * outward[pairs[:, 1]]).sum(axis=1)
     foreign = runs.crack[owner[pairs[:, 0]]] != runs.crack[owner[pairs[:, 1]]]

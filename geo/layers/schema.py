@@ -302,6 +302,7 @@ CHANGE_SEGMENT = Layer(
         Column("after_m", "real", "m", "cracks in the new survey"),
         Column("change_m", "real", "m", "after - before"),
         Column("change_sd_m", "real", "m", "standard deviation of it"),
+        Column("trend", "text", "", "more, fewer, or none beyond three standard deviations"),
         *(Column(f"{k}_m", "real", "m", f"cracks: {w}") for k, w in CLASS_WORDS["change"].items()),
         Column("width_change_mm", "real", "mm", "mean over cracks that both surveys measured"),
         Column("width_sd_mm", "real", "mm", "standard deviation of it"),

@@ -109,24 +109,21 @@ CHANGE_COLORS = {
 }
 """Changes, worst first: what came is warm, what went is green."""
 
+TREND_COLORS = {"more": VERMILION, "fewer": GREEN, "none": SLATE}
+"""What has become of road segments, beyond what is uncertain."""
+
 CHANGED = ("new", "grown", "widened", "narrowed", "shrunk", "gone")
 """Changes that are drawn wide."""
 
 
 def change_legend(column: str) -> tuple[Entry, ...]:
-    """Return the changes of lines (`change`) or of areas (`area_change`)."""
+    """Return the classes of changes: of lines (`change`), areas (`area_change`), `trend`."""
+    colors = TREND_COLORS if column == "trend" else CHANGE_COLORS
     words = CLASS_WORDS[column]
-    return tuple(
-        Entry(key, words[key], color) for key, color in CHANGE_COLORS.items() if key in words
-    )
+    return tuple(Entry(key, words[key], color) for key, color in colors.items() if key in words)
 
 
-SEGMENT_CHANGES = (
-    Entry("more", "more cracks", VERMILION),
-    Entry("fewer", "fewer cracks", GREEN),
-    Entry("", "no certain change", SLATE),
-)
-"""What has become of road segments, beyond what is uncertain."""
+SEEN_BY_BOTH = Entry("", "seen by both surveys", GREEN)
 
 OPAQUE = 255
 
@@ -236,17 +233,16 @@ def change_styles() -> tuple[Style, ...]:
         Rule(equals("area_change", e.key), e.label, rgba(e.color, OPAQUE), 0.4, brush="b_diagonal")
         for e in change_legend("area_change")
     ]
-    filters = ('"change_m" > 3 * "change_sd_m"', '"change_m" < -3 * "change_sd_m"', "ELSE")
     segments = [
-        Rule(chosen, entry.label, rgba(entry.color, OPAQUE), 1.4)
-        for chosen, entry in zip(filters, SEGMENT_CHANGES, strict=True)
+        Rule(equals("trend", key), word, rgba(TREND_COLORS[key], OPAQUE), 1.4)
+        for key, word in CLASS_WORDS["trend"].items()
     ]
     colors = {"own": GREEN, "neighbors": ORANGE, "none": VERMILION}
     cells = [
         Rule(equals("source", key), word, rgba(colors[key], FAINT), 0.2)
         for key, word in CLASS_WORDS["source"].items()
     ]
-    ground = (Rule("ELSE", "seen by both surveys", rgba(GREEN, FAINT), 0.2, brush="no"),)
+    ground = (Rule("ELSE", SEEN_BY_BOTH.label, rgba(GREEN, FAINT), 0.2, brush="no"),)
     return (
         Style(CHANGE, "change", tuple(lines), "Changes of cracks", CHANGE_TIP),
         Style(CHANGE_NETWORK, "change", tuple(areas), "Changes of networks", AREA_TIP),

@@ -26,6 +26,18 @@ LABELS = {
     "transverse_width_mm": "mean width, transverse",
     "diagonal_width_mm": "mean width, diagonal",
     "valid_pct": "with imagery",
+    "before_m": "length then",
+    "after_m": "length now",
+    "growth_sd_m": "growth, uncertainty",
+    "width_before_mm": "width then",
+    "width_after_mm": "width now",
+    "width_sd_mm": "width change, uncertainty",
+    "before_m2": "area then",
+    "after_m2": "area now",
+    "growth_sd_m2": "growth, uncertainty",
+    "inspected_pct": "seen by both",
+    "change_sd_m": "change, uncertainty",
+    "network_sd_m2": "network change, uncertainty",
 }
 """Names in words, where the column's own name says too little."""
 
@@ -77,6 +89,7 @@ CLASS_WORDS: dict[str, dict[str, str]] = {
         "unsure": "too small to tell",
         "not_inspected": "seen by one survey only",
     },
+    "trend": {"more": "more cracks", "fewer": "fewer cracks", "none": "no certain change"},
     "source": {
         "own": "from its own cracks",
         "neighbors": "from its neighbors",

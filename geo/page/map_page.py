@@ -9,6 +9,7 @@ it a few hundredths.
 from __future__ import annotations
 
 import base64
+import html
 import json
 import math
 import re
@@ -36,6 +37,7 @@ from geo.layers.words import CLASS_WORDS
 from geo.options import Rules
 from geo.outputs import seal_text
 from geo.page.crops import Crop, worst_first
+from geo.page.kinds import MAP_FILTER, MAP_KINDS
 from geo.page.preview import encode_picture
 from geo.page.report import counted
 
@@ -81,6 +83,14 @@ CRACK_COLUMNS = (
 )
 
 
+NOTHING: dict[str, Any] = {
+    "columns": [],
+    "shapes": {"parts": [], "points": [], "steps": []},
+    "ranked": [],
+}
+"""Records of a layer that is not there."""
+
+
 def write_map(
     package: Path,
     out: Path,
@@ -112,6 +122,7 @@ def page(data: dict[str, Any]) -> str:
     """Put the page together; "<" in the data cannot end the script that holds it."""
     text = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     parts = {
+        "title": html.escape(data["title"]),
         "leaflet.css": re.sub(r"url\(.*?\)", "none", _static("leaflet.css")),
         "map.css": _static("map.css"),
         "data": text.replace("<", "\\u003c"),
@@ -153,18 +164,11 @@ def _image(overview: Overview) -> dict[str, Any] | None:
     return {"url": url, "bounds": bounds}
 
 
-_NOTHING: dict[str, Any] = {
-    "columns": [],
-    "shapes": {"parts": [], "points": [], "steps": []},
-    "ranked": [],
-}
-
-
 def map_data(package: Path, max_cracks: int) -> dict[str, Any]:
     """Collect a finished GeoPackage for the page."""
     names = {str(name) for name, _ in pyogrio.list_layers(package)}
     cracks, total = _cracks(package, max_cracks)
-    segments = _NOTHING
+    segments = NOTHING
     if ROAD_SEGMENT.name in names:
         found = geopandas.read_file(package, layer=ROAD_SEGMENT.name)
         segments = records(found, ROAD_SEGMENT, _by_rank(found))
@@ -180,12 +184,15 @@ def map_data(package: Path, max_cracks: int) -> dict[str, Any]:
     shown = worst if len(cracks) < len(total) else ""
     terms = MapTerms.read(package)
     return {
+        "title": "Crack map",
+        "kinds": {name: asdict(kind) for name, kind in MAP_KINDS.items()},
+        "filter": asdict(MAP_FILTER),
         "header": _header(package, inspected, terms),
         "summary": summary + shown,
         "note": terms.not_claimed,
         "legend": legend(terms.rules),
         "failures": failures(inspected)[:TABLE_ROWS],
-        "bounds": _bounds(placed),
+        "bounds": bounds_of(placed),
         "image": None,
         "crops": [],
         "cracks": records(cracks, CRACK, list(range(min(len(cracks), TABLE_ROWS)))),
@@ -327,7 +334,8 @@ def encode_shapes(shapes: geopandas.GeoSeries) -> dict[str, list[int]]:
     }
 
 
-def _bounds(placed: geopandas.GeoDataFrame) -> list[list[float]]:
+def bounds_of(placed: geopandas.GeoDataFrame) -> list[list[float]]:
+    """Return the corners of what a table holds, latitude before longitude."""
     if placed.empty:
         return [[0.0, 0.0], [1.0, 1.0]]
     return bounds_in_degrees(placed.crs.to_wkt(), *placed.total_bounds)

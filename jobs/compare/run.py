@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, astuple, dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from geo.compare.changes import Comparison, compare
 from geo.compare.layers import NOT_CLAIMED, write_changes
 from geo.compare.maps import SurveyMap, read_map
 from geo.compare.options import CompareOptions
+from geo.compare.page import write_change_page
 from geo.compare.report import figures, render, summary
 from geo.compare.segments import gather
 from geo.errors import InputError, OutputError
@@ -33,23 +34,43 @@ MM = 1000.0
 
 
 @dataclass(frozen=True)
+class ChangeFiles:
+    """Where the files of a comparison lie; all begin with the GeoPackage's name."""
+
+    package: Path
+    page: Path
+    report: Path
+    figures: Path
+
+    @classmethod
+    def of(cls, out: Path) -> ChangeFiles:
+        """Name the files.
+
+        >>> ChangeFiles.of(Path("maps/changes.gpkg")).page.name
+        'changes.map.html'
+        """
+        endings = ("map.html", "report.md", "report.json")
+        return cls(out, *(out.with_name(f"{out.stem}.{ending}") for ending in endings))
+
+
+@dataclass(frozen=True)
 class CompareReport:
     """What was delivered."""
 
-    package: Path
-    report: Path
+    files: ChangeFiles
     figures: dict[str, Any]
     seconds: float
 
     def values(self) -> dict[str, Any]:
         """Return the figures of `--json`."""
-        files = {"package": str(self.package), "report": str(self.report)}
+        files = {name: str(path) for name, path in asdict(self.files).items()}
         return files | self.figures | {"seconds": round(self.seconds, 3)}
 
     def summary(self) -> str:
         """Return a few lines for the terminal."""
-        lines = [summary(self.figures), f"changes  {self.package}", f"report   {self.report}"]
-        return "\n".join(lines)
+        files = self.files
+        places = (f"changes  {files.package}", f"page     {files.page}", f"report   {files.report}")
+        return "\n".join((summary(self.figures), *places))
 
 
 def run_compare(
@@ -60,7 +81,7 @@ def run_compare(
     Args:
         old: GeoPackage of `wpcrack infer`.
         new: the same of the later survey.
-        out: the GeoPackage to write; the report lies beside it.
+        out: the GeoPackage to write; page and reports lie beside it.
         options: limits.
 
     Raises:
@@ -84,9 +105,11 @@ def run_compare(
     sums = gather(result, later.segments) if later.segments is not None else None
     values = figures(maps, result, sums)
     write_changes(out, maps, result, sums, _run_row(maps, result, limits, started))
-    report = _report_of(out)
-    write_text(report, seal_text(render(values)))
-    return CompareReport(out, report, values, time.monotonic() - start)
+    files = ChangeFiles.of(out)
+    write_change_page(out, files.page, summary(values))
+    write_text(files.report, seal_text(render(values)))
+    write_text(files.figures, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+    return CompareReport(files, values, time.monotonic() - start)
 
 
 def refuse_paths(old: Path, new: Path, out: Path) -> None:
@@ -105,11 +128,7 @@ def refuse_paths(old: Path, new: Path, out: Path) -> None:
         raise OutputError(f"--out is {out}; the file is a GeoPackage, name it *.gpkg")
     if out.exists() and any(out.samefile(path) for path in (old, new)):
         raise OutputError(f"--out {out} is one of the two maps; give another name")
-    require_replaceable([out, _report_of(out)], [old, new])
-
-
-def _report_of(out: Path) -> Path:
-    return out.with_name(f"{out.stem}.report.md")
+    require_replaceable(astuple(ChangeFiles.of(out)), [old, new])
 
 
 def _run_row(

@@ -33,27 +33,15 @@
   }
 
   const known = (parts) => parts.filter((part) => part && !part.startsWith("–")).join(", ");
-  const sentences = { // what a thing is, and its main figures
-    cracks: (k) => [
-      `Crack, ${shown("cracks", "type", k)}`,
-      known([`${shown("cracks", "length_m", k)} long`, `${shown("cracks", "width_mean_mm", k)} wide`,
-        `severity: ${shown("cracks", "severity_d6433", k)}`]),
-    ],
-    networks: (k) => [
-      `Network of ${shown("networks", "kind", k)} cracking`,
-      known([shown("networks", "area_m2", k), `${shown("networks", "crack_length_m", k)} of cracks`,
-        `severity: ${shown("networks", "severity_d6433", k)}`]),
-    ],
-    segments: (k) => [
-      `Segment ${known([shown("segments", "name", k), shown("segments", "segment_id", k)])}`,
-      known([`${shown("segments", "cracking_pct", k)} cracked`,
-        `${shown("segments", "crack_length_m", k)} of cracks`,
-        `${shown("segments", "coverage_pct", k)} seen`]),
-    ],
-    inspected: (k) => [
-      `Imagery: ${shown("inspected", "status", k)}`, known([shown("inspected", "reason", k)]),
-    ],
-  };
+  // A text of a kind with the values of one thing in the place of {columns}.
+  const filled = (kind, text, k) => text.replace(/\{(\w+)\}/g, (_, name) => shown(kind, name, k));
+
+  // What a thing is, and its main figures.
+  function sentences(kind, k) {
+    const { begin, title, figures } = data.kinds[kind];
+    return [begin + known(title.map((text) => filled(kind, text, k))),
+      known(figures.map((text) => filled(kind, text, k)))];
+  }
 
   function attributes(kind, k) {
     const table = element("table");
@@ -107,7 +95,7 @@
   }
 
   function open(kind, k, latlng) {
-    const [title, figures] = sentences[kind](k);
+    const [title, figures] = sentences(kind, k);
     const picture = crop(kind, k, latlng);
     highlight(kind, k, picture?.corners);
     const close = element("button", "close");
@@ -135,15 +123,17 @@
   }
 
   // One layer in a pane of its own, so that switching layers keeps their order.
-  function draw(kind, classes, by, look) {
+  function draw(kind, look) {
     map.createPane(kind).style.zIndex = { inspected: 410, segments: 420, networks: 425, cracks: 430 }[kind];
+    const classes = [...data.legend[data.kinds[kind].legend]];
+    if (kind !== "inspected") classes.reverse(); // the worst on top
     const keys = classes.map((one) => one.key);
-    const keyed = column(kind, by);
-    const number = (k) => keys.indexOf(value(keyed, k) || "");
-    return new Shapes(data[kind].shapes, classes.map(look), number, { pane: kind }).addTo(map);
+    const keyed = column(kind, data.kinds[kind].by);
+    const number = (k) => keys.indexOf(keyed && value(keyed, k) || "");
+    layers[kind] = new Shapes(data[kind].shapes, classes.map(look), number, { pane: kind }).addTo(map);
+    overlays[data.kinds[kind].overlay] = layers[kind];
   }
 
-  const worstOnTop = (entries) => [...entries].reverse();
   map.fitBounds(data.bounds);
   const overlays = {};
   if (data.image) {
@@ -152,24 +142,18 @@
     overlays["imagery"] = image.addTo(map);
   }
   const layers = {};
-  layers.inspected = draw("inspected", data.legend.status, "status", (entry) => ({
-    color: entry.color, opacity: 1, weight: entry.key === "inspected" ? 0 : 1,
-    fill: entry.key === "inspected" ? 0.06 : 0.3,
-  }));
-  overlays["inspected"] = layers.inspected;
+  draw("inspected", (entry) => {
+    const isUsual = entry.key === "inspected" || !entry.key;
+    return { color: entry.color, opacity: 1, weight: isUsual ? 0 : 1, fill: isUsual ? 0.06 : 0.3 };
+  });
   if (data.segments.shapes.parts.length) {
-    layers.segments = draw("segments", worstOnTop(data.legend.priority), "priority",
-      (entry) => ({ color: entry.color, weight: 10, opacity: 0.6, fill: 0 }));
-    overlays["road segments"] = layers.segments;
+    draw("segments", (entry) => ({ color: entry.color, weight: 10, opacity: 0.6, fill: 0 }));
   }
   if (data.networks.shapes.parts.length) {
-    layers.networks = draw("networks", worstOnTop(data.legend.severity), "severity_d6433",
-      (entry) => ({ color: entry.color, weight: 1.5, opacity: 1, fill: 0.25 }));
-    overlays["networks"] = layers.networks;
+    draw("networks", (entry) => ({ color: entry.color, weight: 1.5, opacity: 1, fill: 0.25 }));
   }
-  layers.cracks = draw("cracks", worstOnTop(data.legend.severity), "severity_d6433",
-    (entry) => ({ color: entry.color, casing: data.legend.casing, weight: 2, opacity: 1, fill: 0 }));
-  overlays["cracks"] = layers.cracks;
+  draw("cracks", (entry) => (
+    { color: entry.color, casing: data.legend.casing, weight: 2, opacity: 1, fill: 0 }));
   L.control.layers(null, overlays, { collapsed: isNarrow() }).addTo(map);
 
   function under(latlng) {
@@ -203,14 +187,15 @@
     });
     document.getElementById("legend").append(box);
   }
-  legend("Cracks", data.legend.severity);
-  if (layers.segments) legend("Road segments", data.legend.priority);
-  legend("Imagery", data.legend.status);
+  ["cracks", "segments", "inspected"].filter((kind) => layers[kind]).forEach((kind) => {
+    legend(data.kinds[kind].heading, data.legend[data.kinds[kind].legend]);
+  });
 
   const rows = { cracks: [], networks: [], segments: [] }; // of the tables, with their shapes
 
   // A ranked table, by which the map can be used without a mouse.
-  function ranked(title, kind, columns, isOpen) {
+  function ranked(kind, isOpen) {
+    const { heading: title, columns } = data.kinds[kind].table;
     const box = element("details");
     box.open = isOpen;
     const table = element("table");
@@ -253,22 +238,9 @@
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape") clear();
   });
-  if (layers.segments) {
-    ranked("Segments, worst first", "segments", [
-      ["rank", "rank"], ["segment_id", "segment", true], ["name", "street", true],
-      ["cracking_pct", "cracked %"], ["crack_length_m", "cracks m"],
-    ], true);
-  }
-  ranked("Cracks, worst first", "cracks", [
-    ["severity_d6433", "severity", true], ["crack_id", "crack", true], ["length_m", "m"],
-    ["width_mean_mm", "mm"],
-  ], !layers.segments);
-  if (layers.networks) {
-    ranked("Networks, largest first", "networks", [
-      ["severity_d6433", "severity", true], ["network_id", "network", true], ["area_m2", "m²"],
-      ["kind", "kind", true],
-    ], false);
-  }
+  ["segments", "cracks", "networks"].filter((kind) => layers[kind]).forEach((kind, place) => {
+    ranked(kind, place === 0);
+  });
   if (data.failures.length) {
     const box = element("details");
     const list = element("ul");
@@ -277,7 +249,7 @@
     document.getElementById("tables").append(box);
   }
 
-  // Filters: of cracks by all four, of networks by severity and street, of segments by street.
+  // Filters: of cracks by all four, of networks by class and street, of segments by street.
   const form = document.getElementById("filter");
   const levels = (kind, name) => {
     const one = data[kind].shapes.parts.length ? column(kind, name) : null;
@@ -292,8 +264,9 @@
     return list;
   }
   const words = (kind, name) => levels(kind, name).map((key) => [plain(column(kind, name), key), key]);
-  const severities = data.legend.severity.map((entry) => [entry.label, entry.key]);
-  const bySeverity = choice("severity", "Severity ", severities);
+  const { filter: by } = data;
+  const classes = data.legend[data.kinds.cracks.legend].map((entry) => [entry.label, entry.key]);
+  const byClass = choice("class", `${by.label} `, classes);
   const byType = choice("type", "Type ", words("cracks", "type"));
   const byStreet = choice("street", "Street ", levels("segments", "name").sort().map((one) => [one, one]));
   const longer = element("input");
@@ -316,16 +289,17 @@
       const segment = of(kind, "segment_id");
       return (k) => !byStreet.value || streets.get(segment(k)) === byStreet.value;
     };
-    const isSevere = (kind) => {
-      const severity = of(kind, "severity_d6433");
-      return (k) => !bySeverity.value || severity(k) === bySeverity.value;
+    const isOfClass = (kind) => {
+      const found = of(kind, data.kinds[kind].by);
+      return (k) => !byClass.value || found(k) === byClass.value;
     };
-    const [type, length] = [of("cracks", "type"), of("cracks", "length_m")];
-    const [severe, there, least] = [isSevere("cracks"), onStreet("cracks"), Number(longer.value)];
+    const [type, lengths] = [of("cracks", "type"), by.lengths.map((name) => of("cracks", name))];
+    const length = (k) => Math.max(...lengths.map((one) => one(k)));
+    const [chosen, there, least] = [isOfClass("cracks"), onStreet("cracks"), Number(longer.value)];
     const tests = {
-      cracks: (k) => severe(k) && there(k) && length(k) >= least &&
+      cracks: (k) => chosen(k) && there(k) && length(k) >= least &&
         (!byType.value || type(k) === byType.value),
-      networks: (k) => isSevere("networks")(k) && onStreet("networks")(k),
+      networks: (k) => isOfClass("networks")(k) && onStreet("networks")(k),
       segments: onStreet("segments"),
     };
     let [count, meters] = [0, 0];
@@ -339,7 +313,7 @@
     });
     const all = layers.cracks.count;
     document.getElementById("shown").textContent = count === all ? ""
-      : `Shown: ${count} of ${all} cracks, ${meters.toFixed(1)} m`;
+      : `Shown: ${count} of ${all} ${by.noun}, ${meters.toFixed(1)} m`;
   }
   form.addEventListener("input", filter);
   form.addEventListener("submit", (event) => event.preventDefault());

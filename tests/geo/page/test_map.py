@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import geopandas
@@ -24,6 +25,7 @@ from geo.layers.schema import CRACK
 from geo.layers.style import rgb
 from geo.options import AssembleOptions, RoadOptions, Rules
 from geo.page.crops import CROP_PX, MAX_CROPS, cut_crops, read_crops, save_crops
+from geo.page.kinds import MAP_FILTER, MAP_KINDS
 from geo.page.map_page import (
     CRACK_COLUMNS,
     STEPS_PER_M,
@@ -350,6 +352,9 @@ def many_cracks(count):
     status = {"name": "status", "meaning": "", "values": []}
     (south, north), (west, east) = (52.35, 52.40), (9.0, 9.09)
     return {
+        "title": "Crack map",
+        "kinds": {name: asdict(kind) for name, kind in MAP_KINDS.items()},
+        "filter": asdict(MAP_FILTER),
         "header": [],
         "crops": [],
         "summary": f"{count} cracks",
