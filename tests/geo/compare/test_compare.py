@@ -85,6 +85,18 @@ def test_a_growth_names_the_crack_that_it_is_of():
     assert (result.lines.old[row], result.lines.new[row]) == (4, 4)
 
 
+def test_a_crack_grows_at_its_ends_and_without_a_gap():
+    old = [(30, 0), (34, 0)]
+    half_way = [(30, 0), (32, 0), (33, 1.5)]  # goes on along the old line, then leaves it
+    in_line = [(34.15, 0), (36, 0)]
+    result = compare(survey(*STAR, old), survey(*STAR, old, in_line), CompareOptions())
+    assert set(kinds(result)) == {"unchanged", "new"}
+    rest = [(32.02, 0), (34, 0)]
+    result = compare(survey(*STAR, old), survey(*STAR, half_way, rest), CompareOptions())
+    assert set(kinds(result)) == {"unchanged", "new"}
+    assert kinds(result)["new"] == pytest.approx(np.hypot(1, 1.5), abs=0.15)
+
+
 def test_a_new_crack_over_an_old_one_at_a_sharp_angle_is_new():
     crossing = [(30, -0.4), (36, 0.4)]
     result = compare(
@@ -208,9 +220,9 @@ def test_samples_of_a_line_add_up_to_its_length_and_gaps_follow_parts():
     assert samples.gap_m[samples.part == 0][-1] == pytest.approx(0.1)
 
 
-def test_a_drawn_town_comes_out_as_it_was_drawn():
-    drawn = second_epoch(0, street_m=3000)
+def test_a_drawn_street_comes_out_as_it_was_drawn():
+    drawn = second_epoch(0, street_m=800)
     found = score(drawn, compare(drawn.old, drawn.new, CompareOptions()))
     assert found.right >= 0.90
     assert found.quiet >= 0.97
-    assert abs(found.growth_bias) <= 0.05
+    assert abs(found.growth_bias) <= 0.2  # of some 40 m; see docs/compare.md for more of them

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sqlite3
 from contextlib import closing
 
+import cv2
 import geopandas
+import numpy as np
 import pyogrio
 import pytest
+from affine import Affine
+from browser import browser, needs_browser
 from typer.testing import CliRunner
 
+import geo
 from benchmarks.compare_draw import second_epoch, write_map
+from geo.compare.options import CompareOptions
 from geo.errors import GeoError
 from geo.layers.schema import CHANGE_LAYERS
 from geo.layers.style import change_styles
+from geo.options import AssembleOptions
 from jobs.cli import app
 from jobs.compare.run import run_compare
 
@@ -50,6 +58,57 @@ def test_the_command_writes_styled_layers_a_report_and_figures(maps, tmp_path):
     assert {name for (name,) in styled} == {one.layer.name for one in change_styles()}
 
 
+def drawn_map(path, lines, moved):
+    """The map of straight lines (pixels of 5 mm), as the usual way from a mask makes it."""
+    mask = np.zeros((1800, 1800), np.uint8)
+    for begin, end in lines:
+        cv2.line(mask, *(tuple(np.add(place, moved)) for place in (begin, end)), 1, 3)
+    options = AssembleOptions(run_id=path.stem, survey_date=f"20{path.stem}-05-04")
+    transform = Affine(0.005, 0, 5e5, 0, -0.005, 5.8e6)
+    geo.make_map(mask.astype(np.float32), transform, "EPSG:25832", path, options=options)
+    return path
+
+
+def test_maps_from_masks_are_compared(tmp_path):
+    same = [((100, 100), (700, 160)), ((150, 900), (300, 1500)), ((1300, 200), (1200, 900))]
+    old = [*same, ((600, 600), (900, 700)), ((1000, 1500), (1500, 1400))]
+    new = [*same, ((600, 600), (1050, 750)), ((600, 1500), (700, 1100))]
+    maps = (
+        drawn_map(tmp_path / "24.gpkg", old, (0, 0)),
+        drawn_map(tmp_path / "26.gpkg", new, (9, -6)),
+    )
+    report = run_compare(*maps, tmp_path / "changes.gpkg")
+    meters = {kind: length for kind, length in report.figures["meters"].items() if length > 0}
+    assert meters.keys() == {"unchanged", "grown", "new", "gone"}
+    assert meters["grown"] == pytest.approx(np.hypot(150, 50) * 0.005, abs=0.05)
+    assert meters["new"] == pytest.approx(np.hypot(100, 400) * 0.005, abs=0.05)
+    assert meters["gone"] == pytest.approx(np.hypot(500, 100) * 0.005, abs=0.05)
+    shift = report.figures["registration"]["shift_median_m"]
+    assert shift == pytest.approx(np.hypot(9, 6) * 0.005, abs=0.003)
+    assert report.figures["new"]["survey_date"] == "2026-05-04"
+    text = report.files.page.read_text("utf-8")
+    data = json.loads(re.search(r'id="data">(.*?)</script>', text)[1])
+    assert set(data["cracks"]["columns"][0]["values"]) == meters.keys()
+    assert data["header"][0] == ["old", "24.gpkg, 2024-05-04, pixels of 5 mm"]
+    assert json.loads(report.files.figures.read_text("utf-8")) == report.figures
+
+
+@needs_browser
+def test_the_page_opens_a_change_from_its_table(maps, tmp_path):
+    report = run_compare(*maps, tmp_path / "changes.gpkg")
+    with browser(report.files.page.as_uri(), tmp_path) as shown:
+        shown.run("document.querySelectorAll('#tables details').forEach((d) => { d.open = true; })")
+        shown.run("document.querySelectorAll('#tables details')[1].querySelector('button').click()")
+        assert shown.run("document.querySelector('#chosen h2').textContent") == "Crack: new"
+        shown.run(
+            "(() => { const list = document.querySelector('select[name=class]'); "
+            "list.value = 'grown'; list.dispatchEvent(new Event('input', {bubbles: true})); })()"
+        )
+        assert shown.run("document.getElementById('shown').textContent").endswith(
+            f"changes, {report.figures['meters']['grown']:.1f} m"
+        )
+
+
 def test_another_coordinate_system_of_the_old_map_gives_the_same_changes(maps, tmp_path):
     old, new = maps
     moved = tmp_path / "utm33.gpkg"
@@ -71,6 +130,10 @@ def test_what_cannot_be_compared_is_refused_in_one_sentence(maps, tmp_path):
     geopandas.read_file(old, layer="crack").to_file(foreign, layer="lines")
     text = tmp_path / "text.gpkg"
     text.write_text("no map")
+    before = tmp_path / "before.gpkg"
+    shutil.copy(old, before)
+    areas = geopandas.read_file(old, layer="crack")
+    areas.set_geometry(areas.buffer(0.01)).to_file(before, layer="crack")
     twin = shutil.copy(old, tmp_path / "twin.gpkg")
     cases = {
         "is no file": (tmp_path / "none.gpkg", new, out),
@@ -80,9 +143,13 @@ def test_what_cannot_be_compared_is_refused_in_one_sentence(maps, tmp_path):
         "no layer crack": (foreign, new, out),
         "cannot be opened": (text, new, out),
         "come from one run": (old, twin, out),
+        "an earlier version wrote it": (before, new, out),
     }
     for words, paths in cases.items():
         with pytest.raises(GeoError, match=words) as told:
             run_compare(*paths)
         assert "\n" not in str(told.value)
     assert not out.exists()
+    for limit in (0, -1, 3, float("nan")):
+        with pytest.raises(GeoError, match="limit of the shift"):
+            CompareOptions.with_limit(limit)
