@@ -130,7 +130,8 @@ def render(values: dict[str, Any]) -> str:
     """Return the report as Markdown."""
     old, new = values["old"], values["new"]
     lines = [f"# Changes from {markdown_text(old['map'])} to {markdown_text(new['map'])}", ""]
-    lines += [f"{line}." for line in summary(values).splitlines()]
+    lines += [_origin(which, values[which]) for which in ("old", "new")]
+    lines += [f"- {line[0].upper()}{line[1:]}." for line in summary(values).splitlines()]
     lines += ["", "## Cracks", "", "| what | m |", "|---|---|"]
     meters = values["meters"]
     words = CLASS_WORDS["change"]
@@ -145,6 +146,18 @@ def render(values: dict[str, Any]) -> str:
         lines += ["", "## Road segments", "", *_segment_table(values["segments"])]
     lines += ["", "## Registration", "", *_registration_text(values), ""]
     return "\n".join([*lines, "## Not claimed", "", NOT_CLAIMED]) + "\n"
+
+
+def _origin(which: str, survey: dict[str, Any]) -> str:
+    """Say which map a survey is: file, day, run and pixel size, as far as they are known."""
+    day, run = survey["survey_date"], survey["run_id"]
+    parts = [
+        f"- The {which} survey: {markdown_text(survey['map'])}",
+        f"of {day}" if day else "",
+        f"run {markdown_text(run)}" if run else "",
+        f"pixels of {survey['gsd_mm']:.3g} mm.",
+    ]
+    return ", ".join(filter(None, parts))
 
 
 def _segment_table(segments: list[dict[str, Any]]) -> list[str]:
@@ -162,14 +175,14 @@ def _segment_table(segments: list[dict[str, Any]]) -> list[str]:
 def _registration_text(values: dict[str, Any]) -> list[str]:
     found = values["registration"]
     cells = found["neighborhoods"]
-    lines = [f"{line}." for line in _registration_lines(found)]
+    lines = [f"- {line[0].upper()}{line[1:]}." for line in _registration_lines(found)]
     lines.append(
-        f"Neighborhoods: {cells['own']} by their own cracks, {cells['neighbors']} by their "
+        f"- Neighborhoods: {cells['own']} by their own cracks, {cells['neighbors']} by their "
         f"neighbors, {cells['none']} known too badly."
     )
     if found["residual_m"] is not None:
         lines.append(
-            f"Lines that agree are still {found['residual_m'] * MM:.0f} mm apart (standard "
+            f"- Lines that agree are still {found['residual_m'] * MM:.0f} mm apart (standard "
             f"deviation); up to {values['tolerance_m'] * MM:.0f} mm they count as the same."
         )
     return lines

@@ -90,6 +90,8 @@ def test_maps_from_masks_are_compared(tmp_path):
     data = json.loads(re.search(r'id="data">(.*?)</script>', text)[1])
     assert set(data["cracks"]["columns"][0]["values"]) == meters.keys()
     assert data["header"][0] == ["old", "24.gpkg, 2024-05-04, pixels of 5 mm"]
+    told = report.files.report.read_text("utf-8")
+    assert "- The old survey: 24.gpkg, of 2024-05-04, run 24, pixels of 5 mm.\n" in told
     assert json.loads(report.files.figures.read_text("utf-8")) == report.figures
 
 
