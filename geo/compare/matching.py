@@ -17,7 +17,7 @@ from scipy.spatial import cKDTree
 from geo.compare.options import MatchOptions
 from geo.compare.survey import BoolArray, FloatArray, IntArray, Samples, ShapeArray, sums
 
-NEIGHBORS = 8
+NEIGHBORS = 6
 """Pieces of line that are looked at for each: three lines that meet have some within reach."""
 AT_ONCE = 100_000
 """Samples that are looked up together."""

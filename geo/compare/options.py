@@ -40,7 +40,7 @@ class RegistrationOptions:
     limit_m: float = 0.5
     search_m: float = 0.8
     cell_m: float = 25.0
-    step_m: float = 0.2
+    step_m: float = 0.25
     samples: int = 400
     angle_deg: float = 20.0
     min_support_m: float = 3.0
