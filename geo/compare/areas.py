@@ -50,7 +50,10 @@ def compare_networks(
     whole = np.concatenate((old_shapes, new.networks))
     split = len(old_shapes)
     is_new = np.arange(len(whole)) >= split
-    seen = shapely.intersection(whole, both)
+    seen = whole.copy()
+    shapely.prepare(both)
+    cut = ~shapely.contains_properly(both, whole)
+    seen[cut] = shapely.intersection(whole[cut], both)
     group, count = _groups(seen, split)
     area, edge = shapely.area(seen), shapely.length(seen)
     before = sums(group[~is_new], area[~is_new], count)
