@@ -26,6 +26,7 @@ from geo.addresses import without_secrets
 from geo.errors import InputError, first_line
 from geo.imagery.headers import ListedTile, Tile, TileProblem, inspect
 from geo.imagery.reading import gdal_settings, is_remote, stamp_of
+from geo.imagery.stac import read_stac
 from geo.options import ReadOptions
 from geo.vectors import Features, chosen_column, read_features
 
@@ -51,7 +52,14 @@ LIST_SUFFIXES = frozenset({".txt", ".lst"})
 
 GLOB_CHARACTERS = frozenset("*?[")
 
-INDEX_SUFFIXES = frozenset({".gpkg", ".parquet", ".geoparquet", ".fgb", ".geojson", ".shp"})
+INDEX_SUFFIXES = frozenset(
+    {".gpkg", ".parquet", ".geoparquet", ".fgb", ".geojson", ".json", ".shp"}
+)
+
+STAC_SUFFIXES = frozenset({".json", ".geojson", ".parquet", ".geoparquet"})
+
+LON_LAT = CRS.from_epsg(4326)
+"""Of all footprints in STAC."""
 
 PATH_COLUMNS = ("location", "path", "filepath", "filename", "file", "href", "url", "uri")
 """Names of the column with the raster, the first one found counts; gdaltindex calls it location."""
@@ -267,12 +275,18 @@ def read_index(path: Path) -> tuple[ListedTile, ...]:
 
     Args:
         path: GeoPackage, GeoParquet, FlatGeobuf, GeoJSON or Shapefile; in a file of several layers
-            the first one with a column of paths.
+            the first one with a column of paths. Or STAC: an ItemCollection, or its GeoParquet.
 
     Raises:
         InputError: not readable, no column of paths, no CRS, a row without path or footprint.
     """
     try:
+        if path.suffix.lower() in STAC_SUFFIXES and (items := read_stac(path)) is not None:
+            here = os.path.abspath(path.parent)
+            return tuple(
+                ListedTile(_absolute(here, item.href), shapely.box(*item.footprint.bounds), LON_LAT)
+                for item in items
+            )
         features = read_features(path, like=PATH_COLUMNS)
         column = chosen_column(features.names, PATH_COLUMNS)
         if column is None:
