@@ -22,7 +22,7 @@ Count = Annotated[int, Field(ge=1)]
 SAME_SIZE = 1e-6
 """Relative difference up to which two pixel sizes are one."""
 
-Format = Literal["gpkg", "parquet", "pdf"]
+Format = Literal["gpkg", "parquet", "pmtiles", "pdf"]
 
 
 class Options(BaseModel):
@@ -255,7 +255,8 @@ class MapRules(Options):
     simplify_px: NonNegative = 1.0
     """Tolerance of outline simplification in pixels; areas are measured before. 0: exact."""
     formats: tuple[Format, ...] = ("gpkg",)
-    """parquet: also a GeoParquet file of each layer beside the GeoPackage; pdf: also a file with
+    """parquet: also a GeoParquet file of each layer beside the GeoPackage; pmtiles: also vector
+    tiles for web maps, of the layers crack, network and road_segment; pdf: also a file with
     one page per street (one page in all without roads)."""
     link: LinkOptions = LinkOptions()
     """Which centerlines are one crack."""
@@ -275,7 +276,9 @@ class MapRules(Options):
             "gpkg" in formats and all(name in get_args(Format) for name in formats)
         ):
             named = ",".join(map(str, formats))
-            raise InputError(f"formats=[{named}]; give [gpkg], or more as in [gpkg,parquet,pdf]")
+            raise InputError(
+                f"formats=[{named}]; give [gpkg], or more as in [gpkg,parquet,pmtiles,pdf]"
+            )
         return formats
 
 

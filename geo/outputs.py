@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pyogrio
 
 from geo import packages
 from geo.errors import OutputError
@@ -31,6 +32,9 @@ _PNG_HEAD = 33
 
 _PNG_SEAL = b"tEXtSoftware\0wpcrack "
 _PDF_SEAL = b"%% written by wpcrack %s\n"
+TILES_SEAL = "written by wpcrack: "
+"""Begins the description of vector tiles, which nobody edits by hand."""
+
 _DIGEST = 16
 """Characters of a digest."""
 
@@ -158,6 +162,14 @@ def _is_own_parquet(path: Path) -> bool:
     return {"geom", "bbox"} <= set(names) and names[0].endswith("_id")
 
 
+def _is_own_tiles(path: Path) -> bool:
+    try:
+        about = pyogrio.read_info(path)["dataset_metadata"] or {}
+    except RuntimeError:  # pyogrio's for what is no vector file
+        return False
+    return str(about.get("description", "")).startswith(TILES_SEAL)
+
+
 _KINDS: dict[str, Callable[[Path], bool]] = {  # figures may have any name: they are JSON
     ".gpkg": packages.is_own,
     ".png": _is_sealed_png,
@@ -166,4 +178,5 @@ _KINDS: dict[str, Callable[[Path], bool]] = {  # figures may have any name: they
     ".md": _is_sealed_text,
     ".csv": _is_own_csv,
     ".parquet": _is_own_parquet,
+    ".pmtiles": _is_own_tiles,
 }

@@ -19,6 +19,7 @@ from geo.layers.assemble import AssembleReport, assemble, assemble_regions
 from geo.layers.roads import Segment
 from geo.layers.run_rows import RunRecord
 from geo.layers.schema import LAYERS
+from geo.layers.web_tiles import TILED, tiles_path, write_web_tiles
 from geo.options import AssembleOptions, MapRules, RoadOptions
 from geo.outputs import require_replaceable
 from geo.packages import additions, kept_name
@@ -188,6 +189,8 @@ class MapFiles:
         stem, layers = self.package.stem, LAYERS if "parquet" in rules.formats else ()
         copies = [self.package.with_name(f"{stem}_{x.name}.parquet") for x in layers]
         table = [self.segments] if roads.path else []
+        if "pmtiles" in rules.formats:
+            copies += [tiles_path(self.package, layer) for layer in TILED]
         pages = [self.streets] if "pdf" in rules.formats else []
         return [*astuple(self)[:3], self.report, self.figures, *table, *pages, *copies]
 
@@ -225,6 +228,8 @@ class MapFiles:
             remove_leftovers(path)
         draw_overview(backdrop, self.package, self.overview)
         write_map(self.package, self.page, backdrop if backdrop.valid.any() else None, crops)
+        if "pmtiles" in rules.formats:
+            write_web_tiles(self.package)
         if "pdf" in rules.formats:
             write_street_pages(self.package, self.streets, backdrop)
         return write_report(self.package, self.report, self.figures)

@@ -357,7 +357,7 @@ def test_old_geoparquet_files_stay_if_the_new_ones_fail(tmp_path, mask):
 
 @pytest.mark.parametrize("formats", [(), ("parquet",), ("gpkg", "shapefile")])
 def test_formats_that_cannot_be_written_are_refused(formats):
-    with pytest.raises(InputError, match=r"give \[gpkg\], or more as in \[gpkg,parquet,pdf\]"):
+    with pytest.raises(InputError, match=r"give \[gpkg\], or more as in"):
         AssembleOptions(formats=formats)
 
 
