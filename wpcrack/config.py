@@ -183,6 +183,11 @@ class PseudoLabelConfig(Block):
     trained_detector: Annotated[float, Field(ge=0, lt=1)] = 0.7
     """The same weight where the training starts from a model (`model.init`) whose detector already
     knows cracks: the CAM then tells which of them are there, less where their edges are."""
+    trained_crack: Share = 0.65
+    """In place of `cam_crack` then: under a sure CAM a detector's 0.5 is crack. With 0.5 here it
+    would be its 0.29, and cracks grow."""
+    trained_road: Share = 0.35
+    """In place of `cam_road` then: off the CAM a detector's 0.5 is the upper end of road."""
     cam_crack: Share = 0.5
     """Refined CAM at least this: crack."""
     cam_road: Share = 0.2
@@ -198,10 +203,12 @@ class PseudoLabelConfig(Block):
 
     @model_validator(mode="after")
     def _leaves_a_band(self) -> Self:
-        if self.cam_road > self.cam_crack:
-            raise ValueError(
-                f"cam_road ({self.cam_road:g}) must not lie above cam_crack ({self.cam_crack:g})"
-            )
+        for kind in ("cam", "trained"):
+            road, crack = getattr(self, f"{kind}_road"), getattr(self, f"{kind}_crack")
+            if road > crack:
+                raise ValueError(
+                    f"{kind}_road ({road:g}) must not lie above {kind}_crack ({crack:g})"
+                )
         return self
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from wpcrack import distributed
-from wpcrack.config import MethodConfig, TrainConfig
+from wpcrack.config import MethodConfig, PseudoLabelConfig, TrainConfig
 from wpcrack.data.batches import Batch
 from wpcrack.errors import NotFiniteError, TrainingError
 from wpcrack.inference.scales import ScaledProbability
@@ -191,7 +191,7 @@ class Learner:
         Of the classifier itself `seen` is what its encoder gave, so where that is the same in eval
         mode and of the images that labels are made of, only the head runs again.
         """
-        rule, how = self.config.pseudo_label, self.config.model.cam_norm
+        rule, how = self.rule, self.config.model.cam_norm
         opinion = self.opinion()
         if rule.source == "ema":
             return label_batch(self.teacher, batch, rule, how, opinion=opinion)
@@ -200,6 +200,16 @@ class Learner:
         with evaluating(classifier) if rule.source == "eval" else nullcontext():
             features = seen if same and batch.plain is None else None
             return label_batch(classifier, batch, rule, how, features, opinion)
+
+    @property
+    def rule(self) -> PseudoLabelConfig:
+        """How labels are made now; a detector that came along has limits of its own."""
+        rule = self.config.pseudo_label
+        if self.start.folder is None or self.averaged is None:
+            return rule
+        return rule.model_copy(
+            update={"cam_crack": rule.trained_crack, "cam_road": rule.trained_road}
+        )
 
     def opinion(self) -> Opinion | None:
         """Return what the averaged detector says, at the scales of the model it started from."""

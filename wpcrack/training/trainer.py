@@ -206,7 +206,7 @@ class Trainer:
         """Judge the networks on held-out windows without masks (`wpcrack.training.selection`)."""
         counter = AgreementCounter(self.config.train)
         nets = self.learner.delivered.eval()
-        rule, batch_size = self.config.pseudo_label, self.config.train.batch_size
+        rule, batch_size = self.learner.rule, self.config.train.batch_size
         opinion = self.learner.opinion() if self.learner.start.folder is not None else None
         for image, has_crack in validation_batches(self.val_images, batch_size, self.shard):
             image = self._place(image)

@@ -109,6 +109,7 @@ def test_labels_hear_the_averaged_detector_at_all_scales_of_the_model() -> None:
     both = ScaledProbability(learner.averaged, (1.0, 0.5))
     with torch.no_grad():
         torch.testing.assert_close(opinion.of(batch.image), both(batch.image))
+    assert (learner.rule.cam_road, learner.rule.cam_crack) == (0.35, 0.65)
     assert learner.start.looks == {"scales": (1.0, 0.5), "coarsest_mm": 8.0}
 
 
