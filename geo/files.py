@@ -15,6 +15,8 @@ from geo.errors import OutputError
 PARTS = ".parts"
 """Ending of a folder of parts that are made for one map."""
 
+NOT_UTF8 = "has a name that is no UTF-8; rename the file, or the folder where the name is"
+
 SIDECARS = ("-journal", "-wal", "-shm")
 """Endings of what SQLite may leave beside a file."""
 
@@ -65,6 +67,20 @@ def output_errors(path: Path, *kinds: type[Exception]) -> Iterator[None]:
             f"{path} could not be written ({error}); check the folder and the free space, "
             "what was there before is unchanged"
         ) from error
+
+
+def readable(path: str | Path) -> str:
+    r"""Return a path as text that can be printed and stored: bytes that are no UTF-8 escaped.
+
+    >>> readable(os.fsdecode(b"a\xdf.tif"))
+    'a\\xdf.tif'
+    """
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def is_utf8(path: str | Path) -> bool:
+    """Return whether a path can be given to GDAL, and be stored in a GeoPackage."""
+    return readable(path) == str(path)
 
 
 def sync(path: Path) -> None:

@@ -25,6 +25,7 @@ from shapely.geometry import Polygon
 
 from geo.addresses import without_secrets
 from geo.errors import InputError, first_line
+from geo.files import NOT_UTF8, is_utf8, readable
 from geo.grid import Grid
 from geo.imagery.reading import (
     RETRY_DELAY_S,
@@ -162,6 +163,8 @@ def inspect(path: str | Path, options: ReadOptions | None = None) -> Tile | Tile
         path: file or URL.
         options: number of tries.
     """
+    if not is_utf8(path):
+        return TileProblem(readable(path), NOT_UTF8)
     patience = options or ReadOptions()
     for attempt in range(patience.retries + 1):
         if attempt:

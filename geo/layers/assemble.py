@@ -86,7 +86,7 @@ def assemble(
         options: see `AssembleOptions`.
         problems: tiles left out, to be reported in the layer inspected.
         run: what to record in the layer run.
-        segments_csv: the table of the segments; None: segments.csv beside ``out``.
+        segments_csv: the table of the segments; None: `cracks.segments.csv` beside `cracks.gpkg`.
         roads: what `read_roads` gives for the options; None: it is read now.
 
     Raises:
@@ -201,7 +201,9 @@ def _publish(
         LayerData(RUN, iter([run_rows(record, chosen, totals.not_measurable_m)])),
     ]
     if survey is not None:
-        rows = _segment_rows(survey, at, inspected, table or out.with_name(SEGMENTS_CSV))
+        rows = _segment_rows(
+            survey, at, inspected, table or out.with_name(f"{out.stem}.{SEGMENTS_CSV}")
+        )
         layers.append(LayerData(ROAD_SEGMENT, rows))
     about = {"model": chosen.model, "run_id": chosen.run_id}
     looks, has_copies = styles(chosen.rules), "parquet" in chosen.formats

@@ -44,7 +44,7 @@ FEATURES_AT_ONCE = 20_000
 
 
 def draw_overview(overview: Overview, package: Path, out: Path) -> None:
-    """Write ``overview.png``: reduced imagery with the layer outline of a GeoPackage over it.
+    """Write the picture of a map: reduced imagery with the layer outline of a GeoPackage over it.
 
     Below it stand title, legend, scale bar and north arrow. Memory is bounded by the picture's
     size, not by the map's.

@@ -302,7 +302,7 @@ def _table(canvas: Canvas, top: float, segments: geopandas.GeoDataFrame) -> None
             _text(canvas, MARGIN + number * step, top - 12 * line, _cell(row[name], digits), 7.5)
     rest = len(segments) - MAX_ROWS
     if rest > 0:
-        text = f"and {rest} more segments (segments.csv)"
+        text = f"and {rest} more segments (see the table of segments)"
         _text(canvas, MARGIN, top - 12 * (MAX_ROWS + 1), text, 7.5)
 
 

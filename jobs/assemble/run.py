@@ -108,7 +108,7 @@ def run_assemble(source: Source, job: AssembleJob) -> AssembledMap:
     """
     started = time.time()
     _refuse_output(source, job.out)
-    files = MapFiles.of_further(job.out)
+    files = MapFiles.of(job.out)
     files.prepare(job, job.roads, [path for path in [job.roads.path] if path])
     kept = job.level == source.level
     if not kept:

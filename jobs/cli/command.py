@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import io
 import json
 import os
 import sys
@@ -58,6 +59,7 @@ def command(
     def decorate(function: Callable[P, int | None]) -> Callable[P, None]:
         @functools.wraps(function)
         def run(*args: P.args, **kwargs: P.kwargs) -> None:
+            _print_any_name()
             if uses_ray:
                 prepare_environment()
             try:
@@ -80,6 +82,13 @@ def command(
         return run
 
     return decorate
+
+
+def _print_any_name() -> None:
+    """Escape what the terminal's encoding lacks: a name of a file must not end a job."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _at_home(value: Any) -> Any:

@@ -27,7 +27,7 @@ def infer(
 ) -> int:
     """Map the cracks on georeferenced tiles.
 
-    Writes a GeoPackage and overview.png; the same command continues an interrupted job.
+    Writes a GeoPackage, a page and pictures; the same command continues an interrupted job.
     """
     if status is not None:
         from jobs.infer.report import read_status

@@ -40,9 +40,9 @@ _FILES = (
     _MAP,
     "cracks.report.md",
     "cracks.report.json",
-    "segments.csv",
-    "overview.png",
-    "map.html",
+    "cracks.segments.csv",
+    "cracks.overview.png",
+    "cracks.map.html",
     "report.json",
 )
 
@@ -113,8 +113,8 @@ def run_demo(out: Path, seed: int = 0, options: DemoOptions | None = None) -> De
         truth,
         seconds,
         out / "cracks.gpkg",
-        out / "overview.png",
-        out / "map.html",
+        out / "cracks.overview.png",
+        out / "cracks.map.html",
         out / "report.json",
     )
     values = {

@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 
 from geo.errors import InputError
+from geo.files import readable
 from geo.imagery.find import Scan, scan, summary
 from geo.imagery.headers import Tile
 from geo.imagery.mosaic import Mosaic
@@ -102,7 +103,7 @@ def _ratio(one: float, other: float) -> float:
 
 
 def _refuse_output_folder(job: InferJob) -> None:
-    """Refuse an output among the tiles: the next run would take overview.png for a tile."""
+    """Refuse an output among the tiles: the next run would take its picture for a tile."""
     for value in [job.tiles] if isinstance(job.tiles, str) else job.tiles:
         folder = Path(os.path.expanduser(value))
         if folder.is_dir() and job.out.resolve().is_relative_to(folder.resolve()):
@@ -157,7 +158,7 @@ def model_files(model: Path | None) -> ModelFiles:
     folder = find_model(model).absolute()
     require_torch_or_graph(folder)
     digest = _hash([folder / WEIGHTS, folder / CONFIG])
-    return ModelFiles(folder, run_name(folder), digest, read_info(folder).gsd_mm)
+    return ModelFiles(folder, readable(run_name(folder)), digest, read_info(folder).gsd_mm)
 
 
 def load_model(

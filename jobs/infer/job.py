@@ -22,8 +22,8 @@ LEAST_FAILURES = 10
 """A percentage in `max_failed` never stops a job before more than this many failures."""
 
 
-OVERVIEW, PAGE = "overview.png", "map.html"
-"""Beside the GeoPackage of a job."""
+OVERVIEW = "overview.png"
+"""Ends the name of the picture of a map."""
 
 Probability = Annotated[float, Field(gt=0, le=1)]
 
@@ -50,7 +50,7 @@ class InferJob(MapRules, Imagery):
     """Run folder of `wpcrack train`, or its folder model/; null: the model that ships with the
     program."""
     out: Path
-    """The GeoPackage to write; its work folder and overview.png lie beside it."""
+    """The GeoPackage to write; its work folder, page and pictures lie beside it."""
     resample: Literal["auto", "never"] = "auto"
     """auto: imagery whose pixels differ by more than 1.5 x from those of the model's training
     images is brought to their size, unless gsd_mm is given; never: it is taken as it is."""
@@ -112,14 +112,9 @@ class InferJob(MapRules, Imagery):
         return self.out.with_name(f"{self.out.stem}.work")
 
     @property
-    def map_page(self) -> Path:
-        """The page with the map."""
-        return self.out.with_name(PAGE)
-
-    @property
     def overview(self) -> Path:
         """The picture."""
-        return self.out.with_name(OVERVIEW)
+        return self.out.with_name(f"{self.out.stem}.{OVERVIEW}")
 
     def failures_allowed(self, n_tiles: int) -> int:
         """Return how many tiles and blocks may fail before the job stops."""

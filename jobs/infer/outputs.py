@@ -1,4 +1,4 @@
-"""From finished blocks to what a job delivers: GeoPackage, segments.csv, pictures, report."""
+"""From finished blocks to what a job delivers: GeoPackage, segments, pictures, report."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from geo.cracks.regions import cut_into_regions
-from geo.files import remove_leftovers
+from geo.errors import OutputError
+from geo.files import NOT_UTF8, is_utf8, readable, remove_leftovers
 from geo.imagery.mosaic import Mosaic
 from geo.imagery.overview import Overview, reduce, save_backdrop
 from geo.layers.assemble import SEGMENTS_CSV as SEGMENTS
@@ -29,7 +30,7 @@ from geo.page.preview import OVERVIEW_PX, draw_overview
 from geo.page.report import MapReport, write_report
 from geo.page.street_pages import write_street_pages
 from jobs.infer import spread
-from jobs.infer.job import OVERVIEW, PAGE, InferJob
+from jobs.infer.job import OVERVIEW, InferJob
 from jobs.infer.plan import Plan
 from jobs.infer.work_folder import ASSEMBLY, BACKDROP, CROPS, JobRecord
 from jobs.runtime.folder import require_writable
@@ -52,7 +53,7 @@ def assemble_map(
     *,
     local: bool = False,
 ) -> AssembleReport:
-    """Join the parts of all blocks into the GeoPackage; with roads also segments.csv.
+    """Join the parts of all blocks into the GeoPackage; with roads also the table of segments.
 
     Args:
         job: what to do.
@@ -131,15 +132,15 @@ def draw_map(job: InferJob, mosaic: Mosaic) -> None:
     save_backdrop(job.work_folder / BACKDROP, backdrop)
     crops = cut_crops(mosaic, job.out)
     save_crops(job.work_folder / CROPS, crops)
-    MapFiles.of_job(job.out).draw(backdrop, crops, job)
+    MapFiles.of(job.out).draw(backdrop, crops, job)
 
 
 def _iso(moment: float) -> str:
     return datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds")
 
 
-STREETS = "streets.pdf"
-"""Ends the name of the file with a page per street."""
+PAGE, STREETS = "map.html", "streets.pdf"
+"""Ends of the names of the page, and of the file with a page per street."""
 
 
 @dataclass(frozen=True)
@@ -155,23 +156,10 @@ class MapFiles:
     streets: Path
 
     @classmethod
-    def of_job(cls, out: Path) -> MapFiles:
-        """Name the files of an inference job."""
-        return cls(
-            package=out,
-            overview=out.with_name(OVERVIEW),
-            page=out.with_name(PAGE),
-            segments=out.with_name(SEGMENTS),
-            report=_beside(out, "report.md"),
-            figures=_beside(out, "report.json"),
-            streets=_beside(out, STREETS),
-        )
+    def of(cls, out: Path) -> MapFiles:
+        """Name the files of a map: all begin with the GeoPackage's name, so folders hold several.
 
-    @classmethod
-    def of_further(cls, out: Path) -> MapFiles:
-        """Name the files of a map made again: all begin with the GeoPackage's name.
-
-        >>> MapFiles.of_further(Path("maps/strict.gpkg")).page.name
+        >>> MapFiles.of(Path("maps/strict.gpkg")).page.name
         'strict.map.html'
         """
         return cls(
@@ -206,6 +194,8 @@ class MapFiles:
             OutputError: See `geo.outputs.require_replaceable`.
         """
         require_writable(self.package.parent, f"out={self.package}")
+        if not is_utf8(self.package):
+            raise OutputError(f"out={readable(self.package)} {NOT_UTF8}")
         require_replaceable(self.written(rules, roads), inputs)
         if added := additions(self.package):
             say(

@@ -59,7 +59,7 @@ def run_inference(
     with stop_on_sigterm():
         if predictor_factory is None:
             job = with_engine(job, local=local)
-        MapFiles.of_job(job.out).prepare(job, job.roads, job.vectors)
+        MapFiles.of(job.out).prepare(job, job.roads, job.vectors)
         model = model_files(job.model) if predictor_factory is None else ModelFiles.stand_in()
         plan = make_plan(job, open_mosaic(job, model.gsd_mm, say))
         require_room(job, plan, local=local)
@@ -83,7 +83,7 @@ def plan_inference(job: InferJob) -> Forecast:
         WpcrackError, GeoError: Nothing usable, wrong settings, unusable model.
     """
     joins_cluster()
-    MapFiles.of_job(job.out).prepare(job, job.roads, job.vectors)
+    MapFiles.of(job.out).prepare(job, job.roads, job.vectors)
     model = model_files(job.model)
     plan = make_plan(job, open_mosaic(job, model.gsd_mm, say))
     require_room(job, plan)
@@ -145,7 +145,7 @@ def _run(context: _Context) -> InferReport:
     return InferReport(
         package=job.out,
         overview=job.overview,
-        map_page=job.map_page,
+        map_page=MapFiles.of(job.out).page,
         run_id=work.record.run_id,
         n_cracks=assembled.n_cracks,
         area_m2=assembled.area_m2,

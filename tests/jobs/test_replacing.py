@@ -37,9 +37,9 @@ def tiles(tmp_path: Path) -> Path:
     return write_tile(tmp_path / "tiles" / "a.tif", image).parent
 
 
-@pytest.mark.parametrize("name", ["map.html", "overview.png", "segments.csv", "cracks.report.md"])
+@pytest.mark.parametrize("name", ["map.html", "overview.png", "segments.csv", "report.md"])
 def test_a_map_replaces_no_file_of_the_user(tiles: Path, name: str) -> None:
-    mine = tiles.parent / name
+    mine = tiles.parent / f"cracks.{name}"
     mine.write_text("mine")
     roads = {"path": "roads.gpkg"} if name == "segments.csv" else {}
     job = infer_job(tiles, tiles.parent / "cracks.gpkg", roads=roads)

@@ -5,6 +5,7 @@ Pixel masks decide the labels and are then forgotten: no later step sees one.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -151,6 +152,7 @@ def build_image_level(
     options = options or BuildOptions()
     _require_inputs_stay(out, [images, masks, *([options.road] if options.road else [])])
     sources = _list_sources(images, masks, options)
+    _require_utf8(sources)
     with replace_set(out) as part:
         surveys = [_survey(source, options.cut) for source in sources]
         _require_items(surveys, options)
@@ -174,6 +176,18 @@ def build_image_level(
             },
         )
     return report
+
+
+def _require_utf8(sources: Sequence[Source]) -> None:
+    """Refuse names that a manifest cannot hold."""
+    odd = [os.fsencode(source.stem) for source in sources]
+    named = [name.decode("utf-8", "backslashreplace") for name in odd if not _is_utf8(name)]
+    if named:
+        raise DataError(f"names that are no UTF-8 ({first_few(named)}); rename these files")
+
+
+def _is_utf8(name: bytes) -> bool:
+    return name.decode("utf-8", "ignore").encode() == name
 
 
 def label_windows(

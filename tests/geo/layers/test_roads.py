@@ -103,7 +103,7 @@ def test_a_street_gives_the_figures_that_were_drawn(tmp_path):
     }
     on = cracks.segment_id.dropna()
     assert set(on) <= set(segments.index)
-    with (tmp_path / "segments.csv").open(encoding="utf-8-sig", newline="") as stream:
+    with (tmp_path / "out.segments.csv").open(encoding="utf-8-sig", newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert [row["segment_id"] for row in rows] == ["A1-000", "A1-001", "A1-002"]
     assert rows[1]["name"] == "Hauptstraße, Ost"
@@ -265,7 +265,7 @@ def test_names_that_a_spreadsheet_would_run_are_made_text(tmp_path):
     name = '=HYPERLINK("http://x")'
     path = write_roads(tmp_path / "roads.gpkg", [[at(0, 5), at(30, 5)]], street=[name])
     package(tmp_path, drawn_cracks(), RoadOptions(path=path, name="street"))
-    with (tmp_path / "segments.csv").open(encoding="utf-8-sig", newline="") as stream:
+    with (tmp_path / "out.segments.csv").open(encoding="utf-8-sig", newline="") as stream:
         assert [row["name"] for row in csv.DictReader(stream)] == [f"'{name}"]
 
 

@@ -239,7 +239,9 @@ def test_every_segment_has_the_figures_that_were_drawn(street):
         assert shapely.hausdorff_distance(row.geometry, truth) < 1e-3
     assert report.off_road_m == pytest.approx(cracks["verge"].length_m)
     assert rows.crack_length_m.sum() + report.off_road_m == pytest.approx(report.length_m)
-    with (report.path.parent / "segments.csv").open(encoding="utf-8-sig", newline="") as stream:
+    with (report.path.with_suffix(".segments.csv")).open(
+        encoding="utf-8-sig", newline=""
+    ) as stream:
         table = list(csv.DictReader(stream))
     assert [row["segment_id"] for row in table] == ["S7-002", "S7-001", "S7-000"]
     for row in table:

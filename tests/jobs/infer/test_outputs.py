@@ -49,7 +49,7 @@ def test_the_users_road_is_cut_into_ranked_segments(delivered: tuple[InferReport
     assert set(segments.road_id) == {"A7"}
     assert set(segments.name) == {"Mill Street"}
     assert sorted(segments["rank"]) == [1, 2]
-    table = pd.read_csv(delivered[1].with_name("segments.csv"), encoding="utf-8-sig")
+    table = pd.read_csv(delivered[1].with_suffix(".segments.csv"), encoding="utf-8-sig")
     assert sorted(table.segment_id) == sorted(segments.segment_id)
 
 

@@ -1,0 +1,106 @@
+"""Names: of inputs that are no UTF-8, as old cameras write them; of outputs in one folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from factories import (
+    EAST,
+    NORTH,
+    darkness,
+    image_level_set,
+    in_process,
+    infer_job,
+    layer,
+    street,
+    write_roads,
+    write_tile,
+)
+from PIL import Image
+
+from geo.errors import InputError, OutputError
+from jobs.dataset import run_dataset
+from jobs.evaluate.run import EvaluateOptions, run_evaluate
+from jobs.infer import run as infer
+from jobs.predict import run_predict
+from jobs.settings.map import Imagery
+from jobs.windows import run_windows
+from wpcrack.data.build import BuildOptions
+from wpcrack.data.manifest import read_manifest
+from wpcrack.data.read import read_image_level
+from wpcrack.errors import DataError
+
+LATIN = os.fsdecode("Straße".encode("latin-1"))
+"""A name that is no UTF-8."""
+
+
+def test_such_a_tile_is_left_out_by_name_and_the_others_are_mapped_and_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(infer, "compute", in_process)
+    image, _ = street(256)
+    tiles = write_tile(tmp_path / "tiles" / "a.tif", image).parent
+    shutil.copy(tiles / "a.tif", tiles / f"{LATIN}.tif")
+    job = infer_job(tiles, tmp_path / "o.gpkg")
+    report = infer.run_inference(job, darkness)
+    assert report.exit_code == 3
+    assert "Stra\\xdfe.tif: has a name that is no UTF-8" in report.failures[0]
+    assert len(layer(job.out)) > 0
+    assert infer.run_inference(job, darkness).run_id == report.run_id  # found again in its log
+    windows = run_windows(Imagery(tiles=str(tiles)), tmp_path / "windows", count=3, window=64)
+    assert "has a name that is no UTF-8" in windows.left_out
+    assert len(read_manifest(tmp_path / "windows" / "manifest.csv")) == 3
+    for named in (tiles / f"{LATIN}.tif", tmp_path / LATIN):
+        with pytest.raises(InputError, match=r"no usable tile|does not exist"):
+            infer.run_inference(infer_job(named, tmp_path / "p.gpkg"), darkness)
+    with pytest.raises(OutputError, match="no UTF-8"):
+        infer.run_inference(infer_job(tiles, tmp_path / f"{LATIN}.gpkg"), darkness)
+
+
+def test_maps_in_one_folder_share_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(infer, "compute", in_process)
+    image, _ = street(128)
+    tiles = write_tile(tmp_path / "tiles" / "a.tif", image).parent
+    roads = write_roads(tmp_path / "roads.gpkg", [[(EAST, NORTH), (EAST + 1, NORTH)]])
+    found: set[str] = set()
+    for stem in ("one", "two"):
+        before = {p: p.read_bytes() for p in (tmp_path / "out").glob("*.*") if p.is_file()}
+        job = infer_job(tiles, tmp_path / "out" / f"{stem}.gpkg", roads={"path": roads})
+        report = infer.run_inference(job, darkness)
+        assert report.map_page.is_file()
+        assert report.overview.is_file()
+        assert {path: path.read_bytes() for path in before} == before
+        found |= {p.name for p in (tmp_path / "out").iterdir()}
+    assert all(name.startswith(("one.", "two.")) for name in found)
+    assert {"one.map.html", "two.segments.csv", "two.overview.png"} <= found
+
+
+def test_such_photographs_are_scored_and_predicted_and_refused_where_a_manifest_names_them(
+    tmp_path: Path,
+) -> None:
+    for k in range(2):
+        image, mask = street(160, ((((20 + k, 0), (20 + k, 159)), 4),))
+        for folder, array in (("images", image), ("masks", mask.astype(np.uint8) * 255)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            Image.fromarray(array).save(tmp_path / folder / f"{LATIN}{'ab'[k] * 3}.png")
+    images, masks = tmp_path / "images", tmp_path / "masks"
+    found = run_predict(None, tmp_path / "out", [images], predictor=darkness())
+    assert len(found.written) == 6
+    options = EvaluateOptions(None, images, masks, figure=tmp_path / "best.png")
+    assert run_evaluate(options, darkness()).scores.n_images == 2
+    with pytest.raises(DataError, match=r"no UTF-8 \(Stra\\xdfeaaa, Stra\\xdfebbb\); rename"):
+        run_dataset(images, masks, tmp_path / "set", BuildOptions(window=64))
+
+
+def test_label_folders_keep_their_split(tmp_path: Path) -> None:
+    root = image_level_set(tmp_path / "set")
+    for path in sorted(root.rglob("*.png")):
+        path.rename(path.with_name(f"{LATIN}{path.name}"))
+    data = read_image_level(root)
+    kept = json.loads(json.dumps(data.sides))
+    assert read_image_level(root, kept=kept).sides == data.sides
