@@ -27,6 +27,7 @@ from rasterio.features import shapes
 
 from geo.cracks.branch_sums import COLUMNS
 from geo.cracks.light import Picture
+from geo.cracks.part_check import check_pieces
 from geo.cracks.pieces import Piece
 from geo.errors import InputError, first_line
 from geo.files import whole_file
@@ -216,6 +217,31 @@ class Part:
         return counts
 
 
+class DamagedPart(InputError):
+    """A part that is not what its block wrote; its file is `path`."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path} is not a readable part ({reason}); compute it again")
+        self.path, self.reason = path, reason
+
+    def __reduce__(self) -> tuple[type[DamagedPart], tuple[Path, str]]:
+        """Travel between processes."""
+        return DamagedPart, (self.path, self.reason)
+
+
+_DAMAGE = (
+    OSError,
+    pa.ArrowException,
+    KeyError,
+    TypeError,
+    ValueError,
+    RecursionError,
+    AttributeError,
+    shapely.errors.ShapelyError,
+)
+"""What reading a damaged part may raise."""
+
+
 @cache
 def _row_reader() -> TypeAdapter[InspectedRow]:
     return TypeAdapter(InspectedRow)
@@ -262,7 +288,7 @@ def read_part(path: Path, columns: Sequence[str] | None = None) -> Part:
         columns: of its pieces that are wanted; None: all.
 
     Raises:
-        InputError: the file is missing, damaged or no part.
+        DamagedPart: the file is missing, damaged or no part.
     """
     try:
         wanted = pa.schema([SCHEMA.field(name) for name in columns or SCHEMA.names])
@@ -270,9 +296,9 @@ def read_part(path: Path, columns: Sequence[str] | None = None) -> Part:
         row = json.loads(table.schema.metadata[_INSPECTED_KEY])
         pieces = table.select(wanted.names).cast(wanted)
         inspected = InspectedRow.of_row(row)
-    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError, RecursionError) as error:
-        reason = first_line(error)
-        raise InputError(f"{path} is not a readable part ({reason}); compute it again") from error
+        check_pieces(pieces, inspected.window)
+    except _DAMAGE as error:
+        raise DamagedPart(path, first_line(error)) from error
     return Part(pieces, inspected)
 
 

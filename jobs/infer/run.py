@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Collection
-from contextlib import closing
+from collections.abc import Collection, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
-from geo.cracks.parts import InspectedRow
+from geo.cracks.parts import DamagedPart, InspectedRow
 from geo.errors import InputError
 from geo.layers.roads import Segment, read_roads
 from jobs.infer.actors import cluster_has_gpus, compute, require_room
@@ -140,7 +140,8 @@ def _run(context: _Context) -> InferReport:
     if plan.probability is not None:
         with explain_errors(work.root):
             write_vrt(plan.probability, plan.blocks, mosaic.grid)
-    assembled = assemble_map(job, plan, work.record, context.roads, local=context.local)
+    with _dropping_damaged_parts(work):
+        assembled = assemble_map(job, plan, work.record, context.roads, local=context.local)
     draw_map(job, failures.without_silent_tiles(mosaic))
     return InferReport(
         package=job.out,
@@ -156,6 +157,20 @@ def _run(context: _Context) -> InferReport:
         infer_s=computed - start,
         assemble_s=time.monotonic() - computed,
     )
+
+
+@contextmanager
+def _dropping_damaged_parts(work: WorkFolder) -> Iterator[None]:
+    """Remove a part that cannot be read, so that the next start computes it again.
+
+    Raises:
+        InputError: There was one.
+    """
+    try:
+        yield
+    except DamagedPart as error:
+        work.discard([block for block in work.plan.blocks if work.plan.part(block) == error.path])
+        raise InputError(f"{error}: the same command does that now") from error
 
 
 def _compute_missing(context: _Context, failures: Failures) -> list[InspectedRow]:

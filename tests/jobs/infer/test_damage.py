@@ -5,8 +5,15 @@ from __future__ import annotations
 import importlib
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import shapely
+from factories import Pool, darkness, infer_job, layer, street, write_tile
 
+from geo.cracks.parts import read_part
+from geo.errors import InputError
+from jobs.infer import run as infer
 from jobs.infer.work_folder import JobLog
 from wpcrack.errors import ConfigError
 
@@ -63,3 +70,63 @@ def test_a_row_that_no_block_has_is_refused_in_a_sentence(log, change):
     log.write_text("\n".join((first, json.dumps(json.loads(one) | change), *others)))
     with pytest.raises(ConfigError, match="damaged"):
         JobLog.read(log.parent)
+
+
+# -- stored parts ------------------------------------------------------------------------------
+
+
+def replaced(name, change):
+    """Change the column of a table by a function of its values."""
+
+    def damage(table):
+        values = [change(value) for value in table[name].to_pylist()]
+        column = pa.array(values, table.schema.field(name).type)
+        return table.set_column(table.column_names.index(name), name, column)
+
+    return damage
+
+
+def moved_line(branches):
+    return [{**branch, "line": [float("inf"), *branch["line"][1:]]} for branch in branches or ()]
+
+
+def short_line(branches):
+    return [{**branch, "line": branch["line"][:-1]} for branch in branches or ()]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda table: table.drop_columns(["n_pixels"]),
+        lambda table: table.set_column(1, "n_pixels", pa.array(["many"] * len(table))),
+        replaced("n_pixels", lambda value: -value),
+        replaced("n_pixels", lambda value: None),
+        replaced("top", lambda value: 10**9),
+        replaced("gsd_m", lambda value: float("nan")),
+        replaced("geometry", lambda value: value[:-7]),
+        replaced("geometry", lambda value: shapely.Point(1, 1).wkb),
+        replaced("geometry", lambda value: b""),
+        replaced("seam_pixels", lambda value: [*value, 1]),
+        replaced("branches", moved_line),
+        replaced("branches", short_line),
+    ],
+)
+def test_a_damaged_part_is_named_and_the_same_command_computes_it_again(
+    tmp_path, monkeypatch, damage
+):
+    pool = Pool()
+    monkeypatch.setattr(infer, "compute", pool)
+    image, _ = street(160, ((((10, 10), (50, 60)), 5), (((100, 20), (150, 30)), 5)))
+    tiles = write_tile(tmp_path / "tiles" / "a.tif", image).parent
+    job = infer_job(tiles, tmp_path / "o.gpkg")
+    infer.run_inference(job, darkness)
+    whole, count = layer(job.out), len(pool.computed)
+    parts = [(p, read_part(p).pieces["branches"]) for p in (job.work_folder / "parts").iterdir()]
+    part = next(path for path, column in parts if column.null_count < len(column))
+    table = pq.read_table(part)
+    pq.write_table(damage(table).replace_schema_metadata(table.schema.metadata), part)
+    with pytest.raises(InputError, match=r"is not a readable part .*same command does that now"):
+        infer.run_inference(job, darkness)
+    infer.run_inference(job, darkness)
+    assert len(pool.computed) == count + 1
+    assert layer(job.out).equals(whole)
