@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -33,12 +35,12 @@ def check_pieces(table: pa.Table, window: Window) -> None:
         if name not in NULLABLE and table[name].null_count:
             raise ValueError(f"column {name} has gaps")
     rows, cols = (window.row_off, window.height), (window.col_off, window.width)
-    ranges = {
+    ranges: dict[str, tuple[float, float]] = {
         "n_pixels": (1, window.area_px),
         "probability_sum": (0, MOST_PROBABILITY * window.area_px),
         "top": (rows[0], sum(rows) - 1),
         "left": (cols[0], sum(cols) - 1),
-        "gsd_m": (np.nextafter(0, 1), np.finfo(np.float32).max),
+        "gsd_m": (sys.float_info.min, sys.float_info.max),
     }
     for name in ranges.keys() & set(table.column_names):
         _require_between(name, table[name].drop_null().to_numpy(), *ranges[name])

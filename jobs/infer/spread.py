@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from geo.cracks.parts import DamagedPart
 from geo.cracks.regions import Region
 from geo.errors import OutputError
 from jobs.infer.attempts import Attempts, WorkerDied
@@ -90,6 +91,9 @@ def _run(setup: tuple[Callable[[Region], None], Path, SharedFolder], region: Reg
         shared.require()
         with Attempts(folder).begin(region.name, f"region {region.name}"):
             work(region)
+    except DamagedPart as error:
+        error.path.unlink(missing_ok=True)
+        return f"{error}: the same command does that now"
     except USER_ERRORS as error:
         return str(error)
     except WorkerDied as error:
