@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from jobs.label.answers import Answer, Event, Verdict, replay
+from jobs.label.answers import Answer, Event, Verdict
+from jobs.page.journal import replay
 from wpcrack.data.manifest import Label
 
 UNSURE: Verdict = "unsure"

@@ -1,25 +1,22 @@
-"""What a person has answered, kept in a journal that loses nothing.
+"""What a person has said of windows: a line of their journal, and where the journals lie.
 
-A journal holds one JSON object a line: `{"file": "a_r0_c0.png", "label": "crack", "time": ...}` for
-an answer, `{"undo": true, "time": ...}` for one taken back. Lines are only ever added. Each is on
-disk before the page hears of it, so a kill or a power cut costs at most the answer under way.
+An answer is a line such as `{"file": "a_r0_c0.png", "label": "crack", "time": ...}`; how journals
+are kept says `jobs.page.journal`.
 """
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal, get_args
+from typing import Any, Literal, get_args
 
-from jobs.runtime.folder import open_no_link
+from jobs.page import journal
+from jobs.page.journal import Codec, Journal, Undo
 from wpcrack.data.manifest import LABELS, Label
-from wpcrack.errors import ConfigError, DataError
+from wpcrack.errors import ConfigError
 
 Verdict = Literal["crack", "road", "unsure"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
@@ -41,13 +38,6 @@ class Answer:
     time_s: float
     again: bool = False
     before: Label | None = None
-
-
-@dataclass(frozen=True)
-class Undo:
-    """The last answer of this journal that still stands is taken back."""
-
-    time_s: float
 
 
 Event = Answer | Undo
@@ -77,135 +67,34 @@ def find_journals(root: Path) -> dict[str, Path]:
 
 
 def read_events(path: Path) -> list[Event]:
-    """Read a journal; a last line that a kill has cut off does not count.
-
-    Raises:
-        DataError: not readable, or another line is no event.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); mend or move it") from error
-    return _events(path, content)
-
-
-def replay(events: Sequence[Event]) -> list[Answer]:
-    """Return the answers of one person that stand, oldest first."""
-    standing: list[Answer] = []
-    for event in events:
-        if isinstance(event, Answer):
-            standing.append(event)
-        elif standing:
-            standing.pop()
-    return standing
-
-
-class Journal:
-    """The journal of the person who labels now; made by `open_journal`."""
-
-    def __init__(self, path: Path, file: BinaryIO, events: list[Event]) -> None:
-        self.path = path
-        self.events = events
-        self._file = file
-
-    def add(self, event: Event) -> None:
-        """Write an event to disk, then count it.
-
-        Raises:
-            DataError: it cannot be written; the journal is as it was before.
-        """
-        end = self._file.seek(0, os.SEEK_END)
-        try:
-            self._file.write(_line(event))
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            self._file.truncate(end)
-            raise DataError(
-                f"{self.path.name} cannot be written ({error.strerror}); check the space on disk"
-            ) from error
-        self.events.append(event)
+    """Read a journal; see `jobs.page.journal.read_events`."""
+    return journal.read_events(path, _CODEC)
 
 
 @contextmanager
-def open_journal(root: Path, name: str) -> Iterator[Journal]:
-    """Open a person's journal for this process alone, and remove a line that was cut off.
+def open_journal(root: Path, name: str) -> Iterator[Journal[Answer]]:
+    """Open a person's journal for this process alone.
 
     Raises:
         ConfigError: the name cannot be part of a file name.
         DataError: another process writes it, it cannot be written, or it holds anything else.
     """
-    path = root / journal_name(name)
-    try:
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
-        file = os.fdopen(open_no_link(str(path), flags), "a+b", buffering=0)
-    except OSError as error:
-        raise DataError(
-            f"{path} cannot be written ({error.strerror}); check the permissions of the folder"
-        ) from error
-    with file:
-        try:
-            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DataError(
-                f"another `wpcrack label` writes {path.name}; give each person a --name"
-            ) from None
-        content = path.read_bytes()
-        events = _events(path, content)
-        _end_last_line(file, content)
-        _sync_folder(root)
-        yield Journal(path, file, events)
+    with journal.open_journal(root / journal_name(name), _CODEC) as opened:
+        yield opened
 
 
-def _events(path: Path, content: bytes) -> list[Event]:
-    lines = content.split(b"\n")
-    events: list[Event] = []
-    for number, line in enumerate(lines, start=1):
-        event = _event(line)
-        if event is not None:
-            events.append(event)
-        elif line.strip() and number < len(lines):
-            raise DataError(f"{path} line {number} is no answer; remove the line")
-    return events
-
-
-def _end_last_line(file: BinaryIO, content: bytes) -> None:
-    last = content.rpartition(b"\n")[2]
-    if last and _event(last) is not None:
-        file.write(b"\n")
-    elif last:
-        file.truncate(len(content) - len(last))
-
-
-def _event(line: bytes) -> Event | None:
-    try:
-        values = json.loads(line)
-        if values.get("undo") is True:
-            return Undo(float(values["time"]))
-        file, verdict, before = values["file"], values["label"], values.get("before")
-        if not isinstance(file, str) or verdict not in VERDICTS or before not in (None, *LABELS):
-            return None
-        again = values.get("again") is True
-        return Answer(file, verdict, float(values["time"]), again, before)
-    except (ValueError, KeyError, TypeError, AttributeError):
+def _read(values: Mapping[str, Any]) -> Answer | None:
+    file, verdict, before = values["file"], values["label"], values.get("before")
+    if not isinstance(file, str) or verdict not in VERDICTS or before not in (None, *LABELS):
         return None
+    return Answer(file, verdict, float(values["time"]), values.get("again") is True, before)
 
 
-def _line(event: Event) -> bytes:
-    values: dict[str, object]
-    if isinstance(event, Undo):
-        values = {"undo": True}
-    else:
-        values = {"file": event.file, "label": event.verdict}
-        values |= {"again": True} if event.again else {}
-        values |= {"before": event.before} if event.before else {}
-    values["time"] = round(event.time_s, 3)
-    return json.dumps(values, ensure_ascii=False).encode() + b"\n"
+def _write(answer: Answer) -> Mapping[str, object]:
+    values: dict[str, object] = {"file": answer.file, "label": answer.verdict}
+    values |= {"again": True} if answer.again else {}
+    values |= {"before": answer.before} if answer.before else {}
+    return values | {"time": round(answer.time_s, 3)}
 
 
-def _sync_folder(root: Path) -> None:
-    """Put the name of a new file on disk, too."""
-    folder = os.open(root, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+_CODEC = Codec(_read, _write, "give each person a --name")

@@ -1,47 +1,20 @@
-"""The page's server: this machine only, this token only, pictures of the manifest only."""
+"""What the page of `wpcrack label` can ask for; pictures of the manifest only."""
 
 from __future__ import annotations
 
 import asyncio
-import secrets
 from dataclasses import asdict
-from importlib.resources import files
-from pathlib import PurePosixPath
 from typing import Any
 
 from aiohttp import web
-from aiohttp.typedefs import Handler, Middleware
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from jobs.label.answers import Verdict
 from jobs.label.session import Session
-from jobs.label.table import SHOWN
+from jobs.page.server import bare_app, refuse, send_picture
 from wpcrack.data.manifest import FEW_ITEMS
-from wpcrack.errors import WpcrackError
 
-LOOPBACK = "127.0.0.1"
-HOSTS = frozenset({LOOPBACK, "localhost"})
-"""Names under which the page may be asked for; any port, so that it can be forwarded by ssh."""
-
-STATIC = {
-    "": ("label.html", "text/html"),
-    "label.css": ("label.css", "text/css"),
-    "label.js": ("label.js", "text/javascript"),
-}
-MAX_BODY_BYTES = 4096
-
-HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
-    "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
-"""The page may load from here only, no other page may embed it, and its address stays here."""
-
-PICTURE_CACHE = "private, max-age=3600"
+STATIC = {"": "label.html", "label.css": "label.css", "label.js": "label.js"}
 
 
 class Given(BaseModel):
@@ -55,54 +28,18 @@ class Given(BaseModel):
 
 def make_app(session: Session, token: str) -> web.Application:
     """Make the application; every address begins with the token."""
-    app = web.Application(middlewares=[_guard(token)], client_max_size=MAX_BODY_BYTES)
-    page = _Page(session)
-    app.on_response_prepare.append(_add_headers)
+    app, page = bare_app(token, "wpcrack label", "jobs.label", STATIC), _Page(session)
     app.add_routes(
         [
             web.get(f"/{token}/state", page.state),
             web.get(f"/{token}/view/{{index:[0-9]{{1,9}}}}", page.view),
             web.get(f"/{token}/queue", page.queue),
             web.get(f"/{token}/{{kind:window|surroundings}}/{{index:[0-9]{{1,9}}}}", page.picture),
-            web.get(f"/{token}/{{name:|label.css|label.js}}", page.static),
             web.post(f"/{token}/answer", page.answer),
             web.post(f"/{token}/undo", page.undo),
         ]
     )
     return app
-
-
-def make_token() -> str:
-    """Return a token that nobody guesses: 192 random bits."""
-    return secrets.token_urlsafe(24)
-
-
-def _guard(token: str) -> Middleware:
-    @web.middleware
-    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-        given = request.path.split("/")[1] if "/" in request.path else ""
-        known = secrets.compare_digest(given.encode(errors="replace"), token.encode())
-        if not known or not _is_local(request):
-            raise web.HTTPForbidden(text="open the address that `wpcrack label` has printed\n")
-        try:
-            return await handler(request)
-        except WpcrackError as error:
-            return web.json_response({"error": str(error)}, status=400)
-
-    return guard
-
-
-def _is_local(request: web.Request) -> bool:
-    """Whether the browser meant this machine; a name that only resolves to it is refused."""
-    origin = request.headers.get("Origin")
-    hosts = [request.host] + ([] if origin is None else [origin.partition("://")[2]])
-    return all(host.rpartition(":")[0] in HOSTS or host in HOSTS for host in hosts)
-
-
-async def _add_headers(_request: web.Request, response: web.StreamResponse) -> None:
-    for name, value in HEADERS.items():
-        response.headers.setdefault(name, value)
-    response.headers.popall("Server", None)
 
 
 class _Page:
@@ -111,15 +48,6 @@ class _Page:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._turn = asyncio.Lock()
-        static = files("jobs.label") / "static"
-        self._static = {
-            name: (static.joinpath(file).read_text(encoding="utf-8"), media)
-            for name, (file, media) in STATIC.items()
-        }
-
-    async def static(self, request: web.Request) -> web.Response:
-        text, media = self._static[request.match_info["name"]]
-        return web.Response(text=text, content_type=media, charset="utf-8")
 
     async def state(self, _request: web.Request) -> web.Response:
         return web.json_response(self._state())
@@ -140,7 +68,7 @@ class _Page:
         try:
             given = Given.model_validate_json(await request.read())
         except ValidationError:
-            return web.json_response({"error": "this is no answer; reload the page"}, status=400)
+            return refuse("this is no answer; reload the page")
         async with self._turn:
             write = self._session.answer
             await asyncio.to_thread(write, given.index, given.verdict, again=given.again)
@@ -153,13 +81,7 @@ class _Page:
 
     async def picture(self, request: web.Request) -> web.StreamResponse:
         kind, index = request.match_info["kind"], int(request.match_info["index"])
-        path = self._session.path(index, kind)
-        if path is None:
-            raise web.HTTPNotFound(text="no such picture\n")
-        media = SHOWN[PurePosixPath(path.name).suffix.lower()]
-        return web.FileResponse(
-            path, headers={"Content-Type": media, "Cache-Control": PICTURE_CACHE}
-        )
+        return send_picture(self._session.path(index, kind))
 
     def _state(self) -> dict[str, Any]:
         views = self._session.choices()

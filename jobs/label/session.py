@@ -13,16 +13,14 @@ from jobs.label.agreement import Agreement, People, agreement, last_words, merge
 from jobs.label.answers import (
     Answer,
     Event,
-    Journal,
-    Undo,
     Verdict,
     find_journals,
     open_journal,
     read_events,
-    replay,
 )
 from jobs.label.order import Choice, Part, Standing, left, next_window, pace
 from jobs.label.table import Table, Window, inside, read_table, write_labels
+from jobs.page.journal import Journal, Undo, replay
 from wpcrack.data.images import read_shape
 from wpcrack.data.manifest import CORNER, LABELS, Label
 from wpcrack.errors import ConfigError, DataError
@@ -103,7 +101,7 @@ class Progress:
 class Session:
     """The folder, the journals in it, and the questions that the page asks; by `open_session`."""
 
-    def __init__(self, root: Path, table: Table, journal: Journal, who: Who) -> None:
+    def __init__(self, root: Path, table: Table, journal: Journal[Answer], who: Who) -> None:
         self.who = who
         self.left_out = [w.file for w in table.windows if inside(root, w.file) is None]
         self._root, self._journal = root, journal

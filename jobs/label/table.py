@@ -19,19 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
+from jobs.page.server import PICTURES
 from jobs.runtime.folder import open_no_link
 from wpcrack.data.manifest import LABELS, NAME, Label, origin
 from wpcrack.errors import DataError, first_few
 from wpcrack.files import whole_file
-
-SHOWN = {
-    ".png": "image/png",
-    ".jpg": "image/jpeg",
-    ".jpeg": "image/jpeg",
-    ".webp": "image/webp",
-    ".bmp": "image/bmp",
-}
-"""Pictures that every browser shows, with their media type."""
 
 LOCK = ".labels.lock"
 """Held by the process that writes the manifest."""
@@ -136,7 +128,7 @@ def inside(root: Path, file: str) -> Path | None:
 
     A path that leads out of the folder, also by a link, may not.
     """
-    if PurePosixPath(file).suffix.lower() not in SHOWN:
+    if PurePosixPath(file).suffix.lower() not in PICTURES:
         return None
     try:
         path = (root / file).resolve(strict=True)

@@ -2,48 +2,18 @@
 // What is right stands on the server; here is only what the eye needs.
 "use strict";
 
-const $ = (id) => document.getElementById(id);
 const NAMES = {crack: "Crack", road: "Road", unsure: "Unsure"};
 const KEYS = {c: "crack", r: "road", " ": "unsure"};
 const SWIPE_PX = 70; // a shorter move of the finger is none
 
-const page = {
+Object.assign(page, {
   view: null, // what is shown
   open: null, // the next window to answer; null when all is done
   trail: null, // numbers that the arrow keys walk through
   level: "around", // how near: around, fit or close
-  busy: false, // an answer is on its way, or a picture is not there yet
   guess: true, // whether the model's guess is shown
   loaded: new Map(), // pictures loaded ahead
-};
-
-async function ask(path, body) {
-  const post = {method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify(body)};
-  let answer;
-  try {
-    answer = await fetch(path, body === undefined ? {} : post);
-  } catch {
-    throw new Error("The program has ended. Every answer that was counted is saved; start it again with the same command.");
-  }
-  const values = await answer.json().catch(() => ({error: `The program answers ${answer.status}; reload the page.`}));
-  if (!answer.ok) throw new Error(values.error);
-  return values;
-}
-
-// One thing at a time: what comes meanwhile is dropped, so nothing is said of a window unseen.
-async function alone(act) {
-  if (page.busy) return;
-  page.busy = true;
-  try {
-    await act();
-    $("trouble").hidden = true;
-  } catch (error) {
-    $("trouble").textContent = error.message;
-    $("trouble").hidden = false;
-  } finally {
-    page.busy = false;
-  }
-}
+});
 
 // ---- pictures
 
@@ -112,10 +82,6 @@ function zoom() {
 
 // ---- words
 
-function say(text) {
-  $("said").textContent = text;
-}
-
 function caption() {
   const {view, open} = page;
   const elsewhere = Boolean(view) && view.index !== open?.index;
@@ -134,16 +100,6 @@ function caption() {
   $("caption").append(...(answer.textContent ? [answer, " · "] : []), place);
   $("caption").title = place;
   $("stage").setAttribute("aria-label", `Window ${place}. ${answer.textContent}`);
-}
-
-function duration(seconds) {
-  const minutes = Math.ceil(seconds / 60);
-  return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
-}
-
-function paceText({left, per_minute: rate, rest_s: rest}) {
-  if (!left) return "";
-  return rate ? `${Math.round(rate)} a minute · about ${duration(rest)} to go` : `${left} to go`;
 }
 
 function agreementText({pairs, same, kappa}) {
@@ -283,22 +239,9 @@ const ACTS = {
   u: undo, z: zoom, g: switchGuess, Escape: resume, ArrowLeft: () => browse(-1), ArrowRight: () => browse(1),
 };
 
-const PAN = {ArrowLeft: [-90, 0], ArrowRight: [90, 0], ArrowUp: [0, -90], ArrowDown: [0, 90]}; // pixels
-
-document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey) return;
-  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-  if (event.shiftKey && PAN[key]) {
-    event.preventDefault();
-    $("stage").scrollBy(...PAN[key]);
-    return;
-  }
-  // A button reached with Tab is pressed by the space bar, as everywhere.
-  if (key === " " && document.activeElement.matches("button:focus-visible")) return;
-  const act = KEYS[key] ? () => answer(KEYS[key]) : ACTS[key];
-  if (!act) return;
-  event.preventDefault();
-  if (!event.repeat) act(); // a key held down is one answer
+bindKeys({
+  ...ACTS,
+  ...Object.fromEntries(Object.entries(KEYS).map(([key, verdict]) => [key, () => answer(verdict)])),
 });
 
 const BUTTONS = {
@@ -306,17 +249,8 @@ const BUTTONS = {
 };
 for (const [id, act] of Object.entries(BUTTONS)) $(id).addEventListener("click", act);
 for (const button of $("answers").children) button.addEventListener("click", () => answer(button.dataset.verdict));
-// The mouse leaves no focus behind: the space bar goes on to mean unsure.
-document.addEventListener("click", (event) => {
-  if (event.detail) event.target.closest("button")?.blur();
-});
 
-$("stage").addEventListener("pointermove", (event) => {
-  if (event.pointerType !== "mouse" || page.level !== "close") return;
-  const stage = $("stage"), box = stage.getBoundingClientRect();
-  const x = (event.clientX - box.left) / box.width, y = (event.clientY - box.top) / box.height;
-  stage.scrollTo(x * (stage.scrollWidth - stage.clientWidth), y * (stage.scrollHeight - stage.clientHeight));
-});
+followPointer(() => page.level === "close");
 
 // A swipe to the right says crack, to the left road: where the buttons are.
 let start = null;

@@ -11,13 +11,12 @@ from hypothesis import strategies as st
 from jobs.label.agreement import agreement, cohens_kappa, last_words, merge, second_looks
 from jobs.label.answers import (
     Answer,
-    Undo,
     find_journals,
     journal_name,
     open_journal,
     read_events,
-    replay,
 )
+from jobs.page.journal import Undo, replay
 from wpcrack.errors import ConfigError, DataError
 
 FILES = ("a.png", "b ü.png", "c.png")

@@ -14,9 +14,11 @@ import pytest
 from aiohttp import web
 from browser import BROWSERS_OWN, browser, needs_browser
 
-from jobs.label.answers import read_events, replay
-from jobs.label.server import LOOPBACK, make_app, make_token
+from jobs.label.answers import read_events
+from jobs.label.server import make_app
 from jobs.label.session import Who, open_session
+from jobs.page.journal import replay
+from jobs.page.server import LOOPBACK, make_token
 
 pytestmark = [pytest.mark.slow, needs_browser]
 

@@ -16,8 +16,9 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from jobs.label.run import run_label
-from jobs.label.server import make_app, make_token
+from jobs.label.server import make_app
 from jobs.label.session import Who, open_session
+from jobs.page.server import make_token
 from wpcrack.errors import ConfigError
 
 TOKEN = make_token()
@@ -193,12 +194,12 @@ def test_a_port_in_use_is_said(folder):
 
 
 def test_the_manifest_is_written_while_the_page_is_open(folder, labels_of, monkeypatch):
-    from jobs.label import run
+    from jobs.page import server
 
     async def talk(client, session):
-        monkeypatch.setattr(run, "MANIFEST_EVERY_S", 0.05)
+        monkeypatch.setattr(server, "SAVE_EVERY_S", 0.05)
         ended = asyncio.Event()
-        writing = asyncio.create_task(run._write_until(session, ended))
+        writing = asyncio.create_task(server._save_until(session.write_manifest, ended))
         await client.post(f"/{TOKEN}/answer", json={"index": 0, "verdict": "crack"})
         end = time.monotonic() + 30
         while not labels_of(folder) and time.monotonic() < end:

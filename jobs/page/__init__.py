@@ -1,0 +1,1 @@
+"""What the local pages of `wpcrack label` and `wpcrack review` share: journal, server, looks."""
