@@ -88,6 +88,7 @@ JOBS = {
         Job("compare", "jobs.cli.map:compare", "jobs.compare.run:run_compare"),
         Job("windows", "jobs.cli.map:windows", "jobs.windows:run_windows"),
         Job("label", "jobs.cli.label:label", "jobs.label.run:run_label"),
+        Job("review", "jobs.cli.label:review", "jobs.review.run:run_review"),
         Job("import-weights", "jobs.cli.learn:import_weights", "jobs.import_weights:run_import"),
         Job("submit", "jobs.cli.cluster:submit"),
         Job("doctor", "jobs.cli.cluster:doctor", "jobs.cluster.doctor:run_doctor"),

@@ -40,6 +40,7 @@ from geo.page.crops import Crop, worst_first
 from geo.page.kinds import MAP_FILTER, MAP_KINDS
 from geo.page.preview import encode_picture
 from geo.page.report import counted
+from geo.review.record import read_accuracy
 
 DEGREES = "EPSG:4326"
 
@@ -182,13 +183,14 @@ def map_data(package: Path, max_cracks: int) -> dict[str, Any]:
     )
     worst = f" The worst {len(cracks)} cracks are drawn, by severity and length."
     shown = worst if len(cracks) < len(total) else ""
-    terms = MapTerms.read(package)
+    terms, accuracy = MapTerms.read(package), read_accuracy(package)
+    judged = f" {accuracy.text()}" if accuracy else ""
     return {
         "title": "Crack map",
         "kinds": {name: asdict(kind) for name, kind in MAP_KINDS.items()},
         "filter": asdict(MAP_FILTER),
         "header": _header(package, inspected, terms),
-        "summary": summary + shown,
+        "summary": summary + shown + judged,
         "note": terms.not_claimed,
         "legend": legend(terms.rules),
         "failures": failures(inspected)[:TABLE_ROWS],

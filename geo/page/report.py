@@ -17,6 +17,8 @@ from geo.layers.schema import CRACK, INSPECTED, NETWORK, ROAD_SEGMENT
 from geo.layers.style import severity_legend
 from geo.options import Rules, SeverityOptions
 from geo.outputs import markdown_text, seal_text
+from geo.review.estimate import Accuracy
+from geo.review.record import read_accuracy
 
 NAMED_FAILURES = 20
 """Failures that the text spells out; the layer inspected and the JSON have all."""
@@ -58,6 +60,7 @@ class MapReport:
         smallest_width_mm: that is given at the smallest pixels; None where they are too coarse.
         length_by_severity: line of branches of each class, without gaps.
         length_by_type: of cracks with their gaps.
+        accuracy: what people found who judged the map; None if nobody did.
     """
 
     package: str
@@ -82,6 +85,7 @@ class MapReport:
     streets: tuple[Street, ...]
     failures: tuple[Failure, ...]
     not_claimed: str
+    accuracy: Accuracy | None = None
 
 
 def summarize(package: Path) -> MapReport:
@@ -123,6 +127,7 @@ def summarize(package: Path) -> MapReport:
         else (),
         failures=tuple(Failure(*pair) for pair in failures(inspected)),
         not_claimed=terms.not_claimed,
+        accuracy=read_accuracy(package),
     )
 
 
@@ -148,6 +153,8 @@ def render(report: MapReport) -> str:
     by_class = {classes.get(k, k): length for k, length in report.length_by_severity.items()}
     lines += ["## Cracks", "", *_lengths("severity (ASTM D6433)", by_class), ""]
     lines += [*_lengths("type", report.length_by_type), ""]
+    if report.accuracy is not None:
+        lines += ["## Accuracy", "", *_accuracy(report.accuracy), ""]
     if report.streets:
         lines += ["## Streets", "", *_street_table(report.streets, report.rules), ""]
     lines += ["## Not inspected", "", *_failure_lines(report.failures), ""]
@@ -191,6 +198,17 @@ def _totals(report: MapReport) -> list[str]:
             f"and a severity; {report.gap_m:.1f} m are gaps that were linked, not seen."
         )
     return ["\n\n".join(lines)]
+
+
+def _accuracy(accuracy: Accuracy) -> list[str]:
+    """Say what people found where they judged the map."""
+    lines = [accuracy.text()]
+    for title, shares in (("type", accuracy.by_type), ("severity", accuracy.by_severity)):
+        if shares:
+            rows = [f"| {markdown_text(name)} | {share.text()} |" for name, share in shares.items()]
+            lines += ["", f"| {title} | precision |", "|---|---|", *rows]
+    lines += ["", f"Estimator: {markdown_text(accuracy.estimator)}. A missed crack has no type."]
+    return lines
 
 
 def _pixels(report: MapReport) -> str:

@@ -1,4 +1,4 @@
-"""The subcommand `wpcrack label`."""
+"""The subcommands with a local page: `wpcrack label`, `wpcrack review`."""
 
 from __future__ import annotations
 
@@ -38,3 +38,34 @@ def label(
 
     who = Who(name, Part.parse(part), again)
     print(run_job("label", folder, who, port=port, open_browser=browser).summary())
+
+
+@command(example="wpcrack review maps/cracks.gpkg", uses_ray=False)
+def review(
+    package: Annotated[Path, typer.Argument(metavar="MAP", help="GeoPackage of `wpcrack infer`.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE", help="tiles=..., where the imagery lies now."),
+    ] = None,
+    count: Annotated[int, typer.Option(help="Places to be judged.")] = 300,
+    window: Annotated[int, typer.Option(help="Side of a place in pixels.")] = 128,
+    seed: Annotated[int, typer.Option(help="Another seed draws other places.")] = 0,
+    port: Annotated[int, typer.Option(help="Of the page; 0 is any free one.")] = 0,
+    browser: Annotated[
+        bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")
+    ] = True,
+    json: Annotated[
+        Path | None, typer.Option(help="Write the figures to FILE; - is stdout.", metavar="FILE")
+    ] = None,
+) -> None:
+    """Judge a sample of a map, by key, on a local page: its precision and recall.
+
+    Each answer is written at once; the same command goes on. Ctrl-C ends, and what was found goes
+    into the map, its report and its page.
+    """
+    from jobs.cli.command import report_figures
+    from jobs.review.run import ReviewOptions
+
+    options = ReviewOptions(count, seed, window)
+    report = run_job("review", package, options, settings or (), port=port, open_browser=browser)
+    report_figures(report.summary(), report.values(), json)

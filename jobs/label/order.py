@@ -6,7 +6,6 @@ import hashlib
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Self
 
 from jobs.label.answers import Answer
@@ -14,15 +13,6 @@ from wpcrack.errors import ConfigError
 
 MIN_GAP = 20
 """Answers between the first and the second look at a window, so that it is judged anew."""
-
-PACE_ANSWERS = 20
-"""The pace is that of so many last answers."""
-
-MIN_PACE_ANSWERS = 5
-"""From fewer answers no pace is told."""
-
-PAUSE_S = 60.0
-"""A longer time between two answers was a pause and does not count for the pace."""
 
 
 @dataclass(frozen=True)
@@ -110,15 +100,6 @@ def left(now: Standing) -> int:
     """Count the answers that are still to be given, second looks included."""
     new = sum(file not in now.taken for file in now.queue)
     return new + max(_due(now, len(_seen(now)) + new), 0)
-
-
-def pace(mine: Sequence[Answer]) -> float | None:
-    """Return the answers per minute of late, without pauses; None while there are too few."""
-    times = [answer.time_s for answer in mine[-PACE_ANSWERS - 1 :]]
-    steps = [b - a for a, b in pairwise(times) if 0 <= b - a <= PAUSE_S]
-    if len(steps) < MIN_PACE_ANSWERS or sum(steps) <= 0:
-        return None
-    return 60 * len(steps) / sum(steps)
 
 
 def _seen(now: Standing) -> list[str]:

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.label.answers import Answer
-from jobs.label.order import MIN_GAP, Part, Standing, left, next_window, pace
+from jobs.label.order import MIN_GAP, Part, Standing, left, next_window
+from jobs.page.pace import pace
 from wpcrack.errors import ConfigError
 
 
@@ -78,7 +79,7 @@ def test_a_part_that_does_not_exist_is_refused(text):
 
 
 def at(*times):
-    return [Answer("a", "road", float(time)) for time in times]
+    return [float(time) for time in times]
 
 
 def test_the_pace_is_that_of_the_last_answers_without_pauses():

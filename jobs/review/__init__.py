@@ -1,0 +1,1 @@
+"""`wpcrack review`: people judge a sample of a map; its precision and recall, with intervals."""

@@ -1,0 +1,166 @@
+"""A review: what is drawn, what is answered, where the result goes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import numpy as np
+import pyogrio
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+
+from geo import packages
+from geo.errors import InputError
+from geo.page.report import summarize
+from geo.review.places import draw_sample, read_places
+from geo.review.record import read_accuracy, write_accuracy
+from jobs.page.server import make_token
+from jobs.review.run import ReviewOptions, draw_again, draw_plan, map_files
+from jobs.review.server import make_app
+from jobs.review.session import Plan, open_session
+from jobs.review.source import MapRun, Scenes, open_imagery
+from wpcrack.data.manifest import read_manifest
+from wpcrack.errors import ConfigError, DataError
+
+SIDE = 32
+OPTIONS = ReviewOptions(count=60, window=SIDE)
+
+
+def opened(package, options=OPTIONS):
+    """The session of a review, as the command opens it."""
+    run = MapRun.read(package)
+    mosaic = open_imagery(package, run, ())
+    plan = draw_plan(package, run, options, mosaic)
+    scenes = Scenes(package, mosaic, options.window)
+    return open_session(package.with_suffix(".review"), plan, scenes)
+
+
+def test_places_cover_what_was_inspected_once(package):
+    places = read_places(package, SIDE * 0.005)
+    assert len(np.unique(places.cell, axis=0)) == len(places)
+    assert 0 < places.marked.sum() < len(places)
+    assert set(places.kind[places.marked]) <= {"longitudinal", "transverse", "diagonal", "unknown"}
+    assert (places.kind[~places.marked] == "").all()
+    assert len(places) <= (600 / SIDE + 1) ** 2
+
+
+def test_a_sample_has_every_stratum_and_no_place_twice(package):
+    places = read_places(package, SIDE * 0.005)
+    sample = draw_sample(places, 60, 0)
+    assert len(np.unique(sample.index)) == len(sample.index)
+    assert set(sample.stratum) == set(sample.sizes)
+    assert sum(sample.sizes.values()) == len(places)
+
+
+def test_a_person_who_is_right_measures_the_map(package):
+    """Everything is accepted but the stain: precision below one, recall whole."""
+    with opened(package) as session:
+        for number, place in enumerate(session.plan.places):
+            wrong = place.marked and place.kind == "unknown"
+            session.answer(number, "reject" if wrong else "accept")
+        accuracy = session.accuracy()
+    assert accuracy.precision is not None
+    assert accuracy.recall is not None
+    assert accuracy.recall.value == 1
+    assert accuracy.recall.low < 1
+    assert accuracy.judged == len(session.plan.places)
+    assert set(accuracy.by_type) == {p.kind for p in session.plan.places if p.marked}
+
+
+def test_answers_survive_and_another_sample_is_refused(package):
+    with opened(package) as session:
+        session.answer(0, "accept")
+        session.answer(1, "missed")
+        session.answer(2, "unsure")
+        assert session.undo() == 2
+    with opened(package) as session:
+        assert session.verdicts() == {0: "accept", 1: "missed"}
+        assert session.next_places()[0] == 2
+    with (
+        pytest.raises(ConfigError, match="holds a review"),
+        opened(package, ReviewOptions(count=60, seed=5, window=SIDE)),
+    ):
+        pass
+
+
+def test_nothing_can_be_rejected_where_nothing_is_marked(package):
+    with opened(package) as session:
+        number = next(k for k, place in enumerate(session.plan.places) if not place.marked)
+        with pytest.raises(DataError, match="has nothing here"):
+            session.answer(number, "reject")
+
+
+def test_judged_places_become_windows_with_labels(package):
+    with opened(package) as session:
+        for number, place in enumerate(session.plan.places):
+            session.answer(number, "reject" if place.marked else "missed")
+        folder = session.write_windows()
+        wanted = {True: "road", False: "crack"}
+        labels = {wanted[place.marked] for place in session.plan.places}
+    rows = read_manifest(folder / "manifest.csv")
+    assert {row.label for row in rows} == labels == {"crack", "road"}
+    assert all((folder / row.file).is_file() and row.height == SIDE for row in rows)
+
+
+def test_the_result_stands_in_map_report_and_page(package):
+    run = MapRun.read(package)
+    with opened(package) as session:
+        for number in range(len(session.plan.places)):
+            session.answer(number, "accept")
+        accuracy = session.accuracy()
+    write_accuracy(package, accuracy)
+    assert read_accuracy(package) == accuracy
+    assert packages.additions(package) == []
+    files = map_files(package)
+    draw_again(files, run, open_imagery(package, run, ()))
+    assert summarize(package).accuracy == accuracy
+    assert "## Accuracy" in files.report.read_text("utf-8")
+    assert json.loads(files.figures.read_text("utf-8"))["accuracy"]["judged"] == accuracy.judged
+    assert "Judged by people at" in files.page.read_text("utf-8")
+
+
+def test_the_result_does_not_hide_what_people_edited(package):
+    rows = pyogrio.read_dataframe(package, layer="crack")
+    pyogrio.write_dataframe(rows.iloc[1:], package, layer="crack")
+    with opened(package) as session:
+        session.answer(0, "accept")
+        write_accuracy(package, session.accuracy())
+    assert "changes in crack" in packages.additions(package)
+
+
+def test_imagery_that_moved_is_asked_for(package, tmp_path):
+    with pytest.raises(InputError, match=r"say where .* tiles=DIR"):
+        open_imagery(package, MapRun.read(package), [f"tiles={tmp_path / 'gone'}"])
+
+
+def test_the_page_gets_pictures_marks_and_the_result(package):
+    async def talk(client, token):
+        state = await (await client.get(f"/{token}/state")).json()
+        view = state["next"]
+        assert set(view["marks"]) == {"outline", "network", "crack"}
+        picture = await client.get(f"/{token}/picture/{view['index']}")
+        assert (picture.status, picture.content_type) == (200, "image/png")
+        assert (await client.get(f"/{token}/picture/9999")).status == 400
+        assert (await client.get("/wrong/state")).status == 403
+        given = {"index": view["index"], "verdict": "accept"}
+        state = await (await client.post(f"/{token}/answer", json=given)).json()
+        assert (state["progress"]["done"], state["progress"]["last"]) == (1, "accept")
+        answer = await client.post(f"/{token}/answer", json={"index": 0, "verdict": "maybe"})
+        assert answer.status == 400
+        undone = await (await client.post(f"/{token}/undo", json={})).json()
+        assert undone["undone"] == view["index"]
+
+    async def visit():
+        token = make_token()
+        with opened(package) as session:
+            async with TestClient(TestServer(make_app(session, token))) as client:
+                await talk(client, token)
+
+    asyncio.run(visit())
+
+
+def test_a_damaged_plan_is_refused_in_a_sentence(tmp_path):
+    (tmp_path / "sample.json").write_text("{}")
+    with pytest.raises(DataError, match="cannot be read"):
+        Plan.read(tmp_path / "sample.json")
