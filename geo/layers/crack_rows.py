@@ -205,6 +205,7 @@ def _seen(found: CrackMap, part: slice) -> dict[str, NDArray[Any]]:
 def _of_run(options: AssembleOptions, count: int) -> dict[str, Any]:
     survey = date.fromisoformat(options.survey_date) if options.survey_date else None
     return {
+        "verdict": [None] * count,
         "survey_date": [survey] * count,
         "model": [options.model] * count,
         "run_id": [options.run_id] * count,

@@ -97,6 +97,10 @@ _RUN_COLUMNS = (
     Column("run_id", "text", "", "fingerprint of configuration, model and inputs"),
 )
 
+_VERDICT = Column(
+    "verdict", "text", "", "yours: right or wrong; wpcrack review --apply leaves out what is wrong"
+)
+
 _SEEN_COLUMNS = (
     Column("confidence", "real", "0-1", "mean crack probability over its pixels"),
     Column("gsd_mm", "real", "mm", "coarsest pixels that it was seen in, at least the map's"),
@@ -128,6 +132,7 @@ CRACK = Layer(
         Column("not_measurable_m", "real", "m", "line too thin for its pixels; the four add up"),
         *_SEEN_COLUMNS,
         Column("segment_id", "text", "", "road segment with most of its line; empty if none"),
+        _VERDICT,
         *_RUN_COLUMNS,
     ),
 )
@@ -147,6 +152,7 @@ NETWORK = Layer(
         Column("kind", "text", "", "alligator or block, by the size of the blocks"),
         *_SEEN_COLUMNS,
         Column("segment_id", "text", "", "road segment with most of its area; empty if none"),
+        _VERDICT,
         *_RUN_COLUMNS,
     ),
 )

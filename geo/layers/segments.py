@@ -343,6 +343,11 @@ class SurveyCells:
         np.add.at(self._all, place, 1.0)
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """Rows along the segment, and columns across it."""
+        return self._shape
+
+    @property
     def hit_pct(self) -> float | None:
         """Percentage of the cells seen that hold a crack; None if none was seen."""
         counted = self.marks | ((self._all > 0) & (self._seen >= SEEN_SHARE * self._all))
@@ -362,7 +367,7 @@ def segment_rows(roads: RoadSurvey, options: SegmentOptions) -> pa.RecordBatch:
         row["width_p95_mm"] = None if math.isnan(width) else width
     for row, rank in zip(rows, ranks(rows, options), strict=True):
         row["rank"] = rank
-        row["priority"] = None if rank is None else _priority(row[options.rank_by], options)
+        row["priority"] = None if rank is None else priority_of(row[options.rank_by], options)
     return pa.RecordBatch.from_pylist(rows, schema=ROAD_SEGMENT.arrow())
 
 
@@ -406,7 +411,8 @@ def _mean(total: Callable[[str], float], name: str) -> float | None:
     return total(f"{name}_mm_m") / meters if meters > 0 else None
 
 
-def _priority(value: float, options: SegmentOptions) -> str:
+def priority_of(value: float, options: SegmentOptions) -> str:
+    """Return the class of a value of the column by which segments are ranked."""
     if value > options.high_pct:
         return "high"
     return "medium" if value >= options.medium_pct else "low"

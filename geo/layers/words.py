@@ -67,6 +67,7 @@ CLASS_WORDS: dict[str, dict[str, str]] = {
         "unknown": "unknown (too short, or no road)",
     },
     "kind": {"alligator": "alligator", "block": "block"},
+    "verdict": {"right": "right", "wrong": "wrong"},
     "priority": {"high": "high", "medium": "medium", "low": "low"},
     "change": {
         "new": "new",

@@ -48,6 +48,9 @@ def review(
         typer.Argument(metavar="KEY=VALUE", help="tiles=..., where the imagery lies now."),
     ] = None,
     count: Annotated[int, typer.Option(help="Places to be judged.")] = 300,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Make an edited map whole again, and judge nothing.")
+    ] = False,
     window: Annotated[int, typer.Option(help="Side of a place in pixels.")] = 128,
     seed: Annotated[int, typer.Option(help="Another seed draws other places.")] = 0,
     port: Annotated[int, typer.Option(help="Of the page; 0 is any free one.")] = 0,
@@ -61,10 +64,18 @@ def review(
     """Judge a sample of a map, by key, on a local page: its precision and recall.
 
     Each answer is written at once; the same command goes on. Ctrl-C ends, and what was found goes
-    into the map, its report and its page.
+    into the map, its report and its page. With --apply, cracks that you deleted, moved or drew in
+    QGIS, or whose verdict you set to wrong, are respected: totals, ranks and reports are made anew.
     """
     from jobs.cli.command import report_figures
     from jobs.review.run import ReviewOptions
+
+    if apply:
+        from jobs.review.apply import run_apply
+
+        edited = run_apply(package)
+        report_figures(edited.summary(), edited.values(), json)
+        return
 
     options = ReviewOptions(count, seed, window)
     report = run_job("review", package, options, settings or (), port=port, open_browser=browser)

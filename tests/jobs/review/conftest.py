@@ -23,7 +23,7 @@ def drawn(tmp_path_factory) -> Path:
     write_tile(folder / "tiles" / "a.tif", image)
     ends = [(EAST, NORTH - 1.5), (EAST + 3, NORTH - 1.5)]
     roads = geopandas.GeoDataFrame(
-        {"id": ["A7"], "lanes": [2]}, geometry=[LineString(ends)], crs=25832
+        {"id": ["A7"], "lanes": [1]}, geometry=[LineString(ends)], crs=25832
     )
     roads.to_file(folder / "roads.gpkg")
     with pytest.MonkeyPatch.context() as patch:

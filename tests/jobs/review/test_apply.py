@@ -1,0 +1,103 @@
+"""An edited map: what people took out, drew or moved stands in totals, segments, ranks, report."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+
+import geopandas
+import numpy as np
+import pandas as pd
+import pyogrio
+import pytest
+import shapely.affinity
+from factories import layer
+from typer.testing import CliRunner
+
+from geo.layers.run_rows import MapTerms
+from geo.page.report import summarize
+from jobs.cli import app
+from jobs.review.apply import run_apply
+
+
+def rewrite(package, change, name="crack"):
+    """Edit a layer as a desktop does: rows, values and shapes; the seal stays as it was."""
+    rows = pyogrio.read_dataframe(package, layer=name)
+    pyogrio.write_dataframe(change(rows), package, layer=name)
+
+
+def rows_of(package, name="crack"):
+    return pyogrio.read_dataframe(package, layer=name)
+
+
+def test_a_map_that_nobody_edited_stays_as_it_is(package):
+    before = package.read_bytes()
+    result = CliRunner().invoke(app, ["review", "--apply", str(package)])
+    assert result.exit_code == 0, result.output
+    assert "nothing to apply" in result.output
+    assert package.read_bytes() == before
+
+
+def test_a_change_without_meaning_keeps_every_figure(package):
+    before = {name: layer(package, name) for name in ("crack", "outline", "road_segment")}
+    rewrite(package, lambda rows: rows.assign(verdict="right"))
+    assert run_apply(package).applied is not None
+    for name, table in before.items():
+        after = layer(package, name).drop(columns="verdict", errors="ignore")
+        assert after.equals(table.drop(columns="verdict", errors="ignore")), name
+
+
+@pytest.mark.parametrize("how", ["deleted", "verdict"])
+def test_what_a_person_took_out_is_gone_everywhere(package, how):
+    old = rows_of(package).sort_values("length_m", ascending=False, ignore_index=True)
+    gone, roads = old.iloc[0], rows_of(package, "road_segment")
+
+    def edit(rows):
+        own = rows["crack_id"] == gone["crack_id"]
+        return rows[~own] if how == "deleted" else rows.assign(verdict=np.where(own, "Wrong", None))
+
+    rewrite(package, edit)
+    applied = run_apply(package).applied
+    assert applied.kept is not None
+    assert applied.kept.is_file()
+    assert applied.wrong == (how == "verdict")
+    now = rows_of(package)
+    assert set(now["crack_id"]) == set(old["crack_id"]) - {gone["crack_id"]}
+    assert not (rows_of(package, "outline")["crack_id"] == gone["crack_id"]).any()
+    report = summarize(package)
+    assert report.length_m == pytest.approx(old["length_m"].sum() - gone["length_m"])
+    segments = rows_of(package, "road_segment")
+    assert segments["crack_length_m"].sum() == pytest.approx(
+        roads["crack_length_m"].sum() - gone["length_m"], abs=0.06
+    )
+    assert segments["crack_count"].sum() == roads["crack_count"].sum() - 1
+    assert sorted(segments["rank"].dropna()) == list(range(1, len(segments) + 1))
+    assert f"{report.cracks} cracks" in package.with_name("cracks.report.md").read_text("utf-8")
+
+
+def test_a_drawn_line_gets_an_id_a_length_and_a_street(package):
+    def draw(rows):
+        line = shapely.affinity.translate(rows.geometry.iloc[0], 0, -0.2)
+        more = geopandas.GeoDataFrame(geometry=[line], crs=rows.crs)
+        return geopandas.GeoDataFrame(pd.concat([rows, more], ignore_index=True), crs=rows.crs)
+
+    before = rows_of(package)
+    rewrite(package, draw)
+    applied = run_apply(package).applied
+    assert (applied.drawn, applied.cracks) == (1, len(before) + 1)
+    new = rows_of(package)
+    (row,) = new[new["crack_id"].str.startswith("drawn-")].itertuples()
+    assert row.length_m == pytest.approx(row.geometry.length)
+    assert row.type == "longitudinal"
+    assert row.segment_id in set(rows_of(package, "road_segment")["segment_id"])
+
+
+def test_the_run_says_that_the_map_was_edited(package):
+    rewrite(package, lambda rows: rows.iloc[1:])
+    with sqlite3.connect(package) as base:
+        base.execute("UPDATE run SET accuracy = NULL")
+    run_apply(package)
+    run = pyogrio.read_dataframe(package, layer="run").iloc[0]
+    assert json.loads(run["inputs"])["edits"]["changes"] == ["changes in crack"]
+    assert MapTerms.read(package).run_id == run["run_id"]
+    assert "nothing to apply" in run_apply(package).summary()
