@@ -146,9 +146,9 @@ def apply_edits(package: Path, segments_csv: Path) -> Applied | None:
     )
     tables[RUN.name] = _run(now, applied)
     layers = [CRACK, NETWORK, OUTLINE, INSPECTED, RUN]
+    rows = _segment_rows(now) if ROAD_SEGMENT.name in tables else None
     batches = {layer.name: _batch(layer, tables[layer.name]) for layer in layers}
-    if ROAD_SEGMENT.name in tables:
-        rows = _segment_rows(now)
+    if rows is not None:
         batches[ROAD_SEGMENT.name] = rows
         layers.append(ROAD_SEGMENT)
         write_csv(segments_csv, rows)
