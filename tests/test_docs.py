@@ -29,7 +29,7 @@ PACKAGES = ("wpcrack", "geo", "jobs")
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 OUR_FILE = r"`((?:wpcrack|geo|jobs|configs|benchmarks|tests|docs)/[\w./-]+)`"
 FILES = {".csv", ".gpkg", ".html", ".json", ".md", ".png", ".yaml"}
-JOBS = {"train", "tune", "pretrain", "adapt", "infer", "assemble", "windows"}
+JOBS = {"train", "tune", "pretrain", "adapt", "infer", "assemble", "windows", "review"}
 """Commands that take key=value."""
 
 
@@ -74,7 +74,7 @@ def marked(pattern: str) -> list[Any]:
 @functools.cache
 def settings(job: str) -> frozenset[str]:
     """Dotted keys of a job and their sections, as `wpcrack config` prints them."""
-    if job == "windows":  # the imagery of infer
+    if job in ("windows", "review"):  # the imagery of infer
         return settings("infer")
     printed = CliRunner().invoke(app, ["config", job]).output
     given = re.sub(r"^(\s*)# (\w+):  \(required\)$", r"\1\2: null", printed, flags=re.MULTILINE)
