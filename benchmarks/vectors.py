@@ -55,6 +55,9 @@ TIMES_THE_RECIPE = {"street": 1.0, "crumbs": 10.0}
 ASSEMBLY_S, ASSEMBLY_MB, ASSEMBLED = 6.0, 1000.0, 100_000
 """Most CPU time and memory for a GeoPackage of that many cracks."""
 
+MILLION, MILLION_S = 1_000_000, 60.0
+"""Most CPU time for so many."""
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -84,7 +87,7 @@ def main() -> None:
         against_the_recipe(partial(street, options.side), folder, options.patience)
         against_the_recipe(partial(crumbs, options.crumbs), folder, options.patience)
         assemble_growing(
-            folder, options.patience, [10_000, 100_000, 1_000_000][: 2 + options.million]
+            folder, options.patience, [10_000, ASSEMBLED, MILLION][: 2 + options.million]
         )
 
 
@@ -113,15 +116,33 @@ def against_the_recipe(draw: Callable[[], Mask], folder: Path, patience: float) 
 def assemble_growing(folder: Path, patience: float, sizes: list[int]) -> None:
     """Assemble stored parts into a GeoPackage, for growing numbers of cracks."""
     print(f"assembling cracks from {PARTS} parts")
+    seconds: dict[int, float] = {}
     for size in sizes:
         parts = folder / f"parts_{size}"
         grid = write_parts(parts, size)
         spent = cost(partial(assemble_parts, parts, grid, folder / f"{size}.gpkg"), patience)
         each = "" if spent.seconds is None else f"{1e6 * spent.seconds / size:6.1f} us each"
         print(f"  {size:8d} cracks {spent} {each}")
+        if spent.seconds is not None:
+            seconds[size] = spent.seconds
         if size == ASSEMBLED and spent.seconds is not None:
             print_figure("s CPU", ASSEMBLY_S, spent.seconds, at_most=True)
             print_figure("MB", ASSEMBLY_MB, spent.peak_mb, at_most=True)
+    if len(seconds) > 1:
+        how = "measured" if MILLION in seconds else f"extended from {list(seconds)}"
+        whole = seconds.get(MILLION) or extended(seconds)
+        print_figure(f"s CPU for {MILLION} cracks, {how}", MILLION_S, whole, at_most=True)
+
+
+def extended(seconds: dict[int, float]) -> float:
+    """Time for a million cracks from the two largest sizes: what is alike for all, and for each.
+
+    >>> extended({10_000: 2.0, 110_000: 7.0})
+    51.5
+    """
+    few, many = sorted(seconds)[-2:]
+    each = (seconds[many] - seconds[few]) / (many - few)
+    return seconds[many] + (MILLION - many) * each
 
 
 def print_figure(what: str, target: float, value: float, *, at_most: bool = False) -> None:
@@ -153,6 +174,7 @@ def whole_chain(draw: Callable[[], Mask], folder: Path) -> Callable[[], int]:
 
     def work() -> int:
         grid, parts = grid_of(mask), folder / f"chain_{mask.shape[0]}"
+        parts.mkdir(exist_ok=True)
         paths = []
         for window in lattice(grid):
             here = window.slices_in(grid.window)
@@ -186,6 +208,7 @@ def assemble_parts(parts: Path, grid: Grid, out: Path) -> Callable[[], int]:
 
 def write_parts(folder: Path, n_cracks: int) -> Grid:
     """Write parts of one block each in a row, filled with copies of some hundred drawn cracks."""
+    folder.mkdir()
     each = n_cracks // PARTS
     mask = hatching(each)
     height, width = mask.shape

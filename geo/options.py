@@ -7,6 +7,7 @@ over as sections. A value out of bounds is pydantic's ValidationError.
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -95,7 +96,13 @@ class NetworkOptions(Options):
     inside_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """A branch belongs to a network if more than this share of it is inside."""
     block_cell_m: Positive = 0.3
-    """From this mean block size on it is block cracking (ASTM D6433: .3 m)."""
+    """From this mean block size on it is block cracking (ASTM D6433: .3 m). Smaller pieces with
+    cracks all around do not count as blocks."""
+    max_block_m2: Positive = 10.0
+    """Larger pieces do not count either (LTPP: .1 to 10 m2)."""
+    min_blocks: Count = 4
+    """Blocks beside each other that are block cracking; fewer are cracks that cross or close.
+    Gaps up to twice `closing_m` in the lines around a block are overlooked."""
     medium_density_m_per_m2: Positive = 10.0
     """Alligator cracking with so much line per area is of medium severity, with less of low: a
     pattern of lines with few connections, blocks above .2 m (ASTM D6433 tells the pattern in
@@ -108,7 +115,9 @@ class NetworkOptions(Options):
         """How far from a place decides whether it is in a network."""
         shapes = 2 * self.closing_m + self.margin_m + 2 * self.opening_m + self.border_m
         small = self.min_area_m2 / (2 * self.opening_m)  # how long an area below the limit can be
-        return shapes + self.window_m / 2 + self.reach_m + small + 8 * self.cell_m
+        dense = shapes + self.window_m / 2 + self.reach_m + small + 8 * self.cell_m
+        block = math.sqrt(2 * self.max_block_m2) + 4 * self.closing_m + 8 * self.cell_m
+        return dense + self.min_blocks * block
 
 
 class SeverityOptions(Options):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import marshal
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -24,6 +25,9 @@ SEAL = "urn:wpcrack:seal"
 OPEN = "is open in another program ({}); close it there, then the same command continues"
 
 ROWS_AT_ONCE = 1000
+
+_PLAIN = 0
+"""Version of marshal that writes values alone: equal rows are equal bytes in every Python."""
 
 _OURS = {"not_claimed", "started", "finished"}
 """Columns of the layer run of every map, also of those without a seal."""
@@ -172,10 +176,7 @@ def _digest(base: sqlite3.Connection, table: str) -> str:
             digest.update(repr(row[1:3]).encode())
         rows = base.execute(f"SELECT * FROM {quoted}")
         while some := rows.fetchmany(ROWS_AT_ONCE):
-            shapes = [value for row in some for value in row if type(value) is bytes]
-            digest.update(b"".join(shapes))  # repr of bytes takes four times their room
-            rest = [[value for value in row if type(value) is not bytes] for row in some]
-            digest.update(repr(rest).encode())
+            digest.update(marshal.dumps(some, _PLAIN))
     return digest.hexdigest()[:16]
 
 

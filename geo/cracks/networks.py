@@ -3,15 +3,15 @@
 A network is found on a raster of small cells in the world, so that neither blocks nor roads have a
 part in it. Lines closer to each other than two radii grow together (closing); what stays narrow,
 as two parallel cracks or a crossing do, falls away (opening); and around each cell that is left
-there must be much line in several directions. All of that looks about a meter far.
+there must be much line in several directions. All of that looks about a meter far. The blocks of
+coarse block cracking lie too far apart for that: they are found as closed cells (`blocks`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import cv2
@@ -19,7 +19,9 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from geo.cracks.blocks import BlockLattice, Patch, block_patch
 from geo.cracks.branches import UM, BranchSet, FloatArray, IntArray
+from geo.cracks.growth import dilated, eroded
 from geo.cracks.line_density import Region, Squares, chunks, dense_groups, distinct, sample
 from geo.cracks.outlines import outlines
 from geo.cracks.pixel_set import E, N, PixelSet, S, W, firsts
@@ -80,15 +82,13 @@ def find_networks(branches: BranchSet, options: NetworkOptions) -> Networks:
         branches: of the whole map, or of a block and all around it within the halo.
         options: see `NetworkOptions`.
     """
-    lattice = _Lattice.of(options)
     canonical, ends = branches.canonical
-    groups = list(_batches(canonical, lattice))
-    found = _Found.joined(groups)
+    found, of_branch = _all_networks(canonical, _Lattice.of(options))
     home = np.full(len(branches), -1)
-    home[ends[::2] >> 1] = _homes(found.inside, canonical.lengths, options.inside_share)
+    home[ends[::2] >> 1] = of_branch
     count = len(found.cells)
     lengths = np.bincount(home + 1, branches.lengths, minlength=count + 1)[1:] / UM
-    side = lattice.cell_um / UM
+    side = round(options.cell_m * UM) / UM
     return Networks(
         of_branch=home,
         outlines=np.asarray(shapely.transform(found.shapes, lambda xy: xy * side)),
@@ -96,6 +96,29 @@ def find_networks(branches: BranchSet, options: NetworkOptions) -> Networks:
         crack_length_m=lengths,
         first_cell=np.asarray((found.first + 0.5) * side, np.float64),
     )
+
+
+def _all_networks(branches: BranchSet, lattice: _Lattice) -> tuple[_Found, IntArray]:
+    """Dense networks, then blocks around them; and the network of each branch, -1 for none."""
+    options, blocks = lattice.options, BlockLattice.of(lattice.options)
+    dense = _Found.joined(
+        list(_batches(branches, lattice, lattice.squares(), lambda r: _patch(branches, r, lattice)))
+    )
+    coarse = _Found.joined(
+        list(
+            _batches(
+                branches,
+                replace(lattice, least_blocks=options.min_blocks),
+                blocks.squares(),
+                lambda region: block_patch(branches, region, blocks),
+            )
+        )
+    ).without(dense.shapes)
+    first = _homes(dense.inside, branches.lengths, options.inside_share)
+    second = _homes(coarse.inside, branches.lengths, options.inside_share)
+    home = np.where(first >= 0, first, np.where(second >= 0, second + len(dense.cells), -1))
+    found, place = _Found.sorted([dense, coarse])
+    return found, np.append(place, -1)[home]
 
 
 @dataclass(frozen=True)
@@ -110,6 +133,7 @@ class _Lattice:
     half_window: int
     reach: int
     border: int
+    least_blocks: int = 0
 
     @classmethod
     def of(cls, options: NetworkOptions) -> _Lattice:
@@ -174,7 +198,16 @@ class _Found:
 
     @classmethod
     def joined(cls, groups: Sequence[_Found]) -> _Found:
-        """All of them, from south to north, then from west to east by their first cells."""
+        """All of them, see `sorted`."""
+        return cls.sorted(groups)[0]
+
+    @classmethod
+    def sorted(cls, groups: Sequence[_Found]) -> tuple[_Found, IntArray]:
+        """All of them, from south to north, then from west to east by their first cells.
+
+        Returns:
+            the networks; (M,) the new number of each, one group after the other.
+        """
         every = [cls.none(), *groups]
         first = np.concatenate([group.first for group in every])
         order = np.lexsort((first[:, 0], first[:, 1]))
@@ -191,30 +224,60 @@ class _Found:
         inside[0] = place[inside[0]]
         shapes = np.concatenate([group.shapes for group in every])
         cells = np.concatenate([group.cells for group in every])
-        return cls(shapes[order], cells[order], first[order], inside)
+        return cls(shapes[order], cells[order], first[order], inside), place
+
+    def without(self, others: NDArray[np.object_]) -> _Found:
+        """Cut other areas out of the networks; what is nothing but them goes."""
+        shapes = self.shapes.copy()
+        which, other = shapely.STRtree(others).query(shapes, predicate="intersects")
+        for number in np.unique(which).tolist():
+            cut = shapely.union_all(others[other[which == number]])
+            parts = shapely.get_parts(shapely.difference(shapes[number], cut))
+            areas = parts[shapely.get_dimensions(parts) == 2]
+            shapes[number] = shapely.normalize(shapely.multipolygons(areas))
+        left = np.flatnonzero(shapely.area(shapes) > 0)
+        place = np.full(len(shapes), -1)
+        place[left] = np.arange(len(left))
+        kept = place[self.inside[0]] >= 0
+        inside = np.concatenate((place[self.inside[:1, kept]], self.inside[1:, kept]))
+        cells = np.rint(shapely.area(shapes[left])).astype(np.int64)
+        return _Found(shapes[left], cells, self.first[left], inside)
 
 
-def _batches(branches: BranchSet, lattice: _Lattice) -> Iterator[_Found]:
+def _batches(
+    branches: BranchSet,
+    lattice: _Lattice,
+    squares: Squares,
+    patch_of: Callable[[Region], Patch],
+) -> Iterator[_Found]:
     """Networks of several groups of regions at a time: no network is in two groups."""
-    cells: list[IntArray] = []
+    patches: list[Patch] = []
     near: list[IntArray] = []
-    for group in dense_groups(branches, lattice.squares()):
-        own = [_network_cells(branches, region, lattice) for region in group]
-        if any(len(found) for found in own):
-            cells += own
+    for group in dense_groups(branches, squares):
+        own = [patch_of(region) for region in group]
+        if any(len(patch.cells) for patch in own):
+            patches += own
             near += [region.near for region in group]
-        if sum(map(len, cells)) >= CELLS_AT_ONCE:
-            yield _found(branches, np.concatenate(cells), np.concatenate(near), lattice)
-            cells, near = [], []
-    if cells:
-        yield _found(branches, np.concatenate(cells), np.concatenate(near), lattice)
+        if sum(len(patch.cells) for patch in patches) >= CELLS_AT_ONCE:
+            yield _found(branches, patches, np.concatenate(near), lattice)
+            patches, near = [], []
+    if patches:
+        yield _found(branches, patches, np.concatenate(near), lattice)
 
 
-def _found(branches: BranchSet, cells: IntArray, near: IntArray, lattice: _Lattice) -> _Found:
-    """Networks of cells (K, 2), and what of the branches near them lies in them."""
+def _found(
+    branches: BranchSet, patches: Sequence[Patch], near: IntArray, lattice: _Lattice
+) -> _Found:
+    """Networks of patches, and what of the branches near them lies in them."""
+    cells = np.concatenate([patch.cells for patch in patches])
+    blocks = np.concatenate([patch.blocks for patch in patches])
     pixels = PixelSet.of_places(cells[:, 1], cells[:, 0])
     n_cells = np.bincount(pixels.components)
     large = n_cells * lattice.options.cell_m**2 >= lattice.options.min_area_m2
+    of_block = pixels.components[
+        np.searchsorted(pixels.keys, pixels.keys_of(blocks[:, 1], blocks[:, 0]))
+    ]
+    large &= np.bincount(of_block, minlength=len(large)) >= lattice.least_blocks
     if not large.any():
         return _Found.none()
     kept = pixels.with_keys(pixels.keys[large[pixels.components]])
@@ -259,8 +322,8 @@ def _homes(inside: IntArray, lengths: IntArray, share: float) -> IntArray:
     return np.where(total > share * lengths, home, -1)
 
 
-def _network_cells(branches: BranchSet, region: Region, lattice: _Lattice) -> IntArray:
-    """Cells (K, 2) of a region that lie in networks, whatever the network's size."""
+def _patch(branches: BranchSet, region: Region, lattice: _Lattice) -> Patch:
+    """Cells of a region that lie in dense networks, whatever the network's size."""
     samples, halo = sample(branches.take(region.near), lattice.cell_um), lattice.halo
     height, width = (side * lattice.square + 2 * halo for side in region.own.shape)
     places = samples.cells - (region.corner - halo)
@@ -281,39 +344,22 @@ def _network_cells(branches: BranchSet, region: Region, lattice: _Lattice) -> In
 
     length = window_sums(samples.length)
     dense = length >= lattice.least_um
+    nothing = np.empty((0, 2), np.int64)
     if not dense.any():
-        return np.empty((0, 2), np.int64)
+        return Patch(nothing, nothing)
     cosine, sine = window_sums(samples.cosine), window_sums(samples.sine)
     mean = lattice.options.max_anisotropy * length
     dense &= cosine * cosine + sine * sine < mean * mean
     line = np.zeros(height * width, np.uint8)
     line[flat] = 1
-    closed = _eroded(_dilated(line.reshape(height, width), lattice.closing), lattice.eroding)
-    opened = _dilated(_eroded(closed, lattice.opening), lattice.opening)
+    closed = eroded(dilated(line.reshape(height, width), lattice.closing), lattice.eroding)
+    opened = dilated(eroded(closed, lattice.opening), lattice.opening)
     side = 2 * lattice.reach + 1
     square = np.ones((side, side), np.uint8)
     near = np.asarray(cv2.dilate(dense.astype(np.uint8), square), np.uint8)
     own = region.own.repeat(lattice.square, axis=0).repeat(lattice.square, axis=1)
     rows, cols = np.nonzero((opened & near)[halo:-halo, halo:-halo] & own)
-    return np.column_stack((cols, rows)) + region.corner
-
-
-def _dilated(cells: NDArray[np.uint8], radius: float) -> NDArray[np.uint8]:
-    """Cells at most ``radius`` away from one that is set."""
-    return np.asarray(cv2.dilate(cells, _disk(radius)), np.uint8)
-
-
-def _eroded(cells: NDArray[np.uint8], radius: float) -> NDArray[np.uint8]:
-    """Cells more than ``radius`` away from any that is not set."""
-    return np.asarray(cv2.erode(cells, _disk(radius)), np.uint8)
-
-
-@cache
-def _disk(radius: float) -> NDArray[np.uint8]:
-    reach = math.floor(radius + 1e-9)
-    steps = np.arange(-reach, reach + 1)
-    away = steps[:, None] ** 2 + steps**2
-    return (away <= radius * radius + 1e-9).astype(np.uint8)
+    return Patch(np.column_stack((cols, rows)) + region.corner, nothing)
 
 
 @dataclass(frozen=True, eq=False)

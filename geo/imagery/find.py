@@ -25,7 +25,7 @@ from rasterio.crs import CRS
 from geo.addresses import without_secrets
 from geo.errors import InputError, first_line
 from geo.imagery.headers import ListedTile, Tile, TileProblem, inspect
-from geo.imagery.reading import gdal_settings, is_remote, stamp_of
+from geo.imagery.opening import gdal_settings, is_remote, stamp_of
 from geo.imagery.stac import read_stac
 from geo.options import ReadOptions
 from geo.vectors import Features, chosen_column, read_features

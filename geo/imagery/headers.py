@@ -27,7 +27,7 @@ from geo.addresses import without_secrets
 from geo.errors import InputError, first_line
 from geo.files import NOT_UTF8, is_utf8, readable
 from geo.grid import Grid
-from geo.imagery.reading import (
+from geo.imagery.opening import (
     RETRY_DELAY_S,
     ForeignFile,
     driver_of,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +12,16 @@ import shapely
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
-from rasterio.errors import RasterioError
 
 from geo.errors import InputError, first_line
 from geo.grid import Grid, Window, moved_origin
 from geo.imagery.area import Area
 from geo.imagery.find import Scan, inspect_all, scan, summary
-from geo.imagery.headers import ListedTile, Tile, TileProblem, inspect
+from geo.imagery.headers import ListedTile, Tile, TileProblem
+from geo.imagery.opening import gdal_settings
 from geo.imagery.placing import (
     PIXEL_SIZE_TOLERANCE,
     Placement,
-    aligned_offset,
     common_grid,
     hull,
     job_crs,
@@ -33,16 +31,8 @@ from geo.imagery.placing import (
     require_true_lengths,
     true_gsd_m,
 )
-from geo.imagery.reading import (
-    RETRY_DELAY_S,
-    Stretch,
-    forget,
-    gdal_settings,
-    measure_stretch,
-    open_raster,
-    read_readable,
-)
-from geo.imagery.warp import Pixels, sample
+from geo.imagery.reading import Stretch, measure_stretch
+from geo.imagery.tile_reader import TileReader
 from geo.options import ReadOptions
 
 ORIGIN_DIGITS = 6
@@ -50,9 +40,6 @@ ORIGIN_DIGITS = 6
 
 SAMPLED_HEADERS = 64
 """Headers of a tile index that are read to choose the grid of the job."""
-
-KNOWN_HEADERS = 4096
-"""Headers of listed tiles that a process remembers."""
 
 
 def read_tiles(
@@ -326,79 +313,6 @@ class PixelSizes:
         if self.known is None:
             self.known = np.full(self._shape, self._grid.gsd_m)
         self.known[here][new] = size_m
-
-
-@dataclass(frozen=True)
-class TileReader:
-    """How the tiles of a job are read: onto which grid, with which stretch, how patiently."""
-
-    grid: Grid
-    stretch: Stretch | None = None
-    options: ReadOptions = field(default_factory=ReadOptions)
-
-    def header(self, placed: Placement) -> Tile | TileProblem:
-        """Describe a tile; the header of a listed one is read now, checked and remembered."""
-        tile = placed.tile
-        if isinstance(tile, Tile):
-            return tile
-        found = _header(tile.path, tile.stamp, self.options)
-        if isinstance(found, TileProblem):
-            return replace(found, footprint=tile.footprint, crs=tile.crs)
-        place_in_fact = place(found, self.grid)
-        if isinstance(place_in_fact, TileProblem):
-            return place_in_fact
-        if place_in_fact.window.intersection(placed.reach) != place_in_fact.window:
-            reason = "is not where the tile index says; write the index again"
-            return TileProblem(tile.path, reason, tile.footprint, tile.crs)
-        if found.dtype == "uint16" and self.stretch is None:
-            reason = "has 16 bits, unlike the tiles that were sampled; set stretch=[LOW,HIGH]"
-            return TileProblem(tile.path, reason, tile.footprint, tile.crs)
-        return found
-
-    def read(self, tile: Tile, window: Window) -> list[Pixels]:
-        """Read what a tile shows of a window of the grid; what it cannot show is a failure.
-
-        A failed read is tried again with the file opened anew. A tile that failed for good once is
-        tried once from then on.
-        """
-        known = (tile.path, tile.stamp) in _failed_before
-        tries = 1 if known else self.options.retries + 1
-        for attempt in range(tries):
-            try:
-                seen = list(self._pixels(tile, window))
-            except (OSError, RasterioError) as error:
-                image = np.zeros((window.height, window.width, 3), np.uint8)
-                seen = [Pixels(window, image, image[..., 0] > 0, first_line(error))]
-            if all(pixels.failure is None for pixels in seen):
-                return seen
-            if attempt < tries - 1:
-                forget(tile.path)
-                time.sleep(RETRY_DELAY_S * 2**attempt)
-        _failed_before.add((tile.path, tile.stamp))
-        return seen
-
-    def _pixels(self, tile: Tile, window: Window) -> Iterator[Pixels]:
-        raster = open_raster(tile.path, tile.driver, self.options)
-        if raster.shape != tile.shape:
-            raise OSError(f"its size changed from {tile.shape} to {raster.shape} pixels")
-        offset = aligned_offset(tile, self.grid)
-        if offset is None:
-            yield from sample(raster, tile.grid, self.grid, window, self.stretch)
-            return
-        part = window.intersection(Window(*offset, *tile.shape))
-        if part is None:
-            return
-        own = Window(part.row_off - offset[0], part.col_off - offset[1], part.height, part.width)
-        yield Pixels(part, *read_readable(raster, own, stretch=self.stretch))
-
-
-_failed_before: set[tuple[str, tuple[int, int]]] = set()
-"""Tiles on which this process has spent all its tries."""
-
-
-@lru_cache(maxsize=KNOWN_HEADERS)
-def _header(path: str, stamp: tuple[int, int], options: ReadOptions) -> Tile | TileProblem:
-    return inspect(path, options)
 
 
 def _failure(tile: Tile, reason: str) -> TileProblem:

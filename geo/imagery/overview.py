@@ -24,9 +24,11 @@ from rasterio.errors import RasterioError
 from geo.files import output_errors, whole_file
 from geo.grid import Grid, Window
 from geo.imagery.headers import Tile, TileProblem
-from geo.imagery.mosaic import Mosaic, TileReader
+from geo.imagery.mosaic import Mosaic
+from geo.imagery.opening import gdal_settings
 from geo.imagery.placing import Placement, painting_key
-from geo.imagery.reading import gdal_settings, open_raster, read_window
+from geo.imagery.reading import open_raster, read_window
+from geo.imagery.tile_reader import TileReader
 from geo.imagery.warp import to_source
 
 READERS = 16

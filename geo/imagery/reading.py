@@ -1,18 +1,15 @@
-"""Rasters opened and read: allowed formats, GDAL settings, kept handles, 8-bit RGB windows."""
+"""Open rasters: handles that are kept, windows as 8-bit RGB, the stretch of 16-bit imagery."""
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
@@ -22,30 +19,11 @@ from rasterio.windows import Window as RasterWindow
 from geo.errors import InputError
 from geo.grid import Window
 from geo.imagery.missing import MARGIN, gaps
+from geo.imagery.opening import open_dataset, stamp_of
 from geo.options import ReadOptions
-
-GDAL_CACHE_BYTES = 128 * 2**20
-"""Block cache of a process; at least two block rows of an 8k-wide RGB raster need 64 MB."""
 
 MAX_OPEN = 32
 """Rasters kept open per thread: striped files reopened per window read 7 x slower."""
-
-GDAL_OPTIONS: dict[str, Any] = {
-    "GDAL_CACHEMAX": GDAL_CACHE_BYTES,
-    "GDAL_NUM_THREADS": "1",
-    "GDAL_ERROR_ON_LIBJPEG_WARNING": True,  # a cut JPEG is else filled with gray, with a warning
-}
-
-OPEN_OPTIONS: dict[str, Any] = {
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no sidecar is looked for, here or on a server
-    "GDAL_PAM_ENABLED": False,  # nor an .aux.xml
-    "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": True,
-    "VSI_CACHE": True,
-}
-"""Settings while a raster is opened."""
-
-RETRY_DELAY_S = 0.1
-"""Pause before a second try; the next ones wait twice as long each."""
 
 PERCENTILES = (1.0, 99.0)
 """Of all sampled values; what lies beyond becomes 0 or 255."""
@@ -61,23 +39,6 @@ WHOLE_PX = 8192
 
 PATCHES = 4
 """Patches along each axis of a large raster."""
-
-_MAGIC: tuple[tuple[bytes, str], ...] = (
-    (b"II*\x00", "GTiff"),
-    (b"MM\x00*", "GTiff"),
-    (b"II+\x00", "GTiff"),
-    (b"MM\x00+", "GTiff"),
-    (b"\x89PNG\r\n\x1a\n", "PNG"),
-    (b"\xff\xd8\xff", "JPEG"),
-    (b"\x00\x00\x00\x0cjP  ", "JP2OpenJPEG"),
-    (b"\xff\x4f\xff\x51", "JP2OpenJPEG"),
-)
-
-_REMOTE_PREFIXES = {
-    "https://": "/vsicurl/https://",
-    "http://": "/vsicurl/http://",
-    "s3://": "/vsis3/",
-}
 
 
 @dataclass(frozen=True)
@@ -310,25 +271,6 @@ def forget(path: str) -> None:
         _handles.open.pop(key).dataset.close()
 
 
-class ForeignFile(RasterioIOError):  # type: ignore[misc]
-    """A raster that names another file, which GDAL would open, wherever it lies."""
-
-
-def open_dataset(path: str, driver: str) -> Any:
-    """Open a data set for reading with one driver and no other, and without its sidecars.
-
-    Raises:
-        RasterioIOError: it cannot be opened, or makes GDAL open another file.
-    """
-    with rasterio.Env(**OPEN_OPTIONS):
-        dataset = rasterio.open(gdal_path(path), driver=driver, sharing=False)
-        other = dataset.get_tag_item("OVERVIEW_FILE", "OVERVIEWS")
-    if other:
-        dataset.close()
-        raise ForeignFile(f"it takes overviews from {other}, and other files are never opened")
-    return dataset
-
-
 def _palette(dataset: Any) -> NDArray[np.uint8] | None:
     """Return the color of each value of a palette raster, (N, 3), or None for others."""
     if dataset.colorinterp[0] != ColorInterp.palette:
@@ -337,67 +279,6 @@ def _palette(dataset: Any) -> NDArray[np.uint8] | None:
     for index, color in dataset.colormap(1).items():
         table[index] = color[:3]
     return table
-
-
-@contextmanager
-def gdal_settings(options: ReadOptions | None = None) -> Iterator[None]:
-    """Set up GDAL as every raster of a job is read."""
-    patience = options or ReadOptions()
-    http = {
-        "GDAL_HTTP_TIMEOUT": patience.timeout_s,
-        "GDAL_HTTP_CONNECTTIMEOUT": patience.timeout_s,
-        "GDAL_HTTP_MAX_RETRY": patience.retries,
-        "GDAL_HTTP_RETRY_DELAY": RETRY_DELAY_S,
-    }
-    with rasterio.Env(**GDAL_OPTIONS, **http):
-        yield
-
-
-def is_remote(path: str) -> bool:
-    """Return whether a path is a URL that GDAL reads by range requests."""
-    return path.startswith(tuple(_REMOTE_PREFIXES))
-
-
-def gdal_path(path: str) -> str:
-    """Return the name under which GDAL opens a path or URL.
-
-    >>> gdal_path("s3://city/a.tif"), gdal_path("https://city.org/a.tif")
-    ('/vsis3/city/a.tif', '/vsicurl/https://city.org/a.tif')
-    """
-    for prefix, virtual in _REMOTE_PREFIXES.items():
-        if path.startswith(prefix):
-            return virtual + path.removeprefix(prefix)
-    return path
-
-
-def stamp_of(path: str) -> tuple[int, int]:
-    """Return (bytes, mtime in ns) of a file; zeros for a URL.
-
-    Raises:
-        OSError: there is no such file.
-    """
-    if is_remote(path):
-        return 0, 0
-    stat = os.stat(path)
-    return stat.st_size, stat.st_mtime_ns
-
-
-def driver_of(path: Path) -> str | None:
-    """Return the GDAL driver that the file's first bytes call for, or None if it is not allowed.
-
-    The content decides, not the name: an indirect format (VRT and the like) can make GDAL read
-    any path or URL, and would do so under any file name.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
-    with path.open("rb") as stream:
-        return driver_of_bytes(stream.read(16))
-
-
-def driver_of_bytes(head: bytes) -> str | None:
-    """Return the driver that a file's first 16 bytes call for; see `driver_of`."""
-    return next((driver for magic, driver in _MAGIC if head.startswith(magic)), None)
 
 
 def measure_stretch(

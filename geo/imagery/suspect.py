@@ -18,7 +18,8 @@ from geo.addresses import without_secrets
 from geo.imagery.headers import Tile, crs_name, same_crs
 from geo.imagery.missing import THICK_PX
 from geo.imagery.mosaic import Mosaic
-from geo.imagery.reading import OpenRaster, gdal_settings, open_raster
+from geo.imagery.opening import gdal_settings
+from geo.imagery.reading import OpenRaster, open_raster
 
 SAMPLED_TILES = 16
 

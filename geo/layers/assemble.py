@@ -34,7 +34,8 @@ from geo.layers.region_map import (
 from geo.layers.roads import Segment, read_roads
 from geo.layers.run_rows import RunRecord, inspected_rows, run_rows
 from geo.layers.schema import INSPECTED, ROAD_SEGMENT, RUN
-from geo.layers.segments import RoadSurvey, segment_rows, write_csv
+from geo.layers.segment_rows import segment_rows, write_csv
+from geo.layers.segments import RoadSurvey
 from geo.layers.style import styles
 from geo.layers.totals import MapTotals
 from geo.layers.whole_map import find_cracks

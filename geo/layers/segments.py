@@ -1,4 +1,4 @@
-"""Cracks gathered per road segment: coverage, sums, cells, rank, and the rows of the layer.
+"""Cracks gathered per road segment: coverage, sums and cells.
 
 Each place on a centerline belongs to the nearest road line within half its width, and a crack's
 length is shared out like that. So the sums over all segments plus what lies on no road are the
@@ -8,28 +8,22 @@ the percentage of cells is the figure.
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import shapely
 from numpy.typing import NDArray
 
 from geo.cracks.branches import UM, FloatArray, IntArray
-from geo.files import write_text
 from geo.grid import Grid
 from geo.imagery.coverage import CoverageMap
 from geo.layers.classes import D6433_CLASSES, TYPES, crack_types
 from geo.layers.roads import Locations, RoadNetwork, Segment, sections
-from geo.layers.schema import ROAD_SEGMENT
 from geo.layers.whole_map import CrackMap
-from geo.options import SegmentOptions, TypeOptions
+from geo.options import TypeOptions
 
 SAMPLES_AT_ONCE = 1_000_000
 """Places on cracks that are located together."""
@@ -49,15 +43,6 @@ THIRDS = 3
 
 SEEN_SHARE = 0.5
 """A cell of which less was seen counts only if a crack was found in it."""
-
-CSV_DIGITS = 6
-"""Millimeters on a road of a kilometer."""
-
-CONCRETE = ("concrete", "beton", "pcc", "jpcp", "crcp")
-"""Words in the surface of roads that are rated by slabs."""
-
-FORMULA = "=+-@\t\r"
-"""A spreadsheet runs a text that begins with one of these."""
 
 P95 = 0.95
 
@@ -358,97 +343,3 @@ class SurveyCells:
         row = np.clip((along_m / CELL_M).astype(np.int64), 0, rows - 1)
         col = ((across_m / self._width_m + 0.5) * cols).astype(np.int64)
         return row, np.clip(col, 0, cols - 1)
-
-
-def segment_rows(roads: RoadSurvey, options: SegmentOptions) -> pa.RecordBatch:
-    """Return the rows of the layer road_segment, in the order of the roads."""
-    rows = [_row(roads, index, options) for index in range(len(roads.segments))]
-    for row, width in zip(rows, roads.width_p95_mm().tolist(), strict=True):
-        row["width_p95_mm"] = None if math.isnan(width) else width
-    for row, rank in zip(rows, ranks(rows, options), strict=True):
-        row["rank"] = rank
-        row["priority"] = None if rank is None else priority_of(row[options.rank_by], options)
-    return pa.RecordBatch.from_pylist(rows, schema=ROAD_SEGMENT.arrow())
-
-
-def _row(roads: RoadSurvey, index: int, options: SegmentOptions) -> dict[str, Any]:
-    segment = roads.segments[index]
-
-    def total(name: str) -> float:
-        return float(roads.total(name)[index])
-
-    area, surveyed = total("area_m2"), total("surveyed_area_m2")
-    length, network = total("crack_length_m"), total("network_area_m2")
-    cracked = network + options.crack_band_m * length
-    slabs = any(word in segment.surface.lower() for word in CONCRETE)
-    return {
-        "segment_id": segment.segment_id,
-        "road_id": segment.road_id,
-        "name": segment.name or None,
-        "surface": segment.surface or None,
-        "from_m": segment.from_m,
-        "to_m": segment.to_m,
-        "length_m": segment.to_m - segment.from_m,
-        "width_m": segment.width_m,
-        "surveyed_area_m2": surveyed,
-        "coverage_pct": 100.0 * surveyed / area if area > 0 else 0.0,
-        "crack_length_m": length,
-        "crack_count": int(total("crack_count")),
-        "transverse_count": int(total("transverse_count")),
-        "network_area_m2": network,
-        "density_m_per_m2": length / surveyed if surveyed > 0 else None,
-        "cracking_pct": min(100.0, 100.0 * cracked / surveyed) if surveyed > 0 else None,
-        "zeb_cell_pct": None if slabs or segment.lanes is None else roads.cells[index].hit_pct,
-        **{f"{name}_m": total(f"{name}_m") for name in (*D6433_CLASSES, *TYPES)},
-        **{f"{name}_width_mm": _mean(total, name) for name in TYPES if name != "unknown"},
-        "geom": shapely.to_wkb(segment.line),
-    }
-
-
-def _mean(total: Callable[[str], float], name: str) -> float | None:
-    """Return the mean width of a type, by length."""
-    meters = total(f"{name}_wide_m")
-    return total(f"{name}_mm_m") / meters if meters > 0 else None
-
-
-def priority_of(value: float, options: SegmentOptions) -> str:
-    """Return the class of a value of the column by which segments are ranked."""
-    if value > options.high_pct:
-        return "high"
-    return "medium" if value >= options.medium_pct else "low"
-
-
-def ranks(rows: Sequence[dict[str, Any]], options: SegmentOptions) -> list[int | None]:
-    """Rank segments by a column, density, id; None if one was seen too little or has no value."""
-    keys = {}
-    for index, row in enumerate(rows):
-        value = row[options.rank_by]
-        if value is not None and row["coverage_pct"] >= options.min_coverage_pct:
-            keys[index] = (-value, -(row["density_m_per_m2"] or 0.0), row["segment_id"])
-    order = sorted(keys, key=lambda index: keys[index])
-    place = {index: rank for rank, index in enumerate(order, start=1)}
-    return [place.get(index) for index in range(len(rows))]
-
-
-def write_csv(path: Path, rows: pa.RecordBatch) -> None:
-    """Write the attributes by rank as UTF-8 (with a mark, by which spreadsheets know it).
-
-    Numbers have as many digits as mean something (`CSV_DIGITS`); the layer has all.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
-    names = [column.name for column in ROAD_SEGMENT.columns]
-    records = sorted(rows.to_pylist(), key=lambda row: (row["rank"] is None, row["rank"]))
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, names, extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows({name: _short(value) for name, value in row.items()} for row in records)
-    write_text(path, text.getvalue(), "utf-8-sig")
-
-
-def _short(value: Any) -> Any:
-    """Return a cell: few digits, and no text that a spreadsheet would run."""
-    if isinstance(value, str) and value.startswith(tuple(FORMULA)):
-        return f"'{value}"
-    return f"{value:.{CSV_DIGITS}g}" if isinstance(value, float) else value

@@ -33,9 +33,8 @@ GREEN, YELLOW, BLACK, GRAY, SLATE = "#009e73", "#f0e442", "#000000", "#a0a0a0", 
 CASING = "#1e1e1e"
 """Border of every line and area, by which it is read over imagery."""
 
-OVERVIEW_CRACK, OVERVIEW_CASING, OVERVIEW_BLANK = "#ffb000", "#000000", "#ececec"
-"""The overview picture: orange in black is told from gray pavement and white paint by every kind
-of sight; where there is no imagery it is light gray."""
+OVERVIEW_BLANK = "#ececec"
+"""Where a picture has no imagery."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""One picture of a job: the imagery reduced, with the cracks drawn over it."""
+"""One picture of a job: the imagery reduced, with cracks and networks by severity over it."""
 
 from __future__ import annotations
 
@@ -20,15 +20,17 @@ from geo.files import output_errors, whole_file
 from geo.grid import Grid
 from geo.imagery.overview import Overview
 from geo.layers.run_rows import MapTerms
-from geo.layers.schema import GEOMETRY, OUTLINE
-from geo.layers.style import OVERVIEW_BLANK, OVERVIEW_CASING, OVERVIEW_CRACK, rgb
+from geo.layers.schema import CRACK, GEOMETRY, NETWORK, Layer
+from geo.layers.style import CASING, OVERVIEW_BLANK, Entry, rgb, severity_legend
 from geo.outputs import seal_png
 
 OVERVIEW_PX = 2000
 """Longest side of the picture."""
 
-CAPTION_PX = (100, 480)
+CAPTION_PX = (146, 640)
 """Height and least width of what stands below the picture."""
+
+LEGEND_COLUMNS, LEGEND_STEP_PX = 3, 190
 
 LONGEST_BAR_PX = 200
 NORTH_PX = 24
@@ -36,7 +38,7 @@ NORTH_PX = 24
 
 KM = 1000.0
 
-LINE_SHARE = 0.001
+LINE_SHARE = 0.0015
 """Width of a drawn crack as a share of the longest side: seen when the picture fits a screen."""
 
 FEATURES_AT_ONCE = 20_000
@@ -44,10 +46,11 @@ FEATURES_AT_ONCE = 20_000
 
 
 def draw_overview(overview: Overview, package: Path, out: Path) -> None:
-    """Write the picture of a map: reduced imagery with the layer outline of a GeoPackage over it.
+    """Write the picture of a map: reduced imagery with the cracks of a GeoPackage, by severity.
 
-    Below it stand title, legend, scale bar and north arrow. Memory is bounded by the picture's
-    size, not by the map's.
+    Cracks are lines in a dark casing, networks areas in which the imagery shows through; where
+    several meet, the most severe one is seen. Below stand title, legend, scale bar and north
+    arrow. Memory is bounded by the picture's size, not by the map's.
 
     Raises:
         OutputError: the picture cannot be written.
@@ -55,11 +58,18 @@ def draw_overview(overview: Overview, package: Path, out: Path) -> None:
     image = np.where(
         overview.valid[..., None], overview.image, np.array(rgb(OVERVIEW_BLANK), np.uint8)
     )
+    terms, grid = MapTerms.read(package), overview.grid
+    legend = severity_legend(terms.rules.severity)[::-1]  # the most severe one comes last
+    for entry in legend:
+        area = _burn(package, NETWORK, entry, grid)
+        image[area] = (image[area].astype(np.uint16) + rgb(entry.color)) // 2
     radius = max(1, round(max(image.shape[:2]) * LINE_SHARE / 2))
-    line = _thicken(_burn(package, overview.grid), radius)
-    image[_thicken(line, 1) & ~line] = rgb(OVERVIEW_CASING)
-    image[line] = rgb(OVERVIEW_CRACK)
-    strip = caption(overview.grid, MapTerms.read(package), max(image.shape[1], CAPTION_PX[1]))
+    lines = [_thicken(_burn(package, CRACK, entry, grid), radius) for entry in legend]
+    every = np.logical_or.reduce(lines)
+    image[_thicken(every, 1) & ~every] = rgb(CASING)
+    for entry, line in zip(legend, lines, strict=True):
+        image[line] = rgb(entry.color)
+    strip = caption(grid, terms, max(image.shape[1], CAPTION_PX[1]))
     wide = np.full((len(image), strip.shape[1], 3), rgb(OVERVIEW_BLANK), np.uint8)
     wide[:, : image.shape[1]] = image
     _write_png(out, np.vstack((wide, strip)))
@@ -83,10 +93,13 @@ def caption(grid: Grid, terms: MapTerms, width: int) -> NDArray[np.uint8]:
     pen.text((16, 10), "Crack map", "black", large)
     origin = ", ".join(filter(None, (terms.model, terms.run_id)))
     pen.text((16, 42), origin or "model and run are not known", "black", small)
-    pen.rectangle((16, 72, 48, 82), OVERVIEW_CRACK, OVERVIEW_CASING)
-    pen.text((56, 68), "crack", "black", small)
-    pen.rectangle((120, 70, 150, 84), OVERVIEW_BLANK, "black")
-    pen.text((158, 68), "no imagery", "black", small)
+    pen.text((16, 68), "cracks (lines) and networks (areas)", "black", small)
+    entries = (*severity_legend(terms.rules.severity), Entry("", "no imagery", OVERVIEW_BLANK))
+    for number, entry in enumerate(entries):
+        row, column = divmod(number, LEGEND_COLUMNS)
+        left, top = 16 + LEGEND_STEP_PX * column, 94 + 22 * row
+        pen.rectangle((left, top + 2, left + 32, top + 12), entry.color, CASING)
+        pen.text((left + 40, top - 2), entry.label, "black", small)
     length_m = scale_length(LONGEST_BAR_PX * grid.gsd_m)
     right = width - 90
     left = right - round(length_m / grid.gsd_m)
@@ -119,11 +132,11 @@ def _north(pen: ImageDraw.ImageDraw, center: tuple[float, float], grid: Grid) ->
     pen.text(tuple(center - 1.2 * NORTH_PX * along), "N", "black", font, anchor="mm")
 
 
-def _burn(package: Path, grid: Grid) -> NDArray[np.bool_]:
-    """Mark the pixels of the reduced grid that a crack touches."""
+def _burn(package: Path, layer: Layer, entry: Entry, grid: Grid) -> NDArray[np.bool_]:
+    """Mark the pixels of the reduced grid that a feature of a class touches."""
     burned = np.zeros(grid.shape, np.uint8)
-    for outlines in _outlines(package):
-        in_pixels = shapely.transform(outlines, grid.to_pixel)
+    for shapes in _shapes(package, layer, entry.key):
+        in_pixels = shapely.transform(shapes, grid.to_pixel)
         rasterize(((shape, 1) for shape in in_pixels), out=burned, all_touched=True)
     return burned.astype(bool)
 
@@ -134,10 +147,15 @@ def _thicken(marked: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
     return np.asarray(binary_dilation(marked, x * x + y * y <= radius * radius + 1))
 
 
-def _outlines(package: Path) -> Iterator[NDArray[np.object_]]:
-    """Yield the geometries of the layer outline, a bounded number at a time."""
+def _shapes(package: Path, layer: Layer, severity: str) -> Iterator[NDArray[np.object_]]:
+    """Yield the geometries of one class of a layer, a bounded number at a time."""
     with pyogrio.open_arrow(
-        package, layer=OUTLINE.name, columns=[], batch_size=FEATURES_AT_ONCE, use_pyarrow=True
+        package,
+        layer=layer.name,
+        columns=[],
+        where=f"severity_d6433 = '{severity}'",
+        batch_size=FEATURES_AT_ONCE,
+        use_pyarrow=True,
     ) as (_, reader):
         for batch in reader:
             yield shapely.from_wkb(batch[GEOMETRY].to_numpy(zero_copy_only=False))

@@ -24,20 +24,24 @@ from geo.imagery.mosaic import Mosaic
 from geo.imagery.overview import blank_backdrop, read_backdrop, reduce, save_backdrop
 from geo.layers.assemble import assemble
 from geo.layers.run_rows import MapTerms
-from geo.layers.style import OVERVIEW_BLANK, OVERVIEW_CRACK, rgb
-from geo.options import Rules
-from geo.page.preview import caption, draw_overview
+from geo.layers.style import OVERVIEW_BLANK, rgb, severity_legend
+from geo.options import Rules, SeverityOptions
+from geo.page.preview import CAPTION_PX, caption, draw_overview
 
 
 @pytest.fixture
 def street(tmp_path):
-    """Two tiles of 200 x 300 pixels side by side, the second half as high; a crack through both."""
+    """Two tiles of 200 x 300 pixels side by side, the second half as high.
+
+    A crack of 20 mm goes through both; a thin one lies on the first.
+    """
     for name, col, height, tone in (("a.tif", 0, 200, 90), ("b.tif", 300, 100, 160)):
         write_tile(tmp_path / "tiles" / name, np.full((height, 300, 3), tone, np.uint8), col=col)
     mosaic = read_tiles(tmp_path / "tiles")
     mask = np.zeros(mosaic.grid.shape, bool)
-    mask[48:52, 30:570] = True
-    parts = write_parts(tmp_path, mosaic.grid, mask, cut=256)
+    mask[48:52, 30:570] = mask[150, 30:200] = True
+    image = np.where(mask, np.uint8(60), np.uint8(150))
+    parts = write_parts(tmp_path, mosaic.grid, mask, cut=256, image=image)
     assemble(parts, tmp_path / "out.gpkg", mosaic.grid)
     return mosaic, tmp_path / "out.gpkg"
 
@@ -51,10 +55,14 @@ def test_the_overview_shows_imagery_cracks_and_nothing_elsewhere(street, tmp_pat
     mosaic, package = street
     draw_overview(reduce(mosaic, 300), package, tmp_path / "overview.png")
     picture = read_png(tmp_path / "overview.png")
-    assert picture.shape == (200, 480, 3)  # with the caption
+    assert picture.shape == (100 + CAPTION_PX[0], CAPTION_PX[1], 3)
     picture, right = picture[:100, :300], picture[:100, 300:]
     assert (right == rgb(OVERVIEW_BLANK)).all()
-    cracks = (picture == rgb(OVERVIEW_CRACK)).all(axis=2)
+    legend = {entry.key: rgb(entry.color) for entry in severity_legend(SeverityOptions())}
+    thin = (picture == legend["not_measurable"]).all(axis=2)
+    assert set(np.nonzero(thin)[0]) <= set(range(72, 79))
+    assert thin.any(axis=0).sum() == pytest.approx(85, abs=5)
+    cracks = (picture == legend["medium"]).all(axis=2)
     rows, cols = np.nonzero(cracks)
     assert rows.min() >= 22
     assert rows.max() <= 28

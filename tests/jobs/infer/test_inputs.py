@@ -320,7 +320,7 @@ def test_a_corrupt_block_in_a_good_file_is_tried_again_recorded_and_the_rest_del
 
 
 def test_a_failure_that_passes_costs_nothing(tmp_path, monkeypatch):
-    from geo.imagery import mosaic as tile_pixels
+    from geo.imagery import tile_reader as tile_pixels
 
     path = write_tile(tmp_path / "a.tif", IMAGE)
     original, calls = tile_pixels.open_raster, []

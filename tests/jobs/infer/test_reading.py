@@ -15,6 +15,7 @@ from factories import Pool, darkness, infer_job, layer, write_tile
 from geo.cracks.parts import read_part
 from geo.errors import InputError
 from geo.imagery import mosaic as mosaic_module
+from geo.imagery import tile_reader
 from jobs.infer import run as infer
 from jobs.infer.inputs import open_mosaic
 from jobs.infer.plan import make_plan
@@ -103,7 +104,7 @@ def test_a_block_whose_part_is_there_is_not_computed_again(tiles):
 
 def hang(monkeypatch, *names):
     """Lets the reading of some tiles take for ever; returns what ends it."""
-    original, release, calls = mosaic_module.TileReader.read, threading.Event(), []
+    original, release, calls = tile_reader.TileReader.read, threading.Event(), []
 
     def read(self, tile, window):
         if os.path.basename(tile.path) in names:
@@ -111,7 +112,7 @@ def hang(monkeypatch, *names):
             release.wait()
         return original(self, tile, window)
 
-    monkeypatch.setattr(mosaic_module.TileReader, "read", read)
+    monkeypatch.setattr(tile_reader.TileReader, "read", read)
     return release, calls
 
 
