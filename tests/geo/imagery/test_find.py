@@ -26,7 +26,7 @@ from geo.errors import InputError
 from geo.grid import Window
 from geo.imagery.find import find_tiles, scan
 from geo.imagery.headers import inspect
-from geo.imagery.reading import gdal_path
+from geo.imagery.opening import gdal_path
 from geo.options import ReadOptions
 
 SIDE = 32

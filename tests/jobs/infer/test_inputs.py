@@ -378,13 +378,13 @@ def test_every_wish_of_a_job_reaches_the_mosaic(tmp_path):
 
 def test_secrets_of_addresses_stand_in_no_file_and_no_message(tmp_path, monkeypatch, capfd):
     """Both tiles are on a server; one of them is missing there."""
-    from geo.imagery import reading
+    from geo.imagery import opening
 
     path = write_tile(tmp_path / "tiles" / "a.tif", IMAGE)
     folder = path.parent.as_uri().removeprefix("file://")
     secret = "https://anna:s3cret@city.org/{}.tif?sig=s3cret"
     url = re.compile(r"https://anna:s3cret@city\.org(.*)\?sig=s3cret")
-    monkeypatch.setattr(reading, "gdal_path", lambda name: url.sub(rf"{folder}\1", name))
+    monkeypatch.setattr(opening, "gdal_path", lambda name: url.sub(rf"{folder}\1", name))
     told = WebFile(path.read_bytes()[:16], (0, 0))
     monkeypatch.setattr("geo.imagery.headers.look_at", lambda *given: told)
     tiles = [secret.format(name) for name in ("a", "gone")]
