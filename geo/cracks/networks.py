@@ -22,18 +22,16 @@ from numpy.typing import NDArray
 from geo.cracks.blocks import BlockLattice, Patch, block_patch
 from geo.cracks.branches import UM, BranchSet, FloatArray, IntArray
 from geo.cracks.growth import dilated, eroded
-from geo.cracks.line_density import Region, Squares, chunks, dense_groups, distinct, sample
+from geo.cracks.line_density import Region, Squares, dense_groups, distinct, sample
+from geo.cracks.network_lines import homes, line_inside
 from geo.cracks.outlines import outlines
-from geo.cracks.pixel_set import E, N, PixelSet, S, W, firsts
+from geo.cracks.pixel_set import PixelSet, firsts
 from geo.options import NetworkOptions
 
 Kind = Literal["alligator", "block"]
 
 CELLS_AT_ONCE = 200_000
 """Cells of networks that are traced at once: 30 MB."""
-
-_SIDES = 1 << E | 1 << S | 1 << W | 1 << N
-"""Code of a cell whose four sides are in a network."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,11 +112,15 @@ def _all_networks(branches: BranchSet, lattice: _Lattice) -> tuple[_Found, IntAr
             )
         )
     ).without(dense.shapes)
-    first = _homes(dense.inside, branches.lengths, options.inside_share)
-    second = _homes(coarse.inside, branches.lengths, options.inside_share)
-    home = np.where(first >= 0, first, np.where(second >= 0, second + len(dense.cells), -1))
     found, place = _Found.sorted([dense, coarse])
-    return found, np.append(place, -1)[home]
+    share = options.inside_share
+    first = np.append(place, -1)[homes(dense.inside, branches.lengths, share)]
+    second = np.append(place[len(dense.cells) :], -1)[homes(coarse.inside, branches.lengths, share)]
+    home = np.where(first >= 0, first, second)
+    left = distinct(home[home >= 0])  # of others all line belongs to a neighbor
+    number = np.full(len(found.cells) + 1, -1)
+    number[left] = np.arange(len(left))
+    return found.take(left), number[home]
 
 
 @dataclass(frozen=True)
@@ -235,13 +237,16 @@ class _Found:
             parts = shapely.get_parts(shapely.difference(shapes[number], cut))
             areas = parts[shapely.get_dimensions(parts) == 2]
             shapes[number] = shapely.normalize(shapely.multipolygons(areas))
-        left = np.flatnonzero(shapely.area(shapes) > 0)
-        place = np.full(len(shapes), -1)
-        place[left] = np.arange(len(left))
+        cells = np.rint(shapely.area(shapes)).astype(np.int64)
+        return replace(self, shapes=shapes, cells=cells).take(np.flatnonzero(cells))
+
+    def take(self, chosen: IntArray) -> _Found:
+        """Return some of them; ``chosen`` ascends."""
+        place = np.full(len(self.cells), -1)
+        place[chosen] = np.arange(len(chosen))
         kept = place[self.inside[0]] >= 0
         inside = np.concatenate((place[self.inside[:1, kept]], self.inside[1:, kept]))
-        cells = np.rint(shapely.area(shapes[left])).astype(np.int64)
-        return _Found(shapes[left], cells, self.first[left], inside)
+        return _Found(self.shapes[chosen], self.cells[chosen], self.first[chosen], inside)
 
 
 def _batches(
@@ -287,39 +292,8 @@ def _found(
         outlines(kept).polygons(),
         n_cells[large],
         np.column_stack((cols[first], rows[first])),
-        _inside(branches, distinct(near), kept, lattice),
+        line_inside(branches, distinct(near), kept, lattice.border, lattice.cell_um),
     )
-
-
-def _inside(branches: BranchSet, near: IntArray, cells: PixelSet, lattice: _Lattice) -> IntArray:
-    """(3, P) network, branch and how much of the one lies in the other."""
-    grown = _Grown.of(cells, lattice.border)
-    found = [np.empty((3, 0), np.int64)]
-    for chunk in chunks(branches.take(near), lattice.cell_um):
-        samples = sample(branches.take(near[chunk]), lattice.cell_um)
-        network = grown.lookup(samples.cells)
-        hit = np.flatnonzero(network >= 0)
-        order = hit[np.lexsort((samples.branch[hit], network[hit]))]
-        network, branch = network[order], samples.branch[order]
-        first = np.flatnonzero(
-            (np.diff(network, prepend=-1) != 0) | (np.diff(branch, prepend=-1) != 0)
-        )
-        length = np.add.reduceat(samples.length[order], first) if len(first) else first
-        found.append(np.stack((network[first], near[chunk][branch[first]], length)))
-    return np.concatenate(found, axis=1)
-
-
-def _homes(inside: IntArray, lengths: IntArray, share: float) -> IntArray:
-    """(N,) network of each branch of which more than a share lies inside; -1 for none.
-
-    A branch in several belongs to that with most of it, or the first.
-    """
-    network, branch, length = inside
-    home = np.full(len(lengths), -1)
-    order = np.lexsort((-network, length))
-    home[branch[order]] = network[order]  # the last assignment stays
-    total = np.bincount(branch, length, minlength=len(lengths))
-    return np.where(total > share * lengths, home, -1)
 
 
 def _patch(branches: BranchSet, region: Region, lattice: _Lattice) -> Patch:
@@ -360,36 +334,3 @@ def _patch(branches: BranchSet, region: Region, lattice: _Lattice) -> Patch:
     own = region.own.repeat(lattice.square, axis=0).repeat(lattice.square, axis=1)
     rows, cols = np.nonzero((opened & near)[halo:-halo, halo:-halo] & own)
     return Patch(np.column_stack((cols, rows)) + region.corner, nothing)
-
-
-@dataclass(frozen=True, eq=False)
-class _Grown:
-    """Cells of networks and those around them: sorted keys and the network of each."""
-
-    low: IntArray
-    stride: int
-    keys: IntArray
-    number: IntArray
-
-    @classmethod
-    def of(cls, cells: PixelSet, border: int) -> _Grown:
-        rows, cols = cells.places()
-        low = np.array([cols.min() - border - 1, rows.min() - border - 1])
-        stride = int(cols.max() - low[0]) + border + 2
-        own = (np.column_stack((cols, rows)) - low) @ np.array([1, stride])
-        edge = np.flatnonzero((cells.codes & _SIDES) != _SIDES)
-        steps = np.arange(-border, border + 1)
-        offsets = (steps[:, None] * stride + steps).ravel()
-        keys = np.concatenate((own, (own[edge][:, None] + offsets).ravel()))
-        owner = np.concatenate((cells.components, np.repeat(cells.components[edge], len(offsets))))
-        order = np.argsort(keys, kind="stable")
-        order = order[np.diff(keys[order], prepend=-1) != 0]
-        return cls(low, stride, keys[order], owner[order].astype(np.int64))
-
-    def lookup(self, cells: IntArray) -> IntArray:
-        """(K,) network of cells (K, 2) x, y; -1 for none."""
-        place = cells - self.low
-        wanted = place @ np.array([1, self.stride])
-        at = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
-        known = (place[:, 0] >= 0) & (place[:, 0] < self.stride) & (self.keys[at] == wanted)
-        return np.where(known, self.number[at], -1)

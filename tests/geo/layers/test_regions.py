@@ -28,6 +28,9 @@ OPTIONS = AssembleOptions(
         reach_m=0.04,
         min_density_m_per_m2=20,
         min_area_m2=0.012,
+        block_cell_m=0.1,
+        max_block_m2=0.01,
+        min_blocks=1,
     ),
     min_area_m2=0.0005,
 )
