@@ -1,5 +1,8 @@
 """A street with every kind of crack, drawn as a mask: what is counted, and as what."""
 
+from dataclasses import fields
+
+import cv2
 import numpy as np
 import pytest
 import shapely
@@ -8,13 +11,16 @@ from factories import join
 from rasterio.crs import CRS
 from rasterio.features import rasterize
 
+from geo.cracks.branch_sums import WIDTH_OPTIONS
 from geo.cracks.branches import BranchSet
 from geo.cracks.chains import chain
+from geo.cracks.light import Picture
 from geo.cracks.linking import link
 from geo.cracks.networks import find_networks
 from geo.cracks.pieces import pieces
 from geo.cracks.pixel_set import pixels_of
 from geo.cracks.split import branch_of_pixels
+from geo.cracks.width import WidthSums, width_sums, widths_px
 from geo.grid import Grid, Window
 from geo.layers.classes import crack_types
 from geo.options import LinkOptions, NetworkOptions, TypeOptions
@@ -71,10 +77,20 @@ WHOLE = ("long with gaps", "parallel", "beside it", "stem of the T", "bar of the
 WHOLE += ("X along", "X across", "turns", "ring")
 
 
-def drawn_mask():
-    shapes = [shapely.affinity.scale(line.buffer(WIDTH_M / 2), 1 / GSD, 1 / GSD, origin=(0, 0))
+def drawn_mask(finer=1):
+    """The street in pixels, or in so many parts of each side of a pixel."""
+    part = GSD / finer
+    shapes = [shapely.affinity.scale(line.buffer(WIDTH_M / 2), 1 / part, 1 / part, origin=(0, 0))
               for line in DRAWN.values()]  # fmt: skip
-    return rasterize(shapes, out_shape=SHAPE).astype(bool)
+    return rasterize(shapes, out_shape=tuple(finer * side for side in SHAPE)).astype(bool)
+
+
+def drawn_light():
+    """Pavement of which cracks take a usual share of the light, seen by a camera of usual blur."""
+    share = drawn_mask(4).reshape(SHAPE[0], 4, SHAPE[1], 4).mean(axis=(1, 3))
+    seen = cv2.GaussianBlur(share, (0, 0), 0.6)
+    gray = np.rint(150 * (1 - WIDTH_OPTIONS.depth * seen)).astype(np.uint8)
+    return Picture.of_bands(gray, np.ones(SHAPE, bool), GRID.window)
 
 
 class Map:
@@ -141,6 +157,17 @@ def test_gaps_are_counted(street):
     number, _ = street.crack("long with gaps")
     assert street.chains.gap_m[number] == pytest.approx(0.03 + 0.12 + 0.22, abs=0.02)
     assert street.chains.length_m(street.outside)[number] == pytest.approx(LONG.length, rel=0.02)
+
+
+def test_widths_are_those_drawn(street):
+    """Also of two cracks that are 5 cm apart."""
+    owner = street.chains.of_branch
+    mask_width = np.array([b.mask_width_m for one in street.pieces for b in one.branches]) / GSD
+    sums = width_sums(drawn_light(), street.pixels, mask_width, WIDTH_OPTIONS)
+    free = WidthSums(*(getattr(sums, f.name)[street.free] for f in fields(WidthSums)))
+    mm = 1000 * GSD * widths_px(free.grouped(owner, len(street.chains)), WIDTH_OPTIONS)
+    found = {name: mm[street.crack(name)[0]] for name in WHOLE}
+    assert found == pytest.approx(dict.fromkeys(WHOLE, 1000 * WIDTH_M), abs=1.0)
 
 
 def test_types_follow_the_road(street):
