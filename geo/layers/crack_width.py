@@ -19,9 +19,9 @@ P95 = 0.95
 
 MM = 1000.0
 
-EVEN_M = 0.5
-"""A branch so long says as much of its own width as the rest of its crack does. Shorter ones are
-noisy, and only those that happen to look wide enough would have a class."""
+EVEN_M = 1.5
+"""A branch so long says as much of its own width as its whole crack does. Shorter ones are noisy,
+and only those that happen to look wide enough would have a class. Chosen on drawn streets."""
 
 
 @dataclass(frozen=True, eq=False)
