@@ -17,19 +17,13 @@ from geo.options import SeverityOptions
 
 P95 = 0.95
 
-MM = 1000.0
-
-EVEN_M = 1.5
-"""A branch so long says as much of its own width as its whole crack does. Shorter ones are noisy,
-and only those that happen to look wide enough would have a class. Chosen on drawn streets."""
-
 
 @dataclass(frozen=True, eq=False)
 class CrackWidths:
     """Widths of K cracks (or networks) and of their N branches; nan where none was seen.
 
     Attributes:
-        branch_mm: (N,) mean width of each branch, drawn towards that of its crack (EVEN_M).
+        branch_mm: (N,) mean width of each branch.
         crack_mm, most_mm: (K,) mean width by length, and that of the widest run.
         branch_measurable, crack_measurable: whether the width may be claimed.
     """
@@ -66,8 +60,6 @@ def crack_widths(
     with np.errstate(invalid="ignore", divide="ignore"):
         branch = pixel_mm * np.maximum(sums.loss_px2, 0.0) / sums.length_px / depth[owner]
         crack = pixel_mm * np.maximum(whole.loss_px2, 0.0) / whole.length_px / depth
-    even_px = MM * EVEN_M / pixel_mm
-    branch = crack[owner] + sums.length_px / (sums.length_px + even_px) * (branch - crack[owner])
     most = np.maximum(pixel_mm * whole.most_px / depth, crack)
     return CrackWidths(
         branch_mm=branch,
