@@ -41,7 +41,8 @@ from geo.layers.schema import (
     RUN,
     Layer,
 )
-from geo.layers.segments import STEP_M, SurveyCells, priority_of, ranks, write_csv
+from geo.layers.segment_rows import priority_of, ranks, write_csv
+from geo.layers.segments import STEP_M, SurveyCells
 from geo.layers.style import styles
 from geo.options import Rules, TypeOptions
 from geo.review.estimate import Accuracy

@@ -18,8 +18,8 @@ from geo.page.map_page import write_map
 from geo.page.preview import draw_overview
 from geo.page.report import write_report
 from geo.review.edits import Applied, apply_edits
+from jobs.infer.outputs import MapFiles
 from jobs.infer.work_folder import BACKDROP, CROPS
-from jobs.review.run import map_files
 from jobs.review.source import MapRun
 from jobs.runtime.terminal import counted, say
 from wpcrack.errors import first_few
@@ -58,7 +58,7 @@ def run_apply(package: Path) -> ApplyReport:
     Raises:
         GeoError: the file is no map, is open elsewhere, or something cannot be written.
     """
-    run, files = MapRun.read(package), map_files(package)
+    run, files = MapRun.read(package), MapFiles.of(package)
     pages = [files.package, files.page, files.report, files.figures, files.segments, files.overview]
     require_replaceable(pages)
     applied = apply_edits(package, files.segments)

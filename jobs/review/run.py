@@ -114,7 +114,7 @@ def run_review(
     """
     require_port(port)
     run = MapRun.read(package)
-    files = map_files(package)
+    files = MapFiles.of(package)
     require_replaceable([files.package, files.page, files.report, files.figures])
     say("reading the headers of the tiles")
     mosaic = open_imagery(package, run, settings)
@@ -134,12 +134,6 @@ def draw_plan(package: Path, run: MapRun, options: ReviewOptions, mosaic: Mosaic
     """Draw the sample of a map."""
     places = read_places(package, options.window * mosaic.grid.gsd_m)
     return Plan.draw(run.run_id, places, options.count, options.seed, options.window)
-
-
-def map_files(package: Path) -> MapFiles:
-    """Return the files beside a map, whichever command made it."""
-    further = MapFiles.of_further(package)
-    return further if further.page.exists() else MapFiles.of_job(package)
 
 
 def draw_again(files: MapFiles, run: MapRun, mosaic: Mosaic) -> None:

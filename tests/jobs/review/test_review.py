@@ -15,8 +15,9 @@ from geo.errors import InputError
 from geo.page.report import summarize
 from geo.review.places import draw_sample, read_places
 from geo.review.record import read_accuracy, write_accuracy
+from jobs.infer.outputs import MapFiles
 from jobs.page.server import make_token
-from jobs.review.run import ReviewOptions, draw_again, draw_plan, map_files
+from jobs.review.run import ReviewOptions, draw_again, draw_plan
 from jobs.review.server import make_app
 from jobs.review.session import Plan, open_session
 from jobs.review.source import MapRun, Scenes, open_imagery
@@ -112,7 +113,7 @@ def test_the_result_stands_in_map_report_and_page(package):
     write_accuracy(package, accuracy)
     assert read_accuracy(package) == accuracy
     assert packages.additions(package) == []
-    files = map_files(package)
+    files = MapFiles.of(package)
     draw_again(files, run, open_imagery(package, run, ()))
     assert summarize(package).accuracy == accuracy
     assert "## Accuracy" in files.report.read_text("utf-8")
