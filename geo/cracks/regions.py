@@ -15,7 +15,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -140,7 +140,8 @@ def merge(region: Region, files: RegionFiles, grid: Grid, halo_px: int) -> None:
             boxed = with_boxes(table)
             whole.add(boxed)
             rim.add(boxed.filter(pa.array(~lie_in(boxed, inner))))
-        write_table(files.path("cut.parquet"), seams.open_pieces(), rows[0])
+        area = replace(rows[0], window=region.window, coverage="", footprint="")
+        write_table(files.path("cut.parquet"), seams.open_pieces(), area)
     write_text(files.path("rows.json"), json.dumps([asdict(row) for row in rows]))
 
 
