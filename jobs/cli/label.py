@@ -61,7 +61,7 @@ def review(
         Path | None, typer.Option(help="Write the figures to FILE; - is stdout.", metavar="FILE")
     ] = None,
 ) -> None:
-    """Judge a sample of a map by key, for its precision and recall.
+    """Measure precision and recall of a map, by key.
 
     Each answer is written at once; the same command goes on. Ctrl-C ends, and what was found goes
     into the map, its report and its page. With --apply, cracks that you deleted, moved or drew in
