@@ -308,7 +308,7 @@ def test_a_corrupt_block_in_a_good_file_is_tried_again_recorded_and_the_rest_del
         stream.seek(offset)
         stream.write(b"\xff" * 300)
     pauses = []
-    monkeypatch.setattr("geo.imagery.mosaic.time.sleep", pauses.append)
+    monkeypatch.setattr("geo.imagery.tile_reader.time.sleep", pauses.append)
     report = run(path, tmp_path / "o.gpkg")
     assert report.exit_code == 3
     assert len(pauses) == 2  # two further tries, once
