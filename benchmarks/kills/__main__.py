@@ -124,7 +124,7 @@ class Job:
     def parts(self) -> dict[str, tuple[int, int]]:
         """Find finished blocks, each with what changes if it is written again."""
         found = {}
-        for path in (self.work / "parts").glob("*.parquet"):
+        for path in (self.work / "parts").glob("[!.]*.parquet"):  # a killed actor leaves .*.tmp
             state = path.stat()
             found[path.stem] = state.st_ino, state.st_mtime_ns
         return found

@@ -49,7 +49,7 @@ def test_the_lean_step_does_what_the_released_one_does(
     batch = doubled(train_step)
     released = make(train_step, "released")
     lean = make(train_step, "equal", f"train.recompute={recompute}")
-    released._set_learning_rates(0.0)
+    released._set_learning_rates("adversarial", 0.0)
     reference = train_step.ReleasedStep(released)
     for number in range(2):
         want = reference(batch, number)
