@@ -66,7 +66,8 @@ class Head:
 
     def environment(self, token: Path | None = None) -> dict[str, str]:
         """What a user of this cluster has in the environment; our code is not on the path."""
-        ours = {"PYTHONPATH", "RAY_AUTH_TOKEN"}  # the token is that of Rays that tests start
+        # the token and the loopback are those of Rays that tests start for themselves
+        ours = {"PYTHONPATH", "RAY_AUTH_TOKEN", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"}
         kept = {name: value for name, value in os.environ.items() if name not in ours}
         path = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", "")])
         secret = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token or self.token)}
