@@ -181,8 +181,8 @@ class PseudoLabelConfig(Block):
     """Weight of the averaged detector, beside the refined CAM, in the labels of the detector stage
     (mean teacher). 0: the CAM alone (paper). Needs `train.detector_ema`."""
     trained_detector: Annotated[float, Field(ge=0, lt=1)] = 0.7
-    """The same weight where the training starts from a model (`model.init`) whose detector already
-    knows cracks: the CAM then tells which of them are there, less where their edges are."""
+    """In place of `self_training`, unless that is 0, where the training starts from a model
+    (`model.init`): its detector knows cracks, and the CAM tells less where their edges are."""
     trained_crack: Share = 0.65
     """In place of `cam_crack` then: under a sure CAM a detector's 0.5 is crack. With 0.5 here it
     would be its 0.29, and cracks grow."""

@@ -7,7 +7,8 @@ Run from the repository root (`make ablation` is the first line):
 
 Every finished cell (row x collection x seed) is one line of the results file and never runs again,
 so the command may be stopped and repeated at will; a cell whose configuration has changed is
-another cell. KEY=VALUE are settings of `wpcrack train` that hold for every row. DATA holds
+another cell. KEY=VALUE are settings of `wpcrack train` that hold for every row; all start from
+ImageNet weights and see no drawn window unless they say otherwise (model.init=shipped). DATA holds
 deepcrack/, cfd/ and crack500/ with images/ and masks/ each.
 
 A seeded fifth of the source images is held out, the same for every row; masks of the others
@@ -68,6 +69,8 @@ class Row:
     everywhere: bool = False
 
 
+SCRATCH = ("model.init=imagenet", "train.drawn_share=0")
+"""For every row, before KEY=VALUE: image-level labels alone, from ImageNet weights."""
 NO_PAAM = ("model.paam.spatial=false", "model.paam.channel=false")
 NO_CECCM = ("losses.ceccm.enabled=false",)
 CLEAR = ("augment.fade=0", "augment.blur_px=0", "augment.grain=0")
@@ -191,10 +194,10 @@ def plan(
 
 
 def configured(row: Row, budget: Budget, seed: int, settings: Sequence[str]) -> MethodConfig:
-    """Read the defaults, then settings for every row, then those of the row."""
+    """Read the defaults, then settings for every row, then those of the row; see SCRATCH."""
     steps = budget.settings(trained=row.trained, game=row.game)
     fixed = (f"seed={seed}", "train.val_items=2")  # nothing is chosen, so nothing is validated
-    return load(MethodConfig, None, [*fixed, *settings, *row.settings, *steps])
+    return load(MethodConfig, None, [*fixed, *SCRATCH, *settings, *row.settings, *steps])
 
 
 def command(arguments: Sequence[str] | None) -> str:

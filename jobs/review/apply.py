@@ -13,13 +13,11 @@ from typing import Any
 
 from geo.imagery.overview import read_backdrop
 from geo.outputs import require_replaceable
-from geo.page.crops import read_crops
-from geo.page.map_page import write_map
 from geo.page.preview import draw_overview
-from geo.page.report import write_report
 from geo.review.edits import Applied, apply_edits
 from jobs.infer.outputs import MapFiles
-from jobs.infer.work_folder import BACKDROP, CROPS
+from jobs.infer.work_folder import BACKDROP
+from jobs.review.run import draw_again
 from jobs.review.source import MapRun
 from jobs.runtime.terminal import counted, say
 from wpcrack.errors import first_few
@@ -69,6 +67,5 @@ def run_apply(package: Path) -> ApplyReport:
             say(f"the imagery behind the map is not in {work.name}: {files.overview.name} stays")
         else:
             draw_overview(backdrop, package, files.overview)
-        write_map(package, files.page, backdrop, read_crops(work / CROPS))
-        write_report(package, files.report, files.figures)
+        draw_again(files, work, backdrop)
     return ApplyReport(package, applied)

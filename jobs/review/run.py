@@ -126,7 +126,8 @@ def run_review(
         windows = session.write_windows()
     if accuracy.judged:
         write_accuracy(package, accuracy)
-        draw_again(files, run, mosaic)
+        work = run.work_folder(package)
+        draw_again(files, work, read_backdrop(work / BACKDROP) or reduce(mosaic, OVERVIEW_PX))
     return ReviewReport(package, accuracy, left, windows)
 
 
@@ -136,16 +137,17 @@ def draw_plan(package: Path, run: MapRun, options: ReviewOptions, mosaic: Mosaic
     return Plan.draw(run.run_id, places, options.count, options.seed, options.window)
 
 
-def draw_again(files: MapFiles, run: MapRun, mosaic: Mosaic) -> None:
-    """Write report and page anew.
+def draw_again(files: MapFiles, work: Path, backdrop: Overview | None) -> None:
+    """Write page and report of a map anew.
+
+    Args:
+        files: of the map.
+        work: its work folder, which may be gone.
+        backdrop: the imagery reduced, if it is known.
 
     Raises:
         GeoError: a file cannot be written.
     """
-    work = run.work_folder(files.package)
-    backdrop: Overview | None = read_backdrop(work / BACKDROP)
-    if backdrop is None:
-        backdrop = reduce(mosaic, OVERVIEW_PX)
-    shown = backdrop if backdrop.valid.any() else None
+    shown = backdrop if backdrop is not None and backdrop.valid.any() else None
     write_map(files.package, files.page, shown, read_crops(work / CROPS))
     write_report(files.package, files.report, files.figures)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from jobs.runtime.memory import require_memory
 from jobs.runtime.ray_session import joins_cluster
 from jobs.train.job import ScalingConfig, TrainJob, masked_pairs
+from jobs.train.tracking import Trackers
 from wpcrack.data.batches import Images, Shard, validation_part
 from wpcrack.data.images import Pair, read_rgb
 from wpcrack.data.masks import check_masks
@@ -67,9 +68,10 @@ def find_needs(
 
     Raises:
         WpcrackError: An image or mask is damaged, the networks do not fit the windows, there are
-            too few GPUs, or too little memory.
+            too few GPUs, too little memory, or a tracker is not there.
     """
     require_gpus(job.scaling, local=local)
+    Trackers(job.run_dir, job)  # tells nobody yet
     check_readable(data.items)
     pairs = masked_pairs(job.data)
     check_masks(pairs)

@@ -107,6 +107,8 @@ def test_a_finished_cell_never_runs_again(
 
 def test_rows_of_one_configuration_are_one_cell_and_all_others_differ(ablation: ModuleType) -> None:
     cells = ablation.plan(ablation.ROWS, ablation.COLLECTIONS, ablation.BUDGET, TINY)
+    assert {cell.config.model.init for cell in cells} == {"imagenet"}
+    assert {cell.config.train.drawn_share for cell in cells} == {0}
     keys: dict[str, set[str]] = {}
     for cell in cells:
         keys.setdefault(cell.key, set()).add(cell.row)

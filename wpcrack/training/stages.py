@@ -203,18 +203,20 @@ class Learner:
 
     @property
     def rule(self) -> PseudoLabelConfig:
-        """How labels are made now; a detector that came along has limits of its own."""
+        """How labels are made now; a detector that came along has numbers of its own."""
         rule = self.config.pseudo_label
-        if self.start.folder is None or self.averaged is None:
+        if self.start.folder is None or self.averaged is None or not rule.self_training:
             return rule
-        return rule.model_copy(
-            update={"cam_crack": rule.trained_crack, "cam_road": rule.trained_road}
-        )
+        own = {
+            "self_training": rule.trained_detector,
+            "cam_crack": rule.trained_crack,
+            "cam_road": rule.trained_road,
+        }
+        return rule.model_copy(update=own)
 
     def opinion(self) -> Opinion | None:
         """Return what the averaged detector says, at the scales of the model it started from."""
-        rule = self.config.pseudo_label
-        weight = rule.self_training if self.start.folder is None else rule.trained_detector
+        weight = self.rule.self_training
         if self.averaged is None or not weight:
             return None
         return Opinion(ScaledProbability(self.averaged, self.start.scales), weight)

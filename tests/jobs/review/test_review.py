@@ -114,7 +114,7 @@ def test_the_result_stands_in_map_report_and_page(package):
     assert read_accuracy(package) == accuracy
     assert packages.additions(package) == []
     files = MapFiles.of(package)
-    draw_again(files, run, open_imagery(package, run, ()))
+    draw_again(files, run.work_folder(package), None)
     assert summarize(package).accuracy == accuracy
     assert "## Accuracy" in files.report.read_text("utf-8")
     assert json.loads(files.figures.read_text("utf-8"))["accuracy"]["judged"] == accuracy.judged

@@ -13,7 +13,9 @@ import pytest
 
 from jobs.train.folder import METRICS
 from jobs.train.job import TrainJob
+from jobs.train.needs import find_needs
 from jobs.train.tracking import Trackers
+from wpcrack.data.read import ImageLevelSet
 from wpcrack.errors import ConfigError
 
 
@@ -126,3 +128,9 @@ def test_a_hook_hears_start_epochs_and_end_and_may_fail(
     assert "HookTracker failed" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="my_hooks:other"):
         Trackers(tmp_path, job_of(tmp_path, hook="my_hooks:other"))
+
+
+def test_a_tracker_that_is_not_there_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    nothing = ImageLevelSet(root=tmp_path, items=())
+    with pytest.raises(ConfigError, match=r"tracking.hook=no_such:hook cannot be imported"):
+        find_needs(job_of(tmp_path, hook="no_such:hook"), nothing)

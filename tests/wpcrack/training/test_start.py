@@ -113,6 +113,15 @@ def test_labels_hear_the_averaged_detector_at_all_scales_of_the_model() -> None:
     assert learner.start.looks == {"scales": (1.0, 0.5), "coarsest_mm": 8.0}
 
 
+@pytest.mark.usefixtures("shipped")
+def test_without_self_training_the_cam_alone_makes_the_labels_whatever_the_start() -> None:
+    learner = tiny_learner(method_from("shipped", self_training=0.0))
+    learner.enter("detector")
+    assert learner.averaged is not None
+    assert learner.opinion() is None
+    assert learner.rule == learner.config.pseudo_label
+
+
 @pytest.mark.usefixtures("nothing_shipped")
 def test_without_a_shipped_model_a_training_starts_from_imagenet_and_says_so() -> None:
     start = find_start(start_from("shipped"))
