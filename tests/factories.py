@@ -293,7 +293,8 @@ def tiny_batch(labels: Any, *, seed: int = 0, side: int = 64, shard: Any = None)
     """
     import torch
 
-    from wpcrack.data.batches import Batch, Shard
+    from wpcrack.data.batch import Batch
+    from wpcrack.data.batches import Shard
 
     shard, g = shard or Shard(), torch.Generator().manual_seed(seed)
     image = torch.rand(len(labels), 3, side, side, generator=g)
@@ -311,7 +312,7 @@ def tiny_batch(labels: Any, *, seed: int = 0, side: int = 64, shard: Any = None)
 
 def in_float64(batch: Any) -> Any:
     """Give a batch in float64, to compare sums that are added in another order."""
-    from wpcrack.data.batches import Batch
+    from wpcrack.data.batch import Batch
 
     floats = batch.image.double(), batch.has_crack.double(), batch.erased.double()
     return Batch(*floats, batch.images, batch.cracks)

@@ -182,7 +182,7 @@ def draw_work(folder: Path) -> list[Path]:
     from geo.grid import Window
     from geo.imagery.mosaic import Block
     from jobs.infer.job import InferJob
-    from jobs.infer.work_folder import FORMAT, LOG
+    from jobs.infer.job_log import FORMAT, LOG
 
     grid = _grid()
     config = InferJob(tiles="tiles", out=folder / "a.gpkg").model_dump(mode="json")

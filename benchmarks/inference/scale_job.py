@@ -119,7 +119,7 @@ def drive(order: dict[str, Any]) -> dict[str, float]:
     """Run a job under watch."""
     from jobs.infer import run as infer
     from jobs.infer.job import InferJob
-    from jobs.infer.work_folder import JobLog
+    from jobs.infer.job_log import JobLog
 
     job = InferJob.model_validate({"model": "none", **order["values"]})
     model = Path(order["model"]) if order["model"] else None

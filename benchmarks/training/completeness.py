@@ -33,9 +33,10 @@ from benchmarks.machine import machine
 from jobs.demo.draw import TrainingSetSize, write_training_set
 from jobs.settings.load import load
 from wpcrack.config import MethodConfig
-from wpcrack.data.batches import BatchSource, Images, Shard
+from wpcrack.data.batches import BatchSource, Shard
 from wpcrack.data.images import pair
 from wpcrack.data.masks import read_pair
+from wpcrack.data.pictures import Images
 from wpcrack.data.read import read_image_level
 from wpcrack.labels.cam import crack_map
 from wpcrack.synthetic import WindowConfig, draw_training_street, draw_window

@@ -39,7 +39,7 @@ from jobs.runtime.allocator import keep_freed_memory
 from jobs.settings.load import find_config, load
 from jobs.train.job import TrainJob
 from wpcrack.config import MethodConfig
-from wpcrack.data.batches import Batch
+from wpcrack.data.batch import Batch
 from wpcrack.data.images import write_png
 from wpcrack.data.read import ImageLevelSet, Item
 from wpcrack.labels.cam import crack_map, upsample

@@ -21,9 +21,10 @@ from geo.grid import Grid
 from geo.imagery.mosaic import Block
 from jobs.assemble.job import AssembleJob
 from jobs.infer.job import crack_level, find_work_folder
+from jobs.infer.job_log import MAP_KEYS, JobLog, JobRecord
 from jobs.infer.plan import PARTS, PROBABILITY, part_file
 from jobs.infer.probability import ground_file, probability_file, read_probability
-from jobs.infer.work_folder import LOCK, MAP_KEYS, JobLog, JobRecord
+from jobs.infer.work_folder import LOCK
 from jobs.runtime.cpus import usable_cpus
 from jobs.runtime.folder import is_plain_file
 from wpcrack.errors import ConfigError

@@ -31,8 +31,9 @@ from geo.page.report import MapReport, write_report
 from geo.page.street_pages import write_street_pages
 from jobs.infer import spread
 from jobs.infer.job import OVERVIEW, InferJob
+from jobs.infer.job_log import JobRecord
 from jobs.infer.plan import Plan
-from jobs.infer.work_folder import ASSEMBLY, BACKDROP, CROPS, JobRecord
+from jobs.infer.work_folder import ASSEMBLY, BACKDROP, CROPS
 from jobs.runtime.folder import require_writable
 from jobs.runtime.terminal import say
 from jobs.runtime.versions import versions

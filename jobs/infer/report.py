@@ -18,7 +18,8 @@ from geo.cracks.parts import InspectedRow
 from geo.errors import InputError
 from geo.imagery.mosaic import Mosaic
 from jobs.infer.job import InferJob, find_work_folder
-from jobs.infer.work_folder import LOCK, JobLog
+from jobs.infer.job_log import JobLog
+from jobs.infer.work_folder import LOCK
 from jobs.infer.worker import NO_ANSWER
 from jobs.runtime.folder import is_locked
 from jobs.runtime.terminal import clock, counted

@@ -22,18 +22,12 @@ from geo.layers.roads import Segment, read_roads
 from jobs.infer.actors import cluster_has_gpus, compute, require_room
 from jobs.infer.inputs import ModelFiles, load_model, model_files, open_mosaic
 from jobs.infer.job import InferJob
+from jobs.infer.job_log import JobLog, JobRecord
 from jobs.infer.outputs import MapFiles, assemble_map, draw_map
 from jobs.infer.plan import Forecast, Plan, make_plan, outline
 from jobs.infer.probability import write_vrt
 from jobs.infer.report import Failures, InferReport, Progress
-from jobs.infer.work_folder import (
-    JobLog,
-    JobRecord,
-    WorkFolder,
-    explain_errors,
-    open_work,
-    require_own,
-)
+from jobs.infer.work_folder import WorkFolder, explain_errors, open_work, require_own
 from jobs.infer.worker import PredictorFactory
 from jobs.runtime.ray_session import joins_cluster
 from jobs.runtime.signals import stop_on_sigterm

@@ -12,9 +12,10 @@ from jobs.runtime.memory import require_memory
 from jobs.runtime.ray_session import joins_cluster
 from jobs.train.job import ScalingConfig, TrainJob, masked_pairs
 from jobs.train.tracking import Trackers
-from wpcrack.data.batches import Images, Shard, validation_part
+from wpcrack.data.batches import Shard, validation_part
 from wpcrack.data.images import Pair, read_rgb
 from wpcrack.data.masks import check_masks
+from wpcrack.data.pictures import Images
 from wpcrack.data.read import ImageLevelSet, Item
 from wpcrack.errors import ConfigError, first_few
 from wpcrack.labels.pseudo_label import require_refiners

@@ -1,4 +1,4 @@
-"""From an image-level data set to batches: sampling, augmentation, sharding, prefetching.
+"""From the pictures of a set to batches: sampling, augmentation, sharding, prefetching.
 
 Which samples a global batch holds, and how each is changed, depends on the seed and the step
 alone; a rank reads its part of it.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -22,151 +22,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from wpcrack.config import MethodConfig
 from wpcrack.data.augment import as_planes, changes_colors, erase_grid, recolor, reorient
-from wpcrack.data.images import read_rgb
+from wpcrack.data.batch import Batch, Exact
+from wpcrack.data.pictures import Images
 from wpcrack.data.read import Item
 from wpcrack.errors import ConfigError, DataError
 from wpcrack.synthetic.pavement import PavementConfig, draw_pavement
 
-SIDE_MULTIPLE = 16
-"""Image sides are padded to a multiple of this: encoder stride 8, decoder stride 2 and a down."""
-SMALLEST_SIDE = 32
-CACHE_BYTES = 2 * 2**30
-"""Decoded images kept in memory, per worker."""
 PREFETCH = 3
 """Batches prepared ahead."""
-MOST_OFTEN_MISSED = 4.0
-"""Pictures of more than so many windows: most cuts miss the crack that one of them shows."""
-MIN_COUNT = 1e-3
-"""Divides a sum over no image, which is 0."""
-
-
-@dataclass(frozen=True)
-class Exact:
-    """What is known of each pixel of the drawn images of a batch."""
-
-    drawn: Tensor
-    """(B,) 1 for drawn images, 0 for others, of whose pixels nothing is known."""
-    target: Tensor
-    """(B, 1, H, W) 1 on crack pixels."""
-    weight: Tensor
-    """(B, 1, H, W) 0 on the parts of a crack that nobody could see, 1 elsewhere."""
-
-    def each(self, change: Callable[[Tensor], Tensor]) -> Exact:
-        """Return what a function makes of each tensor."""
-        return Exact(change(self.drawn), change(self.target), change(self.weight))
-
-    def chunk(self, count: int) -> list[Exact]:
-        """Cut into at most `count` pieces of about equal length."""
-        parts = (self.drawn.chunk(count), self.target.chunk(count), self.weight.chunk(count))
-        return [Exact(*part) for part in zip(*parts, strict=True)]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """The local part of one global batch."""
-
-    image: Tensor
-    """(B, 3, H, W) in [0, 1]."""
-    has_crack: Tensor
-    """(B,) float, 1 = crack, 0 = road."""
-    erased: Tensor
-    """(B, 1, H, W) 1 in erased cells, 0 elsewhere."""
-    images: Tensor
-    """Images of the global batch per rank (scalar): divisor of sums over images."""
-    cracks: Tensor
-    """Crack images of the global batch per rank (scalar, >= 1 / ranks)."""
-    plain: Tensor | None = None
-    """(B, 3, H, W) before brightness, contrast and grain were changed; None: they were not."""
-    exact: Exact | None = None
-    """Of the drawn images; None: there are none in the global batch."""
-
-    @property
-    def roads(self) -> Tensor:
-        """Road images of the global batch per rank (scalar), above 0: divisor of sums over them."""
-        return (self.images - self.cracks).clamp_min(MIN_COUNT)
-
-    @property
-    def to_label(self) -> Tensor:
-        """(B, 3, H, W) images that pseudo labels are made from: the plain ones."""
-        return self.image if self.plain is None else self.plain
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(H, W) in pixels."""
-        return self.image.shape[-2], self.image.shape[-1]
-
-    @property
-    def label(self) -> Tensor:
-        """(B, 2) one-hot road / crack."""
-        return torch.stack([1 - self.has_crack, self.has_crack], 1)
-
-    def each(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        """Return what a function makes of each tensor, like a copy elsewhere."""
-        return Batch(
-            change(self.image),
-            change(self.has_crack),
-            change(self.erased),
-            change(self.images),
-            change(self.cracks),
-            None if self.plain is None else change(self.plain),
-            None if self.exact is None else self.exact.each(change),
-        )
-
-    def pieces(self, count: int) -> list[Batch]:
-        """Cut the batch into at most `count` pieces of about equal length.
-
-        What sums are divided by stays that of the whole, so the gradients of the pieces add up to
-        the gradient of the batch.
-        """
-        images = self.image.chunk(count)
-        plain = [None] * len(images) if self.plain is None else self.plain.chunk(count)
-        exact = [None] * len(images) if self.exact is None else self.exact.chunk(count)
-        has_crack, erased = self.has_crack.chunk(count), self.erased.chunk(count)
-        parts = zip(images, has_crack, erased, plain, exact, strict=True)
-        return [
-            Batch(image, shown, erased, self.images, self.cracks, clear, known)
-            for image, shown, erased, clear, known in parts
-        ]
-
-
-@dataclass(frozen=True)
-class CrackPart:
-    """The crack images of a batch; if there is none, one road image that counts nothing.
-
-    So the work of a phase follows the labels, but its collectives and finite values do not.
-    """
-
-    index: Tensor
-    """(C,) positions in the batch."""
-    shown: Tensor
-    """(C,) 1 for crack images, 0 for the stand-in."""
-
-    @classmethod
-    def of(cls, batch: Batch) -> CrackPart:
-        """Find the crack images of a batch with at least one image."""
-        return cls.where(batch.has_crack)
-
-    @classmethod
-    def to_label(cls, batch: Batch) -> CrackPart:
-        """Find the crack images whose pixels nobody knows."""
-        if batch.exact is None:
-            return cls.of(batch)
-        return cls.where(batch.has_crack * (1 - batch.exact.drawn))
-
-    @classmethod
-    def where(cls, shown: Tensor) -> CrackPart:
-        """Make the part of the images for which (B,) is 1."""
-        index = shown.nonzero().flatten()
-        if len(index) == 0:
-            index = torch.zeros(1, dtype=torch.long, device=shown.device)
-        return cls(index, shown[index])
-
-    def rows(self, values: Tensor) -> Tensor:
-        """Pick the part's rows of (B, ...) values; return (C, ...) values as they are.
-
-        If both are of one length, every image has a crack and the order is the same.
-        """
-        return values if len(values) == len(self.index) else values[self.index]
 
 
 @dataclass(frozen=True)
@@ -175,72 +38,6 @@ class Shard:
 
     rank: int = 0
     ranks: int = 1
-
-
-class Images:
-    """Decoded images, cut to one size, by item number; small sets stay in memory.
-
-    The size is the usual one of that class whose images are smaller, so that whole photographs with
-    a crack and windows without one are seen alike, and at most `window_px` on each side. Larger
-    images are cut at random: a cut that misses the crack keeps its label, which pooling over the
-    CAM and pseudo labels from it bear.
-    """
-
-    def __init__(self, items: Sequence[Item], window_px: int | None = None) -> None:
-        self.items = tuple(items)
-        smallest = min(min(i.height, i.width) for i in self.items)
-        if smallest < SMALLEST_SIDE:
-            raise DataError(
-                f"an image is only {smallest} pixels wide, at least {SMALLEST_SIDE} are needed; "
-                "leave it out or cut larger windows"
-            )
-        height, width = common_size(self.items)
-        self.size = (min(height, window_px or height), min(width, window_px or width))
-        self._kept: dict[int, NDArray[np.uint8]] = {}
-        decoded = sum(i.height * i.width * 3 for i in self.items)
-        self.kept_bytes = decoded if decoded <= CACHE_BYTES else 0
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """Say that cuts out of large crack images mostly miss the crack."""
-        height, width = self.size
-        sizes = [(i.height, i.width) for i in self.items if i.has_crack]
-        large = [s for s in sizes if s[0] * s[1] > MOST_OFTEN_MISSED * height * width]
-        if 2 * len(large) <= len(sizes):
-            return ()
-        rows, cols = max(large)
-        return (
-            f"windows of {width} x {height} px are cut at random out of crack images of up to "
-            f"{cols} x {rows} px, and most of them will not show the crack; the model learns "
-            "better from pictures cut to about that size and then sorted",
-        )
-
-    def __len__(self) -> int:
-        """Count the images."""
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> NDArray[np.uint8]:
-        """Read a whole image, uint8, at least (H, W, 3): smaller ones are reflected at an edge."""
-        kept = self._kept.get(index)
-        if kept is not None:
-            return kept
-        image = reflect_to(read_rgb(self.items[index].path), self.size)
-        if self.kept_bytes:
-            self._kept[index] = image
-        return image
-
-    def cut(self, index: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-        """Cut a random (H, W, 3) out of a larger image; the generator serves only those."""
-        image = self[index]
-        for axis, side in enumerate(self.size):
-            if image.shape[axis] > side:
-                start = int(rng.integers(image.shape[axis] - side + 1))
-                image = image.take(range(start, start + side), axis)
-        return image
-
-    def still(self, index: int) -> NDArray[np.uint8]:
-        """Cut (H, W, 3) out of a larger image, the same each time: for validation."""
-        return self.cut(index, np.random.default_rng(index))
 
 
 class Sampler:
@@ -491,29 +288,3 @@ def validation_batches(
             torch.from_numpy(np.stack([as_planes(images.still(i)) for i in part])),
             torch.tensor([float(images.items[i].has_crack) for i in part]),
         )
-
-
-def common_size(items: Sequence[Item]) -> tuple[int, int]:
-    """Return (H, W): the median sides of the class with smaller images, up to a multiple of 16."""
-    classes = [[i for i in items if i.has_crack == c] for c in (True, False)]
-    members = [side for side in classes if side]
-    height = min(np.median([i.height for i in side]) for side in members)
-    width = min(np.median([i.width for i in side]) for side in members)
-    return up_to_multiple(int(height)), up_to_multiple(int(width))
-
-
-def up_to_multiple(side: int) -> int:
-    """Round a side up to a multiple of SIDE_MULTIPLE.
-
-    >>> up_to_multiple(96), up_to_multiple(100)
-    (96, 112)
-    """
-    return -(-side // SIDE_MULTIPLE) * SIDE_MULTIPLE
-
-
-def reflect_to(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Continue an image by reflection at its lower and right edge up to (H, W)."""
-    down, right = size[0] - image.shape[0], size[1] - image.shape[1]
-    if down <= 0 and right <= 0:
-        return image
-    return np.pad(image, ((0, max(down, 0)), (0, max(right, 0)), (0, 0)), mode="reflect")

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wpcrack.config import DarknessConfig, ParConfig, PseudoLabelConfig
-from wpcrack.data.batches import Batch, CrackPart, Exact
+from wpcrack.data.batch import Batch, CrackPart, Exact
 from wpcrack.labels.cam import crack_map
 from wpcrack.labels.dense_crf import dense_crf_batch, require_crf
 from wpcrack.networks import Classifier, Features

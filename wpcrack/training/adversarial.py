@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from wpcrack.config import LossConfig, MethodConfig
-from wpcrack.data.batches import Batch, CrackPart
+from wpcrack.data.batch import Batch, CrackPart
 from wpcrack.labels.cam import crack_map, upsample
 from wpcrack.labels.pseudo_label import PseudoLabel
 from wpcrack.networks import CRACK, Activation, Encoding, Features, Networks

@@ -24,9 +24,10 @@ from torch import Tensor
 from wpcrack import distributed
 from wpcrack.config import MethodConfig, TrainConfig
 from wpcrack.data.augment import as_planes
-from wpcrack.data.batches import Images, Shard
+from wpcrack.data.batches import Shard
 from wpcrack.data.images import Pair
 from wpcrack.data.masks import read_pair
+from wpcrack.data.pictures import Images
 from wpcrack.inference.lattice import Lattice
 from wpcrack.inference.predict import predict_image
 from wpcrack.inference.torch_engine import TorchPredictor

@@ -17,7 +17,7 @@ from torch import nn
 
 from wpcrack import distributed
 from wpcrack.config import MethodConfig, PseudoLabelConfig, TrainConfig
-from wpcrack.data.batches import Batch
+from wpcrack.data.batch import Batch
 from wpcrack.errors import NotFiniteError, TrainingError
 from wpcrack.inference.scales import ScaledProbability
 from wpcrack.labels.pseudo_label import Opinion, PseudoLabel, label_batch, require_refiners

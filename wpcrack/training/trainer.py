@@ -19,14 +19,9 @@ from torch import Tensor, nn
 
 from wpcrack import distributed
 from wpcrack.config import MethodConfig, ModelConfig
-from wpcrack.data.batches import (
-    BatchSource,
-    Images,
-    Shard,
-    validation_batches,
-    validation_part,
-)
+from wpcrack.data.batches import BatchSource, Shard, validation_batches, validation_part
 from wpcrack.data.images import Pair
+from wpcrack.data.pictures import Images
 from wpcrack.data.read import ImageLevelSet
 from wpcrack.errors import ConfigError
 from wpcrack.labels.cam import crack_map

@@ -14,7 +14,7 @@ from factories import Pool, darkness, infer_job, layer, street, write_tile
 from geo.cracks.parts import read_part
 from geo.errors import InputError
 from jobs.infer import run as infer
-from jobs.infer.work_folder import JobLog
+from jobs.infer.job_log import JobLog
 from wpcrack.errors import ConfigError
 
 

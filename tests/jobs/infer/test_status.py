@@ -28,9 +28,10 @@ from geo.imagery.mosaic import Block
 from jobs.cli import app
 from jobs.infer import run as infer
 from jobs.infer.inputs import open_mosaic
+from jobs.infer.job_log import BlockLine, JobLog, JobRecord
 from jobs.infer.plan import Forecast, make_plan
 from jobs.infer.report import read_status
-from jobs.infer.work_folder import LOCK, BlockLine, JobLog, JobRecord
+from jobs.infer.work_folder import LOCK
 from wpcrack.errors import ConfigError
 
 SIDE = 256

@@ -7,7 +7,7 @@ import yaml
 
 from geo.options import AssembleOptions, MapRules
 from jobs.infer.job import InferJob
-from jobs.infer.work_folder import MAP_KEYS
+from jobs.infer.job_log import MAP_KEYS
 from jobs.settings.docs import render_defaults
 from jobs.settings.load import load
 from wpcrack.errors import ConfigError

@@ -14,15 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from wpcrack.config import MethodConfig
-from wpcrack.data.batches import (
-    BatchSource,
-    Images,
-    Sampler,
-    Shard,
-    reflect_to,
-    validation_batches,
-    validation_part,
-)
+from wpcrack.data.batches import BatchSource, Sampler, Shard, validation_batches, validation_part
+from wpcrack.data.pictures import Images, reflect_to
 from wpcrack.data.read import Item
 from wpcrack.errors import ConfigError, DataError
 

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from wpcrack.data.build import BuildOptions, BuildReport, build_image_level, label_windows
+from wpcrack.data.build import BuildOptions, BuildReport, build_image_level
 from wpcrack.data.folder import replace_set
 from wpcrack.data.images import read_rgb
+from wpcrack.data.label_rule import label_windows
 from wpcrack.data.manifest import COLUMNS, hold_out
 from wpcrack.data.read import read_image_level
 from wpcrack.errors import ConfigError, DataError

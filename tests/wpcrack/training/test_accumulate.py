@@ -10,7 +10,8 @@ from factories import in_float64, tiny_batch, tiny_config, tiny_learner, weights
 from torch import Tensor
 
 from wpcrack.config import MethodConfig
-from wpcrack.data.batches import Batch, Shard
+from wpcrack.data.batch import Batch
+from wpcrack.data.batches import Shard
 from wpcrack.errors import ConfigError
 from wpcrack.training.stages import STAGES, Learner
 from wpcrack.training.trainer import require_common_statistics

@@ -16,7 +16,7 @@ from jobs.settings.load import find_config, load
 from jobs.train.job import TrainJob
 from wpcrack.config import AugmentConfig, LossConfig, MethodConfig, OptimConfig
 from wpcrack.data.augment import reorient
-from wpcrack.data.batches import Batch
+from wpcrack.data.batch import Batch
 from wpcrack.data.read import read_image_level
 from wpcrack.labels.pseudo_label import PseudoLabel
 from wpcrack.networks.norm import FrozenBatchNorm

@@ -6,7 +6,7 @@ import pytest
 import torch
 from factories import changed_tensors, tiny_batch, tiny_config, tiny_learner, weights_of
 
-from wpcrack.data.batches import Batch
+from wpcrack.data.batch import Batch
 from wpcrack.training.stages import Learner, average, first_joint_epoch, is_joint_epoch
 
 

@@ -21,7 +21,7 @@ from factories import (
 
 import wpcrack.model
 from wpcrack.config import MethodConfig, ModelConfig, TrainedModelConfig
-from wpcrack.data.batches import Batch, Exact
+from wpcrack.data.batch import Batch, Exact
 from wpcrack.errors import CheckpointError
 from wpcrack.inference.scales import ScaledProbability
 from wpcrack.labels.pseudo_label import label_batch
