@@ -26,7 +26,7 @@ from typing import Any
 
 from wpcrack.errors import CheckpointError
 from wpcrack.files import whole_folder
-from wpcrack.inference.machine import is_installed, openvino
+from wpcrack.inference.machine import is_installed, openvino, openvino_core
 from wpcrack.model import CONFIG, WEIGHTS, find_model, load_model
 
 log = logging.getLogger(__name__)
@@ -138,7 +138,7 @@ def _read(place: Path, folder: Path) -> Any | None:
         elif record.made_from != _made_from(folder):
             log.warning("%s belongs to other weights and is not used", place)
         else:
-            return openvino().Core().read_model(content[GRAPH], content[CONSTANTS])
+            return openvino_core().read_model(content[GRAPH], content[CONSTANTS])
     except (OSError, RuntimeError) as error:
         log.warning("%s cannot be read (%s) and is not used", place, error)
     return None

@@ -63,6 +63,18 @@ def openvino() -> Any:
     return module
 
 
+@cache
+def openvino_core() -> Any:
+    """Return the one OpenVINO core of this process, which lives as long as the process.
+
+    The CPU plugin of each core gives its thread a stack for signals (`sigaltstack`), and puts back
+    at its end what it found at its start: with two cores that end in another order than a pile's,
+    a stack that is freed. The next signal that Python handles then ends the process with a
+    segmentation fault.
+    """
+    return openvino().Core()
+
+
 @contextmanager
 def _hide_telemetry() -> Iterator[None]:
     """Make openvino_telemetry look absent, so that openvino takes its own silent stand-in.

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from wpcrack.inference.machine import default_threads, native_bfloat16, openvino
+from wpcrack.inference.machine import default_threads, native_bfloat16, openvino, openvino_core
 
 Precision = Literal["f32", "bf16"]
 
@@ -43,7 +43,6 @@ class OpenVinoPredictor:
         self.precision: Precision = precision or ("bf16" if native_bfloat16() else "f32")
         output = graph.outputs[-1 if scales is None else scales - 1]
         self._graph = openvino().Model([output], graph.get_parameters(), "probability")
-        self._core = openvino().Core()
         self._settings = {
             "INFERENCE_PRECISION_HINT": self.precision,
             "INFERENCE_NUM_THREADS": threads or default_threads(),
@@ -66,7 +65,7 @@ class OpenVinoPredictor:
         shape = height, width
         if shape not in self._requests:
             self._graph.reshape([1, height, width, 3])
-            compiled = self._core.compile_model(self._graph, "CPU", self._settings)
+            compiled = openvino_core().compile_model(self._graph, "CPU", self._settings)
             self._requests[shape] = compiled.create_infer_request()
             if len(self._requests) > SHAPES_KEPT:
                 self._requests.popitem(last=False)

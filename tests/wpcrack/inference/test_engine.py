@@ -345,3 +345,31 @@ def test_a_missing_model_is_named_by_every_engine(name: engine.Engine, run: Path
     shutil.rmtree(run / "model")
     with pytest.raises(CheckpointError, match=r"holds no model/model\.safetensors"):
         load_predictor(run, name)
+
+
+DROPPED = """
+import signal
+import numpy as np
+from wpcrack.inference.graph import load_graph
+from wpcrack.inference.openvino_engine import OpenVinoPredictor
+
+signal.signal(signal.SIGTERM, lambda *_: print("handled"))
+first, second = (OpenVinoPredictor(load_graph(None), threads=1, scales=1) for _ in range(2))
+for predictor in (first, second):
+    predictor(np.zeros((1, 32, 32, 3), np.uint8))
+del predictor, first
+del second
+signal.raise_signal(signal.SIGTERM)
+"""
+
+
+@needs_openvino
+def test_a_signal_is_handled_after_predictors_have_ended_in_any_order() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-c", DROPPED],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout) == (0, "handled\n"), ended.stderr
