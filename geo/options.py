@@ -218,6 +218,8 @@ class RoadOptions(Options):
     """Column of the road's id; null numbers the roads."""
     name: str | None = None
     """Column of the street's name."""
+    district: str | None = None
+    """Column of the district, or any other area of a plan; each has a page in the PDF."""
     width: str | None = None
     """Column of the width in meters."""
     lanes: str | None = None

@@ -52,6 +52,7 @@ class Segment:
     width_m: float
     lanes: int | None = None
     surface: str = ""
+    district: str = ""
 
 
 def read_roads(options: RoadOptions, grid: Grid) -> tuple[Segment, ...]:
@@ -71,7 +72,7 @@ def read_roads(options: RoadOptions, grid: Grid) -> tuple[Segment, ...]:
     if options.path is None:
         return ()
     named = {"id": options.id, "name": options.name, "width": options.width}
-    named |= {"lanes": options.lanes, "surface": options.surface}
+    named |= {"lanes": options.lanes, "surface": options.surface, "district": options.district}
     wanted = [column for column in named.values() if column is not None]
     found = read_vectors(options.path, KEY, LINES, options.layer, wanted)
     _refuse_missing(found, named)
@@ -99,7 +100,7 @@ class _Roads:
 
     Attributes:
         path: of their file, for messages.
-        ids, names, surfaces: (N,) text.
+        ids, names, surfaces, districts: (N,) text.
         width_m: (N,).
         lanes: (N,) None where nothing is known.
     """
@@ -108,6 +109,7 @@ class _Roads:
     ids: Sequence[str]
     names: Sequence[str]
     surfaces: Sequence[str]
+    districts: Sequence[str]
     width_m: FloatArray
     lanes: Sequence[int | None]
 
@@ -124,6 +126,7 @@ class _Roads:
             ids=[str(row) for row in rows] if options.id is None else _ids(found, options.id),
             names=_texts(found, options.name),
             surfaces=_texts(found, options.surface),
+            districts=_texts(found, options.district),
             width_m=np.where(np.isnan(width_m), by_lanes, width_m),
             lanes=[None if np.isnan(count) else max(1, round(count)) for count in lanes],
         )
@@ -155,6 +158,7 @@ class _Roads:
                         width_m=float(self.width_m[row]),
                         lanes=self.lanes[row],
                         surface=self.surfaces[row],
+                        district=self.districts[row],
                     )
             number += len(cuts) - 1
             start += ruler.length_m

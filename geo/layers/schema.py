@@ -179,6 +179,7 @@ ROAD_SEGMENT = Layer(
         Column("road_id", "text", "", "the user's id"),
         Column("name", "text", "", "the user's street name"),
         Column("surface", "text", "", "the user's surface"),
+        Column("district", "text", "", "the user's district"),
         Column("from_m", "real", "m", "begin along the road"),
         Column("to_m", "real", "m", "end along the road"),
         Column("length_m", "real", "m", "of the segment"),

@@ -54,6 +54,7 @@ def _row(roads: RoadSurvey, index: int, options: SegmentOptions) -> dict[str, An
         "road_id": segment.road_id,
         "name": segment.name or None,
         "surface": segment.surface or None,
+        "district": segment.district or None,
         "from_m": segment.from_m,
         "to_m": segment.to_m,
         "length_m": segment.to_m - segment.from_m,

@@ -1,4 +1,4 @@
-"""One page per street as PDF, for the people who decide: map, figures, legend.
+"""One page per district and per street as PDF, for the people who decide: map, figures, legend.
 
 The imagery is the reduced one that lies behind every map; cracks, networks and segments are drawn
 as lines over it. A map without roads gets one page for all of it.
@@ -32,10 +32,10 @@ from geo.page.preview import KM, scale_length
 from geo.page.report import counted
 
 MAX_PAGES = 500
-"""Streets with a page: the worst ones."""
+"""Streets with a page: the worst ones. All districts have one."""
 
 MAX_ROWS = 22
-"""Segments in the table of a page: the worst ones."""
+"""Lines in the table of a page: the worst ones."""
 
 MARGIN = 2 * cm
 MAP_WIDTH, MAP_HEIGHT = A4[0] - 2 * MARGIN, 12 * cm
@@ -51,18 +51,42 @@ NOTE_SIZE, NOTE_BOTTOM = 6, 0.9 * cm
 FONT, BOLD = "Helvetica", "Helvetica-Bold"
 
 COLUMNS = (
-    ("rank", "rank", 0),
-    ("segment_id", "segment", 0),
-    ("coverage_pct", "seen %", 0),
-    ("cracking_pct", "cracked %", 1),
-    ("crack_length_m", "cracks m", 1),
-    ("network_area_m2", "netw. m2", 2),
-    ("low_m", "low m", 1),
-    ("medium_m", "medium m", 1),
-    ("high_m", "high m", 1),
-    ("not_measurable_m", "too thin m", 1),
+    ("rank", "rank", 0, 0.0),
+    ("label", "", 0, 0.06),
+    ("coverage_pct", "seen %", 0, 0.28),
+    ("cracking_pct", "cracked %", 1, 0.36),
+    ("crack_length_m", "cracks m", 1, 0.46),
+    ("network_area_m2", "netw. m2", 2, 0.55),
+    ("low_m", "low m", 1, 0.65),
+    ("medium_m", "medium m", 1, 0.72),
+    ("high_m", "high m", 1, 0.82),
+    ("not_measurable_m", "too thin m", 1, 0.9),
 )
-"""Column, title and digits of the table."""
+"""Column, title and digits of the table, and where it begins as a share of the width."""
+
+MAX_LETTERS = 24
+"""Of a name in the table."""
+
+SUMS = ("surveyed_area_m2", "crack_length_m", "network_area_m2")
+SUMS += ("low_m", "medium_m", "high_m", "not_measurable_m")
+"""Columns of which a street has the sum of its segments."""
+
+
+@dataclass(frozen=True, eq=False)
+class Page:
+    """A street, a district, or the whole map.
+
+    Attributes:
+        title: of the page.
+        segments: shown and added up.
+        table: what stands in the table, the worst first, with a column label.
+        of: what a line of the table is.
+    """
+
+    title: str
+    segments: geopandas.GeoDataFrame
+    table: pd.DataFrame
+    of: str = "segment"
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +115,10 @@ class Frame:
 
 
 def write_street_pages(package: Path, out: Path, backdrop: Overview) -> int:
-    """Write a PDF with one page per street, the worst first; returns the number of pages.
+    """Write a PDF with one page per district, then one per street, the worst first.
+
+    Returns:
+        Number of pages.
 
     Raises:
         OutputError: the file cannot be written.
@@ -109,9 +136,9 @@ def write_street_pages(package: Path, out: Path, backdrop: Overview) -> int:
     document = io.BytesIO()
     canvas = Canvas(document, A4, invariant=1)
     canvas.setTitle("Crack map")
-    pages = _streets(layers.segments)[:MAX_PAGES] or [("Crack map", layers.segments)]
-    for name, segments in pages:
-        _page(canvas, name, segments, layers, backdrop)
+    pages = _pages(layers.segments)
+    for page in pages:
+        _draw_page(canvas, page, layers, backdrop)
         canvas.showPage()
     canvas.save()
     with output_errors(out), whole_file(out) as temporary:
@@ -119,27 +146,43 @@ def write_street_pages(package: Path, out: Path, backdrop: Overview) -> int:
     return len(pages)
 
 
-def _streets(segments: geopandas.GeoDataFrame) -> list[tuple[str, geopandas.GeoDataFrame]]:
-    """Return names and segments of streets, by their worst segment."""
+def _pages(segments: geopandas.GeoDataFrame) -> list[Page]:
+    """Return the pages: districts, then streets, each by its worst segment."""
     if segments.empty:
-        return []
+        return [Page("Crack map", segments, segments)]
     ranked = segments.sort_values(["rank", "segment_id"], na_position="last")
+    ranked["label"] = ranked["segment_id"]
     street = ranked["name"].fillna("road " + ranked["road_id"])
-    return [(str(name), rows) for name, rows in ranked.groupby(street, sort=False)]
+    districts = [
+        Page(str(name), rows, _by_street(rows, street[rows.index]), "street")
+        for name, rows in ranked.groupby(ranked["district"], sort=False)
+    ]
+    streets = [Page(str(name), rows, rows) for name, rows in ranked.groupby(street, sort=False)]
+    return districts + streets[:MAX_PAGES]
 
 
-def _page(
-    canvas: Canvas,
-    name: str,
-    segments: geopandas.GeoDataFrame,
-    layers: Layers,
-    backdrop: Overview,
-) -> None:
+def _by_street(segments: geopandas.GeoDataFrame, street: pd.Series) -> pd.DataFrame:
+    """Add up segments, street by street; percents are of the surveyed and of the whole ground."""
+    ground = segments["length_m"] * segments["width_m"]
+    seen = segments["coverage_pct"] * ground
+    cracked = segments["cracking_pct"] * segments["surveyed_area_m2"]
+    with_sums = segments.assign(ground=ground, seen=seen, cracked=cracked)
+    rows = with_sums.groupby(street, sort=False)
+    found = rows[[*SUMS, "ground", "seen", "cracked"]].sum()
+    found["rank"] = rows["rank"].min()
+    found["coverage_pct"] = found["seen"] / found["ground"]
+    found["cracking_pct"] = found["cracked"] / found["surveyed_area_m2"]
+    found["label"] = found.index
+    return found
+
+
+def _draw_page(canvas: Canvas, page: Page, layers: Layers, backdrop: Overview) -> None:
+    segments = page.segments
     top = A4[1] - MARGIN + 8
     terms = layers.terms
     days = sorted({str(day)[:10] for day in layers.cracks["survey_date"].dropna()})
     known = (("surveyed", ", ".join(days)), ("model", terms.model), ("run", terms.run_id))
-    _text(canvas, MARGIN, top, name, 18, BOLD)
+    _text(canvas, MARGIN, top, page.title, 18, BOLD)
     origin = ", ".join(f"{what} {value or '-'}" for what, value in known)
     _text(canvas, MARGIN, top - 16, origin, 8)
     _text(canvas, MARGIN, top - 28, _figures(segments, layers), 9)
@@ -156,7 +199,7 @@ def _page(
     canvas.rect(MARGIN, frame.bottom, MAP_WIDTH, MAP_HEIGHT, stroke=1, fill=0)
     _scale_and_north(canvas, frame, backdrop)
     below = _legend(canvas, frame.bottom - 14, layers)
-    _table(canvas, below - 20, segments)
+    _table(canvas, below - 20, page)
     lines = simpleSplit(f"Not claimed: {terms.not_claimed}", FONT, NOTE_SIZE, MAP_WIDTH)
     for number, line in enumerate(reversed(lines)):
         _text(canvas, MARGIN, NOTE_BOTTOM + 1.2 * NOTE_SIZE * number, line, NOTE_SIZE)
@@ -290,25 +333,25 @@ def _legend(canvas: Canvas, top: float, layers: Layers) -> float:
     return top - 12 * max(len(entries) for _, entries in groups)
 
 
-def _table(canvas: Canvas, top: float, segments: geopandas.GeoDataFrame) -> None:
-    """Draw the figures of the segments, the worst first."""
-    if segments.empty:
+def _table(canvas: Canvas, top: float, page: Page) -> None:
+    """Draw the figures of segments or streets, the worst first."""
+    if page.table.empty:
         return
-    step = MAP_WIDTH / len(COLUMNS)
-    for number, (_, title, _) in enumerate(COLUMNS):
-        _text(canvas, MARGIN + number * step, top, title, 7.5, BOLD)
-    for line, (_, row) in enumerate(segments.head(MAX_ROWS).iterrows(), start=1):
-        for number, (name, _, digits) in enumerate(COLUMNS):
-            _text(canvas, MARGIN + number * step, top - 12 * line, _cell(row[name], digits), 7.5)
-    rest = len(segments) - MAX_ROWS
+    for _, title, _, place in COLUMNS:
+        _text(canvas, MARGIN + place * MAP_WIDTH, top, title or page.of, 7.5, BOLD)
+    for line, (_, row) in enumerate(page.table.head(MAX_ROWS).iterrows(), start=1):
+        for name, _, digits, place in COLUMNS:
+            cell = _cell(row[name], digits)
+            _text(canvas, MARGIN + place * MAP_WIDTH, top - 12 * line, cell, 7.5)
+    rest = len(page.table) - MAX_ROWS
     if rest > 0:
-        text = f"and {rest} more segments (see the table of segments)"
+        text = f"and {rest} more {page.of}s (see the table of segments)"
         _text(canvas, MARGIN, top - 12 * (MAX_ROWS + 1), text, 7.5)
 
 
 def _cell(value: object, digits: int) -> str:
     if isinstance(value, str):
-        return value[:14]
+        return value if len(value) <= MAX_LETTERS else f"{value[: MAX_LETTERS - 1]}…"
     return "-" if pd.isna(value) else f"{value:.{digits}f}"
 
 

@@ -113,16 +113,19 @@ def test_the_content_says_what_a_file_is_and_not_its_name(tmp_path):
         assert shapely.get_coordinates(segment.line) == pytest.approx(np.array(STREET), abs=1e-3)
 
 
-def test_ids_keep_their_text_and_lanes_and_surfaces_are_read(tmp_path):
+def test_ids_keep_their_text_and_lanes_surfaces_and_districts_are_read(tmp_path):
     lines = [[(EAST, NORTH - y), (EAST + 30, NORTH - y)] for y in (2, 5, 8)]
     columns = {"ref": [10**15 + 1, 2, 3], "n": [2, None, 4], "top": ["asphalt", None, "beton"]}
+    columns["area"] = ["Old Town", None, "=New"]
     path = write_roads(tmp_path / "roads.gpkg", lines, **columns)
-    options = RoadOptions(path=path, id="ref", lanes="n", surface="top", section_m=None)
+    names = {"id": "ref", "lanes": "n", "surface": "top", "district": "area"}
+    options = RoadOptions(path=path, section_m=None, **names)
     found = read_roads(options, GRID)
     assert [segment.road_id for segment in found] == ["1000000000000001", "2", "3"]
     assert [segment.lanes for segment in found] == [2, None, 4]
     assert [segment.width_m for segment in found] == [7.0, 7.0, 14.0]
     assert [segment.surface for segment in found] == ["asphalt", "", "beton"]
+    assert [segment.district for segment in found] == ["Old Town", "", "=New"]
 
 
 def test_roads_count_from_their_begin_and_end_at_the_tiles(tmp_path):

@@ -6,6 +6,7 @@ import re
 import zlib
 from base64 import a85decode
 
+import geopandas
 import numpy as np
 import pytest
 from factories import EAST, NORTH, grid_of, write_parts, write_roads, write_tile
@@ -60,6 +61,31 @@ def test_each_street_has_a_page_with_map_table_and_legend(street, tmp_path):
     with (tmp_path / "s.pdf").open("ab") as file:
         file.write(b"% a note\n")
     assert not is_own(tmp_path / "s.pdf")
+
+
+def test_each_district_has_a_page_with_its_streets_before_those_of_the_streets(street, tmp_path):
+    _, backdrop = street
+    lines = [[(EAST, NORTH - y), (EAST + 16, NORTH - y)] for y in (1.0, 2.0, 3.0)]
+    areas = ["North", "South", "South"]
+    path = write_roads(tmp_path / "roads.gpkg", lines, street=["A", "B", "C"], area=areas)
+    roads = RoadOptions(
+        path=path, name="street", district="area", section_m=8, lane_m=0.5, default_lanes=2
+    )
+    parts = sorted(tmp_path.rglob("*.parquet"))
+    assemble(parts, tmp_path / "d.gpkg", grid_of((200, 800), 0.02), AssembleOptions(roads=roads))
+    segments = geopandas.read_file(tmp_path / "d.gpkg", layer="road_segment")
+    assert segments["district"].tolist() == ["North"] * 2 + ["South"] * 4
+    assert write_street_pages(tmp_path / "d.gpkg", tmp_path / "d.pdf", backdrop) == 5
+    pages = texts(tmp_path / "d.pdf")
+    assert [page[0] for page in pages] == ["North", "South", "A", "C", "B"]
+    south = pages[1]
+    at = south.index("C")
+    assert south[at - 1 : at + 2] == ["3", "C", "100"]
+    assert float(south[at + 3]) == pytest.approx(
+        segments.loc[segments["name"] == "C", "crack_length_m"].sum(), abs=0.05
+    )
+    assert "B" in south
+    assert "A" not in south
 
 
 def test_a_map_without_roads_or_imagery_has_one_page(street, tmp_path):
