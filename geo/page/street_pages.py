@@ -67,8 +67,10 @@ COLUMNS = (
 MAX_LETTERS = 24
 """Of a name in the table."""
 
-SUMS = ("surveyed_area_m2", "crack_length_m", "network_area_m2")
-SUMS += ("low_m", "medium_m", "high_m", "not_measurable_m")
+SUMS = (
+    *("surveyed_area_m2", "crack_length_m", "network_area_m2"),
+    *("low_m", "medium_m", "high_m", "not_measurable_m"),
+)
 """Columns of which a street has the sum of its segments."""
 
 
