@@ -20,6 +20,14 @@ NOT_UTF8 = "has a name that is no UTF-8; rename the file, or the folder where th
 SIDECARS = ("-journal", "-wal", "-shm")
 """Endings of what SQLite may leave beside a file."""
 
+NETWORKS = (
+    *("nfs", "cifs", "smb", "9p", "afs", "ceph", "lustre", "gpfs", "beegfs", "fuse."),
+    *("glusterfs", "ncpfs", "orangefs", "pvfs2", "virtiofs"),
+)
+"""How the names of file systems begin whose files lie elsewhere."""
+
+MOUNTS = Path("/proc/self/mountinfo")
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
@@ -40,6 +48,48 @@ def whole_file(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         _remove(temporary)
+
+
+@contextmanager
+def built_locally(path: Path) -> Iterator[Path]:
+    """Give a name on a local disk for a file of SQLite; it is copied to its place at the end.
+
+    SQLite writes small pieces all over a file and trusts locks: over a network that is slow, and
+    on some servers wrong. Where the place itself is local, or no local disk is known, it is given.
+
+    Args:
+        path: the place, see `whole_file`; its folder exists.
+
+    Yields:
+        A name with the same ending, in the folder for temporary files (TMPDIR).
+    """
+    local = Path(tempfile.gettempdir())
+    if not is_on_network(path.parent) or is_on_network(local):
+        yield path
+        return
+    remove_leftovers(local / path.name)
+    with folder_of_parts(local / path.name) as folder:
+        built = Path(folder) / path.name
+        yield built
+        if built.exists():
+            shutil.copyfile(built, path)
+            sync(path)
+
+
+def is_on_network(folder: Path) -> bool:
+    """Return whether a folder lies on a file system of another machine, as Linux tells."""
+    number = folder.stat().st_dev
+    wanted = f"{os.major(number)}:{os.minor(number)}"
+    try:
+        mounts = MOUNTS.read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return False
+    kinds = (
+        after.split()[0]
+        for head, _, after in (line.partition(" - ") for line in mounts)
+        if head.split()[2] == wanted
+    )
+    return any(kind.startswith(NETWORKS) for kind in kinds)
 
 
 def write_text(path: Path, text: str, encoding: str = "utf-8") -> None:

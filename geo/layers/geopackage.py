@@ -23,7 +23,7 @@ from rasterio.crs import CRS
 
 from geo import packages
 from geo.errors import OutputError
-from geo.files import output_errors, remove_leftovers, sync, whole_file
+from geo.files import built_locally, output_errors, remove_leftovers, sync, whole_file
 from geo.layers.qgis import add_project, add_styles
 from geo.layers.schema import GEOMETRY, Layer
 from geo.layers.style import Style, styles
@@ -60,10 +60,11 @@ def publish(
     title: str = "Crack map",
     parquet: bool = False,
 ) -> None:
-    """Write layers to a temporary file beside ``out``, check it, and put it in place.
+    """Write layers to a temporary file, check it, and put it in place.
 
-    An existing ``out`` is untouched until the new file is complete, whatever happens. One that
-    people have changed is kept under another name then (`geo.packages`).
+    It lies beside ``out``; if that is on a network, on a local disk first. An existing ``out`` is
+    untouched until the new file is complete, whatever happens. One that people have changed is kept
+    under another name then (`geo.packages`).
 
     Args:
         out: the GeoPackage.
@@ -92,17 +93,18 @@ def publish(
                 remove_leftovers(path)
                 beside = stack.enter_context(whole_file(path))
                 copies[layer.name] = GeoParquetCopy(beside, layer, crs)
-            for data in layers:
-                if copy := copies.get(data.layer.name):
-                    data = LayerData(data.layer, copy.write(data.batches))
-                _check(temporary, data.layer, _write_layer(temporary, data, crs, metadata))
             written = [data.layer for data in layers]
             shown = [look for look in looks or styles(Rules()) if look.layer in written]
-            add_styles(temporary, shown)
-            add_project(temporary, (out.name, title), crs, written, shown)
-            packages.seal(temporary)
-            _check_whole(temporary)
-            sync(temporary)
+            with built_locally(temporary) as built:
+                for data in layers:
+                    if copy := copies.get(data.layer.name):
+                        data = LayerData(data.layer, copy.write(data.batches))
+                    _check(built, data.layer, _write_layer(built, data, crs, metadata))
+                add_styles(built, shown)
+                add_project(built, (out.name, title), crs, written, shown)
+                packages.seal(built)
+                _check_whole(built)
+                sync(built)
             for copy in copies.values():
                 copy.check()
             packages.make_way(out)

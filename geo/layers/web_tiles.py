@@ -13,7 +13,7 @@ import pyogrio
 from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, GeometryError
 
 from geo.errors import OutputError
-from geo.files import output_errors, remove_leftovers, whole_file
+from geo.files import built_locally, output_errors, remove_leftovers, whole_file
 from geo.layers.schema import CRACK, NETWORK, ROAD_SEGMENT, Layer
 from geo.outputs import TILES_SEAL, require_replaceable
 
@@ -66,11 +66,12 @@ def _write(package: Path, layer: Layer, out: Path) -> None:
     with (
         output_errors(out, *kinds),
         whole_file(out) as temporary,
+        built_locally(temporary) as built,
         pyogrio.open_arrow(package, layer=layer.name, use_pyarrow=True) as (about, rows),
     ):
         pyogrio.write_arrow(
             rows,
-            temporary,
+            built,
             layer=layer.name,
             driver="PMTiles",
             geometry_name=about["geometry_name"],
@@ -84,5 +85,5 @@ def _write(package: Path, layer: Layer, out: Path) -> None:
                 "EXTENT": TILE_PARTS,
             },
         )
-        if not math.isfinite(pyogrio.read_info(temporary)["total_bounds"][0]):
+        if not math.isfinite(pyogrio.read_info(built)["total_bounds"][0]):
             raise OutputError(f"{out} shows nothing after writing; check the disk")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
-from contextlib import closing
+import tempfile
+from contextlib import closing, nullcontext
 
 import geopandas
 import numpy as np
@@ -17,6 +19,7 @@ from hypothesis.extra.numpy import arrays
 from rasterio.crs import CRS
 from rasterio.features import rasterize
 
+from geo import files
 from geo.cracks.parts import InspectedRow, read_part, to_pieces
 from geo.cracks.pieces import pieces
 from geo.cracks.pixel_set import pixels_of
@@ -24,7 +27,7 @@ from geo.errors import InputError, OutputError
 from geo.grid import Window
 from geo.imagery.headers import TileProblem
 from geo.imagery.mosaic import Block
-from geo.layers import schema
+from geo.layers import geopackage, schema
 from geo.layers.assemble import assemble
 from geo.layers.crack_rows import pixel_centers, place_ids, simplify, world_outlines
 from geo.options import AssembleOptions
@@ -295,6 +298,50 @@ def test_the_package_is_sound_and_nothing_else_is_left(tmp_path, mask):
         info = pyogrio.read_info(out, layer=layer.name)
         assert info["fields"].tolist() == [column.name for column in layer.columns]
         assert (info["geometry_type"] or "none") == layer.geometry
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_on_a_network_the_package_is_built_on_a_local_disk_and_copied(
+    tmp_path, mask, monkeypatch, fails
+):
+    paths, grid = deliver(tmp_path, mask, 60, 60)
+    assemble(paths, tmp_path / "out.gpkg", grid)
+    far, local = tmp_path / "far", tmp_path / "local"
+    local.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(local))
+    monkeypatch.setattr(files, "is_on_network", lambda folder: folder == far)
+    checked = []
+
+    def check(built):
+        checked.append(built)
+        assert [path for path in far.iterdir() if path.suffix == ".gpkg"] == []
+        if fails:
+            raise OutputError("damaged")
+
+    monkeypatch.setattr(geopackage, "_check_whole", check)
+    with pytest.raises(OutputError) if fails else nullcontext():
+        assemble(paths, far / "out.gpkg", grid)
+    assert [path.is_relative_to(local) for path in checked] == [True]
+    assert [path.name for path in far.iterdir()] == ([] if fails else ["out.gpkg"])
+    assert list(local.iterdir()) == []
+    for name in () if fails else ("crack", "outline", "inspected"):
+        one, other = (
+            geopandas.read_file(folder / "out.gpkg", layer=name) for folder in (far, tmp_path)
+        )
+        assert one.to_wkb().equals(other.to_wkb())
+
+
+@pytest.mark.parametrize(("kind", "far"), [("nfs4", True), ("fuse.sshfs", True), ("ext4", False)])
+def test_a_folder_is_on_a_network_by_the_file_system_of_its_mount(tmp_path, monkeypatch, kind, far):
+    number = tmp_path.stat().st_dev
+    device = f"{os.major(number)}:{os.minor(number)}"
+    mounts = tmp_path / "mountinfo"
+    lines = (f"9 1 {device} / /mnt rw shared:2 - {kind} server:/a rw", "8 1 99:9 / / rw - nfs x rw")
+    mounts.write_text("\n".join(lines))
+    monkeypatch.setattr(files, "MOUNTS", mounts)
+    assert files.is_on_network(tmp_path) == far
+    monkeypatch.setattr(files, "MOUNTS", tmp_path / "none")
+    assert not files.is_on_network(tmp_path)
 
 
 def test_the_old_package_stays_if_the_new_one_fails(tmp_path, mask):
