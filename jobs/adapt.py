@@ -17,7 +17,8 @@ from typing import Any
 from jobs.runtime.folder import explain_write_errors, hold_lock, refuse_foreign
 from jobs.runtime.terminal import say
 from jobs.settings.map import Imagery
-from jobs.windows import run_windows
+from jobs.windows.cut import WindowsOptions
+from jobs.windows.run import run_windows
 from wpcrack.data.images import list_images
 from wpcrack.data.manifest import NAME
 from wpcrack.errors import ConfigError, DataError
@@ -119,9 +120,10 @@ def _pictures(config: AdaptConfig, out: Path, images: Path | None) -> list[Path]
         return list(list_images(images).values())
     assert isinstance(config, AdaptJob), "the command gives one of both"
     if not (out / WINDOWS / NAME).is_file():
-        run_windows(
-            config, out / WINDOWS, count=config.pictures, window=config.window, seed=config.seed
+        options = WindowsOptions(
+            config.pictures, config.window, config.seed, ordered=False, surroundings=False
         )
+        run_windows(config, out / WINDOWS, options)
     return list(list_images(out / WINDOWS).values())
 
 

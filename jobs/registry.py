@@ -86,7 +86,7 @@ JOBS = {
             shown="commented",
         ),
         Job("compare", "jobs.cli.map:compare", "jobs.compare.run:run_compare"),
-        Job("windows", "jobs.cli.map:windows", "jobs.windows:run_windows"),
+        Job("windows", "jobs.cli.map:windows", "jobs.windows.run:run_windows"),
         Job("label", "jobs.cli.label:label", "jobs.label.run:run_label"),
         Job("review", "jobs.cli.label:review", "jobs.review.run:run_review"),
         Job("import-weights", "jobs.cli.learn:import_weights", "jobs.import_weights:run_import"),

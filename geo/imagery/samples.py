@@ -6,13 +6,13 @@ import heapq
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geo.errors import InputError
 from geo.grid import Window
-from geo.imagery.mosaic import Mosaic
 
 CANDIDATES = 3
 """Windows that are looked at for each one that is chosen."""
@@ -23,6 +23,32 @@ BRIGHTNESS_BINS = 8
 SOURCE_PX = 2048
 """A tile larger than this is several places: neighboring windows must not end up on both sides of
 a split, but a city in one file has to be split too."""
+
+
+class Pixels(Protocol):
+    """Pixels of a window."""
+
+    @property
+    def image(self) -> NDArray[np.uint8]:
+        """(H, W, 3) RGB."""
+
+    @property
+    def valid(self) -> NDArray[np.bool_]:
+        """(H, W); False where there is no image."""
+
+
+class Ground(Protocol):
+    """What windows are cut from: a mosaic, or pictures that lie side by side."""
+
+    @property
+    def windows(self) -> Sequence[Window]:
+        """Where each tile or picture lies."""
+
+    def read(self, window: Window, /) -> Pixels:
+        """Read a window, which may reach beyond what there is."""
+
+    def inside(self, window: Window, /) -> NDArray[np.bool_]:
+        """Return which pixels (H, W) may be taken."""
 
 
 @dataclass(frozen=True)
@@ -44,36 +70,35 @@ class Candidate:
     brightness: float
 
 
-def sample_windows(mosaic: Mosaic, count: int, side: int, seed: int) -> list[Candidate]:
+def sample_windows(ground: Ground, count: int, side: int, seed: int) -> list[Candidate]:
     """Choose windows without overlap inside a place, wholly covered by imagery.
 
     Dark and bright windows are as welcome as common ones, and places take turns.
 
     Args:
-        mosaic: the imagery; of an area only windows inside it are taken.
+        ground: the imagery; of an area only windows inside it are taken.
         count: how many.
         side: of a window in pixels.
         seed: another one gives another choice.
 
     Returns:
-        At most ``count`` windows, fewer if there are no more, ordered by place.
+        At most ``count`` windows, fewer if there are no more; the first ones are as spread as all.
 
     Raises:
         InputError: no window fits.
     """
     rng = np.random.default_rng(seed)
-    places = _places(mosaic, side)
-    looked_at = _look(mosaic, _cells(places, side, rng, CANDIDATES * count))
+    places = _places(ground, side)
+    looked_at = _look(ground, _cells(places, side, rng, CANDIDATES * count))
     if not looked_at:
         raise InputError(f"no window of {side} pixels lies wholly on imagery; choose smaller ones")
-    chosen = _take_turns(looked_at, count)
-    return sorted(chosen, key=lambda c: (c.place.tile, c.place.row, c.place.col, c.window))
+    return _take_turns(looked_at, count)
 
 
-def _places(mosaic: Mosaic, side: int) -> list[Place]:
+def _places(ground: Ground, side: int) -> list[Place]:
     """Return the tiles, or cells of large tiles, that can hold a window."""
     places = []
-    for number, tile in enumerate(mosaic.windows):
+    for number, tile in enumerate(ground.windows):
         for row in range(max(1, round(tile.height / SOURCE_PX))):
             for col in range(max(1, round(tile.width / SOURCE_PX))):
                 cell = _cell(tile, row, col)
@@ -119,14 +144,14 @@ def _cells(
     return mixed[:most]
 
 
-def _look(mosaic: Mosaic, windows: Sequence[tuple[Place, Window]]) -> list[Candidate]:
+def _look(ground: Ground, windows: Sequence[tuple[Place, Window]]) -> list[Candidate]:
     """Read windows, tile by tile; those that are not wholly inside the imagery are left out."""
     found: dict[int, Candidate] = {}
     for index in sorted(range(len(windows)), key=lambda i: (windows[i][0].tile, windows[i][1])):
         place, window = windows[index]
-        raster = mosaic.read(window)
-        if raster.valid.all() and mosaic.inside(window).all():
-            found[index] = Candidate(place, window, float(raster.image.mean()))
+        seen = ground.read(window)
+        if seen.valid.all() and ground.inside(window).all():
+            found[index] = Candidate(place, window, float(seen.image.mean()))
     return [found[index] for index in sorted(found)]
 
 

@@ -98,25 +98,40 @@ def compare(
     report_figures(report.summary(), report.values(), json)
 
 
-@command(example="wpcrack windows tiles=tiles/ --count 2000 --out windows")
+@command(example="wpcrack windows tiles=tiles/ --count 400 --out windows", uses_ray=False)
 def windows(
     out: Annotated[Path, typer.Option(help="New folder for the windows and manifest.csv.")],
     settings: Annotated[
         list[str] | None,
         typer.Argument(metavar="KEY=VALUE", help="tiles=..., and keys of imagery as for infer."),
     ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of photographs, in place of tiles.")
+    ] = None,
     count: Annotated[int, typer.Option(help="How many.")] = 2000,
     window: Annotated[int, typer.Option(help="Side in pixels.")] = 128,
     seed: Annotated[int, typer.Option(help="Another seed gives other windows.")] = 0,
+    model: Annotated[
+        Path | None, typer.Option(help="Run folder that orders them; else the shipped model.")
+    ] = None,
+    ordered: Annotated[
+        bool, typer.Option("--ordered/--unordered", help="Ask a model which ones teach most.")
+    ] = True,
 ) -> None:
-    """Cut windows out of your own tiles, to be labeled by hand.
+    """Cut windows out of your own tiles or photographs, to be labeled.
 
-    Spread over tiles and brightness. Sort them into crack/ and road/, or fill the column label of
-    manifest.csv, and train on the folder.
+    Spread over places and brightness. A model puts first those that it is unsure of and that are
+    unlike each other, so that few labels teach much. Then: wpcrack label.
     """
     from jobs.settings.load import load
     from jobs.settings.map import Imagery
+    from jobs.windows.cut import WindowsOptions
 
-    imagery = load(Imagery, overrides=settings or ())
-    report = run_job("windows", imagery, out, count=count, window=window, seed=seed)
-    print(report.summary(count))
+    given = settings or []
+    if (images is None) != any(text.startswith("tiles=") for text in given):
+        raise typer.BadParameter("give tiles=... or --images DIR, one of both")
+    if images is not None and given:
+        raise typer.BadParameter(f"{given[0]} is a key of tiles; --images takes none")
+    options = WindowsOptions(count, window, seed, ordered, model)
+    source = load(Imagery, overrides=given) if images is None else images
+    print(run_job("windows", source, out, options).summary(count))

@@ -29,7 +29,8 @@ from jobs.evaluate.run import EvaluateOptions, run_evaluate
 from jobs.infer import run as infer
 from jobs.predict import run_predict
 from jobs.settings.map import Imagery
-from jobs.windows import run_windows
+from jobs.windows.cut import WindowsOptions
+from jobs.windows.run import run_windows
 from wpcrack.data.build import BuildOptions
 from wpcrack.data.manifest import read_manifest
 from wpcrack.data.read import read_image_level
@@ -52,7 +53,9 @@ def test_such_a_tile_is_left_out_by_name_and_the_others_are_mapped_and_cut(
     assert "Stra\\xdfe.tif: has a name that is no UTF-8" in report.failures[0]
     assert len(layer(job.out)) > 0
     assert infer.run_inference(job, darkness).run_id == report.run_id  # found again in its log
-    windows = run_windows(Imagery(tiles=str(tiles)), tmp_path / "windows", count=3, window=64)
+    windows = run_windows(
+        Imagery(tiles=str(tiles)), tmp_path / "windows", WindowsOptions(3, 64, ordered=False)
+    )
     assert "has a name that is no UTF-8" in windows.left_out
     assert len(read_manifest(tmp_path / "windows" / "manifest.csv")) == 3
     for named in (tiles / f"{LATIN}.tif", tmp_path / LATIN):

@@ -10,20 +10,43 @@ import numpy as np
 import pytest
 import rasterio
 import shapely
-from factories import EAST, GSD_M, NORTH, write_tile
+from factories import EAST, GSD_M, NORTH, darkness, write_tile
+from PIL import Image
 from typer.testing import CliRunner
 
 from geo.errors import InputError
 from jobs.cli import app
+from jobs.label.session import Who, open_session
 from jobs.settings.map import Imagery
-from jobs.windows import run_windows
+from jobs.windows.cut import WindowsOptions
+from jobs.windows.run import run_windows
 from wpcrack.data.images import read_rgb
 from wpcrack.data.read import read_image_level
-from wpcrack.errors import ConfigError, DataError
+from wpcrack.errors import CheckpointError, ConfigError, DataError
 
 
 def noise(height, width, low=1, high=250, seed=0):
     return np.random.default_rng(seed).integers(low, high, (height, width, 3)).astype(np.uint8)
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """In place of a model: what is dark is a crack."""
+    monkeypatch.setattr("jobs.windows.cut.load_predictor", lambda *_, **__: darkness())
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """A large and a small photograph with a dark line, one too small, one damaged, one format."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name, shape in (("large", (260, 700)), ("long street.1", (70, 330)), ("tiny", (20, 90))):
+        image = noise(*shape, 120, 180, seed=len(name))
+        image[:, 100:104] = 10
+        Image.fromarray(image).save(folder / f"{name}.png")
+    (folder / "damaged.jpg").write_bytes((folder / "large.png").read_bytes()[:900])
+    (folder / "phone.heic").write_bytes(b"0")
+    return folder
 
 
 @pytest.fixture
@@ -45,7 +68,8 @@ def manifest_of(folder):
 
 
 def cut(tiles, out, **options):
-    return run_windows(Imagery(tiles=str(tiles)), out, **({"count": 24, "window": 32} | options))
+    given = {"count": 24, "window": 32, "ordered": False} | options
+    return run_windows(Imagery(tiles=str(tiles)), out, WindowsOptions(**given))
 
 
 def test_each_window_holds_the_pixels_of_its_tile_at_its_place(city, tmp_path):
@@ -121,7 +145,7 @@ def test_a_city_in_one_file_can_be_split(tmp_path, monkeypatch):
     rows = manifest_of(tmp_path / "w")
     assert len({row["source"] for row in rows}) == 12
     assert {row["tile"] for row in rows} == {str(tmp_path / "city.tif")}
-    assert rows[0]["file"].startswith("city.y0x0_r")
+    assert min(row["file"] for row in rows).startswith("city.y0x0_r")
 
 
 def test_tiles_of_equal_name_have_names_of_their_own(tmp_path):
@@ -144,7 +168,7 @@ def test_windows_lie_inside_the_area_of_interest(city, tmp_path):
     aoi = shapely.box(EAST + 200 * GSD_M, NORTH - 100 * GSD_M, EAST + 400 * GSD_M, NORTH)
     geopandas.GeoSeries([aoi], crs=25832).to_file(tmp_path / "aoi.gpkg")
     imagery = Imagery(tiles=str(city), aoi=tmp_path / "aoi.gpkg")
-    run_windows(imagery, tmp_path / "w", count=9, window=32)
+    run_windows(imagery, tmp_path / "w", WindowsOptions(9, 32, ordered=False))
     for row in manifest_of(tmp_path / "w"):
         assert row["source"] == "t1"
         assert int(row["row"]) + 32 <= 100
@@ -164,9 +188,69 @@ def test_labels_are_never_overwritten_and_nonsense_is_refused(city, tmp_path):
 
 def test_the_command_says_what_comes_next(city, tmp_path):
     out = tmp_path / "w"
-    arguments = ["windows", f"tiles={city}", "--count", "6", "--window", "32", "--out", str(out)]
-    result = CliRunner().invoke(app, arguments)
+    given = ["--count", "6", "--window", "32", "--out", str(out), "--unordered"]
+    result = CliRunner().invoke(app, ["windows", f"tiles={city}", *given])
     assert result.exit_code == 0, result.output
     assert "6 windows from 6 tiles" in result.output
+    assert f"wpcrack label {out}" in result.output
     assert f"wpcrack train data.root={out} data.gsd_mm=5" in result.output
-    assert CliRunner().invoke(app, ["windows", "tiels=x", "--out", str(out)]).exit_code == 1
+    for wrong, code in (["tiles=x", "tiels=y"], 1), ([], 2), (["--images", "a", "tiles=b"], 2):
+        assert CliRunner().invoke(app, ["windows", *wrong, *given]).exit_code == code
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_photographs_of_any_size_need_no_coordinate_system(photographs, tmp_path):
+    out = tmp_path / "w"
+    report = run_windows(photographs, out, WindowsOptions(20, 32))
+    rows = manifest_of(out)
+    assert {row["source"] for row in rows} == {"large", "long_street.1"}
+    assert "tiny.png" in report.left_out
+    assert "damaged.jpg" in report.left_out
+    assert "tile" not in rows[0]
+    for row in rows:
+        whole = read_rgb(photographs / f"{row['source'].replace('_', ' ')}.png")
+        r, c = int(row["row"]), int(row["col"])
+        assert np.array_equal(read_rgb(out / row["file"]), whole[r : r + 32, c : c + 32])
+        around = read_rgb(out / row["surroundings"])
+        assert around.shape == (64, 64, 3)
+        assert np.abs(around[16:48, 16:48].mean() - whole[r : r + 32, c : c + 32].mean()) < 3
+    assert "20 windows from 2 photographs" in report.summary(20)
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_the_model_says_how_many_of_each_kind_and_its_guess_is_known_to_label(city, tmp_path):
+    with rasterio.open(city / "t0.tif", "r+") as tiff:
+        for row in range(8, 200, 16):
+            tiff.write(np.full((3, 4, 200), 20, np.uint8), window=((row, row + 4), (0, 200)))
+    report = cut(city, tmp_path / "w", ordered=True)
+    rows = manifest_of(tmp_path / "w")
+    images = [read_rgb(tmp_path / "w" / row["file"]) for row in rows]
+    dark = [bool((image.mean(-1) < 80).sum() > 15) for image in images]  # lines of t0, shadow of t2
+    guesses = [float(row["probability"]) for row in rows]
+    assert [guess > 0.5 for guess in guesses] == dark
+    assert report.cracks == pytest.approx(sum(guesses), abs=0.02)
+    crack = round(report.cracks)
+    assert f"about {crack} with a crack and {24 - crack} without" in report.summary(24)
+    assert any(dark[:4]), "the model's few cracks are no last in the list"
+    with open_session(tmp_path / "w", Who()) as session:
+        assert session.window(0).probability == guesses[0]
+        (picture,) = session.look(0).around
+        assert (picture.kind, picture.row, picture.height) == ("surroundings", -16, 64)
+
+
+def test_a_missing_model_is_said_before_any_pixel_is_read(city, tmp_path):
+    with pytest.raises(CheckpointError):
+        cut(city, tmp_path / "w", ordered=True, model=tmp_path / "none")
+    assert not (tmp_path / "w").exists()
+
+
+def test_long_and_equal_names_give_files_of_their_own(tmp_path):
+    for name in ("a b", "a_b", "x" * 240):
+        folder = tmp_path / "photos"
+        folder.mkdir(exist_ok=True)
+        Image.fromarray(noise(40, 40)).save(folder / f"{name}.png")
+    options = WindowsOptions(3, 32, ordered=False)
+    assert run_windows(tmp_path / "photos", tmp_path / "w", options).n_windows == 3
+    rows = manifest_of(tmp_path / "w")
+    assert len({row["source"] for row in rows}) == 3
+    assert all((tmp_path / "w" / row["file"]).is_file() for row in rows)

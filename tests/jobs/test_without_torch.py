@@ -64,6 +64,13 @@ def test_photographs_are_predicted(place: Path) -> None:
     assert (place / "found" / "a_mask.png").is_file()
 
 
+def test_windows_are_cut_and_ordered(place: Path) -> None:
+    given = ["--images", ".", "--model", "run", "--window", "32", "--count", "5", "--out", "w"]
+    run = wpcrack(place, ["windows", *given])
+    assert run.returncode == 0, run.stderr
+    assert "the model expects" in run.stdout
+
+
 def test_tiles_are_mapped_and_assembled(place: Path) -> None:
     settings = ["tiles=tiles", "model=run", "out=out.gpkg", "probability=keep"]
     run = wpcrack(place, ["infer", *settings, "--json", "report.json"], MAP)

@@ -1,0 +1,1 @@
+"""`wpcrack windows`: windows of tiles or photographs, to be labeled by hand and trained on."""

@@ -1,0 +1,126 @@
+"""`wpcrack windows`: windows of a city's own tiles or photographs, to be labeled by hand.
+
+    wpcrack windows tiles=tiles/ --count 2000 --out windows
+    wpcrack windows --images photos --count 400 --out windows
+
+They are listed in the order in which their labels teach a model most. `wpcrack label windows` asks
+for the labels by key; `wpcrack train data.root=windows` takes them.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from geo.imagery.find import scan, summary
+from geo.imagery.mosaic import Mosaic
+from geo.imagery.samples import sample_windows
+from geo.imagery.suspect import suspicions
+from jobs.runtime.terminal import counted, say
+from jobs.settings.map import Imagery
+from jobs.windows.cut import Cutter, WindowsOptions, write_manifest
+from jobs.windows.photographs import Photographs
+from wpcrack.data.folder import replace_set
+from wpcrack.data.images import left_out, list_images
+from wpcrack.data.manifest import NAME
+from wpcrack.inference.graph import require_torch_or_graph
+from wpcrack.inference.teaching import teaching_order
+from wpcrack.model import find_model
+
+
+@dataclass(frozen=True)
+class WindowsReport:
+    """What was cut.
+
+    Attributes:
+        out: the folder.
+        n_windows: how many.
+        origins: from how many tiles or photographs, in words.
+        gsd_mm: size of a pixel; None: not known of photographs.
+        left_out: what could not be used, in words.
+        cracks: how many the model expects to show a crack; None: none was asked.
+    """
+
+    out: Path
+    n_windows: int
+    origins: str
+    gsd_mm: float | None
+    left_out: str
+    cracks: float | None
+
+    def summary(self, wanted: int) -> str:
+        """Return a few lines for the terminal."""
+        lines = [f"{counted(self.n_windows, 'window')} from {self.origins} in {self.out}"]
+        if self.cracks is not None:
+            crack = round(self.cracks)
+            lines.append(
+                f"the model expects about {crack} with a crack and {self.n_windows - crack} without"
+                "; those that teach most come first"
+            )
+        if self.n_windows < wanted:
+            lines.append(f"warning: the imagery holds no more than that; {wanted} were wanted")
+        if self.left_out:
+            lines.append(f"left out: {self.left_out}")
+        folder = shlex.quote(str(self.out))
+        size = f" data.gsd_mm={self.gsd_mm:.3g}" if self.gsd_mm else ""
+        lines.append(
+            f"next: wpcrack label {folder} (or sort them into {self.out / 'crack'} and "
+            f"{self.out / 'road'}), then: wpcrack train data.root={folder}{size}"
+        )
+        return "\n".join(lines)
+
+
+def run_windows(
+    source: Imagery | Path, out: Path, options: WindowsOptions | None = None
+) -> WindowsReport:
+    """Cut windows out of tiles or photographs, as PNG files with a manifest without labels.
+
+    Args:
+        source: The tiles, or a folder of photographs.
+        out: A folder that does not exist yet or is empty: labels are never overwritten.
+        options: What is cut, and how it is ordered.
+
+    Raises:
+        WpcrackError, GeoError: Nothing usable, a folder in use, no model.
+    """
+    options = options or WindowsOptions()
+    if options.ordered:
+        require_torch_or_graph(find_model(options.model))
+    ground = _ground(source, options)
+    with replace_set(out) as folder:
+        say("choosing windows")
+        chosen = sample_windows(ground, options.count, options.window, options.seed)
+        cut = Cutter(ground, folder, options).cut(chosen)
+        order: Sequence[int] = range(len(cut))
+        if options.ordered:
+            described = np.stack([item.described for item in cut])
+            order = [int(k) for k in teaching_order(described, [item.guess for item in cut])]
+        write_manifest(folder / NAME, ground, [cut[index] for index in order])
+    tiles = len({item.place.tile for item in chosen})
+    is_mapped = isinstance(ground, Mosaic)
+    return WindowsReport(
+        out=out,
+        n_windows=len(chosen),
+        origins=counted(tiles, "tile" if is_mapped else "photograph"),
+        gsd_mm=1000 * ground.grid.gsd_m if isinstance(ground, Mosaic) else None,
+        left_out=summary(ground.problems) if isinstance(ground, Mosaic) else ground.left_out,
+        cracks=sum(item.guess for item in cut) if options.ordered else None,
+    )
+
+
+def _ground(source: Imagery | Path, options: WindowsOptions) -> Mosaic | Photographs:
+    if isinstance(source, Path):
+        say("reading the headers of the photographs")
+        paths = list(list_images(source).values())
+        for sentence in left_out(source):
+            say(f"left out: {sentence}")
+        return Photographs(paths, options.window)
+    say("reading the headers of the tiles")
+    mosaic = source.limit(source.mosaic(scan(source.tiles, source.patience)))
+    for sentence in suspicions(mosaic):
+        say(f"warning: {sentence}")
+    return mosaic
