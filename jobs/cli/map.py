@@ -118,7 +118,7 @@ def windows(
         bool, typer.Option("--ordered/--unordered", help="Ask a model which ones teach most.")
     ] = True,
 ) -> None:
-    """Cut windows out of your own tiles or photographs, to be labeled.
+    """Cut windows out of tiles or photographs, to be labeled.
 
     Spread over places and brightness. A model puts first those that it is unsure of and that are
     unlike each other, so that few labels teach much. Then: wpcrack label.
