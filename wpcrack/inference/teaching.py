@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wpcrack.data.build import BORDER_SHARE, CRACK_SHARE
+from wpcrack.data.label_rule import BORDER_SHARE, CRACK_SHARE
 
 SURE_WORTH = 0.25
 """Worth of a window that the model is sure of, where one at probability 1/2 is worth 1: sure ones
