@@ -6,7 +6,7 @@ import math
 import re
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -25,6 +25,9 @@ LEAST_FAILURES = 10
 OVERVIEW = "overview.png"
 """Ends the name of the picture of a map."""
 
+ADDRESS = r"[A-Za-z][A-Za-z0-9+.-]+:/"
+"""How addresses begin, also those that a path has eaten a stroke of."""
+
 Probability = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -37,8 +40,10 @@ def require_geopackage(out: Path) -> None:
     """Refuse an output of another name.
 
     Raises:
-        ValueError: It is not called *.gpkg.
+        ValueError: It is not called *.gpkg, or is an address.
     """
+    if re.match(ADDRESS, str(out)):
+        raise ValueError(f"out is the address {out}; give the path of a file")
     if out.suffix.lower() != ".gpkg":
         raise ValueError(f"out is {out}; the file is a GeoPackage, name it *.gpkg")
 
@@ -50,7 +55,14 @@ class InferJob(MapRules, Imagery):
     """Run folder of `wpcrack train`, or its folder model/; null: the model that ships with the
     program."""
     out: Path
-    """The GeoPackage to write; its work folder, page and pictures lie beside it."""
+    """The GeoPackage to write; its work folder, page and pictures lie beside it. With `work` also
+    an address like s3://bucket/maps/cracks.gpkg."""
+    work: Path | None = None
+    """For a map in object storage: folder in which it is made and finished blocks are kept, which
+    every node sees; the finished files are copied from there."""
+    deliver_to: str | None = None
+    """Folder in object storage to which the finished files are copied, such as s3://bucket/maps or
+    gs://bucket/maps; an out that is an address sets it."""
     resample: Literal["auto", "never"] = "auto"
     """auto: imagery whose pixels differ by more than 1.5 x from those of the model's training
     images is brought to their size, unless gsd_mm is given; never: it is taken as it is."""
@@ -85,8 +97,33 @@ class InferJob(MapRules, Imagery):
     alone may change: no block depends on them); never: start anew; force: keep what still holds
     and recompute the rest."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _take_address(cls, values: Any) -> Any:
+        """Read out=s3://bucket/maps/a.gpkg work=W as out=W/a.gpkg deliver_to=s3://bucket/maps."""
+        if not isinstance(values, dict):
+            return values
+        out, work = (str(values.get(key) or "") for key in ("out", "work"))
+        if re.match(ADDRESS, work):
+            raise ValueError(
+                f"work is {work}; blocks are kept as files under a lock, which object storage does "
+                "not have: give a folder that every node sees"
+            )
+        if not re.match(ADDRESS, out):
+            return values
+        if not work:
+            raise ValueError(
+                f"out is {out}, where no map can be made in place; set work=FOLDER, one that every "
+                "node sees: blocks are kept there, and the finished files are copied to out"
+            )
+        path, mark, query = out.partition("?")
+        folder, _, name = path.rpartition("/")
+        return {**values, "out": Path(work) / name, "deliver_to": f"{folder}{mark}{query}"}
+
     @model_validator(mode="after")
     def _is_consistent(self) -> InferJob:
+        if self.work is not None and self.out.parent != self.work:
+            raise ValueError(f"work is {self.work}, but out={self.out} lies elsewhere; drop work")
         if isinstance(self.max_failed, str) and not re.fullmatch(
             r"\d{1,2}(\.\d+)?%|100%", self.max_failed
         ):

@@ -49,6 +49,7 @@ class InferReport:
         failures: One text per file or block that failed, with the reason.
         infer_s: Seconds from the start of Ray to the last block.
         assemble_s: Seconds for joining, writing and drawing.
+        copies: Addresses of the files in object storage, the GeoPackage first.
     """
 
     package: Path
@@ -63,6 +64,7 @@ class InferReport:
     failures: tuple[str, ...]
     infer_s: float
     assemble_s: float
+    copies: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -79,6 +81,8 @@ class InferReport:
             f"overview  {self.overview}",
             f"page      {self.map_page}",
         ]
+        if self.copies:
+            lines.append(f"copied    {self.copies[0]} and what lies beside it")
         return "\n".join([*lines, *failure_lines(self.failures)])
 
     def values(self) -> dict[str, Any]:

@@ -14,12 +14,13 @@ import functools
 import time
 from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from geo.cracks.parts import DamagedPart, InspectedRow
 from geo.errors import InputError
 from geo.layers.roads import Segment, read_roads
 from jobs.infer.actors import cluster_has_gpus, compute, require_room
+from jobs.infer.delivery import Delivery
 from jobs.infer.inputs import ModelFiles, load_model, model_files, open_mosaic
 from jobs.infer.job import InferJob
 from jobs.infer.job_log import JobLog, JobRecord
@@ -54,6 +55,7 @@ def run_inference(
         if predictor_factory is None:
             job = with_engine(job, local=local)
         MapFiles.of(job.out).prepare(job, job.roads, job.vectors)
+        delivery = _check_delivery(job)
         model = model_files(job.model) if predictor_factory is None else ModelFiles.stand_in()
         plan = make_plan(job, open_mosaic(job, model.gsd_mm, say))
         require_room(job, plan, local=local)
@@ -63,8 +65,11 @@ def run_inference(
             load_model, model.folder, job.cpus_per_actor, job.engine, 1000 * plan.mosaic.grid.gsd_m
         )
         with open_work(job, plan, JobRecord.of(job, plan, model, started)) as work:
+            if delivery is not None:
+                delivery.claim()
             try:
-                return _run(_Context(job, plan, roads, work, factory, local))
+                report = _run(_Context(job, plan, roads, work, factory, local))
+                return report if delivery is None else _deliver(report, job, delivery)
             except KeyboardInterrupt:
                 _say_how_to_continue(work)
                 raise
@@ -78,6 +83,7 @@ def plan_inference(job: InferJob) -> Forecast:
     """
     joins_cluster()
     MapFiles.of(job.out).prepare(job, job.roads, job.vectors)
+    _check_delivery(job)
     model = model_files(job.model)
     plan = make_plan(job, open_mosaic(job, model.gsd_mm, say))
     require_room(job, plan)
@@ -151,6 +157,21 @@ def _run(context: _Context) -> InferReport:
         infer_s=computed - start,
         assemble_s=time.monotonic() - computed,
     )
+
+
+def _check_delivery(job: InferJob) -> Delivery | None:
+    """Return where the map will be copied to, if it may lie there."""
+    delivery = Delivery.of(job)
+    if delivery is not None:
+        delivery.check()
+    return delivery
+
+
+def _deliver(report: InferReport, job: InferJob, delivery: Delivery) -> InferReport:
+    """Copy the files of a finished map to object storage."""
+    say(f"copying the map to {delivery.address}")
+    copies = delivery.deliver(MapFiles.of(job.out).written(job, job.roads))
+    return replace(report, copies=tuple(copies))
 
 
 @contextmanager

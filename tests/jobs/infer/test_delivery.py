@@ -1,0 +1,155 @@
+"""A map in object storage is whole, its own job's, and not another's."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from urllib.parse import urlencode
+
+import pyarrow.fs
+import pytest
+from factories import Pool, darkness, free_port, layer, street, write_tile
+from pydantic import ValidationError
+
+from geo.errors import OutputError
+from jobs.assemble.job import AssembleJob
+from jobs.infer import run as infer
+from jobs.infer.delivery import Delivery
+from jobs.infer.job import InferJob
+from jobs.infer.report import InferReport
+
+SETTINGS = {
+    **{"model": "none", "min_area_m2": 0, "block_strides": 2},
+    "lattice": {"window": 96, "overlap": 32, "blend": 16},
+}
+KEYS = {"AWS_ACCESS_KEY_ID": "us", "AWS_SECRET_ACCESS_KEY": "them"}
+
+
+@pytest.fixture(autouse=True)
+def pool(monkeypatch):
+    pool = Pool()
+    monkeypatch.setattr(infer, "compute", pool)
+    return pool
+
+
+@pytest.fixture(scope="module")
+def server():
+    """A server of S3 on loopback with a bucket: what its addresses end with."""
+    moto = pytest.importorskip("moto.server", reason="comes with the extra dev")
+    there = moto.ThreadedMotoServer("127.0.0.1", free_port(), verbose=False)
+    there.start()
+    host, port = there.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in KEYS.items():
+            patch.setenv(name, value)
+        place = {"endpoint_override": f"{host}:{port}", "scheme": "http", "region": "us-east-1"}
+        pyarrow.fs.S3FileSystem(**place, allow_bucket_creation=True).create_dir("city")
+        yield urlencode(place)
+        there.stop()
+
+
+def job_of(root: Path, address: str, work: str = "work") -> InferJob:
+    if not (root / "tiles").exists():
+        write_tile(root / "tiles" / "a.tif", street()[0])
+    given = {"tiles": str(root / "tiles"), "out": address, "work": str(root / work)}
+    return InferJob.model_validate(SETTINGS | given)
+
+
+def run(root: Path, address: str, work: str = "work") -> InferReport:
+    return infer.run_inference(job_of(root, address, work), darkness)
+
+
+def test_a_map_in_s3_is_the_one_that_was_made_with_all_its_files(tmp_path, server, capsys):
+    out = "s3://city/maps/a.gpkg"
+    report = run(tmp_path, f"{out}?{server}")
+    assert report.copies[0] == out
+    assert out in report.summary()
+    assert server not in capsys.readouterr().err
+    files, folder = pyarrow.fs.FileSystem.from_uri(f"s3://city/maps?{server}")
+    found = {x.base_name: x for x in files.get_file_info(pyarrow.fs.FileSelector(folder))}
+    made = [path for path in (tmp_path / "work").iterdir() if path.is_file()]
+    assert set(found) == {path.name for path in made} | {"a.claim.json"}
+    assert {"a.gpkg", "a.map.html", "a.overview.png", "a.report.md"} <= set(found)
+    for path in made:
+        with files.open_input_stream(found[path.name].path) as stream:
+            assert stream.read() == path.read_bytes()
+    run(tmp_path, f"{out}?{server}")  # its own map is renewed
+    with pytest.raises(OutputError, match=r"map of another job, of .*work/a\.work"):
+        run(tmp_path, f"{out}?{server}", work="other")
+
+
+def test_a_server_that_refuses_costs_no_work(tmp_path, server, pool):
+    with pytest.raises(OutputError, match=r"s3://nowhere/a\.gpkg cannot be read or written"):
+        run(tmp_path, f"s3://nowhere/a.gpkg?{server}")
+    assert pool.computed == []
+
+
+@pytest.fixture
+def address(tmp_path):
+    """A folder that pyarrow treats as it does object storage."""
+    (tmp_path / "maps").mkdir()
+    return f"file://{tmp_path}/maps/a.gpkg"
+
+
+def test_what_is_killed_while_it_copies_goes_on(tmp_path, address, monkeypatch, pool):
+    with monkeypatch.context() as patch:
+        patch.setattr(Delivery, "_copy", lambda *_: sys.exit(9))
+        with pytest.raises(SystemExit):
+            run(tmp_path, address)
+    blocks = list(pool.computed)
+    run(tmp_path, address)
+    assert pool.computed == blocks
+    one, other = (layer(tmp_path / folder / "a.gpkg") for folder in ("work", "maps"))
+    assert len(one) > 0
+    assert one.equals(other)
+
+
+def test_of_two_jobs_that_begin_together_the_one_whose_claim_is_gone_copies_nothing(
+    tmp_path, address, monkeypatch
+):
+    def begin_other(*_):
+        claim = tmp_path / "maps" / "a.claim.json"
+        claim.write_text(json.dumps({"owner": "x", "place": "there:/w", "files": {}}))
+
+    monkeypatch.setattr(infer, "draw_map", begin_other)
+    with pytest.raises(OutputError, match="map of another job, of there:/w"):
+        run(tmp_path, address)
+    assert [path.name for path in (tmp_path / "maps").iterdir()] == ["a.claim.json"]
+    assert (tmp_path / "work" / "a.gpkg").exists()
+
+
+@pytest.mark.parametrize("name", ["a.gpkg", "a.report.md"])
+def test_what_people_changed_there_is_not_replaced(tmp_path, address, name):
+    run(tmp_path, address)
+    changed = tmp_path / "maps" / name
+    changed.write_bytes(changed.read_bytes() + b" ")
+    os.utime(changed, (1, 1))
+    before = changed.read_bytes()
+    for job in (run, lambda *given: infer.plan_inference(job_of(*given))):
+        with pytest.raises(OutputError, match=f"{name} .*was changed"):
+            job(tmp_path, address)
+    assert changed.read_bytes() == before
+
+
+def test_a_map_of_others_is_not_replaced(tmp_path, address):
+    (tmp_path / "maps" / "a.gpkg").write_bytes(b"theirs")
+    with pytest.raises(OutputError, match="not written by this program"):
+        run(tmp_path, address)
+
+
+def test_an_address_takes_a_folder_to_work_in():
+    values = {"tiles": "t", "out": "s3://city/maps/a.gpkg?region=x"}
+    job = InferJob.model_validate(values | {"work": "/mnt/w"})
+    assert (job.out, job.deliver_to) == (Path("/mnt/w/a.gpkg"), "s3://city/maps?region=x")
+    assert InferJob.model_validate(job.model_dump()) == job  # as `submit` sends it
+    for more, sentence in (
+        ({}, "set work=FOLDER"),
+        ({"work": "s3://city/w"}, "which object storage does not have"),
+        ({"work": "/mnt/w", "out": "/mnt/a.gpkg"}, "lies elsewhere"),
+    ):
+        with pytest.raises(ValidationError, match=sentence):
+            InferJob.model_validate(values | more)
+    with pytest.raises(ValidationError, match="give the path of a file"):
+        AssembleJob.model_validate({"out": "s3://city/maps/a.gpkg"})
