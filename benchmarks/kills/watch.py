@@ -15,6 +15,9 @@ GSD_M = 0.005
 SIDE = 448
 """Pixels of the drawn street on each side at scale 1; 49 blocks."""
 
+STARTS = 5
+"""Tries to start a node."""
+
 LAYERS = {
     "crack": "crack_id",
     "network": "network_id",
@@ -77,7 +80,13 @@ class Nodes:
     def replace_one(self) -> None:
         """Kill the older worker and add a new one."""
         self._cluster.remove_node(self._workers.pop(0), allow_graceful=False)
-        self._workers.append(self._cluster.add_node(num_cpus=2))
+        for left in reversed(range(STARTS)):  # Ray gives a node 30 s, which a busy machine takes
+            try:
+                self._workers.append(self._cluster.add_node(num_cpus=2))
+                return
+            except Exception:
+                if not left:
+                    raise
 
     def shutdown(self) -> None:
         """End all nodes."""
