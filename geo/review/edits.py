@@ -63,12 +63,13 @@ class Applied:
     kept: Path | None
 
 
-def apply_edits(package: Path, segments_csv: Path) -> Applied | None:
+def apply_edits(package: Path, segments_csv: Path, *, parquet: bool = False) -> Applied | None:
     """Make an edited map whole again; the edited file is kept under another name.
 
     Args:
         package: the map; the new one takes its place.
         segments_csv: the table of the segments, written if there are any.
+        parquet: also write each layer as a GeoParquet file beside the map.
 
     Returns:
         None if nothing was edited.
@@ -115,7 +116,7 @@ def apply_edits(package: Path, segments_csv: Path) -> Applied | None:
         layers.append(ROAD_SEGMENT)
     about = {name: str(tables[RUN.name][name].iloc[0] or "") for name in ("model", "run_id")}
     data = [LayerData(layer, iter([batches[layer.name]])) for layer in layers]
-    publish(package, found.crs, data, about, looks=styles(found.rules))
+    publish(package, found.crs, data, about, looks=styles(found.rules), parquet=parquet)
     if rows is not None:
         write_csv(segments_csv, rows)
     return applied

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from geo.cracks.regions import cut_into_regions
 from geo.errors import OutputError
@@ -21,7 +21,7 @@ from geo.layers.roads import Segment
 from geo.layers.run_rows import RunRecord
 from geo.layers.schema import LAYERS
 from geo.layers.web_tiles import TILED, tiles_path, write_web_tiles
-from geo.options import AssembleOptions, MapRules, RoadOptions
+from geo.options import AssembleOptions, Format, MapRules, RoadOptions
 from geo.outputs import require_replaceable
 from geo.packages import additions, kept_name
 from geo.page.crops import Crop, cut_crops, save_crops
@@ -173,15 +173,25 @@ class MapFiles:
             streets=_beside(out, STREETS),
         )
 
+    def copies(self, kind: Format) -> list[Path]:
+        """List the files that a format has beside the GeoPackage."""
+        stem = self.package.stem
+        if kind == "parquet":
+            return [self.package.with_name(f"{stem}_{x.name}.parquet") for x in LAYERS]
+        if kind == "pmtiles":
+            return [tiles_path(self.package, layer) for layer in TILED]
+        return [self.streets] if kind == "pdf" else []
+
+    def formats(self) -> tuple[Format, ...]:
+        """Return the formats of which a file is there now, beside the GeoPackage."""
+        kinds: tuple[Format, ...] = get_args(Format)
+        return tuple(kind for kind in kinds if any(path.exists() for path in self.copies(kind)))
+
     def written(self, rules: MapRules, roads: RoadOptions) -> list[Path]:
         """List the files that a map of these rules and roads replaces."""
-        stem, layers = self.package.stem, LAYERS if "parquet" in rules.formats else ()
-        copies = [self.package.with_name(f"{stem}_{x.name}.parquet") for x in layers]
         table = [self.segments] if roads.path else []
-        if "pmtiles" in rules.formats:
-            copies += [tiles_path(self.package, layer) for layer in TILED]
-        pages = [self.streets] if "pdf" in rules.formats else []
-        return [*astuple(self)[:3], self.report, self.figures, *table, *pages, *copies]
+        copies = [path for kind in rules.formats for path in self.copies(kind)]
+        return [*astuple(self)[:3], self.report, self.figures, *table, *copies]
 
     def prepare(self, rules: MapRules, roads: RoadOptions, inputs: Iterable[Path]) -> None:
         """Refuse to replace what is not ours, before any work; say what will be kept aside.

@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from geo.imagery.overview import read_backdrop
+from geo.layers.web_tiles import write_web_tiles
+from geo.options import Format
 from geo.outputs import require_replaceable
 from geo.page.preview import draw_overview
+from geo.page.street_pages import write_street_pages
 from geo.review.edits import Applied, apply_edits
 from jobs.infer.outputs import MapFiles
 from jobs.infer.work_folder import BACKDROP
@@ -25,16 +28,18 @@ from wpcrack.errors import first_few
 
 @dataclass(frozen=True)
 class ApplyReport:
-    """What was done; `applied` is None where nothing was edited."""
+    """What was done; `applied` is None where nothing was edited, `formats` were made again."""
 
     package: Path
     applied: Applied | None
+    formats: tuple[Format, ...] = ()
 
     def values(self) -> dict[str, Any]:
         """Return the figures of `--json`."""
         found = {} if self.applied is None else asdict(self.applied)
         kept = found.pop("kept", None)
-        return {"package": str(self.package), "kept": str(kept) if kept else None, **found}
+        kept = str(kept) if kept else None
+        return {"package": str(self.package), "kept": kept, "formats": self.formats, **found}
 
     def summary(self) -> str:
         """Return a few lines for the terminal."""
@@ -47,6 +52,8 @@ class ApplyReport:
         ]
         if found.kept:
             lines.append(f"the edited map ({first_few(found.changes)}) is kept as {found.kept}")
+        if self.formats:
+            lines.append(f"also made again, beside it: {', '.join(self.formats)}")
         return "\n".join(lines)
 
 
@@ -58,14 +65,26 @@ def run_apply(package: Path) -> ApplyReport:
     """
     run, files = MapRun.read(package), MapFiles.of(package)
     pages = [files.package, files.page, files.report, files.figures, files.segments, files.overview]
-    require_replaceable(pages)
-    applied = apply_edits(package, files.segments)
-    if applied is not None:
-        work = run.work_folder(package)
-        backdrop = read_backdrop(work / BACKDROP)
-        if backdrop is None:
-            say(f"the imagery behind the map is not in {work.name}: {files.overview.name} stays")
-        else:
-            draw_overview(backdrop, package, files.overview)
-        draw_again(files, work, backdrop)
-    return ApplyReport(package, applied)
+    formats = files.formats()
+    require_replaceable([*pages, *(path for kind in formats for path in files.copies(kind))])
+    applied = apply_edits(package, files.segments, parquet="parquet" in formats)
+    if applied is None:
+        return ApplyReport(package, None)
+    work = run.work_folder(package)
+    backdrop = read_backdrop(work / BACKDROP)
+    if backdrop is not None:
+        draw_overview(backdrop, package, files.overview)
+    else:
+        formats = tuple(kind for kind in formats if kind != "pdf")
+        drawn = [path.name for path in (files.overview, files.streets) if path.exists()]
+        if drawn:
+            say(
+                f"the imagery behind the map is not in {work.name}: {' and '.join(drawn)} still "
+                "show the map before"
+            )
+    if "pmtiles" in formats:
+        write_web_tiles(package)
+    if backdrop is not None and "pdf" in formats:
+        write_street_pages(package, files.streets, backdrop)
+    draw_again(files, work, backdrop)
+    return ApplyReport(package, applied, formats)

@@ -29,7 +29,9 @@ def drawn(tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(infer, "compute", in_process)
         given = {"path": folder / "roads.gpkg", "lanes": "lanes", "section_m": 1.0}
-        job = infer_job(folder / "tiles", folder / "map" / "cracks.gpkg", roads=given)
+        formats = ["gpkg", "parquet", "pmtiles", "pdf"]
+        out = folder / "map" / "cracks.gpkg"
+        job = infer_job(folder / "tiles", out, roads=given, formats=formats)
         infer.run_inference(job, darkness)
     return folder
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 
 import geopandas
@@ -14,6 +15,7 @@ import shapely.affinity
 from factories import layer
 from typer.testing import CliRunner
 
+from geo.errors import OutputError
 from geo.layers.run_rows import MapTerms
 from geo.page.report import summarize
 from jobs.cli import app
@@ -101,3 +103,51 @@ def test_the_run_says_that_the_map_was_edited(package):
     assert json.loads(run["inputs"])["edits"]["changes"] == ["changes in crack"]
     assert MapTerms.read(package).run_id == run["run_id"]
     assert "nothing to apply" in run_apply(package).summary()
+
+
+def beside(package):
+    """Cracks in the files beside a map, and the bytes of its pages."""
+    tables = [pyogrio.read_info(package.with_name("cracks_crack.pmtiles"))["features"]]
+    tables.append(len(pd.read_parquet(package.with_name("cracks_crack.parquet"))))
+    return tables, package.with_name("cracks.streets.pdf").read_bytes()
+
+
+def test_every_format_that_stands_beside_the_map_is_made_again(package):
+    before = beside(package)
+    rewrite(package, lambda rows: rows.iloc[1:])
+    report = run_apply(package)
+    assert report.formats == ("parquet", "pmtiles", "pdf")
+    assert "also made again, beside it: parquet, pmtiles, pdf" in report.summary()
+    after = beside(package)
+    assert after[0][1] == before[0][1] - 1 == report.applied.cracks
+    assert after[0][0] < before[0][0]
+    assert after[1] != before[1]
+
+
+def test_formats_that_nobody_asked_for_do_not_appear(package):
+    for path in package.parent.glob("cracks*"):
+        if path.suffix in (".parquet", ".pmtiles", ".pdf"):
+            path.unlink()
+    rewrite(package, lambda rows: rows.iloc[1:])
+    assert run_apply(package).formats == ()
+    assert not [*package.parent.glob("*.parquet"), *package.parent.glob("*.pmtiles")]
+
+
+def test_pages_that_need_the_imagery_are_named_where_it_is_gone(package, capsys):
+    shutil.rmtree(package.with_suffix(".work"))
+    before = beside(package)
+    rewrite(package, lambda rows: rows.iloc[1:])
+    assert run_apply(package).formats == ("parquet", "pmtiles")
+    assert "cracks.overview.png and cracks.streets.pdf still show the map before" in (
+        capsys.readouterr().err
+    )
+    assert beside(package)[1] == before[1]
+
+
+def test_a_file_of_others_with_the_name_of_a_format_is_refused_first(package):
+    package.with_name("cracks_crack.parquet").write_bytes(b"mine")
+    rewrite(package, lambda rows: rows.iloc[1:])
+    edited = package.read_bytes()
+    with pytest.raises(OutputError, match=r"cracks_crack\.parquet"):
+        run_apply(package)
+    assert package.read_bytes() == edited
