@@ -5,19 +5,25 @@ Driven over its debugging pipe, so that nothing beyond Chromium itself is needed
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import pytest
+from aiohttp import web
+
+from jobs.page.server import LOOPBACK, make_token
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -157,3 +163,64 @@ def browser(address: str, folder: Path) -> Iterator[Browser]:
         finally:
             process.kill()
             process.wait()
+
+
+def asked_hosts(folder: Path) -> set[str]:
+    """Return the hosts that a page of `browser` asked for anything, by the log in `folder`."""
+    asked = set(re.findall(r'"url":"https?://([^/"]*)', (folder / "net.json").read_text("utf-8")))
+    return {host for host in asked if not host.endswith(BROWSERS_OWN)}
+
+
+@contextmanager
+def serve(
+    open_session: Callable[[], AbstractContextManager[Any]],
+    make_app: Callable[[Any, str], web.Application],
+) -> Iterator[str]:
+    """Give the address of a local page while a server runs in a thread."""
+    ready, loop = threading.Event(), asyncio.new_event_loop()
+    address: list[str] = []
+
+    async def start(session: Any) -> web.AppRunner:
+        token = make_token()
+        runner = web.AppRunner(make_app(session, token), access_log=None, shutdown_timeout=1)
+        await runner.setup()
+        await web.TCPSite(runner, LOOPBACK, 0).start()
+        address.append(f"http://{LOOPBACK}:{runner.addresses[0][1]}/{token}/")
+        ready.set()
+        return runner
+
+    def run() -> None:
+        with open_session() as session:
+            runner = loop.run_until_complete(start(session))
+            loop.run_forever()
+            loop.run_until_complete(runner.cleanup())
+        loop.close()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert ready.wait(60)
+    try:
+        yield address[0]
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(60)
+
+
+def keep(shown: Browser, name: str) -> None:
+    """Keep a screenshot to look at, where the environment names a folder for them."""
+    if folder := os.environ.get("WPCRACK_SCREENSHOTS"):
+        shown.run("new Promise((done) => setTimeout(done, 700))")
+        shown.picture(Path(folder) / f"{name}.png")
+
+
+def step(shown: Browser, act: Callable[[], object]) -> None:
+    """Do something and wait until a page of jobs/page is at rest again after a change."""
+    before = shown.run("document.getElementById('said').textContent = ''")
+    act()
+    shown.wait(f"document.getElementById('said').textContent !== {json.dumps(before)}")
+    shown.wait("!page.busy")
+
+
+def text(shown: Browser, name: str) -> str:
+    """Return the text of an element."""
+    return str(shown.run(f"document.getElementById({name!r}).innerText.trim()"))

@@ -2,84 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import os
-import re
-import threading
-from contextlib import contextmanager
-from pathlib import Path
-
 import pytest
-from aiohttp import web
-from browser import BROWSERS_OWN, browser, needs_browser
+from browser import asked_hosts, browser, keep, needs_browser, serve, step, text
 
 from jobs.label.answers import read_events
 from jobs.label.server import make_app
 from jobs.label.session import Who, open_session
 from jobs.page.journal import replay
-from jobs.page.server import LOOPBACK, make_token
 
-pytestmark = [pytest.mark.slow, needs_browser]
+pytestmark = needs_browser
 
 PHONE = (390, 780)
 
 
-@contextmanager
 def served(folder, who=None):
     """The page's address while a server runs in a thread."""
-    ready, loop = threading.Event(), asyncio.new_event_loop()
-    address = []
-
-    async def start(session):
-        token = make_token()
-        runner = web.AppRunner(make_app(session, token), access_log=None, shutdown_timeout=1)
-        await runner.setup()
-        await web.TCPSite(runner, LOOPBACK, 0).start()
-        address.append(f"http://{LOOPBACK}:{runner.addresses[0][1]}/{token}/")
-        ready.set()
-        return runner
-
-    def serve():
-        with open_session(folder, who or Who()) as session:
-            runner = loop.run_until_complete(start(session))
-            loop.run_forever()
-            loop.run_until_complete(runner.cleanup())
-        loop.close()
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    assert ready.wait(60)
-    try:
-        yield address[0]
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(60)
-
-
-def keep(shown, name):
-    """A screenshot to look at, where the environment names a folder for them."""
-    if folder := os.environ.get("WPCRACK_SCREENSHOTS"):
-        shown.run("new Promise((done) => setTimeout(done, 700))")
-        shown.picture(Path(folder) / f"{name}.png")
+    return serve(lambda: open_session(folder, who or Who()), make_app)
 
 
 def answers(folder):
     return [
         (a.file.split("_r")[0], a.verdict) for a in replay(read_events(folder / "labels.jsonl"))
     ]
-
-
-def step(shown, act):
-    """Do something and wait until the page is at rest again after a change."""
-    before = shown.run("document.getElementById('said').textContent = ''")
-    act()
-    shown.wait(f"document.getElementById('said').textContent !== {json.dumps(before)}")
-    shown.wait("!page.busy")
-
-
-def text(shown, name):
-    return shown.run(f"document.getElementById({name!r}).innerText.trim()")
 
 
 def assert_centered(shown):
@@ -134,10 +78,10 @@ def test_the_keyboard_does_everything(folder, tmp_path, labels_of):
         names = "performance.getEntriesByType('resource').map((entry) => entry.name)"
         assert all(name.startswith((address, "data:")) for name in shown.run(names))
     assert sorted(labels_of(folder).values()) == ["crack"] * 2 + ["road"] * 10
-    asked = set(re.findall(r'"url":"https?://([^/"]*)', (tmp_path / "net.json").read_text()))
-    assert {h for h in asked if not h.endswith(BROWSERS_OWN)} == {address.split("/")[2]}
+    assert asked_hosts(tmp_path) == {address.split("/")[2]}
 
 
+@pytest.mark.slow
 def test_a_key_held_down_is_one_answer_and_shortcuts_of_the_browser_are_none(folder, tmp_path):
     with served(folder) as address, browser(address, tmp_path) as shown:
         step(shown, lambda: shown.press("c"))
@@ -149,6 +93,7 @@ def test_a_key_held_down_is_one_answer_and_shortcuts_of_the_browser_are_none(fol
         assert len(answers(folder)) == 1
 
 
+@pytest.mark.slow
 def test_space_presses_a_button_reached_by_tab_and_means_unsure_after_a_click(folder, tmp_path):
     with served(folder) as address, browser(address, tmp_path) as shown:
         step(shown, lambda: shown.click("[data-verdict=crack]"))
@@ -186,6 +131,7 @@ def test_a_phone_has_three_big_buttons_and_swipes(folder, tmp_path):
         assert len(replay(read_events(folder / "labels-anna.jsonl"))) == 4
 
 
+@pytest.mark.slow
 def test_two_different_answers_are_offered_for_another_look(folder, tmp_path):
     with open_session(folder, Who("bob")) as bob:
         while views := bob.choices():
@@ -204,6 +150,7 @@ def test_two_different_answers_are_offered_for_another_look(folder, tmp_path):
         assert shown.run("document.getElementById('disputed').hidden")
 
 
+@pytest.mark.slow
 def test_the_page_says_when_the_program_has_ended(folder, tmp_path):
     with served(folder) as address, browser(address, tmp_path) as shown:
         step(shown, lambda: shown.press("c"))
@@ -215,6 +162,7 @@ def test_the_page_says_when_the_program_has_ended(folder, tmp_path):
     assert len(answers(folder)) == 1
 
 
+@pytest.mark.slow
 def test_texts_have_contrast(folder, tmp_path):
     """Of 4.5:1 or more against what lies below, by the formula of WCAG 2."""
     script = """

@@ -11,6 +11,11 @@ from factories import EAST, NORTH, darkness, in_process, infer_job, street, writ
 from shapely.geometry import LineString
 
 from jobs.infer import run as infer
+from jobs.review.run import ReviewOptions, draw_plan
+from jobs.review.session import open_session
+from jobs.review.source import MapRun, Scenes, open_imagery
+
+OPTIONS = ReviewOptions(count=60, window=32)
 
 
 @pytest.fixture(scope="session")
@@ -43,3 +48,17 @@ def package(drawn, tmp_path) -> Path:
 
     shutil.copytree(drawn / "map", tmp_path / "map")
     return tmp_path / "map" / "cracks.gpkg"
+
+
+@pytest.fixture
+def opened():
+    """Open the session of a review, as the command does."""
+
+    def open_(package, options=OPTIONS):
+        run = MapRun.read(package)
+        mosaic = open_imagery(package, run, ())
+        plan = draw_plan(package, run, options, mosaic)
+        scenes = Scenes(package, mosaic, options.window)
+        return open_session(package.with_suffix(".review"), plan, scenes)
+
+    return open_

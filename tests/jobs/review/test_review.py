@@ -17,24 +17,14 @@ from geo.review.places import draw_sample, read_places
 from geo.review.record import read_accuracy, write_accuracy
 from jobs.infer.outputs import MapFiles
 from jobs.page.server import make_token
-from jobs.review.run import ReviewOptions, draw_again, draw_plan
+from jobs.review.run import ReviewOptions, draw_again
 from jobs.review.server import make_app
-from jobs.review.session import Plan, open_session
-from jobs.review.source import MapRun, Scenes, open_imagery
+from jobs.review.session import Plan
+from jobs.review.source import MapRun, open_imagery
 from wpcrack.data.manifest import read_manifest
 from wpcrack.errors import ConfigError, DataError
 
 SIDE = 32
-OPTIONS = ReviewOptions(count=60, window=SIDE)
-
-
-def opened(package, options=OPTIONS):
-    """The session of a review, as the command opens it."""
-    run = MapRun.read(package)
-    mosaic = open_imagery(package, run, ())
-    plan = draw_plan(package, run, options, mosaic)
-    scenes = Scenes(package, mosaic, options.window)
-    return open_session(package.with_suffix(".review"), plan, scenes)
 
 
 def test_places_cover_what_was_inspected_once(package):
@@ -54,7 +44,7 @@ def test_a_sample_has_every_stratum_and_no_place_twice(package):
     assert sum(sample.sizes.values()) == len(places)
 
 
-def test_a_person_who_is_right_measures_the_map(package):
+def test_a_person_who_is_right_measures_the_map(package, opened):
     """Everything is accepted but the stain: precision below one, recall whole."""
     with opened(package) as session:
         for number, place in enumerate(session.plan.places):
@@ -69,7 +59,7 @@ def test_a_person_who_is_right_measures_the_map(package):
     assert set(accuracy.by_type) == {p.kind for p in session.plan.places if p.marked}
 
 
-def test_answers_survive_and_another_sample_is_refused(package):
+def test_answers_survive_and_another_sample_is_refused(package, opened):
     with opened(package) as session:
         session.answer(0, "accept")
         session.answer(1, "missed")
@@ -85,14 +75,14 @@ def test_answers_survive_and_another_sample_is_refused(package):
         pass
 
 
-def test_nothing_can_be_rejected_where_nothing_is_marked(package):
+def test_nothing_can_be_rejected_where_nothing_is_marked(package, opened):
     with opened(package) as session:
         number = next(k for k, place in enumerate(session.plan.places) if not place.marked)
         with pytest.raises(DataError, match="has nothing here"):
             session.answer(number, "reject")
 
 
-def test_judged_places_become_windows_with_labels(package):
+def test_judged_places_become_windows_with_labels(package, opened):
     with opened(package) as session:
         for number, place in enumerate(session.plan.places):
             session.answer(number, "reject" if place.marked else "missed")
@@ -104,7 +94,7 @@ def test_judged_places_become_windows_with_labels(package):
     assert all((folder / row.file).is_file() and row.height == SIDE for row in rows)
 
 
-def test_the_result_stands_in_map_report_and_page(package):
+def test_the_result_stands_in_map_report_and_page(package, opened):
     run = MapRun.read(package)
     with opened(package) as session:
         for number in range(len(session.plan.places)):
@@ -121,7 +111,7 @@ def test_the_result_stands_in_map_report_and_page(package):
     assert "Judged by people at" in files.page.read_text("utf-8")
 
 
-def test_the_result_does_not_hide_what_people_edited(package):
+def test_the_result_does_not_hide_what_people_edited(package, opened):
     rows = pyogrio.read_dataframe(package, layer="crack")
     pyogrio.write_dataframe(rows.iloc[1:], package, layer="crack")
     with opened(package) as session:
@@ -135,7 +125,7 @@ def test_imagery_that_moved_is_asked_for(package, tmp_path):
         open_imagery(package, MapRun.read(package), [f"tiles={tmp_path / 'gone'}"])
 
 
-def test_the_page_gets_pictures_marks_and_the_result(package):
+def test_the_page_gets_pictures_marks_and_the_result(package, opened):
     async def talk(client, token):
         state = await (await client.get(f"/{token}/state")).json()
         view = state["next"]
