@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from math import isfinite
 from pathlib import Path
@@ -115,6 +115,7 @@ class InspectedRow:
         coverage: which of it had imagery, see `geo.imagery.coverage.encode`.
         footprint: the same as WKB in mosaic pixel coordinates, hexadecimal; "" for the whole
             block or nothing.
+        thumbnail: of it in the picture of a large map, see `geo.imagery.thumbnails`; else "".
     """
 
     block_id: str
@@ -128,6 +129,7 @@ class InspectedRow:
     seconds: float
     coverage: str = ""
     footprint: str = ""
+    thumbnail: str = ""
 
     @classmethod
     def of(
@@ -190,6 +192,10 @@ class InspectedRow:
         except shapely.errors.ShapelyError as error:
             raise ValueError(f"its footprint is damaged ({error})") from error
         return read
+
+    def brief(self) -> InspectedRow:
+        """Return the row without what is large and lies in the part."""
+        return replace(self, coverage="", footprint="", thumbnail="")
 
     def imagery(self) -> shapely.MultiPolygon | None:
         """Return where it had imagery, in mosaic pixel coordinates; None if nowhere."""
@@ -300,6 +306,18 @@ def read_part(path: Path, columns: Sequence[str] | None = None) -> Part:
     except _DAMAGE as error:
         raise DamagedPart(path, first_line(error)) from error
     return Part(pieces, inspected)
+
+
+def read_row(path: Path) -> InspectedRow:
+    """Read the row of a part alone.
+
+    Raises:
+        DamagedPart: the file is missing, damaged or no part.
+    """
+    try:
+        return InspectedRow.of_row(json.loads(pq.read_schema(path).metadata[_INSPECTED_KEY]))
+    except _DAMAGE as error:
+        raise DamagedPart(path, first_line(error)) from error
 
 
 def to_table(pieces: Sequence[Piece]) -> pa.Table:

@@ -140,7 +140,7 @@ def merge(region: Region, files: RegionFiles, grid: Grid, halo_px: int) -> None:
             boxed = with_boxes(table)
             whole.add(boxed)
             rim.add(boxed.filter(pa.array(~lie_in(boxed, inner))))
-        area = replace(rows[0], window=region.window, coverage="", footprint="")
+        area = replace(rows[0].brief(), window=region.window)
         write_table(files.path("cut.parquet"), seams.open_pieces(), area)
     write_text(files.path("rows.json"), json.dumps([asdict(row) for row in rows]))
 

@@ -65,7 +65,7 @@ def reduce(mosaic: Mosaic, longest_px: int) -> Overview:
         for reduced in _ahead(readers, partial(_read, mosaic, small), order):
             if reduced is not None:
                 _paint(overview, reduced)
-    return _turn_upright(overview)
+    return turn_upright(overview)
 
 
 def _ahead(
@@ -88,7 +88,7 @@ def reduced_grid(grid: Grid, longest_px: int) -> Grid:
     return _resize(grid, (max(1, round(rows / factor)), max(1, round(cols / factor))))
 
 
-def _turn_upright(overview: Overview) -> Overview:
+def turn_upright(overview: Overview) -> Overview:
     """Return the picture with north above and east to the right, of a grid that counts otherwise.
 
     Rotations by less than a right angle stay.
@@ -207,4 +207,4 @@ def blank_backdrop(grid: Grid, longest_px: int) -> Overview:
     """Make an overview without any imagery."""
     small = reduced_grid(grid, longest_px)
     blank = Overview(np.zeros((*small.shape, 3), np.uint8), np.zeros(small.shape, bool), small)
-    return _turn_upright(blank)
+    return turn_upright(blank)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
 
+from geo.cracks.parts import read_row
 from geo.cracks.regions import cut_into_regions
 from geo.errors import OutputError
 from geo.files import NOT_UTF8, is_utf8, readable, remove_leftovers
 from geo.imagery.mosaic import Mosaic
-from geo.imagery.overview import Overview, reduce, save_backdrop
+from geo.imagery.overview import READERS, Overview, reduce, save_backdrop
 from geo.layers.assemble import SEGMENTS_CSV as SEGMENTS
 from geo.layers.assemble import AssembleReport, assemble, assemble_regions
 from geo.layers.roads import Segment
@@ -123,17 +125,31 @@ def run_record(record: JobRecord, config: str, started: float, **origin: object)
     )
 
 
-def draw_map(job: InferJob, mosaic: Mosaic) -> None:
+def draw_map(job: InferJob, plan: Plan, mosaic: Mosaic) -> None:
     """Draw picture, page and report of a finished GeoPackage; keep the imagery behind them.
 
+    Args:
+        job: what to do.
+        plan: its blocks.
+        mosaic: the tiles that answer.
+
     Raises:
-        GeoError: A file cannot be written.
+        GeoError: A file cannot be read or written.
     """
-    backdrop = reduce(mosaic, OVERVIEW_PX)
+    backdrop = _of_thumbnails(plan) or reduce(mosaic, OVERVIEW_PX)
     save_backdrop(job.work_folder / BACKDROP, backdrop)
     crops = cut_crops(mosaic, job.out)
     save_crops(job.work_folder / CROPS, crops)
     MapFiles.of(job.out).draw(backdrop, crops, job)
+
+
+def _of_thumbnails(plan: Plan) -> Overview | None:
+    """Return the picture that the workers made; None if they did not make all of it."""
+    if plan.picture is None:
+        return None
+    with ThreadPoolExecutor(READERS) as readers:
+        rows = readers.map(read_row, map(plan.part, plan.blocks))
+        return plan.picture.compose(row.thumbnail for row in rows if row.valid_px)
 
 
 def _iso(moment: float) -> str:

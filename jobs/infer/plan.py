@@ -14,6 +14,8 @@ from typing import Any
 from geo.cracks.parts import InspectedRow, read_part
 from geo.errors import InputError
 from geo.imagery.mosaic import Block, Mosaic
+from geo.imagery.thumbnails import PictureGrid
+from geo.page.preview import OVERVIEW_PX
 from jobs.infer.job import InferJob
 from jobs.infer.probability import probability_file
 from jobs.runtime.cpus import usable_cpus
@@ -23,6 +25,9 @@ from wpcrack.inference.lattice import Lattice
 
 PARTS, PROBABILITY = "parts", "probability"
 """Folders of the blocks' files in a work folder."""
+
+PICTURED_FROM = 1000
+"""Blocks from which on workers make the picture behind the map; of fewer the tiles are read."""
 
 ASSUMED_MPX_PER_S = 1.4
 """Per CPU core, read to part, with the default network: what the demo city reached on two AMD EPYC
@@ -41,16 +46,17 @@ PROBABILITY_BYTES_PER_PX = 0.3
 
 def make_plan(job: InferJob, mosaic: Mosaic) -> Plan:
     """Cut the mosaic of a job into blocks, and gather what every actor must know."""
-    work = job.work_folder.absolute()
+    work, blocks = job.work_folder.absolute(), mosaic.blocks(job.block_px)
     return Plan(
         mosaic=mosaic,
-        blocks=mosaic.blocks(job.block_px),
+        blocks=blocks,
         parts=work / PARTS,
         lattice=job.lattice,
         level=job.level,
         batch=job.batch,
         survey_date=job.survey_date.isoformat() if job.survey_date else None,
         probability=work / PROBABILITY if job.probability == "keep" else None,
+        picture=PictureGrid(mosaic.grid, OVERVIEW_PX) if len(blocks) >= PICTURED_FROM else None,
     )
 
 
@@ -68,6 +74,8 @@ class Plan:
     survey_date: str | None
     probability: Path | None = None
     """Folder for the probability of each block; None: it is not kept."""
+    picture: PictureGrid | None = None
+    """Of which the workers make thumbnails; None: it is made of the tiles at the end."""
 
     @property
     def block_px(self) -> int:

@@ -142,7 +142,7 @@ def _run(context: _Context) -> InferReport:
             write_vrt(plan.probability, plan.blocks, mosaic.grid)
     with _dropping_damaged_parts(work):
         assembled = assemble_map(job, plan, work.record, context.roads, local=context.local)
-    draw_map(job, failures.without_silent_tiles(mosaic))
+    draw_map(job, plan, failures.without_silent_tiles(mosaic))
     return InferReport(
         package=job.out,
         overview=job.overview,

@@ -33,6 +33,7 @@ from geo.errors import OutputError
 from geo.grid import Window
 from geo.imagery.headers import Tile, TileProblem
 from geo.imagery.mosaic import Block, Mosaic, Raster
+from geo.imagery.thumbnails import PictureGrid
 from jobs.infer.attempts import Attempts
 from jobs.infer.plan import Plan
 from jobs.infer.probability import ground_file, probability_file, write_probability
@@ -77,7 +78,7 @@ class BlockWorker:
         """
         block, start = self.plan.blocks[index], time.monotonic()
         if known := self.plan.read_result(block):
-            return replace(known, coverage="", footprint="")
+            return known.brief()
         try:
             with self._attempts.begin(block.block_id, "the block"):
                 return self._deliver(block, *self._inspect(block, start))
@@ -110,7 +111,7 @@ class BlockWorker:
                 "check the folder and the free space, then give the same command again: finished "
                 "blocks are kept"
             ) from error
-        return replace(inspected, coverage="", footprint="")
+        return inspected.brief()
 
     def _inspect(
         self, block: Block, start: float
@@ -118,7 +119,7 @@ class BlockWorker:
         frame = self.plan.mosaic.grid
         inside = self.plan.mosaic.inside(block.window)
         with ExitStack() as turn:  # the model is ours from the end of reading on
-            reader = BlockView(self._pixels, block.window, turn, self._model)
+            reader = BlockView(self._pixels, block.window, turn, self._model, self.plan.picture)
             probability = predict_block(
                 reader.read,
                 self.predictor,
@@ -137,7 +138,8 @@ class BlockWorker:
             seconds=time.monotonic() - start - reader.waited_s,
             survey_date=self.plan.survey_date,
         )
-        return replace(inspected, gsd_mm=1000 * reader.gsd_m), found, probability, ground
+        seen = replace(inspected, gsd_mm=1000 * reader.gsd_m, thumbnail=reader.thumbnail)
+        return seen, found, probability, ground
 
     def _failed(self, block: Block, error: Exception, start: float) -> InspectedRow:
         return InspectedRow(
@@ -157,7 +159,12 @@ class BlockView:
     """Reads what is wanted of a block once, then waits for the model; remembers what it saw."""
 
     def __init__(
-        self, pixels: BlockReader, block: Window, turn: ExitStack, model: threading.Lock
+        self,
+        pixels: BlockReader,
+        block: Window,
+        turn: ExitStack,
+        model: threading.Lock,
+        picture: PictureGrid | None = None,
     ) -> None:
         self.pixels = pixels
         self.block = block
@@ -169,6 +176,8 @@ class BlockView:
         self.gsd_m = pixels.mosaic.grid.gsd_m
         self.sizes_m: NDArray[np.float64] | None = None
         self.light: Picture | None = None
+        self.picture = picture
+        self.thumbnail = ""
 
     def read(self, *window: int) -> Pixels:
         """Return the pixels of a window (row_off, col_off, height, width).
@@ -187,6 +196,9 @@ class BlockView:
             self.sizes_m = np.zeros((self.block.height, self.block.width))
             self.sizes_m[seen.slices_in(self.block)] = raster.sizes_m[seen.slices_in(outer)]
         self.light = Picture.of_bands(raster.image, raster.valid, outer)
+        if self.picture is not None:
+            part = seen.slices_in(outer)
+            self.thumbnail = self.picture.thumbnail(raster.image[part], raster.valid[part], seen)
         start = time.monotonic()
         self.turn.enter_context(self.model)
         self.waited_s = time.monotonic() - start

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import geopandas
 import numpy as np
@@ -12,6 +13,10 @@ import pytest
 from factories import EAST, NORTH, darkness, in_process, infer_job, write_tile
 from shapely.geometry import LineString
 
+from geo.imagery import overview
+from geo.imagery.overview import Overview, read_backdrop
+from geo.imagery.thumbnails import PictureGrid
+from jobs.infer import outputs, plan
 from jobs.infer import run as infer
 from jobs.infer.report import InferReport
 
@@ -79,3 +84,36 @@ def test_geoparquet_on_request_holds_the_same_cracks(delivered: tuple[InferRepor
     copy = geopandas.read_parquet(delivered[1].with_name("cracks_crack.parquet"))
     assert sorted(copy.crack_id) == sorted(cracks.crack_id)
     assert copy.crs == cracks.crs
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_workers_make_the_picture_of_a_large_map_and_tiles_are_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: bool
+) -> None:
+    image = np.random.default_rng(0).integers(90, 200, (150, 260, 3), np.uint8)
+    image[70:74, 20:240] = 20
+    write_tile(tmp_path / "tiles" / "a.tif", image)
+    monkeypatch.setattr(infer, "compute", in_process)
+    small = infer.run_inference(infer_job(tmp_path / "tiles", tmp_path / "small.gpkg"), darkness)
+    read: list[int] = []
+
+    def reduce(*given: Any) -> Overview:
+        read.append(1)
+        return overview.reduce(*given)
+
+    monkeypatch.setattr(outputs, "reduce", reduce)
+    monkeypatch.setattr(plan, "PICTURED_FROM", 1)
+    if missing:  # as in a part of an earlier version
+        monkeypatch.setattr(PictureGrid, "thumbnail", lambda *_: "")
+    large = infer.run_inference(infer_job(tmp_path / "tiles", tmp_path / "large.gpkg"), darkness)
+    assert len(read) == missing
+    one, other = (
+        read_backdrop(report.package.with_suffix(".work") / "backdrop.tif")
+        for report in (small, large)
+    )
+    assert one is not None
+    assert other is not None
+    assert (one.image == other.image).all()
+    assert (one.valid == other.valid).all()
+    assert one.valid.any()
+    assert small.overview.read_bytes() == large.overview.read_bytes()
