@@ -23,7 +23,14 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.machine import machine, own_peak_bytes
-from benchmarks.vectors import grid_of, hatching, inspected_row, light_of, print_figure
+from benchmarks.vectors import (
+    grid_of,
+    hatching,
+    inspected_row,
+    light_of,
+    print_figure,
+    ring_of,
+)
 from geo.cracks.parts import write_part
 from geo.cracks.pieces import pieces
 from geo.cracks.regions import Region, cut_into_regions
@@ -128,7 +135,7 @@ def write_city(folder: Path, count: int, cracks: int) -> tuple[Grid, list[tuple[
     for row, col in np.ndindex(side, side):
         window = Window(row * size, col * size, size, size)
         light = light_of(block, window)
-        found = pieces(block, block * np.uint8(200), window, grid, None, light)
+        found = pieces(block, block * np.uint8(200), window, grid, ring_of(window), light)
         blocks.append((window, folder / f"r{row:04d}_c{col:04d}.parquet"))
         folder.mkdir(exist_ok=True)
         write_part(blocks[-1][1], found, inspected_row(window, grid))

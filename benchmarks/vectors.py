@@ -160,7 +160,7 @@ def vectorize(draw: Callable[[], Mask]) -> Callable[[], int]:
 
     def work() -> int:
         collector = BranchCollector(grid)
-        collector.add(to_table(pieces(mask, probability, window, grid, None, light)))
+        collector.add(to_table(pieces(mask, probability, window, grid, ring_of(window), light)))
         return len(find_cracks(collector.branches(), grid, MapRules()).chains)
 
     return work
@@ -178,7 +178,7 @@ def whole_chain(draw: Callable[[], Mask], folder: Path) -> Callable[[], int]:
         paths = []
         for window in lattice(grid):
             here = window.slices_in(grid.window)
-            found = pieces(mask[here], probability[here], window, grid, None, light)
+            found = pieces(mask[here], probability[here], window, grid, ring_of(window), light)
             paths.append(parts / f"{window.row_off}_{window.col_off}.parquet")
             write_part(paths[-1], found, inspected_row(window, grid))
         return assemble(paths, parts / "out.gpkg", grid).n_cracks
@@ -216,7 +216,7 @@ def write_parts(folder: Path, n_cracks: int) -> Grid:
     for number in range(PARTS):
         window = Window(0, number * width, height, width)
         light = light_of(mask, window)
-        found = pieces(mask, mask * np.uint8(200), window, grid, None, light)
+        found = pieces(mask, mask * np.uint8(200), window, grid, ring_of(window), light)
         write_part(folder / f"{number:03d}.parquet", found, inspected_row(window, grid))
     return grid
 
@@ -225,6 +225,11 @@ def light_of(mask: Mask, window: Window) -> Picture:
     """Draw gray pavement with dark cracks."""
     noise = np.random.default_rng(0).integers(140, 170, mask.shape, np.uint8)
     return Picture.of_bands(np.where(mask, np.uint8(60), noise), np.ones_like(mask), window)
+
+
+def ring_of(window: Window) -> Mask:
+    """Return where there is imagery, in a block and one pixel around it: everywhere."""
+    return np.ones((window.height + 2, window.width + 2), bool)
 
 
 def grid_of(mask: Mask) -> Grid:

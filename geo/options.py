@@ -74,13 +74,14 @@ class NetworkOptions(Options):
     cell_m: Positive = 0.02
     """Side of a cell of the raster on which networks are found: half of the narrowest spacing of
     cracks that matters."""
-    closing_m: Positive = 0.10
-    """Lines up to twice as far apart grow together; alligator blocks are smaller."""
+    closing_m: Positive = 0.11
+    """Lines up to twice as far apart grow together; alligator blocks are smaller. At .12 single
+    cracks beside a network begin to join it."""
     margin_m: NonNegative = 0.02
     """By which a network reaches beyond its outer lines."""
-    opening_m: Positive = 0.12
-    """A disk of this radius fits into every part of a network, so that two parallel cracks less
-    than twice as far apart are none."""
+    opening_m: Positive = 0.10
+    """A disk of this radius fits into every part of a network, so that two parallel cracks up to
+    16 cm apart (twice as far, less the margins) are none."""
     window_m: Positive = 0.5
     """Side of the square around a cell in which line is counted."""
     min_density_m_per_m2: Positive = 6.0

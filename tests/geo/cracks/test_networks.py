@@ -52,6 +52,15 @@ def test_an_alligator_is_one_area_with_all_of_its_line(cell, turn):
     assert found.cell_m[0] == pytest.approx(cell, rel=0.25)
 
 
+@pytest.mark.parametrize("cell", [0.13, 0.15])
+def test_an_alligator_of_which_a_sixth_is_missing_is_the_area_that_it_takes(cell):
+    place = (5e5, 5.8e6, 8 * cell, 7 * cell, cell, 0.5)
+    whole = shapely.MultiLineString(mesh(*place)).convex_hull
+    truth = whole.buffer(OPTIONS.margin_m, join_style="mitre")
+    (shape,) = find_networks(free(mesh(*place, np.random.default_rng(0))), OPTIONS).outlines
+    assert shapely.intersection(shape, truth).area / shapely.union(shape, truth).area > 0.955
+
+
 @pytest.mark.parametrize(("cell", "cols", "rows"), [(0.45, 4, 3), (1.0, 3, 2), (2.5, 2, 2)])
 @pytest.mark.parametrize("turn", [0.0, 0.5])
 def test_coarse_blocks_are_one_area_with_all_of_their_line(cell, cols, rows, turn):
