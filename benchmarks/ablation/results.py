@@ -53,14 +53,19 @@ class Results:
             "changed": changed_settings(cell),
             **outcome,
         }
-        with self.path.open("r+b") as file:
-            content = file.read()
-            file.seek(content.rfind(b"\n") + 1)  # over a line that a kill left unfinished
-            file.truncate()
-            file.write(json.dumps(line).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        append_line(self.path, line)
         self._lines[cell.key] = line
+
+
+def append_line(path: Path, line: Line) -> None:
+    """Append a line to a file that is there; it is on disk before this returns."""
+    with path.open("r+b") as file:
+        content = file.read()
+        file.seek(content.rfind(b"\n") + 1)  # over a line that a kill left unfinished
+        file.truncate()
+        file.write(json.dumps(line).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def changed_settings(cell: Cell) -> dict[str, Any]:
