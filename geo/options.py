@@ -270,6 +270,9 @@ class MapRules(Options):
     """parquet: also a GeoParquet file of each layer beside the GeoPackage; pmtiles: also vector
     tiles for web maps, of the layers crack, network and road_segment; pdf: also a file with
     one page per street (one page in all without roads)."""
+    parquet_rows: Count = 1_000_000
+    """A layer with more features becomes a folder of GeoParquet files of at most so many, by
+    place."""
     link: LinkOptions = LinkOptions()
     """Which centerlines are one crack."""
     network: NetworkOptions = NetworkOptions()

@@ -53,9 +53,9 @@ def require_replaceable(outputs: Iterable[Path], inputs: Iterable[Path] = ()) ->
             raise OutputError(f"{path} would replace the input {named}; choose another output")
         if not os.path.lexists(path):
             continue
-        if path.is_dir():
+        if path.is_dir() and not _is_own_folder(path):
             raise OutputError(f"{path} is a folder; {NEVER}")
-        if not is_own(path):
+        if not path.is_dir() and not is_own(path):
             raise OutputError(
                 f"{path} was not written by this program, or was changed since; {NEVER}"
             )
@@ -160,6 +160,16 @@ def _is_own_csv(path: Path) -> bool:
 def _is_own_parquet(path: Path) -> bool:
     names = pq.read_schema(path).names
     return {"geom", "bbox"} <= set(names) and names[0].endswith("_id")
+
+
+def _is_own_folder(path: Path) -> bool:
+    """Return whether all in a folder are files of a large layer, see `geo.layers.partitions`."""
+    inside = list(path.iterdir())
+    return (
+        path.suffix == ".parquet"
+        and bool(inside)
+        and all(x.suffix == ".parquet" and x.is_file() and is_own(x) for x in inside)
+    )
 
 
 def _is_own_tiles(path: Path) -> bool:

@@ -207,8 +207,9 @@ def _publish(
         )
         layers.append(LayerData(ROAD_SEGMENT, rows))
     about = {"model": chosen.model, "run_id": chosen.run_id}
-    looks, has_copies = styles(chosen.rules), "parquet" in chosen.formats
-    publish(out, at.grid.crs, layers, about, looks=looks, parquet=has_copies)
+    looks = styles(chosen.rules)
+    most_rows = chosen.parquet_rows if "parquet" in chosen.formats else 0
+    publish(out, at.grid.crs, layers, about, looks=looks, parquet_rows=most_rows)
     off_road_m = None if survey is None else survey.unassigned_m
     return AssembleReport(
         **vars(totals), path=out, n_inspected=len(inspected), off_road_m=off_road_m

@@ -24,6 +24,7 @@ from rasterio.crs import CRS
 from geo import packages
 from geo.errors import OutputError
 from geo.files import built_locally, output_errors, remove_leftovers, sync, whole_file
+from geo.layers.partitions import file_or_folder
 from geo.layers.qgis import add_project, add_styles
 from geo.layers.schema import GEOMETRY, Layer
 from geo.layers.style import Style, styles
@@ -58,7 +59,7 @@ def publish(
     *,
     looks: Sequence[Style] | None = None,
     title: str = "Crack map",
-    parquet: bool = False,
+    parquet_rows: int = 0,
 ) -> None:
     """Write layers to a temporary file, check it, and put it in place.
 
@@ -73,13 +74,14 @@ def publish(
         metadata: kept with each layer.
         looks: of the layers, in the order of a project; None: those of a map of default limits.
         title: of the project.
-        parquet: also write each spatial layer as ``<out stem>_<layer>.parquet``.
+        parquet_rows: also write each spatial layer as ``<out stem>_<layer>.parquet``, a file or,
+            with more rows than this, a folder (`geo.layers.partitions`); 0: no copies.
 
     Raises:
         OutputError: the folder or the disk does not take the file, the checks fail, or ``out`` is
             not ours or open in another program.
     """
-    copied = [data.layer for data in layers if parquet and data.layer.is_spatial]
+    copied = [data.layer for data in layers if parquet_rows and data.layer.is_spatial]
     kinds = (DataLayerError, DataSourceError, FeatureError, GeometryError, sqlite3.Error)
     require_replaceable([out])
     with output_errors(out, *kinds):
@@ -91,7 +93,7 @@ def publish(
             for layer in copied:
                 path = out.with_name(f"{out.stem}_{layer.name}.parquet")
                 remove_leftovers(path)
-                beside = stack.enter_context(whole_file(path))
+                beside = stack.enter_context(file_or_folder(path, parquet_rows))
                 copies[layer.name] = GeoParquetCopy(beside, layer, crs)
             written = [data.layer for data in layers]
             shown = [look for look in looks or styles(Rules()) if look.layer in written]

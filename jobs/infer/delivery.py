@@ -13,7 +13,7 @@ import secrets
 import shutil
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -123,21 +123,26 @@ class Delivery:
         Raises:
             OutputError: The place is another job's now, or the storage refuses.
         """
-        ordered = sorted(filter(Path.exists, paths), key=lambda path: path.name == self.package)
+        ordered = _files(paths, self.package)
         with self._storage() as (files, inner):
             claim = self._read(files, inner)
             if claim is None:
                 raise OutputError(f"the claim of {self.address} was removed; {self._again()}")
             self._require_own(claim)
             self._write(files, inner, Claim(claim.owner, claim.place, None))
-            for path in ordered:
-                self._copy(files, path, f"{inner}/{path.name}")
+            for name, path in ordered.items():
+                self._copy(files, path, f"{inner}/{name}")
+            for name in (claim.files or {}).keys() - ordered.keys():
+                with suppress(FileNotFoundError):
+                    files.delete_file(f"{inner}/{name}")  # of a map with other formats
             there = self._objects(files, inner)
-            written = {path.name: there[path.name] for path in ordered}
+            written = {name: there[name] for name in ordered}
             self._write(files, inner, Claim(claim.owner, claim.place, written))
-        return [f"{without_secrets(self.folder)}/{path.name}" for path in reversed(ordered)]
+        return [f"{without_secrets(self.folder)}/{name}" for name in reversed(ordered)]
 
     def _copy(self, files: Any, path: Path, target: str) -> None:
+        if files.type_name == "local":
+            files.create_dir(target.rpartition("/")[0])
         with path.open("rb") as source, files.open_output_stream(target) as stream:
             shutil.copyfileobj(source, stream, CHUNK_BYTES)
         if (size := files.get_file_info(target).size) != path.stat().st_size:
@@ -182,9 +187,9 @@ class Delivery:
         """Return name -> time of writing of what lies in the folder under the map's name."""
         from pyarrow.fs import FileSelector
 
-        found = files.get_file_info(FileSelector(inner, allow_not_found=True))
-        stem = Path(self.package).stem
-        return {x.base_name: str(x.mtime_ns) for x in found if x.base_name.startswith(stem)}
+        found = files.get_file_info(FileSelector(inner, allow_not_found=True, recursive=True))
+        names = {x.path[len(inner) :].lstrip("/"): str(x.mtime_ns) for x in found if x.is_file}
+        return {name: at for name, at in names.items() if name.startswith(Path(self.package).stem)}
 
     @contextmanager
     def _storage(self) -> Iterator[tuple[Any, str]]:
@@ -208,3 +213,12 @@ class Delivery:
 
     def _again(self) -> str:
         return f"what is finished is kept in {self.work}, and the same command continues"
+
+
+def _files(paths: Sequence[Path], last: str) -> dict[str, Path]:
+    """Return name -> file of what is there, also in folders, in the order of copying."""
+    found = {}
+    for path in sorted(filter(Path.exists, paths), key=lambda path: path.name == last):
+        for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+            found[str(file.relative_to(path.parent))] = file
+    return found

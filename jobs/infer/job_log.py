@@ -45,7 +45,7 @@ FORMAT = 3
 BLOCK_KEYS = ("threshold", "block_strides", "survey_date", "engine", "nodata", "band4")
 """Settings that decide what lies in a part, besides those of the lattice."""
 
-MAP_KEYS = frozenset({"roads", *MapRules.model_fields}) - {"formats"}
+MAP_KEYS = frozenset({"roads", *MapRules.model_fields}) - {"formats", "parquet_rows"}
 """Settings that are applied to finished parts: a change leaves all of them standing. Formats
 change no row, so they are no part of a run's identity at all."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sqlite3
 import tempfile
@@ -27,10 +28,11 @@ from geo.errors import InputError, OutputError
 from geo.grid import Window
 from geo.imagery.headers import TileProblem
 from geo.imagery.mosaic import Block
-from geo.layers import geopackage, schema
+from geo.layers import geopackage, partitions, schema
 from geo.layers.assemble import assemble
 from geo.layers.crack_rows import pixel_centers, place_ids, simplify, world_outlines
 from geo.options import AssembleOptions
+from geo.outputs import require_replaceable
 
 UTM = CRS.from_epsg(25832)
 masks = arrays(bool, st.tuples(st.integers(1, 20), st.integers(1, 20)))
@@ -379,6 +381,58 @@ def test_geoparquet_files_hold_the_same_rows_as_the_geopackage(tmp_path, mask):
     )
     assert 0 < len(corner) < len(geopandas.read_file(tmp_path / "out.gpkg", layer="crack"))
     assert not (tmp_path / "out_run.parquet").exists()
+
+
+def test_large_layers_are_folders_of_geoparquet_by_place(tmp_path, mask, monkeypatch):
+    monkeypatch.setattr(partitions, "LEVELS", 28)  # squares of 10 cm: the map is a small one
+    paths, grid = deliver(tmp_path, mask, 20, 20)
+    unplaced = [TileProblem("/tiles/text.tif", "is not a GeoTIFF")]
+    out = tmp_path / "out.gpkg"
+
+    def make(most_rows):
+        options = AssembleOptions(formats=("gpkg", "parquet"), parquet_rows=most_rows)
+        assemble(paths, out, grid, options, problems=unplaced)
+
+    for most_rows in (2, 1000, 3):  # a folder, a file and folders take each other's place
+        make(most_rows)
+        for layer in ("crack", "outline", "inspected"):
+            name = tmp_path / f"out_{layer}.parquet"
+            original = geopandas.read_file(out, layer=layer)
+            key = original.columns[0]
+            copy = geopandas.read_parquet(name).sort_values(key, ignore_index=True)
+            original = original.sort_values(key, ignore_index=True)
+            assert name.is_dir() == (len(original) > most_rows)
+            assert copy.crs == UTM
+            assert copy[key].tolist() == original[key].tolist()
+            assert copy.geometry.to_wkb().tolist() == original.geometry.to_wkb().tolist()
+    assert len(list((tmp_path / "out_inspected.parquet").iterdir())) > 3
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    (tmp_path / "out_crack.parquet" / "notes.txt").touch()
+    with pytest.raises(OutputError, match="is a folder"):
+        require_replaceable([tmp_path / "out_crack.parquet"])
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), max_size=60), st.integers(1, 9))
+def test_a_square_holds_at_most_so_many_rows_and_the_places_of_its_quadkey(cells, most_rows):
+    side = 360 / 2**partitions.LEVELS
+    east = np.array([8.6 + side * col for col, _ in cells])
+    north = np.array([50.1 + side * row for _, row in cells])
+    keys = np.sort(partitions.quadkeys(east, north))
+    squares = dict(partitions._squares(keys, most_rows))
+    starts = np.array([*squares, 4**partitions.LEVELS])
+    counts = [np.sum((keys >= a) & (keys < b)) for a, b in itertools.pairwise(starts)]
+    assert sum(counts) == len(keys)
+    for name, count in zip(squares.values(), counts, strict=True):
+        assert count > 0
+        assert count <= most_rows or len(name) == partitions.LEVELS + 1
+
+
+def test_quadkeys_are_those_of_web_tiles():
+    # https://learn.microsoft.com/bingmaps/articles/bing-maps-tile-system: tile 3, 5 of level 3
+    col, row = 3.5 / 8, 5.5 / 8
+    north = np.degrees(np.arctan(np.sinh(np.pi * (1 - 2 * row))))
+    (key,) = partitions.quadkeys(np.array([360 * col - 180]), np.array([north]))
+    assert np.base_repr(key >> 2 * (partitions.LEVELS - 3), 4).zfill(3) == "213"
 
 
 def test_empty_layers_are_geoparquet_files_too(tmp_path):

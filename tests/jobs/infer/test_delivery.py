@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 import pyarrow.fs
@@ -50,32 +51,41 @@ def server():
         there.stop()
 
 
-def job_of(root: Path, address: str, work: str = "work") -> InferJob:
+def job_of(root: Path, address: str, work: str = "work", **more: Any) -> InferJob:
     if not (root / "tiles").exists():
         write_tile(root / "tiles" / "a.tif", street()[0])
     given = {"tiles": str(root / "tiles"), "out": address, "work": str(root / work)}
-    return InferJob.model_validate(SETTINGS | given)
+    return InferJob.model_validate(SETTINGS | given | more)
 
 
-def run(root: Path, address: str, work: str = "work") -> InferReport:
-    return infer.run_inference(job_of(root, address, work), darkness)
+def run(root: Path, address: str, work: str = "work", **more: Any) -> InferReport:
+    return infer.run_inference(job_of(root, address, work, **more), darkness)
 
 
 def test_a_map_in_s3_is_the_one_that_was_made_with_all_its_files(tmp_path, server, capsys):
     out = "s3://city/maps/a.gpkg"
-    report = run(tmp_path, f"{out}?{server}")
+    report = run(tmp_path, f"{out}?{server}", formats=["gpkg", "parquet"], parquet_rows=1)
     assert report.copies[0] == out
     assert out in report.summary()
     assert server not in capsys.readouterr().err
     files, folder = pyarrow.fs.FileSystem.from_uri(f"s3://city/maps?{server}")
-    found = {x.base_name: x for x in files.get_file_info(pyarrow.fs.FileSelector(folder))}
-    made = [path for path in (tmp_path / "work").iterdir() if path.is_file()]
-    assert set(found) == {path.name for path in made} | {"a.claim.json"}
+    place = pyarrow.fs.FileSelector(folder, recursive=True)
+
+    def there() -> dict[str, str]:
+        found = (x.path for x in files.get_file_info(place) if x.is_file)
+        return {path.removeprefix(f"{folder}/"): path for path in found}
+
+    found, work = there(), tmp_path / "work"
+    paths = (path.relative_to(work) for path in work.rglob("*") if path.is_file())
+    made = {str(path): work / path for path in paths if path.parts[0] != "a.work"}
+    assert set(found) == {*made, "a.claim.json"}
+    assert any(name.startswith("a_inspected.parquet/") for name in found)
     assert {"a.gpkg", "a.map.html", "a.overview.png", "a.report.md"} <= set(found)
-    for path in made:
-        with files.open_input_stream(found[path.name].path) as stream:
+    for name, path in made.items():
+        with files.open_input_stream(found[name]) as stream:
             assert stream.read() == path.read_bytes()
-    run(tmp_path, f"{out}?{server}")  # its own map is renewed
+    run(tmp_path, f"{out}?{server}")  # its own map is renewed, in fewer formats
+    assert set(there()) == {name for name in found if ".parquet" not in name}
     with pytest.raises(OutputError, match=r"map of another job, of .*work/a\.work"):
         run(tmp_path, f"{out}?{server}", work="other")
 
