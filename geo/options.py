@@ -26,6 +26,10 @@ SAME_SIZE = 1e-6
 Format = Literal["gpkg", "parquet", "pmtiles", "pdf"]
 
 
+PARQUET_ROWS = 1_000_000
+"""Features of a layer that one GeoParquet file holds: some hundred MB."""
+
+
 class Options(BaseModel):
     """Base of all options: immutable, unknown names refused, field docstrings kept."""
 
@@ -270,7 +274,7 @@ class MapRules(Options):
     """parquet: also a GeoParquet file of each layer beside the GeoPackage; pmtiles: also vector
     tiles for web maps, of the layers crack, network and road_segment; pdf: also a file with
     one page per street (one page in all without roads)."""
-    parquet_rows: Count = 1_000_000
+    parquet_rows: Count = PARQUET_ROWS
     """A layer with more features becomes a folder of GeoParquet files of at most so many, by
     place."""
     link: LinkOptions = LinkOptions()

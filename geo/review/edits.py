@@ -34,6 +34,7 @@ from geo.layers.schema import (
 from geo.layers.segment_rows import write_csv
 from geo.layers.segments import STEP_M
 from geo.layers.style import styles
+from geo.options import PARQUET_ROWS
 from geo.review.edited_map import EditedMap, to_batch
 from geo.review.edited_segments import SAME, segment_rows_of
 from geo.review.estimate import Accuracy
@@ -116,7 +117,8 @@ def apply_edits(package: Path, segments_csv: Path, *, parquet: bool = False) -> 
         layers.append(ROAD_SEGMENT)
     about = {name: str(tables[RUN.name][name].iloc[0] or "") for name in ("model", "run_id")}
     data = [LayerData(layer, iter([batches[layer.name]])) for layer in layers]
-    publish(package, found.crs, data, about, looks=styles(found.rules), parquet=parquet)
+    most_rows = PARQUET_ROWS if parquet else 0
+    publish(package, found.crs, data, about, looks=styles(found.rules), parquet_rows=most_rows)
     if rows is not None:
         write_csv(segments_csv, rows)
     return applied
