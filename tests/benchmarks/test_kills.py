@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
+import time
+from pathlib import Path
 
 import pytest
 
@@ -35,3 +38,32 @@ def test_a_map_that_differs_is_noticed(kill):
         {"differences": ("crack",)},
     ):
         assert not kill.Outcome(**parts, **clean | change).is_equal
+
+
+def halves(path: Path, *, whole: bool) -> None:
+    """Write a file in two steps, under another name if it is to appear whole."""
+    place = path.with_suffix(".tmp") if whole else path
+    place.write_text("one ")
+    time.sleep(0.05)
+    with place.open("a") as stream:
+        stream.write("two")
+    place.replace(path)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_kill_that_leaves_half_a_file_is_noticed(tmp_path, whole):
+    alone = importlib.import_module("benchmarks.kills.alone")
+    path = tmp_path / "made"
+
+    def flaws(is_finished: bool) -> list[str]:
+        text = path.read_text() if path.exists() else ""
+        return [] if text in (("one two",) if is_finished else ("one two", "")) else [f"is {text}"]
+
+    run = functools.partial(halves, path, whole=whole)
+    reset = functools.partial(path.unlink, missing_ok=True)
+    trial = alone.Trial(run, reset, flaws, tmp_path / "step")
+    if whole:
+        assert alone.campaign(trial, 5, seed=0).total() >= 5
+    else:
+        with pytest.raises(AssertionError, match="is one"):
+            alone.campaign(trial, 50, seed=0)
