@@ -37,6 +37,9 @@ from benchmarks.kills.watch import differences, draw_tiles
 IN_A_ROW = 5
 """Kills of a job before it may end."""
 
+STEPS = {"warmup": 4, "adversarial": 2, "detector": 4}
+"""Of the training: five epochs."""
+
 STEP = "step"
 """File in which a job says where it is."""
 
@@ -206,7 +209,7 @@ def train_trial(folder: Path) -> Trial:
             "data": {"root": folder / "set"},
             "run_dir": folder / name,
             "model": networks | channels,
-            "train": {"batch_size": 4, "epoch_steps": 2, "val_items": 4},
+            "train": {"batch_size": 4, "epoch_steps": 2, "val_items": 4, "steps": STEPS},
             "scaling": {"num_workers": 0},
         }
         run_training(TrainJob.model_validate(job), local=True)
