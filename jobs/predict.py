@@ -103,8 +103,9 @@ def run_predict(
 def overlay(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """Paint the pixels of a mask (H, W) into a copy of an image (H, W, 3)."""
     painted = image.copy()
-    under = (1 - MARK_SHARE) * image[mask]
-    painted[mask] = np.round(under + MARK_SHARE * np.array(MARK)).astype(np.uint8)
+    for channel, color in enumerate(MARK):
+        mixed = np.round((1 - MARK_SHARE) * np.arange(256) + MARK_SHARE * color).astype(np.uint8)
+        painted[mask, channel] = mixed[image[mask, channel]]
     return painted
 
 

@@ -20,6 +20,7 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,12 +31,15 @@ from jobs.runtime.terminal import USER_ERRORS
 
 MEMORY_BYTES, TIME_S = 2 * 2**30, 20
 
+EDITED = 0.7
+"""Share of the cases that are edited rather than damaged, where a target can be edited."""
+
 READ, REFUSED, TRACEBACK, MEMORY = range(4)
 """Exit codes of a case's process."""
 
 NAMES = ("read", "refused", "traceback", "memory", "hang", "crash")
 
-TEXTS = (".csv", ".yaml", ".jsonl", ".geojson", ".prj")
+TEXTS = (".csv", ".yaml", ".json", ".jsonl", ".geojson", ".prj")
 
 WORDS = (
     *("NaN", "-Infinity", "1e999", "-1", "0", "null", "[]", "{}", '""', "true", "9" * 5000),
@@ -85,37 +89,79 @@ def damage(content: bytes, is_text: bool, rng: np.random.Generator) -> bytes:
     return bytes(data)
 
 
-def campaign(cases: int, seed: int, folder: Path) -> Iterator[Case]:
-    """Yield the cases of a seed, the targets and their files in turn."""
-    sound = {}
-    for target in TARGETS:
-        place = folder / target.name.replace(" ", "_")
-        place.mkdir()
-        sound[target.name] = (place, target.draw(place))
-        for path in sound[target.name][1]:
-            code, detail = _in_child(target.read, path)
-            if code != READ:
-                raise RuntimeError(f"the sound {path.name} is not read: {detail}")
+def campaign(cases: int, seed: int, folder: Path, only: str | None = None) -> Iterator[Case]:
+    """Yield the cases of a seed, the targets and their files in turn.
+
+    Args:
+        cases: their number.
+        seed: what is changed follows from it and the number of the case.
+        folder: an empty one.
+        only: name of the target to damage; None: all.
+
+    Raises:
+        Exception: a sound input is not read.
+    """
+    targets = [target for target in TARGETS if only in (None, target.name)]
+    samples = [Sample.draw(target, folder) for target in targets]
+    for sample in samples:
+        for file in sample.files:  # in this process, so that no child has to import
+            sample.read_sound(file)
     for number in range(cases):
         rng = np.random.default_rng([seed, number])
-        target = TARGETS[number % len(TARGETS)]
-        place, paths = sound[target.name]
-        yield _try(number, target, place, paths[int(rng.integers(0, len(paths)))], rng, folder)
+        sample = samples[number % len(samples)]
+        yield sample.damaged(number, sample.files[int(rng.integers(0, len(sample.files)))], rng)
 
 
-def _try(
-    number: int, target: Target, place: Path, path: Path, rng: np.random.Generator, folder: Path
-) -> Case:
-    copy = folder / "case"
-    shutil.copytree(place, copy)
-    try:
-        damaged = copy / path.relative_to(place)
-        content = damage(path.read_bytes(), path.suffix in TEXTS, rng)
-        damaged.write_bytes(content)
-        code, detail = _in_child(target.read, damaged)
-        return Case(number, target.name, path.name, NAMES[code], detail)
-    finally:
-        shutil.rmtree(copy)
+@dataclass(frozen=True)
+class Sample:
+    """The sound inputs of a target.
+
+    Attributes:
+        target: of which kind.
+        place: folder that holds them.
+        case: where they are copied to, to be read; they were written there, too.
+        files: that are damaged, relative to the folder.
+    """
+
+    target: Target
+    place: Path
+    case: Path
+    files: tuple[Path, ...]
+
+    @classmethod
+    def draw(cls, target: Target, folder: Path) -> Sample:
+        """Write the inputs of a target."""
+        place, case = folder / target.name.replace(" ", "_"), folder / "case"
+        case.mkdir()
+        files = tuple(path.relative_to(case) for path in target.draw(case))
+        case.rename(place)
+        return cls(target, place, case, files)
+
+    def read_sound(self, file: Path) -> None:
+        """Read a sound file in this process.
+
+        Raises:
+            Exception: that fails.
+        """
+        shutil.copytree(self.place, self.case)
+        with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self.target.read(self.case / file)
+        shutil.rmtree(self.case)
+
+    def damaged(self, number: int, file: Path, rng: np.random.Generator) -> Case:
+        """Damage a file, and read it in a process of its own."""
+        shutil.copytree(self.place, self.case)
+        try:
+            path = self.case / file
+            if self.target.edit is not None and rng.random() < EDITED:
+                self.target.edit(path, rng)
+            else:
+                path.write_bytes(damage(path.read_bytes(), path.suffix in TEXTS, rng))
+            code, detail = _in_child(self.target.read, path)
+            return Case(number, self.target.name, str(file), NAMES[code], detail)
+        finally:
+            shutil.rmtree(self.case)
 
 
 def _in_child(read: Callable[[Path], object], path: Path) -> tuple[int, str]:
@@ -163,11 +209,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", help="the name of one target")
     given = parser.parse_args()
     counts: Counter[tuple[str, str]] = Counter()
     faults = 0
     with tempfile.TemporaryDirectory() as folder:
-        for case in campaign(given.cases, given.seed, Path(folder)):
+        for case in campaign(given.cases, given.seed, Path(folder), given.only):
             counts[case.target, case.outcome] += 1
             if case.is_fault:
                 faults += 1
