@@ -65,6 +65,7 @@ _UNREADABLE = (
     ValueError,
     RuntimeError,  # root of pyogrio's errors; also too deep JSON
     LookupError,
+    OverflowError,
     TypeError,
     AttributeError,  # a description may hold anything
     pa.ArrowException,
@@ -139,8 +140,12 @@ def read_features(
 
 
 def _is_database(head: bytes) -> bool:
-    is_package = head.startswith(SQLITE) and head[APPLICATION_ID] in GEOPACKAGE_IDS
-    return is_package or head.startswith((FLATGEOBUF, SHAPEFILE))
+    return is_geopackage(head) or head.startswith((FLATGEOBUF, SHAPEFILE))
+
+
+def is_geopackage(head: bytes) -> bool:
+    """Return whether the first HEAD_BYTES of a file are those of a GeoPackage."""
+    return head.startswith(SQLITE) and head[APPLICATION_ID] in GEOPACKAGE_IDS
 
 
 def chosen_column(names: Sequence[str], like: Sequence[str]) -> str | None:
@@ -265,8 +270,6 @@ def read_vectors(
 
 
 def _refuse_impossible(features: Features, kind: str) -> None:
-    crs = features.crs
-    assert crs is not None, "files without a system are refused before"
     if features.broken:
         raise InputError(
             f"has {features.broken} broken geometries, like a line of one point; repair or delete "
@@ -275,6 +278,21 @@ def _refuse_impossible(features: Features, kind: str) -> None:
     if not len(features):
         remedy = "give the centerlines of the roads" if kind == "line" else "draw the area as one"
         raise InputError(f"holds no {kind}; {remedy}")
+    refuse_far(features, kind)
+
+
+def refuse_far(features: Features, kind: str) -> None:
+    """Refuse coordinates that are no numbers or lie beyond the Earth.
+
+    Args:
+        features: in a system.
+        kind: what a row is, for the message.
+
+    Raises:
+        InputError: there are some; the message does not name the file.
+    """
+    crs = features.crs
+    assert crs is not None, "files without a system are refused before"
     places, owner = shapely.get_coordinates(features.shapes, return_index=True)
     limits = np.array(FARTHEST_DEG)
     if crs.is_projected:

@@ -9,12 +9,12 @@ The same command continues an interrupted adaption.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from jobs.runtime.folder import explain_write_errors, hold_lock, refuse_foreign
+from jobs.runtime.folder import explain_damage, explain_write_errors, hold_lock, refuse_foreign
 from jobs.runtime.terminal import say
 from jobs.settings.map import Imagery
 from jobs.windows.cut import WindowsOptions
@@ -23,7 +23,7 @@ from wpcrack.data.images import list_images
 from wpcrack.data.manifest import NAME
 from wpcrack.errors import ConfigError, DataError
 from wpcrack.model import MODEL_FOLDER, find_model, run_name
-from wpcrack.training.adapt import REPORT, AdaptConfig, Adapted, Standing, adapt
+from wpcrack.training.adapt import REPORT, AdaptConfig, Adapted, adapt
 from wpcrack.training.drawn import Progress, Report
 
 CARD, WINDOWS, LOCK = "MODEL_CARD.md", "windows", ".lock"
@@ -67,7 +67,7 @@ class AdaptReport:
 
     def values(self) -> dict[str, Any]:
         """Return the figures for programs."""
-        return {"base": self.base, **json.loads((self.out / REPORT).read_text(encoding="utf-8"))}
+        return {"base": self.base, **asdict(self.adapted)}
 
 
 def run_adapt(
@@ -105,13 +105,11 @@ def run_adapt(
 
 
 def _finished(out: Path) -> Adapted | None:
-    try:
-        values = json.loads((out / REPORT).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    file = out / REPORT
+    if not file.exists():
         return None
-    before, after = (Standing(**values.pop(name)) for name in ("before", "after"))
-    reasons = tuple(values.pop("reasons"))
-    return Adapted(before=before, after=after, reasons=reasons, **values)
+    with explain_damage(file, "remove it, and the same command adapts again"):
+        return Adapted.of_values(json.loads(file.read_text(encoding="utf-8")))
 
 
 def _pictures(config: AdaptConfig, out: Path, images: Path | None) -> list[Path]:

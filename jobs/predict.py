@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geo.outputs import require_replaceable
-from jobs.runtime.pictures import write_picture
+from jobs.runtime.pictures import require_room, write_picture
 from jobs.runtime.terminal import counted, say
 from wpcrack.data.images import left_out, list_images, read_rgb
-from wpcrack.errors import NAMED_AT_MOST, DataError
+from wpcrack.errors import NAMED_AT_MOST, ConfigError, DataError
 from wpcrack.inference.engine import load_predictor
 from wpcrack.inference.lattice import Lattice
 from wpcrack.inference.predict import DEFAULT_THRESHOLD, Engine, WindowPredictor, predict_image
@@ -53,7 +53,8 @@ def run_predict(
 ) -> PredictReport:
     """Write probability (8 bit), mask (0 / 255) and overlay of each photograph to `out`.
 
-    Photographs that cannot be read are named after all others were delivered.
+    Photographs that cannot be read, or do not fit into memory, are named after all others were
+    delivered.
 
     Args:
         model: run folder, or its model/ folder; None: the shipped model.
@@ -78,8 +79,9 @@ def run_predict(
     failures: list[str] = []
     for path in paths:
         try:
+            require_room(path)
             image = read_rgb(path)
-        except DataError as error:
+        except (DataError, ConfigError) as error:
             failures.append(str(error))
             continue
         probability = predict_image(image, predictor, Lattice())

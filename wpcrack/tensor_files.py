@@ -61,6 +61,20 @@ ALLOWED: tuple[Any, ...] = (
 """Types beside tensors and Python's own that a checkpoint may hold: data without behavior."""
 
 
+_STATE_DAMAGE = (
+    OSError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    OverflowError,
+    pickle.UnpicklingError,
+)
+"""What torch raises for a state that is cut short or has other bytes."""
+
+
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read every tensor of a weight file by name, on the CPU.
 
@@ -123,6 +137,22 @@ def load_pickled(path: Path) -> Any:
         if file.read(1) not in (b"P", b"\x80"):  # a zip archive; a pickle, as before torch 1.6
             raise ValueError("neither a zip archive nor a pickle")
     return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def read_state(path: Path, remedy: str) -> dict[str, Any]:
+    """Read a state that a training left to go on from: tensors, numbers and texts, never code.
+
+    Args:
+        path: a file that this program wrote.
+        remedy: what to do if it is damaged.
+
+    Raises:
+        CheckpointError: it is.
+    """
+    try:
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
+    except _STATE_DAMAGE as error:
+        raise CheckpointError(f"{path} is damaged ({first_line(error)}); {remedy}") from error
 
 
 def refuse_foreign_types(path: Path) -> None:

@@ -7,7 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-import yaml
 from PIL import Image
 
 from benchmarks.fuzz.inputs import PLACE, SIDE, grid
@@ -162,7 +161,7 @@ def draw_training(folder: Path) -> list[Path]:
 
 def read_training(path: Path) -> object:
     """Look at a run, as plan, continue and end it do."""
-    from jobs.train.folder import METRICS, open_run, read_data, truncate_metrics
+    from jobs.train.folder import open_run, read_data, truncate_metrics
     from jobs.train.job import TrainJob
     from jobs.train.plan import standing_of
     from jobs.train.report import closing_lines, read_report, write_report
@@ -187,7 +186,7 @@ def draw_sweep(folder: Path) -> list[Path]:
     from jobs.tune.folder import JOURNAL, SWEEP, note, trial_folder
 
     _draw_set(folder)
-    job = _sweep(folder)
+    job = sweep_of(folder)
     with open_run(job, SWEEP) as root:
         keep_split(root, read_data(job))
         for number in range(2):
@@ -200,7 +199,8 @@ def draw_sweep(folder: Path) -> list[Path]:
     return [folder / "run" / name for name in files]
 
 
-def _sweep(folder: Path):
+def sweep_of(folder: Path):
+    """Return the job of a sweep in a folder."""
     from jobs.tune.job import TuneJob
 
     space = {"optim.encoder_lr": {"loguniform": [1e-4, 1e-2]}, "seed": {"choice": [0, 1]}}
@@ -219,7 +219,7 @@ def read_sweep(path: Path) -> object:
 
     root = path.parent if path.parent.name == "run" else path.parents[2]
     read_status(root).text()
-    job = _sweep(root.parent)
+    job = sweep_of(root.parent)
     plan_sweep(job)
     read_data(job)
     with open_run(job, SWEEP):

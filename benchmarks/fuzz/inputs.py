@@ -147,10 +147,10 @@ def read_table(path: Path) -> object:
 
 
 CONFIGS = {
-    "infer": "tiles: tiles\nout: a.gpkg\ncrs: EPSG:25832\nseverity:\n  d6433_mm: [10, 75]\nbatch: 8\n",
+    "infer": "tiles: tiles\nout: a.gpkg\ncrs: EPSG:25832\nseverity: {d6433_mm: [10, 75]}\n",
     "assemble": "out: a.gpkg\nthreshold: 0.5\nroads: {path: r.gpkg, section_m: 50}\nworkers: 2\n",
     "adapt": "tiles: [a, b.tif]\nrounds: 2\nsteps: 9\ncheck: {windows: 4}\nseed: 3\n",
-    "train": "run_dir: run\ndata: {root: set, val_fraction: 0.2}\ntrain: {batch_size: 4}\nseed: 1\n",
+    "train": "run_dir: run\ndata: {root: set, val_fraction: 0.2}\ntrain: {batch_size: 4}\n",
     "tune": "run_dir: run\ndata: {root: set}\ntune:\n  trials: 4\n  sampler: grid\n"
     "  space: {seed: {choice: [1, 2]}, optim.encoder_lr: {loguniform: [0.001, 0.1]}}\n",
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,14 @@ SHAPES = (
     "GEOMETRYCOLLECTION (POINT (1 1), LINESTRING (500000 5700000, 500001 5699999))",
     "LINESTRING Z (500000 5700000 1, 500001 5699999 2)",
 )
+
+
+QUERY = "SELECT name FROM sqlite_master WHERE type = ? AND sql IS NOT NULL"
+
+DROPPED, DRAWN = 0.1, 0.7
+"""Share of the edits that remove something, and of those of a shape that draw another one."""
+
+DROPS = ('DROP TABLE "{0}"', 'DELETE FROM "{0}"', 'ALTER TABLE "{0}" DROP "{1}"')
 
 
 def draw_map(folder: Path) -> list[Path]:
@@ -69,40 +77,30 @@ def draw_map(folder: Path) -> list[Path]:
 
 def edit(path: Path, rng: np.random.Generator) -> None:
     """Change one to three cells, columns or tables of a map by SQL."""
-    with closing(sqlite3.connect(path)) as base, base:
-        base.execute("PRAGMA writable_schema = ON")
-        query = "SELECT name FROM sqlite_master WHERE type = 'table' AND sql IS NOT NULL"
-        tables = [name for (name,) in base.execute(query) if not name.startswith("sqlite_")]
-        for (trigger,) in base.execute(
-            "SELECT name FROM sqlite_master WHERE type = 'trigger'"
-        ).fetchall():
-            base.execute(f'DROP TRIGGER "{trigger}"')
+    with closing(sqlite3.connect(path, isolation_level=None)) as base:
+        (triggers, tables) = (
+            [name for (name,) in base.execute(QUERY, (kind,)) if not name.startswith("sqlite_")]
+            for kind in ("trigger", "table")
+        )
+        for name in triggers:
+            base.execute(f'DROP TRIGGER "{name}"')
         for _ in range(int(rng.integers(1, 4))):
             table = tables[int(rng.integers(0, len(tables)))]
-            columns = [row[1] for row in base.execute(f'PRAGMA table_info("{table}")')]
-            if not columns:
-                continue
-            _edit_table(base, table, columns[int(rng.integers(0, len(columns)))], rng)
+            with suppress(sqlite3.Error, OverflowError):  # an edit may break the next one
+                _edit_table(base, table, rng)
 
 
-def _edit_table(
-    base: sqlite3.Connection, table: str, column: str, rng: np.random.Generator
-) -> None:
-    how = rng.random()
-    value = VALUES[int(rng.integers(0, len(VALUES)))]
-    if column == "geom":
-        shape = shapely.from_wkt(SHAPES[int(rng.integers(0, len(SHAPES)))])
-        header = b"GP\0\1" + (25832).to_bytes(4, "little")
-        value = header + shapely.to_wkb(shape) if how < 0.7 else value
-    statements = ["UPDATE {0} SET {1} = ?"]
-    if how > 0.9:
-        statements, value = ["DROP TABLE {0}", "DELETE FROM {0}", "ALTER TABLE {0} DROP {1}"], None
-    statement = statements[int(rng.integers(0, len(statements)))]
-    try:
-        text = statement.format(f'"{table}"', f'"{column}"')
-        base.execute(text, (value,) if value is not None or "?" in text else ())
-    except (sqlite3.Error, OverflowError):
+def _edit_table(base: sqlite3.Connection, table: str, rng: np.random.Generator) -> None:
+    columns = [row[1] for row in base.execute(f'PRAGMA table_info("{table}")')]
+    column = columns[int(rng.integers(0, len(columns)))]
+    value, how = VALUES[int(rng.integers(0, len(VALUES)))], rng.random()
+    if how > 1 - DROPPED:
+        base.execute(DROPS[int(rng.integers(0, len(DROPS)))].format(table, column))
         return
+    if column == "geom" and how < DRAWN:
+        shape = shapely.from_wkt(SHAPES[int(rng.integers(0, len(SHAPES)))])
+        value = b"GP\0\1" + (25832).to_bytes(4, "little") + shapely.to_wkb(shape)
+    base.execute(f'UPDATE "{table}" SET "{column}" = ?', (value,))
 
 
 def read_map(path: Path) -> object:

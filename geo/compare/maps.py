@@ -10,19 +10,12 @@ import numpy as np
 import pyogrio
 import shapely
 from numpy.typing import NDArray
-from pyogrio.errors import DataLayerError, DataSourceError
 from pyproj import CRS
 
 from geo.compare.survey import FloatArray, ShapeArray, Survey
 from geo.errors import InputError
-
-NEEDED: dict[str, tuple[str, ...]] = {
-    "crack": ("crack_id", "length_m", "width_mean_mm", "gsd_mm"),
-    "network": ("network_id", "area_m2"),
-    "inspected": ("status", "gsd_mm"),
-    "run": ("run_id",),
-}
-"""Layers of a map and the columns that are read."""
+from geo.layers.schema import CRACK, INSPECTED, NETWORK, ROAD_SEGMENT, RUN
+from geo.layers.sound_map import NEEDED, require_map
 
 SEEN = ("inspected", "partial")
 """Status of ground that was looked at."""
@@ -83,20 +76,20 @@ def read_map(path: Path, crs: CRS | None = None) -> SurveyMap:
     Raises:
         InputError: it is no map of ours, or holds nothing that was inspected.
     """
-    layers = _layers(path)
-    cracks = _layer(path, "crack")
-    if cracks.crs is None or not cracks.crs.is_projected:
-        raise InputError(f"{path} has no projected coordinate system; lengths cannot be told")
+    require_map(path, NEEDED)
+    layers = {str(name) for name, _ in pyogrio.list_layers(path)}
+    cracks = geopandas.read_file(path, layer=CRACK.name)
     target = crs or cracks.crs
     unit_m = float(target.axis_info[0].unit_conversion_factor)
-    inspected = _shapes(_layer(path, "inspected"), target, unit_m)
+    inspected = _shapes(geopandas.read_file(path, layer=INSPECTED.name), target, unit_m)
     inspected = inspected[inspected["status"].isin(SEEN) & inspected.geometry.notna()]
     if inspected.empty:
         raise InputError(f"{path} holds no ground that was inspected; map its imagery first")
     own_crs = cracks.crs
-    cracks = _shapes(cracks, target, unit_m)
-    networks = _shapes(_layer(path, "network"), target, unit_m)
-    run = pyogrio.read_dataframe(path, layer="run")
+    cracks = _shapes(cracks[cracks.geometry.notna()], target, unit_m)
+    networks = _shapes(geopandas.read_file(path, layer=NETWORK.name), target, unit_m)
+    networks = networks[networks.geometry.notna()]
+    run = pyogrio.read_dataframe(path, layer=RUN.name)
     survey = Survey(
         crack_ids=cracks["crack_id"].to_numpy(object),
         cracks=cracks.geometry.to_numpy(),
@@ -114,49 +107,9 @@ def read_map(path: Path, crs: CRS | None = None) -> SurveyMap:
         unit_m=unit_m,
         run_id=str(run["run_id"].iloc[0]) if len(run) else "",
         survey_date=max((str(day)[:10] for some in days for day in some), default=""),
-        segments=_segments(path, target, unit_m) if "road_segment" in layers else None,
+        segments=_segments(path, target, unit_m) if ROAD_SEGMENT.name in layers else None,
         moved_from="" if own_crs == target else own_crs.to_string(),
     )
-
-
-def _layers(path: Path) -> set[str]:
-    """Names of the layers.
-
-    Raises:
-        InputError: one is missing that every map has.
-    """
-    if not path.is_file():
-        raise InputError(f"{path} is no file; give a GeoPackage of `wpcrack infer`")
-    try:
-        found = {str(name) for name, _ in pyogrio.list_layers(path)}
-    except DataSourceError as error:
-        raise InputError(f"{path} cannot be opened as a GeoPackage ({error})") from error
-    missing = [name for name in NEEDED if name not in found]
-    if missing:
-        raise InputError(
-            f"{path} has no layer {', '.join(missing)}, so it is no map of `wpcrack infer`; "
-            "give one, or make it again with `wpcrack assemble`"
-        )
-    return found
-
-
-def _layer(path: Path, name: str) -> geopandas.GeoDataFrame:
-    try:
-        table = geopandas.read_file(path, layer=name)
-    except (DataLayerError, DataSourceError) as error:
-        raise InputError(f"layer {name} of {path} cannot be read ({error})") from error
-    missing = [column for column in NEEDED[name] if column not in table.columns]
-    if missing:
-        raise InputError(
-            f"layer {name} of {path} has no column {', '.join(missing)}; "
-            "make the map again with `wpcrack assemble`"
-        )
-    if name == "crack" and set(table.geom_type.dropna()) - {"LineString", "MultiLineString"}:
-        raise InputError(
-            f"layer crack of {path} holds no lines: an earlier version wrote it; "
-            "make the map again with `wpcrack assemble`"
-        )
-    return table
 
 
 def _shapes(table: geopandas.GeoDataFrame, crs: CRS, unit_m: float) -> geopandas.GeoDataFrame:
@@ -170,7 +123,7 @@ def _shapes(table: geopandas.GeoDataFrame, crs: CRS, unit_m: float) -> geopandas
 
 
 def _segments(path: Path, crs: CRS, unit_m: float) -> Segments | None:
-    table = _shapes(geopandas.read_file(path, layer="road_segment"), crs, unit_m)
+    table = _shapes(geopandas.read_file(path, layer=ROAD_SEGMENT.name), crs, unit_m)
     if table.empty:
         return None
     names = table["name"].to_numpy(object) if "name" in table else np.full(len(table), None)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from jobs.evaluate.report import Evaluation, Panels, best_and_worst, draw_sheet
-from jobs.runtime.pictures import write_picture
+from jobs.runtime.pictures import require_room, write_picture
 from wpcrack.data.images import Pair, left_out, list_images, pair, read_rgb
 from wpcrack.data.manifest import Row, read_manifest
 from wpcrack.data.masks import read_pair
@@ -70,11 +70,14 @@ def run_evaluate(options: EvaluateOptions, predictor: WindowPredictor | None = N
         predictor: takes the model's place, for tests.
 
     Raises:
-        WpcrackError: a missing model, or a defect of the images, masks or manifest.
+        WpcrackError: a missing model, a defect of the images, masks or manifest, or an image that
+            does not fit into memory.
     """
     if predictor is None:
         find_model(options.model)
     selection = select(options)
+    for path in (*(each.image for each in selection.pairs), *selection.roads):
+        require_room(path)
     predictor = predictor or load_predictor(options.model, options.engine)
     started = time.perf_counter()
     board = score_selection(selection, predictor, options)

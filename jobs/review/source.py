@@ -19,6 +19,7 @@ from geo.grid import Window
 from geo.imagery.find import scan
 from geo.imagery.mosaic import Mosaic
 from geo.layers.schema import CRACK, INSPECTED, NETWORK, OUTLINE, RUN
+from geo.layers.sound_map import require_map
 from jobs.settings.load import load
 from jobs.settings.map import Imagery
 
@@ -42,8 +43,9 @@ class MapRun:
         """Read the layer run.
 
         Raises:
-            InputError: the file is no map of `wpcrack infer`.
+            InputError: the file is no map of `wpcrack infer`, or damaged.
         """
+        require_map(package)
         try:
             row = pyogrio.read_dataframe(package, layer=RUN.name).iloc[0]
             config, inputs = (json.loads(row[name] or "{}") for name in ("config", "inputs"))

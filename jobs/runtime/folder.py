@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import socket
 import stat
@@ -10,17 +11,31 @@ import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+
+import yaml
 
 from geo.errors import OutputError
 from jobs.runtime.terminal import say
-from wpcrack.errors import ConfigError
+from wpcrack.errors import ConfigError, first_line
 
 LEASE_S = 90.0
 """A file server keeps the locks of a client that died for so long (NFS 4: its lease time)."""
 
 POLL_S = 0.1
 """Pause between two tries to get a lock."""
+
+_DAMAGE = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+    yaml.YAMLError,
+)
+"""What reading a damaged file may raise."""
 
 
 @contextmanager
@@ -177,6 +192,36 @@ def explain_write_errors(
         yield
     except OSError as error:
         raise kind(f"{what} cannot be written ({error.strerror or error}); {remedy}") from error
+
+
+@contextmanager
+def explain_damage(path: Path, remedy: str) -> Iterator[None]:
+    """Turn what a damaged file of a job leads to into a sentence.
+
+    Args:
+        path: of the file that is read, and of nothing else.
+        remedy: what the user can do.
+
+    Raises:
+        ConfigError: it cannot be read, or does not hold what the job wrote there.
+    """
+    try:
+        yield
+    except _DAMAGE as error:
+        raise ConfigError(f"{path} is damaged ({first_line(error)}); {remedy}") from error
+
+
+def read_lines(path: Path, remedy: str) -> list[dict[str, Any]]:
+    """Read the complete lines of a file of JSON objects; none if there is no file.
+
+    Raises:
+        ConfigError: a line is no JSON object.
+    """
+    if not path.exists():
+        return []
+    with explain_damage(path, remedy):
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+        return [dict(json.loads(line)) for line in lines if line]
 
 
 def _try_lock(file: int, mode: int) -> bool:

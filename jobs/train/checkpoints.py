@@ -25,6 +25,7 @@ from jobs.train.folder import CHECKPOINTS, METRICS, read_metrics
 from jobs.train.job import TrainJob
 from wpcrack import distributed
 from wpcrack.errors import ConfigError, TrainingError, first_line
+from wpcrack.tensor_files import read_state
 from wpcrack.training.selection import objective
 from wpcrack.training.trainer import EpochReport
 
@@ -246,6 +247,10 @@ def write_error(epoch: int, place: str, error: OSError) -> TrainingError:
 
 
 def load_state(folder: Path) -> dict[str, Any]:
-    """Read a state; tensors, numbers and strings only, never code."""
-    state: dict[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True)
-    return state
+    """Read a state; tensors, numbers and strings only, never code.
+
+    Raises:
+        CheckpointError: It is damaged.
+    """
+    remedy = f"remove {folder}, and the same command continues from the state before"
+    return read_state(folder / STATE, remedy)

@@ -24,10 +24,17 @@ from typing import Any
 import yaml
 
 from geo.files import write_text
-from jobs.runtime.folder import explain_write_errors, hold_lock, refuse_foreign
+from jobs.runtime.folder import (
+    explain_damage,
+    explain_write_errors,
+    hold_lock,
+    read_lines,
+    refuse_foreign,
+)
 from jobs.train.job import TrainJob
 from wpcrack.data.read import ImageLevelSet, read_image_level
 from wpcrack.errors import ConfigError, DataError, TrainingError
+from wpcrack.training.stages import STAGES
 
 CONFIG, METRICS, REPORT, CARD = "config.yaml", "metrics.jsonl", "report.json", "MODEL_CARD.md"
 CHECKPOINTS, TENSORBOARD, LOCK = "checkpoints", "tensorboard", ".lock"
@@ -41,6 +48,9 @@ LEAVING_S = 60.0
 """After the SIGKILL of a driver its Ray needs some seconds to end the workers."""
 OWN = {CONFIG, SPLIT, METRICS, REPORT, CARD, CHECKPOINTS, TENSORBOARD, LOCK, "model"}
 RAY_OWN = {"checkpoint_manager_snapshot.json", ".validate_storage_marker"}
+
+ANEW = "set resume=never to start again"
+"""What to do about a damaged file of a run."""
 
 FREE_KEYS = ("resume", "run_dir", "scaling", "tracking")
 """Keys that may change between two starts of one run: they do not decide what is learned."""
@@ -141,14 +151,16 @@ def require_same(root: Path, job: TrainJob, kind: FolderKind = TRAINING) -> list
     """Return the settings that differ from those of the run in the folder, as resume=force allows.
 
     Raises:
-        ConfigError: Something differs, and `resume` does not say what to do.
+        ConfigError: Something differs, and `resume` does not say what to do; or the file of the
+            run's settings is damaged.
     """
     path = root / CONFIG
     if not path.exists():
         return []
     wanted = decisive(job.model_dump(mode="json"), kind.free_keys)
-    found = decisive(yaml.safe_load(path.read_text(encoding="utf-8")) or {}, kind.free_keys)
-    changed = differences(found, wanted)
+    with explain_damage(path, ANEW):
+        found = decisive(yaml.safe_load(path.read_text(encoding="utf-8")) or {}, kind.free_keys)
+        changed = differences(found, wanted)
     if changed and job.resume != "force":
         raise ConfigError(
             f"run_dir {job.run_dir} holds a {kind.noun} with other settings "
@@ -194,12 +206,8 @@ def read_data(job: TrainJob, *, anew: bool = False) -> ImageLevelSet:
     """
     path, kept = job.run_dir / SPLIT, None
     if path.is_file() and not anew:
-        try:
+        with explain_damage(path, ANEW):
             kept = dict(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
-            raise DataError(
-                f"{path} cannot be read ({error}); set resume=never to start again"
-            ) from error
     return read_image_level(
         job.data.root,
         val_fraction=job.data.val_fraction,
@@ -229,8 +237,25 @@ def truncate_metrics(root: Path, epoch: int) -> None:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Read the complete lines of metrics.jsonl."""
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-    return [json.loads(line) for line in lines if line]
+    """Read the complete lines of metrics.jsonl.
+
+    Raises:
+        ConfigError: A line is none of an epoch.
+    """
+    lines = read_lines(path, ANEW)
+    with explain_damage(path, ANEW):
+        return [_of_epoch(line) for line in lines]
+
+
+def _of_epoch(line: dict[str, Any]) -> dict[str, Any]:
+    """Give a line back if it can be that of an epoch.
+
+    Raises:
+        LookupError, TypeError, ValueError: It cannot.
+    """
+    if type(line["epoch"]) is not int or line["epoch"] < 0 or line["stage"] not in STAGES:
+        raise ValueError(f"epoch {line['epoch']!r} of stage {line['stage']!r}")
+    for name, value in line.items():
+        if name not in ("stage", "best") and not isinstance(value, int | float):
+            raise TypeError(f"{name} is {value!r}, which is no number")
+    return line

@@ -13,12 +13,13 @@ from types import TracebackType
 from typing import Any
 
 from geo.files import write_text
-from jobs.runtime.terminal import clock, first_line, say
+from jobs.runtime.folder import explain_damage
+from jobs.runtime.terminal import clock, say
 from jobs.runtime.versions import versions
-from jobs.train.folder import CARD, METRICS, REPORT, read_metrics
+from jobs.train.folder import ANEW, CARD, METRICS, REPORT, read_metrics
 from jobs.train.job import TrainJob
 from wpcrack.data.read import ImageLevelSet
-from wpcrack.errors import ConfigError, TrainingError
+from wpcrack.errors import TrainingError
 from wpcrack.model import MODEL_FOLDER
 from wpcrack.training.selection import LABEL_FREE, MASKED_IOU, objective
 
@@ -110,12 +111,8 @@ def read_report(root: Path) -> TrainReport | None:
     path = root / REPORT
     if not path.exists():
         return None
-    try:
+    with explain_damage(path, ANEW):
         return _report_of(root, json.loads(path.read_text(encoding="utf-8")), is_old=True)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ConfigError(
-            f"{path} is damaged ({first_line(error)}); set resume=never to train again"
-        ) from error
 
 
 def _report_of(root: Path, values: Mapping[str, Any], *, is_old: bool = False) -> TrainReport:

@@ -17,13 +17,23 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from geo.files import write_text
-from jobs.train.folder import CHECKPOINTS, CONFIG, FREE_KEYS, METRICS, REPORT, SPLIT, FolderKind
-from jobs.train.folder import read_metrics as read_lines
+from jobs.runtime.folder import explain_damage, read_lines
+from jobs.train.folder import (
+    ANEW,
+    CHECKPOINTS,
+    CONFIG,
+    FREE_KEYS,
+    METRICS,
+    REPORT,
+    SPLIT,
+    FolderKind,
+    read_metrics,
+)
 from wpcrack.training.selection import LABEL_FREE, MASKED_IOU, objective
 
 JOURNAL, TRIALS, RESULTS, BEST, PICTURE = (
@@ -39,6 +49,9 @@ SWEEP = FolderKind(
     own=frozenset({CONFIG, SPLIT, JOURNAL, TRIALS, RESULTS, BEST, PICTURE, REPORT}),
     free_keys=(*FREE_KEYS, "tune.trials", "tune.concurrent", "tune.retry_failed"),
 )
+
+MOST_TRIALS = 100_000
+"""Numbers of trials have five digits."""
 
 Ending = Literal["finished", "stopped", "failed"]
 
@@ -107,26 +120,48 @@ def trial_folder(root: Path, number: int) -> Path:
 
 
 def read_trials(root: Path) -> list[Trial]:
-    """Read all trials of a sweep, by number."""
-    entries: dict[int, dict[str, Any]] = {}
-    for line in read_lines(root / JOURNAL):
-        entries.setdefault(line["trial"], {}).update(line)
-    return [read_trial(root, number, entry) for number, entry in sorted(entries.items())]
+    """Read all trials of a sweep, by number.
+
+    Raises:
+        ConfigError: A file of it is damaged.
+    """
+    lines, entries = read_lines(root / JOURNAL, ANEW), dict[int, dict[str, Any]]()
+    with explain_damage(root / JOURNAL, ANEW):
+        for line in lines:
+            if type(line["trial"]) is not int or not 0 <= line["trial"] < MOST_TRIALS:
+                raise ValueError(f"trial {line['trial']!r}")
+            entries.setdefault(line["trial"], {}).update(line)
+        trials = [_trial(number, entry) for number, entry in sorted(entries.items())]
+    return [_with_epochs(root, trial) for trial in trials]
 
 
-def read_trial(root: Path, number: int, entry: Mapping[str, Any]) -> Trial:
-    """Read one trial; its own report counts even if the sweep died before noting the end."""
-    folder = trial_folder(root, number)
-    status = entry.get("status", "finished" if (folder / REPORT).exists() else "running")
-    lines = tuple(read_lines(folder / METRICS))
-    return Trial(number, entry["params"], status, lines, entry.get("error", ""))
+def _trial(number: int, entry: Mapping[str, Any]) -> Trial:
+    status = entry.get("status", "running")
+    if status not in ("running", *get_args(Ending)):
+        raise ValueError(f"status {status!r}")
+    return Trial(number, dict(entry["params"]), status, (), str(entry.get("error", "")))
+
+
+def _with_epochs(root: Path, trial: Trial) -> Trial:
+    """Add a trial's epochs; its own report counts even if the sweep died before noting the end."""
+    folder = trial_folder(root, trial.number)
+    is_over = trial.status == "running" and (folder / REPORT).exists()
+    lines = tuple(read_metrics(folder / METRICS))
+    return replace(trial, lines=lines, status="finished" if is_over else trial.status)
+
+
+def is_finished(root: Path, total: int) -> bool:
+    """Return whether a report of as many trials is there; with more trials the sweep goes on."""
+    path = root / REPORT
+    with explain_damage(path, ANEW):
+        return path.exists() and json.loads(path.read_text(encoding="utf-8"))["trials"] >= total
 
 
 def open_journal(root: Path, *, retry_failed: bool) -> None:
     """Drop what a crash left half-written, and on request the ends of failed trials."""
     kept = [
         line
-        for line in read_lines(root / JOURNAL)
+        for line in read_lines(root / JOURNAL, ANEW)
         if not (retry_failed and line.get("status") == "failed")
     ]
     write_text(root / JOURNAL, "".join(json.dumps(line) + "\n" for line in kept))

@@ -11,7 +11,7 @@ from typing import Any
 from jobs.runtime.folder import require_writable
 from jobs.train.folder import read_data, require_own, require_same
 from jobs.train.needs import find_needs
-from jobs.tune.folder import SWEEP
+from jobs.tune.folder import SWEEP, is_finished, read_trials
 from jobs.tune.job import AshaConfig, TuneJob, read_space
 from jobs.tune.sampler import make_sampler
 from jobs.tune.trials import trials_here
@@ -67,7 +67,9 @@ def plan_sweep(job: TuneJob) -> SweepPlan:
     space, train = read_space(job), job.train
     require_own(job.run_dir.absolute(), SWEEP)
     require_writable(job.run_dir, f"run_dir {job.run_dir}")
-    require_same(job.run_dir.absolute(), job, SWEEP)
+    if job.resume != "never":
+        require_same(job.run_dir.absolute(), job, SWEEP)
+        is_finished(job.run_dir, 0), read_trials(job.run_dir)  # what is damaged is refused now
     data = read_data(job, anew=job.resume == "never")
     needs = find_needs(job, data, trials=trials_here(job))
     steps = train.steps.model_dump()

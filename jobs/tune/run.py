@@ -21,7 +21,7 @@ from jobs.runtime.terminal import say
 from jobs.runtime.versions import versions
 from jobs.train.folder import REPORT, keep_split, open_run, read_data
 from jobs.train.needs import find_needs
-from jobs.tune.folder import BEST, PICTURE, RESULTS, SWEEP, read_trials
+from jobs.tune.folder import BEST, PICTURE, RESULTS, SWEEP, is_finished, read_trials
 from jobs.tune.job import TuneJob, read_space
 from jobs.tune.results import best_trial, draw_sweep, importances, objective_name
 from jobs.tune.sampler import make_sampler
@@ -76,12 +76,6 @@ def run_trials(sweep: Sweep, *, local: bool) -> None:
             f"{sweep.job.run_dir}; the same command continues"
         )
         raise
-
-
-def is_finished(root: Path, total: int) -> bool:
-    """Return whether a report of as many trials is there; with more trials the sweep goes on."""
-    path = root / REPORT
-    return path.exists() and json.loads(path.read_text(encoding="utf-8"))["trials"] >= total
 
 
 def conclude(job: TuneJob, root: Path) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from jobs.runtime.folder import is_locked
-from jobs.train.folder import CONFIG, LOCK, REPORT
+from jobs.runtime.folder import explain_damage, is_locked
+from jobs.train.folder import ANEW, CONFIG, LOCK, REPORT
 from jobs.tune.folder import JOURNAL, Trial, read_trials
 from jobs.tune.job import TuneJob, read_space
 from jobs.tune.results import best_trial, objective_name
@@ -75,11 +75,12 @@ def read_status(root: Path) -> SweepStatus:
     """Read the state of a sweep; change nothing and disturb nobody.
 
     Raises:
-        ConfigError: There is no sweep.
+        ConfigError: There is no sweep, or a file of it is damaged.
     """
     if not (root / JOURNAL).is_file():
         raise ConfigError(f"{root} holds no sweep; give the run_dir of `wpcrack tune`")
-    job = TuneJob.model_validate(yaml.safe_load((root / CONFIG).read_text(encoding="utf-8")))
+    with explain_damage(root / CONFIG, ANEW):
+        job = TuneJob.model_validate(yaml.safe_load((root / CONFIG).read_text(encoding="utf-8")))
     trials = read_trials(root)
     count = {s: sum(t.status == s for t in trials) for s in ("finished", "stopped", "failed")}
     return SweepStatus(

@@ -11,11 +11,13 @@ import pytest
 from PIL import Image
 
 from jobs.evaluate.run import EvaluateOptions, run_evaluate
-from jobs.predict import run_predict
+from jobs.predict import overlay, run_predict
+from jobs.runtime import memory
+from jobs.runtime.memory import Memory
 from wpcrack.data.build import BuildOptions, build_image_level
 from wpcrack.data.images import read_rgb
 from wpcrack.data.read import read_image_level
-from wpcrack.errors import DataError
+from wpcrack.errors import ConfigError, DataError
 
 H, W = 96, 128
 
@@ -128,3 +130,44 @@ def test_small_label_images_are_read_with_their_own_sizes(tmp_path: Path) -> Non
             Image.new("L", (10 + k, 20)).save(tmp_path / label / f"{label}{k}.png")
     sizes = {(item.height, item.width) for item in read_image_level(tmp_path).items}
     assert sizes == {(20, 10 + k) for k in range(6)}
+
+
+# -- large ones --------------------------------------------------------------------------------
+
+
+def test_what_does_not_fit_into_memory_is_refused_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gray, mask = street(0)
+    for folder, pixels in (("own", gray), ("masks", mask.astype(np.uint8) * 255)):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(pixels).save(tmp_path / folder / "a.png")
+    small, large = tmp_path / "small.png", tmp_path / "own" / "a.png"
+    Image.fromarray(gray[:32, :32]).save(small)
+    room = 600_000_000 + 20 * H * W - 1
+    monkeypatch.setattr(memory, "usable_memory", lambda: Memory(2 * room, room))
+    report = run_predict(None, tmp_path / "out", [small, large], predictor=darkness)
+    assert (report.exit_code, len(report.written)) == (3, 3)
+    assert f"{large} with {W} x {H} pixels needs" in report.failures[0]
+    options = EvaluateOptions(model=None, images=tmp_path / "own", masks=tmp_path / "masks")
+    with pytest.raises(ConfigError, match=r"needs about .* cut it"):
+        run_evaluate(options, predictor=lambda windows: pytest.fail("was predicted"))
+
+
+def test_a_header_that_claims_too_many_pixels_is_refused_with_a_way_to_cut(tmp_path: Path) -> None:
+    path = tmp_path / "a.bmp"
+    Image.new("L", (8, 8)).save(path)
+    content = bytearray(path.read_bytes())
+    content[18:26] = np.array([20_000, 20_000], "<i4").tobytes()
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"more than the 178 million pixels .* gdal_retile"):
+        read_rgb(path)
+
+
+def test_the_overlay_mixes_the_color_of_cracks_with_each_marked_pixel() -> None:
+    rng = np.random.default_rng(0)
+    image, mask = rng.integers(0, 256, (9, 7, 3), np.uint8), rng.random((9, 7)) < 0.5
+    wanted = image.copy()
+    for place in zip(*np.nonzero(mask), strict=True):
+        wanted[place] = np.round(0.35 * image[place] + 0.65 * np.array((213, 94, 0)))
+    assert (overlay(image, mask) == wanted).all()

@@ -25,6 +25,12 @@ DARK = 2**14
 SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".tif", ".tiff", ".bmp", ".webp")
 """File name endings that count as images (any case); other files in a folder are not images."""
 
+MOST_PX = 2 * int(Image.MAX_IMAGE_PIXELS or 0)
+"""Pillow opens no picture with more: a few bytes can claim any size."""
+
+PART_PX = 8192
+"""Side of the parts into which a message proposes to cut a larger one."""
+
 UNREAD = (".heic", ".heif", ".avif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".gif", ".jp2")
 """Endings of pictures that are not read, but named, so that none is missed unsaid."""
 
@@ -41,7 +47,6 @@ _DECODE_ERRORS = (
     OverflowError,
     struct.error,
     zlib.error,
-    Image.DecompressionBombError,
 )
 
 T = TypeVar("T")
@@ -223,6 +228,11 @@ def decode(path: Path, convert: Callable[[Image.Image, Path], T]) -> T:
                 return convert(image, path)
     except DataError:
         raise
+    except Image.DecompressionBombError as error:
+        raise DataError(
+            f"{path} has more than the {MOST_PX // 10**6} million pixels that are read as one "
+            f"picture; cut it: gdal_retile.py -ps {PART_PX} {PART_PX} -targetDir parts {path.name}"
+        ) from error
     except _DECODE_ERRORS as error:
         reason = str(error).strip().rstrip(".") or type(error).__name__
         raise DataError(

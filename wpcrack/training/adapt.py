@@ -14,10 +14,10 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 import cv2
 import numpy as np
@@ -171,6 +171,27 @@ class Adapted:
     agreement: float
     pictures: int
     crack_share: float
+
+    @classmethod
+    def of_values(cls, values: Mapping[str, Any]) -> Adapted:
+        """Undo `asdict`.
+
+        Raises:
+            LookupError, TypeError, ValueError: These are no such values.
+        """
+        before, after = (
+            Standing(float(values[name]["iou"]), float(values[name]["false_share"]))
+            for name in ("before", "after")
+        )
+        return cls(
+            is_better=bool(values["is_better"]),
+            reasons=tuple(map(str, values["reasons"])),
+            before=before,
+            after=after,
+            agreement=float(values["agreement"]),
+            pictures=int(values["pictures"]),
+            crack_share=float(values["crack_share"]),
+        )
 
 
 def adapt(

@@ -33,6 +33,7 @@ from wpcrack.config import Block, Count, ModelConfig, NonNegative, Positive
 from wpcrack.errors import CheckpointError
 from wpcrack.networks import Detector, Networks
 from wpcrack.synthetic.pavement import PavementConfig, draw_pavement
+from wpcrack.tensor_files import read_state
 
 log = logging.getLogger(__name__)
 
@@ -252,12 +253,12 @@ class _Run:
         """Continue from the folder's state if there is one.
 
         Raises:
-            CheckpointError: It belongs to another config.
+            CheckpointError: It is damaged, or belongs to another config.
         """
         file = self.folder / STATE
         if not file.is_file():
             return
-        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        state = read_state(file, "remove it, and the same command starts this training again")
         if state["config"] != self._identity():
             raise CheckpointError(
                 f"{file} belongs to a training with another config; choose another folder"

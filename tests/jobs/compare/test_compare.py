@@ -143,7 +143,7 @@ def test_what_cannot_be_compared_is_refused_in_one_sentence(maps, tmp_path):
         "one of the two maps": (old, new, new),
         "name it": (old, new, tmp_path / "out.shp"),
         "no layer crack": (foreign, new, out),
-        "cannot be opened": (text, new, out),
+        "is no GeoPackage": (text, new, out),
         "come from one run": (old, twin, out),
         "an earlier version wrote it": (before, new, out),
     }

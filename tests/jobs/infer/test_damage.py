@@ -20,7 +20,7 @@ from wpcrack.errors import ConfigError
 
 @pytest.fixture
 def log(tmp_path):
-    return importlib.import_module("benchmarks.fuzz.targets").draw_work(tmp_path)[0]
+    return importlib.import_module("benchmarks.fuzz.folders").draw_work(tmp_path)[0]
 
 
 def test_a_line_that_is_cut_short_is_left_out_wherever_it_is(log):

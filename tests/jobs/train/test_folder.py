@@ -108,7 +108,7 @@ def test_a_worker_of_a_killed_driver_is_waited_for(tmp_path: Path) -> None:
 
 
 def test_epochs_that_run_again_and_half_lines_are_dropped(tmp_path: Path) -> None:
-    lines = [json.dumps({"epoch": k}) for k in range(3)]
+    lines = [json.dumps({"epoch": k, "stage": "warmup"}) for k in range(3)]
     (tmp_path / METRICS).write_text("\n".join(lines) + '\n{"epoch": 3, "tra')
     assert [line["epoch"] for line in read_metrics(tmp_path / METRICS)] == [0, 1, 2]
     truncate_metrics(tmp_path, 2)
@@ -142,6 +142,6 @@ def test_a_run_keeps_its_split_when_images_are_added(tmp_path: Path) -> None:
     share_split(tmp_path / "run", tmp_path / "trial")
     assert read_data(job(tmp_path / "trial", data={"root": root})).sides == later.sides
     (tmp_path / "run" / SPLIT).write_text("{")
-    with pytest.raises(DataError, match="resume=never"):
+    with pytest.raises(ConfigError, match="resume=never"):
         read_data(again)
     assert read_data(again, anew=True).items

@@ -1,0 +1,191 @@
+"""Whether a GeoPackage can be a map of ours: checked as a whole before anything is made from it.
+
+People edit maps, so rows, columns and tables may have been added, and what they drew has empty
+columns. A damaged file, another kind of file, and values that no map has are refused here, in one
+sentence; readers of the layers need not think of them.
+"""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyogrio
+import shapely
+from rasterio.errors import CRSError
+
+from geo.errors import InputError, first_line
+from geo.layers.run_rows import MapTerms
+from geo.layers.schema import (
+    CRACK,
+    INSPECTED,
+    LAYERS,
+    NETWORK,
+    ROAD_SEGMENT,
+    RUN,
+    ColumnType,
+    Layer,
+)
+from geo.vectors import AREAS, HEAD_BYTES, LINES, Features, is_geopackage, read_features, refuse_far
+
+REMEDY = "make the map again with `wpcrack assemble`, or copy it again"
+
+NEEDED: Mapping[str, Sequence[str]] = {
+    CRACK.name: ("crack_id", "length_m", "width_mean_mm", "gsd_mm"),
+    NETWORK.name: ("network_id", "area_m2"),
+    INSPECTED.name: ("status", "gsd_mm"),
+    RUN.name: ("run_id",),
+}
+"""Layers of every map, and columns without which nothing can be said of it."""
+
+OPTIONAL = ("verdict", "accuracy", "survey_date", "surface", "name", "priority")
+"""Columns that older maps lack."""
+
+EMPTY = ("name", "surface", "rank", "priority", "density_m_per_m2", "cracking_pct", "zeb_cell_pct")
+"""Columns of road segments that may be empty, beside widths."""
+
+LARGEST = 1e12
+"""No figure of a map is larger."""
+
+_TYPES: dict[ColumnType, tuple[type, ...]] = {
+    "text": (str,),
+    "integer": (int,),
+    "real": (int, float),
+    "boolean": (bool, int),
+    "date": (date,),
+}
+
+_DAMAGE = (
+    sqlite3.Error,
+    RuntimeError,  # root of pyogrio's errors
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    OverflowError,
+    pa.ArrowException,
+    CRSError,
+)
+
+
+def require_map(package: Path, needed: Mapping[str, Sequence[str]] | None = None) -> None:
+    """Refuse a file that is no map of ours, or a damaged one.
+
+    Args:
+        package: the file.
+        needed: layer -> columns without which it is none; None: all of the schema, and its rules.
+
+    Raises:
+        InputError: that it is, and why.
+    """
+    if not package.is_file():
+        raise InputError(f"{package} is no file; give a GeoPackage of `wpcrack infer`")
+    try:
+        with warnings.catch_warnings():  # what matters is refused below, in our words
+            warnings.simplefilter("ignore")
+            _require_database(package)
+            names = {str(name) for name, _ in pyogrio.list_layers(package)}
+            _require_layers(names)
+            for layer in LAYERS:
+                if layer.name in names:
+                    columns = _columns(layer) if needed is None else needed.get(layer.name, ())
+                    _require_layer(package, layer, columns)
+            if needed is None:
+                MapTerms.read(package)
+    except InputError as error:
+        raise InputError(f"{package} {error}") from error
+    except _DAMAGE as error:
+        raise InputError(f"{package} is damaged ({first_line(error)}); {REMEDY}") from error
+
+
+def _require_database(package: Path) -> None:
+    with package.open("rb") as stream:
+        head = stream.read(HEAD_BYTES)
+    if not is_geopackage(head):
+        raise InputError("is no GeoPackage; give one of `wpcrack infer`")
+    with closing(sqlite3.connect(f"{package.absolute().as_uri()}?mode=ro", uri=True)) as base:
+        (verdict,) = base.execute("PRAGMA quick_check(1)").fetchone()
+    if verdict != "ok":
+        raise ValueError(verdict)
+
+
+def _require_layers(names: Iterable[str]) -> None:
+    missing = [name for name in NEEDED if name not in names]
+    if missing:
+        raise InputError(
+            f"has no layer {', '.join(missing)}, so it is no map of `wpcrack infer`; give one, or "
+            "make it again with `wpcrack assemble`"
+        )
+
+
+def _columns(layer: Layer) -> list[str]:
+    return [column.name for column in layer.columns if column.name not in OPTIONAL]
+
+
+def _require_layer(package: Path, layer: Layer, needed: Sequence[str]) -> None:
+    known = {column.name: column.type for column in layer.columns}
+    if layer.is_spatial:
+        try:
+            found = read_features(package, layer.name, columns=list(known))
+        except InputError as error:
+            raise ValueError(f"layer {layer.name} {error}") from error
+        columns = found.columns
+        if found.crs is None or not found.crs.is_projected:
+            raise InputError("has no projected coordinate system; lengths cannot be told")
+        _require_shapes(found, layer)
+    else:
+        _, table = pyogrio.read_arrow(package, layer=layer.name)
+        table.validate(full=True)
+        columns = {name: table[name].to_pylist() for name in table.column_names}
+    missing = [name for name in needed if name not in columns]
+    if missing:
+        raise InputError(
+            f"has no column {', '.join(missing)} in its layer {layer.name}; make the map again "
+            "with `wpcrack assemble`"
+        )
+    for name, values in columns.items():
+        if name in known:
+            _require_values(f"{layer.name}.{name}", values, known[name])
+            if layer is ROAD_SEGMENT and name not in EMPTY and "width_" not in name:
+                _require_filled(f"{layer.name}.{name}", values)
+
+
+def _require_shapes(found: Features, layer: Layer) -> None:
+    """Refuse what is no shape of a layer; an empty or missing one may be what a person left."""
+    there = ~(shapely.is_missing(found.shapes) | shapely.is_empty(found.shapes))
+    kinds = LINES if "Line" in layer.geometry else AREAS
+    types = shapely.get_type_id(found.shapes[there])
+    if layer is CRACK and np.isin(types, AREAS).any():
+        raise InputError(
+            "holds no lines in its layer crack: an earlier version wrote it; make the map again "
+            "with `wpcrack assemble`"
+        )
+    if found.broken or not np.isin(types, kinds).all():
+        raise ValueError(f"layer {layer.name} has shapes that are no {layer.geometry}")
+    if layer is ROAD_SEGMENT and not there.all():
+        raise ValueError(f"layer {layer.name} has rows without a line")
+    refuse_far(found, layer.name)
+
+
+def _require_values(name: str, values: Sequence[Any], kind: ColumnType) -> None:
+    for value in values:
+        is_odd = value is not None and not isinstance(value, _TYPES[kind])
+        if is_odd or (kind in ("real", "integer") and value is not None and not _is_figure(value)):
+            raise ValueError(f"{name} is {value!r:.60}")
+
+
+def _is_figure(value: float) -> bool:
+    return math.isfinite(value) and abs(value) <= LARGEST
+
+
+def _require_filled(name: str, values: Sequence[Any]) -> None:
+    if None in values:
+        raise ValueError(f"{name} is empty")
