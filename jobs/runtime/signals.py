@@ -1,4 +1,4 @@
-"""What Ctrl-C and SIGTERM do in a job, and where they have to wait.
+"""What Ctrl-C, SIGTERM and the hang-up of a terminal do in a job, and where they have to wait.
 
 Only the main thread may set handlers; in others nothing is changed, and the signals of the process
 belong to whoever owns its main thread.
@@ -13,17 +13,23 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 INTERRUPTED = 130
-"""Exit code after Ctrl-C or SIGTERM: 128 + SIGINT."""
+"""Exit code after Ctrl-C, SIGTERM or SIGHUP: 128 + SIGINT."""
+
+ENDS = (signal.SIGTERM, signal.SIGHUP)
+"""Signals that end a job as Ctrl-C does; the second comes when a terminal is closed."""
 
 
 @contextmanager
 def stop_on_sigterm() -> Iterator[None]:
-    """Make SIGTERM end a job like Ctrl-C does, with everything that follows from it."""
+    """Make SIGTERM and SIGHUP end a job like Ctrl-C does, with everything that follows from it.
+
+    Under `nohup`, which ignores SIGHUP, a job goes on.
+    """
 
     def interrupt(_signum: int, _frame: object) -> None:
         raise KeyboardInterrupt
 
-    with _handlers(interrupt, signal.SIGTERM):
+    with _handlers(interrupt, *ENDS):
         yield
 
 
@@ -35,19 +41,19 @@ def keep_sigterm_handler() -> Iterator[None]:
 
 
 def ignore_signals() -> AbstractContextManager[None]:
-    """Ignore Ctrl-C and SIGTERM for the seconds in which Ray's processes are ended."""
-    return _handlers(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM)
+    """Ignore what ends a job for the seconds in which Ray's processes are ended."""
+    return _handlers(signal.SIG_IGN, signal.SIGINT, *ENDS)
 
 
 @contextmanager
 def postpone_signals() -> Iterator[None]:
-    """Hold Ctrl-C and SIGTERM back until the end of a step that must not break in the middle.
+    """Hold what ends a job back until the end of a step that must not break in the middle.
 
     A KeyboardInterrupt inside torch's file writer ends as a RuntimeError about the file.
     """
     came: list[int] = []
     try:
-        with _handlers(lambda number, _frame: came.append(number), signal.SIGINT, signal.SIGTERM):
+        with _handlers(lambda number, _frame: came.append(number), signal.SIGINT, *ENDS):
             yield
     finally:
         if came:
@@ -56,11 +62,15 @@ def postpone_signals() -> Iterator[None]:
 
 @contextmanager
 def _handlers(handler: Any, *numbers: signal.Signals) -> Iterator[None]:
-    """Set signal handlers and restore what was there before, not what came in between."""
+    """Set signal handlers and restore what was there before, not what came in between.
+
+    A SIGHUP that is ignored stays so.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, handler) for number in numbers}
+    heard = [n for n in numbers if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
+    before = {number: signal.signal(number, handler) for number in heard}
     try:
         yield
     finally:

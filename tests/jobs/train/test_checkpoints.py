@@ -87,7 +87,7 @@ def keep(run_dir: Path, scores: list[float], num_to_keep: int) -> list[int]:
     for epoch, score in enumerate(scores):
         run_dir.mkdir(exist_ok=True)
         with (run_dir / METRICS).open("a") as file:
-            file.write(json.dumps({"epoch": epoch, "val/score": score}) + "\n")
+            file.write(json.dumps({"epoch": epoch, "stage": "warmup", "val/score": score}) + "\n")
         report = EpochReport(epoch, "detector", epoch, {"val/score": score}, False)
         states.keep({"epoch": epoch}, report)
     latest = states.latest()

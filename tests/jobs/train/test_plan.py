@@ -197,7 +197,9 @@ def test_a_dry_run_says_what_lies_in_the_run_folder(data_set: Path, tmp_path: Pa
     job = TrainJob.model_validate({**config.model_dump(), **TINY, "run_dir": tmp_path / "run"})
     assert standing().startswith("starts in")
     with open_run(job) as root:
-        (root / METRICS).write_text('{"epoch": 0}\n{"epoch": 1}\n')
+        (root / METRICS).write_text(
+            '{"epoch": 0, "stage": "warmup"}\n{"epoch": 1, "stage": "warmup"}\n'
+        )
     assert standing().endswith("after 2 epochs")
     assert standing(resume="never").endswith("2 finished epochs there are dropped")
     result = CliRunner().invoke(jobs.cli.app, arguments(data_set, root, "seed=1"))
