@@ -21,7 +21,7 @@ from jobs.registry import JOBS, find, names_with_config
 from jobs.runtime.folder import explain_write_errors
 from jobs.runtime.ray_session import prepare_environment
 from jobs.runtime.signals import INTERRUPTED
-from jobs.runtime.terminal import USER_ERRORS
+from jobs.runtime.terminal import USER_ERRORS, outlast_readers
 from wpcrack.errors import ConfigError
 
 P = ParamSpec("P")
@@ -59,6 +59,7 @@ def command(
     def decorate(function: Callable[P, int | None]) -> Callable[P, None]:
         @functools.wraps(function)
         def run(*args: P.args, **kwargs: P.kwargs) -> None:
+            outlast_readers()
             _print_any_name()
             if uses_ray:
                 prepare_environment()

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
+
+from typing import Any
 
 from geo.addresses import without_secrets
 from geo.errors import GeoError
@@ -10,6 +14,39 @@ from wpcrack.errors import WpcrackError
 
 USER_ERRORS = (WpcrackError, GeoError)
 """Roots of the errors that a user can mend; any other exception is a fault of the program."""
+
+
+class _Unheard(io.FileIO):
+    """A stream to which may be written when nobody reads it any more."""
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data) or 0
+        except BrokenPipeError:
+            return len(data)
+
+
+def outlast_readers() -> None:
+    """Let the work go on when nobody reads what it says, as after `| head -1` or `>&-`.
+
+    What a command delivers are files; a closed pipe would end it between two of them. A standard
+    stream that was closed is opened on nothing, else a file of the job would take its number and
+    get what C libraries print. Streams that somebody has replaced are left alone.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper) and stream is getattr(sys, f"__{name}__"):
+            stream.flush()
+            raw = io.BufferedWriter(_Unheard(stream.fileno(), "w", closefd=False))
+            text = io.TextIOWrapper(
+                raw, stream.encoding, stream.errors, line_buffering=stream.line_buffering
+            )
+            setattr(sys, name, text)
 
 
 def say(text: str) -> None:
