@@ -212,7 +212,7 @@ def read_sweep(path: Path) -> object:
     """Look at a sweep, as `--status`, `--plan` and the next start do."""
     from jobs.train.folder import open_run, read_data
     from jobs.tune.folder import SWEEP
-    from jobs.tune.plan import plan_sweep
+    from jobs.tune.plan import require_folder
     from jobs.tune.run import conclude, is_finished
     from jobs.tune.status import read_status
     from jobs.tune.sweep import Sweep
@@ -220,7 +220,7 @@ def read_sweep(path: Path) -> object:
     root = path.parent if path.parent.name == "run" else path.parents[2]
     read_status(root).text()
     job = sweep_of(root.parent)
-    plan_sweep(job)
+    require_folder(job)
     read_data(job)
     with open_run(job, SWEEP):
         is_finished(root, 3)

@@ -104,23 +104,19 @@ def _edit_table(base: sqlite3.Connection, table: str, rng: np.random.Generator) 
 
 
 def read_map(path: Path) -> object:
-    """Compare a map with the sound one, draw a sample of it, apply its edits, and draw its page."""
+    """Compare a map with itself, draw a sample of it, apply its edits, and draw its page."""
     from geo.compare.changes import compare
     from geo.compare.maps import read_map as read_survey
     from geo.compare.options import CompareOptions
     from geo.compare.segments import gather
     from geo.review.places import draw_sample, read_places
-    from jobs.infer.outputs import MapFiles
     from jobs.review.apply import run_apply
-    from jobs.review.run import draw_again
     from jobs.review.source import MapRun
 
     later = read_survey(path)
     result = compare(read_survey(path, later.crs).survey, later.survey, CompareOptions())
     if later.segments is not None:
         gather(result, later.segments)
-    run = MapRun.read(path)
+    MapRun.read(path)
     draw_sample(read_places(path, 0.5), 20, 0)
-    run_apply(path)
-    draw_again(MapFiles.of(path), run.work_folder(path), None)
-    return result
+    return result, run_apply(path)

@@ -24,12 +24,14 @@ class Target:
         draw: writes sound inputs into a folder and names them.
         read: does with one what the program does.
         edit: changes a sound file as its program would; None: only bytes are changed.
+        is_slow: has its turn half as often.
     """
 
     name: str
     draw: Callable[[Path], Sequence[Path]]
     read: Callable[[Path], object]
     edit: Callable[[Path, np.random.Generator], None] | None = None
+    is_slow: bool = False
 
 
 TARGETS = (
@@ -43,7 +45,7 @@ TARGETS = (
     Target("weight file", folders.draw_weights, folders.read_weights),
     Target("work folder", folders.draw_work, folders.read_work),
     Target("training", folders.draw_training, folders.read_training),
-    Target("sweep", folders.draw_sweep, folders.read_sweep),
+    Target("sweep", folders.draw_sweep, folders.read_sweep, is_slow=True),
     Target("adaption", folders.draw_adaption, folders.read_adaption),
-    Target("map", maps.draw_map, maps.read_map, maps.edit),
+    Target("map", maps.draw_map, maps.read_map, maps.edit, is_slow=True),
 )

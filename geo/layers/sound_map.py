@@ -46,11 +46,11 @@ NEEDED: Mapping[str, Sequence[str]] = {
 }
 """Layers of every map, and columns without which nothing can be said of it."""
 
-OPTIONAL = ("verdict", "accuracy", "survey_date", "surface", "name", "priority")
+OPTIONAL = ("verdict", "accuracy", "survey_date", "surface", "district", "name", "priority")
 """Columns that older maps lack."""
 
-EMPTY = ("name", "surface", "rank", "priority", "density_m_per_m2", "cracking_pct", "zeb_cell_pct")
-"""Columns of road segments that may be empty, beside widths."""
+EMPTY = ("rank", "density_m_per_m2", "cracking_pct", "zeb_cell_pct")
+"""Figures of road segments that may be empty, beside those of widths."""
 
 LARGEST = 1e12
 """No figure of a map is larger."""
@@ -154,7 +154,7 @@ def _require_layer(package: Path, layer: Layer, needed: Sequence[str]) -> None:
     for name, values in columns.items():
         if name in known:
             _require_values(f"{layer.name}.{name}", values, known[name])
-            if layer is ROAD_SEGMENT and name not in EMPTY and "width_" not in name:
+            if layer is ROAD_SEGMENT and _is_filled(name, known[name]):
                 _require_filled(f"{layer.name}.{name}", values)
 
 
@@ -184,6 +184,11 @@ def _require_values(name: str, values: Sequence[Any], kind: ColumnType) -> None:
 
 def _is_figure(value: float) -> bool:
     return math.isfinite(value) and abs(value) <= LARGEST
+
+
+def _is_filled(name: str, kind: ColumnType) -> bool:
+    is_width = name.endswith("_width_mm") or name == "width_p95_mm"
+    return name == "segment_id" or not (kind == "text" or name in EMPTY or is_width)
 
 
 def _require_filled(name: str, values: Sequence[Any]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import sys
-
 from typing import Any
 
 from geo.addresses import without_secrets

@@ -65,11 +65,7 @@ def plan_sweep(job: TuneJob) -> SweepPlan:
         WpcrackError: What the sweep would raise before its first trial.
     """
     space, train = read_space(job), job.train
-    require_own(job.run_dir.absolute(), SWEEP)
-    require_writable(job.run_dir, f"run_dir {job.run_dir}")
-    if job.resume != "never":
-        require_same(job.run_dir.absolute(), job, SWEEP)
-        is_finished(job.run_dir, 0), read_trials(job.run_dir)  # what is damaged is refused now
+    require_folder(job)
     data = read_data(job, anew=job.resume == "never")
     needs = find_needs(job, data, trials=trials_here(job))
     steps = train.steps.model_dump()
@@ -86,6 +82,22 @@ def plan_sweep(job: TuneJob) -> SweepPlan:
         memory_bytes=needs.memory_bytes,
         warnings=[*data.warnings, *needs.warnings],
     )
+
+
+def require_folder(job: TuneJob) -> None:
+    """Look at the folder of a sweep as the sweep does first.
+
+    Raises:
+        ConfigError: It is another's, or of other settings, or a file of it is damaged.
+        OutputError: It cannot be written.
+    """
+    root = job.run_dir.absolute()
+    require_own(root, SWEEP)
+    require_writable(root, f"run_dir {job.run_dir}")
+    if job.resume != "never":
+        require_same(root, job, SWEEP)
+        is_finished(root, 0)
+        read_trials(root)
 
 
 def _rungs(asha: AshaConfig, judged: int) -> list[float]:

@@ -14,7 +14,6 @@ def fuzz():
     return importlib.import_module("benchmarks.fuzz.__main__")
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_damaged_inputs_are_read_or_refused(fuzz, tmp_path):
     cases = list(fuzz.campaign(CASES, 0, tmp_path))

@@ -41,11 +41,16 @@ def test_no_file_of_a_job_takes_the_number_of_a_closed_stream(tmp_path: Path) ->
 
 def test_the_end_of_the_terminal_ends_a_job_as_ctrl_c_does() -> None:
     done = []
-    with pytest.raises(KeyboardInterrupt), stop_on_sigterm():
-        with postpone_signals():
-            os.kill(os.getpid(), signal.SIGHUP)
-            done.append("step")
-        done.append("next step")
+
+    def work() -> None:
+        with stop_on_sigterm():
+            with postpone_signals():
+                os.kill(os.getpid(), signal.SIGHUP)
+                done.append("step")
+            done.append("next step")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
     assert done == ["step"]
 
 
