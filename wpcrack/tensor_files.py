@@ -61,7 +61,7 @@ ALLOWED: tuple[Any, ...] = (
 """Types beside tensors and Python's own that a checkpoint may hold: data without behavior."""
 
 
-_STATE_DAMAGE = (
+_DAMAGE = (
     OSError,
     RuntimeError,
     EOFError,
@@ -70,9 +70,10 @@ _STATE_DAMAGE = (
     LookupError,
     AttributeError,
     OverflowError,
-    pickle.UnpicklingError,
+    AssertionError,
+    MemoryError,  # a few bytes can claim any size
 )
-"""What torch raises for a state that is cut short or has other bytes."""
+"""What torch raises, beside its own refusals, for a file that is cut short or has other bytes."""
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -96,7 +97,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{path} holds objects that are not read ({unpickling_cause(error)}); {RESAVE}"
         ) from None
-    except (OSError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except (SafetensorError, *_DAMAGE) as error:
         raise CheckpointError(
             f"{path} is not a weight file ({first_line(error).rstrip('.')}); "
             "copy or download it again"
@@ -151,7 +152,7 @@ def read_state(path: Path, remedy: str) -> dict[str, Any]:
     """
     try:
         return dict(torch.load(path, map_location="cpu", weights_only=True))
-    except _STATE_DAMAGE as error:
+    except (pickle.UnpicklingError, *_DAMAGE) as error:
         raise CheckpointError(f"{path} is damaged ({first_line(error)}); {remedy}") from error
 
 

@@ -83,7 +83,9 @@ class TrainReport:
 def write_report(root: Path, job: TrainJob, data: ImageLevelSet, seconds: float) -> TrainReport:
     """Write report.json and the model card."""
     lines = read_metrics(root / METRICS)
-    best = max((line for line in lines if line["best"]), key=lambda x: x["epoch"], default=None)
+    with explain_damage(root / METRICS, ANEW):
+        best = max((line for line in lines if line["best"]), key=lambda x: x["epoch"], default=None)
+        score = best and best[objective(best)]
     if best is None:
         raise TrainingError(
             f"{job.run_dir} holds no model: train.steps.adversarial and train.steps.detector are "
@@ -93,7 +95,7 @@ def write_report(root: Path, job: TrainJob, data: ImageLevelSet, seconds: float)
     values = {
         "epochs": len(lines),
         "best_epoch": best["epoch"],
-        "score": best[chosen_by],
+        "score": score,
         "selection": SELECTED_ON[chosen_by],
         "val": {k.removeprefix("val/"): v for k, v in best.items() if k.startswith("val/")},
         "items": counts(data),

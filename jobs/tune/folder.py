@@ -147,7 +147,10 @@ def _with_epochs(root: Path, trial: Trial) -> Trial:
     folder = trial_folder(root, trial.number)
     is_over = trial.status == "running" and (folder / REPORT).exists()
     lines = tuple(read_metrics(folder / METRICS))
-    return replace(trial, lines=lines, status="finished" if is_over else trial.status)
+    found = replace(trial, lines=lines, status="finished" if is_over else trial.status)
+    with explain_damage(folder / METRICS, ANEW):
+        _ = found.values, found.label_free, found.seconds  # what each epoch says
+    return found
 
 
 def is_finished(root: Path, total: int) -> bool:

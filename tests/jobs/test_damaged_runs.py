@@ -63,9 +63,32 @@ def test_an_epoch_that_none_could_have_is_refused(tmp_path):
     folders.draw_training(tmp_path)
     path = tmp_path / "run" / "metrics.jsonl"
     for change in ({"stage": "end"}, {"epoch": 1.5}, {"val/score": "1"}, {"seconds": None}):
-        path.write_text(json.dumps(folders.EPOCHS[1] | change) + "\n")
+        path.write_text(json.dumps(folders.EPOCHS[2] | change) + "\n")
         with pytest.raises(ConfigError, match=r"metrics.jsonl is damaged"):
             folders.read_training(path)
+
+
+@pytest.mark.parametrize("key", ["best", "val/score", "seconds"])
+def test_an_epoch_that_lacks_a_figure_is_refused(tmp_path, key):
+    line = json.dumps({name: x for name, x in folders.EPOCHS[2].items() if name != key}) + "\n"
+    folders.draw_sweep(tmp_path / "sweep")
+    path = tmp_path / "sweep" / "run" / "trials" / "00000" / "metrics.jsonl"
+    if key == "best":  # which only a training reads
+        folders.draw_training(tmp_path)
+        path = tmp_path / "run" / "metrics.jsonl"
+    path.write_text(line)
+    read = folders.read_training if key == "best" else folders.read_sweep
+    with pytest.raises(ConfigError, match=r"metrics.jsonl is damaged"):
+        read(path)
+
+
+def test_a_weight_file_with_other_bytes_is_refused_in_a_sentence(tmp_path):
+    path = folders.draw_weights(tmp_path)[1]
+    content = path.read_bytes()
+    place = content.index(b"cpu") - 10  # the number of a storage
+    path.write_bytes(content[:place] + b"x" + content[place + 1 :])
+    with pytest.raises(CheckpointError, match=r"is not a weight file"):
+        folders.read_weights(path)
 
 
 def test_a_state_that_is_cut_short_is_named(tmp_path):

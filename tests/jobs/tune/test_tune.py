@@ -309,7 +309,9 @@ def test_ray_tune_asks_the_sweep_and_every_end_is_noted(data_set: Path, tmp_path
         assert [TrainJob.model_validate_json(t.config["job"]).run_dir for t in tried] == [
             trial_folder(root, k) for k in range(4)
         ]
-        lines = [{"epoch": k, "stage": "detector", "val/score": 0.5} for k in range(3)]
+        lines = [
+            {"epoch": k, "stage": "detector", "val/score": 0.5, "seconds": 1.0} for k in range(3)
+        ]
         for line in lines:
             assert decisions.on_trial_result(None, tried[1], line) == "CONTINUE"
         weak = [decisions.on_trial_result(None, tried[2], {**x, "val/score": 0}) for x in lines]
