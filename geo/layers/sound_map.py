@@ -60,7 +60,7 @@ _TYPES: dict[ColumnType, tuple[type, ...]] = {
     "integer": (int,),
     "real": (int, float),
     "boolean": (bool, int),
-    "date": (date,),
+    "date": (date, str),  # a GIS may have stored it as text
 }
 
 _DAMAGE = (
@@ -180,6 +180,8 @@ def _require_values(name: str, values: Sequence[Any], kind: ColumnType) -> None:
         is_odd = value is not None and not isinstance(value, _TYPES[kind])
         if is_odd or (kind in ("real", "integer") and value is not None and not _is_figure(value)):
             raise ValueError(f"{name} is {value!r:.60}")
+        if kind == "date" and isinstance(value, str):
+            date.fromisoformat(value[:10])
 
 
 def _is_figure(value: float) -> bool:
