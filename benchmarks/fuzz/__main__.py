@@ -3,7 +3,8 @@
     python -m benchmarks.fuzz --cases 10000 --seed 0
 
 A case is a sound input with a few bytes or words changed, read in a forked process that may take
-2 GiB of memory and 20 seconds of the CPU. Whatever is no user error counts as a fault and is printed.
+2 GiB of memory and 20 seconds of the CPU. Whatever is no user error counts as a fault and is
+printed.
 """
 
 from __future__ import annotations
