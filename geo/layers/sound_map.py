@@ -63,6 +63,9 @@ _TYPES: dict[ColumnType, tuple[type, ...]] = {
     "date": (date, str),  # a GIS may have stored it as text
 }
 
+_TRUTHS = ("True", "False", 0.0, 1.0)
+"""How programs that edit maps write yes and no in a column that has empty cells as well."""
+
 _DAMAGE = (
     sqlite3.Error,
     RuntimeError,  # root of pyogrio's errors
@@ -176,7 +179,12 @@ def _require_shapes(found: Features, layer: Layer) -> None:
 
 
 def _require_values(name: str, values: Sequence[Any], kind: ColumnType) -> None:
+    """Refuse values of another type; programs that edit maps write 1 as 1.0 beside empty cells."""
     for value in values:
+        if kind == "boolean" and value in _TRUTHS:
+            continue
+        if kind == "integer" and isinstance(value, float) and value.is_integer():
+            value = int(value)
         is_odd = value is not None and not isinstance(value, _TYPES[kind])
         if is_odd or (kind in ("real", "integer") and value is not None and not _is_figure(value)):
             raise ValueError(f"{name} is {value!r:.60}")
