@@ -31,7 +31,7 @@ from geo.options import MapRules
 from jobs.infer.inputs import ModelFiles
 from jobs.infer.job import InferJob
 from jobs.infer.plan import Plan
-from jobs.runtime.folder import require_plain
+from jobs.runtime.folder import DAMAGE, require_plain
 from wpcrack.errors import ConfigError
 
 LOG = "job.jsonl"
@@ -276,17 +276,7 @@ class BlockLine:
         return cls(at=at, inspected=InspectedRow.of_row(row))
 
 
-_DAMAGE = (
-    OSError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    OverflowError,
-    RecursionError,
-    CRSError,
-    shapely.errors.ShapelyError,
-)
+_DAMAGE = (*DAMAGE, CRSError, shapely.errors.ShapelyError)
 """What reading a damaged log may raise."""
 
 

@@ -25,7 +25,7 @@ LEASE_S = 90.0
 POLL_S = 0.1
 """Pause between two tries to get a lock."""
 
-_DAMAGE = (
+DAMAGE = (
     OSError,
     ValueError,
     LookupError,
@@ -207,7 +207,7 @@ def explain_damage(path: Path, remedy: str) -> Iterator[None]:
     """
     try:
         yield
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise ConfigError(f"{path} is damaged ({first_line(error)}); {remedy}") from error
 
 
