@@ -159,7 +159,7 @@ def browser(address: str, folder: Path) -> Iterator[Browser]:
             yield shown
             with suppress(AssertionError):
                 shown.ask("Browser.close")
-            process.wait(30)
+            process.wait(600)
         finally:
             process.kill()
             process.wait()
@@ -198,7 +198,7 @@ def serve(
 
     thread = threading.Thread(target=run)
     thread.start()
-    assert ready.wait(60)
+    assert ready.wait(600)
     try:
         yield address[0]
     finally:

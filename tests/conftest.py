@@ -19,6 +19,7 @@ os.environ.pop("RAY_ADDRESS", None)  # tests never join a Ray that somebody else
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small arrays: more threads only fight for cores
 # A shell lets what it starts in the background ignore Ctrl-C; tests send it to their processes.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup lets it be ignored, as a job would respect
 settings.register_profile("tests", deadline=None)  # clocks in tests are for hangs only
 settings.load_profile("tests")
 

@@ -239,7 +239,8 @@ def draw_adaption(folder: Path) -> list[Path]:
     from wpcrack.config import ModelConfig
     from wpcrack.model import CONFIG, WEIGHTS, ModelInfo, save_model
     from wpcrack.networks import Networks
-    from wpcrack.training.adapt import REPORT, Adapted, Standing
+    from wpcrack.training.adapt import REPORT, Adapted
+    from wpcrack.training.standing import Standing
 
     torch.manual_seed(0)
     config, out = ModelConfig(**NETWORKS), folder / "run"

@@ -54,7 +54,7 @@ def wpcrack(
         text=True,
         cwd=place,
         env=os.environ | {"PYTHONPATH": f"{root}:{tests}"},
-        timeout=300,
+        timeout=900,
     )
 
 

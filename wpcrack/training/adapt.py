@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -31,7 +31,6 @@ from wpcrack.config import (
     Block,
     Count,
     ModelConfig,
-    NonNegative,
     Positive,
     Share,
 )
@@ -42,10 +41,9 @@ from wpcrack.files import whole_file, whole_folder
 from wpcrack.inference.engine import load_predictor
 from wpcrack.inference.graph import deliver_graph
 from wpcrack.inference.lattice import Lattice
-from wpcrack.inference.predict import DEFAULT_THRESHOLD, WindowPredictor, predict_image
+from wpcrack.inference.predict import WindowPredictor, predict_image
 from wpcrack.model import CONFIG, MODEL_FOLDER, WEIGHTS, load_model, read_info, save_model
-from wpcrack.scoring.metrics import Counts, count, iou, mask_at
-from wpcrack.synthetic.pavement import PavementConfig, draw_pavement
+from wpcrack.scoring.metrics import mask_at
 from wpcrack.training.drawn import (
     DrawnTrainConfig,
     Lesson,
@@ -54,6 +52,7 @@ from wpcrack.training.drawn import (
     WindowShape,
     train_path,
 )
+from wpcrack.training.standing import CheckConfig, Standing, compare
 from wpcrack.training.streets import drawn_batches
 
 REPORT = "report.json"
@@ -79,23 +78,6 @@ Label = NDArray[np.uint8]
 
 Sample = tuple[Image, NDArray[np.bool_], NDArray[np.bool_]]
 """Image, mask, and pixels of which nothing is learned."""
-
-
-class CheckConfig(Block):
-    """What the adapted model has to prove, else the old one is kept."""
-
-    windows: Count = 80
-    """Drawn windows, half of them without a crack."""
-    side: Annotated[int, Field(ge=64, multiple_of=32)] = 256
-    """Their side in pixels."""
-    seed: Annotated[int, Field(ge=0)] = 3_000_017
-    """Their seed; no training uses it."""
-    more_false: NonNegative = 0.001
-    """Share of crack-free pavement that may be marked more than before."""
-    lost_iou: Share = 0.05
-    """IoU on drawn cracks that may be lost."""
-    agreement: Share = 0.3
-    """Least IoU of the masks of the old and the new model on pictures held out, pooled."""
 
 
 class AdaptConfig(Block):
@@ -138,16 +120,6 @@ class AdaptConfig(Block):
         if self.road > self.crack:
             raise ValueError(f"road ({self.road:g}) must not lie above crack ({self.crack:g})")
         return self
-
-
-@dataclass(frozen=True)
-class Standing:
-    """How a model does on drawn windows."""
-
-    iou: float
-    """Of cracks, pooled."""
-    false_share: float
-    """Share of crack-free pavement that is marked."""
 
 
 @dataclass(frozen=True)
@@ -236,7 +208,16 @@ def adapt(
         info = read_info(base).model_copy(update={"trained": trained})
         save_model(place / MODEL_FOLDER, networks, info, predicts_only=True)
         teacher = place / MODEL_FOLDER
-    adapted = _check(base, teacher, images[::HELD], config, len(images), share)
+    found = compare(base, teacher, images[::HELD], config.check, config.threads)
+    adapted = Adapted(
+        is_better=not found.objections,
+        reasons=found.objections,
+        before=found.before,
+        after=found.after,
+        agreement=found.agreement,
+        pictures=len(images),
+        crack_share=share,
+    )
     _deliver(teacher if adapted.is_better else base, folder, adapted)
     return adapted
 
@@ -354,59 +335,6 @@ def _identity(teacher: Path, config: AdaptConfig, images: Sequence[Image]) -> st
     for image in images:
         digest.update(image.tobytes())
     return digest.hexdigest()
-
-
-# -- the check ---------------------------------------------------------------------------------
-
-
-def _check(
-    base: Path,
-    adapted: Path,
-    held: Sequence[Image],
-    config: AdaptConfig,
-    pictures: int,
-    crack_share: float,
-) -> Adapted:
-    """Compare the adapted model with the one that it started from."""
-    old, new = (load_predictor(path, threads=config.threads) for path in (base, adapted))
-    before, after = (standing(predictor, config.check) for predictor in (old, new))
-    shared = Counts()
-    for image in held:
-        masks = [
-            mask_at(predict_image(image, each, Lattice()), DEFAULT_THRESHOLD) for each in (old, new)
-        ]
-        shared += count(*masks)
-    agreement = iou(shared)
-    reasons = tuple(_objections(before, after, agreement, config.check))
-    return Adapted(not reasons, reasons, before, after, agreement, pictures, crack_share)
-
-
-def standing(predictor: WindowPredictor, config: CheckConfig) -> Standing:
-    """Score a model on drawn windows, every other one without a crack."""
-    counts, marked = Counts(), []
-    for k in range(config.windows):
-        pavement = PavementConfig(size=config.side, crack_share=float(k % 2))
-        window = draw_pavement(np.random.SeedSequence([config.seed, k]), pavement)
-        found = mask_at(predict_image(window.image, predictor, Lattice()), DEFAULT_THRESHOLD)
-        if window.mask.any():
-            counts += count(found, window.mask)
-        else:
-            marked.append(float(found.mean()))
-    return Standing(iou(counts), float(np.mean(marked)) if marked else 0.0)
-
-
-def _objections(
-    before: Standing, after: Standing, agreement: float, config: CheckConfig
-) -> Iterator[str]:
-    if after.false_share > before.false_share + config.more_false:
-        yield (
-            f"it marks {after.false_share:.2%} of drawn pavement without cracks, before "
-            f"{before.false_share:.2%}"
-        )
-    if after.iou < before.iou - config.lost_iou:
-        yield f"its IoU on drawn cracks is {after.iou:.3f}, before {before.iou:.3f}"
-    if agreement < config.agreement:
-        yield f"on pictures held out it agrees with the old model by an IoU of {agreement:.2f} only"
 
 
 def _deliver(source: Path, folder: Path, adapted: Adapted) -> None:

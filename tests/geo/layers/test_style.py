@@ -178,7 +178,7 @@ def in_qgis(script, *arguments):
         env=os.environ | {"QT_QPA_PLATFORM": "offscreen"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=900,
         check=True,
     )
     return json.loads(answer.stdout.strip().splitlines()[-1])

@@ -147,7 +147,7 @@ def test_a_picture_that_cannot_be_written_is_said(street, tmp_path):
 
 def test_tiles_are_read_at_the_same_time(street, monkeypatch):
     mosaic, _ = street
-    meet, read = threading.Barrier(2, timeout=60), overview_module.read_window
+    meet, read = threading.Barrier(2, timeout=600), overview_module.read_window
 
     def together(*given, **how):
         meet.wait()  # one alone would wait for ever

@@ -51,7 +51,7 @@ def test_what_killed_a_worker_is_tried_alone(tmp_path: Path) -> None:
     def work(name: str) -> None:
         with attempts.begin(name, "it"):
             order.append(f"{name} begins")
-            go.wait(60)
+            go.wait(600)
             order.append(f"{name} ends")
 
     with ThreadPoolExecutor(2) as pool:

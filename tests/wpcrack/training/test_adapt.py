@@ -21,6 +21,7 @@ from wpcrack.errors import CheckpointError, DataError
 from wpcrack.inference.engine import load_predictor
 from wpcrack.model import WEIGHTS
 from wpcrack.training import adapt as adaption
+from wpcrack.training import standing as checks
 from wpcrack.training.adapt import (
     CRACK,
     IGNORED,
@@ -32,7 +33,6 @@ from wpcrack.training.adapt import (
     adapt,
     label,
     read_pictures,
-    standing,
 )
 from wpcrack.training.drawn import Progress
 
@@ -52,7 +52,8 @@ def tiny(**changes: Any) -> AdaptConfig:
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A model and six pictures; the engine needs no conversion, which takes seconds."""
     quick = partial(load_predictor, engine="torch")
-    monkeypatch.setattr(adaption, "load_predictor", lambda path, threads: quick(path))
+    for module in (adaption, checks):
+        monkeypatch.setattr(module, "load_predictor", lambda path, threads: quick(path))
     monkeypatch.setattr(adaption, "deliver_graph", lambda folder: folder)
     tiny_model(tmp_path / "base")
     (tmp_path / "photos").mkdir()
@@ -150,9 +151,9 @@ def test_an_interrupted_adaption_goes_on_to_the_same_model(place: Path) -> None:
 def test_the_old_model_is_kept_if_the_new_one_is_worse(
     place: Path, demand: dict[str, float], reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    worse = iter([adaption.Standing(0.6, 0.001), adaption.Standing(0.5, 0.002)])
-    monkeypatch.setattr(adaption, "standing", lambda *_: next(worse))
-    monkeypatch.setattr(adaption, "iou", lambda _: 0.9)
+    worse = iter([checks.Standing(0.6, 0.001), checks.Standing(0.5, 0.002)])
+    monkeypatch.setattr(checks, "standing", lambda *_: next(worse))
+    monkeypatch.setattr(checks, "iou", lambda _: 0.9)
     adapted = run(place, "out", tiny(rounds=1, check={**TINY["check"], **demand}))
     assert not adapted.is_better
     assert reason in adapted.reasons[0]
@@ -167,8 +168,8 @@ def test_what_marks_everything_has_false_alarms_and_what_marks_nothing_has_none(
     def always(value: float) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
         return lambda windows: np.full(windows.shape[:3], value, np.float32)
 
-    assert standing(always(1.0), check).false_share == 1
-    nothing = standing(always(0.0), check)
+    assert checks.standing(always(1.0), check).false_share == 1
+    nothing = checks.standing(always(0.0), check)
     assert (nothing.iou, nothing.false_share) == (0, 0)
 
 

@@ -153,7 +153,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     ]
     try:
         for process in started:
-            _, errors = process.communicate(timeout=240)
+            _, errors = process.communicate(timeout=900)
             assert process.returncode == 0, errors[-2000:]
     finally:
         for process in started:
