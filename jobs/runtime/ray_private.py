@@ -60,6 +60,31 @@ def patient_start(patience_s: float) -> Iterator[None]:
         services.get_node = once
 
 
+@contextmanager
+def few_processes(dashboard: bool) -> Iterator[None]:
+    """Start a node of our own without the processes that nothing here uses.
+
+    They are two or three Pythons, a third of the CPU time of a start: the autoscaler's monitor,
+    which has no nodes to add; the log monitor, which feeds drivers that print what workers print
+    (ours read no worker's log); and, without a dashboard, a process that would only report usage,
+    which is switched off. `ray.init` has no setting for any of them.
+
+    Args:
+        dashboard: Whether the process of the dashboard is wanted.
+    """
+    from ray._private.node import Node
+
+    unused = ["start_monitor", "start_log_monitor"] + ([] if dashboard else ["start_api_server"])
+    whole = {name: getattr(Node, name) for name in unused}
+    for name in unused:
+        setattr(Node, name, lambda _node, **_options: None)
+    try:
+        yield
+    finally:
+        for name, start in whole.items():
+            setattr(Node, name, start)
+
+
 def has_raylet() -> bool:
     """Return whether a child of this process is a living raylet; True where nobody can tell."""
     if not Path("/proc/self/stat").exists():

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from jobs.runtime.capacity import Request, require
 from jobs.runtime.cpus import usable_cpus
-from jobs.runtime.ray_private import patient_start
+from jobs.runtime.ray_private import few_processes, patient_start
 from jobs.runtime.signals import ignore_signals, keep_sigterm_handler
 from jobs.runtime.terminal import first_line, say
 from wpcrack.errors import ConfigError, WpcrackError
@@ -211,7 +211,12 @@ def _start(cpus: int, dashboard: bool) -> None:
     short = short_folder()
     for left in reversed(range(STARTS)):
         try:
-            with _quiet_stderr(), _own_address(), patient_start(START_PATIENCE_S):
+            with (
+                _quiet_stderr(),
+                _own_address(),
+                patient_start(START_PATIENCE_S),
+                few_processes(dashboard),
+            ):
                 ray.init(
                     address="local",
                     num_cpus=max(usable_cpus(), cpus),

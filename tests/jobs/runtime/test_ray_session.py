@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import ray  # before the environment of a test is bare: it reads then whether tokens are asked
 from factories import infer_job
 
 from jobs.infer.run import run_inference
@@ -99,6 +100,9 @@ def test_processes_of_a_ray_of_our_own_are_told_where_it_is(
     assert address == f"127.0.0.1:{port}"
 
 
+UNUSED = ("monitor.py", "dashboard.py")
+"""Programs of Ray that a Ray of our own goes without."""
+
 INTRUDER = """
 import sys, ray
 ray.init(address=sys.argv[1], log_to_driver=False)
@@ -108,13 +112,16 @@ print(ray.get(ray.remote(lambda: "intruded").remote()))
 
 @pytest.mark.ray
 def test_nobody_else_can_join_a_ray_of_our_own(bare_environment: pytest.MonkeyPatch) -> None:
-    """Not by the network, as all listens on loopback; not by the machine, without the token."""
-    with ray_session(ONE, local=True):
-        import ray
+    """Not by the network, as all listens on loopback; not by the machine, without the token.
 
+    Nor does it run a process that it does not use: each costs a second of CPU and may listen.
+    """
+    with ray_session(ONE, local=True):
         address = ray.get_runtime_context().gcs_address
         session = {os.getpid(), *(int(p) for p in descendants(os.getpid()))}
         assert {place for place in listening(session) if not is_loopback(place)} == set()
+        commands = " ".join(Path(f"/proc/{p}/cmdline").read_text() for p in session)
+        assert not [name for name in UNUSED if name in commands]
         given = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
         given["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # else it does not even look on loopback
         for token in ({}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "ab" * 32}):
