@@ -65,7 +65,7 @@ def centerlines(skeleton: Skeleton, grid: Grid) -> list[Branch]:
     to_px = np.linalg.inv(to_m)
     places = transform_points((skeleton.pixels - corner)[:, ::-1] + 0.5, to_m)
     beside = transform_points((skeleton.border - corner)[:, ::-1] + 0.5, to_m)
-    reach, _ = cKDTree(beside).query(places)
+    reach, _ = cKDTree(beside, balanced_tree=False).query(places)
     graph = prune(trace(places, skeleton.edges, reach))
     order = {node: number for number, node in enumerate(graph.ordered_nodes())}
     free = graph.free_nodes()

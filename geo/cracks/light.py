@@ -24,6 +24,10 @@ NOT_SEEN = 0
 """Gray value where there is no imagery; black pixels of imagery are 1."""
 
 
+_LIGHT = np.where(np.arange(256) == NOT_SEEN, np.nan, np.arange(256)).astype(np.float32)
+"""Of each gray value."""
+
+
 class Pixels(Protocol):
     """Imagery that can be asked for the light at pixels of the mosaic."""
 
@@ -68,8 +72,10 @@ class Picture:
         height, width = self.gray.shape
         row, col = rows - self.window.row_off, cols - self.window.col_off
         known = (row >= 0) & (row < height) & (col >= 0) & (col < width)
+        if known.all():
+            return np.asarray(_LIGHT[self.gray.ravel()[row * width + col]])
         place = np.clip(row, 0, height - 1) * width + np.clip(col, 0, width - 1)
-        return _light(np.where(known, self.gray.ravel()[place], NOT_SEEN))
+        return np.asarray(_LIGHT[np.where(known, self.gray.ravel()[place], NOT_SEEN)])
 
     def near(self, pixels: IntArray, reach_px: int) -> Picture:
         """Cut out what lies near pixels (N, 2) row, col; the rest of the window is not seen."""
@@ -110,14 +116,8 @@ class Patchwork:
         index = np.searchsorted(self._known, keys)
         there = np.append(self._known, np.iinfo(np.int64).max)[index] == keys
         there &= (cols >= self._left) & (cols < self._right)
-        return _light(self._gray[np.where(there, index, len(self._known))])
+        return np.asarray(_LIGHT[self._gray[np.where(there, index, len(self._known))]])
 
     def _keys(self, rows: IntArray, cols: IntArray) -> IntArray:
         keys: IntArray = rows * (self._right - self._left) + cols - self._left
         return keys
-
-
-def _light(gray: Gray) -> Float32:
-    light = gray.astype(np.float32)
-    light[gray == NOT_SEEN] = np.nan
-    return light

@@ -60,32 +60,41 @@ def homes(inside: IntArray, lengths: IntArray, share: float) -> IntArray:
 
 @dataclass(frozen=True, eq=False)
 class _Grown:
-    """Cells of networks and those around them: sorted keys and the network of each."""
+    """Cells of networks, and keys of those at their borders, which stand for what lies around them.
 
-    low: IntArray
-    stride: int
-    keys: IntArray
-    number: IntArray
+    Attributes:
+        cells: of the networks, which are its components.
+        border: cells beyond a network that count as inside.
+        edge: (E,) indices of the cells at a border.
+    """
+
+    cells: PixelSet
+    border: int
+    edge: IntArray
 
     @classmethod
     def of(cls, cells: PixelSet, border: int) -> _Grown:
-        rows, cols = cells.places()
-        low = np.array([cols.min() - border - 1, rows.min() - border - 1])
-        stride = int(cols.max() - low[0]) + border + 2
-        own = (np.column_stack((cols, rows)) - low) @ np.array([1, stride])
-        edge = np.flatnonzero((cells.codes & _SIDES) != _SIDES)
-        steps = np.arange(-border, border + 1)
-        offsets = (steps[:, None] * stride + steps).ravel()
-        keys = np.concatenate((own, (own[edge][:, None] + offsets).ravel()))
-        owner = np.concatenate((cells.components, np.repeat(cells.components[edge], len(offsets))))
-        order = np.argsort(keys, kind="stable")
-        order = order[np.diff(keys[order], prepend=-1) != 0]
-        return cls(low, stride, keys[order], owner[order].astype(np.int64))
+        return cls(cells, border, np.flatnonzero((cells.codes & _SIDES) != _SIDES))
 
-    def lookup(self, cells: IntArray) -> IntArray:
-        """(K,) network of cells (K, 2) x, y; -1 for none."""
-        place = cells - self.low
-        wanted = place @ np.array([1, self.stride])
-        at = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
-        known = (place[:, 0] >= 0) & (place[:, 0] < self.stride) & (self.keys[at] == wanted)
-        return np.where(known, self.number[at], -1)
+    def lookup(self, places: IntArray) -> IntArray:
+        """(K,) network of cells (K, 2) x, y; -1 for none.
+
+        Of several networks within the border it is that of the first cell in raster order.
+        """
+        cells, border, stride = self.cells, self.border, self.cells.stride
+        x, y = places[:, 0] - cells.col_off, places[:, 1] - cells.row_off
+        wanted = y * stride + x
+        found = np.full(len(wanted), -1)
+        at = np.minimum(np.searchsorted(cells.keys, wanted), len(cells) - 1)
+        own = (x >= 0) & (x < stride) & (cells.keys[at] == wanted)
+        found[own] = cells.components[at[own]]
+        left, edge = np.flatnonzero(~own), cells.keys[self.edge]
+        for step in range(-border, border + 1):
+            row = (y[left] + step) * stride
+            least = row + np.maximum(x[left] - border, 0)
+            at = np.minimum(np.searchsorted(edge, least), len(edge) - 1)
+            hit = edge[at] >= least
+            hit &= edge[at] <= row + np.minimum(x[left] + border, stride - 1)
+            found[left[hit]] = cells.components[self.edge[at[hit]]]
+            left = left[~hit]
+        return found

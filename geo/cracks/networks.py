@@ -285,13 +285,15 @@ def _found(
     large &= np.bincount(of_block, minlength=len(large)) >= lattice.least_blocks
     if not large.any():
         return _Found.none()
-    kept = pixels.with_keys(pixels.keys[large[pixels.components]])
-    rows, cols = kept.places()
+    kept = pixels
+    if not large.all():
+        kept = pixels.with_keys(pixels.keys[large[pixels.components]])
     first = firsts(kept.components, int(large.sum()))
+    rows, cols = kept.places(kept.keys[first])
     return _Found(
         outlines(kept).polygons(),
         n_cells[large],
-        np.column_stack((cols[first], rows[first])),
+        np.column_stack((cols, rows)),
         line_inside(branches, distinct(near), kept, lattice.border, lattice.cell_um),
     )
 

@@ -173,7 +173,8 @@ def _directions(
     down = np.isin(pattern, (_AT_SE, 15 - _AT_SE, _AT_SW, 15 - _AT_SW))
     twice = np.flatnonzero((pattern == _MAIN) | (pattern == _OTHER))
     here, main = pixel[twice], pattern[twice] == _MAIN
-    facing = np.where(main, pixels.neighbors[NW][here], pixels.neighbors[NE][here])
+    step = np.where(main, pixels.steps[NW], pixels.steps[NE])
+    facing = np.searchsorted(pixels.keys, pixels.keys[here] + step)
     together = pixels.parts[here] == pixels.parts[facing]
     right[twice], down[twice] = True, main != together
     return right, down, twice

@@ -1,6 +1,7 @@
 """A set of pixels as sorted numbers: its neighbors and components cost what the set costs.
 
-Cracks are a hundredth of a road, so nothing here ever touches the raster that the pixels lie in.
+Cracks are a hundredth of a road, so nothing here touches the raster that the pixels lie in, unless
+they fill a good part of it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 IntArray = NDArray[np.int64]
+
+FILLED = 16
+"""With fewer pixels of the raster than this for each of the set, neighbors are looked up in it."""
 
 Owner = NDArray[np.int32]
 """Number of the component of each pixel."""
@@ -59,7 +63,11 @@ class PixelSet:
 
     def places(self, keys: IntArray | None = None) -> tuple[IntArray, IntArray]:
         """Return rows and columns in the mosaic of these pixels, or of others with their keys."""
-        rows, cols = np.divmod(self.keys if keys is None else keys, self.stride)
+        if keys is None:
+            runs = self._runs
+            rows = np.repeat(runs.begin // self.stride, runs.lengths)
+            return rows + self.row_off, self.keys - rows * self.stride + self.col_off
+        rows, cols = np.divmod(keys, self.stride)
         return rows + self.row_off, cols + self.col_off
 
     def keys_of(self, rows: IntArray, cols: IntArray) -> IntArray:
@@ -79,54 +87,64 @@ class PixelSet:
     @cached_property
     def neighbors(self) -> NDArray[np.int32]:
         """(8, N) index of each neighbor in the set; N where it is not in it."""
-        count = len(self)
-        table = np.full((8, count), count, np.int32)
-        below = np.searchsorted(self.keys, self.keys + self.stride)
-        straight = self._meet(table, S, below)
-        self._meet(table, SW, below - 1)
-        self._meet(table, SE, below + straight)
-        self._meet(table, E, np.arange(1, count + 1))
+        table = np.full((8, len(self)), len(self), np.int32)
+        for step, (here, there) in self._pairs.items():
+            table[step, here] = there
+            table[step ^ 4, there] = here
         return table
-
-    def _meet(self, table: NDArray[np.int32], step: int, candidate: IntArray) -> NDArray[np.bool_]:
-        """Enter the neighbors of one direction, if the candidates are they, and the way back."""
-        last = len(self) - 1
-        bounded = np.clip(candidate, 0, last)
-        found: NDArray[np.bool_] = self.keys[bounded] == self.keys + self.steps[step]
-        here = np.flatnonzero(found).astype(np.int32)
-        there = bounded[here].astype(np.int32)
-        table[step, here] = there
-        table[step ^ 4, there] = here
-        return found
 
     @cached_property
     def codes(self) -> NDArray[np.uint8]:
         """(N,) which neighbors are in the set: bit k for neighbor k."""
         codes = np.zeros(len(self), np.uint8)
-        for step, index in enumerate(self.neighbors):
-            codes |= (index < len(self)).view(np.uint8) << np.uint8(step)
+        if len(self) and self.keys[-1] < FILLED * len(self):
+            margin = self.stride + 1
+            is_in = np.zeros(self.keys[-1] + 2 * margin + 1, np.uint8)
+            is_in[self.keys + margin] = 1
+            for number, step in enumerate(self.steps):
+                codes |= is_in[self.keys + (margin + step)] << np.uint8(number)
+            return codes
+        for step, (here, there) in self._pairs.items():
+            codes[here] |= np.uint8(1 << step)
+            codes[there] |= np.uint8(1 << (step ^ 4))
         return codes
+
+    @cached_property
+    def _pairs(self) -> dict[int, tuple[Owner, Owner]]:
+        """Indices of the pixels with a neighbor in one direction, and of these neighbors."""
+        runs, last = self._runs, len(self) - 1
+        first_below = runs.lower_bound(self.keys + self.stride)
+
+        def pairs(step: int, candidate: IntArray) -> tuple[Owner, Owner]:
+            bounded = np.minimum(candidate, last)
+            here = np.flatnonzero(self.keys[bounded] == self.keys + self.steps[step])
+            return here.astype(np.int32), bounded[here].astype(np.int32)
+
+        straight = pairs(S, first_below)
+        behind = first_below.copy()
+        behind[straight[0]] += 1
+        beside = np.flatnonzero(np.diff(self.keys) == 1).astype(np.int32)
+        return {
+            E: (beside, beside + np.int32(1)),
+            S: straight,
+            SW: pairs(SW, first_below - 1),
+            SE: pairs(SE, behind),
+        }
+
+    @cached_property
+    def _runs(self) -> _Runs:
+        first = np.flatnonzero(np.diff(self.keys, prepend=-2) != 1)
+        return _Runs(self.keys[first], np.append(first, len(self)))
 
     @cached_property
     def _regions(self) -> tuple[Owner, Owner]:
         """4-connected and 8-connected component of each pixel."""
-        if not len(self):
-            return np.zeros(0, np.int32), np.zeros(0, np.int32)
-        codes, beside = self.codes, self.neighbors
-        lacks = {step: (codes & (1 << step)) == 0 for step in (E, S, W)}
-        run = np.cumsum(lacks[W]) - 1
-        below = np.flatnonzero(~lacks[S])
-        first = lacks[W][below] | lacks[W][beside[S][below]]  # of the pixels that two runs share
-        upper = below[first]
-        part_of_run = graph_components(run[upper], run[beside[S][upper]], int(run[-1]) + 1)
-        part = part_of_run[run]
-        pairs = []
-        for step, side in ((SW, W), (SE, E)):
-            corner = np.flatnonzero(((codes >> step) & 1).astype(bool) & lacks[S] & lacks[side])
-            pairs.append(np.column_stack((part[corner], part[beside[step][corner]])))
-        touching = np.concatenate(pairs)
-        whole = graph_components(touching[:, 0], touching[:, 1], int(part_of_run.max()) + 1)
-        return part, whole[part]
+        runs = self._runs
+        found = []
+        for reach in (0, 1):
+            one, other = runs.touching(self.stride, reach)
+            found.append(np.repeat(graph_components(one, other, len(runs.begin)), runs.lengths))
+        return found[0], found[1]
 
     @property
     def parts(self) -> Owner:
@@ -137,6 +155,43 @@ class PixelSet:
     def components(self) -> Owner:
         """(N,) number of each pixel's 8-connected component, by first pixel."""
         return self._regions[1]
+
+
+@dataclass(frozen=True, eq=False)
+class _Runs:
+    """Pixels in a row without a gap, R of them; a pixel alone is one.
+
+    Attributes:
+        begin: (R,) key of the first pixel of each.
+        first: (R + 1,) its index, and at last the number of pixels.
+    """
+
+    begin: IntArray
+    first: IntArray
+
+    @property
+    def lengths(self) -> IntArray:
+        """(R,) pixels of each."""
+        return np.diff(self.first)
+
+    def lower_bound(self, keys: IntArray) -> IntArray:
+        """Index of the first pixel with at least each key; no key is below that of the first."""
+        run = np.searchsorted(self.begin, keys, "right") - 1
+        within: IntArray = np.minimum(keys - self.begin[run], self.lengths[run])
+        return self.first[run] + within
+
+    def touching(self, stride: int, reach: int) -> tuple[IntArray, IntArray]:
+        """Pairs of runs of which one lies in the row below the other.
+
+        Args:
+            stride: from a key to that of the pixel below.
+            reach: 0 for runs that share a side, 1 also for those that touch in a corner.
+        """
+        end = self.begin + self.lengths
+        low = np.searchsorted(end, self.begin + stride - reach, "right")
+        high = np.searchsorted(self.begin, end + stride + reach)
+        index, within = _ramps(np.maximum(high - low, 0))
+        return index, low[index] + within
 
 
 def firsts(owner: NDArray[np.integer], count: int) -> IntArray:

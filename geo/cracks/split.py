@@ -48,7 +48,7 @@ def branch_of_pixels(
     canonical, ends = branches.take(chosen).canonical
     names = chosen[ends[::2] >> 1]
     points, number = _points(canonical)
-    tree = cKDTree(_apart(points, branch_piece[names[number]]))
+    tree = cKDTree(_apart(points, branch_piece[names[number]]), balanced_tree=False)
     centers = pixels[several][:, ::-1] * FRACTION + FRACTION // 2
     near = min(NEIGHBORS, len(points))
     _, found = tree.query(_apart(centers, piece[several]), near)

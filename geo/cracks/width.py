@@ -248,13 +248,17 @@ class _Places:
         """(M, ...) moving mean along each branch, which ends repeat; nan counts nowhere."""
         run = max(1, round(run_px / STEP_PX))
         first, last = self.starts[self.owner], self.starts[self.owner + 1] - 1
-        total, seen = np.zeros_like(values), np.zeros(values.shape, np.float32)
+        known = ~np.isnan(values)
+        whole = bool(known.all())
+        filled = values if whole else np.where(known, values, 0)
+        total = np.zeros_like(values)
+        seen = np.full(values.shape, run if whole else 0, np.float32)
         index = np.arange(len(self.owner))
         for step in range(-(run // 2), run - run // 2):
-            here = values[np.clip(index + step, first, last)]
-            known = ~np.isnan(here)
-            total += np.where(known, here, 0)
-            seen += known
+            place = np.clip(index + step, first, last)
+            total += filled[place]
+            if not whole:
+                seen += known[place]
         with np.errstate(invalid="ignore"):
             return np.asarray(total / seen)
 

@@ -251,7 +251,7 @@ class _Pieces:
         assert columns is None or not first, "pieces cannot be joined without their columns"
         wanted = None if columns is None else (*columns, "seam_pixels")
         for number, path in enumerate(self._parts):
-            part = read_part(path, wanted)
+            part = read_part(path, wanted, is_checked=not first)
             whole = np.equal(pc.list_value_length(part.pieces["seam_pixels"]).to_numpy(), 0)
             if first:
                 self.rows.append(part.inspected)
