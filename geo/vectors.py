@@ -229,7 +229,9 @@ def _of_wkb(column: pa.ChunkedArray) -> tuple[Shapes, int]:
     """Return shapes in two dimensions, and how many cannot be one."""
     encoded: Shapes = np.array(column.to_pylist(), object)
     with np.errstate(invalid="ignore"):  # coordinates that are no numbers are refused later
-        shapes = shapely.force_2d(shapely.from_wkb(encoded, on_invalid="ignore"))
+        shapes = shapely.from_wkb(encoded, on_invalid="ignore")
+        if shapely.has_z(shapes).any() or shapely.has_m(shapes).any():
+            shapes = shapely.force_2d(shapes)
     there = sum(1 for value in encoded if value is not None)
     return shapes, there - int(np.sum(~shapely.is_missing(shapes)))
 

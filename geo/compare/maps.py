@@ -14,8 +14,14 @@ from pyproj import CRS
 
 from geo.compare.survey import FloatArray, ShapeArray, Survey
 from geo.errors import InputError
-from geo.layers.schema import CRACK, INSPECTED, NETWORK, ROAD_SEGMENT, RUN
+from geo.layers.schema import CRACK, INSPECTED, NETWORK, ROAD_SEGMENT, RUN, Layer
 from geo.layers.sound_map import NEEDED, require_map
+
+COLUMNS = [
+    *("crack_id", "width_mean_mm", "network_id", "status", "gsd_mm", "survey_date"),
+    *("segment_id", "name", "width_m"),
+]
+"""Of all layers, as far as they are taken."""
 
 SEEN = ("inspected", "partial")
 """Status of ground that was looked at."""
@@ -76,18 +82,18 @@ def read_map(path: Path, crs: CRS | None = None) -> SurveyMap:
     Raises:
         InputError: it is no map of ours, or holds nothing that was inspected.
     """
-    require_map(path, NEEDED)
+    require_map(path, {**NEEDED, ROAD_SEGMENT.name: ("segment_id", "width_m")})
     layers = {str(name) for name, _ in pyogrio.list_layers(path)}
-    cracks = geopandas.read_file(path, layer=CRACK.name)
+    cracks = _read(path, CRACK)
     target = crs or cracks.crs
     unit_m = float(target.axis_info[0].unit_conversion_factor)
-    inspected = _shapes(geopandas.read_file(path, layer=INSPECTED.name), target, unit_m)
+    inspected = _shapes(_read(path, INSPECTED), target, unit_m)
     inspected = inspected[inspected["status"].isin(SEEN) & inspected.geometry.notna()]
     if inspected.empty:
         raise InputError(f"{path} holds no ground that was inspected; map its imagery first")
     own_crs = cracks.crs
     cracks = _shapes(cracks[cracks.geometry.notna()], target, unit_m)
-    networks = _shapes(geopandas.read_file(path, layer=NETWORK.name), target, unit_m)
+    networks = _shapes(_read(path, NETWORK), target, unit_m)
     networks = networks[networks.geometry.notna()]
     run = pyogrio.read_dataframe(path, layer=RUN.name)
     survey = Survey(
@@ -112,6 +118,11 @@ def read_map(path: Path, crs: CRS | None = None) -> SurveyMap:
     )
 
 
+def _read(path: Path, layer: Layer) -> geopandas.GeoDataFrame:
+    """Read the columns of a layer that a comparison takes, those of them that there are."""
+    return geopandas.read_file(path, layer=layer.name, columns=COLUMNS)
+
+
 def _shapes(table: geopandas.GeoDataFrame, crs: CRS, unit_m: float) -> geopandas.GeoDataFrame:
     """Return a table in a coordinate system, scaled to meters."""
     if table.crs is not None and table.crs != crs:
@@ -123,7 +134,7 @@ def _shapes(table: geopandas.GeoDataFrame, crs: CRS, unit_m: float) -> geopandas
 
 
 def _segments(path: Path, crs: CRS, unit_m: float) -> Segments | None:
-    table = _shapes(geopandas.read_file(path, layer=ROAD_SEGMENT.name), crs, unit_m)
+    table = _shapes(_read(path, ROAD_SEGMENT), crs, unit_m)
     if table.empty:
         return None
     names = table["name"].to_numpy(object) if "name" in table else np.full(len(table), None)

@@ -32,6 +32,8 @@ NEIGHBORS = 24
 """Pieces of line around one that vote."""
 AT_ONCE = 20_000
 """Samples whose pairs are held together."""
+CELLS_AT_ONCE = 500
+"""Neighborhoods whose votes are spread together."""
 ROUNDS_M = (0.2, 0.12, 0.08, 0.06, 0.06)
 """Farthest pairs of each round of the fit."""
 AGAIN_M = (0.08, 0.06)
@@ -171,12 +173,17 @@ def _vote(problem: _Problem) -> FloatArray:
     slot = np.full(count, -1)
     slot[heard] = np.arange(len(heard))
     around = [find_cells(problem.cells, problem.cells[heard] + step) for step in STEPS]
-    for index, cell in enumerate(heard.tolist()):
-        beside = [slot[other[index]] for other, there in around if there[index]]
-        pooled = votes[[index, *(one for one in beside if one >= 0)]].sum(axis=0)
-        if pooled.any():
-            score = gaussian_filter(pooled, VOTE_SPREAD, mode="constant") * expected
-            best[cell] = axis[list(np.unravel_index(int(score.argmax()), score.shape))]
+    beside = [np.where(there, slot[other], -1) for other, there in around]
+    for low in range(0, len(heard), CELLS_AT_ONCE):
+        here = np.arange(low, min(low + CELLS_AT_ONCE, len(heard)))
+        pooled = votes[here]
+        for neighbor in beside:
+            known = np.flatnonzero(neighbor[here] >= 0)
+            pooled[known] += votes[neighbor[here][known]]
+        score = gaussian_filter(pooled, (0, VOTE_SPREAD, VOTE_SPREAD), mode="constant") * expected
+        most = score.reshape(len(here), -1).argmax(axis=1)
+        found = axis[np.column_stack(np.unravel_index(most, score.shape[1:]))]
+        best[heard[here]] = np.where((pooled.max(axis=(1, 2)) > 0)[:, None], found, 0.0)
     return best
 
 
@@ -225,19 +232,24 @@ def _distances(
 ) -> tuple[FloatArray, FloatArray, BoolArray]:
     """For each sample: distance across the nearest parallel line, its normal, whether there is."""
     assert problem.tree is not None
-    near = [1, 2, 3, 4][: len(problem.new)]
-    _, found = problem.tree.query(moved, k=near, distance_upper_bound=reach)
-    there = found < len(problem.new)
-    other = np.where(there, found, 0)
-    like = np.abs(np.einsum("nkd,nd->nk", problem.new.tangent[other], problem.tangent))
-    there &= like > problem.cosine
-    first = there.argmax(axis=1)
-    rows = np.arange(len(moved))
-    chosen = other[rows, first]
+    paired, chosen = np.zeros(len(moved), bool), np.zeros(len(moved), np.int64)
+    left = np.arange(len(moved))
+    for near in ([1], [2, 3, 4][: len(problem.new) - 1]):  # mostly the nearest is parallel
+        if not near or not len(left):
+            break
+        _, found = problem.tree.query(moved[left], k=near, distance_upper_bound=reach)
+        there = found < len(problem.new)
+        other = np.where(there, found, 0)
+        like = np.einsum("nkd,nd->nk", problem.new.tangent[other], problem.tangent[left])
+        there &= np.abs(like) > problem.cosine
+        rows, first = np.arange(len(left)), there.argmax(axis=1)
+        hit = there[rows, first]
+        chosen[left[hit]], paired[left[hit]] = other[rows, first][hit], True
+        left = left[~hit & (found[:, 0] < len(problem.new))]
     tangent = problem.new.tangent[chosen]
     normal = np.column_stack((-tangent[:, 1], tangent[:, 0]))
     across = (normal * (problem.new.xy[chosen] - moved)).sum(axis=1)
-    return across, normal, there[rows, first]
+    return across, normal, paired
 
 
 def _gathered(

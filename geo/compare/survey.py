@@ -13,6 +13,9 @@ IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 ShapeArray = NDArray[np.object_]
 
+LINES_AT_ONCE = 10_000
+"""Lines that are cut together: some 100 MB."""
+
 TANGENT_M = 0.1
 """Half the chord that gives a line its direction: shorter ones follow the pixels."""
 
@@ -87,12 +90,31 @@ def sample_lines(lines: ShapeArray, step_m: float) -> Samples:
         lines: (K,) LineStrings or MultiLineStrings in meters.
         step_m: longest piece.
     """
+    runs = range(0, len(lines), LINES_AT_ONCE)
+    found = [_sampled(lines[low : low + LINES_AT_ONCE], step_m) for low in runs] or [_nothing()]
+    parts = np.cumsum([0, *(int(one.part.max(initial=-1)) + 1 for one in found)])
+    return Samples(
+        xy=np.concatenate([one.xy for one in found]),
+        tangent=np.concatenate([one.tangent for one in found]),
+        length_m=np.concatenate([one.length_m for one in found]),
+        gap_m=np.concatenate([one.gap_m for one in found]),
+        crack=np.concatenate([one.crack + LINES_AT_ONCE * k for k, one in enumerate(found)]),
+        part=np.concatenate([one.part + parts[k] for k, one in enumerate(found)]),
+    )
+
+
+def _nothing() -> Samples:
+    none = np.empty(0, np.int64)
+    return Samples(np.empty((0, 2)), np.empty((0, 2)), np.empty(0), np.empty(0), none, none)
+
+
+def _sampled(lines: ShapeArray, step_m: float) -> Samples:
+    """Sample a few lines, see `sample_lines`."""
     parts, crack = shapely.get_parts(lines, return_index=True)
     length = shapely.length(parts)
     parts, crack, length = parts[length > 0], crack[length > 0], length[length > 0]
     if not len(parts):
-        none = np.empty(0, np.int64)
-        return Samples(np.empty((0, 2)), np.empty((0, 2)), np.empty(0), np.empty(0), none, none)
+        return _nothing()
     coords, owner = shapely.get_coordinates(parts, return_index=True)
     inner = np.diff(owner, prepend=-1) == 0
     steps = np.hypot(*np.diff(coords, axis=0, prepend=coords[:1]).T)

@@ -84,7 +84,8 @@ def require_map(package: Path, needed: Mapping[str, Sequence[str]] | None = None
 
     Args:
         package: the file.
-        needed: layer -> columns without which it is none; None: all of the schema, and its rules.
+        needed: layer -> columns without which it is none, and whose values are looked at beside
+            those that older maps lack; None: all of the schema, and its rules.
 
     Raises:
         InputError: that it is, and why.
@@ -136,8 +137,9 @@ def _columns(layer: Layer) -> list[str]:
 def _require_layer(package: Path, layer: Layer, needed: Sequence[str]) -> None:
     known = {column.name: column.type for column in layer.columns}
     if layer.is_spatial:
+        wanted = [name for name in known if name in (*needed, *OPTIONAL)]
         try:
-            found = read_features(package, layer.name, columns=list(known))
+            found = read_features(package, layer.name, columns=wanted)
         except InputError as error:
             raise ValueError(f"layer {layer.name} {error}") from error
         columns = found.columns

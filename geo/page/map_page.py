@@ -288,13 +288,22 @@ def _described(column: Column) -> dict[str, Any]:
 
 def _values(column: pd.Series) -> dict[str, list[Any]]:
     """Return a column's values, or codes into its levels where few texts occur often."""
-    plain = [_plain(value) for value in column]
+    plain = _plain_values(column)
     if not isinstance(next(filter(None, plain), None), str):
         return {"values": plain}
     levels = {text: code for code, text in enumerate(dict.fromkeys(plain))}
     if len(levels) > max(1, FEW_VALUES * len(plain)):
         return {"values": plain}
     return {"levels": list(levels), "codes": [levels[text] for text in plain]}
+
+
+def _plain_values(column: pd.Series) -> list[Any]:
+    if column.dtype == np.float64:  # most columns
+        return [None if v != v else float(f"{v:.6g}") for v in column.tolist()]
+    values: list[Any] = column.astype(object).where(column.notna(), None).tolist()
+    if {type(value) for value in values} <= {str, type(None)}:
+        return values
+    return [_plain(value) for value in values]
 
 
 def _plain(value: Any) -> Any:

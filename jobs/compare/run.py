@@ -26,6 +26,7 @@ from geo.compare.segments import gather
 from geo.errors import InputError, OutputError
 from geo.files import write_text
 from geo.outputs import require_replaceable, seal_text
+from jobs.runtime.allocator import give_back_freed_memory
 from jobs.runtime.terminal import say
 from jobs.runtime.versions import versions
 
@@ -92,7 +93,9 @@ def run_compare(
     limits = options or CompareOptions()
     refuse_paths(old, new, out)
     later = read_map(new)
+    give_back_freed_memory()
     earlier = read_map(old, later.crs)
+    give_back_freed_memory()
     if earlier.moved_from:
         say(f"{old.name} is brought from {earlier.moved_from} into the system of {new.name}")
     if earlier.run_id and earlier.run_id == later.run_id:
@@ -101,10 +104,12 @@ def run_compare(
             "changed; give maps of two surveys"
         )
     result = compare(earlier.survey, later.survey, limits)
+    give_back_freed_memory()
     maps = (earlier, later)
     sums = gather(result, later.segments) if later.segments is not None else None
     values = figures(maps, result, sums)
     write_changes(out, maps, result, sums, _run_row(maps, result, limits, started))
+    give_back_freed_memory()
     files = ChangeFiles.of(out)
     write_change_page(out, files.page, summary(values))
     write_text(files.report, seal_text(render(values)))
