@@ -40,3 +40,18 @@ def test_a_set_of_places_is_that_of_their_mask():
     other = PixelSet.of_places(rows[::-1] + 100, cols[::-1] + 200)
     assert np.array_equal(one.places(), other.places())
     assert np.array_equal(one.neighbors, other.neighbors)
+
+
+@settings(deadline=None, max_examples=60)
+@given(arrays(np.bool_, (9, 11), elements=st.booleans()), st.sampled_from([1, 40]))
+def test_codes_name_the_neighbors_whether_the_raster_is_full_or_empty(mask, apart):
+    wide = np.zeros((9, 11 * apart), bool)  # many empty columns: neighbors are found by their keys
+    wide[:, :11] = mask
+    wide[0, -1] = wide[-1, -1] = True
+    pixels = PixelSet.of_mask(wide, 0, 0)
+    ring = np.pad(wide, 1)
+    rows, cols = pixels.places()
+    steps = [(0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1)]  # from the east
+    codes = sum(ring[rows + 1 + y, cols + 1 + x] << k for k, (y, x) in enumerate(steps))
+    assert (pixels.codes == codes).all()
+    assert ((pixels.neighbors < len(pixels)) == (codes >> np.arange(8)[:, None] & 1)).all()
