@@ -47,6 +47,9 @@ ENDINGS = ("_m_per_m2", "_pct", "_deg", "_m2", "_mm", "_m")
 UNIT_SIGNS = {"m2": "m²", "m/m2": "m/m²", "deg": "°", "0-1": ""}
 """Units as people write them, where they differ."""
 
+UNKNOWN = "not known"
+"""Day, model or run of a map that nobody named."""
+
 CLASS_WORDS: dict[str, dict[str, str]] = {
     "severity_d6433": {
         "high": "high",

@@ -33,7 +33,7 @@ from geo.imagery.overview import Overview
 from geo.layers.run_rows import MapTerms, failures
 from geo.layers.schema import CRACK, INSPECTED, NETWORK, ROAD_SEGMENT, Column, Layer
 from geo.layers.style import CASING, STATUS, priority_legend, severity_legend
-from geo.layers.words import CLASS_WORDS
+from geo.layers.words import CLASS_WORDS, UNKNOWN
 from geo.options import Rules
 from geo.outputs import seal_text
 from geo.page.crops import Crop, worst_first
@@ -207,14 +207,14 @@ def map_data(package: Path, max_cracks: int) -> dict[str, Any]:
 def _header(
     package: Path, inspected: geopandas.GeoDataFrame, terms: MapTerms
 ) -> list[tuple[str, str]]:
-    """Return what the page says of its origin: words and values; "-" for what is not known."""
+    """Return what the page says of its origin: words and values."""
     cracks = pyogrio.read_dataframe(
         package, layer=CRACK.name, columns=["survey_date"], read_geometry=False, max_features=1
     )
     found = pd.concat((inspected["survey_date"], cracks["survey_date"])).dropna()
     days = sorted({str(day)[:10] for day in found})
     named = (("surveyed", ", ".join(days)), ("model", terms.model), ("run", terms.run_id))
-    return [(what, value or "-") for what, value in named]
+    return [(what, value or UNKNOWN) for what, value in named]
 
 
 def legend(rules: Rules) -> dict[str, Any]:

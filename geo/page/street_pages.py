@@ -27,6 +27,7 @@ from geo.imagery.overview import Overview
 from geo.layers.run_rows import MapTerms
 from geo.layers.schema import CRACK, NETWORK, ROAD_SEGMENT
 from geo.layers.style import CASING, Entry, priority_legend, severity_legend
+from geo.layers.words import UNKNOWN
 from geo.outputs import seal_pdf
 from geo.page.preview import KM, scale_length
 from geo.page.report import counted
@@ -185,7 +186,7 @@ def _draw_page(canvas: Canvas, page: Page, layers: Layers, backdrop: Overview) -
     days = sorted({str(day)[:10] for day in layers.cracks["survey_date"].dropna()})
     known = (("surveyed", ", ".join(days)), ("model", terms.model), ("run", terms.run_id))
     _text(canvas, MARGIN, top, page.title, 18, BOLD)
-    origin = ", ".join(f"{what} {value or '-'}" for what, value in known)
+    origin = ", ".join(f"{what} {value or UNKNOWN}" for what, value in known)
     _text(canvas, MARGIN, top - 16, origin, 8)
     _text(canvas, MARGIN, top - 28, _figures(segments, layers), 9)
     frame = _frame(segments, layers, backdrop, top - 36 - MAP_HEIGHT)
