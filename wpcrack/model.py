@@ -59,8 +59,10 @@ class ModelInfo(Block):
     gsd_mm: Annotated[float, Field(gt=0)] | None = None
     """Pixel size of the training images on the ground; null: photographs, never resample."""
     scales: Annotated[tuple[Scale, ...], Field(min_length=1)] = (1.0,)
-    """Sizes of an image that prediction looks at, whole fractions of its own: 1, 1/2, 1/4. The
-    probabilities are fused by the root of their mean square."""
+    """Sizes of an image that prediction looks at, whole fractions of its own: 1, 1/2, 1/4."""
+    fusion_power: Annotated[float, Field(ge=1, le=8)] = 2.0
+    """Exponent of the power mean that fuses the probabilities of the scales: 1 is their mean, 2 the
+    root of their mean square. The higher, the more a single sure scale finds and marks."""
     coarsest_mm: Annotated[float, Field(gt=0)] | None = None
     """Where the pixel size of the ground is known, scales at which a pixel is larger are left out:
     thin cracks do not show there. null: all scales are looked at."""

@@ -23,10 +23,10 @@ from wpcrack.networks import Detector, Features, Networks
 from wpcrack.networks.detector import ChannelNorm, DirectionalConv, Mix, PathAttention
 
 
-def convert(networks: Networks, scales: Sequence[float] = (1.0,)) -> Any:
+def convert(networks: Networks, scales: Sequence[float] = (1.0,), power: float = 2.0) -> Any:
     """Return the `openvino.Model` of networks: (1, H, W, 3) uint8 -> (1, 1, H, W) float32.
 
-    It has an output for the first scale, for the first two fused, and so on.
+    It has an output for the first scale, for the first two fused with a power, and so on.
     """
     ov = openvino()
     example = torch.zeros(1, 3, 64, 96)
@@ -34,7 +34,7 @@ def convert(networks: Networks, scales: Sequence[float] = (1.0,)) -> Any:
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
         graph = ov.convert_model(
-            _Steps(ScaledProbability(fold(networks), scales)).cpu(),
+            _Steps(ScaledProbability(fold(networks), scales, power)).cpu(),
             example_input=example,
             input=[ov.PartialShape([1, 3, -1, -1])],
         )

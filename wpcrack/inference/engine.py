@@ -48,7 +48,9 @@ def load_predictor(
     if threads is not None:
         torch.set_num_threads(threads)
     model = load_model(path)
-    return TorchPredictor(model.networks, scales=model.info.scales_at(gsd_mm))
+    return TorchPredictor(
+        model.networks, scales=model.info.scales_at(gsd_mm), power=model.info.fusion_power
+    )
 
 
 def choose(engine: Engine, *, gpu: bool | None = None) -> Literal["torch", "openvino"]:

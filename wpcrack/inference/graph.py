@@ -189,4 +189,4 @@ def _convert(folder: Path) -> Any:
     from wpcrack.inference.convert import convert
 
     model = load_model(folder)
-    return convert(model.networks, model.info.scales)
+    return convert(model.networks, model.info.scales, model.info.fusion_power)

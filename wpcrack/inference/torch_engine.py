@@ -27,6 +27,7 @@ class TorchPredictor:
         *,
         low_precision: bool | None = None,
         scales: Sequence[float] = (1.0,),
+        power: float = 2.0,
     ) -> None:
         """Move networks to their device.
 
@@ -35,9 +36,10 @@ class TorchPredictor:
             device: None: the GPU if there is one, else the CPU.
             low_precision: Compute in bfloat16; None: if the device does so natively.
             scales: Sizes of a window that the networks look at.
+            power: Of their fusion.
         """
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.probability = ScaledProbability(networks, scales).to(self.device).eval()
+        self.probability = ScaledProbability(networks, scales, power).to(self.device).eval()
         self.probability.to(memory_format=torch.channels_last)
         native = self.device.type == "cuda" or native_bfloat16()
         self.low_precision = native if low_precision is None else low_precision

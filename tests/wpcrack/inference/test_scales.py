@@ -45,22 +45,27 @@ def test_every_scale_sees_the_mean_of_its_pixels() -> None:
     assert half[7:9, 7:9].mean() == pytest.approx(inner, abs=1e-6)
 
 
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=4))
-def test_fusion_lies_between_mean_and_maximum(values: list[float]) -> None:
-    found = fuse(torch.tensor(values).view(1, -1, 1, 1)).item()
-    assert np.mean(values) - 1e-6 <= found <= max(values) + 1e-6
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=4), st.sampled_from((1.0, 1.5, 2.0, 4.0)))
+def test_fusion_is_the_power_mean_and_lies_between_mean_and_maximum(
+    values: list[float], power: float
+) -> None:
+    found = fuse(torch.tensor(values).view(1, -1, 1, 1), power).item()
+    assert found == pytest.approx(np.mean(np.array(values) ** power) ** (1 / power), abs=1e-5)
+    assert np.mean(values) - 1e-5 <= found <= max(values) + 1e-5
 
 
 @pytest.mark.skipif(not is_installed("openvino"), reason="needs openvino")
-def test_both_engines_fuse_the_same_scales() -> None:
+@pytest.mark.parametrize("power", [2.0, 1.5])
+def test_both_engines_fuse_the_same_scales(power: float) -> None:
     torch.manual_seed(0)
     networks = Networks(ModelConfig(**TINY_MODEL)).eval().requires_grad_(False)
     networks.share_encoder()
     windows = np.random.default_rng(0).integers(0, 256, (2, 96, 64, 3), np.uint8)
-    graph = convert(networks, SCALES)
+    graph = convert(networks, SCALES, power)
     for count in range(1, len(SCALES) + 1):
         cpu, chosen = torch.device("cpu"), SCALES[:count]
-        torch_ = TorchPredictor(networks, cpu, low_precision=False, scales=chosen)(windows)
+        predictor = TorchPredictor(networks, cpu, low_precision=False, scales=chosen, power=power)
+        torch_ = predictor(windows)
         openvino = OpenVinoPredictor(graph.clone(), 1, "f32", scales=count)(windows)
         assert np.abs(torch_ - openvino).max() < 1e-3
     assert np.array_equal(OpenVinoPredictor(graph, 1, "f32")(windows), openvino)

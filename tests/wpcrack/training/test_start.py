@@ -27,7 +27,7 @@ from wpcrack.inference.scales import ScaledProbability
 from wpcrack.labels.pseudo_label import label_batch
 from wpcrack.model import ModelInfo, load_model, save_model
 from wpcrack.networks import Networks
-from wpcrack.training.start import find_start, start_networks
+from wpcrack.training.start import LEARNED_POWER, find_start, start_networks
 from wpcrack.training.trainer import Trainer
 
 PATH = ("classifier.encoder.", "reconstructor.encoder.", "detector.")
@@ -110,7 +110,11 @@ def test_labels_hear_the_averaged_detector_at_all_scales_of_the_model() -> None:
     with torch.no_grad():
         torch.testing.assert_close(opinion.of(batch.image), both(batch.image))
     assert (learner.rule.cam_road, learner.rule.cam_crack) == (0.35, 0.65)
-    assert learner.start.looks == {"scales": (1.0, 0.5), "coarsest_mm": 8.0}
+    assert learner.start.looks == {
+        "scales": (1.0, 0.5),
+        "fusion_power": LEARNED_POWER,
+        "coarsest_mm": 8.0,
+    }
 
 
 @pytest.mark.usefixtures("shipped")
