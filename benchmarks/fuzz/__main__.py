@@ -3,14 +3,16 @@
     python -m benchmarks.fuzz --cases 10000 --seed 0
 
 A case is a sound input with a few bytes or words changed, read in a forked process that may take
-2 GiB of memory and 20 seconds of the CPU. Whatever is no user error counts as a fault and is
-printed.
+2 GiB of memory and 20 seconds of the CPU for it. Whatever is no user error counts as a fault and is
+printed. A process reads a row of cases: forking, not reading, took most of the time.
 """
 
 from __future__ import annotations
 
 import argparse
 import faulthandler
+import gc
+import json
 import os
 import resource
 import shutil
@@ -20,7 +22,7 @@ import tempfile
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +34,12 @@ from jobs.runtime.terminal import USER_ERRORS
 
 MEMORY_BYTES, TIME_S, WAIT_S = 2 * 2**30, 20, 300
 """Memory and CPU time of a case; and time on the clock, which a busy machine makes long."""
+
+ROW = 50
+"""Cases that one process reads, unless one of them ends it."""
+
+CLOCKS = (signal.SIGALRM, signal.SIGPROF)
+"""What ends a case that takes too long."""
 
 EDITED = 0.7
 """Share of the cases that are edited rather than damaged, where a target can be edited."""
@@ -92,7 +100,7 @@ def damage(content: bytes, is_text: bool, rng: np.random.Generator) -> bytes:
 
 
 def campaign(cases: int, seed: int, folder: Path, only: str | None = None) -> Iterator[Case]:
-    """Yield the cases of a seed, the targets and their files in turn.
+    """Yield the cases of a seed, target by target.
 
     Args:
         cases: their number.
@@ -104,15 +112,14 @@ def campaign(cases: int, seed: int, folder: Path, only: str | None = None) -> It
         Exception: a sound input is not read.
     """
     targets = [target for target in TARGETS if only in (None, target.name)]
-    samples = [Sample.draw(target, folder) for target in targets]
-    for sample in samples:
+    turns = [*targets, *(target for target in targets if not target.is_slow)]
+    for target in targets:
+        sample = Sample.draw(target, folder)
         for file in sample.files:  # in this process, so that no child has to import
             sample.read_sound(file)
-    turns = [*samples, *(sample for sample in samples if not sample.target.is_slow)]
-    for number in range(cases):
-        rng = np.random.default_rng([seed, number])
-        sample = turns[number % len(turns)]
-        yield sample.damaged(number, sample.files[int(rng.integers(0, len(sample.files)))], rng)
+        gc.freeze()  # a child's collection would copy the memory of this process
+        mine = [k for k, turn in enumerate(turns) if turn is target]
+        yield from sample.cases([n for n in range(cases) if n % len(turns) in mine], seed)
 
 
 @dataclass(frozen=True)
@@ -152,62 +159,87 @@ class Sample:
             self.target.read(self.case / file)
         shutil.rmtree(self.case)
 
-    def damaged(self, number: int, file: Path, rng: np.random.Generator) -> Case:
-        """Damage a file, and read it in a process of its own."""
-        shutil.copytree(self.place, self.case)
-        try:
+    def cases(self, numbers: Sequence[int], seed: int) -> Iterator[Case]:
+        """Yield cases; a process reads a row of them, and another goes on after one that ended it.
+
+        Args:
+            numbers: of the cases.
+            seed: of the campaign.
+        """
+        left = list(numbers)
+        while left:
+            receiver, sender = os.pipe()
+            child = os.fork()
+            if not child:
+                os.close(receiver)
+                try:
+                    self._read_all(left[:ROW], seed, sender)
+                finally:
+                    os._exit(0)
+            os.close(sender)
+            with os.fdopen(receiver, encoding="utf-8") as stream:
+                told = [json.loads(line) for line in stream]
+            _, status = os.waitpid(child, 0)
+            assert told, f"no case of {self.target.name} could be drawn"
+            for number, file, code, detail in told:
+                if code is not None:
+                    left.remove(number)
+                    yield Case(number, self.target.name, file, NAMES[code], detail)
+            if told and told[-1][0] in left[:1]:
+                ended = NAMES.index("hang" if os.WTERMSIG(status) in CLOCKS else "crash")
+                yield Case(left.pop(0), self.target.name, told[-1][1], NAMES[ended], f"{status=}")
+            shutil.rmtree(self.case, ignore_errors=True)
+
+    def _read_all(self, numbers: Sequence[int], seed: int, sender: int) -> None:
+        """Read a row of cases in this process, which is a child; none after one without memory."""
+        _be_quiet()
+        for number in numbers:
+            rng = np.random.default_rng([seed, number])
+            file = self.files[int(rng.integers(0, len(self.files)))]
+            shutil.copytree(self.place, self.case)
             path = self.case / file
             if self.target.edit is not None and rng.random() < EDITED:
                 self.target.edit(path, rng)
             else:
                 path.write_bytes(damage(path.read_bytes(), path.suffix in TEXTS, rng))
-            code, detail = _in_child(self.target.read, path)
-            return Case(number, self.target.name, str(file), NAMES[code], detail)
-        finally:
+            _tell(sender, number, file, None, "")
+            code, detail = _outcome(self.target.read, path)
+            _tell(sender, number, file, code, detail)
+            if code == MEMORY:
+                return
             shutil.rmtree(self.case)
 
 
-def _in_child(read: Callable[[Path], object], path: Path) -> tuple[int, str]:
-    """Read a file in a process of its own; return the index of its outcome, and why."""
-    receiver, sender = os.pipe()
-    child = os.fork()
-    if not child:
-        os.close(receiver)
-        os._exit(_child(read, path, sender))
-    os.close(sender)
-    with os.fdopen(receiver, "rb") as stream:
-        detail = stream.read().decode("utf-8", "replace")
-    _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status):
-        by = os.WTERMSIG(status)
-        return NAMES.index(
-            "hang" if by in (signal.SIGALRM, signal.SIGPROF) else "crash"
-        ), f"signal {by}"
-    return os.WEXITSTATUS(status), detail
+def _tell(sender: int, number: int, file: Path, code: int | None, detail: str) -> None:
+    line = json.dumps([number, str(file), code, detail.encode("utf-8", "replace").decode()])
+    os.write(sender, (line + "\n").encode())
 
 
-def _child(read: Callable[[Path], object], path: Path, sender: int) -> int:
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.alarm(WAIT_S)
-    signal.setitimer(signal.ITIMER_PROF, TIME_S)
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY_BYTES,) * 2)
+def _be_quiet() -> None:
+    for clock in CLOCKS:
+        signal.signal(clock, signal.SIG_DFL)
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)
     os.dup2(quiet, 2)
     warnings.simplefilter("ignore")
     faulthandler.disable()
+
+
+def _outcome(read: Callable[[Path], object], path: Path) -> tuple[int, str]:
+    """Read a file within the limits; return the index of the outcome, and why."""
+    signal.alarm(WAIT_S)
+    signal.setitimer(signal.ITIMER_PROF, TIME_S)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY_BYTES, resource.RLIM_INFINITY))
     try:
         read(path)
-        return READ
+        return READ, ""
     except USER_ERRORS as error:
-        os.write(sender, str(error)[:300].encode("utf-8", "replace"))
-        return REFUSED
+        return REFUSED, str(error)[:300]
     except MemoryError:
-        return MEMORY
+        return MEMORY, ""
     except BaseException:
-        os.write(sender, traceback.format_exc()[-1500:].encode("utf-8", "replace"))
-        return TRACEBACK
+        return TRACEBACK, traceback.format_exc()[-1500:]
 
 
 def main() -> int:

@@ -23,14 +23,28 @@ def test_damaged_inputs_are_read_or_refused(fuzz, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_reader_that_fails_crashes_or_takes_all_memory_is_noticed(fuzz, tmp_path):
-    def crash(path):
-        fuzz.os.kill(fuzz.os.getpid(), fuzz.signal.SIGSEGV)
+def test_each_fault_of_a_reader_is_noticed_and_the_cases_after_it_are_read(
+    fuzz, tmp_path, monkeypatch
+):
+    def spin():
+        while True:
+            pass
 
     readers = {
-        "traceback": lambda path: 1 // 0,
-        "memory": lambda path: bytearray(2 * fuzz.MEMORY_BYTES),
-        "crash": crash,
+        "traceback": lambda: 1 // 0,
+        "memory": lambda: bytearray(2 * fuzz.MEMORY_BYTES),
+        "crash": lambda: fuzz.os.kill(fuzz.os.getpid(), fuzz.signal.SIGSEGV),
+        "hang": spin,
+        "read": lambda: None,
     }
-    for name, read in readers.items():
-        assert fuzz.NAMES[fuzz._in_child(read, tmp_path)[0]] == name
+
+    def draw(folder):
+        for name in readers:
+            (folder / name).write_text(name)
+        return [folder / name for name in readers]
+
+    monkeypatch.setattr(fuzz, "TIME_S", 0.2)
+    target = fuzz.Target("drawn", draw, lambda path: readers[path.name]())
+    cases = list(fuzz.Sample.draw(target, tmp_path).cases(range(20), 0))
+    assert [case.number for case in cases] == list(range(20))
+    assert {(case.file, case.outcome) for case in cases} == {(name, name) for name in readers}
