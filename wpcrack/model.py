@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from wpcrack.config import Block, ModelConfig
 from wpcrack.errors import CheckpointError, first_line
 from wpcrack.files import set_aside, whole_folder
+from wpcrack.plain_yaml import load_plain
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -140,7 +141,7 @@ def read_info(folder: Path) -> ModelInfo:
     """
     try:
         text = (folder / CONFIG).read_text(encoding="utf-8")
-        return ModelInfo.model_validate(yaml.safe_load(text))
+        return ModelInfo.model_validate(load_plain(text))
     except ValidationError as error:
         problem = error.errors()[0]
         key = ".".join(map(str, problem["loc"])) or CONFIG

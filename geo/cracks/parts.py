@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
+from itertools import pairwise
 from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
@@ -192,6 +193,20 @@ class InspectedRow:
         except shapely.errors.ShapelyError as error:
             raise ValueError(f"its footprint is damaged ({error})") from error
         return read
+
+    def failures(self) -> dict[str, str]:
+        """Return the reason of each tile that failed by its path; of the block by its name.
+
+        Of a tile that failed the reason begins with the tile's name, which parts the reasons.
+        """
+        if not self.tiles_failed:
+            return {f"block {self.block_id}": self.reason} if self.status == "failed" else {}
+        found, rest = {}, self.reason
+        for path, following in pairwise(self.tiles_failed):
+            name = f"{os.path.basename(following)} "
+            found[path], _, rest = rest.partition(f"; {name}")
+            rest = name + rest
+        return found | {self.tiles_failed[-1]: rest}
 
     def brief(self) -> InspectedRow:
         """Return the row without what is large and lies in the part."""

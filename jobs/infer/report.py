@@ -106,14 +106,13 @@ class Failures:
             InputError: The job is to stop at the first failure, or after so many.
         """
         for result in results:
-            failed = result.tiles_failed or (
-                (f"block {result.block_id}",) if result.status == "failed" else ()
-            )
-            for name in failed:
-                self._reasons.setdefault(name, result.reason)
+            failed = result.failures()
+            for name, reason in failed.items():
+                self._reasons.setdefault(name, reason)
             if failed and self._stops_at_once:
+                name, reason = next(iter(failed.items()))
                 raise InputError(
-                    f"{failed[0]}: {result.reason}; repair it, or set on_bad_tile=record to leave "
+                    f"{name}: {reason}; repair it, or set on_bad_tile=record to leave "
                     "such tiles out, and give the same command again"
                 )
         if len(self._reasons) > self._allowed:

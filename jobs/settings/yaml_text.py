@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from wpcrack.errors import ConfigError
+from wpcrack.plain_yaml import load_plain
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -25,7 +26,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"config {path} cannot be read ({error}); give a YAML file") from None
     try:
-        values = yaml.load(text, Loader=CoreLoader)
+        values = parse_value(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"config {path} is not valid YAML: {one_line(error)}") from None
     if values is None:
@@ -41,9 +42,9 @@ def parse_value(text: str) -> Any:
     """Read one YAML value, as it stands behind the `=` of an override.
 
     Raises:
-        yaml.YAMLError: The text is not YAML.
+        yaml.YAMLError: The text is not YAML, or blows up.
     """
-    return yaml.load(text, Loader=CoreLoader)
+    return load_plain(text, CoreLoader)
 
 
 def parse_texts(text: str) -> Any:
@@ -52,7 +53,7 @@ def parse_texts(text: str) -> Any:
     Raises:
         yaml.YAMLError: The text is not YAML.
     """
-    return yaml.load(text, Loader=yaml.BaseLoader)
+    return load_plain(text, yaml.BaseLoader)
 
 
 class CoreLoader(yaml.SafeLoader):

@@ -34,6 +34,7 @@ from jobs.runtime.folder import (
 from jobs.train.job import TrainJob
 from wpcrack.data.read import ImageLevelSet, read_image_level
 from wpcrack.errors import ConfigError, DataError, TrainingError
+from wpcrack.plain_yaml import load_plain
 from wpcrack.training.stages import STAGES
 
 CONFIG, METRICS, REPORT, CARD = "config.yaml", "metrics.jsonl", "report.json", "MODEL_CARD.md"
@@ -159,7 +160,7 @@ def require_same(root: Path, job: TrainJob, kind: FolderKind = TRAINING) -> list
         return []
     wanted = decisive(job.model_dump(mode="json"), kind.free_keys)
     with explain_damage(path, ANEW):
-        found = decisive(yaml.safe_load(path.read_text(encoding="utf-8")) or {}, kind.free_keys)
+        found = decisive(load_plain(path.read_text(encoding="utf-8")) or {}, kind.free_keys)
         changed = differences(found, wanted)
     if changed and job.resume != "force":
         raise ConfigError(

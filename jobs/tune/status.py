@@ -9,8 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from jobs.runtime.folder import explain_damage, is_locked
 from jobs.train.folder import ANEW, CONFIG, LOCK, REPORT
 from jobs.tune.folder import JOURNAL, Trial, read_trials
@@ -18,6 +16,7 @@ from jobs.tune.job import TuneJob, read_space
 from jobs.tune.results import best_trial, objective_name
 from jobs.tune.sampler import make_sampler
 from wpcrack.errors import ConfigError
+from wpcrack.plain_yaml import load_plain
 
 SHOWN = 5
 """Best trials in the report."""
@@ -80,7 +79,7 @@ def read_status(root: Path) -> SweepStatus:
     if not (root / JOURNAL).is_file():
         raise ConfigError(f"{root} holds no sweep; give the run_dir of `wpcrack tune`")
     with explain_damage(root / CONFIG, ANEW):
-        job = TuneJob.model_validate(yaml.safe_load((root / CONFIG).read_text(encoding="utf-8")))
+        job = TuneJob.model_validate(load_plain((root / CONFIG).read_text(encoding="utf-8")))
     trials = read_trials(root)
     count = {s: sum(t.status == s for t in trials) for s in ("finished", "stopped", "failed")}
     return SweepStatus(

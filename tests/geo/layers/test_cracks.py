@@ -273,6 +273,14 @@ def test_status_of_a_block(valid, failed, status):
     assert (row.reason == "") == (status == "inspected")
 
 
+def test_each_tile_of_a_block_that_failed_keeps_its_own_reason():
+    grid, seen = grid_of((4, 4)), np.zeros((4, 4), bool)
+    failures = [TileProblem(f"{k}/a.tif", f"is cut ({k}); replace it") for k in range(3)]
+    row = InspectedRow.of(Block("b", grid.window), seen, failures, grid, seconds=1)
+    assert row.failures() == {p.path: f"a.tif {p.reason}" for p in failures}
+    assert InspectedRow.of(Block("b", grid.window), ~seen, [], grid, seconds=1).failures() == {}
+
+
 def test_no_crack_at_all_gives_an_empty_layer(tmp_path):
     paths, grid = deliver(tmp_path, np.zeros((10, 10), bool), 5, 5)
     assert assemble(paths, tmp_path / "out.gpkg", grid).n_cracks == 0

@@ -234,9 +234,19 @@ def test_further_wrong_keys_are_named_too() -> None:
     assert message.endswith("(also wrong: steps[0])")
 
 
+LAUGHS = "{x0: &x0 [1, 1], " + ", ".join(
+    f"x{k}: &x{k} [*x{k - 1}, *x{k - 1}]" for k in range(1, 30)
+)
+"""A few lines of aliases that stand for a thousand million values."""
+
+
 @pytest.mark.parametrize(
     ("text", "part"),
     [
+        (f"steps: {LAUGHS}}}", "aliases stand for more than"),
+        ("steps: &s [*s]", "nested too deeply"),
+        ("steps: " + 2000 * "[", "nested too deeply"),
+        ("steps: " + 5000 * "9", "is not valid YAML"),
         ("- a\n- b\n", "holds a list"),
         ("just text", "holds a str"),
         ("a: [1", "is not valid YAML"),
