@@ -135,8 +135,9 @@ def load_pickled(path: Path) -> Any:
         ValueError: It does not begin like one; torch would blame the types in it.
     """
     with path.open("rb") as file:
-        if file.read(1) not in (b"P", b"\x80"):  # a zip archive; a pickle, as before torch 1.6
-            raise ValueError("neither a zip archive nor a pickle")
+        begins = file.read(1)
+    if begins != b"\x80" and not is_zip(path):  # a pickle, as before torch 1.6; an archive
+        raise ValueError("neither a zip archive nor a pickle")
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
@@ -156,13 +157,21 @@ def read_state(path: Path, remedy: str) -> dict[str, Any]:
         raise CheckpointError(f"{path} is damaged ({first_line(error)}); {remedy}") from error
 
 
+def is_zip(path: Path) -> bool:
+    """Return whether a file is a zip archive with its end, as `torch.save` writes it."""
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # of an end that is damaged in some ways
+        return False
+
+
 def refuse_foreign_types(path: Path) -> None:
     """Name the types that reading would need, before anything is read.
 
     Raises:
         CheckpointError: There are such types.
     """
-    if path.suffix == SAFETENSORS or not zipfile.is_zipfile(path):
+    if path.suffix == SAFETENSORS or not is_zip(path):
         return
     foreign = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(str(path)))
     if foreign:

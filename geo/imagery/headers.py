@@ -7,7 +7,6 @@ import os
 import stat
 import time
 import warnings
-import zipfile
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -34,6 +33,7 @@ from geo.imagery.opening import (
     driver_of_bytes,
     is_remote,
     open_dataset,
+    zip_begins,
 )
 from geo.imagery.scale import MOST_ERROR, length_error
 from geo.imagery.sidecars import crs_beside, world_transform
@@ -205,7 +205,7 @@ def _inspect_file(path: Path, options: ReadOptions) -> Tile | TileProblem:
     if status.st_size == 0:
         return TileProblem(str(path), "is empty; copy it again or remove it")
     driver = driver_of(path)
-    if driver is None and zipfile.is_zipfile(path):
+    if driver is None and zip_begins(path):
         return TileProblem(str(path), "is a ZIP file; unpack it, and give the folder")
     if driver is None:
         return TileProblem(str(path), _FOREIGN_FORMAT)

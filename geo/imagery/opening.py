@@ -126,6 +126,12 @@ def driver_of(path: Path) -> str | None:
         return driver_of_bytes(stream.read(16))
 
 
+def zip_begins(path: Path) -> bool:
+    """Return whether a file begins as a ZIP archive; its end, which may be damaged, is not read."""
+    with path.open("rb") as stream:
+        return stream.read(4) == b"PK\3\4"
+
+
 def driver_of_bytes(head: bytes) -> str | None:
     """Return the driver that a file's first 16 bytes call for; see `driver_of`."""
     return next((driver for magic, driver in _MAGIC if head.startswith(magic)), None)

@@ -12,7 +12,6 @@ import os
 import shutil
 import tempfile
 import uuid
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,7 +24,7 @@ from jobs.train.folder import CHECKPOINTS, METRICS, read_metrics
 from jobs.train.job import TrainJob
 from wpcrack import distributed
 from wpcrack.errors import ConfigError, TrainingError, first_line
-from wpcrack.tensor_files import read_state
+from wpcrack.tensor_files import is_zip, read_state
 from wpcrack.training.selection import objective
 from wpcrack.training.trainer import EpochReport
 
@@ -204,7 +203,7 @@ def newest_state(folder: Path) -> dict[str, Any] | None:
 
 def complete_states(folder: Path) -> list[Path]:
     """Return complete states in a folder, oldest first; a file that was cut off lacks its end."""
-    return [path for path in sorted(folder.glob("epoch_*/")) if zipfile.is_zipfile(path / STATE)]
+    return [path for path in sorted(folder.glob("epoch_*/")) if is_zip(path / STATE)]
 
 
 def folder_name(epoch: int) -> str:

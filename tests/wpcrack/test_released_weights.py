@@ -195,8 +195,14 @@ def test_a_file_without_tensors_is_refused(content: object, tmp_path: Path) -> N
     assert "give a checkpoint with 'state_dict'" in refusal(content, tmp_path)
 
 
+OF_MANY_DISKS = b"PK\6\7" + bytes(12) + b"\2\0\0\0PK\5\6" + bytes(18)
+"""End of a zip archive at which `zipfile.is_zipfile` raises."""
+
+
 @pytest.mark.parametrize("name", ["a.ckpt", "a.safetensors"])
-@pytest.mark.parametrize("data", [b"", b"no weights at all", b"{\n}", b"PK\x03\x04 cut off"])
+@pytest.mark.parametrize(
+    "data", [b"", b"no weights at all", b"{\n}", b"PK\x03\x04 cut off", OF_MANY_DISKS]
+)
 def test_a_file_that_is_something_else_is_refused(name: str, data: bytes, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(data)
     with pytest.raises(CheckpointError, match=rf"{name} is not a weight file"):

@@ -101,7 +101,11 @@ def test_remedies_for_archives_control_points_and_many_bands_help(tmp_path):
     with rasterio.open(tmp_path / "b.tif", "w", "GTiff", gcps=points, crs=25832, **shape) as tif:
         tif.write(np.ones((3, 9, 9), np.uint8))
     write_tile(tmp_path / "c.tif", np.dstack((image, image[..., :2])))
-    for name, words in (("a.zip", "unpack it"), ("b.tif", "gdalwarp"), ("c.tif", "-b RED")):
+    many_disks = b"PK\6\7" + bytes(12) + b"\2\0\0\0PK\5\6" + bytes(18)
+    (tmp_path / "d.zip").write_bytes(b"PK\3\4" + many_disks)
+    (tmp_path / "e.tif").write_bytes(b"xx" + many_disks)
+    of_zips = (("a.zip", "unpack it"), ("d.zip", "unpack it"), ("e.tif", "no GeoTIFF|not a"))
+    for name, words in (*of_zips, ("b.tif", "gdalwarp"), ("c.tif", "-b RED")):
         with pytest.raises(InputError, match=words):
             scan(str(tmp_path / name))
 
