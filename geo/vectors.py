@@ -174,6 +174,7 @@ def _of_database(
     names = fields[chosen]
     wanted = _wanted(names, columns, like)
     about, table = pyogrio.read_arrow(path, layer=chosen, columns=wanted)
+    table.validate(full=True)  # of a damaged file GDAL makes values of negative length
     shapes, broken = _of_wkb(table[about["geometry_name"] or "wkb_geometry"])
     crs = _crs(about["crs"]) if about["crs"] else None
     values = {name: table[name].to_pylist() for name in wanted}
@@ -197,6 +198,7 @@ def _of_parquet(path: Path, columns: Sequence[str], like: Sequence[str]) -> Feat
         names = tuple(name for name in schema.names if name != geometry)
         wanted = _wanted(names, columns, like)
         table = file.read([geometry, *wanted])
+        table.validate(full=True)
     shapes, broken = _of_wkb(table[geometry])
     system = described.get("crs", "OGC:CRS84")  # by the standard, where none is named
     crs = _crs(system) if system else None

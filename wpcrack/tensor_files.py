@@ -9,6 +9,7 @@ import argparse
 import collections
 import pickle
 import re
+import struct
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -72,6 +73,7 @@ _DAMAGE = (
     OverflowError,
     AssertionError,
     MemoryError,  # a few bytes can claim any size
+    struct.error,
 )
 """What torch raises, beside its own refusals, for a file that is cut short or has other bytes."""
 

@@ -21,7 +21,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 
-from geo.files import output_errors, whole_file
+from geo.files import output_errors
 from geo.grid import Grid, Window
 from geo.imagery.headers import Tile, TileProblem
 from geo.imagery.mosaic import Mosaic
@@ -30,6 +30,7 @@ from geo.imagery.placing import Placement, painting_key
 from geo.imagery.reading import open_raster, read_window
 from geo.imagery.tile_reader import TileReader
 from geo.imagery.warp import to_source
+from geo.imagery.writing import write_raster
 
 READERS = 16
 """Tiles that are read at a time: most of the time goes into waiting for a disk or a server."""
@@ -180,16 +181,10 @@ def save_backdrop(path: Path, overview: Overview) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    height, width = overview.valid.shape
-    profile = {"driver": "GTiff", "height": height, "width": width, "count": 4, "dtype": "uint8"}
-    place = {"crs": overview.grid.crs, "transform": overview.grid.transform}
-    with (
-        output_errors(path, RasterioError),
-        whole_file(path) as temporary,
-        rasterio.open(temporary, "w", compress="DEFLATE", **profile, **place) as dataset,
-    ):
-        dataset.write(overview.image.transpose(2, 0, 1), (1, 2, 3))
-        dataset.write(overview.valid * np.uint8(255), 4)
+    alpha = overview.valid[None] * np.uint8(255)
+    bands = np.concatenate((overview.image.transpose(2, 0, 1), alpha))
+    with output_errors(path, RasterioError):
+        write_raster(path, bands, overview.grid)
 
 
 def read_backdrop(path: Path) -> Overview | None:

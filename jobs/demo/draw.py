@@ -10,12 +10,12 @@ import cv2
 import geopandas
 import numpy as np
 import numpy.typing as npt
-import rasterio
 import shapely
 from rasterio.crs import CRS as RasterCrs
 from rasterio.transform import Affine
 
 from geo.grid import Grid
+from geo.imagery.writing import write_raster
 from wpcrack.synthetic import City, DrawnWindow, WindowConfig, draw_training_street, draw_window
 
 CRS = "EPSG:25832"
@@ -107,25 +107,18 @@ def city_grid(city: City) -> Grid:
 def write_tile(path: Path, image: Pixels, transform: Affine, *, nodata: int | None) -> None:
     """Write (H, W, bands) uint8 as a tiled, deflated GeoTIFF."""
     height, width, bands = image.shape
-    profile = {
-        "driver": "GTiff",
-        "dtype": "uint8",
-        "height": height,
-        "width": width,
-        "count": bands,
-        "crs": CRS,
-        "transform": transform,
-        "nodata": nodata,
-        "compress": "deflate",
-        "predictor": 2,
-        "tiled": True,
-        "blockxsize": 256,
-        "blockysize": 256,
-        "photometric": "rgb" if bands == 3 else "minisblack",
-        "interleave": "pixel",
-    }
-    with rasterio.open(path, "w", **profile) as dataset:
-        dataset.write(np.moveaxis(image, 2, 0))
+    write_raster(
+        path,
+        np.moveaxis(image, 2, 0),
+        Grid(transform, RasterCrs.from_string(CRS), (height, width)),
+        nodata=nodata,
+        predictor=2,
+        tiled=True,
+        blockxsize=256,
+        blockysize=256,
+        photometric="rgb" if bands == 3 else "minisblack",
+        interleave="pixel",
+    )
 
 
 def _windows(

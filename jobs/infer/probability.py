@@ -15,6 +15,7 @@ from geo.errors import InputError, first_line
 from geo.files import whole_file
 from geo.grid import Grid, Window, moved_origin
 from geo.imagery.mosaic import Block
+from geo.imagery.writing import write_raster
 
 VRT = "probability.vrt"
 """Inside the folder of the blocks; its paths are relative, so the folder can be moved."""
@@ -44,18 +45,8 @@ def write_probability(
     Raises:
         OSError: The disk does not take it.
     """
-    profile = {
-        "driver": "COG",
-        "dtype": "uint8",
-        "count": 1,
-        "height": window.height,
-        "width": window.width,
-        "crs": grid.crs,
-        "transform": moved_origin(grid.transform, window.row_off, window.col_off),
-        "compress": "DEFLATE",
-    }
-    with whole_file(path) as temporary, rasterio.open(temporary, "w", **profile) as dataset:
-        dataset.write(probability, 1)
+    place = moved_origin(grid.transform, window.row_off, window.col_off)
+    write_raster(path, probability[None], Grid(place, grid.crs, probability.shape), "COG")
 
 
 def read_probability(path: Path) -> NDArray[np.uint8]:

@@ -9,6 +9,7 @@ from contextlib import closing
 
 import geopandas
 import numpy as np
+import pyarrow as pa
 import pyogrio
 import pytest
 import shapely
@@ -37,7 +38,6 @@ def wkb(points):
 
 def write_wkb(path, lines, **columns):
     """Write lines as GeoParquet."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     described = {"encoding": "WKB", "crs": "EPSG:25832"}
@@ -83,6 +83,22 @@ def test_formats_that_point_elsewhere_are_not_opened(tmp_path, monkeypatch, cont
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=r"roads\.path=.*(is no GeoPackage|is a ZIP file)"):
         read_roads(RoadOptions(path=tmp_path / name), GRID)
+
+
+def test_values_of_negative_length_are_refused(tmp_path, monkeypatch):
+    path = tmp_path / "a.fgb"
+    geopandas.GeoDataFrame(geometry=[shapely.LineString(STREET)], crs=25832).to_file(path)
+    sound = pyogrio.read_arrow
+
+    def damaged(path, **how):  # what GDAL makes of some damaged files
+        about, table = sound(path, **how)
+        ends = pa.py_buffer(np.array([9, 0], np.int32))
+        column = pa.Array.from_buffers(pa.binary(), 1, [None, ends, pa.py_buffer(bytes(9))])
+        return about, table.set_column(0, about["geometry_name"] or "wkb_geometry", column)
+
+    monkeypatch.setattr(pyogrio, "read_arrow", damaged)
+    with pytest.raises(InputError, match="cannot be read"):
+        read_roads(RoadOptions(path=path), GRID)
 
 
 def test_json_that_runs_a_program_is_no_geojson(tmp_path):

@@ -201,7 +201,8 @@ OF_MANY_DISKS = b"PK\6\7" + bytes(12) + b"\2\0\0\0PK\5\6" + bytes(18)
 
 @pytest.mark.parametrize("name", ["a.ckpt", "a.safetensors"])
 @pytest.mark.parametrize(
-    "data", [b"", b"no weights at all", b"{\n}", b"PK\x03\x04 cut off", OF_MANY_DISKS]
+    "data",
+    [b"", b"no weights at all", b"{\n}", b"PK\x03\x04 cut off", b"\x80\x02X\x04", OF_MANY_DISKS],
 )
 def test_a_file_that_is_something_else_is_refused(name: str, data: bytes, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(data)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pickle
+import resource
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
-from factories import write_tile
+from factories import grid_of, write_tile
 from rasterio.enums import ColorInterp
 
 from geo import read_tiles
@@ -17,6 +18,7 @@ from geo.grid import Window
 from geo.imagery.find import scan
 from geo.imagery.mosaic import Mosaic
 from geo.imagery.reading import Stretch
+from geo.imagery.writing import write_raster
 
 DATA = Path(__file__).parents[4] / "shared" / "data" / "geo"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no {DATA}")
@@ -24,6 +26,21 @@ needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no {DATA}")
 
 def whole(mosaic):
     return mosaic.read(mosaic.grid.window)
+
+
+@pytest.mark.parametrize("driver", ["GTiff", "COG"])
+def test_a_full_disk_leaves_the_earlier_raster_and_is_not_silent(tmp_path, driver):
+    noise = np.random.default_rng(0).integers(0, 255, (1, 99, 99)).astype(np.uint8)
+    path, most = tmp_path / "a.tif", resource.getrlimit(resource.RLIMIT_FSIZE)
+    write_raster(path, noise, grid_of((99, 99)), driver)
+    before = path.read_bytes()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) - 1, most[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            write_raster(path, noise, grid_of((99, 99)), driver)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, most)
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == [before]
 
 
 def sixteen_bits(seed=0, high=4000, shape=(64, 64, 3)):
