@@ -66,8 +66,8 @@ JOBS = {
         Job(
             "adapt",
             "jobs.cli.learn:adapt",
-            "jobs.adapt:run_adapt",
-            config="jobs.adapt:AdaptJob",
+            "jobs.adapt.run:run_adapt",
+            config="jobs.adapt.job:AdaptJob",
         ),
         Job("evaluate", "jobs.cli.learn:evaluate", "jobs.evaluate.run:run_evaluate"),
         Job("predict", "jobs.cli.learn:predict", "jobs.predict:run_predict"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import os
 import pickle
 import re
 import struct
@@ -62,7 +63,7 @@ ALLOWED: tuple[Any, ...] = (
 """Types beside tensors and Python's own that a checkpoint may hold: data without behavior."""
 
 
-_DAMAGE = (
+DAMAGE = (
     OSError,
     RuntimeError,
     EOFError,
@@ -99,7 +100,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{path} holds objects that are not read ({unpickling_cause(error)}); {RESAVE}"
         ) from None
-    except (SafetensorError, *_DAMAGE) as error:
+    except (SafetensorError, *DAMAGE) as error:
         raise CheckpointError(
             f"{path} is not a weight file ({first_line(error).rstrip('.')}); "
             "copy or download it again"
@@ -155,8 +156,28 @@ def read_state(path: Path, remedy: str) -> dict[str, Any]:
     """
     try:
         return dict(torch.load(path, map_location="cpu", weights_only=True))
-    except (pickle.UnpicklingError, *_DAMAGE) as error:
+    except (pickle.UnpicklingError, *DAMAGE) as error:
         raise CheckpointError(f"{path} is damaged ({first_line(error)}); {remedy}") from error
+
+
+def write_state(state: Mapping[str, Any], path: Path) -> None:
+    """Write a state that `read_state` reads.
+
+    Raises:
+        OSError: The disk does not take it; torch's writer hides that behind a RuntimeError.
+    """
+    try:
+        with path.open("wb") as file:
+            torch.save(dict(state), file)
+            file.flush()
+            os.fsync(file.fileno())
+    except RuntimeError as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, OSError):
+            cause = cause.__context__
+        if cause is None:
+            raise
+        raise cause from error
 
 
 def is_zip(path: Path) -> bool:

@@ -235,7 +235,7 @@ def draw_adaption(folder: Path) -> list[Path]:
     """Write the run folder of a finished adaption, and a round under way."""
     import torch
 
-    from jobs.adapt import WINDOWS
+    from jobs.adapt.plan import WINDOWS
     from wpcrack.config import ModelConfig
     from wpcrack.model import CONFIG, WEIGHTS, ModelInfo, save_model
     from wpcrack.networks import Networks
@@ -256,7 +256,7 @@ def draw_adaption(folder: Path) -> list[Path]:
 
 def read_adaption(path: Path) -> object:
     """Look at an adaption as the next start and a map with its model do."""
-    from jobs.adapt import run_adapt
+    from jobs.adapt.run import run_adapt
     from wpcrack.data.manifest import read_manifest
     from wpcrack.model import find_model, load_model
     from wpcrack.training.adapt import AdaptConfig

@@ -245,8 +245,12 @@ def adapt(
         Path | None, typer.Option(help="Folder of photographs, in place of tiles.")
     ] = None,
     model: Model = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Say what it will do and need, and do nothing.")
+    ] = False,
     json: Annotated[
-        Path | None, typer.Option(help="Write the figures to FILE; - is stdout.", metavar="FILE")
+        Path | None,
+        typer.Option(help="Write plan or result to FILE; - is stdout.", metavar="FILE"),
     ] = None,
 ) -> None:
     """Adapt a model to your roads, from unlabeled pictures.
@@ -254,7 +258,7 @@ def adapt(
     The model labels the pictures where it is sure, and learns from that beside drawn pavement. If
     it did not get better, the one that it started from is kept.
     """
-    from jobs.adapt import AdaptJob
+    from jobs.adapt.job import AdaptJob
     from jobs.settings.load import load
     from wpcrack.training.adapt import AdaptConfig
 
@@ -262,6 +266,12 @@ def adapt(
     if (images is None) != any(text.startswith("tiles=") for text in given):
         raise typer.BadParameter("give tiles=... or --images DIR, one of both")
     config = load(AdaptJob if images is None else AdaptConfig, overrides=given)
+    if plan:
+        from jobs.adapt.plan import plan_adapt
+
+        planned = plan_adapt(config, out, model=model, images=images)
+        report_figures(planned.text(), planned.values(), json)
+        return
     report = run_job("adapt", config, out, model=model, images=images)
     report_figures(report.summary(), report.values(), json)
 

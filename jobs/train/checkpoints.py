@@ -16,8 +16,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
-
 from geo.files import write_text
 from jobs.runtime.signals import postpone_signals
 from jobs.train.folder import CHECKPOINTS, METRICS, read_metrics
@@ -25,6 +23,7 @@ from jobs.train.job import TrainJob
 from wpcrack import distributed
 from wpcrack.errors import ConfigError, TrainingError, first_line
 from wpcrack.tensor_files import is_zip, read_state
+from wpcrack.tensor_files import write_state as keep_state
 from wpcrack.training.selection import objective
 from wpcrack.training.trainer import EpochReport
 
@@ -218,22 +217,10 @@ def write_state(state: Mapping[str, Any], folder: Path, epoch: int) -> None:
         TrainingError: It cannot be written.
     """
     try:
-        with postpone_signals(), (folder / STATE).open("wb") as file:
-            torch.save(dict(state), file)
-            file.flush()
-            os.fsync(file.fileno())
-    except (OSError, RuntimeError) as error:
-        cause = disk_error(error)
-        if cause is None:
-            raise
-        raise write_error(epoch, str(folder.parent), cause) from error
-
-
-def disk_error(error: BaseException | None) -> OSError | None:
-    """Return what the disk said, which torch's writer hides behind a RuntimeError."""
-    while error is not None and not isinstance(error, OSError):
-        error = error.__context__
-    return error
+        with postpone_signals():
+            keep_state(state, folder / STATE)
+    except OSError as error:
+        raise write_error(epoch, str(folder.parent), error) from error
 
 
 def write_error(epoch: int, place: str, error: OSError) -> TrainingError:

@@ -90,7 +90,7 @@ def run_windows(
     options = options or WindowsOptions()
     if options.ordered:
         require_torch_or_graph(find_model(options.model))
-    ground = _ground(source, options)
+    ground = ground_of(source, options)
     with replace_set(out) as folder:
         say("choosing windows")
         chosen = sample_windows(ground, options.count, options.window, options.seed)
@@ -112,7 +112,12 @@ def run_windows(
     )
 
 
-def _ground(source: Imagery | Path, options: WindowsOptions) -> Mosaic | Photographs:
+def ground_of(source: Imagery | Path, options: WindowsOptions) -> Mosaic | Photographs:
+    """Open tiles or photographs, and say what is odd about them.
+
+    Raises:
+        WpcrackError, GeoError: Nothing of them can be used.
+    """
     if isinstance(source, Path):
         say("reading the headers of the photographs")
         paths = list(list_images(source).values())

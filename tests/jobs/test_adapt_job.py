@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from factories import street, tiny_model, write_tile
 from PIL import Image
 from typer.testing import CliRunner
 
 from jobs.cli import app
+from jobs.runtime import memory
 
 QUICK = [
     *("rounds=1", "steps=1", "batch.side=64", "batch.count=2", "window=96", "pictures=4"),
@@ -67,3 +70,60 @@ def test_a_folder_of_something_else_is_refused(place: Path) -> None:
     )
     assert code == 1
     assert "does not belong to an adaption" in text
+
+
+def test_a_plan_says_what_will_be_done_and_writes_nothing(place: Path) -> None:
+    words = ["--model", place / "base", "--out", place / "planned", "--plan", *QUICK]
+    code, text = wpcrack("adapt", "--images", place / "photos", *words)
+    assert code == 0, text
+    assert "starts in" in text
+    assert "3 of 3, no label is read" in text
+    assert "1 round of 1 updates with 2 windows of 64 px" in text
+    code, text = wpcrack("adapt", f"tiles={place / 'tiles'}", *words, "--json", "-")
+    assert code == 0, text
+    assert '"pictures": 4' in text
+    assert not (place / "planned").exists()
+
+
+@pytest.mark.parametrize("planned", [["--plan"], []])
+def test_what_an_adaption_refuses_its_plan_refuses(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, planned: list[str]
+) -> None:
+    words = ["--model", place / "base", *QUICK, *planned]
+    images = ["--images", place / "photos"]
+    code, text = wpcrack("adapt", *words, *images, "--out", place / "base")
+    assert (code, "does not belong to an adaption" in text) == (1, True), text
+    code, text = wpcrack("adapt", *words, *images, "--out", tmp_path / "a", "--json", tmp_path)
+    assert (code, "is a folder" in text) == (1, True), text
+    (tmp_path / "photos").mkdir()
+    for path in (place / "photos").iterdir():
+        (tmp_path / "photos" / path.name).write_bytes(path.read_bytes()[:9000])
+    code, text = wpcrack("adapt", *words, "--images", tmp_path / "photos", "--out", tmp_path / "a")
+    assert (code, "damaged or truncated" in text) == (1, True), text
+    monkeypatch.setattr(memory, "usable_memory", lambda: memory.Memory(10**8, 10**8))
+    code, text = wpcrack("adapt", *words, *images, "--out", tmp_path / "a")
+    assert (code, "0.1 of 0.1 GB are free here; set fewer pictures" in text) == (1, True), text
+
+
+def test_a_full_disk_is_named_and_a_damaged_state_too(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["--model", place / "base", "--images", place / "photos", "--out", tmp_path / "a"]
+    with monkeypatch.context() as patched:
+        patched.setattr("torch.save", lambda *_: _raise_full())
+        code, text = wpcrack("adapt", *words, *QUICK)
+    assert (code, "No space left" in text, "the same command continues" in text) == (1, True, True)
+    state = tmp_path / "a" / "round-0" / "state.pt"
+    assert not state.exists()
+    torch.save({"config": "other"}, state)
+    for planned in (["--plan"], []):
+        code, text = wpcrack("adapt", *words, *QUICK, *planned)
+        assert (code, "belongs to a training with another config" in text) == (1, True), text
+
+
+def _raise_full() -> None:
+    """Fail as torch's writer does when the disk is full."""
+    try:
+        raise OSError(errno.ENOSPC, "No space left on device")
+    except OSError:
+        raise RuntimeError("unexpected pos 64 vs 0")  # noqa: B904

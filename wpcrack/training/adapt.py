@@ -191,7 +191,7 @@ def adapt(
     taught = [image for k, image in enumerate(images) if k % HELD]
     teacher, share = base, 0.0
     for number in range(config.rounds):
-        place = folder / f"round-{number}"
+        place = round_folder(folder, number)
         predictor = load_predictor(teacher, threads=config.threads)
         labels = [label(image, predictor, config) for image in taught]
         share = float(np.mean([(each == CRACK).mean() for each in labels]))
@@ -202,7 +202,7 @@ def adapt(
         lesson = Lesson(
             TaughtBatches(config, number, taught, labels), _identity(teacher, config, images)
         )
-        rule = _rule(config, networks.config, number)
+        rule = round_rule(config, networks.config, number)
         networks = train_path(rule, networks, place, lesson, tell)
         trained = {"on": "unlabeled pictures", "round": number + 1, **_facts(config, images)}
         info = read_info(base).model_copy(update={"trained": trained})
@@ -222,6 +222,11 @@ def adapt(
     return adapted
 
 
+def round_folder(folder: Path, number: int) -> Path:
+    """Return where a round keeps its state and its model until the end."""
+    return folder / f"round-{number}"
+
+
 # -- pictures and their labels -----------------------------------------------------------------
 
 
@@ -231,17 +236,33 @@ def read_pictures(paths: Sequence[Path], config: AdaptConfig) -> list[Image]:
     Raises:
         DataError: One cannot be read, or there are fewer than two.
     """
-    if len(paths) < 2:
-        raise DataError(f"{len(paths)} pictures are too few to learn from; give at least 2")
     rng = np.random.default_rng([config.seed, 0])
-    chosen = sorted(rng.permutation(len(paths))[: config.pictures].tolist())
     images = []
-    for k in chosen:
-        image = read_rgb(paths[k])
+    for path in choose_pictures(paths, config, rng):
+        image = read_rgb(path)
         row, col = (int(rng.integers(max(side - LONGEST_PX, 0) + 1)) for side in image.shape[:2])
         part = image[row : row + LONGEST_PX, col : col + LONGEST_PX]
         images.append(part.copy())  # a view would keep the whole of each
     return images
+
+
+def choose_pictures(
+    paths: Sequence[Path], config: AdaptConfig, rng: np.random.Generator | None = None
+) -> list[Path]:
+    """Return the pictures that are looked at, in their order.
+
+    Args:
+        paths: of all.
+        config: how many, and the seed of the choice.
+        rng: of that seed; what else is drawn follows from it.
+
+    Raises:
+        DataError: There are fewer than two.
+    """
+    if len(paths) < 2:
+        raise DataError(f"{len(paths)} pictures are too few to learn from; give at least 2")
+    rng = rng or np.random.default_rng([config.seed, 0])
+    return [paths[k] for k in sorted(rng.permutation(len(paths))[: config.pictures].tolist())]
 
 
 def label(image: Image, teacher: WindowPredictor, config: AdaptConfig) -> Label:
@@ -312,7 +333,8 @@ def _turn(pixels: NDArray[np.uint8], flips: NDArray[np.bool_]) -> NDArray[np.uin
     return np.ascontiguousarray(pixels.swapaxes(0, 1) if flips[2] else pixels)
 
 
-def _rule(config: AdaptConfig, model: ModelConfig, number: int) -> DrawnTrainConfig:
+def round_rule(config: AdaptConfig, model: ModelConfig, number: int) -> DrawnTrainConfig:
+    """Return how the student of a round learns."""
     return DrawnTrainConfig(
         seed=config.seed + number,
         model=model,

@@ -13,7 +13,6 @@ import copy
 import json
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,15 +29,19 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from wpcrack.config import Block, Count, ModelConfig, NonNegative, Positive
-from wpcrack.errors import CheckpointError
+from wpcrack.errors import CheckpointError, first_line
+from wpcrack.files import whole_file
 from wpcrack.networks import Detector, Networks
 from wpcrack.synthetic.pavement import PavementConfig, draw_pavement
-from wpcrack.tensor_files import read_state
+from wpcrack.tensor_files import DAMAGE, read_state, write_state
 
 log = logging.getLogger(__name__)
 
 STATE = "state.pt"
 """Name of the file that an interrupted training continues from."""
+
+RESTART = "remove it, and the same command starts this training again"
+"""What to do about a state that is damaged."""
 
 SPEED_FIELDS = {"save_every", "threads", "workers"}
 """Fields that say how a training runs, not what it learns: they may change when it continues."""
@@ -237,7 +240,11 @@ class _Run:
         return {name: float(term.detach()) for name, term in terms.items()}
 
     def save(self) -> None:
-        """Write the state; the old one stays until the new one is whole."""
+        """Write the state; the old one stays until the new one is whole.
+
+        Raises:
+            OSError: The disk does not take it.
+        """
         state = {
             "config": self._identity(),
             "step": self.step,
@@ -245,9 +252,8 @@ class _Run:
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
-        fresh = self.folder / f".{STATE}.new"
-        torch.save(state, fresh)
-        os.replace(fresh, self.folder / STATE)
+        with whole_file(self.folder / STATE) as fresh:
+            write_state(state, fresh)
 
     def resume(self) -> None:
         """Continue from the folder's state if there is one.
@@ -258,22 +264,47 @@ class _Run:
         file = self.folder / STATE
         if not file.is_file():
             return
-        state = read_state(file, "remove it, and the same command starts this training again")
-        if state["config"] != self._identity():
-            raise CheckpointError(
-                f"{file} belongs to a training with another config; choose another folder"
-            )
-        self.path.load_state_dict(state["path"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step = int(state["step"])
+        state = read_state(file, RESTART)
+        if state.get("config") != self._identity():
+            raise _of_another_config(file)
+        try:
+            self.path.load_state_dict(state["path"])
+            self.average.load_state_dict(state["average"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.step = int(state["step"])
+        except DAMAGE as error:
+            raise CheckpointError(f"{file} is damaged ({first_line(error)}); {RESTART}") from error
 
     def _identity(self) -> str:
         """Return what decides the result, as text."""
-        values = json.dumps(
-            self.config.model_dump(mode="json", exclude=SPEED_FIELDS), sort_keys=True
-        )
-        return values + self.lesson.identity
+        return _settings(self.config) + self.lesson.identity
+
+
+def kept_step(config: DrawnTrainConfig, folder: Path) -> int:
+    """Return the step that a training would go on from; 0: it would begin.
+
+    What else it learns from than the config says is not looked at.
+
+    Raises:
+        CheckpointError: The state in the folder is damaged, or belongs to another config.
+    """
+    file = folder / STATE
+    if not file.is_file():
+        return 0
+    state = read_state(file, RESTART)
+    if not str(state.get("config")).startswith(_settings(config)):
+        raise _of_another_config(file)
+    return int(state["step"]) if isinstance(state.get("step"), int) else 0
+
+
+def _settings(config: DrawnTrainConfig) -> str:
+    return json.dumps(config.model_dump(mode="json", exclude=SPEED_FIELDS), sort_keys=True)
+
+
+def _of_another_config(file: Path) -> CheckpointError:
+    return CheckpointError(
+        f"{file} belongs to a training with another config; choose another folder"
+    )
 
 
 def crack_logits(encoder: nn.Module, detector: nn.Module, image: Tensor) -> Tensor:

@@ -8,34 +8,37 @@ The same command continues an interrupted adaption.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from jobs.runtime.folder import explain_damage, explain_write_errors, hold_lock, refuse_foreign
+from geo.files import write_text
+from jobs.adapt.job import AdaptJob
+from jobs.adapt.plan import (
+    CARD,
+    LOCK,
+    WINDOWS,
+    finished,
+    listed,
+    require_own,
+    require_room,
+    windows_of,
+)
+from jobs.runtime.folder import explain_write_errors, hold_lock
 from jobs.runtime.terminal import say
-from jobs.settings.map import Imagery
-from jobs.windows.cut import WindowsOptions
 from jobs.windows.run import run_windows
 from wpcrack.data.images import list_images
-from wpcrack.data.manifest import NAME
 from wpcrack.errors import ConfigError, DataError
 from wpcrack.model import MODEL_FOLDER, find_model, run_name
-from wpcrack.training.adapt import REPORT, AdaptConfig, Adapted, adapt
+from wpcrack.training.adapt import AdaptConfig, Adapted, adapt
 from wpcrack.training.drawn import Progress, Report
 
-CARD, WINDOWS, LOCK = "MODEL_CARD.md", "windows", ".lock"
-OWN = {MODEL_FOLDER, REPORT, CARD, WINDOWS, LOCK, *(f"round-{number}" for number in range(100))}
-"""Names of the entries of a run folder of this job."""
+AGAIN = "free space, and the same command continues"
+"""What to do about a disk that is full."""
 
 LINE_EVERY = 50
 """Updates between two lines about the progress."""
-
-
-class AdaptJob(Imagery, AdaptConfig):
-    """Tiles whose pixels a model is adapted to, and how."""
 
 
 @dataclass(frozen=True)
@@ -85,44 +88,33 @@ def run_adapt(
         WpcrackError, GeoError: No model, unusable pictures, or a folder of something else.
     """
     base = find_model(model)
-    refuse_foreign(out, OWN, "out", "an adaption")
+    require_own(out)
     with explain_write_errors(f"out {out}", "choose another folder", DataError):
         out.mkdir(parents=True, exist_ok=True)
         (out / LOCK).touch()
     busy = ConfigError(f"another process adapts in {out}; wait for its end or choose another out")
     with hold_lock(out / LOCK, busy):
-        known = _finished(out)
+        known = finished(out)
         if known is not None:
             say(f"{out} is finished already; choose another out to adapt again")
             return AdaptReport(out, run_name(base), known)
-        pictures = _pictures(config, out, images)
-        seen = min(len(pictures), config.pictures)
-        say(f"adapting {run_name(base)} to {seen} of {len(pictures)} pictures, no label is read")
-        adapted = adapt(base, pictures, config, out, _progress(config))
-        report = AdaptReport(out, run_name(base), adapted)
-        (out / CARD).write_text(model_card(config, report), encoding="utf-8")
-        return report
+        with explain_write_errors(f"out {out}", AGAIN):
+            return _adapt(config, out, base, images)
 
 
-def _finished(out: Path) -> Adapted | None:
-    file = out / REPORT
-    if not file.exists():
-        return None
-    with explain_damage(file, "remove it, and the same command adapts again"):
-        return Adapted.of_values(json.loads(file.read_text(encoding="utf-8")))
-
-
-def _pictures(config: AdaptConfig, out: Path, images: Path | None) -> list[Path]:
-    """List the photographs, or cut windows out of the tiles once."""
-    if images is not None:
-        return list(list_images(images).values())
-    assert isinstance(config, AdaptJob), "the command gives one of both"
-    if not (out / WINDOWS / NAME).is_file():
-        options = WindowsOptions(
-            config.pictures, config.window, config.seed, ordered=False, surroundings=False
-        )
-        run_windows(config, out / WINDOWS, options)
-    return list(list_images(out / WINDOWS).values())
+def _adapt(config: AdaptConfig, out: Path, base: Path, images: Path | None) -> AdaptReport:
+    paths = listed(config, out, images)
+    require_room(config, base, paths)
+    if paths is None:
+        assert isinstance(config, AdaptJob), "the command gives one of both"
+        run_windows(config, out / WINDOWS, windows_of(config))
+        paths = list(list_images(out / WINDOWS).values())
+    seen = min(len(paths), config.pictures)
+    say(f"adapting {run_name(base)} to {seen} of {len(paths)} pictures, no label is read")
+    adapted = adapt(base, paths, config, out, _progress(config))
+    report = AdaptReport(out, run_name(base), adapted)
+    write_text(out / CARD, model_card(config, report))
+    return report
 
 
 def _progress(config: AdaptConfig) -> Any:

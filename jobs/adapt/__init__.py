@@ -1,0 +1,1 @@
+"""`wpcrack adapt`: a model for these roads, from their unlabeled pixels."""

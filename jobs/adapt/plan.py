@@ -1,0 +1,266 @@
+"""What an adaption would do and need, before any of it is done.
+
+    wpcrack adapt --images photos --out runs/here --plan
+
+The adaption itself asks here, too, so that both refuse alike.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from geo.imagery.samples import sample_windows
+from jobs.adapt.job import AdaptJob
+from jobs.runtime.folder import explain_damage, refuse_foreign, require_writable
+from jobs.runtime.memory import require_memory
+from jobs.runtime.terminal import counted
+from jobs.windows.cut import WindowsOptions
+from jobs.windows.run import ground_of
+from wpcrack.data.images import left_out, list_images, read_rgb, read_shape
+from wpcrack.data.manifest import NAME
+from wpcrack.errors import ConfigError, DataError
+from wpcrack.inference.predict import PICTURE_PX_BYTES
+from wpcrack.model import MODEL_FOLDER, find_model, read_info, run_name
+from wpcrack.training.adapt import (
+    LONGEST_PX,
+    REPORT,
+    AdaptConfig,
+    Adapted,
+    choose_pictures,
+    round_folder,
+    round_rule,
+)
+from wpcrack.training.drawn import crack_logits, kept_step
+from wpcrack.training.footprint import WEIGHT_BYTES, measure, on_meta
+
+CARD, WINDOWS, LOCK = "MODEL_CARD.md", "windows", ".lock"
+OWN = {MODEL_FOLDER, REPORT, CARD, WINDOWS, LOCK, *(f"round-{number}" for number in range(100))}
+"""Names of the entries of a run folder of this job."""
+
+PROGRAM_BYTES = 0.6e9
+"""Program and working memory beside what is counted."""
+
+SEEN_PX_BYTES = 4
+"""Of a pixel that is looked at: its colors and its label."""
+
+COPIES = 5
+"""Of the weights: networks, average, gradients, and two moments of the optimizer."""
+
+UPDATE_PX_PER_S = 2e5
+"""Pixels of windows that one core learns from in a second: 300 updates take five minutes."""
+
+
+@dataclass(frozen=True)
+class AdaptPlan:
+    """What `wpcrack adapt --plan` prints.
+
+    Attributes:
+        out: run folder.
+        standing: what lies there.
+        base: name of the model to start from.
+        found: pictures, or windows of tiles.
+        seen: those of them that are looked at.
+        left_out: what is passed over, as sentences.
+        config: how.
+        memory_bytes: estimated.
+    """
+
+    out: Path
+    standing: str
+    base: str
+    found: int
+    seen: int
+    left_out: tuple[str, ...]
+    config: AdaptConfig
+    memory_bytes: float
+
+    @property
+    def minutes(self) -> float:
+        """Of all updates on one core, roughly."""
+        config, batch = self.config, self.config.batch
+        return config.rounds * config.steps * batch.count * batch.side**2 / UPDATE_PX_PER_S / 60
+
+    def text(self) -> str:
+        """Return the figures for people."""
+        config, batch = self.config, self.config.batch
+        found = [
+            ("run", self.standing),
+            ("start", self.base),
+            ("pictures", f"{self.seen} of {self.found}, no label is read"),
+            (
+                "work",
+                f"{counted(config.rounds, 'round')} of {config.steps} updates with {batch.count} "
+                f"windows of {batch.side} px, {config.drawn_share:.0%} of them drawn",
+            ),
+            (
+                "time",
+                f"about {max(1, round(self.minutes))} minutes of updates on one core, and before "
+                "each round the labels of all pictures",
+            ),
+            ("memory", f"about {self.memory_bytes / 1e9:.1f} GB; an estimate"),
+            *(("left out", sentence) for sentence in self.left_out),
+        ]
+        return "\n".join(f"{name:10}{text}" for name, text in found)
+
+    def values(self) -> dict[str, Any]:
+        """Return the figures for programs."""
+        return {
+            "config": self.config.model_dump(mode="json"),
+            "out": str(self.out),
+            "run": self.standing,
+            "start": self.base,
+            "found": self.found,
+            "pictures": self.seen,
+            "left_out": list(self.left_out),
+            "minutes": self.minutes,
+            "memory_bytes": round(self.memory_bytes),
+        }
+
+
+def plan_adapt(
+    config: AdaptConfig, out: Path, *, model: Path | None = None, images: Path | None = None
+) -> AdaptPlan:
+    """Look at model, pictures and run folder as an adaption does first; write nothing.
+
+    Args:
+        config: How; an `AdaptJob` names tiles.
+        out: Run folder.
+        model: Run folder to start from; None: the shipped model.
+        images: Folder of photographs; None: the tiles.
+
+    Raises:
+        WpcrackError, GeoError: What the adaption would raise before its first update.
+    """
+    base = find_model(model)
+    require_own(out)
+    require_writable(out, f"out {out}")
+    if finished(out) is not None:
+        standing = f"is finished in {out}"
+    else:
+        steps = _kept_steps(config, base, out)
+        standing = f"goes on in {out} after {steps} updates" if steps else f"starts in {out}"
+    paths = listed(config, out, images)
+    memory = require_room(config, base, paths)
+    if paths is None:
+        assert isinstance(config, AdaptJob), "the command gives one of both"
+        options = windows_of(config)
+        chosen = sample_windows(
+            ground_of(config, options), options.count, options.window, options.seed
+        )
+        found = seen = len(chosen)
+        if seen < 2:
+            raise DataError(f"{counted(seen, 'window')} is too few to learn from; give more tiles")
+    else:
+        found, seen = len(paths), 0
+        for path in choose_pictures(paths, config):
+            read_rgb(path)  # what is damaged is said now
+            seen += 1
+    passed_over = () if images is None else tuple(left_out(images))
+    return AdaptPlan(out, standing, run_name(base), found, seen, passed_over, config, memory)
+
+
+# -- what the adaption asks as well ----------------------------------------------------------------
+
+
+def require_own(out: Path) -> None:
+    """Refuse a folder that holds something else, be it a model of another command.
+
+    Raises:
+        ConfigError: It does.
+    """
+    refuse_foreign(out, OWN, "out", "an adaption")
+    is_under_way = any(out.glob("round-*")) or (out / REPORT).exists()
+    if (out / MODEL_FOLDER).exists() and not is_under_way:
+        raise ConfigError(
+            f"out {out} holds a model that does not belong to an adaption; choose another folder"
+        )
+
+
+def finished(out: Path) -> Adapted | None:
+    """Return how the adaption in a folder ended; None if it did not.
+
+    Raises:
+        ConfigError: What says so is damaged.
+    """
+    file = out / REPORT
+    if not file.exists():
+        return None
+    with explain_damage(file, "remove it, and the same command adapts again"):
+        return Adapted.of_values(json.loads(file.read_text(encoding="utf-8")))
+
+
+def windows_of(config: AdaptJob) -> WindowsOptions:
+    """Return what is cut out of tiles."""
+    return WindowsOptions(
+        config.pictures, config.window, config.seed, ordered=False, surroundings=False
+    )
+
+
+def listed(config: AdaptConfig, out: Path, images: Path | None) -> list[Path] | None:
+    """List the photographs, or the windows of tiles; None: they are not cut yet.
+
+    Raises:
+        DataError: There is no such folder, or no picture in it.
+    """
+    if images is None and not (out / WINDOWS / NAME).is_file():
+        return None
+    return list(list_images(images or out / WINDOWS).values())
+
+
+def require_room(config: AdaptConfig, base: Path, paths: Sequence[Path] | None) -> float:
+    """Return the memory that an adaption needs, if there is as much.
+
+    Args:
+        config: how.
+        base: folder of the model to start from.
+        paths: of the pictures; None: windows that are not cut yet.
+
+    Raises:
+        DataError: A picture cannot be opened, or there are too few.
+        CheckpointError: The model cannot be read.
+        ConfigError: There is too little memory.
+    """
+    if paths is None:
+        shapes = [(config.window, config.window)] * config.pictures
+    else:
+        shapes = [read_shape(path) for path in choose_pictures(paths, config)]
+    needed = memory_bytes(config, base, shapes)
+    require_memory(
+        needed,
+        f"an adaption to {len(shapes)} pictures",
+        "set fewer pictures=, a smaller batch.count, cut larger photographs, or end other programs",
+    )
+    return needed
+
+
+def memory_bytes(config: AdaptConfig, base: Path, shapes: Sequence[tuple[int, int]]) -> float:
+    """Estimate what an adaption holds in memory.
+
+    Args:
+        config: how.
+        base: folder of the model to start from.
+        shapes: (H, W) of the pictures that are looked at.
+    """
+    seen = [min(height, LONGEST_PX) * min(width, LONGEST_PX) for height, width in shapes]
+    nets = on_meta(read_info(base).model)
+    side, count = config.batch.side, config.batch.count
+    windows = torch.empty(count, 3, side, side, device="meta")
+    _, kept = measure(nets, lambda: crack_logits(nets.classifier.encoder, nets.detector, windows))
+    weights = WEIGHT_BYTES * COPIES * sum(p.numel() for p in nets.parameters())
+    opened = PICTURE_PX_BYTES * max(height * width for height, width in shapes)
+    return PROGRAM_BYTES + SEEN_PX_BYTES * sum(seen) + max(opened, kept + weights)
+
+
+def _kept_steps(config: AdaptConfig, base: Path, out: Path) -> int:
+    """Return how many updates of an interrupted adaption are done, of all its rounds."""
+    model = read_info(base).model
+    return sum(
+        kept_step(round_rule(config, model, number), round_folder(out, number))
+        for number in range(config.rounds)
+    )
