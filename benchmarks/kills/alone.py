@@ -1,8 +1,9 @@
-"""Kill a map or a training that is made in one process at random moments, and compare the result.
+"""Kill a map, a training or a sweep of one process at random moments, and compare the result.
 
 Run from the repository root:
     python -m benchmarks.kills.alone map [--kills 100] [--seed 0]
     python -m benchmarks.kills.alone train [--kills 20] [--seed 0]
+    python -m benchmarks.kills.alone tune [--kills 20] [--seed 0]
 
 What `benchmarks.kills` does on Ray is done here without it, hundreds of times cheaper: the job runs
 in a fork of this process, gets SIGKILL after a random share of the time that it takes undisturbed,
@@ -15,7 +16,9 @@ left to its end, must be equal to an undisturbed run, and begins anew.
 from __future__ import annotations
 
 import argparse
+import csv
 import functools
+import json
 import os
 import random
 import shutil
@@ -37,8 +40,13 @@ from benchmarks.kills.watch import differences, draw_tiles
 IN_A_ROW = 5
 """Kills of a job before it may end."""
 
-STEPS = {"warmup": 4, "adversarial": 2, "detector": 4}
-"""Of the training: five epochs."""
+STEPS = {"warmup": 2, "adversarial": 2, "detector": 2}
+"""Of the training: three epochs."""
+
+WINDOW_PX = 48
+
+CLOCKS = ("seconds", "train/images_per_s", "train/data_wait")
+"""Metrics of an epoch that are measured times."""
 
 STEP = "step"
 """File in which a job says where it is."""
@@ -75,8 +83,9 @@ def campaign(trial: Trial, kills: int, seed: int) -> Counter[str]:
         trial.reset()
         for _ in range(IN_A_ROW):
             trial.step.write_text("start")
-            if run_for(trial.run, chance.uniform(0, whole_s)) == signal.SIGKILL:
-                met[trial.step.read_text() or "start"] += 1
+            if run_for(trial.run, chance.uniform(0, whole_s)) is None:
+                break
+            met[trial.step.read_text() or "start"] += 1
             require(trial.flaws(False))
         assert run_for(trial.run) is None
         require(trial.flaws(True))
@@ -117,16 +126,16 @@ def run_for(run: Callable[[], None], seconds: float | None = None) -> int | None
         time.sleep(0.001)
 
 
-def say_step(step: Path, module: Any, name: str, what: str) -> None:
-    """Have a function of a module say where the job is before it begins."""
-    original = getattr(module, name)
+def say_step(step: Path, owner: Any, name: str, what: str) -> None:
+    """Have a function of a module or class say where the job is before it begins."""
+    original = getattr(owner, name)
 
     @functools.wraps(original)
     def saying(*args: Any, **kwargs: Any) -> Any:
         step.write_text(what)
         return original(*args, **kwargs)
 
-    setattr(module, name, saying)
+    setattr(owner, name, saying)
 
 
 def map_trial(folder: Path) -> Trial:
@@ -187,56 +196,125 @@ def map_trial(folder: Path) -> Trial:
 
 def train_trial(folder: Path) -> Trial:
     """Train a tiny network for a few epochs in the job's own process."""
-    import ray.train.torch  # noqa: F401  # loaded once, before all forks
-    import torch
-
-    from jobs.demo.draw import TrainingSetSize, write_training_set
-    from jobs.train.folder import METRICS
-    from jobs.train.job import TrainJob
-    from jobs.train.run import run_training
-    from wpcrack.synthetic import WindowConfig
-
-    torch.set_num_threads(1)
-    step = folder / STEP
-    write_training_set(
-        folder / "set", WindowConfig(), TrainingSetSize(16, 16), np.random.SeedSequence([0])
-    )
-    networks = {"encoder": "test_efficientnet", "pretrained": "none", "decoder_widths": (8, 8)}
-    channels = dict.fromkeys(("cam_channels", "recon_channels", "detector_channels"), 8)
+    step = watch_training(folder)
 
     def run(name: str) -> None:
-        job = {
-            "data": {"root": folder / "set"},
-            "run_dir": folder / name,
-            "model": networks | channels,
-            "train": {"batch_size": 4, "epoch_steps": 2, "val_items": 4, "steps": STEPS},
-            "scaling": {"num_workers": 0},
-        }
-        run_training(TrainJob.model_validate(job), local=True)
+        from jobs.train.job import TrainJob
+        from jobs.train.run import run_training
 
-    def epochs(name: str) -> list[str]:
-        path = folder / name / METRICS
-        return path.read_text().splitlines() if path.exists() else []
+        run_training(TrainJob.model_validate(tiny_settings(folder, name)), local=True)
 
-    def weights(name: str) -> bytes:
-        (path,) = (folder / name / "model").glob("*.safetensors")
-        return path.read_bytes()
+    def flaws(is_finished: bool) -> list[str]:
+        return unequal(folder / "killed", folder / "reference") if is_finished else []
+
+    return killed_trial(folder, run, flaws, step)
+
+
+def tune_trial(folder: Path) -> Trial:
+    """Sweep over two tiny trainings, one after the other in the job's own process."""
+    from jobs.tune import run as tuning
+    from jobs.tune.folder import JOURNAL, RESULTS, trial_folder
+
+    step = watch_training(folder)
+    say_step(step, tuning, "conclude", "results")
+
+    def run(name: str) -> None:
+        from jobs.tune.job import TuneJob
+
+        sweep = {"space": {"losses.rec_full": {"choice": [1.0, 0.5]}}, "trials": 2}
+        settings = tiny_settings(folder, name) | {"tune": {**sweep, "sampler": "grid"}}
+        tuning.run_tune(TuneJob.model_validate(settings), local=True)
+
+    def table(root: Path) -> list[dict[str, str]]:
+        with (root / RESULTS).open(encoding="utf-8", newline="") as file:
+            return [
+                {k: v for k, v in row.items() if k not in CLOCKS} for row in csv.DictReader(file)
+            ]
 
     def flaws(is_finished: bool) -> list[str]:
         if not is_finished:
             return []
-        found = [] if weights("killed") == weights("reference") else ["other weights"]
-        same = len(epochs("killed")) == len(epochs("reference"))
-        return found if same else [*found, f"{len(epochs('killed'))} lines of metrics"]
+        killed, reference = folder / "killed", folder / "reference"
+        found = [] if table(killed) == table(reference) else [f"other results: {table(killed)}"]
+        if (killed / JOURNAL).read_text() != (reference / JOURNAL).read_text():
+            found.append("other trials, or their ends noted twice")
+        for number in range(2):
+            found += unequal(trial_folder(killed, number), trial_folder(reference, number))
+        return found
 
+    return killed_trial(folder, run, flaws, step)
+
+
+def killed_trial(
+    folder: Path,
+    run: Callable[[str], None],
+    flaws: Callable[[bool], list[str]],
+    step: Path,
+) -> Trial:
+    """Run the job undisturbed; return the trial of the other that is killed."""
     assert run_for(functools.partial(run, "reference")) is None
     reset = functools.partial(shutil.rmtree, folder / "killed", ignore_errors=True)
     return Trial(functools.partial(run, "killed"), reset, flaws, step)
 
 
+def tiny_settings(folder: Path, name: str) -> dict[str, Any]:
+    """Make the settings of a training of a few steps in `folder / name`."""
+    networks = {"encoder": "test_efficientnet", "pretrained": "none", "decoder_widths": (8, 8)}
+    channels = dict.fromkeys(("cam_channels", "recon_channels", "detector_channels"), 8)
+    return {
+        "data": {"root": folder / "set"},
+        "run_dir": folder / name,
+        "model": networks | channels,
+        "train": {"batch_size": 2, "epoch_steps": 2, "val_items": 2, "steps": STEPS},
+        "scaling": {"num_workers": 0},
+    }
+
+
+def watch_training(folder: Path) -> Path:
+    """Draw a training set and have trainings say where they are; return the file that says so."""
+    import ray.train.torch  # noqa: F401  # loaded once, before all forks
+    import torch
+
+    from jobs.demo.draw import TrainingSetSize, write_training_set
+    from jobs.train import loop
+    from jobs.train import run as training
+    from jobs.train.checkpoints import LocalStates
+    from wpcrack.synthetic import WindowConfig
+    from wpcrack.training.trainer import Trainer
+
+    torch.set_num_threads(1)
+    drawn = WindowConfig(size=WINDOW_PX), TrainingSetSize(8, 2)
+    write_training_set(folder / "set", *drawn, np.random.SeedSequence([0]))
+    step = folder / STEP
+    for owner, name, what in (
+        (Trainer, "_epoch", "steps and validation"),
+        (loop.RunFiles, "write", "metrics and model"),
+        (LocalStates, "keep", "checkpoint"),
+        (training, "write_report", "report"),
+    ):
+        say_step(step, owner, name, what)
+    return step
+
+
+def unequal(run_dir: Path, other: Path) -> list[str]:
+    """Return what differs between two finished trainings, but for measured times."""
+    from jobs.train.folder import METRICS
+
+    def epochs(root: Path) -> list[dict[str, float]]:
+        lines = map(json.loads, (root / METRICS).read_text().splitlines())
+        return [{key: value for key, value in line.items() if key not in CLOCKS} for line in lines]
+
+    def weights(root: Path) -> list[bytes]:
+        return [path.read_bytes() for path in (root / "model").glob("*.safetensors")]
+
+    found = [] if weights(run_dir) == weights(other) else ["other weights"]
+    same = epochs(run_dir) == epochs(other)
+    return found if same else [*found, f"other metrics: {epochs(run_dir)}"]
+
+
 def main() -> None:
     """Run a campaign and say what its kills met."""
-    trials = {"map": map_trial, "train": train_trial}
+    trials = {"map": map_trial, "train": train_trial, "tune": tune_trial}
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=trials)
     parser.add_argument("--kills", type=int, default=100)
