@@ -37,7 +37,7 @@ from geo.layers.style import styles
 from geo.options import PARQUET_ROWS
 from geo.review.edited_map import EditedMap, to_batch
 from geo.review.edited_segments import SAME, segment_rows_of
-from geo.review.estimate import Accuracy
+from geo.review.record import parse_accuracy
 
 WRONG = ("wrong", "reject", "rejected", "false")
 """Verdicts, in small letters, by which a person takes a crack out of the map."""
@@ -190,8 +190,8 @@ def _run(found: EditedMap, applied: Applied) -> pd.DataFrame:
     run["inputs"] = json.dumps(inputs | {"edits": {**edits, "changes": applied.changes}})
     run["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
     run["not_claimed"] = not_claimed(found.rules.severity, meters)
-    if run["accuracy"].iloc[0]:
-        known = Accuracy.of_values(json.loads(run["accuracy"].iloc[0]))
+    known = parse_accuracy(run["accuracy"].iloc[0])
+    if known is not None:
         note = f"{known.estimator}; of the map before it was edited"
         run["accuracy"] = json.dumps(replace(known, estimator=note).values())
     return run

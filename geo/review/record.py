@@ -36,8 +36,12 @@ def write_accuracy(package: Path, accuracy: Accuracy) -> None:
 
 def read_accuracy(package: Path) -> Accuracy | None:
     """Return what people found of a map; None if nobody has judged it."""
-    row = pyogrio.read_dataframe(package, layer=RUN.name).iloc[0]
+    return parse_accuracy(pyogrio.read_dataframe(package, layer=RUN.name).iloc[0]["accuracy"])
+
+
+def parse_accuracy(text: str | None) -> Accuracy | None:
+    """Return the accuracy that a cell of the layer run holds; None if it holds none."""
     try:
-        return Accuracy.of_values(json.loads(row["accuracy"] or "null"))
+        return Accuracy.of_values(json.loads(text or "null"))
     except (LookupError, TypeError, AttributeError, ValueError):
         return None

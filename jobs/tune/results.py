@@ -17,7 +17,9 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy.stats import rankdata
 
 from geo.files import write_text
-from jobs.tune.folder import BEST, RESULTS, Trial
+from jobs.runtime.folder import explain_damage
+from jobs.train.folder import ANEW
+from jobs.tune.folder import BEST, JOURNAL, RESULTS, Trial
 from jobs.tune.job import Dimension, Space, TuneJob
 from wpcrack.training.selection import MASKED_IOU
 
@@ -44,7 +46,9 @@ def write_results(root: Path, job: TuneJob, space: Space, trials: Sequence[Trial
     write_text(root / RESULTS, results_csv(space.keys, job.seed, trials))
     best = best_trial(trials)
     if best is not None:
-        write_text(root / BEST, best_yaml(job, space, best))
+        with explain_damage(root / JOURNAL, ANEW):  # it says which settings a trial had
+            text = best_yaml(job, space, best)
+        write_text(root / BEST, text)
 
 
 def best_trial(trials: Sequence[Trial]) -> Trial | None:

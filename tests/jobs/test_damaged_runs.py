@@ -43,6 +43,14 @@ def test_each_damaged_file_of_a_sweep_is_named(tmp_path):
     damage_each(tmp_path / "run", names, folders.read_sweep)
 
 
+def test_a_trial_of_settings_that_no_training_has_is_named(tmp_path):
+    folders.draw_sweep(tmp_path)
+    path = tmp_path / "run" / "trials.jsonl"
+    path.write_text(path.read_text().replace("encoder_lr", "encoder_1r"))
+    with pytest.raises(ConfigError, match=r"trials.jsonl is damaged"):
+        folders.read_sweep(path)
+
+
 @pytest.mark.parametrize("file", ["config.yaml", "split.json", "trials.jsonl", "report.json"])
 def test_a_plan_of_a_sweep_refuses_what_the_sweep_would_refuse(tmp_path, file):
     folders.draw_sweep(tmp_path)

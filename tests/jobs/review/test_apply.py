@@ -105,6 +105,16 @@ def test_the_run_says_that_the_map_was_edited(package):
     assert "nothing to apply" in run_apply(package).summary()
 
 
+@pytest.mark.parametrize("cell", ["5", "[1]", "{", "nothing"])
+def test_an_accuracy_that_nobody_can_read_does_not_stop_an_edit(package, cell):
+    rewrite(package, lambda rows: rows.iloc[1:])
+    with sqlite3.connect(package) as base:
+        base.execute("UPDATE run SET accuracy = ?", (cell,))
+    run_apply(package)
+    run = pyogrio.read_dataframe(package, layer="run").iloc[0]
+    assert json.loads(run["inputs"])["edits"]["changes"] == ["changes in crack", "changes in run"]
+
+
 def beside(package):
     """Cracks in the files beside a map, and the bytes of its pages."""
     tables = [pyogrio.read_info(package.with_name("cracks_crack.pmtiles"))["features"]]
