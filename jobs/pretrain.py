@@ -10,11 +10,17 @@ from __future__ import annotations
 from importlib.metadata import version
 from pathlib import Path
 
-from wpcrack.model import WEIGHTS
-from wpcrack.training.drawn import Progress
-from wpcrack.training.shipped import FUSED, Shipped, ShippedConfig, make_shipped
+from geo.files import write_text
+from jobs.runtime.folder import explain_write_errors, hold_lock, refuse_foreign, require_no_model
+from wpcrack.errors import ConfigError
+from wpcrack.model import MODEL_FOLDER, WEIGHTS
+from wpcrack.training.drawn import STATE, Progress
+from wpcrack.training.shipped import FUSED, SCORES, STREETS, Shipped, ShippedConfig, make_shipped
 
-CARD = "MODEL_CARD.md"
+CARD, LOCK = "MODEL_CARD.md", ".lock"
+OWN = {MODEL_FOLDER, CARD, SCORES, STREETS, STATE, LOCK}
+"""Names of the entries of a run folder of this job."""
+
 LINE_EVERY = 50
 """Updates between two lines about the progress."""
 
@@ -28,15 +34,24 @@ def run_pretrain(config: ShippedConfig, out: Path) -> Shipped:
 
     Raises:
         CheckpointError: `out` holds the state of another config.
+        ConfigError: `out` holds something else, or another process works there.
+        OutputError: `out` cannot be written.
     """
+    refuse_foreign(out, OWN, "out", "a model of drawn pavement")
+    if not (out / STATE).exists():
+        require_no_model(out / MODEL_FOLDER, "a model of drawn pavement")
 
     def report(progress: Progress) -> None:
         if progress.step % LINE_EVERY == 0 or progress.step == progress.steps:
             terms = ", ".join(f"{name} {value:.3f}" for name, value in progress.terms.items())
             print(f"step {progress.step} of {progress.steps}: {terms}", flush=True)
 
-    shipped = make_shipped(config, out, report)
-    (out / CARD).write_text(model_card(config, shipped), encoding="utf-8")
+    busy = ConfigError(f"another process trains in {out}; wait for its end or choose another out")
+    with explain_write_errors(f"out {out}", "free space there, and the same command continues"):
+        out.mkdir(parents=True, exist_ok=True)
+        with hold_lock(out / LOCK, busy):
+            shipped = make_shipped(config, out, report)
+            write_text(out / CARD, model_card(config, shipped))
     score = shipped.scores[FUSED]
     megabytes = (shipped.model / WEIGHTS).stat().st_size / 1e6
     print(f"{shipped.model} ({megabytes:.1f} MB): IoU {score.iou:.3f} on drawn windows")

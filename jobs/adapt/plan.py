@@ -17,14 +17,19 @@ import torch
 
 from geo.imagery.samples import sample_windows
 from jobs.adapt.job import AdaptJob
-from jobs.runtime.folder import explain_damage, refuse_foreign, require_writable
+from jobs.runtime.folder import (
+    explain_damage,
+    refuse_foreign,
+    require_no_model,
+    require_writable,
+)
 from jobs.runtime.memory import require_memory
 from jobs.runtime.terminal import counted
 from jobs.windows.cut import WindowsOptions
 from jobs.windows.run import ground_of
 from wpcrack.data.images import left_out, list_images, read_rgb, read_shape
 from wpcrack.data.manifest import NAME
-from wpcrack.errors import ConfigError, DataError
+from wpcrack.errors import DataError
 from wpcrack.inference.predict import PICTURE_PX_BYTES
 from wpcrack.model import MODEL_FOLDER, find_model, read_info, run_name
 from wpcrack.training.adapt import (
@@ -175,11 +180,8 @@ def require_own(out: Path) -> None:
         ConfigError: It does.
     """
     refuse_foreign(out, OWN, "out", "an adaption")
-    is_under_way = any(out.glob("round-*")) or (out / REPORT).exists()
-    if (out / MODEL_FOLDER).exists() and not is_under_way:
-        raise ConfigError(
-            f"out {out} holds a model that does not belong to an adaption; choose another folder"
-        )
+    if not (any(out.glob("round-*")) or (out / REPORT).exists()):
+        require_no_model(out / MODEL_FOLDER, "an adaption")
 
 
 def finished(out: Path) -> Adapted | None:

@@ -123,6 +123,22 @@ def refuse_foreign(root: Path, own: Collection[str], name: str, owner: str) -> N
     require_plain(root)
 
 
+def require_no_model(folder: Path, owner: str) -> None:
+    """Refuse to replace a model that another command may have made.
+
+    Args:
+        folder: of the model; nothing else beside it tells who made it.
+        owner: what shall lie there.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    if folder.exists():
+        raise ConfigError(
+            f"{folder} holds a model that does not belong to {owner}; choose another folder"
+        )
+
+
 def require_writable(folder: Path, name: str) -> None:
     """Refuse a folder in which no file can be made, before the work whose result it shall hold.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import resource
 import secrets
 import socket
 import sys
@@ -74,6 +75,9 @@ MOST_FOLDER_BYTES = 107 - len(LONGEST_SOCKET)
 
 SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 """For the files of a Ray of our own, where TMPDIR is too long."""
+
+OPEN_FILES, OPEN_FILES_PER_CPU = 192, 32
+"""That a process of a Ray of our own may need; 70 were open with two CPUs."""
 
 CONNECT_TIMEOUT_S = 5.0
 """A cluster that does not take a connection within this time is not there."""
@@ -205,9 +209,27 @@ def _wait_for_data_threads() -> None:
             thread.join(DATA_THREADS_TIMEOUT_S)
 
 
+def require_open_files() -> None:
+    """Let this process and Ray's open as many files as they may, and refuse too few of them.
+
+    Raises:
+        RayStartError: The limit of this shell is lower than what Ray needs.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES + OPEN_FILES_PER_CPU * usable_cpus()
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        raise RayStartError(
+            f"this shell allows {hard} open files, and Ray needs {wanted}; give the same command "
+            f"after `ulimit -n {wanted}`, in a new shell if that is refused"
+        )
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def _start(cpus: int, dashboard: bool) -> None:
     import ray
 
+    require_open_files()
     short = short_folder()
     for left in reversed(range(STARTS)):
         try:

@@ -8,6 +8,7 @@ import pytest
 
 from jobs.pretrain import CARD, run_pretrain
 from wpcrack.config import ModelConfig
+from wpcrack.errors import ConfigError
 from wpcrack.training.drawn import DrawnTrainConfig, WindowShape
 from wpcrack.training.shipped import ShippedConfig
 from wpcrack.training.streets import StreetTrainConfig
@@ -35,3 +36,11 @@ def test_the_card_names_training_and_scores(
     for name, score in shipped.scores.items():
         assert f"| {name} | {score.iou:.3f} |" in card
     assert str(shipped.model) in capsys.readouterr().out
+
+
+def test_a_model_of_another_command_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.safetensors").write_text("of somebody else")
+    with pytest.raises(ConfigError, match="does not belong to a model of drawn pavement"):
+        run_pretrain(ShippedConfig(), tmp_path)
+    assert (tmp_path / "model" / "model.safetensors").read_text() == "of somebody else"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import socket
@@ -291,3 +292,18 @@ def test_a_ray_whose_raylet_ends_while_it_starts_is_started_again(
     with ray_session(ONE, local=True):
         assert len(starts) == 3
     assert capsys.readouterr().err.count("its raylet ended while it started") == 2
+
+
+def test_too_few_open_files_are_refused_and_enough_are_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module = importlib.import_module("jobs.runtime.ray_session")
+    limits = [(64, 64), (256, 10**6)]
+    monkeypatch.setattr(module.resource, "getrlimit", lambda kind: limits.pop(0))
+    taken: list[tuple[int, int]] = []
+    monkeypatch.setattr(module.resource, "setrlimit", lambda kind, both: taken.append(both))
+    monkeypatch.setattr(module, "usable_cpus", lambda: 4)
+    with pytest.raises(RayStartError, match=r"64 open files.*ulimit -n 320"):
+        module.require_open_files()
+    module.require_open_files()
+    assert taken == [(320, 10**6)]
