@@ -233,7 +233,7 @@ def test_on_a_full_disk_one_sentence_says_so_and_the_last_state_goes_on(
 
         if line["epoch"] == 3:
             target = {
-                "state": (train_states.torch, "save"),
+                "state": (torch, "save"),
                 "rename": (train_states.os, "replace"),
                 "metrics": (json, "dumps"),
             }[where]
@@ -287,7 +287,7 @@ def test_an_error_that_is_not_the_disks_stays_what_it_is(
     def fails(*_: Any) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(train_states.torch, "save", fails)
+    monkeypatch.setattr(torch, "save", fails)
     with pytest.raises(RuntimeError, match="a bug"):
         train_states.write_state({}, tmp_path, 0)
 
