@@ -24,7 +24,7 @@ from geo.addresses import all_without_secrets, without_secrets
 from geo.cracks.parts import InspectedRow
 from geo.errors import first_line
 from geo.files import whole_file
-from geo.grid import Window
+from geo.grid import Grid, Window
 from geo.imagery.headers import TileProblem
 from geo.imagery.mosaic import Block, Mosaic
 from geo.options import MapRules
@@ -33,6 +33,9 @@ from jobs.infer.job import InferJob
 from jobs.infer.plan import Plan
 from jobs.runtime.folder import DAMAGE, require_plain
 from wpcrack.errors import ConfigError
+
+LEAST_PIXEL_M = 1e-6
+"""Smaller pixels are those of a damaged log; their area may round to 0."""
 
 LOG = "job.jsonl"
 
@@ -209,7 +212,8 @@ class _Noted(BaseModel):
         *transform, rows, cols, system = self.ground.grid
         if not all(map(math.isfinite, transform)) or min(rows, cols) < 1:
             raise ValueError("its grid is none")
-        if not abs(Affine(*transform).determinant) > 0 or not CRS.from_wkt(system).is_projected:
+        grid = Grid(Affine(*transform), CRS.from_wkt(system), (rows, cols))
+        if not grid.crs.is_projected or not LEAST_PIXEL_M < grid.gsd_m < math.inf:
             raise ValueError("its grid is none")
         return self.model_dump(mode="json")
 

@@ -29,6 +29,16 @@ def test_a_line_that_is_cut_short_is_left_out_wherever_it_is(log):
     assert list(JobLog.read(log.parent).lines) == ["r0_c1"]
 
 
+@pytest.mark.parametrize("side", [0.0, 1e-200, 1e200, float("nan")])
+def test_pixels_of_a_size_that_none_has_are_refused_in_a_sentence(log, side):
+    first, *others = log.read_text().split("\n")
+    record = json.loads(first)
+    record["ground"]["grid"][0] = record["ground"]["grid"][4] = side
+    log.write_text("\n".join((json.dumps(record), *others)))
+    with pytest.raises(ConfigError, match=r"damaged .*resume=never"):
+        JobLog.read(log.parent)
+
+
 @pytest.mark.parametrize(
     "change",
     [
