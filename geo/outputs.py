@@ -145,7 +145,7 @@ def _is_own_json(path: Path) -> bool:
     """Figures are written in one of two forms, which other writers do not happen to have."""
     text = path.read_text(encoding="utf-8")
     values = json.loads(text)
-    if not isinstance(values, dict):
+    if not isinstance(values, dict) or "type" in values:  # as GeoJSON and STAC have it
         return False
     forms = (json.dumps(values, indent=indent, ensure_ascii=False) + "\n" for indent in (1, 2))
     return text in forms
@@ -190,3 +190,5 @@ _KINDS: dict[str, Callable[[Path], bool]] = {  # figures may have any name: they
     ".parquet": _is_own_parquet,
     ".pmtiles": _is_own_tiles,
 }
+ENDINGS = frozenset(_KINDS)
+"""Of outputs that are no JSON."""

@@ -8,6 +8,7 @@ of one point, coordinates that are no numbers or lie beyond the Earth.
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -51,6 +52,9 @@ some systems put a zone's number before the easting."""
 
 FARTHEST_DEG = (360.0, 90.000001)
 """Limits of longitude and latitude."""
+
+ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*:/", re.IGNORECASE)
+"""How an address on a server begins; a path has lost its second slash."""
 
 EDGE_POINTS = 32
 """Points along each edge of the imagery's frame that are brought into the system of a file."""
@@ -259,6 +263,8 @@ def read_vectors(
             that are none or lie beyond the Earth.
     """
     if not path.exists():
+        if ADDRESS.match(str(path)):
+            raise InputError(f"{key}={path} is an address; download it, and give the file")
         raise InputError(f"{key}={path} does not exist; give a vector file")
     try:
         features = read_features(path, layer, columns=columns)

@@ -208,7 +208,10 @@ def _expand(value: str) -> Iterable[str]:
         return [_raster_url(value)]
     path = Path(value)
     if path.is_dir():
-        return _some(_in_folder(path), f"no raster (.tif .jp2 .png .jpg) in the folder {value}")
+        files = _in_folder(path)
+        if not files and (archive := next(path.rglob("*.zip"), None)):
+            raise InputError(f"no raster in the folder {value}, but {archive.name}; unpack it")
+        return _some(files, f"no raster (.tif .jp2 .png .jpg) in the folder {value}")
     if path.exists():
         return _in_list(path) if path.suffix.lower() in LIST_SUFFIXES else [os.path.abspath(path)]
     if GLOB_CHARACTERS & set(value):

@@ -188,8 +188,8 @@ def _ids(found: Features, column: str) -> list[str]:
     twice = [name for name, times in Counter(ids).items() if times > 1]
     if twice:
         raise InputError(
-            f"{KEY}={found.path} has the id {twice[0]} twice in {column}, like {len(twice) - 1} "
-            "others; make them unique, or leave roads.id out"
+            f"{KEY}={found.path} has ids twice in {column}, like {twice[0]}; make them unique, or "
+            "leave roads.id out"
         )
     return ids
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any, ParamSpec
 
 import typer
 
-from geo.addresses import without_secrets
+from geo.addresses import all_without_secrets, without_secrets
 from geo.errors import OutputError
 from geo.files import write_text
 from jobs.registry import JOBS, find, names_with_config
@@ -65,7 +65,7 @@ def command(
                 prepare_environment()
             try:
                 kwargs.update({name: _at_home(value) for name, value in kwargs.items()})
-                require_place_for(kwargs.get("json"))
+                _require_place_for_figures(kwargs.get("json"))
                 code = function(*args, **kwargs) or 0
             except USER_ERRORS as error:
                 print(f"error: {without_secrets(str(error))}", file=sys.stderr)
@@ -200,12 +200,23 @@ def require_place_for(file: object) -> None:
     raise OutputError(f"{file} {reason}; {OTHER_FILE}")
 
 
+def _require_place_for_figures(file: object) -> None:
+    """Refuse a name that a map or a picture may have: figures would take its place at the end."""
+    if isinstance(file, Path) and file != STDOUT and file.suffix.lower() != ".json":
+        from geo.outputs import ENDINGS
+
+        if file.suffix.lower() in ENDINGS:
+            raise OutputError(f"--json {file}: the figures are JSON; name the file *.json")
+    require_place_for(file)
+
+
 def report_figures(text: str, values: Mapping[str, Any], file: Path | None) -> None:
     """Print the text; write the values as JSON to a file, or to stdout in place of the text.
 
     Raises:
         OutputError: The file cannot be written.
     """
+    text, values = without_secrets(text), all_without_secrets(dict(values))
     figures = json.dumps(values, indent=1, ensure_ascii=False)
     if file == STDOUT:
         print(figures)

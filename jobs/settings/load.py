@@ -251,7 +251,9 @@ def _sentence(
             return f"{key} is required; set it as {key}=VALUE or in the config file"
         case "value_error":
             reason = details["msg"].removeprefix("Value error, ")
-            return f"{key}{where}: {reason}" if key else f"{reason}{where}"
+            if not key:  # of keys that do not go together, some of which may stand elsewhere
+                return reason if source.overridden else f"{reason}{where}"
+            return f"{key}{where}: {reason}"
         case "model_type" | "model_attributes_type":
             return f"{key} is {details['input']!r}{where}, but it is a section with keys of its own"
     expected = dict.fromkeys(_expectation(problem) for problem in problems)

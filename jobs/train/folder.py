@@ -23,6 +23,7 @@ from typing import Any
 
 import yaml
 
+from geo.addresses import all_without_secrets
 from geo.files import write_text
 from jobs.runtime.folder import (
     explain_damage,
@@ -145,7 +146,8 @@ def claim(root: Path, job: TrainJob, kind: FolderKind = TRAINING) -> None:
     """Write config.yaml, or compare it with the one that is there."""
     if require_same(root, job, kind):
         (root / REPORT).unlink(missing_ok=True)
-    write_text(root / CONFIG, yaml.safe_dump(job.model_dump(mode="json"), sort_keys=False))
+    values = all_without_secrets(job.model_dump(mode="json"))
+    write_text(root / CONFIG, yaml.safe_dump(values, sort_keys=False))
 
 
 def require_same(root: Path, job: TrainJob, kind: FolderKind = TRAINING) -> list[str]:
@@ -158,7 +160,7 @@ def require_same(root: Path, job: TrainJob, kind: FolderKind = TRAINING) -> list
     path = root / CONFIG
     if not path.exists():
         return []
-    wanted = decisive(job.model_dump(mode="json"), kind.free_keys)
+    wanted = decisive(all_without_secrets(job.model_dump(mode="json")), kind.free_keys)
     with explain_damage(path, ANEW):
         found = decisive(load_plain(path.read_text(encoding="utf-8")) or {}, kind.free_keys)
         changed = differences(found, wanted)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from geo.addresses import all_without_secrets
 from geo.files import write_text
 from jobs.runtime.terminal import first_line, say
 from jobs.train.folder import METRICS, read_metrics
@@ -172,7 +173,8 @@ class MlflowTracker:
         found = client.get_experiment_by_name(name)
         experiment = client.create_experiment(name) if found is None else found.experiment_id
         run: str = client.create_run(experiment, run_name=self._root.name).info.run_id
-        for key, value in dotted(self._job.model_dump(mode="json")).items():
+        settings = all_without_secrets(self._job.model_dump(mode="json"))
+        for key, value in dotted(settings).items():
             client.log_param(run, key, value)
         return run
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy.stats import rankdata
 
+from geo.addresses import all_without_secrets
 from geo.files import write_text
 from jobs.runtime.folder import explain_damage
 from jobs.train.folder import ANEW
@@ -103,7 +104,7 @@ def best_yaml(job: TuneJob, space: Space, best: Trial) -> str:
         f"{len(best.lines)} epochs,\n# with the sweep's own train.steps; selected on that score. "
         "Run: wpcrack train FILE\n"
     )
-    return head + yaml.safe_dump(values, sort_keys=False)
+    return head + yaml.safe_dump(all_without_secrets(values), sort_keys=False)
 
 
 def objective_name(trials: Sequence[Trial]) -> str:

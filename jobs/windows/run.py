@@ -16,9 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
+from geo.errors import InputError
 from geo.imagery.find import scan, summary
 from geo.imagery.mosaic import Mosaic
-from geo.imagery.samples import sample_windows
+from geo.imagery.samples import Candidate, sample_windows
 from geo.imagery.suspect import suspicions
 from jobs.runtime.terminal import counted, say
 from jobs.settings.map import Imagery
@@ -27,6 +28,7 @@ from jobs.windows.photographs import Photographs
 from wpcrack.data.folder import replace_set
 from wpcrack.data.images import left_out, list_images
 from wpcrack.data.manifest import NAME
+from wpcrack.errors import DataError
 from wpcrack.inference.graph import require_torch_or_graph
 from wpcrack.inference.teaching import teaching_order
 from wpcrack.model import find_model
@@ -93,7 +95,7 @@ def run_windows(
     ground = ground_of(source, options)
     with replace_set(out) as folder:
         say("choosing windows")
-        chosen = sample_windows(ground, options.count, options.window, options.seed)
+        chosen = _choose(ground, options)
         cut = Cutter(ground, folder, options).cut(chosen)
         order: Sequence[int] = range(len(cut))
         if options.ordered:
@@ -110,6 +112,21 @@ def run_windows(
         left_out=summary(ground.problems) if isinstance(ground, Mosaic) else ground.left_out,
         cracks=sum(item.guess for item in cut) if options.ordered else None,
     )
+
+
+def _choose(ground: Mosaic | Photographs, options: WindowsOptions) -> list[Candidate]:
+    """Choose windows.
+
+    Raises:
+        DataError: No photograph can be read.
+        InputError: No window lies wholly on imagery.
+    """
+    try:
+        return sample_windows(ground, options.count, options.window, options.seed)
+    except InputError as error:
+        if isinstance(ground, Photographs) and ground.failures:
+            raise DataError(f"no photograph can be used: {ground.left_out}") from error
+        raise
 
 
 def ground_of(source: Imagery | Path, options: WindowsOptions) -> Mosaic | Photographs:

@@ -14,6 +14,8 @@ from jobs.evaluate.run import EvaluateOptions, run_evaluate
 from jobs.predict import overlay, run_predict
 from jobs.runtime import memory
 from jobs.runtime.memory import Memory
+from jobs.windows.cut import WindowsOptions
+from jobs.windows.run import run_windows
 from wpcrack.data.build import BuildOptions, build_image_level
 from wpcrack.data.images import read_rgb
 from wpcrack.data.read import read_image_level
@@ -121,6 +123,15 @@ def test_photographs_smaller_than_any_window_are_predicted(
 def test_photographs_smaller_than_the_window_are_refused_in_a_sentence(odd: Path) -> None:
     with pytest.raises(DataError, match="every image is smaller than the window of 128 px"):
         build_image_level(odd / "images", odd / "masks", odd / "set")
+
+
+def test_windows_of_photographs_that_cannot_be_read_are_refused_with_their_reason(
+    tmp_path: Path,
+) -> None:
+    dark = np.full((64, 64), 200, np.uint16)
+    cv2.imwrite(str(tmp_path / "twelve_bits.png"), dark)
+    with pytest.raises(DataError, match=r"no photograph can be used.*16-bit pixels of at most"):
+        run_windows(tmp_path, tmp_path / "set", WindowsOptions(2, 32, ordered=False))
 
 
 def test_small_label_images_are_read_with_their_own_sizes(tmp_path: Path) -> None:

@@ -109,6 +109,13 @@ def test_figures_replace_only_figures(tmp_path: Path) -> None:
     told = CliRunner().invoke(jobs.cli.app, ["doctor", "--json", str(config)])
     assert (told.exit_code, "was not written by this program" in told.stderr) == (1, True)
     assert config.read_text() == "run_dir: r\n"
+    for name in ("map.gpkg", "map.map.html", "found_mask.png", "segments.CSV"):
+        told = CliRunner().invoke(jobs.cli.app, ["doctor", "--json", str(tmp_path / name)])
+        assert (told.exit_code, "name the file *.json" in told.stderr) == (1, True)
+    roads = tmp_path / "roads.json"
+    roads.write_text(json.dumps({"type": "FeatureCollection", "features": []}, indent=2) + "\n")
+    told = CliRunner().invoke(jobs.cli.app, ["doctor", "--json", str(roads)])
+    assert "was not written by this program" in told.stderr
     figures = tmp_path / "figures.json"
     for _ in range(2):
         told = CliRunner().invoke(jobs.cli.app, ["doctor", "--json", str(figures)])

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from wpcrack.errors import DataError, first_few
 from wpcrack.files import whole_file
@@ -143,8 +143,8 @@ def left_out(folder: Path) -> list[str]:
     sentences = []
     if odd:
         sentences.append(
-            f"{len(odd)} pictures of {folder} are left out, as their format is not read "
-            f"({first_few(odd)}); save them as JPEG or PNG"
+            f"pictures of {folder} are left out, as their format is not read ({first_few(odd)}); "
+            "save them as JPEG or PNG"
         )
     if deeper:
         sentences.append(
@@ -234,6 +234,10 @@ def decode(path: Path, convert: Callable[[Image.Image, Path], T]) -> T:
             f"picture; cut it: gdal_retile.py -ps {PART_PX} {PART_PX} -targetDir parts {path.name}"
         ) from error
     except _DECODE_ERRORS as error:
+        if isinstance(error, UnidentifiedImageError) and path.suffix.lower() in UNREAD:
+            raise DataError(
+                f"{path} has a format that is not read ({path.suffix}); save it as JPEG or PNG"
+            ) from error
         reason = str(error).strip().rstrip(".") or type(error).__name__
         raise DataError(
             f"{path} cannot be read as an image ({reason}); it is damaged or truncated: "

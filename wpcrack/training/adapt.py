@@ -260,7 +260,7 @@ def choose_pictures(
         DataError: There are fewer than two.
     """
     if len(paths) < 2:
-        raise DataError(f"{len(paths)} pictures are too few to learn from; give at least 2")
+        raise DataError(f"pictures to learn from: {len(paths)}; give at least 2")
     rng = rng or np.random.default_rng([config.seed, 0])
     return [paths[k] for k in sorted(rng.permutation(len(paths))[: config.pictures].tolist())]
 

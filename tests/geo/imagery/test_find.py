@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.server
 import os
 import re
@@ -27,6 +28,7 @@ from geo.grid import Window
 from geo.imagery.find import find_tiles, scan
 from geo.imagery.headers import inspect
 from geo.imagery.opening import gdal_path
+from geo.imagery.web import look_at
 from geo.options import ReadOptions
 
 SIDE = 32
@@ -60,6 +62,12 @@ def test_a_folder_is_searched_to_the_bottom_in_byte_order(tmp_path):
     write_tile(tmp_path / ".hidden.tif", picture(1, 1))
     (tmp_path / "note.doc").touch()
     assert find_tiles(str(tmp_path)).paths == tuple(map(str, paths))
+
+
+def test_a_folder_with_an_archive_alone_says_what_to_do(tmp_path):
+    (tmp_path / "city.zip").write_bytes(b"PK\3\4")
+    with pytest.raises(InputError, match=r"but city\.zip; unpack it"):
+        find_tiles(str(tmp_path))
 
 
 def test_each_way_to_name_tiles_gives_the_same_picture(tmp_path):
@@ -293,6 +301,39 @@ def test_servers_in_private_networks_are_asked_only_if_the_user_allows_it(tmp_pa
             scan(f"{base}/a.tif")
         assert not log
         assert scan(f"{base}/a.tif", LOCAL).tiles
+
+
+def test_user_and_password_of_an_address_are_sent_to_its_server_and_to_no_other(tmp_path):
+    class Guarded(RangeHandler):
+        def do_GET(self):
+            if self.path == "/moved.tif":
+                self.send_response(302)
+                self.send_header("Location", f"{other}/a.tif")
+                self.end_headers()
+            elif self.headers.get("Authorization") == expected:
+                RangeHandler.do_GET(self)
+            else:
+                self.send_error(401)
+
+    class Other(RangeHandler):
+        def do_GET(self):
+            self.log.append(self.headers.get("Authorization"))
+            RangeHandler.do_GET(self)
+
+    expected = f"Basic {base64.b64encode(b'anna:p@ss').decode()}"
+    image = picture()
+    write_tile(tmp_path / "a.tif", image)
+    with (
+        serving(tmp_path, do_GET=Other.do_GET) as (other, log),
+        serving(tmp_path, do_GET=Guarded.do_GET) as (base, _),
+    ):
+        address = base.replace("://", "://anna:p%40ss@")
+        mosaic = read_tiles(f"{address}/a.tif", reading=LOCAL)
+        assert np.array_equal(mosaic.read(mosaic.grid.window).image, image)
+        assert look_at(f"{address}/moved.tif", LOCAL).head
+        assert log[0] is None
+        with pytest.raises(InputError, match="401"):
+            scan(f"{base}/a.tif", LOCAL)
 
 
 def test_a_redirection_into_a_private_network_is_not_followed(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+from pathlib import Path
 
 import geopandas
 import numpy as np
@@ -229,7 +230,7 @@ def test_roads_in_degrees_are_brought_into_the_grid(tmp_path):
     ("columns", "options", "message"),
     [
         ({}, {"id": "ref"}, "no column ref"),
-        ({"ref": ["a", "a"]}, {"id": "ref"}, "the id a twice"),
+        ({"ref": ["a", "a"]}, {"id": "ref"}, "ids twice in ref, like a;"),
         ({"wide": [3.0, -1.0]}, {"width": "wide"}, "wide=-1"),
         ({"lanes": ["2", "many"]}, {"lanes": "lanes"}, "lanes=many"),
     ],
@@ -248,6 +249,8 @@ def test_roads_without_lines_or_file_are_refused(tmp_path):
         read_roads(RoadOptions(path=path), GRID)
     with pytest.raises(InputError, match="does not exist"):
         read_roads(RoadOptions(path=tmp_path / "absent.gpkg"), GRID)
+    with pytest.raises(InputError, match="is an address; download it"):
+        read_roads(RoadOptions(path=Path("https://city.org/roads.gpkg")), GRID)
 
 
 def test_cells_belong_to_lanes_that_are_known_and_not_to_slabs(tmp_path):

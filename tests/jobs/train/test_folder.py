@@ -45,6 +45,15 @@ def test_another_config_in_the_same_folder_is_refused_and_names_the_key(tmp_path
         open_run(job(tmp_path / "run", seed=4)).__enter__()
 
 
+def test_passwords_of_addresses_are_not_kept_and_change_nothing(tmp_path: Path) -> None:
+    told = {"mlflow": "https://anna:s3cret@city.org/flow?token=s3cret"}
+    for _ in range(2):
+        with open_run(job(tmp_path / "run", tracking=told)) as root:
+            pass
+    assert "s3cret" not in (root / "config.yaml").read_text()
+    assert "https://city.org/flow" in (root / "config.yaml").read_text()
+
+
 def test_workers_and_place_may_change_between_two_starts(tmp_path: Path) -> None:
     with open_run(job(tmp_path / "run")):
         pass

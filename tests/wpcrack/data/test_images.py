@@ -135,11 +135,13 @@ def test_truncated_files_are_refused_by_name(
 def test_missing_empty_foreign_and_folder_have_their_own_sentence(tmp_path: Path) -> None:
     (tmp_path / "empty.jpg").touch()
     (tmp_path / "text.jpg").write_text("not an image")
+    (tmp_path / "phone.HEIC").write_text("not an image")
     (tmp_path / "folder.jpg").mkdir()
     for name, sentence in [
         ("gone.jpg", "does not exist"),
         ("empty.jpg", r"is an empty file \(0 bytes\)"),
         ("text.jpg", "cannot be read as an image"),
+        ("phone.HEIC", r"has a format that is not read \(\.HEIC\); save it as JPEG or PNG"),
         ("folder.jpg", "is a folder"),
     ]:
         with pytest.raises(DataError, match=rf"{name} {sentence}"):
