@@ -27,6 +27,7 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
 from geo.errors import InputError, first_line
+from geo.files import NOT_UTF8, is_utf8
 from geo.grid import Grid
 
 FORMATS = "GeoPackage, GeoParquet, FlatGeobuf, GeoJSON or Shapefile"
@@ -126,6 +127,8 @@ def read_features(
     try:
         if path.is_dir():
             raise InputError(f"is a folder; give a file: {FORMATS}")
+        if not is_utf8(path):
+            raise InputError(NOT_UTF8)
         with path.open("rb") as stream:
             head = stream.read(HEAD_BYTES)
         if head.startswith(PARQUET):

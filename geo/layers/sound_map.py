@@ -23,6 +23,7 @@ import shapely
 from rasterio.errors import CRSError
 
 from geo.errors import InputError, first_line
+from geo.files import NOT_UTF8, is_utf8, readable
 from geo.layers.run_rows import MapTerms
 from geo.layers.schema import (
     CRACK,
@@ -92,6 +93,8 @@ def require_map(package: Path, needed: Mapping[str, Sequence[str]] | None = None
     """
     if not package.is_file():
         raise InputError(f"{package} is no file; give a GeoPackage of `wpcrack infer`")
+    if not is_utf8(package):
+        raise InputError(f"{readable(package)} {NOT_UTF8}")
     try:
         with warnings.catch_warnings():  # what matters is refused below, in our words
             warnings.simplefilter("ignore")

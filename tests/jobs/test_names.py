@@ -24,6 +24,7 @@ from factories import (
 from PIL import Image
 
 from geo.errors import InputError, OutputError
+from geo.layers.sound_map import require_map
 from jobs.dataset import run_dataset
 from jobs.evaluate.run import EvaluateOptions, run_evaluate
 from jobs.infer import run as infer
@@ -63,6 +64,12 @@ def test_such_a_tile_is_left_out_by_name_and_the_others_are_mapped_and_cut(
             infer.run_inference(infer_job(named, tmp_path / "p.gpkg"), darkness)
     with pytest.raises(OutputError, match="no UTF-8"):
         infer.run_inference(infer_job(tiles, tmp_path / f"{LATIN}.gpkg"), darkness)
+    (tmp_path / LATIN).mkdir()
+    there = shutil.copy(job.out, tmp_path / LATIN / "o.gpkg")
+    with pytest.raises(InputError, match="no UTF-8"):
+        require_map(there)
+    with pytest.raises(InputError, match="no UTF-8"):
+        infer.run_inference(infer_job(tiles, tmp_path / "p.gpkg", aoi=there), darkness)
 
 
 def test_maps_in_one_folder_share_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
