@@ -40,8 +40,8 @@ from benchmarks.kills.watch import differences, draw_tiles
 IN_A_ROW = 5
 """Kills of a job before it may end."""
 
-STEPS = {"warmup": 2, "adversarial": 2, "detector": 2}
-"""Of the training: three epochs."""
+STEPS = {"warmup": 4, "adversarial": 4, "detector": 4}
+"""Of the training: three epochs, each with three states within."""
 
 WINDOW_PX = 48
 
@@ -265,8 +265,8 @@ def tiny_settings(folder: Path, name: str) -> dict[str, Any]:
         "data": {"root": folder / "set"},
         "run_dir": folder / name,
         "model": networks | channels,
-        "train": {"batch_size": 2, "epoch_steps": 2, "val_items": 2, "steps": STEPS},
-        "scaling": {"num_workers": 0},
+        "train": {"batch_size": 2, "epoch_steps": 4, "val_items": 2, "steps": STEPS},
+        "scaling": {"num_workers": 0, "checkpoint_minutes": 1e-6},
     }
 
 
@@ -280,6 +280,7 @@ def watch_training(folder: Path) -> Path:
     from jobs.train import run as training
     from jobs.train.checkpoints import LocalStates
     from wpcrack.synthetic import WindowConfig
+    from wpcrack.training.stages import Learner
     from wpcrack.training.trainer import Trainer
 
     torch.set_num_threads(1)
@@ -287,7 +288,9 @@ def watch_training(folder: Path) -> Path:
     write_training_set(folder / "set", *drawn, np.random.SeedSequence([0]))
     step = folder / STEP
     for owner, name, what in (
-        (Trainer, "_epoch", "steps and validation"),
+        (Learner, "step", "steps"),
+        (LocalStates, "keep_within", "checkpoint within an epoch"),
+        (Trainer, "validate", "validation"),
         (loop.RunFiles, "write", "metrics and model"),
         (LocalStates, "keep", "checkpoint"),
         (training, "write_report", "report"),

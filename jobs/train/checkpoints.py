@@ -24,10 +24,14 @@ from wpcrack import distributed
 from wpcrack.errors import ConfigError, TrainingError, first_line
 from wpcrack.tensor_files import is_zip, read_state
 from wpcrack.tensor_files import write_state as keep_state
-from wpcrack.training.selection import objective
-from wpcrack.training.trainer import EpochReport
+from wpcrack.training.selection import LABEL_FREE, MASKED_IOU, objective
+from wpcrack.training.trainer import EpochReport, Position
 
 STATE = "state.pt"
+WITHIN = "_step_"
+UNJUDGED = -1e9
+"""Score that Ray is told of a state within an epoch: below any other, and no -inf for its JSON."""
+
 RUN_ID = ".run_id"
 SNAPSHOT = "checkpoint_manager_snapshot.json"
 """Ray's list of checkpoints, in the folder above them; written in place: a crash may halve it."""
@@ -40,11 +44,17 @@ class States(Protocol):
         """Return the last complete state."""
 
     def keep(self, state: Mapping[str, Any], report: EpochReport) -> None:
-        """Add one; called on every rank, `state` matters on rank 0.
+        """Add the one at the end of an epoch; called on every rank, `state` matters on rank 0.
 
         Raises:
             TrainingError: It cannot be written; those before are as they were.
         """
+
+    def keep_within(self, state: Mapping[str, Any], at: Position) -> None:
+        """Add one of an unfinished epoch in the same way; all others are better than it."""
+
+    def is_leaving(self) -> bool:
+        """Return whether a machine of a worker will be taken back; asked on every rank."""
 
 
 class RayStates:
@@ -52,6 +62,7 @@ class RayStates:
 
     def __init__(self, job: TrainJob) -> None:
         self.folder = job.run_dir.absolute() / CHECKPOINTS
+        self.judged_by = judged_by(job)
 
     def latest(self) -> dict[str, Any] | None:
         """Return the last that Ray completed; of a run that Ray does not know, the newest."""
@@ -65,20 +76,35 @@ class RayStates:
 
     def keep(self, state: Mapping[str, Any], report: EpochReport) -> None:
         """Report the epoch; a barrier over all workers."""
+        metrics = {**report.metrics, "epoch": report.epoch, "stage": report.stage}
+        self._report(state, metrics, report.epoch, folder_name(report.epoch))
+
+    def keep_within(self, state: Mapping[str, Any], at: Position) -> None:
+        """Report a state without an epoch: a sweep passes it over."""
+        self._report(state, {self.judged_by: UNJUDGED}, at.epoch, folder_name(at.epoch, at.step))
+
+    def is_leaving(self) -> bool:
+        """Return what Ray heard of its nodes; a barrier over all workers."""
         import ray.train
 
-        metrics = {**report.metrics, "epoch": report.epoch, "stage": report.stage}
-        name = f"{CHECKPOINTS}/{folder_name(report.epoch)}"
+        return ray.train.get_preemption_info() is not None
+
+    def _report(
+        self, state: Mapping[str, Any], metrics: dict[str, Any], epoch: int, folder: str
+    ) -> None:
+        import ray.train
+
+        name = f"{CHECKPOINTS}/{folder}"
         if distributed.rank() != 0:
             ray.train.report(metrics, checkpoint_dir_name=name)
             return
-        with tempfile.TemporaryDirectory() as folder:
-            write_state(state, Path(folder), report.epoch)
-            checkpoint = ray.train.Checkpoint.from_directory(folder)
+        with tempfile.TemporaryDirectory() as temporary:
+            write_state(state, Path(temporary), epoch)
+            checkpoint = ray.train.Checkpoint.from_directory(temporary)
             try:
                 ray.train.report(metrics, checkpoint=checkpoint, checkpoint_dir_name=name)
             except OSError as error:
-                raise write_error(report.epoch, "its storage", error) from error
+                raise write_error(epoch, "its storage", error) from error
 
 
 class LocalStates:
@@ -97,20 +123,31 @@ class LocalStates:
         """Write under a temporary name, rename, drop what is neither new nor among the best."""
         import ray.train
 
-        folder = self.folder / folder_name(report.epoch)
+        self._keep(state, report.epoch, folder_name(report.epoch))
+        ray.train.report(dict(report.metrics))
+
+    def keep_within(self, state: Mapping[str, Any], at: Position) -> None:
+        """Write and rename in the same way."""
+        self._keep(state, at.epoch, folder_name(at.epoch, at.step))
+
+    def is_leaving(self) -> bool:
+        """Return False: nobody tells a single process."""
+        return False
+
+    def _keep(self, state: Mapping[str, Any], epoch: int, name: str) -> None:
+        folder = self.folder / name
         fresh = folder.with_name(f".{folder.name}.new")
         shutil.rmtree(fresh, ignore_errors=True)
         try:
             fresh.mkdir(parents=True)
-            write_state(state, fresh, report.epoch)
+            write_state(state, fresh, epoch)
             shutil.rmtree(folder, ignore_errors=True)
             os.replace(fresh, folder)
         except OSError as error:
-            raise write_error(report.epoch, str(self.folder), error) from error
+            raise write_error(epoch, str(self.folder), error) from error
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
         self.drop()
-        ray.train.report(dict(report.metrics))
 
     def drop(self) -> None:
         """Keep the newest state and the `num_to_keep` best, as Ray does."""
@@ -202,12 +239,24 @@ def newest_state(folder: Path) -> dict[str, Any] | None:
 
 def complete_states(folder: Path) -> list[Path]:
     """Return complete states in a folder, oldest first; a file that was cut off lacks its end."""
-    return [path for path in sorted(folder.glob("epoch_*/")) if is_zip(path / STATE)]
+    found = sorted(folder.glob("epoch_*/"), key=moment)
+    return [path for path in found if is_zip(path / STATE)]
 
 
-def folder_name(epoch: int) -> str:
-    """Return the folder of the state of an epoch; names sort as the epochs do."""
-    return f"epoch_{epoch:05d}"
+def folder_name(epoch: int, step: int | None = None) -> str:
+    """Return the folder of the state at the end of an epoch, or within it after a global step."""
+    return f"epoch_{epoch:05d}" + ("" if step is None else f"{WITHIN}{step:09d}")
+
+
+def moment(folder: Path) -> tuple[str, bool, str]:
+    """Return by what states sort: those within an epoch come before the one at its end."""
+    epoch, within, step = folder.name.partition(WITHIN)
+    return epoch, not within, step
+
+
+def judged_by(job: TrainJob) -> str:
+    """Return the metric that says which epochs are the best."""
+    return LABEL_FREE if job.data.val_masks is None else MASKED_IOU
 
 
 def write_state(state: Mapping[str, Any], folder: Path, epoch: int) -> None:

@@ -56,6 +56,9 @@ class ScalingConfig(Block):
     the worker. They need room in /dev/shm, and change no batch."""
     max_failures: Annotated[int, Field(ge=0)] = 2
     """How often lost workers are started again from the last checkpoint."""
+    checkpoint_minutes: Positive | None = 10.0
+    """A checkpoint is also kept within an epoch, so long after the last one; null: only at the end
+    of epochs. Where Ray says that a machine will be taken back, one is kept at once."""
     num_to_keep: Count = 2
     """Checkpoints kept, those of the best epochs; beside them always the newest, to continue from.
     The best model is kept apart."""

@@ -17,6 +17,7 @@ from jobs.runtime.versions import versions
 from jobs.train.checkpoints import LocalStates, RayStates, States
 from jobs.train.folder import METRICS, TENSORBOARD, read_data, sole_writer, truncate_metrics
 from jobs.train.job import TrainJob, masked_pairs
+from jobs.train.pace import Pace
 from jobs.train.report import SELECTIONS
 from wpcrack.data.batches import Shard
 from wpcrack.errors import TrainingError
@@ -87,12 +88,21 @@ def train(
     files = RunFiles(job, trainer) if shard.rank == 0 else None
     steps = counter("wpcrack_train_steps", "Steps of trainings.") if files is not None else None
     before = trainer.position.step
-    for report in trainer.epochs():
+    pace = Pace(job.scaling.checkpoint_minutes, device, states.is_leaving)
+
+    def within() -> None:
+        if pace.is_due():
+            trainer.meter.settle(device)
+            states.keep_within(trainer.state_dict() if shard.rank == 0 else {}, trainer.position)
+            pace.restart()
+
+    for report in trainer.epochs(within):
         if steps is not None:
             steps(report.step - before)
         before = report.step
         line = files.write(report) if files is not None else None
         states.keep(trainer.state_dict() if shard.rank == 0 else {}, report)
+        pace.restart()
         if line is not None and after_epoch is not None:
             after_epoch(line)
     if files is not None:

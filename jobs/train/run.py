@@ -27,7 +27,7 @@ from jobs.runtime.ray_session import (
 from jobs.runtime.shared import share
 from jobs.runtime.signals import stop_on_sigterm
 from jobs.runtime.terminal import last_line, say
-from jobs.train.checkpoints import storage_of
+from jobs.train.checkpoints import judged_by, storage_of
 from jobs.train.folder import (
     METRICS,
     WRITER,
@@ -42,7 +42,10 @@ from jobs.train.needs import find_needs
 from jobs.train.report import ProgressLines, TrainReport, closing_lines, read_report, write_report
 from jobs.train.tracking import Trackers
 from wpcrack.errors import TrainingError, WpcrackError
-from wpcrack.training.selection import LABEL_FREE, MASKED_IOU
+
+RANKS_WAIT_S = 7 * 24 * 3600
+"""Seconds that ranks wait for each other. Ray tells when one is lost; torch's half hour would only
+end a training one of whose workers waits for a slow disk."""
 
 
 @dataclass(frozen=True)
@@ -143,15 +146,15 @@ def make_trainer(loop: Callable[[dict[str, Any]], None], config: TrainJob, watch
         watch: its callbacks are Ray's.
     """
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
+    from ray.train.torch import TorchConfig, TorchTrainer
 
     scaling = config.scaling
     storage_path, name = storage_of(config)
     hidden = {} if scaling.use_gpu else {"CUDA_VISIBLE_DEVICES": ""}  # those belong to others
-    judged_by = LABEL_FREE if config.data.val_masks is None else MASKED_IOU
     return TorchTrainer(
         loop,
         train_loop_config=config.model_dump(mode="json"),
+        torch_config=TorchConfig(timeout_s=RANKS_WAIT_S),
         scaling_config=ScalingConfig(
             num_workers=scaling.num_workers,
             use_gpu=scaling.use_gpu,
@@ -168,7 +171,7 @@ def make_trainer(loop: Callable[[dict[str, Any]], None], config: TrainJob, watch
             ),
             checkpoint_config=CheckpointConfig(
                 num_to_keep=scaling.num_to_keep,
-                checkpoint_score_attribute=judged_by,
+                checkpoint_score_attribute=judged_by(config),
             ),
         ),
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
@@ -73,8 +73,11 @@ class EpochReport:
 class Meter:
     """Means of loss terms over an epoch; summed where they are, so that no step waits for them."""
 
-    sums: dict[str, Tensor] = field(default_factory=dict)
+    sums: dict[str, Tensor | float] = field(default_factory=dict)
     steps: int = 0
+    seconds: float = 0.0
+    waited: float = 0.0
+    """Seconds that steps waited for data."""
 
     def add(self, terms: Mapping[str, Tensor]) -> None:
         """Add the terms of one step."""
@@ -85,9 +88,17 @@ class Meter:
 
     def means(self, device: torch.device) -> dict[str, float]:
         """Average per step over all ranks."""
+        return {f"train/{n}": v / self.steps for n, v in self.shared(device).items()}
+
+    def shared(self, device: torch.device) -> dict[str, float]:
+        """Average the sums over all ranks."""
         names = sorted(self.sums)
-        values = distributed.average([float(self.sums[n]) / self.steps for n in names], device)
-        return {f"train/{n}": v for n, v in zip(names, values, strict=True)}
+        values = distributed.average([float(self.sums[n]) for n in names], device)
+        return dict(zip(names, values, strict=True))
+
+    def settle(self, device: torch.device) -> None:
+        """Give each rank the same sums, so that a state of one rank continues all."""
+        self.sums = {**self.shared(device)}
 
 
 class Trainer:
@@ -128,36 +139,45 @@ class Trainer:
         self.learner = Learner(config, self.device)
         self.nets = self.learner.nets
         self.position = Position()
+        self.meter = Meter()
         self.warnings = self._compile() if train.compile else ()
 
     # -- the run -----------------------------------------------------------------------------
 
-    def epochs(self) -> Iterator[EpochReport]:
-        """Train from the current position to the end, an epoch at a time."""
+    def epochs(self, within: Callable[[], None] | None = None) -> Iterator[EpochReport]:
+        """Train from the current position to the end, an epoch at a time.
+
+        Args:
+            within: called on every rank after each step but the last of an epoch; `state_dict` may
+                be taken there after `Meter.settle` on all ranks.
+        """
         while self.position.stage < len(STAGES):
             if self._stage_done():
                 self._next_stage()
                 continue
-            yield self._epoch()
+            yield self._epoch(within)
 
-    def _epoch(self) -> EpochReport:
-        at, stage = self.position, STAGES[self.position.stage]
-        started, meter, waited = time.perf_counter(), Meter(), 0.0
-        count = min(self.config.train.epoch_steps, self._stage_steps() - at.stage_step)
+    def _epoch(self, within: Callable[[], None] | None) -> EpochReport:
+        at, stage, meter = self.position, STAGES[self.position.stage], self.meter
+        left = self.config.train.epoch_steps - meter.steps
+        count = max(0, min(left, self._stage_steps() - at.stage_step))
         self._train_mode()
         drawn = self.config.train.drawn_share if stage == "detector" else 0.0
         with closing(self.source.stream(at.step, count, at.epoch, drawn)) as batches:
-            for _ in range(count):
+            for after in reversed(range(count)):
                 tick = time.perf_counter()
                 batch = next(batches).each(self._place)
-                waited += time.perf_counter() - tick
+                meter.waited += time.perf_counter() - tick
                 terms = self.learner.step(stage, batch, self._progress(), at.step, at.stage_step)
                 meter.add(terms)
                 at.step, at.stage_step = at.step + 1, at.stage_step + 1
-                at.stage_seconds += self._agree(time.perf_counter() - tick)
+                spent = time.perf_counter() - tick
+                meter.seconds += spent
+                at.stage_seconds += self._agree(spent)
                 if self._stage_done():
                     break
-        seconds = time.perf_counter() - started
+                if after and within is not None:
+                    within()
         distributed.assert_equal_weights(self.nets)
         tick = time.perf_counter()
         validation = self.validate().by_name()
@@ -169,8 +189,8 @@ class Trainer:
         metrics = {
             **meter.means(self.device),
             **validation,
-            "train/images_per_s": meter.steps * self.config.train.batch_size / seconds,
-            "train/data_wait": waited / seconds,
+            "train/images_per_s": meter.steps * self.config.train.batch_size / meter.seconds,
+            "train/data_wait": meter.waited / meter.seconds,
             "train/lr_share": learning_rate_share(self._progress(), self.config.optim),
             "train/progress": self.progress(),
         }
@@ -183,6 +203,7 @@ class Trainer:
             at.best_score, at.best_epoch = score, at.epoch
         report = EpochReport(at.epoch, stage, at.step, metrics, is_best)
         at.epoch += 1
+        self.meter = Meter()
         return report
 
     def _judged_stages(self) -> tuple[str, ...]:
@@ -284,6 +305,7 @@ class Trainer:
     def _next_stage(self) -> None:
         at = self.position
         at.stage, at.stage_step, at.stage_seconds = at.stage + 1, 0, 0.0
+        self.meter = Meter()  # of an epoch that other settings than before leave unfinished
         if at.stage < len(STAGES):
             self.learner.enter(STAGES[at.stage])
 
@@ -315,6 +337,10 @@ class Trainer:
             "optimizers": {k: v.state_dict() for k, v in self.learner.optimizers.by_name().items()},
             "averaged": None if averaged is None else averaged.state_dict(),
             "position": vars(self.position).copy(),
+            "meter": {
+                **vars(self.meter),
+                "sums": {k: float(v) for k, v in self.meter.sums.items()},
+            },
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -326,6 +352,7 @@ class Trainer:
         if state["averaged"] is not None:
             self.learner.start_average().load_state_dict(state["averaged"])
         self.position = Position(**state["position"])
+        self.meter = Meter(**state.get("meter", {}))  # older states lie between two epochs
 
 
 def require_sides(model: ModelConfig, *sizes: tuple[int, int]) -> None:

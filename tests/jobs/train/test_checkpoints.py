@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from factories import image_level_set, tiny_training, wait_until
@@ -24,7 +25,9 @@ from jobs.train.checkpoints import (
     RUN_ID,
     SNAPSHOT,
     STATE,
+    WITHIN,
     LocalStates,
+    RayStates,
     complete_states,
     mend_list,
     newest_state,
@@ -33,9 +36,12 @@ from jobs.train.checkpoints import (
 )
 from jobs.train.folder import CHECKPOINTS, METRICS, read_metrics
 from jobs.train.job import TrainJob
+from jobs.train.loop import train
+from jobs.train.pace import LEAVING_S, LOOK_S, Pace
 from jobs.train.run import Watch, run_training
+from wpcrack.data.batches import Shard
 from wpcrack.errors import ConfigError, WpcrackError
-from wpcrack.training.trainer import EpochReport
+from wpcrack.training.trainer import EpochReport, Position
 
 CLOCK = ("train/images_per_s", "train/data_wait", "seconds")
 
@@ -127,6 +133,96 @@ def test_a_half_written_state_is_never_loaded(tmp_path: Path) -> None:
     assert state["epoch"] == 1
 
 
+# -- within an epoch ---------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("silent")
+def test_a_state_within_an_epoch_is_the_newest_until_its_epoch_ends(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    keep(run_dir, [0.2, 0.1], 2)
+    states = LocalStates(tiny_job(run_dir, run_dir, num_to_keep=2))
+    for step in (9, 10):
+        states.keep_within({"step": step}, Position(epoch=2, step=step))
+        latest = states.latest()
+        assert latest is not None
+        assert latest["step"] == step
+    kept = [path.name for path in complete_states(run_dir / CHECKPOINTS)]
+    assert kept == ["epoch_00000", "epoch_00001", "epoch_00002_step_000000010"]
+    states.keep({"epoch": 2}, EpochReport(2, "detector", 12, {"val/score": 0.0}, False))
+    kept = [path.name for path in complete_states(run_dir / CHECKPOINTS)]
+    assert kept == ["epoch_00000", "epoch_00001", "epoch_00002"]
+
+
+def due(pace: Pace, clock: list[float], seconds: int) -> list[int]:
+    """Seconds, of one step each, after which a state is due, which then is kept."""
+    found = []
+    for second in range(seconds):
+        clock[0] += 1
+        if pace.is_due():
+            found.append(second)
+            pace.restart()
+    return found
+
+
+def test_a_state_is_due_after_its_time_and_at_once_when_a_machine_leaves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, leaving, asked = [0.0], [False], [0]
+    monkeypatch.setattr("jobs.train.pace.time.monotonic", lambda: clock[0])
+
+    def is_leaving() -> bool:
+        asked[0] += 1
+        return leaving[0]
+
+    for minutes, wanted in ((1.0, 2), (None, 0)):
+        leaving[0], asked[0] = False, 0
+        pace = Pace(minutes, torch.device("cpu"), is_leaving)
+        moments = due(pace, clock, 130)
+        assert len(moments) == wanted
+        assert np.all(np.abs(np.diff([-1, *moments]) - 60) <= LOOK_S)
+        assert asked[0] <= 2 * 130 / LOOK_S  # each makes the ranks wait for each other
+        leaving[0] = True
+        moments = due(pace, clock, 40)
+        assert moments[0] < LOOK_S
+        assert np.all(np.diff(moments) <= LEAVING_S + LOOK_S)
+        assert len(moments) <= 1 + 40 / LEAVING_S
+
+
+class Notice:
+    """What a worker sees of Ray Train: a list of states, and from a step on that a node leaves."""
+
+    def __init__(self, root: Path, reads: int) -> None:
+        self.root, self.reads, self.names = root, reads, list[str]()
+
+    def get_preemption_info(self) -> object:
+        self.reads -= 1
+        return None if self.reads > 0 else "a node leaves"
+
+    def report(self, metrics: object, checkpoint: Any, checkpoint_dir_name: str) -> None:
+        shutil.copytree(checkpoint.path, self.root / checkpoint_dir_name)
+        self.names.append(Path(checkpoint_dir_name).name)
+        if WITHIN in checkpoint_dir_name:
+            raise KeyboardInterrupt  # and is gone
+
+
+def test_at_the_notice_of_a_leaving_machine_a_state_is_kept_that_ends_as_an_undisturbed_run(
+    data_set: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = tiny_job(data_set, tmp_path / "run", checkpoint_minutes=None)
+    job.run_dir.mkdir()
+    node = Notice(job.run_dir, reads=5)
+    monkeypatch.setattr("ray.train.get_checkpoint", lambda: None)
+    monkeypatch.setattr("ray.train.get_preemption_info", node.get_preemption_info)
+    monkeypatch.setattr("ray.train.report", node.report)
+    monkeypatch.setattr("jobs.train.pace.LOOK_S", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        train(job, Shard(), torch.device("cpu"), RayStates(job), None)
+    assert node.names == ["epoch_00000", "epoch_00001_step_000000006"]
+    monkeypatch.undo()
+    run_training(job)
+    assert_same_run(job.run_dir, undisturbed)
+
+
 # -- Ray's list --------------------------------------------------------------------------------
 
 
@@ -164,6 +260,17 @@ def test_a_list_that_is_wrong_gives_way_to_the_newest_state(tmp_path: Path, defe
     mend_list(run_dir)
     assert not (run_dir / SNAPSHOT).exists()
     assert [path.name for path in complete_states(run_dir / CHECKPOINTS)] == ["epoch_00002"]
+
+
+@pytest.mark.usefixtures("silent")
+def test_a_list_that_misses_a_state_within_an_epoch_gives_way_to_it(tmp_path: Path) -> None:
+    keep(tmp_path / "run", [0.3, 0.2], 1)
+    run_dir = with_list(tmp_path / "run", [0, 1])
+    states = LocalStates(tiny_job(run_dir, run_dir))
+    states.keep_within({"step": 5}, Position(epoch=2, step=5))
+    mend_list(run_dir)
+    assert not (run_dir / SNAPSHOT).exists()
+    assert [WITHIN in path.name for path in complete_states(run_dir / CHECKPOINTS)] == [True]
 
 
 def test_a_list_without_any_state_is_dropped(tmp_path: Path) -> None:

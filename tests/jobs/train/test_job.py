@@ -164,10 +164,23 @@ def test_a_worker_without_the_shared_folder_writes_nothing(
         assert not job.run_dir.exists()
 
 
-def test_lost_spot_machines_are_no_failures(drawn_set: Path, tmp_path: Path) -> None:
+def test_lost_spot_machines_are_no_failures_and_no_wait_is_too_long(
+    drawn_set: Path, tmp_path: Path
+) -> None:
     job = make_job(drawn_set, tmp_path / "run", 2, scaling={"max_failures": 1})
-    policy = make_trainer(lambda _: None, job.absolute(), Watch()).run_config.failure_config
+    trainer = make_trainer(lambda _: None, job.absolute(), Watch())
+    policy = trainer.run_config.failure_config
     assert (policy.max_failures, policy.max_preemption_failures) == (1, -1)
+    assert policy.controller_failure_limit == -1  # a group that finds no room is tried again
+    assert trainer.backend_config.timeout_s > 24 * 3600  # 30 minutes are torch's own
+
+
+@pytest.mark.parametrize("use_gpu", [False, True])
+def test_a_worker_without_a_gpu_sees_none(drawn_set: Path, tmp_path: Path, use_gpu: bool) -> None:
+    job = make_job(drawn_set, tmp_path / "run", 2, scaling={"use_gpu": use_gpu})
+    trainer = make_trainer(lambda _: None, job.absolute(), Watch())
+    hidden = trainer.run_config.worker_runtime_env["env_vars"].get("CUDA_VISIBLE_DEVICES")
+    assert hidden == (None if use_gpu else "")
 
 
 # -- on Ray ------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import math
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from wpcrack.data.batches import Shard
 from wpcrack.errors import ConfigError, TrainingError
 from wpcrack.training.optim import descend
 from wpcrack.training.stages import STAGES, Learner
-from wpcrack.training.trainer import Trainer
+from wpcrack.training.trainer import EpochReport, Trainer
 
 RANKS = 2
 CPU = torch.device("cpu")
@@ -80,18 +81,43 @@ def drifted(rank: int) -> tuple[str, str]:
     return equal, message_of(distributed.assert_equal_weights, net)
 
 
+def run_of(folder: Path, shard: Shard, minutes: float | None) -> Trainer:
+    """A short run."""
+    steps = {"warmup": 2, "adversarial": 2, "detector": 2}
+    method = tiny_config(steps=steps, epoch_steps=2, val_items=4, max_minutes=minutes)
+    return Trainer(method, noise_set(folder, **SET), shard=shard)
+
+
+def untimed(report: EpochReport) -> tuple[int, dict[str, float]]:
+    """Step and metrics of an epoch, without those that depend on the clock."""
+    timed = ("train/images_per_s", "train/data_wait")
+    return report.step, {k: v for k, v in report.metrics.items() if k not in timed}
+
+
 def whole_run(
     folder: Path, shard: Shard, minutes: float | None
 ) -> list[tuple[int, dict[str, float]]]:
     """Steps and metrics of each epoch of a short run."""
-    steps = {"warmup": 2, "adversarial": 2, "detector": 2}
-    made = Trainer(
-        tiny_config(steps=steps, epoch_steps=2, val_items=4, max_minutes=minutes),
-        noise_set(folder, **SET),
-        shard=shard,
-    )
-    timed = ("train/images_per_s", "train/data_wait")
-    return [(r.step, {k: v for k, v in r.metrics.items() if k not in timed}) for r in made.epochs()]
+    return [untimed(report) for report in run_of(folder, shard, minutes).epochs()]
+
+
+def run_cut(folder: Path, shard: Shard) -> list[tuple[int, dict[str, float]]]:
+    """The same of a run that each rank leaves in its second epoch and continues from rank 0."""
+    states: list[Any] = [None]
+
+    def within() -> None:
+        if cut.position.step == 3:
+            cut.meter.settle(CPU)
+            states[0] = cut.state_dict()
+            dist.broadcast_object_list(states)
+            raise KeyboardInterrupt
+
+    cut, other = run_of(folder, shard, None), run_of(folder, shard, None)
+    found: list[tuple[int, dict[str, float]]] = []
+    with suppress(KeyboardInterrupt):
+        found.extend(map(untimed, cut.epochs(within)))
+    other.load_state_dict(states[0])
+    return [*found, *map(untimed, other.epochs())]
 
 
 def drifting_run(folder: Path, shard: Shard) -> None:
@@ -123,6 +149,7 @@ def run_rank(rank: int, folder: Path) -> None:
     found["broken"] = broken_on_rank_1(rank)
     found["equal"], found["drifted"] = drifted(rank)
     found["run"] = whole_run(folder, shard, None)
+    found["run cut"] = run_cut(folder, shard)
     found["run that drifts"] = message_of(drifting_run, folder, shard)
     found["capped"] = whole_run(folder, shard, 1e-4)
     dist.destroy_process_group()
@@ -211,6 +238,15 @@ def test_metrics_are_those_of_all_ranks(ranks: list[dict[str, Any]]) -> None:
     assert together[0] == alone[0]
     for name, value in alone[1].items():
         assert together[1][name] == pytest.approx(value, rel=1e-3, abs=1e-3), name
+
+
+def test_ranks_that_go_on_within_an_epoch_from_the_state_of_one_end_as_undisturbed(
+    ranks: list[dict[str, Any]],
+) -> None:
+    for found in ranks:
+        assert len(found["run"]) == 3
+        for (step, cut), (wanted, whole) in zip(found["run cut"], found["run"], strict=True):
+            assert (step, cut) == (wanted, pytest.approx(whole, rel=1e-12))
 
 
 def test_ranks_leave_a_stage_together_when_time_is_up(ranks: list[dict[str, Any]]) -> None:

@@ -109,6 +109,32 @@ def test_a_continued_run_equals_an_undisturbed_one(data: ImageLevelSet, stop: in
     assert_equal_states(whole, second)
 
 
+@pytest.mark.parametrize("stop", [1, 5, 8])
+def test_a_run_continued_within_an_epoch_equals_an_undisturbed_one(
+    data: ImageLevelSet, stop: int
+) -> None:
+    threes = config(steps={"warmup": 3, "adversarial": 3, "detector": 3}, epoch_steps=3)
+    whole, first, second = (Trainer(threes, data) for _ in range(3))
+    want = [figures(r) for r in whole.epochs()]
+    file = io.BytesIO()
+
+    def within() -> None:
+        if first.position.step == stop:
+            first.meter.settle(first.device)
+            torch.save(first.state_dict(), file)
+            raise KeyboardInterrupt
+
+    got = []
+    with pytest.raises(KeyboardInterrupt):
+        got.extend(figures(r) for r in first.epochs(within))
+    file.seek(0)
+    second.load_state_dict(torch.load(file, weights_only=True))
+    assert second.position.step == stop
+    got += [figures(r) for r in second.epochs()]
+    assert got == want
+    assert_equal_states(whole, second)
+
+
 def test_the_state_of_a_finished_run_has_nothing_left_to_do(data: ImageLevelSet) -> None:
     done, other = Trainer(config(), data), Trainer(config(), data)
     list(done.epochs())
