@@ -299,13 +299,13 @@ def tiny_batch(labels: Any, *, seed: int = 0, side: int = 64, shard: Any = None)
     shard, g = shard or Shard(), torch.Generator().manual_seed(seed)
     image = torch.rand(len(labels), 3, side, side, generator=g)
     erased = (torch.rand(len(labels), 1, side, side, generator=g) < 0.3).float()
-    local = len(labels) // shard.ranks
-    mine = slice(shard.rank * local, (shard.rank + 1) * local)
+    part = shard.of(len(labels))
+    mine = slice(part.start, part.stop)
     return Batch(
         image=image[mine],
         has_crack=torch.tensor(labels, dtype=torch.float32)[mine],
         erased=erased[mine],
-        images=torch.tensor(float(local)),
+        images=torch.tensor(len(labels) / shard.ranks),
         cracks=torch.tensor(max(sum(labels), 1.0) / shard.ranks),
     )
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -46,7 +47,10 @@ class ScalingConfig(Block):
     """Ray Train workers."""
 
     num_workers: Annotated[int, Field(ge=0)] = 1
-    """Data-parallel workers; 0 trains inside the driver's process."""
+    """Data-parallel workers; 0 trains inside the driver's process. 2..8 is a range: as many as the
+    nodes have room for."""
+    min_workers: Count | None = None
+    """Least end of a range, which num_workers=2..8 sets; null: num_workers."""
     use_gpu: bool = False
     """One GPU for each worker."""
     cpus_per_worker: Count | None = None
@@ -65,6 +69,35 @@ class ScalingConfig(Block):
     storage_path: str | None = None
     """Where Ray's workers keep checkpoints: a folder that all nodes share, or a URI such as
     s3://BUCKET/runs; null: in run_dir. All other files lie in run_dir."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_range(cls, values: Any) -> Any:
+        """Read num_workers=2..8 as min_workers=2 num_workers=8."""
+        text = values.get("num_workers") if isinstance(values, dict) else None
+        found = re.fullmatch(r"\s*(\d+)\s*\.\.\s*(\d+)\s*", text) if isinstance(text, str) else None
+        if found is None:
+            return values
+        return {**values, "min_workers": int(found[1]), "num_workers": int(found[2])}
+
+    @model_validator(mode="after")
+    def _range_is_one(self) -> ScalingConfig:
+        if self.min_workers is not None and self.min_workers > self.num_workers:
+            raise ValueError(
+                f"num_workers is {self.num_workers}, less than min_workers={self.min_workers}; "
+                "write the smaller number first, as in num_workers=2..8"
+            )
+        return self
+
+    @property
+    def least(self) -> int:
+        """Fewest workers that train; 0 inside the driver's process."""
+        return self.num_workers if self.min_workers is None else self.min_workers
+
+    @property
+    def is_elastic(self) -> bool:
+        """Whether the number of workers may change during a training."""
+        return self.least < self.num_workers
 
     @property
     def threads(self) -> int:
@@ -142,8 +175,15 @@ class TrainJob(MethodConfig):
 
     @model_validator(mode="after")
     def _batch_is_shared(self) -> TrainJob:
-        workers, pieces = max(self.scaling.num_workers, 1), self.train.accumulate
-        if self.train.batch_size % (workers * pieces):
+        scaling, pieces = self.scaling, self.train.accumulate
+        workers = max(scaling.num_workers, 1)
+        if scaling.is_elastic:
+            if self.train.batch_size < workers:
+                raise ValueError(
+                    f"train.batch_size is {self.train.batch_size}, of which some of {workers} "
+                    "workers would get nothing; set a smaller range of scaling.num_workers"
+                )
+        elif self.train.batch_size % (workers * pieces):
             each = f" in {pieces} pieces each (train.accumulate)" if pieces > 1 else ""
             raise ValueError(
                 f"train.batch_size is {self.train.batch_size}, which {workers} workers cannot "

@@ -89,7 +89,7 @@ def find_needs(
         size=train.size,
         scored=len(scored),
         masked=len(pairs),
-        footprint=footprint(job, train.size, job.train.batch_size // workers),
+        footprint=footprint(job, train.size, -(-job.train.batch_size // max(job.scaling.least, 1))),
         cache_bytes=train.kept_bytes + scored.kept_bytes,
         start=start.note,
         warnings=(*train.warnings, *warn_of_shared_sources(pairs, data)),
@@ -108,7 +108,7 @@ def require_gpus(scaling: ScalingConfig, *, local: bool = False) -> None:
         return
     import torch
 
-    found, wanted = torch.cuda.device_count(), max(scaling.num_workers, 1)
+    found, wanted = torch.cuda.device_count(), max(scaling.least, 1)
     if found < wanted:
         raise ConfigError(
             f"scaling.use_gpu=true asks for {wanted} GPU here, and torch sees {found}; leave it "

@@ -87,6 +87,7 @@ class TrainPlan:
                 "images",
                 f"{needs.size[0]} x {needs.size[1]} px, {job.train.batch_size} a batch, "
                 f"{job.train.batch_size // workers} for each of {counted(workers, 'worker')}"
+                f"{f' or more of at least {job.scaling.least}' if job.scaling.is_elastic else ''}"
                 f"{pieces}",
             )
         )

@@ -125,7 +125,7 @@ def fit(job: TrainJob, local: bool, watch: Watch) -> None:
         make_trainer(in_process, config, watch).fit()
         return
     mend_list(config.run_dir)
-    request, data = Request("worker", scaling.num_workers, scaling.each), config.data
+    request, data = Request("worker", scaling.least, scaling.each), config.data
     read = [path for path in (data.root, data.val_images, data.val_masks) if path is not None]
     with share(config.run_dir, read) as shared, training_session(request, local):
         loop = functools.partial(train_loop, shared=shared)
@@ -156,7 +156,9 @@ def make_trainer(loop: Callable[[dict[str, Any]], None], config: TrainJob, watch
         train_loop_config=config.model_dump(mode="json"),
         torch_config=TorchConfig(timeout_s=RANKS_WAIT_S),
         scaling_config=ScalingConfig(
-            num_workers=scaling.num_workers,
+            num_workers=(scaling.least, scaling.num_workers)
+            if scaling.is_elastic
+            else scaling.num_workers,
             use_gpu=scaling.use_gpu,
             resources_per_worker=scaling.each if scaling.num_workers else None,
         ),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from jobs.settings.load import explain_value
 from jobs.train.job import TrainJob
@@ -67,6 +67,15 @@ class TuneJob(TrainJob):
 
     tune: TuneConfig = TuneConfig()
     """The sweep."""
+
+    @model_validator(mode="after")
+    def _trials_are_alike(self) -> TuneJob:
+        if self.scaling.is_elastic:
+            raise ValueError(
+                f"scaling.num_workers={self.scaling.least}..{self.scaling.num_workers} is for "
+                "train: trials share a cluster by the number of their workers; set one number"
+            )
+        return self
 
 
 def read_space(job: TuneJob) -> Space:

@@ -39,6 +39,15 @@ class Shard:
     rank: int = 0
     ranks: int = 1
 
+    def of(self, size: int) -> range:
+        """Return which of `size` images this rank reads; ranks differ by one image at most.
+
+        >>> [list(Shard(rank, 3).of(8)) for rank in range(3)]
+        [[0, 1], [2, 3, 4], [5, 6, 7]]
+        """
+        first, end = (size * rank // self.ranks for rank in (self.rank, self.rank + 1))
+        return range(first, end)
+
 
 class Sampler:
     """An endless, seeded stream of balanced global batches."""
@@ -123,10 +132,10 @@ class BatchSource:
         self._loaders = Loaders(self, loaders) if loaders else None
         self.sampler = Sampler(images.items, config.train.batch_size, config.seed)
         size = config.train.batch_size
-        if size % shard.ranks:
+        if size < shard.ranks:
             raise ConfigError(
-                f"train.batch_size is {size}, which {shard.ranks} workers cannot share equally; "
-                f"set a multiple of {shard.ranks}"
+                f"train.batch_size is {size}, of which some of {shard.ranks} workers would get "
+                "nothing; set fewer workers or a larger batch"
             )
 
     def load(self, step: int, epoch: int, drawn_share: float = 0.0) -> Batch:
@@ -140,8 +149,7 @@ class BatchSource:
         """
         places = self.sampler.batch(step)
         cracks = sum(self.images.items[i].has_crack for i, _ in places)
-        local = len(places) // self.shard.ranks
-        mine = range(self.shard.rank * local, (self.shard.rank + 1) * local)
+        mine = self.shard.of(len(places))
         is_drawn = [drawn_at(k, drawn_share) for k in range(len(places))]
         labels = [self.images.items[places[k][0]].has_crack for k in mine]
         samples = [
@@ -153,7 +161,7 @@ class BatchSource:
             image=torch.from_numpy(np.stack([s.image for s in samples])),
             has_crack=torch.tensor(labels, dtype=torch.float32),
             erased=torch.from_numpy(np.stack([s.erased for s in samples])),
-            images=torch.tensor(float(local)),
+            images=torch.tensor(len(places) / self.shard.ranks),
             cracks=torch.tensor(max(cracks, 1) / self.shard.ranks),
             plain=None if plain is None else torch.from_numpy(np.stack(plain)),
             exact=_exact(samples) if any(is_drawn) else None,

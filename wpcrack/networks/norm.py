@@ -74,14 +74,15 @@ class GlobalBatchNorm(nn.Module):
             return F.batch_norm(
                 x, mean, var, self.weight, self.bias, self.training, MOMENTUM, EPSILON
             )
-        count = x.numel() / x.shape[1] * world_size()
         flat = x.float()
-        sums = torch.stack([flat.sum((0, 2, 3)), flat.square().sum((0, 2, 3))])
-        first, second = (_SumOverRanks.apply(sums) / count).unbind()
+        local = torch.full_like(mean, x.numel() / x.shape[1])
+        sums = torch.stack([flat.sum((0, 2, 3)), flat.square().sum((0, 2, 3)), local])
+        first, second, count = _SumOverRanks.apply(sums).unbind()
+        first, second = first / count, second / count
         variance = (second - first.square()).clamp_min(0)
         with torch.no_grad():
             mean.lerp_(first, MOMENTUM)
-            var.lerp_(variance * (count / max(count - 1, 1)), MOMENTUM)
+            var.lerp_(variance * (count / (count - 1).clamp_min(1)), MOMENTUM)
         scale = self.weight * torch.rsqrt(variance + EPSILON)
         shift = self.bias - first * scale
         y: Tensor = (flat * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)).to(x.dtype)

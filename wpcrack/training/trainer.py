@@ -254,7 +254,7 @@ class Trainer:
     def _compile(self) -> tuple[str, ...]:
         """Compile the encoders for what they will see; return a warning if that does not work."""
         self._train_mode()
-        local = self.config.train.batch_size // self.shard.ranks
+        local = len(self.shard.of(self.config.train.batch_size))
         shape = (-(-local // self.config.train.accumulate), 3, *self.source.images.size)
         encoders = self.nets.classifier.encoder, self.nets.reconstructor.encoder
         reason = compile_encoders(encoders, shape)

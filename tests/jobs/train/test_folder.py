@@ -133,6 +133,21 @@ def test_differences_name_nested_keys() -> None:
 def test_a_batch_that_workers_cannot_share_is_refused() -> None:
     with pytest.raises(ValueError, match="multiple of 3"):
         job(Path("run"), scaling={"num_workers": 3})
+    with pytest.raises(ValueError, match="some of 20 workers would get nothing"):
+        job(Path("run"), scaling={"num_workers": "2..20"})
+
+
+def test_a_range_of_workers_has_two_ends_the_smaller_first() -> None:
+    scaling = job(Path("run"), scaling={"num_workers": "2..3"}).scaling
+    assert (scaling.least, scaling.num_workers, scaling.is_elastic) == (2, 3, True)
+    again = job(Path("run"), scaling=scaling.model_dump()).scaling
+    assert again == scaling
+    assert not job(Path("run"), scaling={"num_workers": "2..2"}).scaling.is_elastic
+    assert job(Path("run"), scaling={"num_workers": 0}).scaling.least == 0
+    with pytest.raises(ValueError, match="less than min_workers=4; write the smaller number first"):
+        job(Path("run"), scaling={"num_workers": "4..2"})
+    with pytest.raises(ValueError, match="valid integer"):
+        job(Path("run"), scaling={"num_workers": "2..x"})
 
 
 def test_a_run_keeps_its_split_when_images_are_added(tmp_path: Path) -> None:

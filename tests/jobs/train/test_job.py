@@ -169,10 +169,17 @@ def test_lost_spot_machines_are_no_failures_and_no_wait_is_too_long(
 ) -> None:
     job = make_job(drawn_set, tmp_path / "run", 2, scaling={"max_failures": 1})
     trainer = make_trainer(lambda _: None, job.absolute(), Watch())
+    assert trainer.scaling_config.num_workers == 2
     policy = trainer.run_config.failure_config
     assert (policy.max_failures, policy.max_preemption_failures) == (1, -1)
     assert policy.controller_failure_limit == -1  # a group that finds no room is tried again
     assert trainer.backend_config.timeout_s > 24 * 3600  # 30 minutes are torch's own
+
+
+def test_a_range_of_workers_is_rays(drawn_set: Path, tmp_path: Path) -> None:
+    job = make_job(drawn_set, tmp_path / "run", 2, scaling={"num_workers": "1..2"})
+    trainer = make_trainer(lambda _: None, job.absolute(), Watch())
+    assert trainer.scaling_config.num_workers == (1, 2)
 
 
 @pytest.mark.parametrize("use_gpu", [False, True])

@@ -33,23 +33,26 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {
     "fresh": ("adversarial", {"schedule": "fresh"}),
     "joint": ("adversarial", {"joint_after": 0, "joint_every": 1, "epoch_steps": 1}),
     "pieces": ("adversarial", {"accumulate": 2}),
+    "uneven": ("adversarial", {}),
 }
 SET = {"train": 8, "val": 4, "side": 64}
 LABELS = ([1, 0, 1, 0], [1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 1], [1, 1, 1, 1])
 """Of five steps; in the second, rank 1 has no crack image, in the third neither has one, in the
-fourth rank 0 has none."""
+fourth rank 0 has none. In the case "uneven" a further crack image goes to rank 1."""
 
 
 # -- what a rank does --------------------------------------------------------------------------
 
 
-def five_steps(stage: str, train: dict[str, object], shard: Shard) -> dict[str, Tensor]:
-    """Weights after five steps in float64."""
+def five_steps(name: str, shard: Shard) -> dict[str, Tensor]:
+    """Weights after five steps of a case in float64."""
+    stage, train = CASES[name]
+    further = [1] if name == "uneven" else []
     learner = tiny_learner(tiny_config(**train))
     learner.nets.double()
     learner.teacher.double()
     for step in range(5):
-        part = in_float64(tiny_batch(LABELS[step], seed=step, shard=shard))
+        part = in_float64(tiny_batch(LABELS[step] + further, seed=step, shard=shard))
         learner.step(stage, part, 0.5, step, step)
     return weights_of(learner.nets)
 
@@ -138,12 +141,12 @@ def run_rank(rank: int, folder: Path) -> None:
     single = torch.Tensor.float
     torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]
     if rank == 0:  # the reference, before there is a group
-        for name, (stage, train) in CASES.items():
-            found[f"one {name}"] = five_steps(stage, train, Shard())
+        for name in CASES:
+            found[f"one {name}"] = five_steps(name, Shard())
     dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=RANKS)
     shard = Shard(rank, RANKS)
-    for name, (stage, train) in CASES.items():
-        found[f"both {name}"] = five_steps(stage, train, shard)
+    for name in CASES:
+        found[f"both {name}"] = five_steps(name, shard)
     torch.Tensor.float = single  # type: ignore[method-assign]
     found["seeds"] = weights_of(Learner(tiny_config(seed=rank), CPU).nets)
     found["broken"] = broken_on_rank_1(rank)
