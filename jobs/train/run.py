@@ -150,19 +150,19 @@ def make_trainer(loop: Callable[[dict[str, Any]], None], config: TrainJob, watch
 
     scaling = config.scaling
     storage_path, name = storage_of(config)
+    ends = scaling.least, scaling.num_workers
+    workers = ends if scaling.is_elastic else scaling.num_workers
     hidden = {} if scaling.use_gpu else {"CUDA_VISIBLE_DEVICES": ""}  # those belong to others
     return TorchTrainer(
         loop,
         train_loop_config=config.model_dump(mode="json"),
         torch_config=TorchConfig(timeout_s=RANKS_WAIT_S),
         scaling_config=ScalingConfig(
-            num_workers=(scaling.least, scaling.num_workers)
-            if scaling.is_elastic
-            else scaling.num_workers,
+            num_workers=workers,  # type: ignore[arg-type]  # mypy sees that of Train V1
             use_gpu=scaling.use_gpu,
             resources_per_worker=scaling.each if scaling.num_workers else None,
         ),
-        run_config=RunConfig(  # type: ignore[call-arg]  # mypy sees that of Train V1
+        run_config=RunConfig(  # type: ignore[call-arg]  # as above
             name=name,
             storage_path=storage_path,
             worker_runtime_env={"env_vars": worker_environment() | hidden},
