@@ -91,7 +91,7 @@ class Score:
 def score(drawn: Drawn, result: Comparison) -> Score:
     """Compare a result with the truth."""
     lines = result.lines
-    places, owners = _sampled(lines.shape)
+    places, owners = _sampled(np.concatenate(list(lines.lines.shapes())))
     tree = cKDTree(places)
     meters: Counter[tuple[str, str]] = Counter()
     shapes = np.array([shapely.LineString(one.line) for one in drawn.truth], object)

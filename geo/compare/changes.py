@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from geo.compare.areas import AreaChanges, compare_networks
 from geo.compare.displacement import Registration
 from geo.compare.matching import (
+    Lines,
     Other,
     State,
     Stretches,
@@ -54,7 +55,7 @@ class LineChanges:
         sd_m: (R,) standard deviation of after - before.
         width_mm: (R, 2) mean widths before and after, nan where not measured or not there.
         width_sd_mm: (R,) standard deviation of their difference.
-        shape: (R,) MultiLineStrings, in the new survey's place.
+        lines: (R,) in the new survey's place.
     """
 
     kind: NDArray[np.object_]
@@ -65,7 +66,7 @@ class LineChanges:
     sd_m: FloatArray
     width_mm: FloatArray
     width_sd_mm: FloatArray
-    shape: ShapeArray
+    lines: Lines
 
     def meters(self, kind: str) -> float:
         """Meters of a kind, in the survey that has more of it."""
@@ -262,7 +263,7 @@ def _rows(
         sd_m=sd_m,
         width_mm=widths,
         width_sd_mm=np.where(np.isnan(wider), np.nan, width_sd),
-        shape=_shapes(before, after, row, count),
+        lines=_lines(before, after, row, count),
     )
 
 
@@ -279,21 +280,15 @@ def _matched_share(half: _Half, count: int) -> FloatArray:
     return np.divide(part, total, out=np.zeros(count), where=total > 0)
 
 
-def _shapes(before: _Half, after: _Half, row: IntArray, count: int) -> ShapeArray:
+def _lines(before: _Half, after: _Half, row: IntArray, count: int) -> Lines:
     """Return the lines of each row, of the new survey where it has some."""
     split = len(before.kind)
     in_new: BoolArray = np.bincount(row[split:], minlength=count) > 0
-    lines, owners = [], []
+    groups = []
     for half, rows, taken in (
         (after, row[split:], np.ones(len(row) - split, bool)),
         (before, row[:split], ~in_new[row[:split]]),
     ):
         chosen = np.flatnonzero(taken)
-        found, of_run = pieces(half.own, half.stretches.runs, chosen)
-        lines.append(found)
-        owners.append(rows[chosen][of_run])
-    line, owner = np.concatenate(lines), np.concatenate(owners)
-    order = np.argsort(owner, kind="stable")
-    shapes = np.empty(count, object)
-    shapely.multilinestrings(line[order], indices=owner[order], out=shapes)
-    return shapes
+        groups.append((pieces(half.own, half.stretches.runs, chosen), rows[chosen]))
+    return Lines.joined(groups, count)

@@ -96,12 +96,15 @@ class Registration:
 
 def find_cells(cells: IntArray, wanted: IntArray) -> tuple[IntArray, BoolArray]:
     """Index of each wanted cell among sorted cells, and whether it is there."""
-    if not len(cells):
+    if not len(cells) or not len(wanted):
         return np.zeros(len(wanted), np.int64), np.zeros(len(wanted), bool)
+    # places along lines mostly stay in a cell, so each run of one cell is looked up once
+    begins = np.append(True, np.any(wanted[1:] != wanted[:-1], axis=1))
+    run, wanted = np.cumsum(begins) - 1, wanted[begins]
     low = cells.min(axis=0)
     span = int(cells[:, 1].max() - low[1]) + 1
     inside = ((wanted >= low) & (wanted <= cells.max(axis=0))).all(axis=1)
     keys = (cells[:, 0] - low[0]) * span + cells[:, 1] - low[1]
     key = (wanted[:, 0] - low[0]) * span + wanted[:, 1] - low[1]
     index = np.searchsorted(keys, key).clip(max=len(keys) - 1)
-    return index, inside & (keys[index] == key)
+    return index[run], (inside & (keys[index] == key))[run]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,14 +64,14 @@ def write_changes(
     new = maps[1]
     tables = {
         CHANGE: change_rows(maps, result, sums),
-        CHANGE_NETWORK: network_rows(new, result, sums),
-        COMPARED: _ground_rows(new, result),
-        REGISTRATION: registration_rows(new, result),
-        CHANGE_RUN: pa.RecordBatch.from_pylist([run], schema=CHANGE_RUN.arrow()),
+        CHANGE_NETWORK: iter([network_rows(new, result, sums)]),
+        COMPARED: iter([_ground_rows(new, result)]),
+        REGISTRATION: iter([registration_rows(new, result)]),
+        CHANGE_RUN: iter([pa.RecordBatch.from_pylist([run], schema=CHANGE_RUN.arrow())]),
     }
     if sums is not None:
-        tables[CHANGE_SEGMENT] = segment_rows(new, sums)
-    ordered = [LayerData(one, iter([tables[one]])) for one in CHANGE_LAYERS if one in tables]
+        tables[CHANGE_SEGMENT] = iter([segment_rows(new, sums)])
+    ordered = [LayerData(one, tables[one]) for one in CHANGE_LAYERS if one in tables]
     crs = CRS.from_wkt(new.crs.to_wkt())
     with output_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -79,29 +80,31 @@ def write_changes(
 
 def change_rows(
     maps: tuple[SurveyMap, SurveyMap], result: Comparison, sums: SegmentChanges | None
-) -> pa.RecordBatch:
-    """Rows of the layer change."""
+) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of the layer change."""
     lines = result.lines
     old, new = (one.survey for one in maps)
-    width = lines.width_mm
-    columns = {
-        "change": lines.kind,
-        "old_id": _named(old.crack_ids, lines.old),
-        "new_id": _named(new.crack_ids, lines.new),
-        "before_m": lines.before_m,
-        "after_m": lines.after_m,
-        "growth_m": lines.growth_m,
-        "growth_sd_m": lines.sd_m,
-        "width_before_mm": width[:, 0],
-        "width_after_mm": width[:, 1],
-        "width_change_mm": width[:, 1] - width[:, 0],
-        "width_sd_mm": lines.width_sd_mm,
-        "segment_id": _segment(
-            maps[1], None if sums is None else sums.line_segment, len(lines.kind)
-        ),
-        GEOMETRY: _wkb(lines.shape, maps[1]),
-    }
-    return _batch(CHANGE, columns)
+    width, growth_m, low = lines.width_mm, lines.growth_m, 0
+    for shapes in lines.lines.shapes():
+        rows = slice(low, low + len(shapes))
+        low = rows.stop
+        segment = None if sums is None else sums.line_segment[rows]
+        columns = {
+            "change": lines.kind[rows],
+            "old_id": _named(old.crack_ids, lines.old[rows]),
+            "new_id": _named(new.crack_ids, lines.new[rows]),
+            "before_m": lines.before_m[rows],
+            "after_m": lines.after_m[rows],
+            "growth_m": growth_m[rows],
+            "growth_sd_m": lines.sd_m[rows],
+            "width_before_mm": width[rows, 0],
+            "width_after_mm": width[rows, 1],
+            "width_change_mm": width[rows, 1] - width[rows, 0],
+            "width_sd_mm": lines.width_sd_mm[rows],
+            "segment_id": _segment(maps[1], segment, len(shapes)),
+            GEOMETRY: _wkb(shapes, maps[1]),
+        }
+        yield _batch(CHANGE, columns)
 
 
 def network_rows(new: SurveyMap, result: Comparison, sums: SegmentChanges | None) -> pa.RecordBatch:

@@ -7,6 +7,7 @@ change, and what two lines share where they cross is no match.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -25,6 +26,8 @@ SLACK = 1.1
 """Part of its own half length by which a piece reaches along itself: a bend opens a gap."""
 TIP_COSINE = float(np.cos(np.radians(50.0)))
 """A crack goes on in another that turns less (the limit of linking)."""
+LINES_AT_ONCE = 20_000
+"""Lines that are geometries at one time."""
 ROUNDS = 3
 """Of looking for a crack that goes on in one that goes on."""
 
@@ -128,18 +131,21 @@ def beside(
     for low in range(0, len(own), AT_ONCE):
         part = slice(low, low + AT_ONCE)
         _, index = tree.query(own.xy[part], k=near, distance_upper_bound=reach)
-        there = index < len(other)
-        index = np.where(there, index, 0)
-        tangent = other.tangent[index]
-        offset = other.xy[index] - own.xy[part][:, None]
-        along = np.abs((offset * tangent).sum(axis=2))
-        across = np.abs(offset[..., 0] * tangent[..., 1] - offset[..., 1] * tangent[..., 0])
-        like = np.abs(np.einsum("nkd,nd->nk", tangent, own.tangent[part]))
-        there &= (along <= SLACK * other.length_m[index] / 2) & (like >= cosine)
-        there &= across <= tolerance_m[part][:, None]
-        best = np.where(there, across, np.inf).argmin(axis=1)
-        rows = np.arange(len(best))
-        found[part] = np.where(there[rows, best], index[rows, best], -1)
+        place, column = np.nonzero(index < len(other))
+        seen, index = place + low, index[place, column]  # most have few beside them
+        tangent, offset = other.tangent[index], other.xy[index] - own.xy[seen]
+        along = np.abs((offset * tangent).sum(axis=1))
+        across = np.abs(offset[:, 0] * tangent[:, 1] - offset[:, 1] * tangent[:, 0])
+        like = np.abs((tangent * own.tangent[seen]).sum(axis=1))
+        there = (along <= SLACK * other.length_m[index] / 2) & (like >= cosine)
+        there &= across <= tolerance_m[seen]
+        if not there.any():
+            continue
+        seen, index, across = seen[there], index[there], across[there]
+        begins = np.diff(seen, prepend=-1) != 0
+        least = np.minimum.reduceat(across, np.flatnonzero(begins))[np.cumsum(begins) - 1]
+        best = np.flatnonzero(across == least)[::-1]  # the first of equals is written last
+        found[seen[best]] = index[best]
     return found
 
 
@@ -319,25 +325,73 @@ def _continued(
     return partner
 
 
-def pieces(own: Samples, runs: Runs, chosen: IntArray) -> tuple[ShapeArray, IntArray]:
-    """Lines of chosen runs, cut where a crack has a gap.
+@dataclass(frozen=True, eq=False)
+class Lines:
+    """K multi-part lines as plain arrays: a tenth of the memory of geometries.
 
-    Returns:
-        (P,) LineStrings and (P,) for each the index into ``chosen``.
+    Attributes:
+        points: (V, 2) vertices, part by part.
+        part_starts: (P + 1,) vertex at which each part begins.
+        starts: (K + 1,) part at which each line begins.
     """
+
+    points: FloatArray
+    part_starts: IntArray
+    starts: IntArray
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    @classmethod
+    def joined(cls, groups: Sequence[tuple[Lines, IntArray]], count: int) -> Lines:
+        """Put lines together that have one number.
+
+        Args:
+            groups: lines (K,) and the number (K,) of each, below ``count``.
+            count: of numbers.
+        """
+        owner = np.concatenate([np.repeat(numbers, np.diff(one.starts)) for one, numbers in groups])
+        sizes = np.concatenate([np.diff(one.part_starts) for one, _ in groups])
+        order = np.argsort(owner, kind="stable")
+        begins = (np.cumsum(sizes) - sizes)[order]
+        sizes = sizes[order]
+        part_starts = np.append(0, np.cumsum(sizes))
+        vertex = np.arange(part_starts[-1]) + np.repeat(begins - part_starts[:-1], sizes)
+        points = np.concatenate([one.points for one, _ in groups])[vertex]
+        starts = np.append(0, np.cumsum(np.bincount(owner, minlength=count)))
+        return cls(points, part_starts, starts)
+
+    def shapes(self) -> Iterator[ShapeArray]:
+        """Yield the MultiLineStrings, `LINES_AT_ONCE` at a time."""
+        for low in range(0, len(self), LINES_AT_ONCE):
+            starts = self.starts[low : low + LINES_AT_ONCE + 1]
+            parts = self.part_starts[starts[0] : starts[-1] + 1]
+            yield shapely.from_ragged_array(
+                shapely.GeometryType.MULTILINESTRING,
+                self.points[parts[0] : parts[-1]],
+                (parts - parts[0], starts - starts[0]),
+            )
+
+
+def pieces(own: Samples, runs: Runs, chosen: IntArray) -> Lines:
+    """Lines of C chosen runs, cut where a crack has a gap."""
     sizes = runs.last[chosen] - runs.first[chosen] + 1
     owner = np.repeat(np.arange(len(chosen)), sizes)
     within = np.arange(len(owner)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     sample = runs.first[chosen][owner] + within
-    if not len(sample):
-        return np.empty(0, object), np.empty(0, np.int64)
     begins = (np.diff(owner, prepend=-1) != 0) | (np.diff(own.part[sample], prepend=-1) != 0)
-    ends = np.append(begins[1:], True)
-    line = np.cumsum(begins) - 1
+    ends = np.append(begins[1:], True)[: len(sample)]
     half = own.tangent[sample] * own.length_m[sample, None] / 2
     xy = own.xy[sample]
     start = np.where(begins[:, None], xy - half, (xy + np.roll(xy, 1, axis=0)) / 2)
-    points = np.vstack((start, (xy + half)[ends]))
-    index = np.concatenate((line, np.arange(line[-1] + 1)))
-    order = np.argsort(index, kind="stable")
-    return shapely.linestrings(points[order], indices=index[order]), owner[begins]
+    # a part has a point before each of its samples, and one behind the last
+    places = np.arange(len(sample)) + np.cumsum(begins) - 1
+    points = np.empty((len(sample) + int(begins.sum()), 2))
+    points[places] = start
+    points[places[ends] + 1] = (xy + half)[ends]
+    parts = np.bincount(owner[begins], minlength=len(chosen))
+    return Lines(
+        points,
+        np.append(places[begins], len(points)),
+        np.append(0, np.cumsum(parts)),
+    )

@@ -51,7 +51,8 @@ class SegmentChanges:
 def gather(result: Comparison, segments: Segments) -> SegmentChanges:
     """Sum changes up per segment."""
     lines, areas, count = result.lines, result.areas, len(segments)
-    of_line = nearest_segment(lines.shape, segments)
+    found = [nearest_segment(shapes, segments) for shapes in lines.lines.shapes()]
+    of_line = np.concatenate([np.empty(0, np.int64), *found])
     of_area = nearest_segment(areas.shape, segments)
     seen = lines.kind != "not_inspected"
 
