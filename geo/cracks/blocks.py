@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geo.cracks.branches import UM, BranchSet, IntArray
+from geo.cracks.cell_runs import runs_of_mask
 from geo.cracks.growth import dilated
 from geo.cracks.line_density import Region, Squares, sample
 from geo.options import NetworkOptions
@@ -32,12 +33,29 @@ class Patch:
     """What of a region lies in networks.
 
     Attributes:
-        cells: (K, 2) x, y.
-        blocks: (B, 2) a cell of each closed block in it.
+        runs: (R, 3) cells along rows: y, first x, x behind the last.
+        blocks: (B, 2) x, y of a cell of each closed block in it.
     """
 
-    cells: IntArray
+    runs: IntArray
     blocks: IntArray
+
+    @classmethod
+    def none(cls) -> Patch:
+        """Nothing."""
+        return cls(np.empty((0, 3), np.int64), np.empty((0, 2), np.int64))
+
+    @classmethod
+    def of(cls, runs: IntArray, region: Region, blocks: IntArray | None = None) -> Patch:
+        """Place what was found, counted from the corner of a region, in the world."""
+        x, y = region.corner
+        found = np.empty((0, 2), np.int64) if blocks is None else blocks
+        return cls(runs + np.array([y, x, x]), found + region.corner)
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells."""
+        return int((self.runs[:, 2] - self.runs[:, 1]).sum())
 
 
 @dataclass(frozen=True)
@@ -99,17 +117,13 @@ def block_patch(branches: BranchSet, region: Region, lattice: BlockLattice) -> P
     blocks, first = _closed(open_ground, lattice)
     shown = dilated(blocks, lattice.growth + 1)  # over the line, to the blocks beyond it
     own = region.own.repeat(side, axis=0).repeat(side, axis=1)
-    rows, cols = np.nonzero(shown[halo:-halo, halo:-halo] & own)
-    fine = np.arange(COARSE)
-    cells = COARSE * np.column_stack((cols, rows))
-    steps = np.stack(np.meshgrid(fine, fine), axis=-1).reshape(-1, 2)
+    coarse = COARSE * runs_of_mask(shown[halo:-halo, halo:-halo] & own)
+    runs = np.concatenate([coarse + np.array([row, 0, 0]) for row in range(COARSE)])
     first = first - halo
     there = ((first >= 0) & (first < own.shape[::-1])).all(axis=1)
     first = first[there]
     first = first[own[first[:, 1], first[:, 0]]]
-    return Patch(
-        (cells[:, None] + steps).reshape(-1, 2) + region.corner, COARSE * first + region.corner
-    )
+    return Patch.of(runs, region, COARSE * first)
 
 
 def _closed(ground: NDArray[np.uint8], lattice: BlockLattice) -> tuple[NDArray[np.uint8], IntArray]:
@@ -121,7 +135,9 @@ def _closed(ground: NDArray[np.uint8], lattice: BlockLattice) -> tuple[NDArray[n
     good &= (np.maximum(wide, high) <= lattice.extent) & (left > 0) & (top > 0)
     good &= (left + wide < width) & (top + high < height)
     good[0] = False  # the lines
-    names = np.flatnonzero(good)
-    begin = [np.flatnonzero(labels[top[n], left[n] : left[n] + wide[n]] == n)[0] for n in names]
-    first = np.column_stack((left[names] + np.array(begin, np.int64), top[names]))
-    return good[labels].astype(np.uint8), first
+    chosen = good[labels]
+    inside = np.flatnonzero(chosen)
+    first = np.zeros(len(good), np.int64)
+    first[labels.ravel()[inside[::-1]]] = inside[::-1]  # the last assignment stays
+    y, x = np.divmod(first[good], width)
+    return chosen.astype(np.uint8), np.column_stack((x, y))

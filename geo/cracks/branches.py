@@ -9,7 +9,7 @@ were read leaves no trace.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -31,11 +31,13 @@ class BranchSet:
         vertices: (V, 2) x, y of all lines in turn, micrometers in the world.
         starts: (N + 1,) where each line begins, and the end; each has at least two vertices.
         nodes: (N, 2) number of the node at its first and last vertex. Ends with one number meet.
+        is_canonical: whether it is known to be in the order of `canonical`.
     """
 
     vertices: IntArray
     starts: IntArray
     nodes: IntArray
+    is_canonical: bool = False
 
     @classmethod
     def of_meters(cls, points_m: FloatArray, counts: IntArray, nodes: IntArray) -> BranchSet:
@@ -92,7 +94,7 @@ class BranchSet:
         degrees: IntArray = count[number]
         return degrees
 
-    @cached_property
+    @property
     def canonical(self) -> tuple[BranchSet, IntArray]:
         """The same branches, each from west to east and all of them in that order.
 
@@ -101,12 +103,18 @@ class BranchSet:
         Returns:
             the branches; (2N,) for each of their ends the end of this set.
         """
+        if self.is_canonical:
+            return self, np.arange(2 * len(self))
+        return self._sorted
+
+    @cached_property
+    def _sorted(self) -> tuple[BranchSet, IntArray]:
         backward = self._runs_backward()
         turned = self.take(np.arange(len(self)), backward)
         order = turned._order()
         backward = backward[order].astype(np.int64)
         ends = np.stack((2 * order + backward, 2 * order + 1 - backward), axis=1)
-        return turned.take(order), ends.ravel()
+        return replace(turned.take(order), is_canonical=True), ends.ravel()
 
     def _runs_backward(self) -> BoolArray:
         """(N,) whether the line runs from east to west (or north to south)."""
@@ -156,7 +164,8 @@ class BranchSet:
             place = np.where(backward, np.repeat(counts, counts) - 1 - place, place)
             nodes = np.where(turned[:, None], nodes[:, ::-1], nodes)
         index = place + np.repeat(self.starts[chosen], counts)
-        return BranchSet(self.vertices[index], starts, nodes)
+        in_order = self.is_canonical and turned is None and bool((np.diff(chosen) > 0).all())
+        return BranchSet(self.vertices[index], starts, nodes, in_order)
 
 
 def norms(steps: IntArray) -> IntArray:

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from geo.cracks.branches import BranchSet, IntArray
+from geo.cracks.cell_runs import CellRuns
 from geo.cracks.line_density import chunks, sample
-from geo.cracks.pixel_set import E, N, PixelSet, S, W
+from geo.cracks.pixel_set import E, N, S, W
 
 _SIDES = 1 << E | 1 << S | 1 << W | 1 << N
 """Code of a cell whose four sides are in a network."""
 
 
 def line_inside(
-    branches: BranchSet, near: IntArray, cells: PixelSet, border: int, cell_um: int
+    branches: BranchSet, near: IntArray, cells: CellRuns, border: int, cell_um: int
 ) -> IntArray:
     """Find how much of each branch lies in each network.
 
@@ -60,21 +61,25 @@ def homes(inside: IntArray, lengths: IntArray, share: float) -> IntArray:
 
 @dataclass(frozen=True, eq=False)
 class _Grown:
-    """Cells of networks, and keys of those at their borders, which stand for what lies around them.
+    """Cells of networks, and those at their borders, which stand for what lies around them.
 
     Attributes:
         cells: of the networks, which are its components.
         border: cells beyond a network that count as inside.
-        edge: (E,) indices of the cells at a border.
+        edge: (E,) keys of the cells at a border.
+        owner: (E,) their networks.
     """
 
-    cells: PixelSet
+    cells: CellRuns
     border: int
     edge: IntArray
+    owner: IntArray
 
     @classmethod
-    def of(cls, cells: PixelSet, border: int) -> _Grown:
-        return cls(cells, border, np.flatnonzero((cells.codes & _SIDES) != _SIDES))
+    def of(cls, cells: CellRuns, border: int) -> _Grown:
+        around = cells.border
+        edge = np.flatnonzero((around.codes & _SIDES) != _SIDES)
+        return cls(cells, border, around.keys[edge], around.components[edge].astype(np.int64))
 
     def lookup(self, places: IntArray) -> IntArray:
         """(K,) network of cells (K, 2) x, y; -1 for none.
@@ -82,19 +87,15 @@ class _Grown:
         Of several networks within the border it is that of the first cell in raster order.
         """
         cells, border, stride = self.cells, self.border, self.cells.stride
+        found = cells.component_at(*places.T)
         x, y = places[:, 0] - cells.col_off, places[:, 1] - cells.row_off
-        wanted = y * stride + x
-        found = np.full(len(wanted), -1)
-        at = np.minimum(np.searchsorted(cells.keys, wanted), len(cells) - 1)
-        own = (x >= 0) & (x < stride) & (cells.keys[at] == wanted)
-        found[own] = cells.components[at[own]]
-        left, edge = np.flatnonzero(~own), cells.keys[self.edge]
+        left, edge = np.flatnonzero(found < 0), self.edge
         for step in range(-border, border + 1):
             row = (y[left] + step) * stride
             least = row + np.maximum(x[left] - border, 0)
             at = np.minimum(np.searchsorted(edge, least), len(edge) - 1)
             hit = edge[at] >= least
             hit &= edge[at] <= row + np.minimum(x[left] + border, stride - 1)
-            found[left[hit]] = cells.components[self.edge[at[hit]]]
+            found[left[hit]] = self.owner[at[hit]]
             left = left[~hit]
         return found

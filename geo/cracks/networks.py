@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 
 from geo.cracks.blocks import BlockLattice, Patch, block_patch
 from geo.cracks.branches import UM, BranchSet, FloatArray, IntArray
+from geo.cracks.cell_runs import CellRuns, runs_of_mask
 from geo.cracks.growth import dilated, eroded
 from geo.cracks.line_density import Region, Squares, dense_groups, distinct, sample
 from geo.cracks.network_lines import homes, line_inside
 from geo.cracks.outlines import outlines
-from geo.cracks.pixel_set import PixelSet, firsts
+from geo.cracks.pixel_set import firsts
 from geo.options import NetworkOptions
 
 Kind = Literal["alligator", "block"]
@@ -260,10 +261,10 @@ def _batches(
     near: list[IntArray] = []
     for group in dense_groups(branches, squares):
         own = [patch_of(region) for region in group]
-        if any(len(patch.cells) for patch in own):
+        if any(len(patch.runs) for patch in own):
             patches += own
             near += [region.near for region in group]
-        if sum(len(patch.cells) for patch in patches) >= CELLS_AT_ONCE:
+        if sum(patch.n_cells for patch in patches) >= CELLS_AT_ONCE:
             yield _found(branches, patches, np.concatenate(near), lattice)
             patches, near = [], []
     if patches:
@@ -274,25 +275,19 @@ def _found(
     branches: BranchSet, patches: Sequence[Patch], near: IntArray, lattice: _Lattice
 ) -> _Found:
     """Networks of patches, and what of the branches near them lies in them."""
-    cells = np.concatenate([patch.cells for patch in patches])
+    cells = CellRuns.of_runs(np.concatenate([patch.runs for patch in patches]))
     blocks = np.concatenate([patch.blocks for patch in patches])
-    pixels = PixelSet.of_places(cells[:, 1], cells[:, 0])
-    n_cells = np.bincount(pixels.components)
-    large = n_cells * lattice.options.cell_m**2 >= lattice.options.min_area_m2
-    of_block = pixels.components[
-        np.searchsorted(pixels.keys, pixels.keys_of(blocks[:, 1], blocks[:, 0]))
-    ]
+    large = cells.sizes * lattice.options.cell_m**2 >= lattice.options.min_area_m2
+    of_block = cells.component_at(*blocks.T)
     large &= np.bincount(of_block, minlength=len(large)) >= lattice.least_blocks
     if not large.any():
         return _Found.none()
-    kept = pixels
-    if not large.all():
-        kept = pixels.with_keys(pixels.keys[large[pixels.components]])
+    kept = cells if large.all() else cells.take(large)
     first = firsts(kept.components, int(large.sum()))
-    rows, cols = kept.places(kept.keys[first])
+    rows, cols = kept.border.places(kept.spans.begin[first])
     return _Found(
-        outlines(kept).polygons(),
-        n_cells[large],
+        outlines(kept.border).polygons(),
+        kept.sizes,
         np.column_stack((cols, rows)),
         line_inside(branches, distinct(near), kept, lattice.border, lattice.cell_um),
     )
@@ -320,9 +315,8 @@ def _patch(branches: BranchSet, region: Region, lattice: _Lattice) -> Patch:
 
     length = window_sums(samples.length)
     dense = length >= lattice.least_um
-    nothing = np.empty((0, 2), np.int64)
     if not dense.any():
-        return Patch(nothing, nothing)
+        return Patch.none()
     cosine, sine = window_sums(samples.cosine), window_sums(samples.sine)
     mean = lattice.options.max_anisotropy * length
     dense &= cosine * cosine + sine * sine < mean * mean
@@ -334,5 +328,5 @@ def _patch(branches: BranchSet, region: Region, lattice: _Lattice) -> Patch:
     square = np.ones((side, side), np.uint8)
     near = np.asarray(cv2.dilate(dense.astype(np.uint8), square), np.uint8)
     own = region.own.repeat(lattice.square, axis=0).repeat(lattice.square, axis=1)
-    rows, cols = np.nonzero((opened & near)[halo:-halo, halo:-halo] & own)
-    return Patch(np.column_stack((cols, rows)) + region.corner, nothing)
+    runs = runs_of_mask((opened & near)[halo:-halo, halo:-halo] & own)
+    return Patch.of(runs, region)

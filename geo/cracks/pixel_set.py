@@ -78,6 +78,16 @@ class PixelSet:
         """Return other pixels with the same keys; ``keys`` ascend."""
         return PixelSet(keys, self.stride, self.row_off, self.col_off)
 
+    def known(self, codes: NDArray[np.uint8], parts: Owner, components: Owner) -> PixelSet:
+        """Return these pixels as the border of a larger set, of which they know their places.
+
+        Args:
+            codes, parts, components: (N,) of each in the larger set.
+        """
+        border = self.with_keys(self.keys)
+        border.__dict__.update(codes=codes, _regions=(parts, components))
+        return border
+
     @property
     def steps(self) -> tuple[int, ...]:
         """From a key to those of its eight neighbors."""
@@ -190,7 +200,7 @@ class _Runs:
         end = self.begin + self.lengths
         low = np.searchsorted(end, self.begin + stride - reach, "right")
         high = np.searchsorted(self.begin, end + stride + reach)
-        index, within = _ramps(np.maximum(high - low, 0))
+        index, within = ramps(np.maximum(high - low, 0))
         return index, low[index] + within
 
 
@@ -239,11 +249,11 @@ def pixels_in_rings(
     top, bottom = np.minimum(row[:-1], row[1:]), np.maximum(row[:-1], row[1:])
     height = bottom - top
     height[ring_starts[1:-1] - 1] = 0  # from one ring to the next
-    side, within = _ramps(height)
+    side, within = ramps(height)
     areas = np.repeat(owner, np.diff(ring_starts))
     crossing = np.column_stack((areas[side], top[side] + within, col[side]))
     crossing = crossing[np.lexsort((crossing[:, 2], crossing[:, 1], crossing[:, 0]))]
-    run, within = _ramps(crossing[1::2, 2] - crossing[0::2, 2])
+    run, within = ramps(crossing[1::2, 2] - crossing[0::2, 2])
     area, row_of, col_of = crossing[0::2][run].T
     return AreaPixels(row_of, col_of + within, area)
 
@@ -261,7 +271,7 @@ def pixels_of(geometry: shapely.MultiPolygon) -> IntArray:
     return np.column_stack((found.rows, found.cols))
 
 
-def _ramps(lengths: IntArray) -> tuple[IntArray, IntArray]:
+def ramps(lengths: IntArray) -> tuple[IntArray, IntArray]:
     """Return the index of each of many ramps 0, 1, ... of given lengths, and its values."""
     index = np.repeat(np.arange(len(lengths)), lengths)
     return index, np.arange(len(index)) - (np.cumsum(lengths) - lengths)[index]

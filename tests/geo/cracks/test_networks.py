@@ -8,7 +8,10 @@ from hypothesis import strategies as st
 
 from geo.cracks import line_density
 from geo.cracks.branches import UM, BranchSet
+from geo.cracks.cell_runs import CellRuns, runs_of_mask
 from geo.cracks.networks import find_networks
+from geo.cracks.outlines import outlines
+from geo.cracks.pixel_set import PixelSet
 from geo.options import NetworkOptions
 
 OPTIONS = NetworkOptions()
@@ -204,3 +207,30 @@ def _passing(branches, low, high):
 
 def test_nothing_gives_nothing():
     assert len(find_networks(free([]), OPTIONS)) == 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**31), st.integers(1, 14), st.integers(1, 14), st.floats(0.1, 0.95))
+def test_runs_of_cells_say_what_the_cells_say(seed, height, width, share):
+    rng = np.random.default_rng(seed)
+    mask = rng.random((height, width)) < share
+    mask[rng.integers(height), rng.integers(width)] = True
+    rows, cols = np.nonzero(mask)
+    cells = PixelSet.of_places(rows + 7, cols - 5)
+    halves = [runs_of_mask(mask[:, : width // 2]), runs_of_mask(mask[:, width // 2 :])]
+    halves[1] += np.array([0, width // 2, width // 2])
+    runs = CellRuns.of_runs(rng.permutation(np.vstack(halves)) + np.array([7, -5, -5]))
+
+    at_border = cells.codes < 255
+    assert np.array_equal(runs.border.keys, cells.keys[at_border])
+    assert np.array_equal(runs.border.codes, cells.codes[at_border])
+    assert np.array_equal(runs.sizes, np.bincount(cells.components))
+    y, x = (values.ravel() for values in np.mgrid[-1 : height + 1, -1 : width + 1])
+    names = np.full((height + 2, width + 2), -1)
+    names[rows + 1, cols + 1] = cells.components
+    assert np.array_equal(runs.component_at(x - 5, y + 7), names.ravel())
+    drawn, traced = (shapely.to_wkb(outlines(one).polygons()) for one in (runs.border, cells))
+    assert np.array_equal(drawn, traced)
+    chosen = rng.random(len(runs.sizes)) < 0.5
+    kept = runs.take(chosen)
+    assert np.array_equal(kept.spans.keys, cells.keys[chosen[cells.components]])
