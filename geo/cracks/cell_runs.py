@@ -191,7 +191,7 @@ class CellRuns:
         return pixels.known(codes, self.parts[run], self.components[run])
 
 
-def runs_of_mask(mask: NDArray[np.bool_]) -> IntArray:
+def runs_of_mask(mask: NDArray[np.generic]) -> IntArray:
     """(R, 3) runs of the true cells of a raster: row, first column, column behind the last."""
     padded = np.zeros((mask.shape[0], mask.shape[1] + 2), np.int8)
     padded[:, 1:-1] = mask

@@ -82,7 +82,9 @@ class PixelSet:
         """Return these pixels as the border of a larger set, of which they know their places.
 
         Args:
-            codes, parts, components: (N,) of each in the larger set.
+            codes: (N,) of each in the larger set.
+            parts: (N,) the same.
+            components: (N,) the same.
         """
         border = self.with_keys(self.keys)
         border.__dict__.update(codes=codes, _regions=(parts, components))
