@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import shapely
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from geo.compare.areas import AreaChanges, compare_networks
 from geo.compare.displacement import Registration
 from geo.compare.matching import (
+    Ends,
     Lines,
     Other,
     State,
@@ -19,7 +20,6 @@ from geo.compare.matching import (
     match,
     pieces,
     stretches,
-    ways_to_end,
 )
 from geo.compare.options import CompareOptions, MatchOptions
 from geo.compare.registration import register
@@ -142,13 +142,13 @@ def compare(old: Survey, new: Survey, options: CompareOptions) -> Comparison:
     found = []
     for (own, _, other), forth, back in zip(sides, near, reversed(near), strict=True):
         labels = match(own, forth, back, other, limits)
-        to_end_m = np.append(ways_to_end(other.samples), np.nan)[forth]
-        found.append(stretches(own, labels, to_end_m, limits))
+        ends = Ends.of(own, forth, other.samples)
+        found.append(stretches(own, labels, ends, limits))
     halves = [
         _half(own, sd, stretch, tip_m, limits, is_new=bool(number))
         for number, ((own, sd, _), stretch) in enumerate(zip(sides, found, strict=True))
     ]
-    lines = _rows(halves[0], halves[1], old, new, limits)
+    lines = _rows(*_judged_together(halves[0], halves[1], limits), old, new, limits)
     areas = compare_networks(old, networks, new, both, limits)
     return Comparison(
         registration,
@@ -198,7 +198,7 @@ def _half(
     """Name the runs of one survey."""
     runs = found.runs
     alone = runs.state == State.ALONE
-    length = _with_gaps(found)
+    length = _with_gaps(found) + found.shift_m
     # an end is shifted by the registration too; a whole crack has two ends of its own
     deviation = np.sqrt(found.ends) * np.hypot(tip_m, sd_m[runs.first])
     kind = np.full(len(length), "unchanged", object)
@@ -212,6 +212,31 @@ def _half(
     kind[runs.state == State.IN_NETWORK] = "in_network"
     deviation = np.where(kind == "unsure", length, deviation)
     return _Half(own, found, kind, runs.crack, found.partner, length, deviation)
+
+
+def _judged_together(before: _Half, after: _Half, limits: MatchOptions) -> tuple[_Half, _Half]:
+    """Name ends that are no change each by itself, but all those of a crack together.
+
+    What came at the ends of a crack less what went has the deviation of them all: two ends that
+    grew by two deviations each are a growth of 2.8.
+    """
+    halves = before, after
+    split = len(before.kind)
+    small = np.concatenate([h.stretches.attached & (h.kind == "unchanged") for h in halves])
+    small = np.flatnonzero(small)
+    if not len(small):
+        return before, after
+    old_crack = np.concatenate((before.crack, after.partner))[small]
+    new_crack = np.concatenate((before.partner, after.crack))[small]
+    pair = np.unique(old_crack * (new_crack.max() + 1) + new_crack, return_inverse=True)[1]
+    count = int(pair.max()) + 1
+    net = sums(pair, np.concatenate((-before.length_m, after.length_m))[small], count)
+    variance = sums(pair, np.concatenate((before.sd_m, after.sd_m))[small] ** 2, count)
+    net[np.abs(net) <= limits.sigmas * np.sqrt(variance)] = 0.0
+    kinds = [half.kind.copy() for half in halves]
+    kinds[0][small[(small < split) & (net[pair] < 0)]] = "shrunk"
+    kinds[1][small[(small >= split) & (net[pair] > 0)] - split] = "grown"
+    return replace(before, kind=kinds[0]), replace(after, kind=kinds[1])
 
 
 def _with_gaps(found: Stretches) -> FloatArray:

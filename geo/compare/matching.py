@@ -227,17 +227,52 @@ class Stretches:
         partner: (R,) the other survey's crack; of a run that is alone, the one it goes on from.
         ends: (R,) how many free ends of it could have been missed.
         attached: (R,) alone, but part of a crack that the other survey has.
+        shift_m: (R,) what it is longer than its samples: the other survey's crack ends within one.
     """
 
     runs: Runs
     partner: IntArray
     ends: IntArray
     attached: BoolArray
+    shift_m: FloatArray
 
 
-def stretches(
-    own: Samples, labels: Labels, to_end_m: FloatArray, options: MatchOptions
-) -> Stretches:
+@dataclass(frozen=True, eq=False)
+class Ends:
+    """Where the other survey's cracks end, seen from N samples; nan where none is beside.
+
+    Attributes:
+        way_m: (N,) way from the middle of the piece beside to the nearer end of its crack.
+        along_m: (N,) how far that middle lies ahead, in the direction of the sample.
+    """
+
+    way_m: FloatArray
+    along_m: FloatArray
+
+    @classmethod
+    def of(cls, own: Samples, beside: IntArray, other: Samples) -> Ends:
+        """Look from own samples at those beside them (-1 for none)."""
+        if not len(other):
+            return cls(np.full(len(own), np.nan), np.full(len(own), np.nan))
+        along = ((other.xy[beside] - own.xy) * own.tangent).sum(axis=1)
+        return cls(
+            np.append(ways_to_end(other), np.nan)[beside], np.where(beside < 0, np.nan, along)
+        )
+
+    def beyond_m(self, own: Samples, sample: IntArray, side: int) -> FloatArray:
+        """How far own pieces reach beyond the end of the crack beside; at most half of them.
+
+        Args:
+            own: the samples.
+            sample: (K,) of them; -1 is any.
+            side: 1 if the end lies ahead, -1 if behind.
+        """
+        half = own.length_m[sample] / 2
+        beyond = half - self.way_m[sample] - side * self.along_m[sample]
+        return np.nan_to_num(beyond).clip(-half, half)
+
+
+def stretches(own: Samples, labels: Labels, ends: Ends, options: MatchOptions) -> Stretches:
     """Cut cracks into stretches and find from which crack each lonely one goes on.
 
     A crack grows at its ends. What leaves another one half way is a crack of its own.
@@ -245,7 +280,7 @@ def stretches(
     Args:
         own: N samples.
         labels: of them.
-        to_end_m: (N,) way from the place beside each to the next end of that crack; nan for none.
+        ends: of the other survey's cracks beside them.
         options: limits.
     """
     runs = runs_of(own, labels.state, labels.partner)
@@ -254,20 +289,26 @@ def stretches(
     inside_before = np.where(runs.begins, -1, np.arange(count) - 1)
     inside_after = np.where(runs.ends, -1, np.arange(count) + 1)
     alone = runs.state == State.ALONE
-    head, tail = _way_to_ends(runs, to_end_m)
+    head, tail = _way_to_ends(runs, ends.way_m)
     gap_before = np.append(0.0, runs.after_m[:-1])
-    for other, way, gap in (
-        (inside_before, tail[inside_before], gap_before),
-        (inside_after, head[inside_after], runs.after_m),
+    shift = np.zeros(count)
+    for other, way, gap, side in (
+        (inside_before, tail[inside_before], gap_before, 1),
+        (inside_after, head[inside_after], runs.after_m, -1),
     ):
-        joins = (other >= 0) & (way <= options.bridge_m) & (gap <= options.join_m)
+        joins = alone & (other >= 0) & (way <= options.bridge_m) & (gap <= options.join_m)
         found = np.where(joins, labels.partner[runs.first[other]], -1)
-        partner = np.where(alone & (partner < 0), found, partner)
+        partner = np.where(partner < 0, found, partner)
+        joins &= found >= 0
+        border = runs.last[other] if side > 0 else runs.first[other]
+        beyond = np.where(joins, ends.beyond_m(own, border, side), 0.0)
+        shift += beyond
+        np.subtract.at(shift, other[joins], beyond[joins])
     partner = _continued(own, runs, alone, partner, options)
     matched_before = (inside_before >= 0) & (runs.state[inside_before] == State.MATCHED)
     matched_after = (inside_after >= 0) & (runs.state[inside_after] == State.MATCHED)
     free = (~matched_before).astype(np.int64) + (~matched_after).astype(np.int64)
-    return Stretches(runs, partner, free.clip(1), alone & (partner >= 0))
+    return Stretches(runs, partner, free.clip(1), alone & (partner >= 0), shift)
 
 
 def ways_to_end(samples: Samples) -> FloatArray:
