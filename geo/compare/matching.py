@@ -100,7 +100,7 @@ def match(
     partner = np.full(len(own), -1)
     partner[mutual] = other.samples.crack[beside[mutual]]
     state = np.where(partner >= 0, State.MATCHED, State.ALONE).astype(np.int64)
-    state = _closed(own, state, options.bridge_m)
+    state = _closed(own, state, partner, options)
     state = _opened(own, state, options.min_match_m)
     alone = np.flatnonzero(state == State.ALONE)
     xy = own.xy[alone]
@@ -178,13 +178,19 @@ def _spread(runs: Runs, chosen: BoolArray, count: int) -> BoolArray:
     return np.repeat(chosen, sizes)
 
 
-def _closed(own: Samples, state: IntArray, bridge_m: float) -> IntArray:
-    """Interruptions within a match become part of it."""
+def _closed(own: Samples, state: IntArray, partner: IntArray, options: MatchOptions) -> IntArray:
+    """Interruptions within a match become part of it.
+
+    A contact as short as that of two lines that cross vouches for an interruption only if the
+    same crack of the other survey lies on both sides of it.
+    """
     runs = runs_of(own, state)
     inner = ~runs.begins & ~runs.ends & (runs.state == State.ALONE)
     before = np.append(0.0, runs.after_m[:-1])
     whole = runs.length_m + before + runs.after_m
-    chosen = inner & (whole <= bridge_m)
+    beside = np.minimum(np.roll(runs.length_m, 1), np.roll(runs.length_m, -1))
+    same = partner[runs.first - 1] == np.append(partner, -1)[runs.last + 1]
+    chosen = inner & (whole <= options.bridge_m) & (same | (beside >= options.min_match_m))
     return np.where(_spread(runs, chosen, len(own)), State.MATCHED, state)
 
 

@@ -97,6 +97,31 @@ def test_a_crack_grows_at_its_ends_and_without_a_gap():
     assert kinds(result)["new"] == pytest.approx(np.hypot(1, 1.5), abs=0.15)
 
 
+@pytest.mark.parametrize("end", [33.0, 33.02, 33.04, 33.07])
+def test_growth_begins_where_the_old_crack_ended(end):
+    result = compare(
+        survey(*STAR, [(30, 0), (end, 0)]), survey(*STAR, [(30, 0), (34, 0)]), CompareOptions()
+    )
+    assert kinds(result)["grown"] == pytest.approx(34 - end, abs=0.01)
+
+
+def test_two_ends_that_grew_by_less_than_one_can_show_are_a_growth_together():
+    old, longer = [(30, 0), (33, 0)], [(29.86, 0), (33.14, 0)]
+    moved = [(29.86, 0), (32.86, 0)]  # by as much at both ends
+    result = compare(survey(*STAR, old), survey(*STAR, longer), CompareOptions())
+    assert kinds(result)["grown"] == pytest.approx(0.28, abs=0.02)
+    assert "grown" not in kinds(compare(survey(*STAR, old), survey(*STAR, moved), CompareOptions()))
+
+
+def test_a_crack_that_grows_past_the_end_of_another_has_grown_all_the_way():
+    hook = [(33.4, 0), (33.5, 0), (34.4, 2)]  # its first 10 cm are of the longer crack now
+    result = compare(
+        survey(*STAR, [(30, 0), (33, 0)], hook), survey(*STAR, [(30, 0), (34.5, 0)], hook[1:]),
+        CompareOptions(),
+    )  # fmt: skip
+    assert kinds(result)["grown"] == pytest.approx(1.5, abs=0.05)
+
+
 def test_a_new_crack_over_an_old_one_at_a_sharp_angle_is_new():
     crossing = [(30, -0.4), (36, 0.4)]
     result = compare(
