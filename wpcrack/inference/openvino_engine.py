@@ -35,14 +35,14 @@ class OpenVinoPredictor:
         """Prepare a graph; it is compiled when the first window of a shape arrives.
 
         Args:
-            graph: Result of `wpcrack.inference.graph.load_graph`; must not be used elsewhere.
+            graph: Result of `wpcrack.inference.graph.load_graph`; it is changed, and must not be
+                used elsewhere.
             threads: Cores to use; None: see `wpcrack.inference.machine.default_threads`.
             precision: None: bf16 where this CPU multiplies it natively, else f32.
             scales: How many of the model's scales to look at, from the finest on; None: all.
         """
         self.precision: Precision = precision or ("bf16" if native_bfloat16() else "f32")
-        output = graph.outputs[-1 if scales is None else scales - 1]
-        self._graph = openvino().Model([output], graph.get_parameters(), "probability")
+        self._graph = fused_graph(graph, len(graph.outputs) if scales is None else scales)
         self._settings = {
             "INFERENCE_PRECISION_HINT": self.precision,
             "INFERENCE_NUM_THREADS": threads or default_threads(),
@@ -71,3 +71,24 @@ class OpenVinoPredictor:
                 self._requests.popitem(last=False)
         self._requests.move_to_end(shape)
         return self._requests[shape]
+
+
+def fused_graph(graph: Any, count: int) -> Any:
+    """Return the part of a graph that computes the fusion of the first `count` scales alone.
+
+    The scales are joined to one tensor, of which each fusion takes its share, so all scales would
+    be computed for the first alone: a slice of joined scales becomes a join of those in it.
+
+    Args:
+        graph: As by `wpcrack.inference.convert.convert`; it is changed, its values are not.
+        count: From 1 to the number of its outputs.
+    """
+    for cut in graph.get_ops():
+        if cut.get_type_name() != "Slice":
+            continue
+        joined, kept = cut.input_value(0).get_node(), cut.get_output_partial_shape(0)[1].max_length
+        if joined.get_type_name() == "Concat" and 0 < kept <= joined.get_input_size():
+            scales = joined.input_values()[:kept]
+            part = scales[0] if kept == 1 else openvino().opset13.concat(scales, axis=1).output(0)
+            cut.output(0).replace(part)
+    return openvino().Model([graph.outputs[count - 1]], graph.get_parameters(), "probability")

@@ -12,8 +12,9 @@ from torch import nn
 
 from wpcrack.config import ModelConfig
 from wpcrack.inference.convert import convert
-from wpcrack.inference.machine import is_installed
-from wpcrack.inference.openvino_engine import OpenVinoPredictor
+from wpcrack.inference.graph import load_graph
+from wpcrack.inference.machine import is_installed, openvino_core
+from wpcrack.inference.openvino_engine import OpenVinoPredictor, fused_graph
 from wpcrack.inference.scales import ScaledProbability, fuse
 from wpcrack.inference.torch_engine import TorchPredictor
 from wpcrack.networks import Networks
@@ -52,6 +53,22 @@ def test_fusion_is_the_power_mean_and_lies_between_mean_and_maximum(
     found = fuse(torch.tensor(values).view(1, -1, 1, 1), power).item()
     assert found == pytest.approx(np.mean(np.array(values) ** power) ** (1 / power), abs=1e-5)
     assert np.mean(values) - 1e-5 <= found <= max(values) + 1e-5
+
+
+@pytest.mark.skipif(not is_installed("openvino"), reason="needs openvino")
+def test_a_scale_that_is_not_looked_at_is_not_computed() -> None:
+    first, second, third = (compiled_convolutions(count) for count in (1, 2, 3))
+    assert first > 0
+    assert (second, third) == (2 * first, 3 * first)
+
+
+def compiled_convolutions(count: int) -> int:
+    """Count what is computed for the first scales of the shipped model."""
+    graph = fused_graph(load_graph(None), count)
+    graph.reshape([1, 128, 128, 3])
+    compiled = openvino_core().compile_model(graph, "CPU").get_runtime_model()
+    kinds = [op.get_rt_info()["layerType"].astype(str) for op in compiled.get_ops()]
+    return sum("Convolution" in kind for kind in kinds)
 
 
 @pytest.mark.skipif(not is_installed("openvino"), reason="needs openvino")
