@@ -21,7 +21,7 @@ import pyogrio
 import shapely
 from numpy.typing import NDArray
 
-from geo.compare.survey import Survey
+from geo.compare.survey import Lines, Survey
 
 FloatArray = NDArray[np.float64]
 
@@ -259,7 +259,7 @@ class _Seen:
         widths = np.array(self._widths)[kept]
         return Survey(
             crack_ids=np.array([f"{number:016x}" for number in kept], object),
-            cracks=shapely.transform(cracks[kept], place),
+            cracks=Lines.of(shapely.transform(cracks[kept], place)),
             width_mm=widths + self._rng.normal(0, WIDTH_NOISE_MM, len(widths)),
             network_ids=np.array([f"n{number:05d}" for number in range(len(networks))], object),
             networks=shapely.transform(networks, place),
@@ -295,7 +295,7 @@ def _ground(streets: int, street_m: float, low: float, high: float) -> shapely.G
 
 def _nothing() -> Survey:
     none = np.empty(0, object)
-    return Survey(none, none, np.empty(0), none, none, shapely.MultiPolygon(), GSD_M)
+    return Survey(none, Lines.of(none), np.empty(0), none, none, shapely.MultiPolygon(), GSD_M)
 
 
 EPSG = 25832
@@ -309,14 +309,15 @@ def write_map(path: Path, survey: Survey, streets: list[shapely.LineString], run
         return np.asarray(shapely.transform(shapes, lambda xy: xy + ORIGIN))
 
     gsd_mm = survey.gsd_m * 1000
-    crack = {"crack_id": survey.crack_ids, "length_m": shapely.length(survey.cracks)}
+    lines = np.concatenate([np.empty(0, object), *survey.cracks.shapes()])
+    crack = {"crack_id": survey.crack_ids, "length_m": shapely.length(lines)}
     crack |= {"width_mean_mm": survey.width_mm, "gsd_mm": gsd_mm}
     network = {"network_id": survey.network_ids, "area_m2": shapely.area(survey.networks)}
     seen = {"status": ["inspected"], "gsd_mm": [gsd_mm], "survey_date": ["2026-05-04"]}
     road = {"segment_id": [f"{n}-000" for n in range(len(streets))], "width_m": STREET_WIDTH_M}
     road |= {"name": [f"street {n}" for n in range(len(streets))]}
     tables = {
-        "crack": (crack, survey.cracks),
+        "crack": (crack, lines),
         "network": (network, survey.networks),
         "inspected": (seen, np.array([survey.inspected], object)),
         "road_segment": (road, np.array(streets, object)),

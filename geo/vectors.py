@@ -63,6 +63,9 @@ EDGE_POINTS = 32
 LINES = (shapely.GeometryType.LINESTRING, shapely.GeometryType.MULTILINESTRING)
 AREAS = (shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON)
 
+ROWS_AT_ONCE = 20_000
+"""Rows whose shapes are looked at together."""
+
 Shapes = NDArray[np.object_]
 
 _UNREADABLE = (
@@ -236,12 +239,16 @@ def _crs(system: Any) -> CRS:
 
 def _of_wkb(column: pa.ChunkedArray) -> tuple[Shapes, int]:
     """Return shapes in two dimensions, and how many cannot be one."""
-    encoded: Shapes = np.array(column.to_pylist(), object)
+    found = [np.empty(0, object)]
     with np.errstate(invalid="ignore"):  # coordinates that are no numbers are refused later
-        shapes = shapely.from_wkb(encoded, on_invalid="ignore")
+        for chunk in column.chunks:
+            for low in range(0, len(chunk), ROWS_AT_ONCE):
+                encoded = np.asarray(chunk[low : low + ROWS_AT_ONCE].to_pylist(), object)
+                found.append(shapely.from_wkb(encoded, on_invalid="ignore"))
+        shapes = np.concatenate(found)
         if shapely.has_z(shapes).any() or shapely.has_m(shapes).any():
             shapes = shapely.force_2d(shapes)
-    there = sum(1 for value in encoded if value is not None)
+    there = len(column) - column.null_count
     return shapes, there - int(np.sum(~shapely.is_missing(shapes)))
 
 
@@ -306,15 +313,20 @@ def refuse_far(features: Features, kind: str) -> None:
     """
     crs = features.crs
     assert crs is not None, "files without a system are refused before"
-    places, owner = shapely.get_coordinates(features.shapes, return_index=True)
     limits = np.array(FARTHEST_DEG)
     if crs.is_projected:
         limits = np.full(2, FARTHEST_M / float(crs.linear_units_factor[1]))
-    far = ~(np.abs(places) <= limits).all(axis=1)  # no number compares as true
-    if far.any():
-        x, y = places[far][0]
+    places, count = [], 0
+    for low in range(0, len(features), ROWS_AT_ONCE):
+        shapes = features.shapes[low : low + ROWS_AT_ONCE]
+        found, owner = shapely.get_coordinates(shapes, return_index=True)
+        far = ~(np.abs(found) <= limits).all(axis=1)  # no number compares as true
+        places += found[far][:1].tolist()
+        count += len(np.unique(owner[far]))
+    if places:
+        x, y = places[0]
         raise InputError(
-            f"has {len(np.unique(owner[far]))} of {len(features)} {kind}s that lie beyond the "
+            f"has {count} of {len(features)} {kind}s that lie beyond the "
             f"Earth in its coordinate system (at {x:g}, {y:g}); correct that, or delete them"
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,13 +13,12 @@ from geo.compare.areas import AreaChanges, compare_networks
 from geo.compare.displacement import Registration
 from geo.compare.matching import (
     Ends,
-    Lines,
     Other,
+    RowLines,
     State,
     Stretches,
     beside,
     match,
-    pieces,
     stretches,
 )
 from geo.compare.options import CompareOptions, MatchOptions
@@ -66,7 +66,7 @@ class LineChanges:
     sd_m: FloatArray
     width_mm: FloatArray
     width_sd_mm: FloatArray
-    lines: Lines
+    lines: RowLines
 
     def meters(self, kind: str) -> float:
         """Meters of a kind, in the survey that has more of it."""
@@ -130,33 +130,44 @@ def compare(old: Survey, new: Survey, options: CompareOptions) -> Comparison:
     networks = registration.warped(old.networks)
     shapely.prepare(both)
     sides = [
-        (before, sd_before, Other(after, both, _united(new.networks))),
-        (after, registration.sd_at(after.xy), Other(before, both, _united(networks))),
-    ]
-    tolerances = [_tolerance(sd, noise_m, limits) for _, sd, _ in sides]
-    near = [
-        beside(own, tolerance, other.samples, limits)
-        for (own, _, other), tolerance in zip(sides, tolerances, strict=True)
+        _Side(before, sd_before, Other(after, both, _united(new.networks))),
+        _Side(after, registration.sd_at(after.xy), Other(before, both, _united(networks))),
     ]
     tip_m = limits.tip_px * float(np.hypot(old.gsd_m, new.gsd_m))
-    found = []
-    for (own, _, other), forth, back in zip(sides, near, reversed(near), strict=True):
-        labels = match(own, forth, back, other, limits)
-        ends = Ends.of(own, forth, other.samples)
-        found.append(stretches(own, labels, ends, limits))
-    halves = [
-        _half(own, sd, stretch, tip_m, limits, is_new=bool(number))
-        for number, ((own, sd, _), stretch) in enumerate(zip(sides, found, strict=True))
-    ]
-    lines = _rows(*_judged_together(halves[0], halves[1], limits), old, new, limits)
+    (first, second), tolerance_m = _halves(sides, noise_m, tip_m, limits)
+    lines = _rows(*_judged_together(first, second, limits), old, new, limits)
     areas = compare_networks(old, networks, new, both, limits)
-    return Comparison(
-        registration,
-        lines,
-        areas,
-        both,
-        float(np.median(np.concatenate(tolerances))) if len(before) + len(after) else 0.0,
-    )
+    return Comparison(registration, lines, areas, both, tolerance_m)
+
+
+@dataclass(frozen=True, eq=False)
+class _Side:
+    """Samples (N,) of one survey, the deviation of their places, and what the other one has."""
+
+    own: Samples
+    sd_m: FloatArray
+    other: Other
+
+
+def _halves(
+    sides: Sequence[_Side], noise_m: float, tip_m: float, limits: MatchOptions
+) -> tuple[list[_Half], float]:
+    """Name the runs of both surveys; and the median distance up to which lines are the same."""
+    tolerances = [_tolerance(side.sd_m, noise_m, limits) for side in sides]
+    near = [
+        beside(side.own, tolerance, side.other.samples, limits)
+        for side, tolerance in zip(sides, tolerances, strict=True)
+    ]
+    together = np.concatenate(tolerances)
+    median_m = float(np.median(together)) if len(together) else 0.0
+    del tolerances, together  # of a million samples each
+    halves = []
+    for number, (side, forth, back) in enumerate(zip(sides, near, reversed(near), strict=True)):
+        labels = match(side.own, forth, back, side.other, limits)
+        ends = Ends.of(side.own, forth, side.other.samples)
+        found = stretches(side.own, labels, ends, limits)
+        halves.append(_half(side, found, tip_m, limits, is_new=bool(number)))
+    return halves, median_m
 
 
 def _tolerance(sd_m: FloatArray, noise_m: float, limits: MatchOptions) -> FloatArray:
@@ -187,20 +198,14 @@ class _Half:
 
 
 def _half(
-    own: Samples,
-    sd_m: FloatArray,
-    found: Stretches,
-    tip_m: float,
-    limits: MatchOptions,
-    *,
-    is_new: bool,
+    side: _Side, found: Stretches, tip_m: float, limits: MatchOptions, *, is_new: bool
 ) -> _Half:
     """Name the runs of one survey."""
     runs = found.runs
     alone = runs.state == State.ALONE
     length = _with_gaps(found) + found.shift_m
     # an end is shifted by the registration too; a whole crack has two ends of its own
-    deviation = np.sqrt(found.ends) * np.hypot(tip_m, sd_m[runs.first])
+    deviation = np.sqrt(found.ends) * np.hypot(tip_m, side.sd_m[runs.first])
     kind = np.full(len(length), "unchanged", object)
     longer = alone & found.attached & (length > limits.sigmas * deviation)
     kind[longer] = "grown" if is_new else "shrunk"
@@ -211,7 +216,7 @@ def _half(
     kind[runs.state == State.UNSEEN] = "not_inspected"
     kind[runs.state == State.IN_NETWORK] = "in_network"
     deviation = np.where(kind == "unsure", length, deviation)
-    return _Half(own, found, kind, runs.crack, found.partner, length, deviation)
+    return _Half(side.own, found, kind, runs.crack, found.partner, length, deviation)
 
 
 def _judged_together(before: _Half, after: _Half, limits: MatchOptions) -> tuple[_Half, _Half]:
@@ -305,7 +310,7 @@ def _matched_share(half: _Half, count: int) -> FloatArray:
     return np.divide(part, total, out=np.zeros(count), where=total > 0)
 
 
-def _lines(before: _Half, after: _Half, row: IntArray, count: int) -> Lines:
+def _lines(before: _Half, after: _Half, row: IntArray, count: int) -> RowLines:
     """Return the lines of each row, of the new survey where it has some."""
     split = len(before.kind)
     in_new: BoolArray = np.bincount(row[split:], minlength=count) > 0
@@ -315,5 +320,6 @@ def _lines(before: _Half, after: _Half, row: IntArray, count: int) -> Lines:
         (before, row[:split], ~in_new[row[:split]]),
     ):
         chosen = np.flatnonzero(taken)
-        groups.append((pieces(half.own, half.stretches.runs, chosen), rows[chosen]))
-    return Lines.joined(groups, count)
+        chosen = chosen[np.argsort(rows[chosen], kind="stable")]
+        groups.append((half.own, half.stretches.runs, chosen, rows[chosen]))
+    return RowLines(tuple(groups), count)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,6 +11,9 @@ import shapely
 from numpy.typing import NDArray
 
 from geo.compare.survey import BoolArray, FloatArray, IntArray
+
+AT_ONCE = 100_000
+"""Places that are looked up together: 15 MB."""
 
 Source = Literal["own", "neighbors", "none"]
 """Where a neighborhood has its shift from: its own cracks, its neighbors, or it is not known."""
@@ -42,23 +46,26 @@ class Registration:
     def shift_at(self, xy: FloatArray) -> FloatArray:
         """Shift (K, 2) at old places (K, 2), blended between the four nearest neighborhoods."""
         total: FloatArray = np.zeros(xy.shape, np.float64)
-        if not len(self.cell):
-            return total
-        for node, weight, there in self._around(xy):
-            lever = xy - self._centers[node]
-            turned = np.column_stack((-lever[:, 1], lever[:, 0]))
-            one = self.shift_m[node] + self.rotation_rad[node, None] * turned
-            total += np.where(there, weight, 0.0)[:, None] * one
+        for some in self._in_turn(xy):
+            for node, weight, there in self._around(xy[some]):
+                lever = xy[some] - self._centers[node]
+                turned = np.column_stack((-lever[:, 1], lever[:, 0]))
+                one = self.shift_m[node] + self.rotation_rad[node, None] * turned
+                total[some] += np.where(there, weight, 0.0)[:, None] * one
         return total
 
     def sd_at(self, xy: FloatArray) -> FloatArray:
         """Return standard deviation (K,) of the shift at old places."""
         total: FloatArray = np.zeros(len(xy), np.float64)
-        if not len(self.cell):
-            return total
-        for node, weight, there in self._around(xy):
-            total += np.where(there, weight, 0.0) * self.sd_m[node]
+        for some in self._in_turn(xy):
+            for node, weight, there in self._around(xy[some]):
+                total[some] += np.where(there, weight, 0.0) * self.sd_m[node]
         return total
+
+    def _in_turn(self, xy: FloatArray) -> Iterator[slice]:
+        """Yield places `AT_ONCE` at a time; none where nothing is known."""
+        for low in range(0, len(xy) if len(self.cell) else 0, AT_ONCE):
+            yield slice(low, low + AT_ONCE)
 
     def warped(self, shapes: NDArray[np.object_]) -> NDArray[np.object_]:
         """Old geometries in the new survey."""

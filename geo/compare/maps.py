@@ -12,7 +12,7 @@ import shapely
 from numpy.typing import NDArray
 from pyproj import CRS
 
-from geo.compare.survey import FloatArray, ShapeArray, Survey
+from geo.compare.survey import FloatArray, Lines, ShapeArray, Survey
 from geo.errors import InputError
 from geo.layers.schema import CRACK, INSPECTED, NETWORK, ROAD_SEGMENT, RUN, Layer
 from geo.layers.sound_map import NEEDED, require_map
@@ -98,7 +98,7 @@ def read_map(path: Path, crs: CRS | None = None) -> SurveyMap:
     run = pyogrio.read_dataframe(path, layer=RUN.name)
     survey = Survey(
         crack_ids=cracks["crack_id"].to_numpy(object),
-        cracks=cracks.geometry.to_numpy(),
+        cracks=Lines.of(cracks.geometry.to_numpy()),
         width_mm=cracks["width_mean_mm"].to_numpy(float),
         network_ids=networks["network_id"].to_numpy(object),
         networks=shapely.make_valid(networks.geometry.to_numpy()),

@@ -7,7 +7,7 @@ change, and what two lines share where they cross is no match.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -16,7 +16,16 @@ import shapely
 from scipy.spatial import cKDTree
 
 from geo.compare.options import MatchOptions
-from geo.compare.survey import BoolArray, FloatArray, IntArray, Samples, ShapeArray, sums
+from geo.compare.survey import (
+    LINES_AT_ONCE,
+    BoolArray,
+    FloatArray,
+    IntArray,
+    Lines,
+    Samples,
+    ShapeArray,
+    sums,
+)
 
 NEIGHBORS = 6
 """Pieces of line that are looked at for each: three lines that meet have some within reach."""
@@ -26,8 +35,6 @@ SLACK = 1.1
 """Part of its own half length by which a piece reaches along itself: a bend opens a gap."""
 TIP_COSINE = float(np.cos(np.radians(50.0)))
 """A crack goes on in another that turns less (the limit of linking)."""
-LINES_AT_ONCE = 20_000
-"""Lines that are geometries at one time."""
 ROUNDS = 3
 """Of looking for a crack that goes on in one that goes on."""
 
@@ -372,54 +379,6 @@ def _continued(
     return partner
 
 
-@dataclass(frozen=True, eq=False)
-class Lines:
-    """K multi-part lines as plain arrays: a tenth of the memory of geometries.
-
-    Attributes:
-        points: (V, 2) vertices, part by part.
-        part_starts: (P + 1,) vertex at which each part begins.
-        starts: (K + 1,) part at which each line begins.
-    """
-
-    points: FloatArray
-    part_starts: IntArray
-    starts: IntArray
-
-    def __len__(self) -> int:
-        return len(self.starts) - 1
-
-    @classmethod
-    def joined(cls, groups: Sequence[tuple[Lines, IntArray]], count: int) -> Lines:
-        """Put lines together that have one number.
-
-        Args:
-            groups: lines (K,) and the number (K,) of each, below ``count``.
-            count: of numbers.
-        """
-        owner = np.concatenate([np.repeat(numbers, np.diff(one.starts)) for one, numbers in groups])
-        sizes = np.concatenate([np.diff(one.part_starts) for one, _ in groups])
-        order = np.argsort(owner, kind="stable")
-        begins = (np.cumsum(sizes) - sizes)[order]
-        sizes = sizes[order]
-        part_starts = np.append(0, np.cumsum(sizes))
-        vertex = np.arange(part_starts[-1]) + np.repeat(begins - part_starts[:-1], sizes)
-        points = np.concatenate([one.points for one, _ in groups])[vertex]
-        starts = np.append(0, np.cumsum(np.bincount(owner, minlength=count)))
-        return cls(points, part_starts, starts)
-
-    def shapes(self) -> Iterator[ShapeArray]:
-        """Yield the MultiLineStrings, `LINES_AT_ONCE` at a time."""
-        for low in range(0, len(self), LINES_AT_ONCE):
-            starts = self.starts[low : low + LINES_AT_ONCE + 1]
-            parts = self.part_starts[starts[0] : starts[-1] + 1]
-            yield shapely.from_ragged_array(
-                shapely.GeometryType.MULTILINESTRING,
-                self.points[parts[0] : parts[-1]],
-                (parts - parts[0], starts - starts[0]),
-            )
-
-
 def pieces(own: Samples, runs: Runs, chosen: IntArray) -> Lines:
     """Lines of C chosen runs, cut where a crack has a gap."""
     sizes = runs.last[chosen] - runs.first[chosen] + 1
@@ -442,3 +401,27 @@ def pieces(own: Samples, runs: Runs, chosen: IntArray) -> Lines:
         np.append(places[begins], len(points)),
         np.append(0, np.cumsum(parts)),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class RowLines:
+    """Lines of rows, made of runs when they are asked for: samples take less than geometries.
+
+    Attributes:
+        groups: of each survey its samples, their runs, those that are taken (C,), and the row
+            (C,) of each of these, ascending.
+        count: of rows.
+    """
+
+    groups: tuple[tuple[Samples, Runs, IntArray, IntArray], ...]
+    count: int
+
+    def shapes(self) -> Iterator[ShapeArray]:
+        """Yield the MultiLineStrings of the rows, `LINES_AT_ONCE` at a time."""
+        for low in range(0, self.count, LINES_AT_ONCE):
+            high = min(low + LINES_AT_ONCE, self.count)
+            found = []
+            for own, runs, taken, row in self.groups:
+                here = slice(*np.searchsorted(row, (low, high)).tolist())
+                found.append((pieces(own, runs, taken[here]), row[here] - low))
+            yield from Lines.joined(found, high - low).shapes()

@@ -16,7 +16,7 @@ from benchmarks.compare_draw import second_epoch
 from geo.compare.changes import compare
 from geo.compare.options import CompareOptions, RegistrationOptions
 from geo.compare.registration import register
-from geo.compare.survey import Survey, sample_lines
+from geo.compare.survey import Lines, Survey, sample_lines
 from geo.errors import InputError
 
 GROUND = shapely.box(-50, -50, 50, 50)
@@ -26,7 +26,7 @@ def survey(*lines, widths=None, networks=(), ground=GROUND):
     shapes = np.array([shapely.MultiLineString([line]) for line in lines], object)
     return Survey(
         crack_ids=np.array([f"c{n}" for n in range(len(lines))], object),
-        cracks=shapes,
+        cracks=Lines.of(shapes),
         width_mm=np.full(len(lines), 8.0) if widths is None else np.array(widths, float),
         network_ids=np.array([f"n{n}" for n in range(len(networks))], object),
         networks=np.array(networks, object),
@@ -189,19 +189,19 @@ def test_a_shift_and_a_rotation_are_found_again(east, north, degrees):
         return xy + [east, north] + turn * np.column_stack((-xy[:, 1], xy[:, 0]))
 
     new = survey(*STAR)
-    old = replace(new, cracks=shapely.transform(new.cracks, moved))
+    old = replace(new, cracks=replace(new.cracks, points=moved(new.cracks.points)))
     options = RegistrationOptions()
     found = register(
         sample_lines(old.cracks, options.step_m), sample_lines(new.cracks, options.step_m), options
     )
-    true = shapely.get_coordinates(new.cracks)
+    true = new.cracks.points
     back = moved(true) + found.shift_at(moved(true))
     assert np.abs(back - true).max() < 0.02
 
 
 def test_surveys_too_far_apart_are_refused():
     new = survey(*STAR)
-    old = replace(new, cracks=shapely.transform(new.cracks, lambda xy: xy + np.array([0.6, 0])))
+    old = replace(new, cracks=replace(new.cracks, points=new.cracks.points + np.array([0.6, 0])))
     with pytest.raises(InputError, match=r"0\.60 m apart.*more than 0\.5 m"):
         compare(old, new, CompareOptions())
 
@@ -228,7 +228,7 @@ def test_meters_before_and_after_add_up_to_the_surveys():
     lines = compare(drawn.old, drawn.new, CompareOptions()).lines
     for meters, own in ((lines.before_m, drawn.old), (lines.after_m, drawn.new)):
         gaps = 0.0
-        for crack in own.cracks:
+        for crack in np.concatenate(list(own.cracks.shapes())):
             parts = shapely.get_parts(crack)
             gaps += sum(
                 np.hypot(*np.subtract(b.coords[0], a.coords[-1])) for a, b in pairwise(parts)
@@ -238,7 +238,7 @@ def test_meters_before_and_after_add_up_to_the_surveys():
 
 def test_samples_of_a_line_add_up_to_its_length_and_gaps_follow_parts():
     line = shapely.MultiLineString([[(0, 0), (1.03, 0)], [(1.13, 0), (2, 0)]])
-    samples = sample_lines(np.array([line], object), 0.1)
+    samples = sample_lines(Lines.of(np.array([line, shapely.LineString()], object)), 0.1)
     assert samples.length_m.sum() == pytest.approx(line.length)
     assert samples.length_m.max() <= 0.1 + 1e-9
     assert samples.gap_m.sum() == pytest.approx(0.1)
