@@ -89,9 +89,20 @@ def run_compare(
         GeoError: A file is no map of ours, the maps have no ground in common or lie too far apart,
             or the output cannot be written.
     """
-    start, started = time.monotonic(), _now()
-    limits = options or CompareOptions()
+    start = time.monotonic()
     refuse_paths(old, new, out)
+    values = _compare_files(old, new, out, options or CompareOptions())
+    give_back_freed_memory()  # of both surveys, before the page is made of the file
+    files = ChangeFiles.of(out)
+    write_change_page(out, files.page, summary(values))
+    write_text(files.report, seal_text(render(values)))
+    write_text(files.figures, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+    return CompareReport(files, values, time.monotonic() - start)
+
+
+def _compare_files(old: Path, new: Path, out: Path, limits: CompareOptions) -> dict[str, Any]:
+    """Compare two maps and write the GeoPackage; return the figures."""
+    started = _now()
     later = read_map(new)
     give_back_freed_memory()
     earlier = read_map(old, later.crs)
@@ -107,14 +118,8 @@ def run_compare(
     give_back_freed_memory()
     maps = (earlier, later)
     sums = gather(result, later.segments) if later.segments is not None else None
-    values = figures(maps, result, sums)
     write_changes(out, maps, result, sums, _run_row(maps, result, limits, started))
-    give_back_freed_memory()
-    files = ChangeFiles.of(out)
-    write_change_page(out, files.page, summary(values))
-    write_text(files.report, seal_text(render(values)))
-    write_text(files.figures, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
-    return CompareReport(files, values, time.monotonic() - start)
+    return figures(maps, result, sums)
 
 
 def refuse_paths(old: Path, new: Path, out: Path) -> None:
