@@ -6,7 +6,7 @@ import importlib
 
 import pytest
 
-CASES = 300
+CASES = 120
 
 
 @pytest.fixture

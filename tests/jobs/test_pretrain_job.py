@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from factories import TINY_MODEL
 
 from jobs.pretrain import CARD, run_pretrain
 from wpcrack.config import ModelConfig
@@ -19,7 +20,7 @@ def test_the_card_names_training_and_scores(
 ) -> None:
     config = ShippedConfig(
         train=DrawnTrainConfig(
-            model=ModelConfig(pretrained="none"),
+            model=ModelConfig(**TINY_MODEL),
             steps=1,
             batches=(WindowShape(side=64, count=1),),
             gsd_mm=(1.0, 4.0),

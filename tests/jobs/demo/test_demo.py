@@ -163,7 +163,7 @@ def test_demo_writes_report_and_prints_where_the_map_lies(
     monkeypatch.setattr(demo, "_train", lambda out, seed, options: None)
     monkeypatch.setattr(demo, "_infer", infer)
     out = tmp_path / "demo"
-    for _ in range(2):  # a second demo replaces the first
+    for _ in range(1 + train):  # a second demo replaces the first
         report = run_demo(out, options=replace(SMALL, train=train))
     values = json.loads((out / "report.json").read_text())
     assert {"pixel_iou", "f1", "recall_2cm", "precision_2cm", "seconds"} <= values.keys()

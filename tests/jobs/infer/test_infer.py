@@ -67,6 +67,12 @@ def ray_less(monkeypatch: pytest.MonkeyPatch) -> Pool:
 
 
 @pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of what is computed: the pages and pictures of a map take half of its time."""
+    monkeypatch.setattr(infer, "draw_map", lambda *_: None)
+
+
+@pytest.fixture
 def tiles(tmp_path: Path) -> Path:
     return write_tiles(tmp_path / "tiles", 2)
 
@@ -112,7 +118,7 @@ def test_the_map_shows_the_drawn_cracks(tiles: Path, tmp_path: Path) -> None:
     assert min(overview.shape[:2]) >= SIDE  # and a title, a legend
 
 
-@pytest.mark.usefixtures("ray_less")
+@pytest.mark.usefixtures("ray_less", "no_pictures")
 @pytest.mark.parametrize(("cuts", "strides", "batch"), [(1, 1, 3), (2, 3, 8), (3, 9, 1)])
 def test_the_cut_into_files_and_blocks_changes_no_crack(
     tmp_path: Path, cuts: int, strides: int, batch: int
@@ -124,7 +130,7 @@ def test_the_cut_into_files_and_blocks_changes_no_crack(
     pd.testing.assert_frame_equal(layer(reference), layer(other))
 
 
-@pytest.mark.usefixtures("ray_less")
+@pytest.mark.usefixtures("ray_less", "no_pictures")
 def test_small_cracks_are_dropped_after_joining(tiles: Path, tmp_path: Path) -> None:
     full = run(infer_job(tiles, tmp_path / "a.gpkg"))
     areas = sorted(layer(full.package)["area_m2"])
@@ -172,7 +178,7 @@ def test_on_bad_tile_stop_ends_the_job_at_once(tiles: Path, tmp_path: Path) -> N
     assert not (tmp_path / "out.gpkg").exists()
 
 
-@pytest.mark.usefixtures("ray_less")
+@pytest.mark.usefixtures("ray_less", "no_pictures")
 def test_more_failures_than_allowed_end_the_job(tiles: Path, tmp_path: Path) -> None:
     for number in range(3):
         (tiles / f"empty{number}.tif").touch()
@@ -227,6 +233,7 @@ def test_an_interrupted_job_continues_where_it_was(
     assert not [path for path in tmp_path.iterdir() if ".tmp" in path.name]
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_finished_job_computes_nothing_again(tiles: Path, tmp_path: Path, ray_less: Pool) -> None:
     first = run(infer_job(tiles, tmp_path / "out.gpkg"))
     ray_less.computed = []
@@ -235,6 +242,7 @@ def test_a_finished_job_computes_nothing_again(tiles: Path, tmp_path: Path, ray_
     assert (first.n_cracks, first.run_id) == (second.n_cracks, second.run_id)
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_part_that_the_log_misses_is_not_computed_again(
     tiles: Path, tmp_path: Path, ray_less: Pool
 ) -> None:
@@ -248,6 +256,7 @@ def test_a_part_that_the_log_misses_is_not_computed_again(
     assert block_lines(log) == before
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_damaged_part_is_computed_again(tiles: Path, tmp_path: Path, ray_less: Pool) -> None:
     run(infer_job(tiles, tmp_path / "out.gpkg"))
     work = tmp_path / "out.work"
@@ -260,6 +269,7 @@ def test_a_damaged_part_is_computed_again(tiles: Path, tmp_path: Path, ray_less:
     assert ray_less.computed == [part.stem]
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_failed_blocks_are_tried_again(tiles: Path, tmp_path: Path, ray_less: Pool) -> None:
     def failing() -> WindowPredictor:
         calls = iter(range(1000))
@@ -283,7 +293,7 @@ def test_failed_blocks_are_tried_again(tiles: Path, tmp_path: Path, ray_less: Po
     assert second.exit_code == 0
 
 
-@pytest.mark.usefixtures("ray_less")
+@pytest.mark.usefixtures("ray_less", "no_pictures")
 def test_other_settings_are_refused_with_what_changed(tiles: Path, tmp_path: Path) -> None:
     run(infer_job(tiles, tmp_path / "out.gpkg"))
     os.utime(tiles / "r0_c0.tif", ns=(1, 1))
@@ -293,6 +303,7 @@ def test_other_settings_are_refused_with_what_changed(tiles: Path, tmp_path: Pat
         assert part in str(caught.value)
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_settings_of_the_map_alone_keep_every_block(
     tiles: Path, tmp_path: Path, ray_less: Pool
 ) -> None:
@@ -310,6 +321,7 @@ def test_settings_of_the_map_alone_keep_every_block(
     assert set(layer(second.package).severity_d6433) == {"high"}
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_force_recomputes_only_what_changed(tmp_path: Path, ray_less: Pool) -> None:
     tiles = write_tiles(tmp_path / "tiles", 3)
     values: dict[str, object] = {"block_strides": 1}
@@ -331,6 +343,7 @@ def test_force_recomputes_only_what_changed(tmp_path: Path, ray_less: Pool) -> N
     assert recomputed(threshold=0.95) == total
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_never_starts_anew(tiles: Path, tmp_path: Path, ray_less: Pool) -> None:
     run(infer_job(tiles, tmp_path / "out.gpkg"))
     total, ray_less.computed = len(ray_less.computed), []
@@ -366,6 +379,7 @@ def test_a_work_folder_of_an_older_version_is_refused_with_the_way_out(
     }
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_job_on_16_bit_imagery_continues(tmp_path: Path, ray_less: Pool) -> None:
     tile = write_tile(tmp_path / "a.tif", IMAGE.astype(np.uint16) * 40)
     run(infer_job(tile, tmp_path / "out.gpkg"))

@@ -52,7 +52,8 @@ def five_steps(name: str, shard: Shard) -> dict[str, Tensor]:
     learner.nets.double()
     learner.teacher.double()
     for step in range(5):
-        part = in_float64(tiny_batch(LABELS[step] + further, seed=step, shard=shard))
+        labels = LABELS[step] + further
+        part = in_float64(tiny_batch(labels, seed=step, side=32, shard=shard))
         learner.step(stage, part, 0.5, step, step)
     return weights_of(learner.nets)
 

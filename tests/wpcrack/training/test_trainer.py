@@ -273,16 +273,16 @@ def test_windows_too_small_for_the_decoder_are_refused(data: ImageLevelSet) -> N
 
 
 def test_a_short_training_learns_to_tell_cracks_and_to_draw_them(tmp_path: Path) -> None:
-    drawn = draw_set(tmp_path, streets=12, windows=16, size=96)
+    drawn = draw_set(tmp_path, streets=8, windows=12, size=64)
     method = MethodConfig.model_validate(
         {
             "model": {"init": "imagenet"},
             "train": {
                 "drawn_share": 0,
                 "batch_size": 8,
-                "steps": {"warmup": 30, "adversarial": 4, "detector": 30},
+                "steps": {"warmup": 20, "adversarial": 4, "detector": 20},
                 "epoch_steps": 10,
-                "val_items": 32,
+                "val_items": 24,
             },
         }
     )
