@@ -218,7 +218,10 @@ def _partners(own: Samples, state: IntArray, partner: IntArray, min_match_m: flo
     if not len(seen):
         return result
     width = int(partner.max()) + 1
-    key, pair = np.unique(own.crack[seen] * width + partner[seen], return_inverse=True)
+    keys = own.crack[seen] * width + partner[seen]
+    begins = np.diff(keys, prepend=-1) != 0  # most samples have the pair of the one before
+    key, run = np.unique(keys[begins], return_inverse=True)
+    pair = run[np.cumsum(begins) - 1]
     length = np.bincount(pair, own.length_m[seen])
     crack, other = key // width, key % width
     order = np.lexsort((other, -length, crack))
