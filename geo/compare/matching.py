@@ -131,7 +131,7 @@ def beside(
     found = np.full(len(own), -1)
     if not len(other) or not len(own):
         return found
-    tree = cKDTree(other.xy)
+    tree = cKDTree(other.xy, balanced_tree=False)  # built in a quarter of the time
     cosine = np.cos(np.radians(options.angle_deg))
     near = np.arange(1, min(NEIGHBORS, len(other)) + 1)
     reach = float(np.hypot(tolerance_m.max(), SLACK * options.step_m / 2))

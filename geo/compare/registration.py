@@ -120,7 +120,7 @@ class _Problem:
         self.meters = (total / np.maximum(samples, 1))[self.home]
         self.lever = self.xy - (cells[self.home] + 0.5) * options.cell_m
         self.new = new
-        self.tree = cKDTree(new.xy) if len(new) else None
+        self.tree = cKDTree(new.xy, balanced_tree=False) if len(new) else None
         self.cosine = float(np.cos(np.radians(options.angle_deg)))
         self.ties = _ties(cells)
 
