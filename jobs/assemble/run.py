@@ -106,7 +106,7 @@ def run_assemble(source: Source, job: AssembleJob) -> AssembledMap:
         WpcrackError, GeoError: An output in the wrong place, a threshold that takes probability
             which was not stored, a file that cannot be read or written.
     """
-    started = time.time()
+    started, begin = time.time(), time.monotonic()
     _refuse_output(source, job.out)
     files = MapFiles.of(job.out)
     files.prepare(job, job.roads, [path for path in [job.roads.path] if path])
@@ -136,7 +136,7 @@ def run_assemble(source: Source, job: AssembleJob) -> AssembledMap:
     figures = files.draw(
         backdrop or blank_backdrop(source.grid, OVERVIEW_PX), read_crops(source.root / CROPS), job
     )
-    seconds = time.time() - started
+    seconds = time.monotonic() - begin
     return AssembledMap(files, record.run_id, origin, report, figures, unfinished, seconds)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import geopandas
@@ -17,14 +19,14 @@ import pandas as pd
 import pyogrio
 import pytest
 import yaml
-from factories import EAST, GSD_M, NORTH, in_process, infer_job, layer, write_tile
+from factories import EAST, GSD_M, NORTH, Pool, in_process, infer_job, layer, write_tile
 from shapely.geometry import LineString
 from typer.testing import CliRunner, Result
 
 import jobs.cli
 from jobs.assemble.source import NOT_COMPUTED
 from jobs.infer import run as infer
-from jobs.infer.report import InferReport
+from jobs.infer.report import InferReport, read_status
 from wpcrack.inference.predict import WindowPredictor
 
 ROOT = Path(__file__).parents[2]
@@ -96,6 +98,29 @@ def test_the_same_settings_give_the_runs_own_layers(kept: Path, tmp_path: Path) 
     assert result.exit_code == 3, result.output  # the broken file is still missing
     assert_equal_maps(out, kept / "map" / "cracks.gpkg", (*LAYERS, "inspected"))
     assert "c.tif" in result.stdout
+
+
+def test_a_clock_that_is_set_back_changes_no_layer(
+    kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hours = itertools.count()
+    monkeypatch.setattr(time, "time", lambda: 2e9 - 3600 * next(hours))
+    pool = Pool()
+    pool.stop_after = 2
+    monkeypatch.setattr(infer, "compute", pool)
+    out = tmp_path / "map.gpkg"
+    with pytest.raises(KeyboardInterrupt):
+        run(kept, out=out)
+    assert read_status(out).done == 2
+    pool.stop_after = None
+    run(kept, out=out)
+    assert (read_status(out).eta_s or 0) >= 0
+    assert len(pool.computed) == len(set(pool.computed))
+    figures = tmp_path / "figures.json"
+    assert assemble(out, f"out={tmp_path / 'again.gpkg'}", "--json", figures).exit_code == 3
+    assert json.loads(figures.read_text())["seconds"] >= 0
+    for path in (out, tmp_path / "again.gpkg"):
+        assert_equal_maps(path, kept / "map" / "cracks.gpkg")
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.501, 0.85])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +84,17 @@ def test_labels_by_hand_are_kept_and_come_back_after_an_undo(folder, labels_of):
     with open_session(folder, Who()) as session:  # the manifest's label is now one of ours
         assert session.undo() == 1
     assert list(labels_of(folder).values()) == ["road"]
+
+
+def test_a_clock_that_is_set_back_does_not_turn_answers_around(folder, labels_of, monkeypatch):
+    hours = itertools.count()
+    monkeypatch.setattr(time, "time", lambda: 2e9 - 3600 * next(hours))
+    for verdict in ("crack", "road"):
+        with open_session(folder, Who()) as session:
+            session.answer(0, verdict)
+            session.answer(1, "crack")
+            assert session.undo() == 1
+    assert labels_of(folder) == {"a_r100_c80.png": "road"}
 
 
 def test_people_with_parts_share_a_folder_and_the_manifest_holds_all(folder, labels_of):
