@@ -240,6 +240,7 @@ def _prepare_ray_data() -> None:
 
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
+    logging.getLogger("ray.data.exceptions").setLevel(logging.CRITICAL)  # it is raised as well
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False  # the job shows its own line
     context.execution_no_progress_timeout_s = -1  # else half an hour: of waiting, or for one block

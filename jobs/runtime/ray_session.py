@@ -24,7 +24,7 @@ from jobs.runtime.capacity import Request, require
 from jobs.runtime.cpus import usable_cpus
 from jobs.runtime.ray_private import few_processes, patient_start
 from jobs.runtime.signals import ignore_signals, keep_sigterm_handler
-from jobs.runtime.terminal import first_line, say
+from jobs.runtime.terminal import first_line, last_line, say
 from wpcrack.errors import ConfigError, WpcrackError
 
 START_PATIENCE_S = 300.0
@@ -87,6 +87,13 @@ class RayStartError(WpcrackError):
     """A Ray of our own does not start on this machine."""
 
 
+class LostProcess(WpcrackError):
+    """A process of Ray, or a machine, has ended in the midst of the work, more often than allowed.
+
+    What fails in our own code in such a process is another error, and stays as it is.
+    """
+
+
 def joins_cluster(*, local: bool = False) -> bool:
     """Return whether a job joins the cluster that RAY_ADDRESS names.
 
@@ -141,12 +148,14 @@ def ray_session(
     Raises:
         ConfigError: Nobody answers at RAY_ADDRESS, or its nodes can never hold what is asked.
         RayStartError: A Ray of our own did not start.
+        LostProcess: A process of Ray, or a machine, ended too often.
     """
     prepare_environment(local=local)
     import ray
 
     if ray.is_initialized():
-        yield
+        with explain_losses():
+            yield
         return
     address = os.environ["RAY_ADDRESS"] if joins_cluster(local=local) else "local"
     try:
@@ -156,11 +165,39 @@ def ray_session(
             else:
                 _join(address)
         require(request, "this machine" if address == "local" else f"the cluster at {address}")
-        yield
+        with explain_losses():
+            yield
     finally:
         with ignore_signals():
             _wait_for_data_threads()
             ray.shutdown()
+
+
+@contextmanager
+def explain_losses() -> Iterator[None]:
+    """Say in a sentence that a process of Ray was lost; what our own code raised stays as it is.
+
+    Raises:
+        LostProcess: One was.
+    """
+    from ray import exceptions
+
+    try:
+        yield
+    except (
+        exceptions.RayActorError,
+        exceptions.WorkerCrashedError,
+        exceptions.NodeDiedError,
+        exceptions.LocalRayletDiedError,
+        exceptions.ObjectLostError,
+        exceptions.OutOfMemoryError,
+    ) as error:
+        if isinstance(error, exceptions.RayActorError) and error.actor_init_failed:
+            raise  # by an exception of our own code, as an actor began
+        raise LostProcess(
+            f"a process of Ray, or its machine, was lost ({last_line(error)}); end other programs "
+            "or free memory, then give the same command again: what is finished is kept"
+        ) from error
 
 
 def training_session(request: Request, local: bool) -> AbstractContextManager[None]:

@@ -24,8 +24,10 @@ from jobs.runtime.ray_session import (
     DRIVER_ENVIRONMENT,
     LOCAL_ENVIRONMENT,
     LONGEST_SOCKET,
+    LostProcess,
     RayStartError,
     _wait_for_data_threads,
+    explain_losses,
     joins_cluster,
     prepare_environment,
     ray_session,
@@ -307,3 +309,19 @@ def test_too_few_open_files_are_refused_and_enough_are_taken(
         module.require_open_files()
     module.require_open_files()
     assert taken == [(320, 10**6)]
+
+
+def test_a_lost_process_is_one_sentence_and_a_fault_of_ours_is_not() -> None:
+    from ray.exceptions import ActorDiedError, RayActorError, RaySystemError, WorkerCrashedError
+
+    for lost in (ActorDiedError(), WorkerCrashedError()):
+        told = pytest.raises(LostProcess, match=r"lost \(.+ what is finished is kept")
+        with told, explain_losses():
+            raise lost
+    for ours in (
+        RayActorError(error_msg="raised as it began", actor_init_failed=True),
+        RaySystemError("a class that no worker can import"),
+        ValueError("of a block"),
+    ):
+        with pytest.raises(type(ours)), explain_losses():
+            raise ours
