@@ -239,7 +239,8 @@ def _prepare_ray_data() -> None:
     import ray.data
 
     logging.getLogger("ray.data").setLevel(logging.WARNING)
-    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
+    for name in ("progress", "execution.resource_manager"):  # the job itself says that it waits
+        logging.getLogger(f"ray.data._internal.{name}").setLevel(logging.ERROR)
     logging.getLogger("ray.data.exceptions").setLevel(logging.CRITICAL)  # it is raised as well
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False  # the job shows its own line

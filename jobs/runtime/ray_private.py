@@ -85,6 +85,28 @@ def few_processes(dashboard: bool) -> Iterator[None]:
             setattr(Node, name, start)
 
 
+NEEDED = ("raylet", "gcs_server")
+"""Processes of a Ray without which it does nothing."""
+
+
+def lost_process() -> str:
+    """Name a needed process of a Ray of our own that has ended; empty if there is none."""
+    from ray._private import worker
+
+    node: Any = worker._global_node
+    dead: list[str] = [] if node is None else [str(kind) for kind, _ in node.dead_processes()]
+    return next((kind for kind in dead if kind in NEEDED), "")
+
+
+def kill_processes() -> None:
+    """Kill all processes of a Ray of our own; what they have started ends with them."""
+    from ray._private import worker
+
+    node: Any = worker._global_node
+    if node is not None:
+        node.kill_all_processes(check_alive=False)
+
+
 def has_raylet() -> bool:
     """Return whether a child of this process is a living raylet; True where nobody can tell."""
     if not Path("/proc/self/stat").exists():

@@ -17,14 +17,15 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from jobs.runtime.capacity import Request, require
 from jobs.runtime.cpus import usable_cpus
+from jobs.runtime.losses import end_with_ray, explain_losses
 from jobs.runtime.ray_private import few_processes, patient_start
 from jobs.runtime.signals import ignore_signals, keep_sigterm_handler
-from jobs.runtime.terminal import first_line, last_line, say
+from jobs.runtime.terminal import first_line, say
 from wpcrack.errors import ConfigError, WpcrackError
 
 START_PATIENCE_S = 300.0
@@ -85,13 +86,6 @@ CONNECT_TIMEOUT_S = 5.0
 
 class RayStartError(WpcrackError):
     """A Ray of our own does not start on this machine."""
-
-
-class LostProcess(WpcrackError):
-    """A process of Ray, or a machine, has ended in the midst of the work, more often than allowed.
-
-    What fails in our own code in such a process is another error, and stays as it is.
-    """
 
 
 def joins_cluster(*, local: bool = False) -> bool:
@@ -165,39 +159,12 @@ def ray_session(
             else:
                 _join(address)
         require(request, "this machine" if address == "local" else f"the cluster at {address}")
-        with explain_losses():
+        with explain_losses(), end_with_ray() if address == "local" else nullcontext():
             yield
     finally:
         with ignore_signals():
             _wait_for_data_threads()
             ray.shutdown()
-
-
-@contextmanager
-def explain_losses() -> Iterator[None]:
-    """Say in a sentence that a process of Ray was lost; what our own code raised stays as it is.
-
-    Raises:
-        LostProcess: One was.
-    """
-    from ray import exceptions
-
-    try:
-        yield
-    except (
-        exceptions.RayActorError,
-        exceptions.WorkerCrashedError,
-        exceptions.NodeDiedError,
-        exceptions.LocalRayletDiedError,
-        exceptions.ObjectLostError,
-        exceptions.OutOfMemoryError,
-    ) as error:
-        if isinstance(error, exceptions.RayActorError) and error.actor_init_failed:
-            raise  # by an exception of our own code, as an actor began
-        raise LostProcess(
-            f"a process of Ray, or its machine, was lost ({last_line(error)}); end other programs "
-            "or free memory, then give the same command again: what is finished is kept"
-        ) from error
 
 
 def training_session(request: Request, local: bool) -> AbstractContextManager[None]:

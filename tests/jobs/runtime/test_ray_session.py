@@ -19,15 +19,14 @@ from factories import infer_job
 from jobs.infer.run import run_inference
 from jobs.runtime import ray_private
 from jobs.runtime.capacity import Request
+from jobs.runtime.losses import LostProcess, end_with_ray, explain_losses
 from jobs.runtime.ray_private import patient_start
 from jobs.runtime.ray_session import (
     DRIVER_ENVIRONMENT,
     LOCAL_ENVIRONMENT,
     LONGEST_SOCKET,
-    LostProcess,
     RayStartError,
     _wait_for_data_threads,
-    explain_losses,
     joins_cluster,
     prepare_environment,
     ray_session,
@@ -325,3 +324,20 @@ def test_a_lost_process_is_one_sentence_and_a_fault_of_ours_is_not() -> None:
     ):
         with pytest.raises(type(ours)), explain_losses():
             raise ours
+
+
+def test_a_ray_that_ends_ends_the_work_with_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from jobs.runtime import losses
+
+    ended: list[str] = []
+    monkeypatch.setattr(losses, "lost_process", lambda: "raylet" if ended else "")
+    monkeypatch.setattr(losses, "_end_hard", lambda message: None)
+    threading.Timer(0.1, ended.append, ["raylet"]).start()
+    with pytest.raises(LostProcess, match=r"lost \(raylet\).+same command again"), end_with_ray():
+        threading.Event().wait(600)
+    assert "the raylet of this job's Ray has ended; stopping" in capsys.readouterr().err
+    ended.clear()
+    with pytest.raises(KeyboardInterrupt), end_with_ray():
+        signal.raise_signal(signal.SIGINT)
