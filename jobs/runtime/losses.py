@@ -84,7 +84,8 @@ def end_with_ray() -> Iterator[None]:
                 _end_hard(LOST.format(name))
                 return
 
-    threading.Thread(target=watch, daemon=True, name="wpcrack-ray").start()
+    watching = threading.Thread(target=watch, daemon=True, name="wpcrack-ray")
+    watching.start()
     try:
         yield
     except KeyboardInterrupt as error:
@@ -93,6 +94,8 @@ def end_with_ray() -> Iterator[None]:
         raise LostProcess(LOST.format(lost[0])) from error
     finally:
         is_over.set()
+        if not lost:
+            watching.join()  # else it could see how Ray is ended
 
 
 def _end_hard(message: str) -> None:
