@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 import ray  # before the environment of a test is bare: it reads then whether tokens are asked
-from factories import infer_job
+from factories import infer_job, running_python
 
 from jobs.infer.run import run_inference
 from jobs.runtime import ray_private
 from jobs.runtime.capacity import Request
-from jobs.runtime.losses import LostProcess, end_with_ray, explain_losses
+from jobs.runtime.losses import LostProcess, explain_losses
 from jobs.runtime.ray_private import patient_start
 from jobs.runtime.ray_session import (
     DRIVER_ENVIRONMENT,
@@ -326,18 +326,22 @@ def test_a_lost_process_is_one_sentence_and_a_fault_of_ours_is_not() -> None:
             raise ours
 
 
-def test_a_ray_that_ends_ends_the_work_with_a_sentence(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from jobs.runtime import losses
+def test_a_ray_that_ends_ends_the_process_with_a_sentence(tmp_path: Path) -> None:
+    code = """
+import threading
+from jobs.runtime import losses
 
-    ended: list[str] = []
-    monkeypatch.setattr(losses, "lost_process", lambda: "raylet" if ended else "")
-    monkeypatch.setattr(losses, "_end_hard", lambda message: None)
-    threading.Timer(0.1, ended.append, ["raylet"]).start()
-    with pytest.raises(LostProcess, match=r"lost \(raylet\).+same command again"), end_with_ray():
-        threading.Event().wait(600)
-    assert "the raylet of this job's Ray has ended; stopping" in capsys.readouterr().err
-    ended.clear()
-    with pytest.raises(KeyboardInterrupt), end_with_ray():
-        signal.raise_signal(signal.SIGINT)
+ended = []
+losses.lost_process = lambda: "raylet" if ended else ""
+with losses.end_with_ray():
+    pass
+with losses.end_with_ray():
+    ended.append(True)
+    threading.Event().wait(600)
+"""
+    log = tmp_path / "log"
+    with running_python(code, log) as process:
+        assert process.wait(600) == 1
+    told = log.read_text()
+    assert told.startswith("error: a process of Ray, or its machine, was lost (raylet)")
+    assert told.count("\n") == 1
