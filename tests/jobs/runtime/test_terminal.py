@@ -18,6 +18,7 @@ from jobs.runtime.terminal import outlast_readers, say
 outlast_readers()
 print("x" * 100_000, flush=True)
 say("y")
+sys.stderr.flush()  # as libraries do
 with open(sys.argv[1], "w") as file:
     file.write(str(file.fileno()))
 """
