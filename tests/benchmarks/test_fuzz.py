@@ -6,7 +6,7 @@ import importlib
 
 import pytest
 
-CASES = 120
+CASES = 300
 
 
 @pytest.fixture
