@@ -110,7 +110,7 @@ def test_pictures_that_are_passed_over_are_named(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     assert list(list_images(tmp_path)) == ["a"]
     odd, deeper = left_out(tmp_path)
-    assert "1 pictures of" in odd
+    assert odd.startswith("pictures of")
     assert "(IMG_1.HEIC)" in odd
     assert "(day2)" in deeper
     (tmp_path / "a.jfif").unlink()
