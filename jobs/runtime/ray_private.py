@@ -6,10 +6,11 @@ The package pins Ray to one minor version, so that none of these changes unseen.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,10 @@ NEEDED = ("raylet", "gcs_server")
 """Processes of a Ray without which it does nothing."""
 
 
+CONTROLLER = b"ray::TrainController"
+"""First letters of the name of the process that runs a training."""
+
+
 def lost_process() -> str:
     """Name a needed process of a Ray of our own that has ended; empty if there is none."""
     from ray._private import worker
@@ -105,6 +110,37 @@ def kill_processes() -> None:
     node: Any = worker._global_node
     if node is not None:
         node.kill_all_processes(check_alive=False)
+
+
+def end_train_controllers() -> bool:
+    """Kill the controllers of trainings on a Ray of our own, so that who waits for one goes on.
+
+    Returns whether there was any.
+
+    Ray's controller is an actor that nobody can reach from outside. A thread that still waits for
+    it while `ray.shutdown` takes the core worker away can end the process with SIGSEGV.
+    """
+    parents: dict[int, int] = {}
+    controllers = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parents[int(folder.name)] = int(
+                (folder / "stat").read_text().rpartition(")")[2].split()[1]
+            )
+            if (folder / "cmdline").read_bytes().startswith(CONTROLLER):
+                controllers.append(int(folder.name))
+        except OSError:
+            continue  # it has just ended
+    found = False
+    for pid in controllers:
+        above = pid
+        while above > 1 and above != os.getpid():
+            above = parents.get(above, 0)
+        if above == os.getpid():
+            found = True
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    return found
 
 
 def has_raylet() -> bool:

@@ -68,6 +68,9 @@ DATA_THREADS = ("StreamingExecutor", "iter_threaded")
 DATA_THREADS_TIMEOUT_S = 10.0
 """Ray Data's threads end within tenths of a second after their data set is closed."""
 
+FIT_ENDS_S = 10.0
+"""Patience with the thread of a training whose controller was ended."""
+
 LONGEST_SOCKET = "/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
 """Of Ray, below its folder for temporary files."""
 
@@ -172,11 +175,18 @@ def training_session(request: Request, local: bool) -> AbstractContextManager[No
     return ray_session(request, dashboard=True, local=local)
 
 
-def run_interruptibly(work: Callable[[], object]) -> None:
+def run_interruptibly(
+    work: Callable[[], object], release: Callable[[], bool] | None = None
+) -> None:
     """Run `work` in a thread, so that Ctrl-C and SIGTERM reach this one as KeyboardInterrupt.
 
     In the main thread Ray Train would replace the handler by one that ends the process with a
     code of its own; leaving the session ends the workers as surely.
+
+    Args:
+        work: What is done.
+        release: Called after an interruption: ends what `work` waits for, so that its thread is
+            over before Ray ends. Returns whether it found anything.
     """
     outcome: Future[object] = Future()
 
@@ -186,10 +196,17 @@ def run_interruptibly(work: Callable[[], object]) -> None:
         except BaseException as error:  # handed to the waiting thread, which raises it
             outcome.set_exception(error)
 
-    threading.Thread(target=run, daemon=True, name="wpcrack-fit").start()
-    while not outcome.done():
-        with suppress(TimeoutError):
-            outcome.exception(timeout=0.2)  # short waits: a blocked lock would hold signals back
+    thread = threading.Thread(target=run, daemon=True, name="wpcrack-fit")
+    thread.start()
+    try:
+        while not outcome.done():
+            with suppress(TimeoutError):
+                outcome.exception(timeout=0.2)  # short waits: a blocked lock would hold signals
+    except KeyboardInterrupt:
+        with ignore_signals():
+            if release is not None and release():
+                thread.join(FIT_ENDS_S)
+        raise
     outcome.result()
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from jobs.runtime.allocator import keep_freed_memory, worker_environment
 from jobs.runtime.capacity import Request, say_while_waiting
 from jobs.runtime.folder import is_locked
+from jobs.runtime.ray_private import end_train_controllers
 from jobs.runtime.ray_session import (
     joins_cluster,
     prepare_environment,
@@ -132,7 +133,7 @@ def fit(job: TrainJob, local: bool, watch: Watch) -> None:
         has_begun = functools.partial(is_locked, config.run_dir / WRITER)
         try:
             with say_while_waiting(request, has_begun):
-                run_interruptibly(make_trainer(loop, config, watch).fit)
+                run_interruptibly(make_trainer(loop, config, watch).fit, end_train_controllers)
         except TrainingFailedError as error:
             raise explain_failure(error) from error
 
