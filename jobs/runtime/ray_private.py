@@ -5,12 +5,12 @@ The package pins Ray to one minor version, so that none of these changes unseen.
 
 from __future__ import annotations
 
+import gc
 import os
-import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +90,8 @@ NEEDED = ("raylet", "gcs_server")
 """Processes of a Ray without which it does nothing."""
 
 
-CONTROLLER = b"ray::TrainController"
-"""First letters of the name of the process that runs a training."""
+CONTROLLER = "TrainController"
+"""Class of the actor that runs a training."""
 
 
 def lost_process() -> str:
@@ -113,34 +113,27 @@ def kill_processes() -> None:
 
 
 def end_train_controllers() -> bool:
-    """Kill the controllers of trainings on a Ray of our own, so that who waits for one goes on.
+    """Kill the controllers of this process' trainings, so that who waits for one goes on.
 
-    Returns whether there was any.
+    Ray Train keeps the handle of its controller, an actor, in the frame that waits for it. A thread
+    that still waits while `ray.shutdown` takes the core worker away may end the process with
+    SIGSEGV. A controller that dies in another way makes Ray print a page about lost workers.
 
-    Ray's controller is an actor that nobody can reach from outside. A thread that still waits for
-    it while `ray.shutdown` takes the core worker away can end the process with SIGSEGV.
+    Returns:
+        Whether there was any.
     """
-    parents: dict[int, int] = {}
-    controllers = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            parents[int(folder.name)] = int(
-                (folder / "stat").read_text().rpartition(")")[2].split()[1]
-            )
-            if (folder / "cmdline").read_bytes().startswith(CONTROLLER):
-                controllers.append(int(folder.name))
-        except OSError:
-            continue  # it has just ended
-    found = False
-    for pid in controllers:
-        above = pid
-        while above > 1 and above != os.getpid():
-            above = parents.get(above, 0)
-        if above == os.getpid():
-            found = True
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-    return found
+    import ray
+    from ray.actor import ActorHandle
+
+    handles = [each for each in gc.get_objects() if issubclass(type(each), ActorHandle)]
+    found = [
+        each
+        for each in handles
+        if each._ray_actor_creation_function_descriptor.class_name == CONTROLLER
+    ]
+    for each in found:
+        ray.kill(each)
+    return bool(found)
 
 
 def has_raylet() -> bool:
