@@ -11,7 +11,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 from geo.files import write_text
-from jobs.runtime.folder import explain_write_errors, hold_lock, refuse_foreign, require_no_model
+from jobs.runtime.folder import (
+    SAME_COMMAND,
+    explain_write_errors,
+    hold_lock,
+    refuse_foreign,
+    require_no_model,
+)
 from wpcrack.errors import ConfigError
 from wpcrack.model import MODEL_FOLDER, WEIGHTS
 from wpcrack.training.drawn import STATE, Progress
@@ -47,7 +53,7 @@ def run_pretrain(config: ShippedConfig, out: Path) -> Shipped:
             print(f"step {progress.step} of {progress.steps}: {terms}", flush=True)
 
     busy = ConfigError(f"another process trains in {out}; wait for its end or choose another out")
-    with explain_write_errors(f"out {out}", "free space there, and the same command continues"):
+    with explain_write_errors(f"out {out}", SAME_COMMAND):
         out.mkdir(parents=True, exist_ok=True)
         with hold_lock(out / LOCK, busy):
             shipped = make_shipped(config, out, report)

@@ -28,6 +28,10 @@ class TrainingError(WpcrackError):
     """Training cannot go on (a loss that is not finite, ranks that differ)."""
 
 
+class StorageError(WpcrackError):
+    """What was made cannot be written: no space, no permission. What was there before is kept."""
+
+
 class NotFiniteError(TrainingError):
     """A loss term or a gradient is infinite or no number; `term` is one of its loss terms."""
 

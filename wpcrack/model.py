@@ -18,7 +18,7 @@ from pydantic import AfterValidator, Field, ValidationError
 from safetensors import SafetensorError
 
 from wpcrack.config import Block, ModelConfig
-from wpcrack.errors import CheckpointError, first_line
+from wpcrack.errors import CheckpointError, StorageError, first_line
 from wpcrack.files import set_aside, whole_folder
 from wpcrack.plain_yaml import load_plain
 
@@ -198,7 +198,7 @@ def save_model(
             detector, at half precision: about a sixth of the size.
 
     Raises:
-        CheckpointError: The folder cannot be written (no space, no permission).
+        StorageError: The folder cannot be written (no space, no permission).
     """
     from safetensors.torch import save_file
 
@@ -213,7 +213,7 @@ def save_model(
             os.chmod(part / WEIGHTS, 0o666 & ~_umask())  # safetensors makes it for its owner alone
             (part / CONFIG).write_text(text, encoding="utf-8")
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(
+        raise StorageError(
             f"the model cannot be written to {folder} ({error}); "
             "free space or choose another folder"
         ) from error

@@ -25,6 +25,9 @@ LEASE_S = 90.0
 POLL_S = 0.1
 """Pause between two tries to get a lock."""
 
+SAME_COMMAND = "free space there, and the same command continues"
+"""What to do where a disk is full."""
+
 DAMAGE = (
     OSError,
     ValueError,

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -104,12 +105,31 @@ def lost_process() -> str:
 
 
 def kill_processes() -> None:
-    """Kill all processes of a Ray of our own; what they have started ends with them."""
+    """Kill all processes of a Ray of our own, and what they have started.
+
+    Workers end with their raylet. Its agents may not: where the head was lost before, they were
+    seen 20 s later.
+    """
     from ray._private import worker
 
     node: Any = worker._global_node
-    if node is not None:
-        node.kill_all_processes(check_alive=False)
+    if node is None:
+        return
+    own = [each.process.pid for kind in node.all_processes.values() for each in kind]
+    started = [child for pid in own for child in _children(pid)]
+    node.kill_all_processes(check_alive=False)
+    for pid in started:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _children(pid: int) -> list[int]:
+    """Return what a process has started and still lives; none where the system does not say."""
+    try:
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
+    except OSError:
+        return []
+    return [int(word) for word in text.split()]
 
 
 def end_train_controllers() -> bool:

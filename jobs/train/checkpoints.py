@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from geo.files import write_text
+from jobs.runtime.folder import SAME_COMMAND
 from jobs.runtime.signals import postpone_signals
 from jobs.train.folder import CHECKPOINTS, METRICS, read_metrics
 from jobs.train.job import TrainJob
 from wpcrack import distributed
-from wpcrack.errors import ConfigError, TrainingError, first_line
+from wpcrack.errors import ConfigError, StorageError, first_line
 from wpcrack.tensor_files import is_zip, read_state
 from wpcrack.tensor_files import write_state as keep_state
 from wpcrack.training.selection import LABEL_FREE, MASKED_IOU, objective
@@ -47,7 +48,7 @@ class States(Protocol):
         """Add the one at the end of an epoch; called on every rank, `state` matters on rank 0.
 
         Raises:
-            TrainingError: It cannot be written; those before are as they were.
+            StorageError: It cannot be written; those before are as they were.
         """
 
     def keep_within(self, state: Mapping[str, Any], at: Position) -> None:
@@ -263,7 +264,7 @@ def write_state(state: Mapping[str, Any], folder: Path, epoch: int) -> None:
     """Write a state and wait until it is on the disk; Ctrl-C waits too.
 
     Raises:
-        TrainingError: It cannot be written.
+        StorageError: It cannot be written.
     """
     try:
         with postpone_signals():
@@ -272,12 +273,11 @@ def write_state(state: Mapping[str, Any], folder: Path, epoch: int) -> None:
         raise write_error(epoch, str(folder.parent), error) from error
 
 
-def write_error(epoch: int, place: str, error: OSError) -> TrainingError:
+def write_error(epoch: int, place: str, error: OSError) -> StorageError:
     """Return the error for a state that could not be kept."""
-    return TrainingError(
+    return StorageError(
         f"the checkpoint of epoch {epoch} cannot be written to {place} "
-        f"({error.strerror or first_line(error)}); the one before is kept: free space there, and "
-        "the same command continues"
+        f"({error.strerror or first_line(error)}); the one before is kept: {SAME_COMMAND}"
     )
 
 

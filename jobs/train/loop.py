@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from jobs.runtime.counters import counter
+from jobs.runtime.folder import SAME_COMMAND, explain_write_errors
 from jobs.runtime.shared import SharedFolder
 from jobs.runtime.versions import versions
 from jobs.train.checkpoints import LocalStates, RayStates, States
@@ -20,7 +22,7 @@ from jobs.train.job import TrainJob, masked_pairs
 from jobs.train.pace import Pace
 from jobs.train.report import SELECTIONS
 from wpcrack.data.batches import Shard
-from wpcrack.errors import TrainingError
+from wpcrack.errors import StorageError
 from wpcrack.model import MODEL_FOLDER, ModelInfo, save_model
 from wpcrack.training.selection import COLUMNS, objective
 from wpcrack.training.trainer import EpochReport, Trainer
@@ -58,10 +60,11 @@ def train_loop(
     shard = Shard(context.get_world_rank(), context.get_world_size())
     if job.scaling.num_workers == 0:
         device = torch.device("cuda" if job.scaling.use_gpu else "cpu")
-        train(job, shard, device, LocalStates(job), after_epoch)
+        with quiet_board():
+            train(job, shard, device, LocalStates(job), after_epoch)
         return
     writes = sole_writer(job.run_dir) if shard.rank == 0 else nullcontext()
-    with writes:
+    with writes, quiet_board():
         train(job, shard, ray.train.torch.get_device(), RayStates(job), after_epoch)
 
 
@@ -109,6 +112,22 @@ def train(
         files.close()
 
 
+@contextmanager
+def quiet_board() -> Iterator[None]:
+    """Print no traceback of the thread that writes for TensorBoard: `flush` raises its error."""
+    show = threading.excepthook
+
+    def hook(what: threading.ExceptHookArgs) -> None:
+        if not type(what.thread).__module__.startswith("tensorboard."):
+            show(what)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = show
+
+
 class RunFiles:
     """metrics.jsonl, TensorBoard and the best model; on rank 0."""
 
@@ -117,7 +136,9 @@ class RunFiles:
         self.root = job.run_dir.absolute()
         truncate_metrics(self.root, trainer.position.epoch)
         self.ticked, self.warnings = time.monotonic(), list(trainer.warnings)
-        self.board = SummaryWriter(str(self.root / TENSORBOARD), purge_step=trainer.position.step)
+        board = str(self.root / TENSORBOARD)
+        with explain_write_errors(board, SAME_COMMAND, StorageError):
+            self.board = SummaryWriter(board, purge_step=trainer.position.step)
 
     def write(self, report: EpochReport) -> dict[str, Any]:
         """Record an epoch; a model that is the best so far replaces model/ as a whole.
@@ -126,15 +147,14 @@ class RunFiles:
             The new line of metrics.jsonl; `seconds` is the time since the last one.
 
         Raises:
-            WpcrackError: The run folder cannot be written; the last checkpoint is as it was.
+            StorageError: The run folder cannot be written; the last checkpoint is as it was.
         """
         try:
             return self._write(report)
         except OSError as error:
-            raise TrainingError(
+            raise StorageError(
                 f"epoch {report.epoch} cannot be recorded in {self.root} "
-                f"({error.strerror or error}); the last checkpoint is kept: free space there, and "
-                "the same command continues"
+                f"({error.strerror or error}); the last checkpoint is kept: {SAME_COMMAND}"
             ) from error
 
     def _write(self, report: EpochReport) -> dict[str, Any]:
@@ -183,5 +203,10 @@ class RunFiles:
         self.board.flush()
 
     def close(self) -> None:
-        """End the TensorBoard file."""
-        self.board.close()
+        """End the TensorBoard file.
+
+        Raises:
+            StorageError: It cannot be written.
+        """
+        with explain_write_errors(str(self.root / TENSORBOARD), SAME_COMMAND, StorageError):
+            self.board.close()

@@ -8,16 +8,19 @@ The same command continues an unfinished run.
 
 from __future__ import annotations
 
+import errno
 import functools
 import logging
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from geo.errors import GeoError
 from jobs.runtime.allocator import keep_freed_memory, worker_environment
 from jobs.runtime.capacity import Request, say_while_waiting
-from jobs.runtime.folder import is_locked
+from jobs.runtime.folder import SAME_COMMAND, is_locked
 from jobs.runtime.ray_private import end_train_controllers
 from jobs.runtime.ray_session import (
     joins_cluster,
@@ -27,7 +30,7 @@ from jobs.runtime.ray_session import (
 )
 from jobs.runtime.shared import share
 from jobs.runtime.signals import stop_on_sigterm
-from jobs.runtime.terminal import last_line, say
+from jobs.runtime.terminal import USER_ERRORS, last_line, say
 from jobs.train.checkpoints import judged_by, storage_of
 from jobs.train.folder import (
     METRICS,
@@ -42,7 +45,10 @@ from jobs.train.job import TrainJob
 from jobs.train.needs import find_needs
 from jobs.train.report import ProgressLines, TrainReport, closing_lines, read_report, write_report
 from jobs.train.tracking import Trackers
-from wpcrack.errors import TrainingError, WpcrackError
+from wpcrack.errors import StorageError, TrainingError, WpcrackError
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+"""What a system says when a disk, or a user's share of it, is full."""
 
 RANKS_WAIT_S = 7 * 24 * 3600
 """Seconds that ranks wait for each other. Ray tells when one is lost; torch's half hour would only
@@ -180,14 +186,21 @@ def make_trainer(loop: Callable[[dict[str, Any]], None], config: TrainJob, watch
     )
 
 
-def explain_failure(error: Exception) -> WpcrackError:
+def explain_failure(error: Exception) -> WpcrackError | GeoError:
     """Return the user's error that ended the workers, or a sentence about the loss of one."""
     failures: dict[int, BaseException] = getattr(error, "worker_failures", {})
     for failure in failures.values():
         cause = getattr(failure, "_base_exc", failure)
-        if isinstance(cause, WpcrackError):
+        if isinstance(cause, USER_ERRORS):
             return cause
+    text = last_line(next(iter(failures.values()), error))
+    for number in NO_ROOM:
+        if f"[Errno {number}]" in text:  # from Ray's own writer, wrapped more than once
+            return StorageError(
+                f"a checkpoint cannot be written ({os.strerror(number)}); the one before is kept: "
+                f"{SAME_COMMAND}"
+            )
     return TrainingError(
-        f"the workers failed ({last_line(next(iter(failures.values()), error))}); the last "
-        "checkpoint is kept and the same command continues from it"
+        f"the workers failed ({text}); the last checkpoint is kept and the same command continues "
+        "from it"
     )

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from geo.files import write_text
-from jobs.runtime.folder import explain_damage, read_lines
+from jobs.runtime.folder import SAME_COMMAND, explain_damage, explain_write_errors, read_lines
 from jobs.train.folder import (
     ANEW,
     CHECKPOINTS,
@@ -171,8 +171,13 @@ def open_journal(root: Path, *, retry_failed: bool) -> None:
 
 
 def note(root: Path, number: int, **entry: Any) -> None:
-    """Add a line to the journal."""
-    with (root / JOURNAL).open("a", encoding="utf-8") as file:
+    """Add a line to the journal.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    path = root / JOURNAL
+    with explain_write_errors(str(path), SAME_COMMAND), path.open("a", encoding="utf-8") as file:
         file.write(json.dumps({"trial": number, **entry}) + "\n")
 
 

@@ -26,7 +26,7 @@ from jobs.tune.sampler import PastTrial, make_sampler
 from wpcrack.training.selection import objective
 
 NUMBER, JOB, ERROR, USERS, FATAL = "number", "job", "error", "is_users", "fatal"
-"""Keys of a trial's config on Ray, and of its report of a failure, its own or the sweep's."""
+"""Keys of a trial's config on Ray, and of its report of what ended it, or ends the sweep."""
 
 MOST_EPOCHS = 1_000_000
 """Rungs are laid up to here; no trial is that long."""

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from geo.errors import OutputError
 from jobs.runtime.capacity import NodeKind, Request, places, say_while_waiting
 from jobs.runtime.cpus import usable_cpus
 from jobs.runtime.folder import is_locked
@@ -34,7 +35,7 @@ from jobs.train.run import Watch, run_training
 from jobs.tune.folder import Trial
 from jobs.tune.job import TuneJob
 from jobs.tune.sweep import ERROR, FATAL, JOB, NUMBER, USERS, Sweep
-from wpcrack.errors import ConfigError, DataError
+from wpcrack.errors import ConfigError, DataError, StorageError
 
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",  # with verbose=0 it says nothing
@@ -48,6 +49,9 @@ DRIVER_BYTES = 2**20
 """Ray Tune refuses a trial that reserves nothing. No CPU: only its workers compute, and a driver's
 share of one could take a worker's place."""
 
+ENDS_SWEEP = (StorageError, OutputError)
+"""What no other trial would escape, as a full disk: the sweep ends, its trials are continued."""
+
 STATE = ".ray"
 """Folder of Ray's own experiment state while a sweep runs."""
 
@@ -57,6 +61,7 @@ def run_in_process(sweep: Sweep) -> None:
 
     Raises:
         WpcrackError: The defaults themselves cannot be trained; every other trial would fail too.
+        StorageError, OutputError: Something cannot be written.
         KeyboardInterrupt: Everything finished is kept.
     """
     while (trial := sweep.next()) is not None:
@@ -79,6 +84,7 @@ def run_on_ray(sweep: Sweep, *, local: bool) -> None:
     from jobs.tune.adapters import Decisions, Suggestions
 
     logging.getLogger("ray.tune").setLevel(logging.ERROR)  # the job shows its own lines
+    logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)  # unused
     job, left = sweep.job, sweep.left
     joins = joins_cluster(local=local)
     room = 1 if joins else local_room(job)  # of a cluster, see at_once; one trial must fit
@@ -118,7 +124,7 @@ class StopTrial(Exception):
 
 
 def run_trial(sweep: Sweep, trial: Trial) -> None:
-    """Run one trial; what goes wrong in it is noted."""
+    """Run one trial; what goes wrong in it is noted, but for what ends the sweep."""
     number = trial.number
     try:
         watch = Watch(after_epoch=partial(stop_if_weak, sweep, number))
@@ -126,6 +132,8 @@ def run_trial(sweep: Sweep, trial: Trial) -> None:
         sweep.end(number, "finished")
     except StopTrial:
         sweep.end(number, "stopped")
+    except ENDS_SWEEP:
+        raise
     except Exception as error:
         sweep.end(number, "failed", f"{type(error).__name__}: {first_line(error)}")
         if number == 0 and isinstance(error, ConfigError | DataError):
@@ -152,6 +160,8 @@ def trial(config: Mapping[str, Any], shared: SharedFolder) -> None:
     wait_for_folder(job.run_dir)
     try:
         run_training(job, watch=Watch(callbacks=[TuneReportCallback()]))  # type: ignore[no-untyped-call]
+    except ENDS_SWEEP as error:
+        tune.report({FATAL: str(error)})
     except Exception as error:  # noted in results.csv; the sweep goes on
         text = f"{type(error).__name__}: {first_line(error)}"
         tune.report({ERROR: text, USERS: isinstance(error, ConfigError | DataError)})

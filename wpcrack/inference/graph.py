@@ -24,7 +24,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from wpcrack.errors import CheckpointError
+from wpcrack.errors import CheckpointError, StorageError
 from wpcrack.files import whole_folder
 from wpcrack.inference.machine import is_installed, openvino, openvino_core
 from wpcrack.model import CONFIG, WEIGHTS, find_model, load_model
@@ -85,13 +85,14 @@ def deliver_graph(folder: Path) -> Path:
     """Write the graph that is delivered with a model folder, at half precision; give its folder.
 
     Raises:
-        CheckpointError: The model cannot be read, or the folder cannot be written.
+        CheckpointError: The model cannot be read.
+        StorageError: The folder cannot be written.
     """
     try:
         with whole_folder(folder / DELIVERED) as part:
             _write(_convert(folder), part, folder, half=True)
     except (OSError, RuntimeError) as error:
-        raise CheckpointError(
+        raise StorageError(
             f"the graph cannot be written to {folder} ({error}); free space or choose another "
             "folder"
         ) from error

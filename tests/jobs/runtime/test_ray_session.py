@@ -11,10 +11,11 @@ import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import ray  # before the environment of a test is bare: it reads then whether tokens are asked
-from factories import infer_job, running_python
+from factories import infer_job, processes, running_python, wait_until
 
 from jobs.infer.run import run_inference
 from jobs.runtime import ray_private
@@ -345,3 +346,23 @@ with losses.end_with_ray():
     told = log.read_text()
     assert told.startswith("error: a process of Ray, or its machine, was lost (raylet)")
     assert told.count("\n") == 1
+
+
+def test_what_processes_of_ray_have_started_ends_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One in a session of its own, as Ray's agents are."""
+    code = "import subprocess as s; print(s.Popen(['sleep', '600'], start_new_session=True).pid)"
+    parent = subprocess.Popen(
+        [sys.executable, "-u", "-c", f"{code}\nimport time; time.sleep(600)"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        node = SimpleNamespace(
+            all_processes={"raylet": [SimpleNamespace(process=parent)]},
+            kill_all_processes=lambda check_alive: parent.kill(),
+        )
+        monkeypatch.setattr("ray._private.worker._global_node", node)
+        ray_private.kill_processes()
+    wait_until(lambda: child not in processes())

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,8 @@ import numpy as np
 import pytest
 import torch
 from factories import image_level_set, tiny_training, wait_until
+from tensorboard.summary.writer.record_writer import RecordWriter
+from torch.utils.tensorboard import SummaryWriter
 
 from jobs.runtime.signals import stop_on_sigterm
 from jobs.train import checkpoints as train_states
@@ -36,11 +39,11 @@ from jobs.train.checkpoints import (
 )
 from jobs.train.folder import CHECKPOINTS, METRICS, read_metrics
 from jobs.train.job import TrainJob
-from jobs.train.loop import train
+from jobs.train.loop import quiet_board, train
 from jobs.train.pace import LEAVING_S, LOOK_S, Pace
-from jobs.train.run import Watch, run_training
+from jobs.train.run import Watch, explain_failure, run_training
 from wpcrack.data.batches import Shard
-from wpcrack.errors import ConfigError, WpcrackError
+from wpcrack.errors import ConfigError, StorageError, TrainingError, WpcrackError
 from wpcrack.training.trainer import EpochReport, Position
 
 CLOCK = ("train/images_per_s", "train/data_wait", "seconds")
@@ -386,6 +389,33 @@ def test_a_disk_that_is_really_full_loses_nothing(
     ballast.unlink()
     run_training(job)
     assert_same_run(job.run_dir, undisturbed)
+
+
+def test_a_full_disk_that_ray_meets_is_the_disks_error_and_a_bug_is_none() -> None:
+    def failure(cause: Exception) -> Exception:
+        error = RuntimeError("workers")
+        error.__dict__["worker_failures"] = {1: cause}
+        return explain_failure(error)
+
+    full = OSError(errno.ENOSPC, "Error writing bytes to file. Detail: [errno 28] No space left")
+    assert isinstance(failure(full), StorageError)
+    assert str(failure(full)).startswith("a checkpoint cannot be written (No space left on device)")
+    assert isinstance(failure(ValueError("a bug")), TrainingError)
+
+
+def test_what_cannot_be_written_for_tensorboard_is_raised_and_no_thread_prints_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)
+    board = SummaryWriter(str(tmp_path))
+    monkeypatch.setattr(RecordWriter, "write", fails)
+    board.add_scalar("x", 1.0)
+    with quiet_board(), pytest.raises(OSError, match="No space"):
+        board.flush()
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_an_error_that_is_not_the_disks_stays_what_it_is(

@@ -17,19 +17,21 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import jobs.cli
+from geo.errors import OutputError
+from jobs.runtime.shared import share
 from jobs.settings.load import load
 from jobs.train.folder import METRICS, REPORT, open_run, read_metrics
 from jobs.train.job import TrainJob
 from jobs.train.run import Watch, run_training
 from jobs.tune import trials
 from jobs.tune.adapters import Decisions, Suggestions
-from jobs.tune.folder import JOURNAL, SWEEP, read_trials, trial_folder
+from jobs.tune.folder import JOURNAL, SWEEP, note, read_trials, trial_folder
 from jobs.tune.job import TuneJob
 from jobs.tune.run import run_tune
 from jobs.tune.status import read_status
-from jobs.tune.sweep import Sweep
+from jobs.tune.sweep import FATAL, JOB, Sweep
 from jobs.tune.trials import at_once, worker_slots
-from wpcrack.errors import ConfigError, DataError, TrainingError, WpcrackError
+from wpcrack.errors import ConfigError, DataError, StorageError, TrainingError, WpcrackError
 
 STEPS = {"steps": {"warmup": 1, "adversarial": 1, "detector": 3}}
 SPACE = {
@@ -138,6 +140,38 @@ def test_an_interrupted_sweep_ends_as_an_undisturbed_one_and_repeats_no_epoch(
     run_tune(make_job(data_set, tmp_path / "cut"))
     assert drawn.epochs == whole
     assert rows(tmp_path / "cut") == rows(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("full", [StorageError("model: no space"), OutputError("table: no space")])
+def test_a_full_disk_ends_the_sweep_and_fails_no_trial(
+    data_set: Path, tmp_path: Path, drawn: Drawn, full: Exception
+) -> None:
+    run_tune(make_job(data_set, tmp_path / "whole"))
+    drawn.at[2, 3] = full
+    with pytest.raises(type(full), match="no space"):
+        run_tune(make_job(data_set, tmp_path / "cut"))
+    assert [row["status"] for row in rows(tmp_path / "cut")][2:] == ["running"]
+    run_tune(make_job(data_set, tmp_path / "cut"))
+    assert rows(tmp_path / "cut") == rows(tmp_path / "whole")
+
+
+def test_a_trial_on_ray_that_meets_a_full_disk_ends_the_sweep(
+    data_set: Path, tmp_path: Path, drawn: Drawn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[dict[str, Any]] = []
+    monkeypatch.setattr("ray.tune.report", told.append)
+    monkeypatch.setattr("ray.tune.integration.ray_train.TuneReportCallback", object)
+    drawn.at[0, 0] = StorageError("model: no space")
+    job = TrainJob.model_validate(tiny_training(data_set, tmp_path / "00000"))
+    with share(tmp_path) as shared:
+        trials.trial({JOB: job.model_dump_json()}, shared)
+    assert told == [{FATAL: "model: no space"}]
+
+
+def test_a_journal_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / JOURNAL).mkdir()
+    with pytest.raises(OutputError, match=r"trials.jsonl cannot be written .*same command cont"):
+        note(tmp_path, 0, status="finished")
 
 
 def test_a_finished_sweep_says_so_and_goes_on_with_more_trials(
@@ -342,6 +376,26 @@ def test_a_trial_on_a_node_without_the_shared_folder_ends_the_sweep_and_is_kept(
         assert "node b does not see it" in str(decisions.fatal)
         assert suggestions.suggest("1") == "FINISHED"
         assert [trial.status for trial in read_trials(root)] == ["running"]
+
+
+def test_what_cannot_be_noted_ends_a_sweep_on_ray_and_its_trials_are_kept(
+    data_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_run(make_job(data_set, tmp_path / "sweep", 1), SWEEP) as root:
+        decisions = Decisions(Sweep(make_job(data_set, tmp_path / "sweep", 1), root))
+        suggestions = Suggestions(decisions.sweep, decisions)
+        first, second = RayTrial(suggestions.suggest("0")), RayTrial(suggestions.suggest("1"))
+
+        def fails(*_: Any) -> None:
+            raise OutputError("results.csv: no space")
+
+        monkeypatch.setattr(Sweep, "write", fails)
+        line = {"epoch": 0, "stage": "warmup", "seconds": 1.0, "val/score": 0.0}
+        assert decisions.on_trial_result(None, first, line) == "STOP"
+        assert decisions.on_trial_result(None, second, line) == "STOP"
+        decisions.on_trial_complete(None, first, line)
+        assert "no space" in str(decisions.fatal)
+        assert [trial.status for trial in read_trials(root)] == ["running"] * 2
 
 
 @pytest.mark.ray
