@@ -114,7 +114,7 @@ def _driver(regions: Sequence[Region], grid: Grid, folder: Path, answer: Connect
     ) -> None:
         spent = steps.setdefault(getattr(work, "__name__", ""), [])
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(1, context, _work.append, (work,)) as worker:
+        with ProcessPoolExecutor(1, context, _prepare, (work,)) as worker:
             spent.extend(worker.map(_timed, chosen))
         assert all(result(region).exists() for region in chosen), "the work leaves its last file"
 
@@ -129,6 +129,10 @@ def _driver(regions: Sequence[Region], grid: Grid, folder: Path, answer: Connect
 
 _work: list[Callable[[Region], None]] = []
 """What the worker process does with a region."""
+
+
+def _prepare(work: Callable[[Region], None]) -> None:
+    _work.append(work)  # a module's function: a bound method of the list would travel with a copy
 
 
 def _timed(region: Region) -> float:
