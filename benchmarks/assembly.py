@@ -1,7 +1,7 @@
 """Measure how a large map is joined region by region: time per crack, workers, the driver's memory.
 
 Run from the repository root:
-    python -m benchmarks.assembly [--parts 100 400] [--cracks 9] [--spacing 180] [--region 5]
+    python -m benchmarks.assembly [--parts 400 2500 20000] [--cracks 9] [--region 16]
 
 The parts are copies of one drawn block, whose cracks cross its sides into the next copy. Figures
 are CPU seconds, which other work on the machine does not change; regions are done one after the
@@ -54,10 +54,10 @@ Spent = dict[str, list[float]]
 def main() -> None:
     """Print a line per size."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--parts", type=int, nargs="+", default=[100, 400], help="squares")
+    parser.add_argument("--parts", type=int, nargs="+", default=[400, 2500], help="squares")
     parser.add_argument("--cracks", type=int, default=9, help="of each part; a square")
     parser.add_argument("--spacing", type=int, default=180, help="pixels from crack to crack")
-    parser.add_argument("--region", type=int, default=5, help="parts on its side")
+    parser.add_argument("--region", type=int, default=16, help="parts on its side")
     parser.add_argument("--workers", type=int, nargs="+", default=[2, 8, 64])
     options = parser.parse_args()
     print(machine(1))

@@ -23,6 +23,8 @@ Gray = NDArray[np.uint8]
 NOT_SEEN = 0
 """Gray value where there is no imagery; black pixels of imagery are 1."""
 
+TILE_PX = 32
+"""Side of the tiles of a `Patchwork`, about the width of a strip."""
 
 _LIGHT = np.where(np.arange(256) == NOT_SEEN, np.nan, np.arange(256)).astype(np.float32)
 """Of each gray value."""
@@ -96,28 +98,49 @@ def widened(mask: Gray, reach_px: int) -> NDArray[np.bool_]:
 
 
 class Patchwork:
-    """Several pictures, which may overlap, as one."""
+    """Several pictures, which may overlap, as one: square tiles of those places that were seen.
+
+    Strips along cracks fill a small part of the window around them all, so the tiles need little
+    more than a byte per pixel of the strips.
+    """
 
     def __init__(self, pictures: Sequence[Picture]) -> None:
-        """Sort the pixels that were seen; where pictures overlap they are equal."""
-        keys, light = [np.empty(0, np.int64)], [np.empty(0, np.uint8)]
-        self._left = min((p.window.col_off for p in pictures), default=0)
-        self._right = max((p.window.col_end for p in pictures), default=1)
-        for picture in pictures:
-            row, col = np.nonzero(picture.gray)
-            keys.append(self._keys(row + picture.window.row_off, col + picture.window.col_off))
-            light.append(picture.gray[row, col])
-        self._known, first = np.unique(np.concatenate(keys), return_index=True)
-        self._gray = np.append(np.concatenate(light)[first], np.uint8(NOT_SEEN))
+        """Sort the tiles; where pictures overlap they are equal."""
+        self._left = min((p.window.col_off // TILE_PX for p in pictures), default=0)
+        self._right = max((-(-p.window.col_end // TILE_PX) for p in pictures), default=1)
+        found = [_tiles(picture) for picture in pictures]
+        keys = [self._keys(rows, cols) for rows, cols, _ in found]
+        self._known = np.unique(np.concatenate([np.empty(0, np.int64), *keys]))
+        tiles = np.full((len(self._known) + 1, TILE_PX, TILE_PX), NOT_SEEN, np.uint8)
+        for key, (_, _, shown) in zip(keys, found, strict=True):
+            index = np.searchsorted(self._known, key)
+            tiles[index] = np.maximum(tiles[index], shown)
+        self._gray = tiles.ravel()
 
     def at(self, rows: IntArray, cols: IntArray) -> Float32:
         """See `Pixels`."""
-        keys = self._keys(rows, cols)
+        row, down = np.divmod(rows, TILE_PX)
+        col, across = np.divmod(cols, TILE_PX)
+        keys = self._keys(row, col)
         index = np.searchsorted(self._known, keys)
         there = np.append(self._known, np.iinfo(np.int64).max)[index] == keys
-        there &= (cols >= self._left) & (cols < self._right)
-        return np.asarray(_LIGHT[self._gray[np.where(there, index, len(self._known))]])
+        there &= (col >= self._left) & (col < self._right)
+        index[~there] = len(self._known)
+        return np.asarray(_LIGHT[self._gray[(index * TILE_PX + down) * TILE_PX + across]])
 
     def _keys(self, rows: IntArray, cols: IntArray) -> IntArray:
         keys: IntArray = rows * (self._right - self._left) + cols - self._left
         return keys
+
+
+def _tiles(picture: Picture) -> tuple[IntArray, IntArray, Gray]:
+    """Return row and column (T,) of the tiles of the mosaic with pixels of a picture, and them."""
+    here = picture.window
+    top, left = here.row_off // TILE_PX, here.col_off // TILE_PX
+    height, width = -(-here.row_end // TILE_PX) - top, -(-here.col_end // TILE_PX) - left
+    whole = Window(top * TILE_PX, left * TILE_PX, height * TILE_PX, width * TILE_PX)
+    canvas = np.full((whole.height, whole.width), NOT_SEEN, np.uint8)
+    canvas[here.slices_in(whole)] = picture.gray
+    tiles = canvas.reshape(height, TILE_PX, width, TILE_PX).swapaxes(1, 2)
+    rows, cols = np.nonzero(tiles.any(axis=(2, 3)))
+    return rows + top, cols + left, tiles[rows, cols]

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import shapely
 
@@ -46,6 +47,9 @@ _FULL = pa.schema([*SCHEMA, *(pa.field(name, pa.int64()) for name in BOX)])
 
 ROWS_AT_ONCE = 20_000
 """Pieces that are written together."""
+
+JOINED_AT_ONCE = 1_000
+"""The same of those joined across regions, of which each region reads those near it."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +103,15 @@ class RegionFiles:
         """Return the file of a kind, like `whole.parquet`."""
         return self.folder / f"{self.name}.{self.key}.{kind}"
 
-    def table(self, kind: str, columns: Sequence[str] | None = None) -> pa.Table:
+    def table(
+        self, kind: str, columns: Sequence[str] | None = None, near: Window | None = None
+    ) -> pa.Table:
         """Read a table.
+
+        Args:
+            kind: which.
+            columns: that are wanted; None: all.
+            near: of pieces that may touch this window alone; None: of all.
 
         Raises:
             InputError: it cannot be read.
@@ -108,7 +119,11 @@ class RegionFiles:
         path = self.path(f"{kind}.parquet")
         try:
             return pq.read_table(
-                path, columns=columns and list(columns), partitioning=None, use_threads=False
+                path,
+                columns=columns and list(columns),
+                partitioning=None,
+                use_threads=False,
+                filters=near and _beside(near),
             )
         except (OSError, pa.ArrowException) as error:
             raise InputError(
@@ -173,44 +188,33 @@ def read_rows(files: RegionFiles) -> list[InspectedRow]:
         ) from error
 
 
-def join(
-    regions: Sequence[tuple[Region, RegionFiles]], grid: Grid, halo_px: int, out: RegionFiles
-) -> None:
-    """Join the pieces that `merge` left, across regions.
+def join(merged: Sequence[RegionFiles], grid: Grid, out: RegionFiles) -> None:
+    """Join the pieces that `merge` left, across regions: `joined`.
 
-    Writes `joined`, and `joined` of each region: those of them that lie in it or within the halo.
-    A file `joined.done` comes last.
+    They lie there in the order of regions, in small groups, so that each region reads its own.
 
     Raises:
         InputError: a file cannot be read.
         OSError: a file cannot be written.
     """
-    parts = [files.path("cut.parquet") for _, files in regions]
-    whole_path = out.path("joined.parquet")
-    with ExitStack() as stack:
-        seams = stack.enter_context(SeamJoin(parts, grid, whole_path))
-        every = stack.enter_context(TableWriter(whole_path, WHOLE))
-        near = []
-        for region, _ in regions:
-            place = RegionFiles(out.folder, region.name, out.key).path("joined.parquet")
-            near.append(stack.enter_context(TableWriter(place, MEASURED)))
+    parts = [files.path("cut.parquet") for files in merged]
+    path = out.path("joined.parquet")
+    with SeamJoin(parts, grid, path) as seams, TableWriter(path, WHOLE, JOINED_AT_ONCE) as every:
         for number, part in enumerate(parts):
             pieces = read_part(part, ("n_pixels", "seam_pixels")).pieces
             seams.add(number, pieces, np.arange(len(pieces)))
         for table in seams.tables():
-            boxed = with_boxes(table)
-            every.add(boxed)
-            for (region, _), writer in zip(regions, near, strict=True):
-                writer.add(boxed.filter(pa.array(meet(boxed, region.window.pad(halo_px)))))
-    write_text(out.path("joined.done"), "")
+            every.add(with_boxes(table))
 
 
 class TableWriter:
     """Writes pieces with their boxes to a file that appears complete or not at all."""
 
-    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+    def __init__(
+        self, path: Path, columns: Sequence[str], rows_at_once: int = ROWS_AT_ONCE
+    ) -> None:
         """Name the file; nothing is written yet."""
-        self._path, self._columns = path, list(columns)
+        self._path, self._columns, self._rows_at_once = path, list(columns), rows_at_once
         self._held: list[pa.Table] = []
         self._stack = ExitStack()
 
@@ -233,11 +237,11 @@ class TableWriter:
         if not len(pieces):
             return
         self._held.append(pieces.select(self._columns).cast(self._held[0].schema))
-        if sum(map(len, self._held)) >= ROWS_AT_ONCE:
+        if sum(map(len, self._held)) >= self._rows_at_once:
             self._flush()
 
     def _flush(self) -> None:
-        self._writer.write_table(pa.concat_tables(self._held))
+        self._writer.write_table(pa.concat_tables(self._held), self._rows_at_once)
         del self._held[1:]
 
 
@@ -261,8 +265,8 @@ def lie_in(pieces: pa.Table, window: Window) -> BoolArray:
     return np.asarray(inside & (north >= window.row_off) & (south <= window.row_end))
 
 
-def meet(pieces: pa.Table, window: Window) -> BoolArray:
-    """(N,) which pieces may touch a window, by their boxes."""
-    west, north, east, south = boxes(pieces).T
+def _beside(window: Window) -> pc.Expression:
+    """Tell by BOX which pieces may touch a window; groups of rows with none are not even read."""
+    west, north, east, south = map(pc.field, BOX)
     beside = (west <= window.col_end) & (east >= window.col_off)
-    return np.asarray(beside & (north <= window.row_end) & (south >= window.row_off))
+    return beside & (north <= window.row_end) & (south >= window.row_off)

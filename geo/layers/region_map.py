@@ -34,7 +34,6 @@ from geo.cracks.regions import (
     TableWriter,
     boxes,
     join,
-    meet,
     merge,
 )
 from geo.files import whole_file, write_text
@@ -102,7 +101,8 @@ class RegionSteps:
     """The work on regions, and where its results lie; a worker is given one of these.
 
     Attributes:
-        regions: of the whole map.
+        regions: of the whole map, without the names of their parts, which are many: a region
+            that is to be merged comes with them.
         folder: of all files.
         at: of the map.
         keys: of the merged region by its name: hashes of what it is made of.
@@ -131,7 +131,8 @@ class RegionSteps:
             name, _, rest = path.name.partition(".")
             if name and not {f"{name}.{rest.partition('.')[0]}", rest.partition(".")[0]} & known:
                 path.unlink()
-        return cls(tuple(regions), folder, at, keys, key)
+        places = tuple(replace(region, parts=()) for region in regions)
+        return cls(places, folder, at, keys, key)
 
     def merged(self, region: Region) -> RegionFiles:
         """Return the files of `merge`."""
@@ -157,7 +158,7 @@ class RegionSteps:
     @property
     def joined_last(self) -> Path:
         """Return the file that ends `join`."""
-        return self.joined.path("joined.done")
+        return self.joined.path("joined.parquet")
 
     def merge(self, region: Region) -> None:
         """Join the pieces of a region's blocks."""
@@ -165,13 +166,14 @@ class RegionSteps:
 
     def join(self) -> None:
         """Join what goes on across regions."""
-        merged = [(region, self.merged(region)) for region in self.regions]
-        join(merged, self.at.grid, self.at.halo_px, self.joined)
+        join([self.merged(region) for region in self.regions], self.at.grid, self.joined)
 
     def decide(self, region: Region) -> None:
         """Find the cracks of a region."""
-        merged = [(other, self.merged(other)) for other in self.regions]
-        decide(region, merged, self.decided(region), self.at)
+        around = region.window.pad(self.at.halo_px)
+        near = [other for other in self.regions if other.window.intersection(around)]
+        known = {other.name: self.merged(other) for other in near}
+        decide(region, known, self.joined, self.decided(region), self.at)
 
 
 def _digest(content: object) -> str:
@@ -179,7 +181,11 @@ def _digest(content: object) -> str:
 
 
 def decide(
-    region: Region, merged: Sequence[tuple[Region, RegionFiles]], out: RegionFiles, at: MapSetting
+    region: Region,
+    merged: Mapping[str, RegionFiles],
+    joined: RegionFiles,
+    out: RegionFiles,
+    at: MapSetting,
 ) -> None:
     """Find the cracks that lie in a region, and write their rows.
 
@@ -187,8 +193,9 @@ def decide(
     (all within the halo of what is open), the sums of the roads, and at last `totals.json`.
 
     Args:
-        region: this one, whose pieces of neighbors `geo.cracks.regions.join` has put in place.
-        merged: all regions, and what `merge` made of them.
+        region: this one.
+        merged: by its name what `merge` made of it and of all others within the halo.
+        joined: files of `geo.cracks.regions.join`.
         out: files of this step.
         at: of the map.
 
@@ -197,14 +204,13 @@ def decide(
         OSError: a file cannot be written.
     """
     around = region.window.pad(at.halo_px)
-    own, others = pa.table({}), []
-    for neighbor, files in merged:
-        if neighbor.name == region.name:
-            own = files.table("whole", WHOLE)
-        elif neighbor.window.intersection(around):
-            rim = files.table("rim", MEASURED)
-            others.append(rim.filter(pa.array(meet(rim, around))))
-    crossing = out.table("joined", MEASURED)
+    own = merged[region.name].table("whole", WHOLE)
+    others = [
+        files.table("rim", MEASURED, around)
+        for name, files in merged.items()
+        if name != region.name
+    ]
+    crossing = joined.table("joined", MEASURED, around)
     near = [own.select(MEASURED), *others, crossing]
     everything = _cracks_of(near, at)
     is_own = np.arange(sum(map(len, near))) < len(own)
