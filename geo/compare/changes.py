@@ -98,8 +98,8 @@ class Comparison:
     tolerance_m: float
 
 
-def compare(old: Survey, new: Survey, options: CompareOptions) -> Comparison:
-    """Compare two surveys.
+def align(old: Survey, new: Survey, options: CompareOptions) -> Registration:
+    """Estimate how the old survey has to be moved.
 
     Args:
         old: the earlier one, in meters.
@@ -114,24 +114,68 @@ def compare(old: Survey, new: Survey, options: CompareOptions) -> Comparison:
             "the two maps have no inspected ground in common; compare surveys of the same roads"
         )
     step_m = options.registration.step_m
-    registration = register(
+    return register(
         sample_lines(old.cracks, step_m), sample_lines(new.cracks, step_m), options.registration
     )
-    limits = options.match
+
+
+@dataclass(frozen=True, eq=False)
+class Aligned:
+    """Cracks of two surveys, cut into small pieces, where the new one has them.
+
+    Attributes:
+        registration: how the old one was moved.
+        before, after: pieces of the old and the new survey, N and M.
+        sd_before_m, sd_after_m: (N,), (M,) standard deviation of the shift there.
+    """
+
+    registration: Registration
+    before: Samples
+    after: Samples
+    sd_before_m: FloatArray
+    sd_after_m: FloatArray
+
+    @classmethod
+    def of(
+        cls, old: Survey, new: Survey, registration: Registration, options: CompareOptions
+    ) -> Aligned:
+        """Cut the cracks of two surveys and move those of the old one."""
+        before = sample_lines(old.cracks, options.match.step_m)
+        sd_before = registration.sd_at(before.xy)
+        before = before.moved(registration.shift_at(before.xy))
+        after = sample_lines(new.cracks, options.match.step_m)
+        return cls(registration, before, after, sd_before, registration.sd_at(after.xy))
+
+
+def compare(old: Survey, new: Survey, options: CompareOptions) -> Comparison:
+    """Compare two surveys: `align`, `Aligned.of` and `changes`, of which each needs less at a time.
+
+    Args:
+        old: the earlier one, in meters.
+        new: the later one, in the same coordinate system.
+        options: limits.
+
+    Raises:
+        InputError: as `align` does.
+    """
+    aligned = Aligned.of(old, new, align(old, new, options), options)
+    return changes(old, new, aligned, options)
+
+
+def changes(old: Survey, new: Survey, aligned: Aligned, options: CompareOptions) -> Comparison:
+    """Find what changed between two surveys, of which the lines are not needed any more."""
+    limits, registration = options.match, aligned.registration
     seen = shapely.intersection(registration.warped_one(old.inspected), new.inspected)
     both = shapely.buffer(seen, -limits.edge_m, join_style="mitre")
-    before = sample_lines(old.cracks, limits.step_m)
-    sd_before = registration.sd_at(before.xy)
-    before = before.moved(registration.shift_at(before.xy))
-    after = sample_lines(new.cracks, limits.step_m)
     noise_m = max(
         limits.position_px * float(np.hypot(old.gsd_m, new.gsd_m)), registration.residual_m
     )
     networks = registration.warped(old.networks)
     shapely.prepare(both)
+    before, after = aligned.before, aligned.after
     sides = [
-        _Side(before, sd_before, Other(after, both, _united(new.networks))),
-        _Side(after, registration.sd_at(after.xy), Other(before, both, _united(networks))),
+        _Side(before, aligned.sd_before_m, Other(after, both, _united(new.networks))),
+        _Side(after, aligned.sd_after_m, Other(before, both, _united(networks))),
     ]
     tip_m = limits.tip_px * float(np.hypot(old.gsd_m, new.gsd_m))
     (first, second), tolerance_m = _halves(sides, noise_m, tip_m, limits)
@@ -279,8 +323,8 @@ def _rows(
     ).reshape(-1, 2)
     width_sd = limits.width_px * MM * float(np.hypot(old.gsd_m, new.gsd_m))
     comparable = names == "unchanged"
-    comparable &= _of(_matched_share(before, len(old.cracks)), unique[:, 1]) >= limits.width_share
-    comparable &= _of(_matched_share(after, len(new.cracks)), unique[:, 2]) >= limits.width_share
+    comparable &= _of(_matched_share(before, len(old)), unique[:, 1]) >= limits.width_share
+    comparable &= _of(_matched_share(after, len(new)), unique[:, 2]) >= limits.width_share
     wider = np.diff(widths, axis=1)[:, 0]
     names[comparable & (wider > limits.sigmas * width_sd)] = "widened"
     names[comparable & (wider < -limits.sigmas * width_sd)] = "narrowed"

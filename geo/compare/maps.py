@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import geopandas
@@ -70,6 +70,10 @@ class SurveyMap:
     survey_date: str
     segments: Segments | None
     moved_from: str
+
+    def without_lines(self) -> SurveyMap:
+        """Return the same without the lines of cracks, see `Survey.without_lines`."""
+        return replace(self, survey=self.survey.without_lines())
 
 
 def read_map(path: Path, crs: CRS | None = None) -> SurveyMap:

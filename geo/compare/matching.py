@@ -13,6 +13,7 @@ from enum import IntEnum
 
 import numpy as np
 import shapely
+from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from geo.compare.options import MatchOptions
@@ -26,6 +27,9 @@ from geo.compare.survey import (
     ShapeArray,
     sums,
 )
+
+Codes = NDArray[np.int8]
+"""Values of `State`."""
 
 NEIGHBORS = 6
 """Pieces of line that are looked at for each: three lines that meet have some within reach."""
@@ -61,7 +65,7 @@ class Other:
 class Labels:
     """Per sample (N,): its state, and the other survey's crack (-1 for none)."""
 
-    state: IntArray
+    state: Codes
     partner: IntArray
 
 
@@ -79,7 +83,7 @@ class Runs:
 
     first: IntArray
     last: IntArray
-    state: IntArray
+    state: Codes
     crack: IntArray
     length_m: FloatArray
     after_m: FloatArray
@@ -106,9 +110,9 @@ def match(
     mutual &= np.append(back, -1)[beside] >= 0
     partner = np.full(len(own), -1)
     partner[mutual] = other.samples.crack[beside[mutual]]
-    state = np.where(partner >= 0, State.MATCHED, State.ALONE).astype(np.int64)
-    state = _closed(own, state, partner, options)
-    state = _opened(own, state, options.min_match_m)
+    state = np.where(partner >= 0, State.MATCHED, State.ALONE).astype(np.int8)
+    _close(own, state, partner, options)
+    _open(own, state, options.min_match_m)
     alone = np.flatnonzero(state == State.ALONE)
     xy = own.xy[alone]
     if other.networks is not None:
@@ -156,11 +160,12 @@ def beside(
     return found
 
 
-def runs_of(own: Samples, *labels: IntArray) -> Runs:
-    """Cut cracks where a label changes; the first label is the state."""
+def runs_of(own: Samples, state: Codes, partner: IntArray | None = None) -> Runs:
+    """Cut cracks where the state or the partner changes."""
     change = np.diff(own.crack, prepend=-1) != 0
-    for label in labels:
-        change |= np.diff(label, prepend=label[:1]) != 0
+    change[1:] |= state[1:] != state[:-1]
+    if partner is not None:
+        change[1:] |= partner[1:] != partner[:-1]
     first = np.flatnonzero(change)
     last = np.append(first[1:], len(own))[: len(first)] - 1
     number = np.cumsum(change) - 1
@@ -169,7 +174,7 @@ def runs_of(own: Samples, *labels: IntArray) -> Runs:
     return Runs(
         first=first,
         last=last,
-        state=labels[0][first],
+        state=state[first],
         crack=crack,
         length_m=length - own.gap_m[last],
         after_m=own.gap_m[last],
@@ -185,8 +190,8 @@ def _spread(runs: Runs, chosen: BoolArray, count: int) -> BoolArray:
     return np.repeat(chosen, sizes)
 
 
-def _closed(own: Samples, state: IntArray, partner: IntArray, options: MatchOptions) -> IntArray:
-    """Interruptions within a match become part of it.
+def _close(own: Samples, state: Codes, partner: IntArray, options: MatchOptions) -> None:
+    """Make interruptions within a match part of it.
 
     A contact as short as that of two lines that cross vouches for an interruption only if the
     same crack of the other survey lies on both sides of it.
@@ -198,19 +203,19 @@ def _closed(own: Samples, state: IntArray, partner: IntArray, options: MatchOpti
     beside = np.minimum(np.roll(runs.length_m, 1), np.roll(runs.length_m, -1))
     same = partner[runs.first - 1] == np.append(partner, -1)[runs.last + 1]
     chosen = inner & (whole <= options.bridge_m) & (same | (beside >= options.min_match_m))
-    return np.where(_spread(runs, chosen, len(own)), State.MATCHED, state)
+    state[_spread(runs, chosen, len(own))] = State.MATCHED
 
 
-def _opened(own: Samples, state: IntArray, min_match_m: float) -> IntArray:
-    """Short matches are none, but where they are most of a crack."""
+def _open(own: Samples, state: Codes, min_match_m: float) -> None:
+    """Take back short matches, but where they are most of a crack."""
     runs = runs_of(own, state)
     total = np.bincount(own.crack, own.length_m)
     matched = runs.state == State.MATCHED
     small = matched & (runs.length_m < min_match_m) & (runs.length_m < total[runs.crack] / 2)
-    return np.where(_spread(runs, small, len(own)), State.ALONE, state)
+    state[_spread(runs, small, len(own))] = State.ALONE
 
 
-def _partners(own: Samples, state: IntArray, partner: IntArray, min_match_m: float) -> IntArray:
+def _partners(own: Samples, state: Codes, partner: IntArray, min_match_m: float) -> IntArray:
     """Return the partner of each matched sample; crumbs take that of most of their crack."""
     matched = np.flatnonzero(state == State.MATCHED)
     result = np.full(len(own), -1)

@@ -35,10 +35,7 @@ def write_change_page(package: Path, out: Path, summary: str) -> None:
 
 def change_data(package: Path, summary: str, max_cracks: int = MAX_CRACKS) -> dict[str, Any]:
     """Collect a comparison for the page; of many cracks those are drawn that changed most."""
-    lines = geopandas.read_file(package, layer=CHANGE.name)
-    chosen = _changed_first(lines, "change", "growth_m")[:max_cracks]
-    drawn = lines.loc[chosen].reset_index(drop=True)
-    few = f" The {len(drawn)} largest changes are drawn." if len(drawn) < len(lines) else ""
+    drawn, few = _most_changed(package, max_cracks)
     networks = geopandas.read_file(package, layer=CHANGE_NETWORK.name)
     ground = geopandas.read_file(package, layer=COMPARED.name)
     segments = NOTHING
@@ -72,6 +69,14 @@ def change_data(package: Path, summary: str, max_cracks: int = MAX_CRACKS) -> di
         "segments": segments,
         "inspected": records(ground, COMPARED, []),
     }
+
+
+def _most_changed(package: Path, most: int) -> tuple[geopandas.GeoDataFrame, str]:
+    """Return the lines that changed most, and a sentence if these are not all."""
+    lines = geopandas.read_file(package, layer=CHANGE.name)
+    drawn = lines.loc[_changed_first(lines, "change", "growth_m")[:most]].reset_index(drop=True)
+    few = f" The {len(drawn)} largest changes are drawn." if len(drawn) < len(lines) else ""
+    return drawn, few
 
 
 def _changed_first(table: pd.DataFrame, column: str, growth: str) -> list[int]:

@@ -154,7 +154,7 @@ def _vote(problem: _Problem) -> FloatArray:
     if problem.tree is None or not len(voters):
         return best
     heard, place = np.unique(problem.home[voters], return_inverse=True)
-    votes = np.zeros((len(heard), 2 * side + 1, 2 * side + 1), np.float32)
+    votes = np.zeros((len(heard), 2 * side + 1, 2 * side + 1), np.uint16)
     near = np.arange(1, min(NEIGHBORS, len(problem.new)) + 1)
     for low in range(0, len(voters), AT_ONCE):
         own = voters[low : low + AT_ONCE]
@@ -167,7 +167,7 @@ def _vote(problem: _Problem) -> FloatArray:
         row, other = row[like > problem.cosine], other[like > problem.cosine]
         offset = np.rint((problem.new.xy[other] - problem.xy[own[row]]) / BIN_M).astype(np.int64)
         offset = (offset + side).clip(0, 2 * side)
-        np.add.at(votes, (place[low + row], offset[:, 0], offset[:, 1]), 1.0)
+        np.add.at(votes, (place[low + row], offset[:, 0], offset[:, 1]), np.uint16(1))
     axis = np.arange(-side, side + 1) * BIN_M
     expected = np.exp(-0.5 * (axis[:, None] ** 2 + axis**2) / UNKNOWN_M**2)
     slot = np.full(count, -1)
@@ -176,7 +176,7 @@ def _vote(problem: _Problem) -> FloatArray:
     beside = [np.where(there, slot[other], -1) for other, there in around]
     for low in range(0, len(heard), CELLS_AT_ONCE):
         here = np.arange(low, min(low + CELLS_AT_ONCE, len(heard)))
-        pooled = votes[here]
+        pooled = votes[here].astype(np.float32)
         for neighbor in beside:
             known = np.flatnonzero(neighbor[here] >= 0)
             pooled[known] += votes[neighbor[here][known]]
@@ -209,22 +209,29 @@ def _fit(problem: _Problem, pose: FloatArray, used: BoolArray, rounds_m: tuple[f
     smooth, _ = _smoothness(problem)
     total = sums(problem.home, problem.meters, count)
     for reach in rounds_m:
-        moved = problem.moved(pose)
-        across, normal, paired = _distances(problem, moved, reach)
-        paired &= used[problem.home]
-        if paired.sum() > 10:
-            middle = float(np.median(np.abs(across[paired]))) * MAD
-            noise = min(max(middle, SMALLEST_NOISE_M), reach / 3)
-        weight = np.where(paired, 1 / (1 + (across / (2 * noise)) ** 2), 0.0)
-        weight *= (problem.meters / problem.options.correlation_m).clip(max=1.0) / noise**2
-        turned = np.column_stack((-problem.lever[:, 1], problem.lever[:, 0]))
-        slope = np.column_stack((normal, (normal * turned).sum(axis=1)))
-        information, pull = _gathered(problem, slope, weight, across)
+        information, pull, support, noise = _equations(problem, pose, used, reach, noise)
         pull += np.einsum("nij,nj->ni", information, pose)
         pose = _solved(smooth, information, pull)
-        support = sums(problem.home, np.where(paired, problem.meters, 0), count)
         share = support / np.maximum(total, UNSUPPORTED)
     return _Fit(pose, information, support, share, noise)
+
+
+def _equations(
+    problem: _Problem, pose: FloatArray, used: BoolArray, reach: float, noise: float
+) -> tuple[FloatArray, FloatArray, FloatArray, float]:
+    """Return normal equations (N, 3, 3) and (N, 3) of pairs in reach, their meters and noise."""
+    across, normal, paired = _distances(problem, problem.moved(pose), reach)
+    paired &= used[problem.home]
+    if paired.sum() > 10:
+        middle = float(np.median(np.abs(across[paired]))) * MAD
+        noise = min(max(middle, SMALLEST_NOISE_M), reach / 3)
+    weight = np.where(paired, 1 / (1 + (across / (2 * noise)) ** 2), 0.0)
+    weight *= (problem.meters / problem.options.correlation_m).clip(max=1.0) / noise**2
+    turned = np.column_stack((-problem.lever[:, 1], problem.lever[:, 0]))
+    slope = np.column_stack((normal, (normal * turned).sum(axis=1)))
+    information, pull = _gathered(problem, slope, weight, across)
+    support = sums(problem.home, np.where(paired, problem.meters, 0), len(problem.cells))
+    return information, pull, support, noise
 
 
 def _distances(

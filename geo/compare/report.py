@@ -59,7 +59,7 @@ def _survey(one: SurveyMap) -> dict[str, Any]:
         "map": one.path.name,
         "run_id": one.run_id,
         "survey_date": one.survey_date or None,
-        "cracks": len(one.survey.cracks),
+        "cracks": len(one.survey),
         "networks": len(one.survey.networks),
         "gsd_mm": one.survey.gsd_m * MM,
         "moved_from_crs": one.moved_from or None,

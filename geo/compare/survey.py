@@ -102,7 +102,7 @@ class Survey:
 
     Attributes:
         crack_ids: (N,) text.
-        cracks: (N,) lines in meters; parts in order along the crack.
+        cracks: (N,) lines in meters; parts in order along the crack. None `without_lines`.
         width_mm: (N,) mean width, nan where it was not measured.
         network_ids: (M,) text.
         networks: (M,) MultiPolygons.
@@ -117,6 +117,15 @@ class Survey:
     networks: ShapeArray
     inspected: shapely.Geometry
     gsd_m: float
+
+    def __len__(self) -> int:
+        """Return number of cracks."""
+        return len(self.crack_ids)
+
+    def without_lines(self) -> Survey:
+        """Return what is left to know of a survey once its cracks were sampled."""
+        nothing = np.empty((0, 2)), np.zeros(1, np.int64), np.zeros(1, np.int64)
+        return replace(self, cracks=Lines(*nothing))
 
     @property
     def length_m(self) -> float:
@@ -147,6 +156,14 @@ class Samples:
     def __len__(self) -> int:
         return len(self.xy)
 
+    @classmethod
+    def empty(cls, count: int) -> Samples:
+        """Return room for so many."""
+        xy, tangent = np.empty((count, 2)), np.empty((count, 2))
+        length_m, gap_m = np.empty(count), np.empty(count)
+        crack, part = np.empty(count, np.int64), np.empty(count, np.int64)
+        return cls(xy, tangent, length_m, gap_m, crack, part)
+
     def moved(self, shift: FloatArray) -> Samples:
         """Return the same samples elsewhere; shift (N, 2)."""
         return replace(self, xy=self.xy + shift)
@@ -166,49 +183,64 @@ def sample_lines(lines: Lines, step_m: float) -> Samples:
         lines: K lines in meters.
         step_m: longest piece.
     """
-    found = [_sampled(some, step_m) for some in lines.some()] or [_nothing()]
-    parts = np.cumsum([0, *(int(one.part.max(initial=-1)) + 1 for one in found)])
-    return Samples(
-        xy=np.concatenate([one.xy for one in found]),
-        tangent=np.concatenate([one.tangent for one in found]),
-        length_m=np.concatenate([one.length_m for one in found]),
-        gap_m=np.concatenate([one.gap_m for one in found]),
-        crack=np.concatenate([one.crack + LINES_AT_ONCE * k for k, one in enumerate(found)]),
-        part=np.concatenate([one.part + parts[k] for k, one in enumerate(found)]),
-    )
+    total = sum(int(_Parts.of(some, step_m).pieces.sum()) for some in lines.some())
+    whole = Samples.empty(total)  # filled in turn: the samples are much of what a comparison holds
+    low = n_parts = 0
+    for number, some in enumerate(lines.some()):
+        parts = _Parts.of(some, step_m)
+        found = _sampled(parts)
+        here = slice(low, low + len(found))
+        for name in ("xy", "tangent", "length_m", "gap_m"):
+            getattr(whole, name)[here] = getattr(found, name)
+        whole.crack[here] = found.crack + LINES_AT_ONCE * number
+        whole.part[here] = found.part + n_parts
+        low, n_parts = here.stop, n_parts + len(parts.pieces)
+    return whole
 
 
-def _nothing() -> Samples:
-    none = np.empty(0, np.int64)
-    return Samples(np.empty((0, 2)), np.empty((0, 2)), np.empty(0), np.empty(0), none, none)
+@dataclass(frozen=True, eq=False)
+class _Parts:
+    """P parts of lines that have a length.
+
+    Attributes:
+        points: (V, 2) vertices, part by part.
+        steps_m: (V,) way to each vertex from the one before it in its part.
+        counts: (P,) vertices.
+        crack: (P,) index of the line.
+        length_m: (P,).
+        pieces: (P,) of equal length into which each is cut.
+    """
+
+    points: FloatArray
+    steps_m: FloatArray
+    counts: IntArray
+    crack: IntArray
+    length_m: FloatArray
+    pieces: IntArray
+
+    @classmethod
+    def of(cls, lines: Lines, step_m: float) -> _Parts:
+        """Take the parts of lines, and cut them into pieces of at most ``step_m``."""
+        points, steps, counts = lines.points, lines.steps_m, np.diff(lines.part_starts)
+        crack = np.repeat(np.arange(len(lines)), np.diff(lines.starts))
+        length = np.add.reduceat(steps, lines.part_starts[:-1]) if len(counts) else np.empty(0)
+        long = length > 0
+        if not long.all():
+            there = np.repeat(long, counts)
+            points, steps = points[there], steps[there]
+            counts, crack, length = counts[long], crack[long], length[long]
+        pieces = np.ceil(length / step_m - 1e-9).astype(np.int64).clip(1)
+        return cls(points, steps, counts, crack, length, pieces)
 
 
-def _sampled(lines: Lines, step_m: float) -> Samples:
+def _sampled(parts: _Parts) -> Samples:
     """Sample a few lines, see `sample_lines`."""
-    coords, steps = lines.points, lines.steps_m
-    counts, crack = (
-        np.diff(lines.part_starts),
-        np.repeat(np.arange(len(lines)), np.diff(lines.starts)),
-    )
+    coords, counts, count, length = parts.points, parts.counts, parts.pieces, parts.length_m
     if not len(counts):
-        return _nothing()
-    length = np.add.reduceat(steps, lines.part_starts[:-1])
-    long = length > 0
-    if not long.all():
-        there = np.repeat(long, counts)
-        coords, steps, counts, crack, length = (
-            coords[there],
-            steps[there],
-            counts[long],
-            crack[long],
-            length[long],
-        )
-    if not len(length):
-        return _nothing()
+        return Samples.empty(0)
     owner = np.repeat(np.arange(len(counts)), counts)
-    arc = np.cumsum(steps)
+    arc = np.cumsum(parts.steps_m)
     starts = arc[np.cumsum(counts) - counts]
-    count = np.ceil(length / step_m - 1e-9).astype(np.int64).clip(1)
     part = np.repeat(np.arange(len(counts)), count)
     piece = (length / count)[part]
     within = np.arange(len(part)) - np.repeat(np.cumsum(count) - count, count)
@@ -223,7 +255,8 @@ def _sampled(lines: Lines, step_m: float) -> Samples:
     chord = at(high) - at(low)
     norm = np.hypot(*chord.T)
     tangent = np.divide(chord, norm[:, None], out=np.ones_like(chord), where=norm[:, None] > 0)
-    return Samples(at(along), tangent, piece, _gaps(coords, owner, part, crack), crack[part], part)
+    gaps = _gaps(coords, owner, part, parts.crack)
+    return Samples(at(along), tangent, piece, gaps, parts.crack[part], part)
 
 
 def _gaps(coords: FloatArray, owner: IntArray, part: IntArray, crack: IntArray) -> FloatArray:

@@ -59,6 +59,9 @@ TABLE_ROWS = 500
 MAX_CRACKS = 100_000
 """Cracks that a page draws: more make a browser slow."""
 
+SHAPES_AT_ONCE = 10_000
+"""Shapes that are encoded together: copies of them all would take 100 MB."""
+
 MAX_IMAGE_BYTES = 8_000_000
 """Larger imagery is left out of a page."""
 
@@ -332,17 +335,20 @@ def encode_shapes(shapes: geopandas.GeoSeries) -> dict[str, list[int]]:
     >>> encode_shapes(geopandas.GeoSeries([street], crs=SCREEN_CRS))
     {'parts': [1], 'points': [2], 'steps': [0, 0, 2, 3]}
     """
-    screen = shapes.to_crs(SCREEN_CRS).to_numpy()
-    parts, owner = shapely.get_parts(screen, return_index=True)
-    areas = shapely.get_type_id(parts) == shapely.GeometryType.POLYGON
-    parts[areas] = shapely.get_exterior_ring(parts[areas])
-    vertices, line = shapely.get_coordinates(parts, return_index=True)
-    places = np.rint(vertices * STEPS_PER_M).astype(np.int64)
-    return {
-        "parts": np.bincount(owner, minlength=len(screen)).tolist(),
-        "points": np.bincount(line, minlength=len(parts)).tolist(),
-        "steps": np.diff(places, axis=0, prepend=0).ravel().tolist(),
-    }
+    found: dict[str, list[int]] = {"parts": [], "points": [], "steps": []}
+    last = np.zeros((1, 2), np.int64)
+    for low in range(0, len(shapes), SHAPES_AT_ONCE):
+        screen = shapes.iloc[low : low + SHAPES_AT_ONCE].to_crs(SCREEN_CRS).to_numpy()
+        parts, owner = shapely.get_parts(screen, return_index=True)
+        areas = shapely.get_type_id(parts) == shapely.GeometryType.POLYGON
+        parts[areas] = shapely.get_exterior_ring(parts[areas])
+        vertices, line = shapely.get_coordinates(parts, return_index=True)
+        places = np.rint(vertices * STEPS_PER_M).astype(np.int64)
+        found["parts"] += np.bincount(owner, minlength=len(screen)).tolist()
+        found["points"] += np.bincount(line, minlength=len(parts)).tolist()
+        found["steps"] += np.diff(places, axis=0, prepend=last).ravel().tolist()
+        last = places[-1:] if len(places) else last
+    return found
 
 
 def bounds_of(placed: geopandas.GeoDataFrame) -> list[list[float]]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from geo.compare.changes import Comparison, compare
+from geo.compare.changes import Aligned, Comparison, align, changes
 from geo.compare.layers import NOT_CLAIMED, write_changes
 from geo.compare.maps import SurveyMap, read_map
 from geo.compare.options import CompareOptions
@@ -114,7 +114,12 @@ def _compare_files(old: Path, new: Path, out: Path, limits: CompareOptions) -> d
             f"{old.name} and {new.name} come from one run ({later.run_id}), so nothing can have "
             "changed; give maps of two surveys"
         )
-    result = compare(earlier.survey, later.survey, limits)
+    registration = align(earlier.survey, later.survey, limits)
+    give_back_freed_memory()
+    aligned = Aligned.of(earlier.survey, later.survey, registration, limits)
+    earlier, later = earlier.without_lines(), later.without_lines()
+    give_back_freed_memory()
+    result = changes(earlier.survey, later.survey, aligned, limits)
     give_back_freed_memory()
     maps = (earlier, later)
     sums = gather(result, later.segments) if later.segments is not None else None

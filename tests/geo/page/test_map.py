@@ -127,7 +127,9 @@ def test_crops_show_original_pixels_around_the_worst_and_are_bounded(street, tmp
     assert cut_crops(mosaic, package) == crops[:1]
 
 
-def test_steps_of_shapes_add_up_to_their_places():
+@pytest.mark.parametrize("at_once", [1, 10])
+def test_steps_of_shapes_add_up_to_their_places(at_once, monkeypatch):
+    monkeypatch.setattr("geo.page.map_page.SHAPES_AT_ONCE", at_once)
     ring = shapely.box(5e5, 5.8e6, 5e5 + 100, 5.8e6 + 50)
     shapes = geopandas.GeoSeries(
         [shapely.MultiLineString([[(5e5, 5.8e6), (5e5 + 3, 5.8e6)], [(5e5, 0), (5e5, 9)]]), ring],
