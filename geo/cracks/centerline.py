@@ -131,12 +131,16 @@ def prune(graph: Graph) -> Graph:
 
 
 def _smooth(edge: Edge) -> FloatArray:
-    """Return the moving average along a branch; that of a loop goes round."""
+    """Return the moving average along a branch; that of a loop goes round.
+
+    Its window takes in at most half of a small loop: the mean of a whole one is a point.
+    """
     if not edge.is_loop or len(edge.points) < 4:
         return np.asarray(smooth_paths(edge.points[None])[0])
-    turn = np.pad(edge.points[:-1], ((SMOOTH_PX, SMOOTH_PX), (0, 0)), mode="wrap")
     count = len(edge.points) - 1
-    mean = _window_means(turn, SMOOTH_PX + np.arange(count), np.full(count, SMOOTH_PX))
+    reach = min(SMOOTH_PX, (count // 2 - 1) // 2)
+    turn = np.pad(edge.points[:-1], ((reach, reach), (0, 0)), mode="wrap")
+    mean = _window_means(turn, reach + np.arange(count), np.full(count, reach))
     return np.concatenate((mean, mean[:1]))
 
 
