@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -395,10 +396,14 @@ class Pool:
         *,
         local: bool = False,
     ) -> Iterator[Any]:
-        """Compute the blocks."""
+        """Compute the blocks; with a storage of blocks in a folder that nobody else sees."""
+        from jobs.infer.block_store import BlockStore
         from jobs.infer.worker import BlockWorker
 
-        worker = BlockWorker(plan, factory())
+        store = BlockStore.of(job)
+        if store is not None:
+            plan = plan.moved_to(Path(tempfile.mkdtemp(dir=job.out.parent)))
+        worker = BlockWorker(plan, factory(), store)
         with ThreadPoolExecutor(self.threads) as calls:
             results = calls.map(worker.run, todo) if self.threads > 1 else map(worker.run, todo)
             for count in range(len(todo)):

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import logging
 import os
+import tempfile
 from collections.abc import Generator, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 from geo.cracks.parts import InspectedRow
-from jobs.infer.attempts import Attempts, WorkerDied
+from jobs.infer.attempts import Attempts, FolderMarks, WorkerDied
+from jobs.infer.block_store import BlockStore
 from jobs.infer.job import InferJob
 from jobs.infer.plan import Plan
 from jobs.infer.worker import BLOCKS_AT_A_TIME, BlockWorker, PredictorFactory
@@ -72,14 +74,16 @@ def compute(
         WpcrackError: The model is unusable, the parts cannot be written, or a node does not see
             what the driver sees.
     """
-    work = plan.parts.parent
-    with share(work, _inputs(job, plan)) as shared, ray_session(_least(job, local), local=local):
+    work, store = plan.parts.parent, BlockStore.of(job)
+    inputs = _inputs(job, plan)
+    sharing = share(work, inputs) if store is None else nullcontext(SharedFolder.of(inputs))
+    with sharing as shared, ray_session(_least(job, local), local=local):
         import ray
         import ray.data
 
         _prepare_ray_data()
         pool = _pool(job, len(todo), actor_bytes(job, plan))
-        setup = _Setup(ray.put(plan), factory, shared, pool.each["GPU"])
+        setup = _Setup(ray.put(plan), factory, shared, pool.each["GPU"], store)
         blocks = (
             ray.data.from_items(
                 [{"index": index} for index in todo], override_num_blocks=_tasks(todo)
@@ -100,7 +104,7 @@ def compute(
         )
         # closed before Ray ends, which waits for the threads behind it
         rows = cast("Generator[dict[str, Any]]", iter(blocks))
-        has_begun = partial(is_anybody_present, work / PRESENT)
+        has_begun = store.is_busy if store else partial(is_anybody_present, work / PRESENT)
         with say_while_waiting(pool, has_begun), closing(rows):
             for row in rows:
                 if row["error"]:
@@ -117,12 +121,14 @@ class _Setup:
         factory: makes the network.
         shared: what the actor must see before it works.
         gpus: that Ray gives it.
+        store: where it copies finished blocks to; None: it sees the folders of the plan.
     """
 
     plan: Any
     factory: PredictorFactory
     shared: SharedFolder
     gpus: float
+    store: BlockStore | None
 
 
 class _Actor:
@@ -135,14 +141,17 @@ class _Actor:
         self.count = counter("wpcrack_blocks", "Blocks that inferences have computed.")
         if not setup.gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""  # what belongs to others is not even looked at
-        plan: Plan = ray.get(setup.plan)
+        plan, store = ray.get(setup.plan), setup.store
+        if store is not None:
+            self.folder = tempfile.TemporaryDirectory(prefix="wpcrack-")  # until this process ends
+            plan = plan.moved_to(Path(self.folder.name))
         work = plan.parts.parent
         name = f"model-{ray.get_runtime_context().get_actor_id()}"  # the same after a restart
         try:
             setup.shared.require()
-            self.presence = be_present(work / PRESENT)  # until this process ends
-            with Attempts(work).begin(name, "loading the model"):
-                self.worker = BlockWorker(plan, setup.factory())
+            self.presence = be_present(work / PRESENT)  # likewise
+            with Attempts(store or FolderMarks(work)).begin(name, "loading the model"):
+                self.worker = BlockWorker(plan, setup.factory(), store)
         except USER_ERRORS as error:
             self.error = str(error)
         except WorkerDied as error:

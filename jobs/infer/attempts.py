@@ -10,7 +10,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 MOST_DEATHS = 3
 """Workers that may die of a block, or while they load the model, before it is given up."""
@@ -23,15 +25,54 @@ class WorkerDied(RuntimeError):
     """The process that works on something was killed each time."""
 
 
+class Marks(Protocol):
+    """Where begins are marked; all workers see the marks of each."""
+
+    def count(self, name: str) -> int:
+        """Return how often some work was begun and not ended."""
+
+    def add(self, name: str) -> None:
+        """Mark a begin."""
+
+    def clear(self, name: str) -> None:
+        """Take the marks of some work away."""
+
+
+@dataclass(frozen=True)
+class FolderMarks:
+    """Marks as files of a folder that all workers share."""
+
+    folder: Path
+
+    def count(self, name: str) -> int:
+        """Return how often some work was begun and not ended."""
+        try:
+            return self._file(name).stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def add(self, name: str) -> None:
+        """Mark a begin."""
+        with self._file(name).open("ab") as stream:
+            stream.write(b".")
+
+    def clear(self, name: str) -> None:
+        """Take the marks of some work away."""
+        self._file(name).unlink(missing_ok=True)
+
+    def _file(self, name: str) -> Path:
+        return self.folder / MARK.format(name=name)
+
+
 class Attempts:
-    """Marks in a folder; may be used by the threads of one worker.
+    """Marks what is begun; may be used by the threads of one worker.
 
     What has killed a worker before is tried alone, so that it takes nothing else with it, neither
     a block nor its good name.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, marks: Marks) -> None:
+        self._marks = marks
         self._change = threading.Condition()
         self._running = 0
         self._is_alone = False
@@ -46,22 +87,20 @@ class Attempts:
 
         Raises:
             WorkerDied: Its workers were killed too often.
-            OSError: The folder is missing or cannot be written.
+            OSError, OutputError: The marks cannot be read or written.
         """
-        mark = self._folder / MARK.format(name=name)
-        with self._turn(alone=_size(mark) > 0):
-            deaths = _size(mark)
+        with self._turn(alone=self._marks.count(name) > 0):
+            deaths = self._marks.count(name)
             try:
                 if deaths >= MOST_DEATHS:
                     raise WorkerDied(
                         f"{what} killed its worker {deaths} times (out of memory, or a crash in a "
                         "library)"
                     )
-                with mark.open("ab") as stream:
-                    stream.write(b".")
+                self._marks.add(name)
                 yield
             finally:
-                mark.unlink(missing_ok=True)
+                self._marks.clear(name)
 
     @contextmanager
     def _turn(self, *, alone: bool) -> Iterator[None]:
@@ -78,10 +117,3 @@ class Attempts:
                 self._running -= 1
                 self._is_alone = False
                 self._change.notify_all()
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0

@@ -10,26 +10,24 @@ from __future__ import annotations
 
 import json
 import secrets
-import shutil
 import socket
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from geo.addresses import without_secrets
-from geo.errors import OutputError, first_line
+from geo.errors import OutputError
 from geo.files import write_text
 from jobs.infer.job import InferJob
+from jobs.runtime.objects import copy_up, open_storage
 
 OWNER = ".owner"
 """File in the work folder with the name by which its claims are known."""
 
 CLAIM = "claim.json"
 """Ends the name of a claim."""
-
-CHUNK_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -131,7 +129,7 @@ class Delivery:
             self._require_own(claim)
             self._write(files, inner, Claim(claim.owner, claim.place, None))
             for name, path in ordered.items():
-                self._copy(files, path, f"{inner}/{name}")
+                copy_up(files, path, f"{inner}/{name}")
             for name in (claim.files or {}).keys() - ordered.keys():
                 with suppress(FileNotFoundError):
                     files.delete_file(f"{inner}/{name}")  # of a map with other formats
@@ -139,14 +137,6 @@ class Delivery:
             written = {name: there[name] for name in ordered}
             self._write(files, inner, Claim(claim.owner, claim.place, written))
         return [f"{without_secrets(self.folder)}/{name}" for name in reversed(ordered)]
-
-    def _copy(self, files: Any, path: Path, target: str) -> None:
-        if files.type_name == "local":
-            files.create_dir(target.rpartition("/")[0])
-        with path.open("rb") as source, files.open_output_stream(target) as stream:
-            shutil.copyfileobj(source, stream, CHUNK_BYTES)
-        if (size := files.get_file_info(target).size) != path.stat().st_size:
-            raise OSError(f"{path.name} has {size} bytes there, not {path.stat().st_size}")
 
     def _require_own(self, claim: Claim) -> None:
         if claim.owner != self._owner():
@@ -191,25 +181,8 @@ class Delivery:
         names = {x.path[len(inner) :].lstrip("/"): str(x.mtime_ns) for x in found if x.is_file}
         return {name: at for name, at in names.items() if name.startswith(Path(self.package).stem)}
 
-    @contextmanager
-    def _storage(self) -> Iterator[tuple[Any, str]]:
-        """Give pyarrow's file system and the folder in it.
-
-        Raises:
-            OutputError: In place of what the storage says.
-        """
-        from pyarrow.fs import FileSystem
-
-        try:
-            files, inner = FileSystem.from_uri(self.folder)
-            if files.type_name == "local":
-                files.create_dir(inner)
-            yield files, inner
-        except (OSError, ValueError) as error:
-            raise OutputError(
-                f"{self.address} cannot be read or written ({first_line(error)}); check the "
-                f"address, its rights and the network; {self._again()}"
-            ) from error
+    def _storage(self) -> AbstractContextManager[tuple[Any, str]]:
+        return open_storage(self.folder, self._again(), self.address)
 
     def _again(self) -> str:
         return f"what is finished is kept in {self.work}, and the same command continues"

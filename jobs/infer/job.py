@@ -63,6 +63,10 @@ class InferJob(MapRules, Imagery):
     deliver_to: str | None = None
     """Folder in object storage to which the finished files are copied, such as s3://bucket/maps or
     gs://bucket/maps; an out that is an address sets it."""
+    parts: str | None = None
+    """Folder in object storage, such as s3://bucket/work/city, for nodes that share none: finished
+    blocks are copied there, and from there into the work folder, which the driver alone sees. A
+    driver with an empty work folder goes on with what is there."""
     resample: Literal["auto", "never"] = "auto"
     """auto: imagery whose pixels differ by more than 1.5 x from those of the model's training
     images is brought to their size, unless gsd_mm is given; never: it is taken as it is."""
@@ -106,15 +110,16 @@ class InferJob(MapRules, Imagery):
         out, work = (str(values.get(key) or "") for key in ("out", "work"))
         if re.match(ADDRESS, work):
             raise ValueError(
-                f"work is {work}; blocks are kept as files under a lock, which object storage does "
-                "not have: give a folder that every node sees"
+                f"work is {work}; a map is made from files under a lock, which object storage does "
+                "not have: give a folder that every node sees, or a folder and parts=ADDRESS"
             )
         if not re.match(ADDRESS, out):
             return values
         if not work:
             raise ValueError(
                 f"out is {out}, where no map can be made in place; set work=FOLDER, one that every "
-                "node sees: blocks are kept there, and the finished files are copied to out"
+                "node sees (or parts=ADDRESS as well): blocks are kept there, and the finished "
+                "files are copied to out"
             )
         path, mark, query = out.partition("?")
         folder, _, name = path.rpartition("/")
@@ -124,6 +129,11 @@ class InferJob(MapRules, Imagery):
     def _is_consistent(self) -> InferJob:
         if self.work is not None and self.out.parent != self.work:
             raise ValueError(f"work is {self.work}, but out={self.out} lies elsewhere; drop work")
+        if self.parts is not None and not re.match(ADDRESS, self.parts):
+            raise ValueError(
+                f"parts is {self.parts}; give an address like s3://bucket/work/city, or drop it: "
+                "blocks are kept in the work folder beside out"
+            )
         if isinstance(self.max_failed, str) and not re.fullmatch(
             r"\d{1,2}(\.\d+)?%|100%", self.max_failed
         ):

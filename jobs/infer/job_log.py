@@ -280,7 +280,7 @@ class BlockLine:
         return cls(at=at, inspected=InspectedRow.of_row(row))
 
 
-_DAMAGE = (*DAMAGE, CRSError, shapely.errors.ShapelyError)
+DAMAGED = (*DAMAGE, CRSError, shapely.errors.ShapelyError)
 """What reading a damaged log may raise."""
 
 
@@ -312,7 +312,7 @@ class JobLog:
             first, *others = whole.split("\n")
             record = JobRecord.of_text(first)
             lines = [BlockLine.of_text(text) for text in others if _is_whole(text)]
-        except _DAMAGE as error:
+        except DAMAGED as error:
             reason = f"it has no {LOG}" if isinstance(error, FileNotFoundError) else None
             reason = reason or first_line(error)
             raise ConfigError(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,15 @@ class Plan:
     def most_px(self) -> int:
         """At most so many pixels have imagery: those of all blocks, or of all tiles."""
         return min(self.block_px, sum(window.area_px for window in self.mosaic.windows))
+
+    def moved_to(self, root: Path) -> Plan:
+        """Return this plan with its folders made anew in another one, which exists."""
+        parts = root / PARTS
+        parts.mkdir()
+        probability = None if self.probability is None else root / PROBABILITY
+        if probability is not None:
+            probability.mkdir()
+        return replace(self, parts=parts, probability=probability)
 
     def part(self, block: Block) -> Path:
         """Return the file of a block, which a second try replaces."""

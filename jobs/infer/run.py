@@ -20,6 +20,7 @@ from geo.cracks.parts import DamagedPart, InspectedRow
 from geo.errors import InputError
 from geo.layers.roads import Segment, read_roads
 from jobs.infer.actors import cluster_has_gpus, compute, require_room
+from jobs.infer.block_store import BlockStore
 from jobs.infer.delivery import Delivery
 from jobs.infer.inputs import ModelFiles, load_model, model_files, open_mosaic
 from jobs.infer.job import InferJob
@@ -52,6 +53,7 @@ def run_inference(
     started = time.time()
     joins_cluster(local=local)  # what it cannot join is refused before any work
     with stop_on_sigterm():
+        _adopt(job)
         if predictor_factory is None:
             job = with_engine(job, local=local)
         MapFiles.of(job.out).prepare(job, job.roads, job.vectors)
@@ -67,6 +69,7 @@ def run_inference(
         with open_work(job, plan, JobRecord.of(job, plan, model, started)) as work:
             if delivery is not None:
                 delivery.claim()
+                work.keep_owner()
             try:
                 report = _run(_Context(job, plan, roads, work, factory, local))
                 return report if delivery is None else _deliver(report, job, delivery)
@@ -84,6 +87,8 @@ def plan_inference(job: InferJob) -> Forecast:
     joins_cluster()
     MapFiles.of(job.out).prepare(job, job.roads, job.vectors)
     _check_delivery(job)
+    if store := BlockStore.of(job):
+        store.is_busy()  # an address that cannot be read is refused
     model = model_files(job.model)
     plan = make_plan(job, open_mosaic(job, model.gsd_mm, say))
     require_room(job, plan)
@@ -141,7 +146,8 @@ def _run(context: _Context) -> InferReport:
         with explain_errors(work.root):
             write_vrt(plan.probability, plan.blocks, mosaic.grid)
     with _dropping_damaged_parts(work):
-        assembled = assemble_map(job, plan, work.record, context.roads, local=context.local)
+        alone = context.local or work.store is not None  # no other node sees the work folder
+        assembled = assemble_map(job, plan, work.record, context.roads, local=alone)
     draw_map(job, plan, failures.without_silent_tiles(mosaic))
     return InferReport(
         package=job.out,
@@ -157,6 +163,14 @@ def _run(context: _Context) -> InferReport:
         infer_s=computed - start,
         assemble_s=time.monotonic() - computed,
     )
+
+
+def _adopt(job: InferJob) -> None:
+    """Let an empty work folder go on with the blocks in object storage."""
+    store = BlockStore.of(job)
+    if store is not None and job.resume != "never":
+        require_own(job)
+        store.adopt(job.work_folder)
 
 
 def _check_delivery(job: InferJob) -> Delivery | None:

@@ -12,7 +12,7 @@ from typing import Any
 from geo.cracks.parts import DamagedPart
 from geo.cracks.regions import Region
 from geo.errors import OutputError
-from jobs.infer.attempts import Attempts, WorkerDied
+from jobs.infer.attempts import Attempts, FolderMarks, WorkerDied
 from jobs.runtime.capacity import Request, room_for
 from jobs.runtime.cpus import usable_cpus
 from jobs.runtime.ray_session import joins_cluster, ray_session
@@ -89,7 +89,7 @@ def _run(setup: tuple[Callable[[Region], None], Path, SharedFolder], region: Reg
     work, folder, shared = setup
     try:
         shared.require()
-        with Attempts(folder).begin(region.name, f"region {region.name}"):
+        with Attempts(FolderMarks(folder)).begin(region.name, f"region {region.name}"):
             work(region)
     except DamagedPart as error:
         error.path.unlink(missing_ok=True)

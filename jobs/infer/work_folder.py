@@ -20,6 +20,8 @@ from pathlib import Path
 
 from geo.cracks.parts import InspectedRow
 from geo.imagery.mosaic import Block
+from jobs.infer.block_store import BlockStore, names_of
+from jobs.infer.delivery import OWNER
 from jobs.infer.job import InferJob
 from jobs.infer.job_log import LOG, OLD, BlockLine, JobLog, JobRecord
 from jobs.infer.plan import PARTS, PROBABILITY, Plan
@@ -45,18 +47,25 @@ def open_work(job: InferJob, plan: Plan, record: JobRecord) -> Iterator[WorkFold
 
     Raises:
         ConfigError: The folder is of other settings, inputs or version, in use, or not ours.
-        OutputError: The folder cannot be written.
+        OutputError: The folder, or the storage of `parts`, cannot be written.
     """
     root = job.work_folder
     require_own(job)
+    store = BlockStore.of(job)
     busy = ConfigError(f"another process works in {root}; wait for its end or choose another out")
     with ExitStack() as stack:
         with explain_errors(root):
             plan.parts.mkdir(parents=True, exist_ok=True)
             stack.enter_context(hold_lock(root / LOCK, busy, patience_s=LOCK_PATIENCE_S))
             _sweep(job, plan)
+            if store is not None:
+                store.require_own(record)
+                if job.resume != "never":
+                    store.complete(root)
             _prepare(root, job, plan, record)
-        yield WorkFolder(root, plan, record)
+            if store is not None:
+                store.follow(root)
+        yield WorkFolder(root, plan, record, store)
 
 
 def require_own(job: InferJob) -> None:
@@ -77,10 +86,13 @@ def explain_errors(root: Path) -> AbstractContextManager[None]:
 class WorkFolder:
     """Finished blocks on disk; survives any end of the process that writes it."""
 
-    def __init__(self, root: Path, plan: Plan, record: JobRecord) -> None:
+    def __init__(
+        self, root: Path, plan: Plan, record: JobRecord, store: BlockStore | None = None
+    ) -> None:
         self.root = root
         self.plan = plan
         self.record = record
+        self.store = store
         self._blocks = {block.block_id: block for block in plan.blocks}
 
     def results(self) -> dict[str, InspectedRow]:
@@ -107,8 +119,18 @@ class WorkFolder:
 
         Raises:
             NotShared: It is not: another node wrote it elsewhere.
+            OutputError: It cannot be copied here.
         """
         block = self._blocks[result.block_id]
+        if self.store is not None:
+            self.store.fetch(self.root, names_of(self.plan, block))
+            if not self.plan.is_complete(block):
+                raise NotShared(
+                    f"block {block.block_id} was finished on a node, but its file is not in parts="
+                    f"{self.store.shown}; let no other program change what is "
+                    "there, then give the same command again"
+                )
+            return
         if not is_seen(self.plan.part(block), seen=lambda: self.plan.is_complete(block)):
             raise NotShared(
                 f"block {block.block_id} was finished on a node, but its file is not in "
@@ -122,9 +144,16 @@ class WorkFolder:
         with explain_errors(self.root), (self.root / LOG).open("a", encoding="utf-8") as stream:
             stream.write(line.text())
 
+    def keep_owner(self) -> None:
+        """Let a driver elsewhere, which goes on with the blocks, own the claims of this one too."""
+        if self.store is not None:
+            self.store.put(self.root, [OWNER])
+
     def discard(self, blocks: Sequence[Block]) -> None:
         """Remove the files of blocks and their lines."""
         _remove(self.root, self.plan, blocks)
+        if self.store is not None:
+            self.store.remove(name for block in blocks for name in names_of(self.plan, block))
         self._log().without(blocks).save(self.root)
 
     def _log(self) -> JobLog:

@@ -34,7 +34,8 @@ from geo.grid import Window
 from geo.imagery.headers import Tile, TileProblem
 from geo.imagery.mosaic import Block, Mosaic, Raster
 from geo.imagery.thumbnails import PictureGrid
-from jobs.infer.attempts import Attempts
+from jobs.infer.attempts import Attempts, FolderMarks
+from jobs.infer.block_store import BlockStore, names_of
 from jobs.infer.plan import Plan
 from jobs.infer.probability import ground_file, probability_file, write_probability
 from wpcrack.errors import WpcrackError
@@ -56,12 +57,21 @@ T = TypeVar("T")
 class BlockWorker:
     """Holds the model and the mosaic; turns blocks into parts. `run` may be called by threads."""
 
-    def __init__(self, plan: Plan, predictor: WindowPredictor) -> None:
-        self.plan = plan
+    def __init__(
+        self, plan: Plan, predictor: WindowPredictor, store: BlockStore | None = None
+    ) -> None:
+        """Prepare to work.
+
+        Args:
+            plan: whose folders are of this node where there is a store.
+            predictor: the network.
+            store: where finished blocks are copied to; None: all nodes share the folders.
+        """
+        self.plan, self.store = plan, store
         self.predictor = predictor
         self._pixels = BlockReader(plan.mosaic)
         self._model = threading.Lock()
-        self._attempts = Attempts(plan.parts.parent)
+        self._attempts = Attempts(store or FolderMarks(plan.parts.parent))
 
     def run(self, index: int) -> InspectedRow:
         """Read, predict, vectorize and store a block, unless its part is there already.
@@ -105,6 +115,7 @@ class BlockWorker:
                 write_probability(path, probability, block.window, grid)
                 ground.write(ground_file(folder, block), probability, block.window)
             write_part(self.plan.part(block), found, inspected)
+            self._hand_over(block)
         except (OSError, RasterioError, CPLE_BaseError) as error:
             raise OutputError(
                 f"block {block.block_id} cannot be written to {self.plan.parts.parent} ({error}); "
@@ -112,6 +123,14 @@ class BlockWorker:
                 "blocks are kept"
             ) from error
         return inspected.brief()
+
+    def _hand_over(self, block: Block) -> None:
+        """Copy the files of a block to the store, and keep none of them."""
+        if self.store is not None:
+            root, names = self.plan.parts.parent, names_of(self.plan, block)
+            self.store.put(root, names)
+            for name in names:
+                (root / name).unlink()
 
     def _inspect(
         self, block: Block, start: float

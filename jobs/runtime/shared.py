@@ -38,14 +38,19 @@ class SharedFolder:
     """What a worker must see before it works.
 
     Attributes:
-        root: of the job's files.
+        root: of the job's files; None: they are not shared.
         token: name of the driver's file in it.
         others: further files and folders that the driver sees, like those of the tiles.
     """
 
-    root: Path
+    root: Path | None
     token: str
     others: tuple[Path, ...] = ()
+
+    @classmethod
+    def of(cls, others: Iterable[Path]) -> SharedFolder:
+        """Return what workers must see that share no folder with the driver: what they read."""
+        return cls(None, "", tuple(path.absolute() for path in others if path.exists()))
 
     def require(self) -> None:
         """Look whether this node sees what the driver sees.
@@ -53,7 +58,8 @@ class SharedFolder:
         Raises:
             NotShared: It does not, for NEW_NAME_S.
         """
-        for path in (self.root / self.token, *self.others):
+        own = () if self.root is None else (self.root / self.token,)
+        for path in (*own, *self.others):
             if not is_seen(path, NEW_NAME_S):
                 shown = self.root if path.name == self.token else path
                 raise NotShared(
@@ -76,7 +82,7 @@ def share(root: Path, others: Iterable[Path] = ()) -> Iterator[SharedFolder]:
     token = root / f"{TOKEN}{secrets.token_hex(8)}"
     token.touch()
     try:
-        seen = tuple(path.absolute() for path in others if path.exists())
+        seen = SharedFolder.of(others).others
         yield SharedFolder(root.absolute(), token.name, seen)
     finally:
         token.unlink(missing_ok=True)

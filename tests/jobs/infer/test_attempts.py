@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from jobs.infer.attempts import MOST_DEATHS, Attempts, WorkerDied
+from jobs.infer.attempts import MOST_DEATHS, Attempts, FolderMarks, WorkerDied
 
 ROOT = Path(__file__).resolve().parents[3]
 DIE = (
-    "import os, signal, sys; from pathlib import Path; from jobs.infer.attempts import Attempts\n"
-    "with Attempts(Path(sys.argv[1])).begin('a', 'it'): os.kill(os.getpid(), signal.SIGKILL)"
+    "import os, signal, sys; from pathlib import Path\n"
+    "from jobs.infer.attempts import Attempts, FolderMarks\n"
+    "with Attempts(FolderMarks(Path(sys.argv[1]))).begin('a', 'it'):\n"
+    "    os.kill(os.getpid(), signal.SIGKILL)"
 )
 
 
@@ -30,23 +32,26 @@ def test_what_kills_its_worker_three_times_is_given_up(tmp_path: Path) -> None:
         die(tmp_path)
     with (
         pytest.raises(WorkerDied, match="the block killed its worker 3 times"),
-        Attempts(tmp_path).begin("a", "the block"),
+        Attempts(FolderMarks(tmp_path)).begin("a", "the block"),
     ):
         pytest.fail("it was begun again")
-    with Attempts(tmp_path).begin("a", "the block"):  # the next job tries again
+    with Attempts(FolderMarks(tmp_path)).begin("a", "the block"):  # the next job tries again
         pass
     assert not list(tmp_path.iterdir())
 
 
 def test_an_exception_is_no_death(tmp_path: Path) -> None:
     for _ in range(MOST_DEATHS + 1):
-        with pytest.raises(ValueError, match="bad data"), Attempts(tmp_path).begin("a", "it"):
+        with (
+            pytest.raises(ValueError, match="bad data"),
+            Attempts(FolderMarks(tmp_path)).begin("a", "it"),
+        ):
             raise ValueError("bad data")
 
 
 def test_what_killed_a_worker_is_tried_alone(tmp_path: Path) -> None:
     die(tmp_path)
-    attempts, go, order = Attempts(tmp_path), threading.Event(), []
+    attempts, go, order = Attempts(FolderMarks(tmp_path)), threading.Event(), []
 
     def work(name: str) -> None:
         with attempts.begin(name, "it"):

@@ -7,17 +7,16 @@ import os
 import sys
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
 import pyarrow.fs
 import pytest
-from factories import Pool, darkness, free_port, layer, street, write_tile
+from factories import Pool, darkness, layer, street, write_tile
 from pydantic import ValidationError
 
 from geo.errors import OutputError
 from jobs.assemble.job import AssembleJob
+from jobs.infer import delivery
 from jobs.infer import run as infer
-from jobs.infer.delivery import Delivery
 from jobs.infer.job import InferJob
 from jobs.infer.report import InferReport
 
@@ -25,7 +24,6 @@ SETTINGS = {
     **{"model": "none", "min_area_m2": 0, "block_strides": 2},
     "lattice": {"window": 96, "overlap": 32, "blend": 16},
 }
-KEYS = {"AWS_ACCESS_KEY_ID": "us", "AWS_SECRET_ACCESS_KEY": "them"}
 
 
 @pytest.fixture(autouse=True)
@@ -33,22 +31,6 @@ def pool(monkeypatch):
     pool = Pool()
     monkeypatch.setattr(infer, "compute", pool)
     return pool
-
-
-@pytest.fixture(scope="module")
-def server():
-    """A server of S3 on loopback with a bucket: what its addresses end with."""
-    moto = pytest.importorskip("moto.server", reason="comes with the extra dev")
-    there = moto.ThreadedMotoServer("127.0.0.1", free_port(), verbose=False)
-    there.start()
-    host, port = there.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in KEYS.items():
-            patch.setenv(name, value)
-        place = {"endpoint_override": f"{host}:{port}", "scheme": "http", "region": "us-east-1"}
-        pyarrow.fs.S3FileSystem(**place, allow_bucket_creation=True).create_dir("city")
-        yield urlencode(place)
-        there.stop()
 
 
 def job_of(root: Path, address: str, work: str = "work", **more: Any) -> InferJob:
@@ -105,7 +87,7 @@ def address(tmp_path):
 
 def test_what_is_killed_while_it_copies_goes_on(tmp_path, address, monkeypatch, pool):
     with monkeypatch.context() as patch:
-        patch.setattr(Delivery, "_copy", lambda *_: sys.exit(9))
+        patch.setattr(delivery, "copy_up", lambda *_: sys.exit(9))
         with pytest.raises(SystemExit):
             run(tmp_path, address)
     blocks = list(pool.computed)
