@@ -128,7 +128,7 @@ class _Setup:
     factory: PredictorFactory
     shared: SharedFolder
     gpus: float
-    store: BlockStore | None
+    store: BlockStore | None = None
 
 
 class _Actor:

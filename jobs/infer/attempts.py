@@ -102,6 +102,10 @@ class Attempts:
             finally:
                 self._marks.clear(name)
 
+    def forget(self, name: str) -> None:
+        """Take the marks of some work away that is known to be finished."""
+        self._marks.clear(name)
+
     @contextmanager
     def _turn(self, *, alone: bool) -> Iterator[None]:
         with self._change:

@@ -88,6 +88,7 @@ class BlockWorker:
         """
         block, start = self.plan.blocks[index], time.monotonic()
         if known := self.plan.read_result(block):
+            self._attempts.forget(block.block_id)  # of a worker killed after it had written
             return known.brief()
         try:
             with self._attempts.begin(block.block_id, "the block"):

@@ -39,7 +39,7 @@ def test_an_actor_without_a_gpu_sees_none(
     context = SimpleNamespace(get_actor_id=lambda: "a")
     monkeypatch.setattr("ray.get", lambda reference: reference)
     monkeypatch.setattr("ray.get_runtime_context", lambda: context)
-    monkeypatch.setattr(actors, "BlockWorker", lambda plan, predictor: predictor)
+    monkeypatch.setattr(actors, "BlockWorker", lambda plan, predictor, store: predictor)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")  # somebody else's
     shared: Any = SimpleNamespace(require=lambda: None)
     setup = actors._Setup(plan, lambda: os.environ["CUDA_VISIBLE_DEVICES"], shared, gpus)  # type: ignore[arg-type,return-value]

@@ -17,6 +17,7 @@ from geo.errors import InputError
 from geo.imagery import mosaic as mosaic_module
 from geo.imagery import tile_reader
 from jobs.infer import run as infer
+from jobs.infer.attempts import FolderMarks
 from jobs.infer.inputs import open_mosaic
 from jobs.infer.plan import make_plan
 from jobs.infer.worker import BLOCKS_AT_A_TIME, BlockWorker
@@ -96,7 +97,10 @@ def test_a_block_whose_part_is_there_is_not_computed_again(tiles):
     def unwanted(windows):
         raise AssertionError("computed again")
 
+    marks = FolderMarks(plan.parts.parent)
+    marks.add(first.block_id)  # by a worker that was killed after it had written
     assert BlockWorker(plan, unwanted).run(0) == first
+    assert marks.count(first.block_id) == 0
     part.write_bytes(b"PAR1")
     BlockWorker(plan, darkness()).run(0)
     assert read_part(part).pieces.equals(whole.pieces)
