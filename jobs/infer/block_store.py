@@ -158,8 +158,10 @@ class BlockStore:
                 "give another address"
             )
 
-    def complete(self, root: Path) -> None:
+    def complete(self, root: Path, plan: Plan) -> None:
         """Copy the blocks into a work folder that it lacks, and forget the begun ones.
+
+        Names are those of the plan: what else lies there could name files elsewhere.
 
         Raises:
             OutputError: The storage, or the folder, cannot be used.
@@ -168,8 +170,9 @@ class BlockStore:
         self.remove(self.names(BEGUN))
         there, here = self.record(), JobLog.read(root)
         if there is not None and here is not None and not there.difference(here.record):
-            lacking = (x for x in self.names(PARTS, PROBABILITY) if not (root / x).exists())
-            self.fetch(root, lacking)
+            wanted = {name for block in plan.blocks for name in names_of(plan, block)}
+            there_is = wanted & self.names(PARTS, PROBABILITY)
+            self.fetch(root, (name for name in there_is if not (root / name).exists()))
 
     def follow(self, root: Path) -> None:
         """Keep of the storage what the work folder holds, and note the job as it starts.

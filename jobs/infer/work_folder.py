@@ -61,7 +61,7 @@ def open_work(job: InferJob, plan: Plan, record: JobRecord) -> Iterator[WorkFold
             if store is not None:
                 store.require_own(record)
                 if job.resume != "never":
-                    store.complete(root)
+                    store.complete(root, plan)
             _prepare(root, job, plan, record)
             if store is not None:
                 store.follow(root)

@@ -60,10 +60,12 @@ def test_a_driver_on_another_machine_goes_on_with_the_blocks(
         run(tiles, tmp_path / "one", parts=store.address)
     begun, pool.computed, pool.stop_after = set(pool.computed), [], None
     shutil.rmtree(tmp_path / "one")
+    (tmp_path / "store" / "parts" / "strange.parquet").touch()
     run(tiles, tmp_path / "two", parts=store.address)
     assert len(begun) == 2
     assert begun.isdisjoint(pool.computed)
     assert pool.computed
+    assert not (tmp_path / "two" / "map.work" / "parts" / "strange.parquet").exists()
     run(tiles, tmp_path / "alone")
     for name in ("crack", "inspected"):
         assert same(tmp_path / "two", tmp_path / "alone", name)
