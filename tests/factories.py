@@ -162,6 +162,26 @@ def wait_until(condition: Callable[[], object], patience_s: float = 600.0) -> No
         time.sleep(0.02)
 
 
+@contextmanager
+def ending_within(patience_s: float) -> Iterator[None]:
+    """Interrupt what the main thread does if it hangs; the clock is for hangs only.
+
+    Raises:
+        TimeoutError: The block took longer.
+    """
+
+    def give_up(*_: object) -> None:
+        raise TimeoutError(f"no end in {patience_s:g} s")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, patience_s)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def grid_of(
     shape: tuple[int, ...], gsd: float = GSD_M, high: float | None = None, crs: Any = UTM32
 ) -> Any:
@@ -454,6 +474,15 @@ def processes(session: int | None = None, *names: bytes) -> list[int]:
         if session in (None, int(fields[3])) and fields[0] != "Z" and is_named:
             found.append(int(path.parent.name))
     return found
+
+
+def descendants(pid: int) -> list[int]:
+    """List the processes that a process started, and theirs."""
+    started: list[int] = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            started += map(int, path.read_text().split())
+    return [*started, *(one for child in started for one in descendants(child))]
 
 
 @contextmanager

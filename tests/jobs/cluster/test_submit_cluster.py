@@ -12,7 +12,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import pyogrio
 import pytest
 import yaml
 from clusters import PATIENCE_S, Head, running_head
@@ -22,12 +21,17 @@ from factories import (
     TINY_MODEL,
     end_session,
     image_level_set,
+    in_process,
     processes,
     street,
     tiny_model,
     wait_until,
     write_tile,
 )
+from pyogrio import list_layers, read_dataframe
+
+from jobs.infer import run as infer
+from jobs.infer.job import InferJob
 
 pytestmark = pytest.mark.ray
 
@@ -63,14 +67,14 @@ INFER: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
-    with running_head(cpus=3) as started:
+    with running_head(cpus=2) as started:
         yield started
 
 
 @pytest.fixture(scope="module")
 def node(head: Head) -> Iterator[subprocess.Popen[bytes]]:
-    """A second machine; three CPUs of the head and four of this one make seven."""
-    joined = head.join(cpus=4)
+    """A second machine; two CPUs of the head and three of this one make five."""
+    joined = head.join(cpus=3)
     try:
         yield joined
     finally:
@@ -93,11 +97,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def jobs(
     head: Head, node: subprocess.Popen[bytes], place: Path
 ) -> Iterator[Mapping[str, subprocess.Popen[str]]]:
-    """One job of each kind, submitted at once: they run while other tests do."""
+    """Jobs that were submitted at once: they run while other tests do."""
     commands = {
         "train": ("train", "train.yaml", "data.root=set", "run_dir=runs/first"),
         "tune": ("tune", "sweep.yaml", "data.root=set", "run_dir=runs/sweep"),
-        "infer": (*infer_arguments(place / "whole.gpkg", place), "actors=1"),
     }
     with ExitStack() as stack:
         yield {
@@ -107,13 +110,14 @@ def jobs(
 
 
 @pytest.fixture(scope="module")
-def cracks(jobs: Mapping[str, subprocess.Popen[str]], place: Path) -> Path:
-    """A map that was made by a submitted job, without a disturbance but one broken tile."""
-    done = finished(jobs["infer"])
-    assert done.returncode == 3, done.stdout + done.stderr
-    assert "broken.tif" in done.stdout
-    assert "core_worker" not in done.stdout  # Ray Data's spurious line for each actor
-    return place / "whole.gpkg"
+def cracks(place: Path) -> Path:
+    """A map of the same tiles that was made in this process, without a cluster."""
+    places = {"tiles": str(place / "tiles"), "model": place / "untrained"}
+    job = InferJob.model_validate(INFER | places | {"out": place / "whole.gpkg"})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(infer, "compute", in_process)
+        patch.setattr(infer, "draw_map", lambda *_: None)
+        return infer.run_inference(job, local=True).package
 
 
 @pytest.mark.usefixtures("jobs")
@@ -194,19 +198,12 @@ def test_a_submitted_sweep_ends_with_its_best_settings_and_its_exit_code(
     assert yaml.safe_load((sweep / "best.yaml").read_text())["data"]["root"] == str(place / "set")
 
 
-def test_a_submitted_inference_ends_with_its_map_and_its_exit_code(cracks: Path) -> None:
-    layers = {name for name, _ in pyogrio.list_layers(cracks)}
-    assert {"crack", "outline", "inspected", "run"} <= layers
-    (area_m2,) = pyogrio.read_dataframe(cracks, layer="crack")["area_m2"]
-    assert area_m2 == pytest.approx((SIDE * GSD_M) ** 2)  # no block is missing
-
-
-def test_a_node_that_joins_and_is_killed_costs_no_block(
+def test_a_submitted_inference_ends_with_its_map_whose_node_joins_and_is_killed(
     head: Head, node: subprocess.Popen[bytes], place: Path, cracks: Path
 ) -> None:
     out = place / "killed.gpkg"
     wait_until(lambda: count_nodes(head) == 2, PATIENCE_S)
-    command = (*infer_arguments(out, place), "actors=4")  # one more than the head has room for
+    command = (*infer_arguments(out, place), "actors=3")  # one more than the head has room for
     with running(head, place, *command) as process:
         parts = out.with_suffix(".work") / "parts"
         wait_until(lambda: len(list(parts.glob("*.parquet"))) >= 5, PATIENCE_S)
@@ -216,12 +213,17 @@ def test_a_node_that_joins_and_is_killed_costs_no_block(
             os.kill(pid, signal.SIGKILL)
         done = finished(process)
     assert done.returncode == 3, done.stdout + done.stderr
+    assert "broken.tif" in done.stdout
+    assert "core_worker" not in done.stdout  # Ray Data's spurious line for each actor
+    assert {"crack", "outline", "inspected", "run"} <= {name for name, _ in list_layers(out)}
+    (area_m2,) = read_dataframe(out, layer="crack")["area_m2"]
+    assert area_m2 == pytest.approx((SIDE * GSD_M) ** 2)  # no block is missing
     _, *written = lines(out.with_suffix(".work") / "job.jsonl")
     names = [json.loads(line)["block_id"] for line in written]
     assert len(names) == len(set(names)) == (SIDE // 64) ** 2
     for layer in ("crack", "outline"):
         columns = {"sql": f'SELECT * FROM "{layer}" ORDER BY {layer}_id', "sql_dialect": "SQLITE"}
-        one, other = (pyogrio.read_dataframe(path, **columns) for path in (cracks, out))
+        one, other = (read_dataframe(path, **columns) for path in (cracks, out))
         assert one.to_wkb().equals(other.to_wkb())
 
 

@@ -477,7 +477,7 @@ def factory():
     return predict
 
 if __name__ == "__main__":
-    job = InferJob(tiles=tiles, model="none", out=out, actors=2, block_strides=1, min_area_m2=0,
+    job = InferJob(tiles=tiles, model="none", out=out, actors=1, block_strides=1, min_area_m2=0,
                    lattice={"window": 96, "overlap": 32, "blend": 16})
     try:
         run_inference(job, factory)
@@ -568,7 +568,7 @@ def test_one_raster_and_four_tiles_give_the_same_cracks_on_ray(
             raise CheckpointError(f"the model is of another kind, GPUs are {gpus!r}")
 
         with pytest.raises(WpcrackError, match=r"another kind, GPUs are ''$"):
-            run(infer_job(tmp_path / "t2", tmp_path / "broken.gpkg"), broken)
+            run(infer_job(tmp_path / "t2", tmp_path / "broken.gpkg", actors=1), broken)
     assert still_there
     assert not [name for name in still_there if name.startswith(DATA_THREADS)]
     assert [report.n_cracks for report in reports] == [3, 3]

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 import ray  # before the environment of a test is bare: it reads then whether tokens are asked
-from factories import infer_job, processes, running_python, wait_until
+from factories import descendants, infer_job, processes, running_python, wait_until
 
 from jobs.infer.run import run_inference
 from jobs.runtime import ray_private
@@ -138,13 +138,6 @@ def test_nobody_else_can_join_a_ray_of_our_own(bare_environment: pytest.MonkeyPa
             assert "intruded" not in intruder.stdout
             assert "Failed to connect to Ray cluster" in intruder.stderr
         assert ray.get(ray.remote(lambda: "ours").remote()) == "ours"
-
-
-def descendants(pid: int) -> list[int]:
-    """List the processes that a process started, and theirs."""
-    own = Path(f"/proc/{pid}/task").glob("*/children")
-    started = [int(child) for path in own for child in path.read_text().split()]
-    return [*started, *(one for child in started for one in descendants(child))]
 
 
 def listening(pids: set[int]) -> set[str]:

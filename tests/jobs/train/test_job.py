@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,16 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from factories import free_port, processes, running_python, tiny_training, wait_until
+from factories import (
+    descendants,
+    ending_within,
+    free_port,
+    processes,
+    running_python,
+    tiny_training,
+    wait_until,
+)
+from rays import all_helpers, shared_ray
 
 from jobs.runtime import shared as runtime_shared
 from jobs.runtime.allocator import SETTINGS
@@ -192,13 +203,25 @@ def test_a_worker_without_a_gpu_sees_none(drawn_set: Path, tmp_path: Path, use_g
 
 # -- on Ray ------------------------------------------------------------------------------------
 
+USERS = "from contextlib import nullcontext as session"
+OURS = "from rays import shared_ray as session"
+"""Whose Ray a driver starts: that of a user, or one with few processes."""
 EPOCHS = 12
-LONGER = {"train": {"epoch_steps": 8, "steps": {"warmup": 16, "adversarial": 16, "detector": 64}}}
-"""Epochs of about half a second, so that a kill meets them in the middle."""
+LONGER = {"train": {"epoch_steps": 4, "steps": {"warmup": 8, "adversarial": 8, "detector": 32}}}
+"""Epochs of some tenths of a second, so that a kill meets them in the middle."""
 
 
 @pytest.fixture(scope="module")
-def two_undisturbed(drawn_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def ray_here() -> Iterator[None]:
+    """A Ray of this process, for the trainings that it runs itself."""
+    with shared_ray():
+        yield
+
+
+@pytest.fixture(scope="module")
+def two_undisturbed(
+    ray_here: None, drawn_set: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """A run of two workers."""
     run_dir = tmp_path_factory.mktemp("two") / "run"
     run_training(make_job(drawn_set, run_dir, 2, **LONGER), local=True)
@@ -229,23 +252,29 @@ def test_a_killed_worker_of_two_changes_nothing(
     drawn_set: Path, two_undisturbed: Path, tmp_path: Path
 ) -> None:
     run_dir = tmp_path / "run"
-    with started(make_job(drawn_set, run_dir, 2, **LONGER), tmp_path) as process:
+
+    def kill_one() -> None:
         wait_until(lambda: len(read_metrics(run_dir / METRICS)) >= 3)
         time.sleep(0.3)
-        os.kill(processes(process.pid, WORKER)[-1], signal.SIGKILL)
-        assert process.wait(PATIENCE_S) == 0
+        ours = {*descendants(os.getpid())} & {*processes(None, WORKER)}
+        os.kill(max(ours), signal.SIGKILL)
+
+    with ending_within(PATIENCE_S), ThreadPoolExecutor(1) as other:
+        killed = other.submit(kill_one)
+        run_training(make_job(drawn_set, run_dir, 2, **LONGER), local=True)
+        killed.result()
     assert_close(run_dir, two_undisturbed, 1e-4)
 
 
 @pytest.mark.ray
 def test_a_killed_worker_and_a_killed_driver_change_nothing_bit_by_bit(
-    drawn_set: Path, tmp_path: Path
+    ray_here: None, drawn_set: Path, tmp_path: Path
 ) -> None:
     """Checkpoints lie at a URI."""
     run_dir, place = tmp_path / "run", f"file://{tmp_path}/states"
     scaling = {"num_workers": 1, "cpus_per_worker": 1, "storage_path": place}
     job = make_job(drawn_set, run_dir, 1, scaling=scaling, **LONGER)
-    with started(job, tmp_path) as process:
+    with started(job, tmp_path, OURS) as process:
         for epochs in (2, 5):
             wait_until(lambda n=epochs: len(read_metrics(run_dir / METRICS)) >= n)  # type: ignore[misc]
             time.sleep(0.3)
@@ -253,8 +282,8 @@ def test_a_killed_worker_and_a_killed_driver_change_nothing_bit_by_bit(
             os.kill(victim, signal.SIGKILL)
         process.wait()
         assert len(read_metrics(run_dir / METRICS)) < EPOCHS
-        with started(job, tmp_path) as successor:  # while the workers of the first still leave
-            assert successor.wait(PATIENCE_S) == 0
+        with ending_within(PATIENCE_S):
+            run_training(job, local=True)  # while the workers of the first still leave
     run_training(make_job(drawn_set, tmp_path / "undisturbed", 0, **LONGER))
     assert measured(run_dir) == measured(tmp_path / "undisturbed")
     a, b = (p / "model" / "model.safetensors" for p in (run_dir, tmp_path / "undisturbed"))
@@ -282,7 +311,7 @@ def test_a_killed_node_changes_nothing(
         nodes = [cluster.add_node(num_cpus=1) for _ in range(3)]
         raylets = {node.all_processes["raylet"][0].process.pid: node for node in nodes}
         job = make_job(drawn_set, run_dir, 2, **LONGER)
-        with started(job, tmp_path, local=False) as process:
+        with all_helpers(), started(job, tmp_path, local=False) as process:
             wait_until(lambda: len(read_metrics(run_dir / METRICS)) >= 3)
             time.sleep(0.3)
             hosts = [raylets[parent] for parent in parents_of_workers() if parent in raylets]
@@ -300,7 +329,8 @@ def test_ctrl_c_ends_every_process_and_the_same_command_continues(
 ) -> None:
     run_dir = tmp_path / "run"
     longer = {"train": {"steps": {"warmup": 2, "adversarial": 0, "detector": 20}}}
-    with started(make_job(drawn_set, run_dir, 1, **longer), tmp_path) as process:
+    job = make_job(drawn_set, run_dir, 1, **longer)
+    with all_helpers(), started(job, tmp_path) as process:
         wait_until(lambda: len(read_metrics(run_dir / METRICS)) >= 2)
         variables = Path(f"/proc/{processes(process.pid, WORKER)[0]}/environ").read_text()
         assert variables.count("MALLOC_") == len(SETTINGS)  # it keeps what it frees
@@ -315,15 +345,24 @@ def test_ctrl_c_ends_every_process_and_the_same_command_continues(
 
 
 def started(
-    job: TrainJob, folder: Path, *, local: bool = True
+    job: TrainJob, folder: Path, ray_of: str = USERS, *, local: bool = True
 ) -> AbstractContextManager[subprocess.Popen[bytes]]:
-    """A driver; its stderr goes to folder/log."""
+    """A driver; its stderr goes to folder/log.
+
+    Args:
+        job: what it trains.
+        folder: of its own files.
+        ray_of: code that defines `session`, inside which it trains.
+        local: never joins RAY_ADDRESS.
+    """
     (folder / "job.json").write_text(job.model_dump_json(), encoding="utf-8")
     code = (
         "import sys; from pathlib import Path; from jobs.train.job import TrainJob\n"
         "from jobs.train.run import Watch, make_trainer, run_training\n"
+        f"{ray_of}\n"
         f"job = TrainJob.model_validate_json(Path({str(folder / 'job.json')!r}).read_text())\n"
-        f"try: run_training(job, local={local})\n"
+        "try:\n"
+        f"    with session(): run_training(job, local={local})\n"
         "except KeyboardInterrupt: sys.exit(130)\n"
     )
     return running_python(code, folder / "log")
