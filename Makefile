@@ -26,7 +26,7 @@ endif
 endif
 STAMP := $(VENV)/.installed-$(WANTED)-$(shell cksum < pyproject.toml | tr ' ' '-')
 
-.PHONY: venv demo test test-all lint docs layers ablation clean
+.PHONY: venv demo test quick test-all style types lint docs layers ablation clean
 
 venv: $(STAMP)
 
@@ -40,15 +40,22 @@ $(STAMP):
 demo: $(STAMP)
 	@$(BIN)/wpcrack demo --out demo
 
-lint: $(STAMP)
+style: $(STAMP)
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
-	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+
+types: $(STAMP)
+	@$(BIN)/mypy
+
+lint: style types
 
 # Two files at once, as tests wait for Ray for half of their time; slow ones start clusters alone.
 TWO_AT_ONCE := -n 2 --dist loadfile --no-loadscope-reorder
-test: lint
+test: style
+	@$(MAKE) --no-print-directory --jobs=2 types quick
+
+quick: $(STAMP)
 	@$(BIN)/python -m pytest -m "not slow" $(TWO_AT_ONCE)
 
 test-all: lint

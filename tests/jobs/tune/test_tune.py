@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -15,7 +14,6 @@ from typing import Any
 
 import pytest
 from factories import (
-    descendants,
     ending_within,
     image_level_set,
     processes,
@@ -31,7 +29,7 @@ import jobs.cli
 from geo.errors import OutputError
 from jobs.runtime.shared import share
 from jobs.settings.load import load
-from jobs.train.folder import METRICS, REPORT, open_run, read_metrics
+from jobs.train.folder import METRICS, REPORT, WRITER, open_run, read_metrics
 from jobs.train.job import TrainJob
 from jobs.train.run import Watch, run_training
 from jobs.tune import trials
@@ -409,22 +407,23 @@ def test_what_cannot_be_noted_ends_a_sweep_on_ray_and_its_trials_are_kept(
         assert [trial.status for trial in read_trials(root)] == ["running"] * 2
 
 
-@pytest.fixture(scope="module")
-def ray_here() -> Iterator[None]:
-    """A Ray of this process, for the sweeps that it runs itself."""
-    with shared_ray():
-        yield
-
-
 @pytest.mark.ray
 def test_a_sweep_killed_in_the_middle_is_continued_and_its_best_config_trains(
-    ray_here: None, data_set: Path, tmp_path: Path
+    data_set: Path, tmp_path: Path
 ) -> None:
+    """A trial whose worker dies, as the kernel does when memory is short, is noted on the way."""
     root = tmp_path / "sweep"
+    scaling = {"num_workers": 1, "cpus_per_worker": 1, "max_failures": 0}
     tune = {"trials": 3, "concurrent": 2, "asha": {"grace": 2}}
-    job = make_job(data_set, root, 1, tune=tune)
+    job = make_job(data_set, root, tune=tune, scaling=scaling)
     (tmp_path / "job.json").write_text(job.model_dump_json(), encoding="utf-8")
-    with started(tmp_path) as process:
+
+    def kill_the_last() -> None:
+        wait_until((trial_folder(root, 2) / METRICS).is_file)
+        (worker,) = lockers(trial_folder(root, 2) / WRITER)
+        os.kill(worker, signal.SIGKILL)
+
+    with shared_ray(), started(tmp_path) as process, ThreadPoolExecutor(1) as other:
         wait_until(lambda: ended(root) or process.poll() is not None)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
@@ -432,11 +431,15 @@ def test_a_sweep_killed_in_the_middle_is_continued_and_its_best_config_trains(
         assert len(before) >= 2
         assert all(t.status != "failed" for t in before.values()), rows(root)
         with ending_within(PATIENCE_S):
+            killed = other.submit(kill_the_last)
             run_tune(job, local=True)  # while the trainers of the first still leave
+            killed.result()
         wait_until(lambda: not processes(process.pid, b"Train", b"trial"))
     after = {t.number: t for t in read_trials(root)}
     assert sorted(after) == [0, 1, 2]
-    assert all(t.status in ("finished", "stopped") for t in after.values()), rows(root)
+    assert after[2].status == "failed", rows(root)
+    assert "the workers failed" in after[2].error
+    assert all(after[k].status in ("finished", "stopped") for k in (0, 1)), rows(root)
     for number, trial in before.items():
         assert after[number].params == trial.params
         if trial.status != "running":
@@ -447,30 +450,12 @@ def test_a_sweep_killed_in_the_middle_is_continued_and_its_best_config_trains(
     assert run_training(chosen).epochs == 5
 
 
-@pytest.mark.ray
-def test_a_trial_whose_worker_dies_is_noted_and_the_sweep_goes_on(
-    ray_here: None, data_set: Path, tmp_path: Path
-) -> None:
-    """As the kernel does when memory is short."""
-    root = tmp_path / "sweep"
-    tune = {"trials": 2, "concurrent": 1, "asha": {"enabled": False}}
-    scaling = {"num_workers": 1, "cpus_per_worker": 1, "max_failures": 0}
-    job = make_job(data_set, root, tune=tune, scaling=scaling)
-
-    def kill_the_first() -> None:
-        wait_until((trial_folder(root, 0) / METRICS).is_file)
-        ours = {*descendants(os.getpid())} & {*processes(None, b"RayTrainWorker")}
-        for pid in ours:
-            os.kill(pid, signal.SIGKILL)
-
-    with ending_within(PATIENCE_S), ThreadPoolExecutor(1) as other:
-        killed = other.submit(kill_the_first)
-        run_tune(job, local=True)
-        killed.result()
-    table = rows(root)
-    assert [row["status"] for row in table] == ["failed", "finished"]
-    assert "the workers failed" in table[0]["error"]
-    assert (root / "best.yaml").is_file()
+def lockers(path: Path) -> set[int]:
+    """The workers that hold a lock on a file."""
+    ends = f":{path.stat().st_ino}"
+    locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    holders = {int(words[4]) for words in locks if words[1] != "->" and words[5].endswith(ends)}
+    return holders & {*processes(None, b"RayTrainWorker")}
 
 
 def started(folder: Path) -> AbstractContextManager[subprocess.Popen[bytes]]:
