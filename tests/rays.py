@@ -56,7 +56,6 @@ def ask_nobody(*_: object) -> None:
 FEW = {
     "RAY_TRAIN_CALLBACKS": f"{__name__}.{FewHelpers.__name__}",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-    "RAY_prestart_worker_first_driver": "0",  # else one Python for each CPU, wanted or not
 }
 
 
