@@ -24,7 +24,7 @@ from geo.cracks.chains import chain
 from geo.cracks.collect import BranchCollector
 from geo.cracks.linking import link
 from geo.cracks.networks import find_networks
-from geo.cracks.parts import to_table
+from geo.cracks.piece_table import to_table
 from geo.cracks.pieces import pieces
 from geo.options import LinkOptions, NetworkOptions
 

@@ -32,7 +32,8 @@ from rasterio.features import rasterize, shapes
 from benchmarks.machine import cpu_seconds, own_peak_bytes
 from geo.cracks.collect import BranchCollector
 from geo.cracks.light import Picture
-from geo.cracks.parts import InspectedRow, to_table, write_part
+from geo.cracks.parts import InspectedRow, write_part
+from geo.cracks.piece_table import to_table
 from geo.cracks.pieces import pieces
 from geo.grid import Grid, Window
 from geo.imagery.mosaic import Block

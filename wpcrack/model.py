@@ -17,7 +17,8 @@ import yaml
 from pydantic import AfterValidator, Field, ValidationError
 from safetensors import SafetensorError
 
-from wpcrack.config import Block, ModelConfig
+from wpcrack.config import ModelConfig
+from wpcrack.config_block import Block
 from wpcrack.errors import CheckpointError, StorageError, first_line
 from wpcrack.files import set_aside, whole_folder
 from wpcrack.plain_yaml import load_plain

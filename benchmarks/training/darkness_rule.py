@@ -21,7 +21,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from wpcrack.config import DarknessConfig, PseudoLabelConfig
+from wpcrack.label_config import DarknessConfig, PseudoLabelConfig
 from wpcrack.labels.pseudo_label import refine_by_darkness
 from wpcrack.synthetic import DrawnWindow, WindowConfig, draw_training_street, draw_window
 

@@ -11,18 +11,10 @@ from numpy.typing import NDArray
 
 from geo.compare.areas import AreaChanges, compare_networks
 from geo.compare.displacement import Registration
-from geo.compare.matching import (
-    Ends,
-    Other,
-    RowLines,
-    State,
-    Stretches,
-    beside,
-    match,
-    stretches,
-)
+from geo.compare.matching import Other, State, beside, match
 from geo.compare.options import CompareOptions, MatchOptions
 from geo.compare.registration import register
+from geo.compare.stretches import Ends, RowLines, Stretches, stretches
 from geo.compare.survey import (
     BoolArray,
     FloatArray,

@@ -61,7 +61,7 @@ class MapBranches:
 
 
 class BranchCollector:
-    """Takes tables of whole pieces (`geo.cracks.parts.SCHEMA`) and gives all their branches."""
+    """Takes tables of whole pieces (`piece_table.SCHEMA`) and gives all their branches."""
 
     def __init__(self, grid: Grid) -> None:
         self._grid = grid

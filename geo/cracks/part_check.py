@@ -22,7 +22,7 @@ MOST_PROBABILITY = 255
 
 
 def check_pieces(table: pa.Table, window: Window) -> None:
-    """Refuse a table of pieces (some columns of `geo.cracks.parts.SCHEMA`) of no possible block.
+    """Refuse a table of pieces (some columns of `piece_table.SCHEMA`) of no possible block.
 
     Args:
         table: in the types of the schema.

@@ -140,7 +140,8 @@ def pieces(
         [None] * len(first) if valid is None else _touch_nodata(valid, rows, cols, owner, window)
     )
     none = np.empty((0, 2), np.int64)
-    columns = (n_pixels, totals, rows[first], cols[first])
+    columns = (column.tolist() for column in (n_pixels, totals, rows[first], cols[first]))
+    rows_of_pieces = zip(traced.polygons(), beside_nodata, *columns, strict=True)
     return [
         Piece(
             *(geometry, count, total, top, left),
@@ -150,14 +151,7 @@ def pieces(
             sums=sums[number],
             strip=strips.get(number),
         )
-        for number, (geometry, beside, count, total, top, left) in enumerate(
-            zip(
-                traced.polygons(),
-                beside_nodata,
-                *(column.tolist() for column in columns),
-                strict=True,
-            )
-        )
+        for number, (geometry, beside, count, total, top, left) in enumerate(rows_of_pieces)
     ]
 
 

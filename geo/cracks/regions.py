@@ -25,7 +25,8 @@ import pyarrow.parquet as pq
 import shapely
 
 from geo.cracks.branches import BoolArray, IntArray
-from geo.cracks.parts import SCHEMA, InspectedRow, read_part, write_table
+from geo.cracks.parts import InspectedRow, read_part, write_table
+from geo.cracks.piece_table import SCHEMA
 from geo.cracks.seams import SeamJoin
 from geo.errors import InputError, first_line
 from geo.files import whole_file, write_text

@@ -24,7 +24,8 @@ from geo.cracks.branch_sums import branch_sums
 from geo.cracks.components import measure_components
 from geo.cracks.light import Patchwork
 from geo.cracks.outlines import outlines
-from geo.cracks.parts import SCHEMA, UNMEASURED, read_part, to_pieces, to_table
+from geo.cracks.parts import read_part
+from geo.cracks.piece_table import SCHEMA, UNMEASURED, to_pieces, to_table
 from geo.cracks.pieces import Piece
 from geo.cracks.pixel_set import IntArray, Owner, PixelSet, graph_components, pixels_of_each
 from geo.files import folder_of_parts
@@ -85,7 +86,7 @@ class SeamJoin:
         self._pieces.append(np.column_stack((numbers, rows, cut["n_pixels"].to_numpy(), counts)))
 
     def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        """Yield joined cracks (`geo.cracks.parts.SCHEMA`) in small tables; join the first time.
+        """Yield joined cracks (`piece_table.SCHEMA`) in small tables; join the first time.
 
         Args:
             columns: that are wanted; None: all.

@@ -20,7 +20,8 @@ from rasterio.crs import CRS
 
 from geo.cracks.collect import BranchCollector
 from geo.cracks.light import Picture
-from geo.cracks.parts import InspectedRow, to_table, write_part
+from geo.cracks.parts import InspectedRow, write_part
+from geo.cracks.piece_table import to_table
 from geo.cracks.pieces import Piece, pieces
 from geo.errors import InputError
 from geo.files import folder_of_parts

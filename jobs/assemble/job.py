@@ -8,7 +8,7 @@ from pydantic import model_validator
 
 from geo.options import MapRules, RoadOptions
 from jobs.infer.job import Probability, crack_level, require_geopackage
-from wpcrack.config import Count
+from wpcrack.config_block import Count
 from wpcrack.inference.predict import DEFAULT_THRESHOLD
 
 

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from geo.options import MapRules
 from jobs.runtime.folder import require_plain
 from jobs.settings.map import Imagery
-from wpcrack.config import Count, NonNegative
+from wpcrack.config_block import Count, NonNegative
 from wpcrack.errors import ConfigError
 from wpcrack.inference.lattice import Lattice
 from wpcrack.inference.predict import DEFAULT_THRESHOLD, Engine

@@ -13,7 +13,7 @@ from geo.imagery.mosaic import Mosaic
 from geo.imagery.reading import Stretch
 from geo.layers.roads import read_roads
 from geo.options import ReadOptions, RoadOptions
-from wpcrack.config import Block
+from wpcrack.config_block import Block
 
 
 class Tiles(Block):

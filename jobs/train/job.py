@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from jobs.runtime.cpus import usable_cpus
-from wpcrack.config import Block, Count, MethodConfig, Positive
+from wpcrack.config import MethodConfig
+from wpcrack.config_block import Block, Count, Positive
 from wpcrack.data.images import Pair, pair
 
 

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from jobs.settings.load import explain_value
 from jobs.train.job import TrainJob
-from wpcrack.config import Block, Count
+from wpcrack.config_block import Block, Count
 from wpcrack.errors import ConfigError
 
 Params = dict[str, Any]

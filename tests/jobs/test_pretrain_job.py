@@ -10,7 +10,7 @@ from factories import TINY_MODEL
 from jobs.pretrain import CARD, run_pretrain
 from wpcrack.config import ModelConfig
 from wpcrack.errors import ConfigError
-from wpcrack.training.drawn import DrawnTrainConfig, WindowShape
+from wpcrack.training.drawn_windows import DrawnTrainConfig, WindowShape
 from wpcrack.training.shipped import ShippedConfig
 from wpcrack.training.streets import StreetTrainConfig
 

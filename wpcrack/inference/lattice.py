@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from wpcrack.config import Block
+from wpcrack.config_block import Block
 
 
 class Window(Protocol):

@@ -20,8 +20,8 @@ from concurrent.futures.process import BrokenProcessPool
 import numpy as np
 from numpy.typing import NDArray
 
-from wpcrack.config import CrfConfig
 from wpcrack.errors import ConfigError, TrainingError
+from wpcrack.label_config import CrfConfig
 
 PACKAGE = "pydensecrf"
 MIN_PROBABILITY = 1e-5

@@ -2,8 +2,8 @@
 
 A refiner maps (image, crack map) to a sharper crack map in [0, 1]; refiners run in the order of
 the config. To add one: write `refine_by_...`, enter it in `REFINERS`, and name it in
-`wpcrack.config.PseudoLabelConfig`. The filters below them are separable or made of running sums,
-so their cost does not depend on the radius of a box. All functions are pure.
+`wpcrack.label_config.PseudoLabelConfig`. The filters below them are separable or made of running
+sums, so their cost does not depend on the radius of a box. All functions are pure.
 
 Shape letters: B images, C channels, G channels of a guide (1 or 3), H W pixels.
 """
@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wpcrack.config import DarknessConfig, ParConfig, PseudoLabelConfig
 from wpcrack.data.batch import Batch, CrackPart, Exact
+from wpcrack.label_config import DarknessConfig, ParConfig, PseudoLabelConfig
 from wpcrack.labels.cam import crack_map
 from wpcrack.labels.dense_crf import dense_crf_batch, require_crf
 from wpcrack.networks import Classifier, Features

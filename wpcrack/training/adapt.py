@@ -26,14 +26,8 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch.utils.data import Dataset
 
-from wpcrack.config import (
-    AugmentConfig,
-    Block,
-    Count,
-    ModelConfig,
-    Positive,
-    Share,
-)
+from wpcrack.config import AugmentConfig, ModelConfig
+from wpcrack.config_block import Block, Count, Positive, Share
 from wpcrack.data.augment import recolor
 from wpcrack.data.images import read_rgb
 from wpcrack.errors import DataError
@@ -44,14 +38,8 @@ from wpcrack.inference.lattice import Lattice
 from wpcrack.inference.predict import WindowPredictor, predict_image
 from wpcrack.model import CONFIG, MODEL_FOLDER, WEIGHTS, load_model, read_info, save_model
 from wpcrack.scoring.metrics import mask_at
-from wpcrack.training.drawn import (
-    DrawnTrainConfig,
-    Lesson,
-    Report,
-    Windows,
-    WindowShape,
-    train_path,
-)
+from wpcrack.training.drawn import Lesson, Report, train_path
+from wpcrack.training.drawn_windows import DrawnTrainConfig, Windows, WindowShape
 from wpcrack.training.standing import CheckConfig, Standing, compare
 from wpcrack.training.streets import drawn_batches
 

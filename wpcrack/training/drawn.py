@@ -14,26 +14,28 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import cv2
-import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from wpcrack.config import Block, Count, ModelConfig, NonNegative, Positive
 from wpcrack.errors import CheckpointError, first_line
 from wpcrack.files import whole_file
 from wpcrack.networks import Detector, Networks
-from wpcrack.synthetic.pavement import PavementConfig, draw_pavement
 from wpcrack.tensor_files import DAMAGE, read_state, write_state
+from wpcrack.training.drawn_windows import (
+    SPEED_FIELDS,
+    DrawnBatches,
+    DrawnTrainConfig,
+    Windows,
+    batches_from,
+)
 
 log = logging.getLogger(__name__)
 
@@ -42,69 +44,6 @@ STATE = "state.pt"
 
 RESTART = "remove it, and the same command starts this training again"
 """What to do about a state that is damaged."""
-
-SPEED_FIELDS = {"save_every", "threads", "workers"}
-"""Fields that say how a training runs, not what it learns: they may change when it continues."""
-
-
-class WindowShape(Block):
-    """Side and number of the windows of a batch."""
-
-    side: Annotated[int, Field(ge=64, multiple_of=32)]
-    """Pixels."""
-    count: Count
-    """Windows."""
-
-
-class DrawnTrainConfig(Block):
-    """Everything that decides what is learned from drawn pavement."""
-
-    seed: Annotated[int, Field(ge=0)] = 0
-    """Of weights and windows."""
-    model: ModelConfig = ModelConfig()
-    """Networks; encoder and detector are trained."""
-    steps: Count = 6000
-    """Updates; about 100 minutes on one core with AVX2."""
-    batches: Annotated[tuple[WindowShape, ...], Field(min_length=1)] = (
-        WindowShape(side=128, count=8),
-        WindowShape(side=192, count=4),
-        WindowShape(side=256, count=2),
-    )
-    """Shapes of the batches, in turn: small windows for variety, large ones for wide cracks."""
-    gsd_mm: tuple[Positive, Positive] = (0.3, 10.0)
-    """Range of the drawn pixel size."""
-    crack_share: Annotated[float, Field(ge=0, le=1)] = 0.66
-    """Share of windows with a crack."""
-    encoder_lr: Positive = 3e-4
-    """Peak learning rate of the pretrained layers."""
-    head_lr: Positive = 2e-3
-    """Peak learning rate of the detector."""
-    weight_decay: NonNegative = 1e-2
-    """Decoupled weight decay."""
-    warmup_steps: Count = 30
-    """Updates in which the learning rate rises."""
-    final_share: NonNegative = 0.02
-    """Learning rate at the end, as a share of the peak."""
-    decay_share: Annotated[float, Field(gt=0, le=1)] = 0.4
-    """Share of the updates, at the end, in which the learning rate falls along a cosine."""
-    clip_norm: Positive = 5.0
-    """Largest norm of a gradient."""
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
-    """Averaging of the weights over the updates; the average is delivered."""
-    pixel_weight: NonNegative = 2.0
-    """Of the cross-entropy of each pixel."""
-    region_weight: NonNegative = 1.0
-    """Of the soft Dice of each window with a crack."""
-    alarm_weight: NonNegative = 0.1
-    """Of the surest false alarms of each window."""
-    alarm_share: Annotated[float, Field(gt=0, le=1)] = 0.005
-    """Share of the pixels of a window that are its surest false alarms."""
-    save_every: Count = 100
-    """Updates between two states on disk."""
-    threads: Count = 1
-    """CPU threads of the networks."""
-    workers: Annotated[int, Field(ge=0)] = 0
-    """Processes that draw; 0: the training process draws."""
 
 
 @dataclass(frozen=True)
@@ -119,9 +58,6 @@ class Progress:
 
 
 Report = Callable[[Progress], None]
-
-Windows = tuple[Tensor, Tensor, Tensor]
-"""Images (B, H, W, 3) uint8, masks and faint pixels (B, H, W) bool."""
 
 
 def pretrain(config: DrawnTrainConfig, folder: Path, report: Report | None = None) -> Networks:
@@ -207,7 +143,7 @@ class _Run:
     def train(self, report: Report | None) -> None:
         """Run all updates that are left."""
         start = time.monotonic()
-        for windows in _batches(self.lesson.batches, self.config, self.step):
+        for windows in batches_from(self.lesson.batches, self.config, self.step):
             share = learning_rate_share(self.step, self.config)
             for group in self.optimizer.param_groups:
                 group["lr"] = group["peak_lr"] * share
@@ -368,50 +304,6 @@ def _groups(module: nn.Module, rate: float, decay: float) -> list[dict[str, Any]
         {"params": [p for p in members if p.ndim > 1], "peak_lr": rate, "weight_decay": decay},
         {"params": [p for p in members if p.ndim <= 1], "peak_lr": rate, "weight_decay": 0.0},
     ]
-
-
-class DrawnBatches(Dataset[Windows]):
-    """Batch k is drawn from SeedSequence([seed, k, position])."""
-
-    def __init__(self, config: DrawnTrainConfig) -> None:
-        self.config = config
-
-    def __len__(self) -> int:
-        """Return the number of updates."""
-        return self.config.steps
-
-    def __getitem__(self, step: int) -> Windows:
-        """Return the windows of a step."""
-        config = self.config
-        shape = config.batches[step % len(config.batches)]
-        pavement = PavementConfig(
-            size=shape.side, gsd_mm=config.gsd_mm, crack_share=config.crack_share
-        )
-        drawn = [
-            draw_pavement(np.random.SeedSequence([config.seed, step, k]), pavement)
-            for k in range(shape.count)
-        ]
-        parts = ([d.image for d in drawn], [d.mask for d in drawn], [d.faint for d in drawn])
-        image, mask, faint = (torch.from_numpy(np.stack(part)) for part in parts)
-        return image, mask, faint
-
-
-def _batches(batches: Dataset[Windows], config: DrawnTrainConfig, first: int) -> Iterator[Windows]:
-    """Give the batches from step `first` on, made ahead by `workers` processes."""
-    steps: Sequence[int] = range(first, config.steps)
-    loader = DataLoader(
-        batches,
-        batch_size=None,
-        sampler=steps,
-        num_workers=config.workers,
-        worker_init_fn=_one_thread,
-    )
-    return iter(loader)
-
-
-def _one_thread(_: int) -> None:
-    cv2.setNumThreads(1)
-    torch.set_num_threads(1)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from wpcrack.config import Block, Count, Positive
+from wpcrack.config_block import Block, Count, Positive
 from wpcrack.files import whole_file
 from wpcrack.inference.graph import deliver_graph
 from wpcrack.inference.scales import ScaledProbability, fuse
@@ -33,14 +33,8 @@ from wpcrack.scoring.metrics import (
     iou,
 )
 from wpcrack.synthetic.pavement import PavementConfig, draw_pavement
-from wpcrack.training.drawn import (
-    SPEED_FIELDS,
-    DrawnTrainConfig,
-    Lesson,
-    Report,
-    pretrain,
-    train_path,
-)
+from wpcrack.training.drawn import Lesson, Report, pretrain, train_path
+from wpcrack.training.drawn_windows import SPEED_FIELDS, DrawnTrainConfig
 from wpcrack.training.streets import StreetBatches, StreetTrainConfig
 
 SCORES = "drawn_scores.json"

@@ -16,10 +16,11 @@ import torch
 from torch import nn
 
 from wpcrack import distributed
-from wpcrack.config import MethodConfig, PseudoLabelConfig, TrainConfig
+from wpcrack.config import MethodConfig, TrainConfig
 from wpcrack.data.batch import Batch
 from wpcrack.errors import NotFiniteError, TrainingError
 from wpcrack.inference.scales import ScaledProbability
+from wpcrack.label_config import PseudoLabelConfig
 from wpcrack.labels.pseudo_label import Opinion, PseudoLabel, label_batch, require_refiners
 from wpcrack.networks import Classifier, Features, Networks
 from wpcrack.networks.paper.resnet38d import ResNet38d

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from wpcrack.config import Block, Count, NonNegative, Share
+from wpcrack.config_block import Block, Count, NonNegative, Share
 from wpcrack.inference.engine import load_predictor
 from wpcrack.inference.lattice import Lattice
 from wpcrack.inference.predict import DEFAULT_THRESHOLD, WindowPredictor, predict_image

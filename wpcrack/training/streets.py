@@ -15,12 +15,12 @@ import torch
 from pydantic import Field
 from torch.utils.data import Dataset
 
-from wpcrack.config import Block, Count, NonNegative, Positive, Share
+from wpcrack.config_block import Block, Count, NonNegative, Positive, Share
 from wpcrack.synthetic import StreetConfig, WindowConfig, draw_training_street, draw_window
 from wpcrack.synthetic.pavement.camera import photograph
 from wpcrack.synthetic.pavement.draw import faint_pixels
 from wpcrack.synthetic.pavement.fields import log_uniform
-from wpcrack.training.drawn import DrawnBatches, DrawnTrainConfig, Windows, WindowShape
+from wpcrack.training.drawn_windows import DrawnBatches, DrawnTrainConfig, Windows, WindowShape
 
 _STREET = StreetConfig(condition=(0.2, 1.5))
 """More sound streets among them than in the city of the demo."""

@@ -21,7 +21,8 @@ from rasterio.crs import CRS
 from rasterio.features import rasterize
 
 from geo import files
-from geo.cracks.parts import InspectedRow, read_part, to_pieces
+from geo.cracks.parts import InspectedRow, read_part
+from geo.cracks.piece_table import to_pieces
 from geo.cracks.pieces import pieces
 from geo.cracks.pixel_set import pixels_of
 from geo.errors import InputError, OutputError

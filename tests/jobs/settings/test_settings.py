@@ -15,7 +15,8 @@ from jobs.settings.docs import render_defaults
 from jobs.settings.load import find_config, load, shipped_configs
 from jobs.settings.map import Tiles
 from jobs.settings.yaml_text import parse_value
-from wpcrack.config import Block, TrainConfig
+from wpcrack.config import TrainConfig
+from wpcrack.config_block import Block
 from wpcrack.errors import ConfigError
 
 

@@ -11,8 +11,8 @@ import torch
 from factories import tiny_config
 from numpy.typing import NDArray
 
-from wpcrack.config import CrfConfig, PseudoLabelConfig
 from wpcrack.errors import ConfigError, TrainingError
+from wpcrack.label_config import CrfConfig, PseudoLabelConfig
 from wpcrack.labels.dense_crf import dense_crf, dense_crf_batch, pool
 from wpcrack.labels.pseudo_label import pseudo_label, refine
 from wpcrack.training.stages import Learner

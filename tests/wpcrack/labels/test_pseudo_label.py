@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from wpcrack.config import DarknessConfig, ParConfig, PseudoLabelConfig
+from wpcrack.label_config import DarknessConfig, ParConfig, PseudoLabelConfig
 from wpcrack.labels.pseudo_label import (
     MIN_DEVIATION,
     box_mean,

@@ -11,16 +11,8 @@ import torch
 from wpcrack.config import ModelConfig
 from wpcrack.errors import CheckpointError
 from wpcrack.networks import Networks
-from wpcrack.training.drawn import (
-    DrawnBatches,
-    DrawnTrainConfig,
-    Progress,
-    WindowShape,
-    average,
-    learning_rate_share,
-    loss_terms,
-    pretrain,
-)
+from wpcrack.training.drawn import Progress, average, learning_rate_share, loss_terms, pretrain
+from wpcrack.training.drawn_windows import DrawnBatches, DrawnTrainConfig, WindowShape
 
 TINY = DrawnTrainConfig(
     model=ModelConfig(pretrained="none", detector_channels=8),

@@ -15,7 +15,8 @@ from wpcrack.errors import CheckpointError
 from wpcrack.inference.graph import DELIVERED
 from wpcrack.model import WEIGHTS, ModelInfo, find_model, load_model, run_name, save_model
 from wpcrack.networks import Networks
-from wpcrack.training.drawn import DrawnTrainConfig, Progress, WindowShape
+from wpcrack.training.drawn import Progress
+from wpcrack.training.drawn_windows import DrawnTrainConfig, WindowShape
 from wpcrack.training.shipped import SCORES, ShippedConfig, make_shipped
 from wpcrack.training.streets import StreetTrainConfig
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from wpcrack.config import ModelConfig
-from wpcrack.training.drawn import DrawnTrainConfig, WindowShape
+from wpcrack.training.drawn_windows import DrawnTrainConfig, WindowShape
 from wpcrack.training.streets import StreetBatches, StreetTrainConfig
 
 FIRST = DrawnTrainConfig(

@@ -1,0 +1,27 @@
+"""What every typed configuration block is made of: its base, and kinds of numbers."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+def _odd(side: int) -> int:
+    if side % 2 == 0:
+        raise ValueError(f"{side} has no center; set an odd number such as {side + 1}")
+    return side
+
+
+OddCount = Annotated[int, Field(ge=1), AfterValidator(_odd)]
+
+
+class Block(BaseModel):
+    """Base of all configuration blocks: immutable, unknown keys refused, field docstrings kept."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
