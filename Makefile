@@ -2,6 +2,7 @@
 # as long as pyproject.toml and the Python version stay the same.
 #   make demo        map a drawn city with the shipped model, score it against the truth
 #   make test        lint, types, import rules and every test that is not slow
+#   make quick       these tests alone
 #   make test-all    the same with the slow tests
 #   make docs        the manual as web pages in site/; a broken link is an error
 #   make layers      the tables of docs/layers.md and docs/compare.md anew, from the schema
@@ -52,6 +53,7 @@ lint: style types
 
 # Two files at once, as tests wait for Ray for half of their time; slow ones start clusters alone.
 TWO_AT_ONCE := -n 2 --dist loadfile --no-loadscope-reorder
+# Types take a minute of one core: they are checked while the tests run.
 test: style
 	@$(MAKE) --no-print-directory --jobs=2 types quick
 
