@@ -16,6 +16,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,39 @@ def cut_into_regions(
         parts = tuple(part for _, part in sorted(members))
         regions.append(Region(f"r{row:05d}_c{col:05d}", cell, parts))
     return regions
+
+
+def side_of(regions: Sequence[Region]) -> int:
+    """Return the side of a region that no border of the mosaic cuts."""
+    return max(max(region.window.height, region.window.width) for region in regions)
+
+
+def shifted_windows(regions: Sequence[Region], grid: Grid) -> list[Region]:
+    """Return the windows of the lattice that is shifted by half a region, where there are regions.
+
+    They lie over sides and corners of regions, and have no parts.
+    """
+    side = side_of(regions)
+    found = {}
+    for region in regions:
+        here = region.window
+        corners = np.array([[here.row_off, here.col_off], [here.row_end - 1, here.col_end - 1]])
+        for row, col in product(*_shifted_cells(corners, side).T.tolist()):
+            low = row * side - side // 2, col * side - side // 2
+            window = Window(*low, side, side).intersection(grid.window)
+            assert window is not None, "it meets a region"
+            found[row, col] = Region(f"s{row:05d}_c{col:05d}", window, ())
+    return [found[place] for place in sorted(found)]
+
+
+def cross_shifted(sides: IntArray, side_px: int) -> BoolArray:
+    """(N,) boxes (`boxes`) that no window of `shifted_windows` holds."""
+    first, last = sides[:, :2], sides[:, 2:] - 1
+    return np.asarray((_shifted_cells(first, side_px) != _shifted_cells(last, side_px)).any(axis=1))
+
+
+def _shifted_cells(places: IntArray, side_px: int) -> IntArray:
+    return (places + side_px // 2) // side_px
 
 
 @dataclass(frozen=True)

@@ -126,8 +126,8 @@ def assemble_regions(
 ) -> AssembleReport:
     """Write the same layers as `assemble`, of a map that is too large for one process.
 
-    Regions are joined, linked and measured by themselves (`geo.layers.region_map`); here the
-    cracks that cross their sides are, and all rows are written.
+    Regions are joined, linked and measured by themselves (`geo.layers.region_map`), then what
+    crosses their sides in windows over these; here the rest is, and all rows are written.
 
     Args:
         regions: the whole map, see `cut_into_regions`.
@@ -147,15 +147,19 @@ def assemble_regions(
     folder.mkdir(parents=True, exist_ok=True)
     steps = RegionSteps.of(regions, folder, at)
 
-    def run_missing(work: Callable[[Region], None], last: Callable[[Region], Path]) -> None:
-        run_all(work, [region for region in regions if not last(region).exists()], last)
+    def run_missing(
+        work: Callable[[Region], None], places: Sequence[Region], last: Callable[[Region], Path]
+    ) -> None:
+        run_all(work, [place for place in places if not last(place).exists()], last)
 
-    run_missing(steps.merge, steps.merged_last)
+    run_missing(steps.merge, regions, steps.merged_last)
     if not steps.joined_last.exists():
         steps.join()
-    run_missing(steps.decide, steps.decided_last)
-    decided = [steps.decided(region) for region in regions]
-    rest = decide_rest(steps.joined, decided, at)
+    run_missing(steps.decide, regions, steps.decided_last)
+    run_missing(steps.settle, steps.windows, steps.decided_last)
+    settled = [steps.decided(window) for window in steps.windows]
+    decided = [*(steps.decided(region) for region in regions), *settled]
+    rest = decide_rest(settled, at)
     survey = at.survey()
     totals = MapTotals.of(rest.found)
     for files in decided:

@@ -168,7 +168,8 @@ def outline_rows(
     for table in tables:
         owner = home[before : before + len(table)]
         before += len(table)
-        chosen = np.flatnonzero((owner >= 0) & kept[owner])
+        chosen = np.flatnonzero(owner >= 0)
+        chosen = chosen[kept[owner[chosen]]]
         if not len(chosen):
             continue
         pieces, owner = table.take(pa.array(chosen)), owner[chosen]

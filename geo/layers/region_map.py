@@ -5,7 +5,8 @@ region that knows all pieces within the halo around it finds the links of its ow
 whole map would. Pieces, cracks and networks that hang together are a group. A group that holds
 nothing but a region's own pieces is decided there: its rows are written at once. All other groups
 cross a side; their pieces, and all that lies within the halo of them, are given on, and the very
-same linking is run once more on these few.
+same linking is run once more on these: first in windows that lie over the sides and corners of
+regions, shifted by half a region, then for the whole map on the few that cross those sides, too.
 
 So a map made of regions has the same rows as one made at once.
 """
@@ -33,8 +34,12 @@ from geo.cracks.regions import (
     RegionFiles,
     TableWriter,
     boxes,
+    cross_shifted,
     join,
+    lie_in,
     merge,
+    shifted_windows,
+    side_of,
 )
 from geo.files import whole_file, write_text
 from geo.grid import Grid
@@ -144,15 +149,20 @@ class RegionSteps:
         return RegionFiles(self.folder, "all", self.key)
 
     def decided(self, region: Region) -> RegionFiles:
-        """Return the files of `decide`."""
+        """Return the files of `decide`, or of `settle` of a window."""
         return RegionFiles(self.folder, region.name, self.key)
+
+    @property
+    def windows(self) -> list[Region]:
+        """The windows that `settle` works on."""
+        return shifted_windows(self.regions, self.at.grid)
 
     def merged_last(self, region: Region) -> Path:
         """Return the file that ends `merge`."""
         return self.merged(region).path("rows.json")
 
     def decided_last(self, region: Region) -> Path:
-        """Return the file that ends `decide`."""
+        """Return the file that ends `decide` or `settle`."""
         return self.decided(region).path("totals.json")
 
     @property
@@ -170,10 +180,18 @@ class RegionSteps:
 
     def decide(self, region: Region) -> None:
         """Find the cracks of a region."""
-        around = region.window.pad(self.at.halo_px)
-        near = [other for other in self.regions if other.window.intersection(around)]
-        known = {other.name: self.merged(other) for other in near}
+        known = {other.name: self.merged(other) for other in self._near(region)}
         decide(region, known, self.joined, self.decided(region), self.at)
+
+    def settle(self, window: Region) -> None:
+        """Find the cracks of a window of the shifted lattice that cross sides of regions."""
+        decided = [self.decided(region) for region in self._near(window)]
+        settle(window, self.joined, decided, self.decided(window), self)
+
+    def _near(self, place: Region) -> list[Region]:
+        """Return the regions within the halo."""
+        around = place.window.pad(self.at.halo_px)
+        return [region for region in self.regions if region.window.intersection(around)]
 
 
 def _digest(content: object) -> str:
@@ -211,49 +229,107 @@ def decide(
         if name != region.name
     ]
     crossing = joined.table("joined", MEASURED, around)
-    near = [own.select(MEASURED), *others, crossing]
-    everything = _cracks_of(near, at)
-    is_own = np.arange(sum(map(len, near))) < len(own)
-    decided = is_own & ~_hang_together_with(everything, ~is_own)
-    chosen = part_of_map(everything, decided[everything.branches.piece])
-    write_rows(RegionMap(chosen, [own]), out, at)
-    is_open = is_own & ~decided
-    seeds = is_open.copy()
-    seeds[len(seeds) - len(crossing) :] = True
-    pieces = pa.concat_tables(near)
-    context = _near(boxes(pieces), seeds, at.halo_px) & ~seeds
-    with TableWriter(out.path("open.parquet"), WHOLE) as writer:
-        writer.add(own.filter(pa.array(is_open[: len(own)])))
-    with TableWriter(out.path("context.parquet"), MEASURED) as writer:
-        writer.add(pieces.filter(pa.array(context)))
-    write_text(out.path("totals.json"), json.dumps(MapTotals.of(chosen).values()))
+    pieces = pa.concat_tables([own.select(MEASURED), *others, crossing])
+    is_seed = np.arange(len(pieces)) >= len(pieces) - len(crossing)
+    _decide_own(own, _Near(pieces, is_seed, own.slice(0, 0)), out, at)
 
 
-def decide_rest(joined: RegionFiles, decided: Sequence[RegionFiles], at: MapSetting) -> RegionMap:
-    """Find the cracks that cross the sides of regions.
+def settle(
+    place: Region,
+    joined: RegionFiles,
+    decided: Sequence[RegionFiles],
+    out: RegionFiles,
+    steps: RegionSteps,
+) -> None:
+    """Find the cracks that cross sides of regions and lie in a window of the shifted lattice.
+
+    Writes the same as `decide`; `open` are pieces that it cannot decide, and those that begin in
+    the window and go on beyond it.
 
     Args:
+        place: the window.
         joined: files of `geo.cracks.regions.join`.
-        decided: files of `decide`, of all regions.
+        decided: files of `decide`, of the regions within the halo.
+        out: files of this step.
+        steps: of the map.
+
+    Raises:
+        InputError: a file cannot be read.
+        OSError: a file cannot be written.
+    """
+    at, around = steps.at, place.window.pad(steps.at.halo_px)
+    tables = [joined.table("joined", WHOLE, around)]
+    tables += [files.table("open", WHOLE, around) for files in decided]
+    every = pa.concat_tables(tables)
+    inside = lie_in(every, place.window)
+    own, others = every.filter(pa.array(inside)), every.filter(pa.array(~inside))
+    contexts = [files.table("context", MEASURED, around) for files in decided]
+    pieces = _once([own, others, *contexts], at.grid)
+    is_other = (np.arange(len(pieces)) >= len(own)) & (np.arange(len(pieces)) < len(every))
+    crosses = is_other & cross_shifted(boxes(pieces), side_of(steps.regions))
+    rows, cols = (others[name].to_numpy() for name in ("top", "left"))
+    begins = (rows >= place.window.row_off) & (rows < place.window.row_end)
+    begins &= (cols >= place.window.col_off) & (cols < place.window.col_end)
+    _decide_own(own, _Near(pieces, crosses, others.filter(pa.array(begins))), out, at)
+
+
+def decide_rest(settled: Sequence[RegionFiles], at: MapSetting) -> RegionMap:
+    """Find the cracks that cross the sides of both lattices.
+
+    Args:
+        settled: files of `settle`, of all windows.
         at: of the map.
 
     Raises:
         InputError: a file cannot be read.
     """
-    open_ = [joined.table("joined", WHOLE), *(files.table("open", WHOLE) for files in decided)]
-    open_ = [table for table in open_ if len(table)]
-    context = pa.concat_tables(
-        [*(t.select(MEASURED) for t in open_), *(files.table("context") for files in decided)]
-    )
-    count = sum(map(len, open_))
-    place = context["top"].to_numpy() * at.grid.shape[1] + context["left"].to_numpy()
-    _, first = np.unique(place, return_index=True)  # a neighbor's piece, or one of two regions
-    once = np.zeros(len(context), bool)
-    once[first] = True
-    once[:count] = False
-    near = [*(t.select(MEASURED) for t in open_), context.filter(pa.array(once))]
-    everything = _cracks_of(near, at)
-    return RegionMap(part_of_map(everything, everything.branches.piece < count), open_)
+    tables = [files.table("open", WHOLE) for files in settled]
+    count = sum(map(len, tables))
+    contexts = [files.table("context", MEASURED) for files in settled]
+    everything = _cracks_of(_once([*tables, *contexts], at.grid), at)
+    chosen = part_of_map(everything, everything.branches.piece < count)
+    return RegionMap(chosen, [table for table in tables if len(table)])
+
+
+@dataclass(frozen=True, eq=False)
+class _Near:
+    """What lies in and around a place.
+
+    Attributes:
+        pieces: (P,) its own first.
+        is_seed: (P,) which of the others are open, so that what is near them is given on.
+        given_on: of the others those that are given on from here.
+    """
+
+    pieces: pa.Table
+    is_seed: BoolArray
+    given_on: pa.Table
+
+
+def _decide_own(own: pa.Table, near: _Near, out: RegionFiles, at: MapSetting) -> None:
+    """Write the rows of the groups of a place's own pieces alone, and what is left to others."""
+    everything = _cracks_of(near.pieces, at)
+    is_own = np.arange(len(near.pieces)) < len(own)
+    decided = is_own & ~_hang_together_with(everything, ~is_own)
+    chosen = part_of_map(everything, decided[everything.branches.piece])
+    write_rows(RegionMap(chosen, [own]), out, at)
+    seeds = near.is_seed | (is_own & ~decided)
+    context = _near(boxes(near.pieces), seeds, at.halo_px) & ~seeds
+    with TableWriter(out.path("open.parquet"), WHOLE) as writer:
+        writer.add(own.filter(pa.array(~decided[: len(own)])))
+        writer.add(near.given_on)
+    with TableWriter(out.path("context.parquet"), MEASURED) as writer:
+        writer.add(near.pieces.filter(pa.array(context)))
+    write_text(out.path("totals.json"), json.dumps(MapTotals.of(chosen).values()))
+
+
+def _once(tables: Sequence[pa.Table], grid: Grid) -> pa.Table:
+    """Put tables together; of a piece that several hold the first stays."""
+    pieces = pa.concat_tables([table.select(MEASURED) for table in tables])
+    place = pieces["top"].to_numpy() * grid.shape[1] + pieces["left"].to_numpy()
+    once = np.zeros(len(pieces), bool)
+    once[np.unique(place, return_index=True)[1]] = True
+    return pieces.filter(pa.array(once))
 
 
 def write_rows(part: RegionMap, out: RegionFiles, at: MapSetting) -> None:
@@ -299,10 +375,9 @@ def add_roads(survey: RoadSurvey, path: Path) -> None:
         survey.add_state(state)
 
 
-def _cracks_of(tables: Sequence[pa.Table], at: MapSetting) -> CrackMap:
+def _cracks_of(pieces: pa.Table, at: MapSetting) -> CrackMap:
     collector = BranchCollector(at.grid)
-    for table in tables:
-        collector.add(table)
+    collector.add(pieces)
     return find_cracks(collector.branches(), at.grid, at.options)
 
 

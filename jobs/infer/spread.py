@@ -31,8 +31,12 @@ TASK_MEMORY_BYTES = 3 * 2**29
 
 SAY_EVERY_S = 10.0
 
-DONE = {"merge": "joined", "decide": "linked and measured"}
-"""What a step of `geo.layers.region_map.RegionSteps` has done to a region."""
+DONE = {
+    "merge": "joined {} regions",
+    "decide": "linked and measured {} regions",
+    "settle": "linked and measured {} windows over sides of regions",
+}
+"""What a step of `geo.layers.region_map.RegionSteps` has done."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +84,8 @@ class RaySpread:
                     )
             if not waiting or time.monotonic() - said >= SAY_EVERY_S:
                 said = time.monotonic()
-                name = DONE.get(getattr(work, "__name__", ""), "done with")
-                say(f"{name} {len(regions) - len(waiting)}/{len(regions)} regions")
+                done_with = DONE.get(getattr(work, "__name__", ""), "done with {} regions")
+                say(done_with.format(f"{len(regions) - len(waiting)}/{len(regions)}"))
 
 
 def _run(setup: tuple[Callable[[Region], None], Path, SharedFolder], region: Region) -> str:

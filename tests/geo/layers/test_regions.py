@@ -154,4 +154,4 @@ def test_what_is_finished_is_not_done_again_and_most_is_decided_in_regions(scene
     for leftover in (scenes / "again" / "results").glob("r00001_c00000.*.totals.json"):
         leftover.unlink()  # as if it had been killed then
     pd.testing.assert_frame_equal(table(again().path, "crack"), before)
-    assert steps == [4, 4, 0, 1]
+    assert steps == [4, 4, 9, 0, 1, 0]
