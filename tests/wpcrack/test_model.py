@@ -14,7 +14,7 @@ from torch import Tensor
 
 from wpcrack import files
 from wpcrack.config import ModelConfig
-from wpcrack.errors import CheckpointError
+from wpcrack.errors import CheckpointError, StorageError
 from wpcrack.model import (
     CONFIG,
     WEIGHTS,
@@ -120,7 +120,7 @@ def test_a_save_that_dies_while_writing_keeps_the_old_model(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("safetensors.torch.save_file", full)
-    with pytest.raises(CheckpointError, match=r"No space left on device.*free space"):
+    with pytest.raises(StorageError, match=r"No space left on device.*free space"):
         save_model(folder, networks(1), INFO)
     assert same(load_model(folder).networks, networks(0))
 
