@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from factories import end_session, free_port, wait_until
+from factories import end_session, free_port, processes, wait_until
 
 PATIENCE_S = 1200.0
 """For one command; on a quiet machine none takes a twentieth of it."""
@@ -110,4 +111,7 @@ def running_head(cpus: int) -> Iterator[Head]:
         yield started
     finally:
         end_session(started.process)
+        for pid in processes(None, os.fsencode(folder)):  # a worker that outlives a killed node
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         shutil.rmtree(folder, ignore_errors=True)
