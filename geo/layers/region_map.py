@@ -258,9 +258,8 @@ def settle(
         OSError: a file cannot be written.
     """
     at, around = steps.at, place.window.pad(steps.at.halo_px)
-    tables = [joined.table("joined", WHOLE, around)]
-    tables += [files.table("open", WHOLE, around) for files in decided]
-    every = pa.concat_tables(tables)
+    open_ = [files.table("open", WHOLE, around) for files in decided]
+    every = pa.concat_tables([joined.table("joined", WHOLE, around), *open_])
     inside = lie_in(every, place.window)
     own, others = every.filter(pa.array(inside)), every.filter(pa.array(~inside))
     contexts = [files.table("context", MEASURED, around) for files in decided]

@@ -1,4 +1,4 @@
-"""Finished blocks in object storage, for nodes that share no folder: parts=s3://bucket/work/city.
+"""Finished blocks in object storage, for nodes that share no folder: parts=s3://bucket/blocks/city.
 
 Each worker writes a block in a folder of its own node and copies it here; the driver copies it on
 into its work folder, from which the map is made. The storage holds the same as the work folder, so
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from geo.addresses import without_secrets
-from geo.errors import first_line
+from geo.errors import OutputError, first_line
 from geo.files import whole_file
 from geo.imagery.mosaic import Block
 from jobs.infer.delivery import OWNER
@@ -122,7 +122,8 @@ class BlockStore:
         """
         if not (root / LOG).exists() and self.record() is not None:
             root.mkdir(parents=True, exist_ok=True)
-            self.fetch(root, [OWNER, LOG])
+            self.fetch(root, [OWNER])
+            self.fetch(root, [LOG])  # last: with it the folder is adopted
 
     def record(self) -> JobRecord | None:
         """Return the job whose blocks these are; None if there is none.
@@ -134,14 +135,16 @@ class BlockStore:
         with self._open() as (files, inner):
             try:
                 with files.open_input_stream(f"{inner}/{LOG}") as stream:
-                    return JobRecord.of_text(stream.read().decode())
+                    content = stream.read()
             except FileNotFoundError:
                 return None
-            except DAMAGED as error:
-                raise ConfigError(
-                    f"{self.shown}/{LOG} is damaged ({first_line(error)}); remove what is there, "
-                    "or give another address"
-                ) from error
+        try:
+            return JobRecord.of_text(content.decode())
+        except DAMAGED as error:
+            raise ConfigError(
+                f"{self.shown}/{LOG} is damaged ({first_line(error)}); remove what is there, or "
+                "give another address"
+            ) from error
 
     def require_own(self, now: JobRecord) -> None:
         """Refuse the blocks of another map, which could be mixed into this one, or removed.
@@ -205,8 +208,11 @@ class BlockStore:
         self.remove(self.names(f"{BEGUN}/{name}"))
 
     def is_busy(self) -> bool:
-        """Return whether anything is begun and not ended."""
-        return bool(self.names(BEGUN))
+        """Return whether anything is known to be begun and not ended."""
+        try:
+            return bool(self.names(BEGUN))
+        except OutputError:
+            return False  # who writes or reads blocks says it
 
     def _open(self) -> AbstractContextManager[tuple[Any, str]]:
         again = "what is finished is kept, and the same command continues"

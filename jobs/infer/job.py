@@ -64,9 +64,9 @@ class InferJob(MapRules, Imagery):
     """Folder in object storage to which the finished files are copied, such as s3://bucket/maps or
     gs://bucket/maps; an out that is an address sets it."""
     parts: str | None = None
-    """Folder in object storage, such as s3://bucket/work/city, for nodes that share none: finished
-    blocks are copied there, and from there into the work folder, which the driver alone sees. A
-    driver with an empty work folder goes on with what is there."""
+    """Folder in object storage, such as s3://bucket/blocks/city, for nodes that share none:
+    finished blocks are copied there, and from there into the work folder, which the driver alone
+    sees. A driver with an empty work folder goes on with what is there."""
     resample: Literal["auto", "never"] = "auto"
     """auto: imagery whose pixels differ by more than 1.5 x from those of the model's training
     images is brought to their size, unless gsd_mm is given; never: it is taken as it is."""
@@ -131,7 +131,7 @@ class InferJob(MapRules, Imagery):
             raise ValueError(f"work is {self.work}, but out={self.out} lies elsewhere; drop work")
         if self.parts is not None and not re.match(ADDRESS, self.parts):
             raise ValueError(
-                f"parts is {self.parts}; give an address like s3://bucket/work/city, or drop it: "
+                f"parts is {self.parts}; give an address like s3://bucket/blocks/city, or drop it: "
                 "blocks are kept in the work folder beside out"
             )
         if isinstance(self.max_failed, str) and not re.fullmatch(

@@ -87,13 +87,13 @@ def plan_inference(job: InferJob) -> Forecast:
     joins_cluster()
     MapFiles.of(job.out).prepare(job, job.roads, job.vectors)
     _check_delivery(job)
-    if store := BlockStore.of(job):
-        store.is_busy()  # an address that cannot be read is refused
     model = model_files(job.model)
     plan = make_plan(job, open_mosaic(job, model.gsd_mm, say))
     require_room(job, plan)
     read_roads(job.roads, plan.mosaic.grid)
     require_own(job)
+    if store := BlockStore.of(job):
+        store.require_own(JobRecord.of(job, plan, model, time.time()))
     log = JobLog.of_job(job)
     if log is None:
         return Forecast.of(job, plan, ())

@@ -144,8 +144,10 @@ def test_work_that_kills_its_worker_is_given_up_wherever_it_is_tried(store: Bloc
 
 def test_a_storage_that_refuses_costs_no_work(tiles: Path, tmp_path: Path, pool: Pool) -> None:
     (tmp_path / "file").write_text("no folder")
+    refusing = BlockStore(f"file://{tmp_path}/file/store")
     with pytest.raises(OutputError, match="cannot be read or written"):
-        run(tiles, tmp_path / "one", parts=f"file://{tmp_path}/file/store")
+        run(tiles, tmp_path / "one", parts=refusing.address)
+    assert not refusing.is_busy()  # the line about waiting goes on
     assert pool.computed == []
 
 
@@ -153,7 +155,7 @@ def test_a_storage_that_refuses_costs_no_work(tiles: Path, tmp_path: Path, pool:
 def test_workers_that_share_nothing_but_s3_make_the_same_map(
     tiles: Path, tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parts = f"s3://city/work/a?{server}"
+    parts = f"s3://city/blocks/a?{server}"
     dark = darkness()  # as a value: no worker imports the modules of tests
     job = job_of(tiles, tmp_path / "one", parts=parts)
     infer.run_inference(job, lambda: dark, local=True)
@@ -161,7 +163,7 @@ def test_workers_that_share_nothing_but_s3_make_the_same_map(
     assert len(store.names("parts")) == len(list((tmp_path / "one/map.work/parts").iterdir())) == 4
     assert not store.is_busy()
     log = (tmp_path / "one" / "map.work" / "job.jsonl").read_text()
-    assert "s3://city/work/a" in log
+    assert "s3://city/blocks/a" in log
     assert "endpoint" not in log
     pool = Pool()
     monkeypatch.setattr(infer, "compute", pool)
@@ -173,5 +175,5 @@ def test_workers_that_share_nothing_but_s3_make_the_same_map(
 
 
 def test_parts_that_are_no_address_are_refused(tiles: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="give an address like s3://bucket/work/city"):
+    with pytest.raises(ValueError, match="give an address like s3://bucket/blocks/city"):
         job_of(tiles, tmp_path, parts="work/parts")
