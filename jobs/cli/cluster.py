@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.cli.command import command, read_job, report_figures, run_job
+from jobs.cli.command import command, read_job, report_figures, run_job, to_file
 from jobs.registry import JOBS, find, names_to_submit
 
 if TYPE_CHECKING:
@@ -77,9 +77,7 @@ def doctor(
         Path | None,
         typer.Option(help="Folder for runs and maps, on the cluster if there is one."),
     ] = None,
-    json: Annotated[
-        Path | None, typer.Option(help="Write the report to FILE; - is stdout.", metavar="FILE")
-    ] = None,
+    json: Annotated[Path | None, to_file("the report")] = None,
 ) -> int:
     """Say what is missing for a job.
 

@@ -42,6 +42,15 @@ Settings = Annotated[
     ),
 ]
 
+InPlaceOfTiles = Annotated[
+    Path | None, typer.Option(help="Folder of photographs, in place of tiles.")
+]
+
+
+def to_file(what: str) -> Any:
+    """Make the option `--json`, which writes figures: a plan, a state, a result."""
+    return typer.Option(help=f"Write {what} to FILE; - is stdout.", metavar="FILE")
+
 
 def command(
     example: str, *, uses_ray: bool = True
@@ -162,6 +171,16 @@ def read_job(name: str, settings: list[str] | None, base: Mapping[str, Any] | No
     model = JOBS[name].config
     assert model is not None, f"{name} takes no config"
     return load(find(model), file, given, base=base)
+
+
+def require_one_source(settings: list[str], images: Path | None) -> None:
+    """Refuse tiles and photographs at once, and neither of both.
+
+    Raises:
+        BadParameter: so it is.
+    """
+    if (images is None) != any(text.startswith("tiles=") for text in settings):
+        raise typer.BadParameter("give tiles=... or --images DIR, one of both")
 
 
 def run_job(name: str, *args: Any, **kwargs: Any) -> Any:

@@ -7,7 +7,12 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli.command import command, run_job
+from jobs.cli.command import command, run_job, to_file
+
+Port = Annotated[int, typer.Option(help="Of the page; 0 is any free one.")]
+Browser = Annotated[
+    bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")
+]
 
 
 @command(example="wpcrack label windows --part 1/3 --name anna --again 0.1", uses_ray=False)
@@ -24,10 +29,8 @@ def label(
     again: Annotated[
         float, typer.Option(help="Share of labeled windows to show twice, such as 0.1.")
     ] = 0.0,
-    port: Annotated[int, typer.Option(help="Of the page; 0 is any free one.")] = 0,
-    browser: Annotated[
-        bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")
-    ] = True,
+    port: Port = 0,
+    browser: Browser = True,
 ) -> None:
     """Say crack or road to windows, by key, on a local page.
 
@@ -53,13 +56,9 @@ def review(
     ] = False,
     window: Annotated[int, typer.Option(help="Side of a place in pixels.")] = 128,
     seed: Annotated[int, typer.Option(help="Another seed draws other places.")] = 0,
-    port: Annotated[int, typer.Option(help="Of the page; 0 is any free one.")] = 0,
-    browser: Annotated[
-        bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")
-    ] = True,
-    json: Annotated[
-        Path | None, typer.Option(help="Write the figures to FILE; - is stdout.", metavar="FILE")
-    ] = None,
+    port: Port = 0,
+    browser: Browser = True,
+    json: Annotated[Path | None, to_file("the figures")] = None,
 ) -> None:
     """Measure precision and recall of a map, by key.
 

@@ -7,11 +7,23 @@ from typing import Annotated, Literal
 
 import typer
 
-from jobs.cli.command import Settings, command, read_job, report_figures, require_place_for, run_job
+from jobs.cli.command import (
+    InPlaceOfTiles,
+    Settings,
+    command,
+    read_job,
+    report_figures,
+    require_one_source,
+    require_place_for,
+    run_job,
+    to_file,
+)
 
 Model = Annotated[
     Path | None, typer.Option(help="Run folder of `wpcrack train`; else the shipped model.")
 ]
+Images = Annotated[Path, typer.Option(help="Folder of photographs.")]
+Masks = Annotated[Path, typer.Option(help="Masks of the same stems, with or without _mask.")]
 MaskValues = Annotated[
     str,
     typer.Option(metavar="N,N", help="Values, or palette indices, that are crack; else white is."),
@@ -42,8 +54,8 @@ def demo(
 
 @command(example="wpcrack dataset --images photos --masks masks --out set --window 96 --val 0.25")
 def dataset(
-    images: Annotated[Path, typer.Option(help="Folder of photographs.")],
-    masks: Annotated[Path, typer.Option(help="Masks of the same stems, with or without _mask.")],
+    images: Images,
+    masks: Masks,
     out: Annotated[Path, typer.Option(help="Folder of the set: crack/, road/, manifest.csv.")],
     window: Annotated[int, typer.Option(help="Side of a window in pixels.")] = 128,
     val: Annotated[float, typer.Option(help="Share of frames held out.")] = 0.2,
@@ -88,10 +100,7 @@ def train(
         bool,
         typer.Option("--dry-run", help="Print config, size, memory and steps, and do nothing."),
     ] = False,
-    json: Annotated[
-        Path | None,
-        typer.Option(help="Write plan or result to FILE; - is stdout.", metavar="FILE"),
-    ] = None,
+    json: Annotated[Path | None, to_file("plan or result")] = None,
 ) -> None:
     """Train on an image-level data set.
 
@@ -118,10 +127,7 @@ def tune(
     status: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Say how far the sweep in DIR is.")
     ] = None,
-    json: Annotated[
-        Path | None,
-        typer.Option(help="Write plan, state or result to FILE; - is stdout.", metavar="FILE"),
-    ] = None,
+    json: Annotated[Path | None, to_file("plan, state or result")] = None,
 ) -> None:
     """Search for settings of a training.
 
@@ -149,8 +155,8 @@ def tune(
     example="wpcrack evaluate --model runs/city --images photos --masks masks --json scores.json"
 )
 def evaluate(
-    images: Annotated[Path, typer.Option(help="Folder of photographs.")],
-    masks: Annotated[Path, typer.Option(help="Masks of the same stems, with or without _mask.")],
+    images: Images,
+    masks: Masks,
     model: Model = None,
     manifest: Annotated[
         Path | None, typer.Option(help="Score only source images of this manifest.csv.")
@@ -164,9 +170,7 @@ def evaluate(
     road: Annotated[
         Path | None, typer.Option(help="Photographs without any crack, for false alarms.")
     ] = None,
-    json: Annotated[
-        Path | None, typer.Option(help="Write the scores to FILE; - is stdout.", metavar="FILE")
-    ] = None,
+    json: Annotated[Path | None, to_file("the scores")] = None,
     figure: Annotated[
         Path | None,
         typer.Option(help="Draw the best and the worst images.", metavar="FILE.png"),
@@ -241,17 +245,12 @@ def adapt(
             "`wpcrack config adapt` lists them.",
         ),
     ] = None,
-    images: Annotated[
-        Path | None, typer.Option(help="Folder of photographs, in place of tiles.")
-    ] = None,
+    images: InPlaceOfTiles = None,
     model: Model = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Say what it will do and need, and do nothing.")
     ] = False,
-    json: Annotated[
-        Path | None,
-        typer.Option(help="Write plan or result to FILE; - is stdout.", metavar="FILE"),
-    ] = None,
+    json: Annotated[Path | None, to_file("plan or result")] = None,
 ) -> None:
     """Adapt a model to your roads, from unlabeled pictures.
 
@@ -263,8 +262,7 @@ def adapt(
     from wpcrack.training.adapt import AdaptConfig
 
     given = settings or []
-    if (images is None) != any(text.startswith("tiles=") for text in given):
-        raise typer.BadParameter("give tiles=... or --images DIR, one of both")
+    require_one_source(given, images)
     config = load(AdaptJob if images is None else AdaptConfig, overrides=given)
     if plan:
         from jobs.adapt.plan import plan_adapt

@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli.command import Settings, command, read_job, report_figures, run_job
+from jobs.cli.command import (
+    InPlaceOfTiles,
+    Settings,
+    command,
+    read_job,
+    report_figures,
+    require_one_source,
+    run_job,
+    to_file,
+)
 
 
 @command(example="wpcrack infer tiles=tiles/ model=runs/city out=maps/cracks.gpkg crs=EPSG:25832")
@@ -20,10 +29,7 @@ def infer(
         Path | None,
         typer.Option(metavar="OUT", help="Say how far the job of this GeoPackage or folder is."),
     ] = None,
-    json: Annotated[
-        Path | None,
-        typer.Option(help="Write plan, status or result to FILE; - is stdout.", metavar="FILE"),
-    ] = None,
+    json: Annotated[Path | None, to_file("plan, status or result")] = None,
 ) -> int:
     """Map the cracks on georeferenced tiles.
 
@@ -55,9 +61,7 @@ def assemble(
         Path, typer.Argument(metavar="WORK", help="Work folder of `wpcrack infer`, or its map.")
     ],
     settings: Settings = None,
-    json: Annotated[
-        Path | None, typer.Option(help="Write the figures to FILE; - is stdout.", metavar="FILE")
-    ] = None,
+    json: Annotated[Path | None, to_file("the figures")] = None,
 ) -> int:
     """Make another map of what a run has found.
 
@@ -83,9 +87,7 @@ def compare(
     limit: Annotated[
         float, typer.Option(help="Largest shift between the surveys in meters; more is refused.")
     ] = 0.5,
-    json: Annotated[
-        Path | None, typer.Option(help="Write the figures to FILE; - is stdout.", metavar="FILE")
-    ] = None,
+    json: Annotated[Path | None, to_file("the figures")] = None,
 ) -> None:
     """Compare two surveys of the same roads.
 
@@ -105,9 +107,7 @@ def windows(
         list[str] | None,
         typer.Argument(metavar="KEY=VALUE", help="tiles=..., and keys of imagery as for infer."),
     ] = None,
-    images: Annotated[
-        Path | None, typer.Option(help="Folder of photographs, in place of tiles.")
-    ] = None,
+    images: InPlaceOfTiles = None,
     count: Annotated[int, typer.Option(help="How many.")] = 2000,
     window: Annotated[int, typer.Option(help="Side in pixels.")] = 128,
     seed: Annotated[int, typer.Option(help="Another seed gives other windows.")] = 0,
@@ -128,8 +128,7 @@ def windows(
     from jobs.windows.cut import WindowsOptions
 
     given = settings or []
-    if (images is None) != any(text.startswith("tiles=") for text in given):
-        raise typer.BadParameter("give tiles=... or --images DIR, one of both")
+    require_one_source(given, images)
     if images is not None and given:
         raise typer.BadParameter(f"{given[0]} is a key of tiles; --images takes none")
     options = WindowsOptions(count, window, seed, ordered, model)

@@ -12,17 +12,24 @@ from __future__ import annotations
 import csv
 import fcntl
 import io
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import NoReturn
 
 from jobs.page.server import PICTURES
 from jobs.runtime.folder import open_no_link
-from wpcrack.data.manifest import LABELS, NAME, Label, origin
-from wpcrack.errors import DataError, first_few
+from wpcrack.data.manifest import (
+    LABELS,
+    NAME,
+    Label,
+    name_cells,
+    read_cut,
+    read_sheet,
+    refuse_cell,
+    require_listed_once,
+)
+from wpcrack.errors import DataError
 from wpcrack.files import whole_file
 
 LOCK = ".labels.lock"
@@ -80,25 +87,15 @@ def read_table(root: Path) -> Table:
         raise DataError(f"{root} is no folder; give one that `wpcrack windows` wrote")
     if not path.exists():
         raise DataError(f"{root} has no {NAME}; give a folder that `wpcrack windows` wrote")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read ({error}); save it as CSV in UTF-8") from error
-    header = text.partition("\n")[0]
-    delimiter = max(",;\t", key=header.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    columns = tuple(name.strip() for name in next(reader, []))
-    if "file" not in columns:
+    sheet = read_sheet(path)
+    if "file" not in sheet.columns:
         raise DataError(f"{path} has no column file; its first line must name the columns")
-    lines = [(reader.line_num, tuple(cells)) for cells in reader if any(cells)]
+    lines = [(where, cells) for where, cells in sheet.lines if any(cells)]
     if not lines:
         raise DataError(f"{path} lists no window; cut windows again")
-    windows = tuple(_window(f"{path} line {k}", columns, cells) for k, cells in lines)
-    times = Counter(window.file for window in windows)
-    if len(times) < len(windows):
-        twice = first_few(file for file, count in times.items() if count > 1)
-        raise DataError(f"{path} lists files twice ({twice}); keep one line of each")
-    return Table(windows, columns, tuple(cells for _, cells in lines), delimiter)
+    windows = tuple(_window(where, sheet.columns, cells) for where, cells in lines)
+    require_listed_once(path, (window.file for window in windows))
+    return Table(windows, sheet.columns, tuple(cells for _, cells in lines), sheet.delimiter)
 
 
 def write_labels(root: Path, labels: Callable[[], Mapping[str, Label | None]]) -> None:
@@ -145,34 +142,17 @@ def _turn(root: Path) -> Iterator[None]:
 
 
 def _window(where: str, columns: tuple[str, ...], cells: tuple[str, ...]) -> Window:
-    if len(cells) > len(columns):
-        raise DataError(f"{where} has more cells than the header has columns; quote or remove them")
-    values = {name: cell.strip() for name, cell in zip(columns, cells, strict=False)}
-    file = values.get("file", "").replace("\\", "/")
-    if not file:
-        raise DataError(f"{where} names no file; fill in its path relative to the manifest")
+    values = name_cells(where, columns, cells)
+    cut = read_cut(where, values)
     label = values.get("label", "").lower()
     if label and label not in LABELS:
-        _refuse(where, "label", label, "use crack or road, or leave it empty")
-    source, row, col = origin(PurePosixPath(file).stem)
+        refuse_cell(where, "label", label, "use crack or road, or leave it empty")
     return Window(
-        file=file,
+        **cut,
         label=next((known for known in LABELS if known == label), None),
-        source=values.get("source") or values.get("tile") or source,
-        row=_whole(where, "row", values, row),
-        col=_whole(where, "col", values, col),
-        height=_whole(where, "height", values, 0),
-        width=_whole(where, "width", values, 0),
         probability=_probability(where, values.get("probability", "")),
         surroundings=values.get("surroundings", "").replace("\\", "/"),
     )
-
-
-def _whole(where: str, column: str, values: Mapping[str, str], otherwise: int) -> int:
-    value = values.get(column, "")
-    if value and not value.isdecimal():
-        _refuse(where, column, value, "use a whole number of pixels")
-    return int(value) if value else otherwise
 
 
 def _probability(where: str, value: str) -> float | None:
@@ -183,9 +163,5 @@ def _probability(where: str, value: str) -> float | None:
     except ValueError:
         number = -1.0
     if not 0 <= number <= 1:
-        _refuse(where, "probability", value, "use a number from 0 to 1")
+        refuse_cell(where, "probability", value, "use a number from 0 to 1")
     return number
-
-
-def _refuse(where: str, column: str, value: str, do: str) -> NoReturn:
-    raise DataError(f"{where}: {column} is {value!r}; {do}")

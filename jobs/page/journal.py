@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Generic, TypeVar
 
+from geo.files import sync
 from jobs.runtime.folder import open_no_link
 from wpcrack.errors import DataError
 
@@ -116,7 +117,7 @@ def open_journal(path: Path, codec: Codec[A]) -> Iterator[Journal[A]]:
         content = path.read_bytes()
         events = _events(path, content, codec)
         _end_last_line(file, content, codec)
-        _sync_folder(path.parent)
+        sync(path.parent)  # the name of a new file
         yield Journal(path, file, events, codec)
 
 
@@ -156,12 +157,3 @@ def _line(event: A | Undo, codec: Codec[A]) -> bytes:
     else:
         values = dict(codec.write(event))
     return json.dumps(values, ensure_ascii=False).encode() + b"\n"
-
-
-def _sync_folder(root: Path) -> None:
-    """Put the name of a new file on disk, too."""
-    folder = os.open(root, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

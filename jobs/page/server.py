@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import re
 import secrets
 import signal
 import sys
 import threading
 import webbrowser
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
+from string import Template
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
@@ -46,6 +48,11 @@ HEADERS = {
 SHARED = ("page.css", "page.js")
 """Files of this folder that every page loads."""
 
+FRAME = "page.html"
+"""What every page is made of: where the parts of its own file go."""
+
+PART = re.compile(r"^<!-- (\w+) -->\n", re.MULTILINE)
+
 MEDIA = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 
 PICTURES = {
@@ -65,23 +72,37 @@ def make_token() -> str:
     return secrets.token_urlsafe(24)
 
 
-def bare_app(token: str, command: str, package: str, own: Mapping[str, str]) -> web.Application:
+def bare_app(token: str, name: str) -> web.Application:
     """Make an application that answers with the files of a page; every address has the token.
 
     Args:
         token: of `make_token`.
-        command: what printed the address, such as `wpcrack label`.
-        package: in whose folder static/ the page's own files lie.
-        own: address -> file; the page itself has an empty address.
+        name: of the command that printed the address, as of its package in `jobs`, in whose folder
+            static/ the page's own files lie under this name.
     """
-    app = web.Application(middlewares=[_guard(token, command)], client_max_size=MAX_BODY_BYTES)
+    app = web.Application(
+        middlewares=[_guard(token, f"wpcrack {name}")], client_max_size=MAX_BODY_BYTES
+    )
     app.on_response_prepare.append(_add_headers)
-    places = {name: ("jobs.page", name) for name in SHARED}
-    places |= {address: (package, name) for address, name in own.items()}
-    for address, (owner, name) in places.items():
-        text = files(owner).joinpath("static", name).read_text(encoding="utf-8")
-        app.router.add_get(f"/{token}/{address}", _static(text, PurePosixPath(name).suffix))
+    own = (f"{name}.css", f"{name}.js")
+    texts = {file: _file("page", file) for file in SHARED} | {
+        file: _file(name, file) for file in own
+    }
+    app.router.add_get(f"/{token}/", _static(_framed(name), ".html"))
+    for file, text in texts.items():
+        app.router.add_get(f"/{token}/{file}", _static(text, PurePosixPath(file).suffix))
     return app
+
+
+def _file(package: str, name: str) -> str:
+    return files(f"jobs.{package}").joinpath("static", name).read_text(encoding="utf-8")
+
+
+def _framed(name: str) -> str:
+    """Put the parts of a page, each after a comment with its name, into the frame of all pages."""
+    pieces = PART.split(_file(name, f"{name}.html"))[1:]
+    parts = {part: text.rstrip("\n") for part, text in zip(pieces[::2], pieces[1::2], strict=True)}
+    return Template(_file("page", FRAME)).substitute(parts, name=name)
 
 
 def _static(text: str, ending: str) -> Handler:

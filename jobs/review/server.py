@@ -6,47 +6,35 @@ import asyncio
 from typing import Any
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from jobs.page.server import bare_app, refuse, send_picture
+from jobs.page.answering import INDEX, AnswerPage, Given
+from jobs.page.server import bare_app, send_picture
 from jobs.review.session import Session, Verdict
 
-STATIC = {"": "review.html", "review.css": "review.css", "review.js": "review.js"}
 
-
-class Given(BaseModel):
+class GivenVerdict(Given):
     """What the page sends with an answer."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
-    index: int = Field(ge=0)
     verdict: Verdict
 
 
 def make_app(session: Session, token: str) -> web.Application:
     """Make the application; every address begins with the token."""
-    app, page = bare_app(token, "wpcrack review", "jobs.review", STATIC), _Page(session)
-    app.add_routes(
-        [
-            web.get(f"/{token}/state", page.state),
-            web.get(f"/{token}/view/{{index:[0-9]{{1,9}}}}", page.view),
-            web.get(f"/{token}/picture/{{index:[0-9]{{1,9}}}}", page.picture),
-            web.post(f"/{token}/answer", page.answer),
-            web.post(f"/{token}/undo", page.undo),
-        ]
-    )
+    app, page = bare_app(token, "review"), _Page(session)
+    app.add_routes([*page.routes(token), web.get(f"/{token}/picture/{INDEX}", page.picture)])
     return app
 
 
-class _Page:
+class _Page(AnswerPage[GivenVerdict]):
     """What the page can ask for; one thing at a time reads imagery or writes."""
 
     def __init__(self, session: Session) -> None:
+        super().__init__(GivenVerdict, session.undo)
         self._session = session
-        self._turn = asyncio.Lock()
 
     async def state(self, _request: web.Request) -> web.Response:
         async with self._turn:
-            return web.json_response(await asyncio.to_thread(self._state))
+            return web.json_response(await self._now())
 
     async def view(self, request: web.Request) -> web.Response:
         number = int(request.match_info["index"])
@@ -58,19 +46,11 @@ class _Page:
         async with self._turn:
             return send_picture(await asyncio.to_thread(self._session.picture, number))
 
-    async def answer(self, request: web.Request) -> web.Response:
-        try:
-            given = Given.model_validate_json(await request.read())
-        except ValidationError:
-            return refuse("this is no answer; reload the page")
-        async with self._turn:
-            await asyncio.to_thread(self._session.answer, given.index, given.verdict)
-            return web.json_response(await asyncio.to_thread(self._state))
+    def _write(self, given: GivenVerdict) -> None:
+        self._session.answer(given.index, given.verdict)
 
-    async def undo(self, _request: web.Request) -> web.Response:
-        async with self._turn:
-            number = await asyncio.to_thread(self._session.undo)
-            return web.json_response(await asyncio.to_thread(self._state) | {"undone": number})
+    async def _now(self) -> dict[str, Any]:
+        return await asyncio.to_thread(self._state)
 
     def _state(self) -> dict[str, Any]:
         accuracy, following = self._session.accuracy(), self._session.next_places()

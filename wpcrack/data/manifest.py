@@ -11,11 +11,11 @@ import io
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from itertools import zip_longest
 from pathlib import Path, PurePosixPath
-from typing import Literal, TypeVar
+from typing import Literal, NoReturn, TypedDict, TypeVar
 
 import numpy as np
 
@@ -65,6 +65,26 @@ class Row:
     split: Split | None
 
 
+class Cut(TypedDict):
+    """What every line says about its picture; see `Row`."""
+
+    file: str
+    source: str
+    row: int
+    col: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """The cells of a manifest as they were read; a line comes with its place, for messages."""
+
+    columns: tuple[str, ...]
+    lines: tuple[tuple[str, tuple[str, ...]], ...]
+    delimiter: str
+
+
 COLUMNS = tuple(field.name for field in fields(Row))
 TILE_COLUMNS = ("tile", "x", "y")
 """Further columns of windows cut from map tiles: the tile stands for the source, x y on the map."""
@@ -108,6 +128,21 @@ def read_manifest(path: Path) -> list[Row]:
         DataError: not readable, unknown or missing columns, an unknown label or split, a cell that
             is not a number, a file listed twice, or no row at all.
     """
+    sheet = read_sheet(path)
+    _check_columns(path, sheet.columns)
+    rows = [_row(where, sheet.columns, cells) for where, cells in sheet.lines]
+    if not rows:
+        raise DataError(f"{path} lists no file; build the set again")
+    require_listed_once(path, (row.file for row in rows))
+    return rows
+
+
+def read_sheet(path: Path) -> Sheet:
+    """Read the cells of a manifest, also as saved by a spreadsheet (; or tab, byte-order mark).
+
+    Raises:
+        DataError: not readable, or no CSV.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -116,19 +151,51 @@ def read_manifest(path: Path) -> list[Row]:
     delimiter = max(",;\t", key=header.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
-        columns = [name.strip() for name in next(reader, [])]
-        _check_columns(path, columns)
-        rows = [_row(f"{path} line {reader.line_num}", columns, cells) for cells in reader if cells]
+        columns = tuple(name.strip() for name in next(reader, []))
+        lines = [(f"{path} line {reader.line_num}", tuple(cells)) for cells in reader if cells]
     except csv.Error as error:
         raise DataError(
             f"{path} line {reader.line_num} is no CSV ({error}); save it as CSV in UTF-8"
         ) from error
-    if not rows:
-        raise DataError(f"{path} lists no file; build the set again")
-    twice = [file for file, times in Counter(row.file for row in rows).items() if times > 1]
+    return Sheet(columns, tuple(lines), delimiter)
+
+
+def name_cells(where: str, columns: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
+    """Return column -> cell of a line; a cell that is not there is empty.
+
+    Raises:
+        DataError: there are more cells than columns.
+    """
+    if len(cells) > len(columns):
+        raise DataError(f"{where} has more cells than the header has columns; quote or remove them")
+    return {name: cell.strip() for name, cell in zip_longest(columns, cells, fillvalue="")}
+
+
+def read_cut(where: str, values: Mapping[str, str]) -> Cut:
+    """Read which file a line is about, and where that was cut from.
+
+    Raises:
+        DataError: no file is named, or a number of pixels is none.
+    """
+    file = values["file"].replace("\\", "/")
+    if not file:
+        raise DataError(f"{where} names no file; fill in its path relative to the manifest")
+    source, row, col = origin(PurePosixPath(file).stem)
+    return Cut(
+        file=file,
+        source=values.get("source") or values.get("tile") or source,
+        row=_whole(where, "row", values, row),
+        col=_whole(where, "col", values, col),
+        height=_whole(where, "height", values, 0),
+        width=_whole(where, "width", values, 0),
+    )
+
+
+def require_listed_once(path: Path, files: Iterable[str]) -> None:
+    """Raise DataError naming files that a manifest lists twice."""
+    twice = [file for file, times in Counter(files).items() if times > 1]
     if twice:
         raise DataError(f"{path} lists files twice ({first_few(twice)}); keep one line of each")
-    return rows
 
 
 def hold_out(frames: Mapping[str, Collection[Label]], fraction: float, seed: int) -> frozenset[str]:
@@ -195,7 +262,7 @@ def few_items_warnings(counts: Mapping[Label, int]) -> list[str]:
     ]
 
 
-def _check_columns(path: Path, columns: list[str]) -> None:
+def _check_columns(path: Path, columns: Sequence[str]) -> None:
     unknown = [name for name in columns if name not in KNOWN_COLUMNS]
     if unknown:
         raise DataError(
@@ -209,44 +276,33 @@ def _check_columns(path: Path, columns: list[str]) -> None:
         )
 
 
-def _row(where: str, columns: list[str], cells: list[str]) -> Row:
-    if len(cells) > len(columns):
-        raise DataError(f"{where} has more cells than the header has columns; quote or remove them")
-    values = {name: cell.strip() for name, cell in zip_longest(columns, cells, fillvalue="")}
-    file = values["file"].replace("\\", "/")
-    if not file:
-        raise DataError(f"{where} names no file; fill in its path relative to the manifest")
-    if "\0" in file or any(len(os.fsencode(x)) > LONGEST_NAME for x in file.split("/")):
+def _row(where: str, columns: Sequence[str], cells: Sequence[str]) -> Row:
+    values = name_cells(where, columns, cells)
+    cut = read_cut(where, values)
+    if "\0" in cut["file"] or any(
+        len(os.fsencode(name)) > LONGEST_NAME for name in cut["file"].split("/")
+    ):
         raise DataError(f"{where} names a file that no disk can hold; correct its path")
-    source, row, col = origin(PurePosixPath(file).stem)
     return Row(
-        file=file,
+        **cut,
         label=_choice(where, "label", values["label"].lower(), LABELS),
-        source=values.get("source") or values.get("tile") or source,
-        row=_whole(where, "row", values, row),
-        col=_whole(where, "col", values, col),
-        height=_whole(where, "height", values, 0),
-        width=_whole(where, "width", values, 0),
         split=_choice(where, "split", values.get("split", "").lower(), SPLITS),
     )
 
 
 def _choice(where: str, column: str, value: str, known: tuple[T, ...]) -> T | None:
-    if not value:
-        return None
-    if value not in known:
-        raise DataError(
-            f"{where}: {column} is {value[:MOST_SHOWN]!r}; use {' or '.join(map(str, known))}"
-        )
-    return known[known.index(value)]
+    if value and value not in known:
+        refuse_cell(where, column, value, f"use {' or '.join(map(str, known))}")
+    return known[known.index(value)] if value else None
 
 
 def _whole(where: str, column: str, values: Mapping[str, str], otherwise: int) -> int:
     value = values.get(column, "")
-    if not value:
-        return otherwise
-    if not (value.isdecimal() and len(value) <= MOST_DIGITS):
-        raise DataError(
-            f"{where}: {column} is {value[:MOST_SHOWN]!r}; use a whole number of pixels"
-        )
-    return int(value)
+    if value and not (value.isdecimal() and len(value) <= MOST_DIGITS):
+        refuse_cell(where, column, value, "use a whole number of pixels")
+    return int(value) if value else otherwise
+
+
+def refuse_cell(where: str, column: str, value: str, do: str) -> NoReturn:
+    """Raise DataError about a cell: where it stands, what it holds, what to do."""
+    raise DataError(f"{where}: {column} is {value[:MOST_SHOWN]!r}; {do}")

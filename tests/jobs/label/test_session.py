@@ -214,6 +214,10 @@ def test_wrong_folders_are_named_in_one_sentence(folder, tmp_path, monkeypatch):
     assert "probability is '7'" in refusal(copy)
     (copy / "manifest.csv").write_text("file\na.png\na.png\n")
     assert "lists files twice" in refusal(copy)
+    (copy / "manifest.csv").write_text("file,row\na.png," + "9" * 5000 + "\n")
+    assert "use a whole number of pixels" in refusal(copy)
+    (copy / "manifest.csv").write_text("file\n" + "a" * 200_000 + "\n")
+    assert "is no CSV" in refusal(copy)
 
     def denied(_fresh, _path):
         raise PermissionError(13, "Permission denied")
