@@ -1,11 +1,12 @@
 """Kill an inference job at random moments and compare its map with that of an undisturbed run.
 
 Run from the repository root:
-    python -m benchmarks.kills [--kills 20] [--seed 0] [--out FOLDER]
+    python -m benchmarks.kills [--kills 20] [--joining 12] [--seed 0] [--out FOLDER]
 
 Three Ray nodes on this machine; a stand-in network, so that restarting is what is tried. By turns
 an actor, a node (its raylet) and the driver get SIGKILL, each after a random number of further
-blocks. After a driver's end the same command is given again.
+blocks; then, while the regions of the map are joined on Ray, the worker of a region takes the place
+of the actor. After a driver's end the same command is given again.
 """
 
 from __future__ import annotations
@@ -31,14 +32,24 @@ from numpy.typing import NDArray
 
 from benchmarks.kills.watch import Nodes, cluster, differences, draw_tiles
 
-Kind = Literal["actor", "raylet", "driver"]
+Kind = Literal["actor", "worker", "raylet", "driver"]
 KINDS: tuple[Kind, ...] = ("actor", "raylet", "driver")
+JOINING_KINDS: tuple[Kind, ...] = ("worker", "raylet", "driver")
 
 KILLS_PER_SIDE = 3**0.5
 """Kills of a street of `watch.SIDE`: more need more blocks, or the job ends before them."""
 
 WINDOW_S = 0.05
 """The stand-in network takes so long for a window: enough for a job to be met at work."""
+
+REGION_BLOCKS = 3
+"""Blocks on the side of a region, so that there are many."""
+
+REGION_S = 0.5
+"""A region takes at least so long before and after its work, to be met in it."""
+
+REGIONS_LOG = "regions.log"
+"""In the campaign's folder: the process of each begin of a region."""
 
 PATIENCE_S = 300.0
 """A job that finishes no block for so long does not recover."""
@@ -50,7 +61,7 @@ class Outcome:
 
     Attributes:
         kills: what was killed, in order.
-        moments: blocks that were finished at each kill.
+        moments: blocks that were finished at each kill; while joining, regions that were begun.
         blocks: of the job.
         lines: of the manifest; one per block, if none is missing or double.
         recomputed: blocks whose part was finished at a kill and written again later.
@@ -73,11 +84,19 @@ class Outcome:
         return once and not self.recomputed and not self.differences
 
 
-def campaign(folder: Path, kinds: Sequence[Kind], seed: int) -> Outcome:
-    """Run the job undisturbed and in spite of kills, and compare."""
+def campaign(folder: Path, kinds: Sequence[Kind], joining: Sequence[Kind], seed: int) -> Outcome:
+    """Run the job undisturbed and in spite of kills, and compare.
+
+    Args:
+        folder: for everything.
+        kinds: what is killed while blocks are computed.
+        joining: what is killed while their regions are joined.
+        seed: of the moments.
+    """
     from jobs.infer.run import run_inference
 
-    draw_tiles(folder / "tiles", math.ceil(len(kinds) ** 0.5 / KILLS_PER_SIDE - 1e-9))
+    most = max(len(kinds), len(joining))
+    draw_tiles(folder / "tiles", math.ceil(most**0.5 / KILLS_PER_SIDE - 1e-9))
     reference, out = folder / "reference.gpkg", folder / "killed.gpkg"
     start, chance = time.monotonic(), random.Random(seed)
     with cluster() as nodes:
@@ -86,6 +105,11 @@ def campaign(folder: Path, kinds: Sequence[Kind], seed: int) -> Outcome:
             for kind in kinds:
                 job.wait_for_blocks(chance.randint(1, 3))
                 job.snapshots.append(job.parts())
+                kill(kind, job, nodes)
+            begun = []
+            for kind in joining:
+                job.wait_for_regions(chance.randint(1, 3))
+                begun.append(len(job.regions()))
                 kill(kind, job, nodes)
             job.finish()
         finally:
@@ -98,8 +122,10 @@ def campaign(folder: Path, kinds: Sequence[Kind], seed: int) -> Outcome:
     names = tuple(json.loads(line)["block_id"] for line in lines)
     differing = tuple(differences(reference, out))
     blocks = len(list((reference.with_suffix(".work") / "parts").glob("*.parquet")))
-    moments = tuple(map(len, job.snapshots))
-    return Outcome(tuple(kinds), moments, blocks, names, tuple(sorted(again)), differing, seconds)
+    moments = (*map(len, job.snapshots), *begun)
+    return Outcome(
+        (*kinds, *joining), moments, blocks, names, tuple(sorted(again)), differing, seconds
+    )
 
 
 class Job:
@@ -139,7 +165,18 @@ class Job:
         """List processes that hold the network and are alive."""
         folder = self.folder / "actors"
         pids = [int(path.name) for path in folder.iterdir()] if folder.is_dir() else []
-        return [pid for pid in pids if is_actor(pid)]
+        return [pid for pid in pids if is_worker(pid)]
+
+    def regions(self) -> list[int]:
+        """List the process of each begin of a region."""
+        log = self.folder / REGIONS_LOG
+        return [int(line) for line in log.read_text().split()] if log.exists() else []
+
+    def wait_for_regions(self, count: int) -> None:
+        """Wait until so many further regions are begun."""
+        goal = len(self.regions()) + count
+        wait_until(lambda: len(self.regions()) >= goal or self.process.poll() is not None)
+        assert self.process.poll() is None, f"the job ended before all kills: {self.log()}"
 
     def finish(self) -> None:
         """Wait for the end, as long as blocks are finished or joined."""
@@ -167,12 +204,15 @@ def kill(kind: Kind, job: Job, nodes: Nodes) -> None:
         wait_until(lambda: job.actors() or job.process.poll() is not None)  # perhaps just starting
         assert job.actors(), f"the job ended before all kills: {job.log()}"
         os.kill(job.actors()[-1], signal.SIGKILL)
+    elif kind == "worker":
+        wait_until(lambda: is_worker(job.regions()[-1]) or job.process.poll() is not None)
+        os.kill(job.regions()[-1], signal.SIGKILL)
     else:
         nodes.replace_one()
 
 
-def is_actor(pid: int) -> bool:
-    """Return whether a process that was an actor still is: numbers are given again."""
+def is_worker(pid: int) -> bool:
+    """Return whether a process that worked for Ray still does: numbers are given again."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::")
     except OSError:
@@ -181,9 +221,26 @@ def is_actor(pid: int) -> bool:
 
 def drive(folder: Path, out: Path) -> None:
     """Run the job, in the driver's process."""
+    from jobs.infer import spread
     from jobs.infer.run import run_inference
 
+    spread.SPREAD_FROM, spread.REGION_BLOCKS = 2, REGION_BLOCKS
+    spread._run = slowly(spread._run, folder / REGIONS_LOG)
     run_inference(job_of(folder / "tiles", out), stand_in(WINDOW_S, folder / "actors"))
+
+
+def slowly(run: Callable[[Any, Any], str], log: Path) -> Callable[[Any, Any], str]:
+    """Make a form of the work of a region that takes time, and says in which process it begins."""
+
+    def slow_run(setup: Any, region: Any) -> str:
+        with log.open("a") as stream:
+            stream.write(f"{os.getpid()}\n")
+        time.sleep(REGION_S)
+        error = run(setup, region)
+        time.sleep(REGION_S)
+        return error
+
+    return slow_run
 
 
 def job_of(tiles: Path, out: Path) -> Any:
@@ -229,6 +286,7 @@ def main() -> None:
     """Run a campaign and say how it ended."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--joining", type=int, default=12, help="kills while regions are joined")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="new folder; default: a temporary one")
     parser.add_argument("--driver", nargs=2, type=Path, help=argparse.SUPPRESS)
@@ -236,10 +294,15 @@ def main() -> None:
     if options.driver:
         drive(*options.driver)
         return
-    kinds = list(itertools.islice(itertools.cycle(KINDS), options.kills))
-    random.Random(options.seed).shuffle(kinds)
+    kinds, joining = (
+        list(itertools.islice(itertools.cycle(some), count))
+        for some, count in ((KINDS, options.kills), (JOINING_KINDS, options.joining))
+    )
+    for some in (kinds, joining):
+        random.Random(options.seed).shuffle(some)
     with tempfile.TemporaryDirectory() as temporary:
-        outcome = campaign(options.out or Path(temporary) / "kill", kinds, options.seed)
+        out = options.out or Path(temporary) / "kill"
+        outcome = campaign(out, kinds, joining, options.seed)
     what = " ".join(f"{k}@{m}" for k, m in zip(outcome.kills, outcome.moments, strict=True))
     print(f"{len(outcome.kills)} kills in {outcome.seconds:.0f} s: {what}")
     print(f"{outcome.blocks} blocks, {len(outcome.lines)} lines, recomputed {outcome.recomputed}")

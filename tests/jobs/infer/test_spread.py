@@ -17,6 +17,7 @@ from jobs.infer import run as infer
 from jobs.infer import spread
 from jobs.runtime.capacity import Request
 from jobs.runtime.ray_session import ray_session
+from jobs.runtime.shared import NotShared, is_seen
 from wpcrack.errors import WpcrackError
 
 pytestmark = pytest.mark.ray
@@ -75,3 +76,18 @@ def test_a_region_that_kills_its_worker_is_named_and_others_are_done(tmp_path):
     assert (folder / "good").exists()  # kept for the next try
     run(regions[:2])
     assert not folder.exists()
+
+
+def test_a_region_whose_files_the_driver_does_not_see_is_not_taken_for_done(tmp_path, monkeypatch):
+    monkeypatch.setattr(spread, "is_seen", functools.partial(is_seen, patience_s=0.0))
+    from ray import cloudpickle
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    todo = functools.partial(work, tmp_path)  # as if on a node with a folder of its own
+    regions = [Region("good", Window(0, 0, 1, 1), ())]
+
+    def run(run_all):
+        run_all(todo, regions, lambda region: tmp_path / "results" / region.name)
+
+    with pytest.raises(NotShared, match=r"region good was finished on a node.*mount the folder"):
+        spread.spread_on_ray(tmp_path / "results", run, local=True)
