@@ -43,12 +43,15 @@ class Score:
     Attributes:
         meters: of (true kind, reported kind).
         growth_m, true_growth_m: meters by which cracks grew, as reported and as drawn.
+        in_network_m: of the drawn ones, those that are in a network in either map: an area has no
+            single lines, so nothing is reported there.
         shift_error_m: left after registration, root mean square.
     """
 
     meters: dict[tuple[str, str], float]
     growth_m: float
     true_growth_m: float
+    in_network_m: float
     shift_error_m: float
 
     @property
@@ -68,6 +71,11 @@ class Score:
         """(reported - true) / true meters of growth."""
         return self.growth_m / self.true_growth_m - 1
 
+    @property
+    def growth_bias_of_lines(self) -> float:
+        """The same outside networks."""
+        return self.growth_m / (self.true_growth_m - self.in_network_m) - 1
+
     @classmethod
     def pooled(cls, scores: Sequence[Score]) -> Score:
         """Return the score of several drawings together."""
@@ -78,13 +86,15 @@ class Score:
             meters=dict(meters),
             growth_m=sum(one.growth_m for one in scores),
             true_growth_m=sum(one.true_growth_m for one in scores),
+            in_network_m=sum(one.in_network_m for one in scores),
             shift_error_m=float(np.sqrt(np.mean([one.shift_error_m**2 for one in scores]))),
         )
 
     def __str__(self) -> str:
         return (
             f"right {self.right:.1%}, quiet {self.quiet:.1%}, growth bias {self.growth_bias:+.1%} "
-            f"of {self.true_growth_m:.1f} m, shift error {self.shift_error_m * 1000:.0f} mm"
+            f"of {self.true_growth_m:.1f} m ({self.growth_bias_of_lines:+.1%} without the "
+            f"{self.in_network_m:.1f} m in networks), shift error {self.shift_error_m * 1000:.0f} mm"
         )
 
 
@@ -119,7 +129,11 @@ def score(drawn: Drawn, result: Comparison) -> Score:
     grown = kinds == "grown"
     true_growth = STEP_M * grown.sum()
     growth = lines.growth_m[lines.kind == "grown"].sum()
-    return Score(dict(meters), growth, true_growth, _shift_error(drawn, result))
+    in_area, _ = _areas_at(result, points[grown])
+    lost = grown.nonzero()[0][in_area]
+    lost = lost[(reported[lost] == "") | (reported[lost] == "in_network")]
+    shift = _shift_error(drawn, result)
+    return Score(dict(meters), growth, true_growth, STEP_M * len(lost), shift)
 
 
 def _is_right(kind: str, reported: str) -> bool:

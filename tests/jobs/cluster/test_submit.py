@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -330,6 +331,12 @@ def test_this_machine_is_reached_past_the_proxy_and_another_ones_proxy_is_named(
         bypass_proxy(url)
         assert proxy_of(url) is None
     assert os.environ["NO_PROXY"] == "city.org,127.0.0.1,localhost"
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.2", 0))
+        url = f"http://127.0.0.2:{silent.getsockname()[1]}"
+        with pytest.raises(ClusterError, match="no Ray dashboard answers"):
+            connect(url)
+    assert proxy_of(url) is None
     bypass_proxy("http://10.0.0.5:8265")
     with (
         pytest.raises(ClusterError, match=r"through the proxy http://proxy:3128.*NO_PROXY=10\.0"),
