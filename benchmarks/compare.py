@@ -94,7 +94,8 @@ class Score:
         return (
             f"right {self.right:.1%}, quiet {self.quiet:.1%}, growth bias {self.growth_bias:+.1%} "
             f"of {self.true_growth_m:.1f} m ({self.growth_bias_of_lines:+.1%} without the "
-            f"{self.in_network_m:.1f} m in networks), shift error {self.shift_error_m * 1000:.0f} mm"
+            f"{self.in_network_m:.1f} m in networks), "
+            f"shift error {self.shift_error_m * 1000:.0f} mm"
         )
 
 
