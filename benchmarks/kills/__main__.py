@@ -26,11 +26,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+from unittest import mock
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.kills.watch import Nodes, cluster, differences, draw_tiles
+from benchmarks.kills.watch import Nodes, cluster, differences, draw_tiles, in_process
 
 Kind = Literal["actor", "worker", "raylet", "driver"]
 KINDS: tuple[Kind, ...] = ("actor", "raylet", "driver")
@@ -85,7 +86,7 @@ class Outcome:
 
 
 def campaign(folder: Path, kinds: Sequence[Kind], joining: Sequence[Kind], seed: int) -> Outcome:
-    """Run the job undisturbed and in spite of kills, and compare.
+    """Run the job in spite of kills, and undisturbed in this process; compare both.
 
     Args:
         folder: for everything.
@@ -93,7 +94,7 @@ def campaign(folder: Path, kinds: Sequence[Kind], joining: Sequence[Kind], seed:
         joining: what is killed while their regions are joined.
         seed: of the moments.
     """
-    from jobs.infer.run import run_inference
+    from jobs.infer import run as infer
 
     most = max(len(kinds), len(joining))
     draw_tiles(folder / "tiles", math.ceil(most**0.5 / KILLS_PER_SIDE - 1e-9))
@@ -116,8 +117,9 @@ def campaign(folder: Path, kinds: Sequence[Kind], joining: Sequence[Kind], seed:
             job.end()
         parts = job.parts()
         again = {n for before in job.snapshots for n, at in before.items() if parts.get(n) != at}
-        seconds = time.monotonic() - start
-        run_inference(job_of(folder / "tiles", reference), stand_in(0.0))
+    seconds = time.monotonic() - start
+    with mock.patch.object(infer, "compute", in_process):
+        infer.run_inference(job_of(folder / "tiles", reference), stand_in(0.0), local=True)
     _, *lines = (out.with_suffix(".work") / "job.jsonl").read_text().splitlines()
     names = tuple(json.loads(line)["block_id"] for line in lines)
     differing = tuple(differences(reference, out))

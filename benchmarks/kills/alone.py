@@ -27,7 +27,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.kills.__main__ import job_of, stand_in
-from benchmarks.kills.watch import differences, draw_tiles
+from benchmarks.kills.watch import differences, draw_tiles, in_process
 
 IN_A_ROW = 5
 """Kills of a job before it may end."""
@@ -148,12 +148,6 @@ def map_trial(folder: Path) -> Trial:
     draw_tiles(folder / "tiles", 1)
     out, reference, step = folder / "killed.gpkg", folder / "reference.gpkg", folder / STEP
 
-    def compute(job: Any, plan: Any, todo: Sequence[int], *_: Any, **__: Any) -> Iterator[Any]:
-        from jobs.infer.worker import BlockWorker
-
-        worker = BlockWorker(plan, stand_in(0.0)())
-        yield from map(worker.run, todo)
-
     def regions(results: Path, work: Callable[[Any], Any], *, local: bool) -> Any:
         def run_all(do: Callable[[Any], None], chosen: Sequence[Any], _: object) -> None:
             for region in chosen:
@@ -180,7 +174,7 @@ def map_trial(folder: Path) -> Trial:
         doubled = [line for line in blocks if blocks.count(line) > 1]
         return [*differences(reference, out), *sorted(made ^ wanted), *doubled]
 
-    infer.compute = compute
+    infer.compute = in_process
     run(reference)
     spread.SPREAD_FROM, spread.REGION_BLOCKS, spread.spread_on_ray = 2, 4, regions
     for module, name, what in (

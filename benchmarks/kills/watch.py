@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -64,25 +66,41 @@ def differences(one: Path, other: Path) -> Iterator[str]:
             yield name
 
 
+def in_process(
+    _job: Any, plan: Any, todo: Sequence[int], factory: Callable[[], Any], **_: Any
+) -> Iterator[Any]:
+    """Take the place of `jobs.infer.run.compute`: one worker in this process, no Ray."""
+    from jobs.infer.worker import BlockWorker
+
+    yield from map(BlockWorker(plan, factory()).run, todo)
+
+
 class Nodes:
     """A head without actors' room to spare and two workers."""
 
     def __init__(self) -> None:
         from ray.cluster_utils import Cluster
 
+        from jobs.runtime.ray_private import few_processes
+
+        self._few = functools.partial(few_processes, dashboard=False)  # as a mapping job starts Ray
         quick = {"health_check_initial_delay_ms": 500, "health_check_period_ms": 500}
-        self._cluster = Cluster(
-            initialize_head=True, head_node_args={"num_cpus": 1, "_system_config": quick}
-        )
+        head = {"num_cpus": 1, "_system_config": quick}
+        with self._few():
+            self._cluster = Cluster(initialize_head=True, head_node_args=head)
         self.address: str = self._cluster.address
-        self._workers = [self._cluster.add_node(num_cpus=2) for _ in range(2)]
+        self._workers = [self._add() for _ in range(2)]
+
+    def _add(self) -> Any:
+        with self._few():
+            return self._cluster.add_node(num_cpus=2)
 
     def replace_one(self) -> None:
         """Kill the older worker and add a new one."""
         self._cluster.remove_node(self._workers.pop(0), allow_graceful=False)
         for left in reversed(range(STARTS)):  # Ray gives a node 30 s, which a busy machine takes
             try:
-                self._workers.append(self._cluster.add_node(num_cpus=2))
+                self._workers.append(self._add())
                 return
             except Exception:
                 if not left:

@@ -36,8 +36,8 @@ from jobs.infer.job import InferJob
 pytestmark = pytest.mark.ray
 
 ROOT = Path(__file__).resolve().parents[3]
-SIDE = 896
-"""Pixels of the street on each side: 196 blocks, so that a kill meets the job at work."""
+SIDE = 640
+"""Pixels of the street on each side: 100 blocks, so that a kill meets the job at work."""
 
 TRAIN: dict[str, Any] = {
     "model": TINY_MODEL,
@@ -202,7 +202,7 @@ def test_a_submitted_inference_ends_with_its_map_whose_node_joins_and_is_killed(
     head: Head, node: subprocess.Popen[bytes], place: Path, cracks: Path
 ) -> None:
     out = place / "killed.gpkg"
-    wait_until(lambda: count_nodes(head) == 2, PATIENCE_S)
+    wait_for_nodes(head, 2)
     command = (*infer_arguments(out, place), "actors=3")  # one more than the head has room for
     with running(head, place, *command) as process:
         parts = out.with_suffix(".work") / "parts"
@@ -267,21 +267,25 @@ def running(
             process.communicate()
 
 
-def count_nodes(head: Head) -> int:
-    code = "import sys; from jobs.cluster.api import nodes; print(len(nodes(sys.argv[1])))"
+def wait_for_nodes(head: Head, count: int) -> None:
+    """Wait until a cluster has so many nodes, in one process that has its token."""
+    code = (
+        "import sys, time; from jobs.cluster.api import nodes\n"
+        f"while len(nodes(sys.argv[1])) != {count}: time.sleep(0.1)\n"
+    )
     run = subprocess.run(
         [sys.executable, "-c", code, head.url],
         env=head.environment() | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
+        timeout=PATIENCE_S,
     )
     assert run.returncode == 0, run.stderr
-    return int(run.stdout)
 
 
 def draw_tiles(folder: Path) -> None:
     """A street in two files, and a third that is cut off."""
-    left, right = ((10, 20), (440, 480), (870, 600)), ((15, 840), (480, 380), (850, 60))
+    left, right = ((10, 20), (310, 340), (620, 430)), ((15, 600), (340, 270), (610, 40))
     image, _ = street(SIDE, ((left, 5), (right, 5)))
     half = SIDE // 2
     for row in (0, half):

@@ -1,6 +1,6 @@
-"""Laws of data-parallel training. Run as a program, this file is one of two ranks:
+"""Laws of data-parallel training. Run as a program, this file is two ranks:
 
-`python test_distributed.py RANK FOLDER` writes FOLDER/rank<RANK>.pt for the tests below.
+`python test_distributed.py FOLDER` writes FOLDER/rank0.pt and FOLDER/rank1.pt for the tests below.
 """
 
 from __future__ import annotations
@@ -16,7 +16,15 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from factories import in_float64, noise_set, tiny_batch, tiny_config, tiny_learner, weights_of
+from factories import (
+    end_session,
+    in_float64,
+    noise_set,
+    tiny_batch,
+    tiny_config,
+    tiny_learner,
+    weights_of,
+)
 from torch import Tensor, nn
 
 from wpcrack import distributed
@@ -173,22 +181,18 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     root = Path(__file__).resolve().parents[3]
     paths = os.pathsep.join((str(root), str(root / "tests")))
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    started = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(rank), str(folder)],
+    with (folder / "log").open("wb") as log:
+        started = subprocess.Popen(
+            [sys.executable, __file__, str(folder)],
             env=environment,
-            stderr=subprocess.PIPE,
-            text=True,
+            stderr=log,
+            start_new_session=True,
         )
-        for rank in range(RANKS)
-    ]
-    try:
-        for process in started:
-            _, errors = process.communicate(timeout=900)
-            assert process.returncode == 0, errors[-2000:]
-    finally:
-        for process in started:
-            process.kill()
+        try:
+            code = started.wait(900)
+        finally:
+            end_session(started)
+    assert code == 0, (folder / "log").read_text()[-2000:]
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(RANKS)]
 
 
@@ -280,5 +284,13 @@ def test_statistics_of_local_batches_are_refused_for_several_workers(tmp_path: P
         Trainer(tiny_config(freeze_batchnorm=False), noise_set(tmp_path, **SET), shard=Shard(0, 2))
 
 
+def run_ranks(folder: Path) -> None:
+    """Run rank 1 in a fork of the process of rank 0: importing torch takes seconds."""
+    other = os.fork()
+    run_rank(0 if other else 1, folder)
+    if other:
+        sys.exit(os.waitstatus_to_exitcode(os.waitpid(other, 0)[1]))
+
+
 if __name__ == "__main__":
-    run_rank(int(sys.argv[1]), Path(sys.argv[2]))
+    run_ranks(Path(sys.argv[1]))

@@ -94,10 +94,19 @@ def test_the_same_seed_gives_the_same_run(data: ImageLevelSet) -> None:
     assert reports[0] != reports[2]
 
 
+@pytest.fixture(scope="module")
+def undisturbed(data: ImageLevelSet) -> tuple[Trainer, list[dict[str, Any]]]:
+    """A finished run, with the figures of its epochs; tests only read it."""
+    made = Trainer(config(), data)
+    return made, [figures(r) for r in made.epochs()]
+
+
 @pytest.mark.parametrize("stop", [1, 2, 3, 5])
-def test_a_continued_run_equals_an_undisturbed_one(data: ImageLevelSet, stop: int) -> None:
-    whole, first, second = (Trainer(config(), data) for _ in range(3))
-    want = [figures(r) for r in whole.epochs()]
+def test_a_continued_run_equals_an_undisturbed_one(
+    data: ImageLevelSet, undisturbed: tuple[Trainer, list[dict[str, Any]]], stop: int
+) -> None:
+    whole, want = undisturbed
+    first, second = (Trainer(config(), data) for _ in range(2))
     epochs = first.epochs()
     got = [figures(next(epochs)) for _ in range(stop)]
     file = io.BytesIO()
@@ -109,13 +118,22 @@ def test_a_continued_run_equals_an_undisturbed_one(data: ImageLevelSet, stop: in
     assert_equal_states(whole, second)
 
 
+THREES = config(steps={"warmup": 3, "adversarial": 3, "detector": 3}, epoch_steps=3)
+
+
+@pytest.fixture(scope="module")
+def undisturbed_threes(data: ImageLevelSet) -> tuple[Trainer, list[dict[str, Any]]]:
+    """Likewise, of epochs of three steps."""
+    made = Trainer(THREES, data)
+    return made, [figures(r) for r in made.epochs()]
+
+
 @pytest.mark.parametrize("stop", [1, 5, 8])
 def test_a_run_continued_within_an_epoch_equals_an_undisturbed_one(
-    data: ImageLevelSet, stop: int
+    data: ImageLevelSet, undisturbed_threes: tuple[Trainer, list[dict[str, Any]]], stop: int
 ) -> None:
-    threes = config(steps={"warmup": 3, "adversarial": 3, "detector": 3}, epoch_steps=3)
-    whole, first, second = (Trainer(threes, data) for _ in range(3))
-    want = [figures(r) for r in whole.epochs()]
+    whole, want = undisturbed_threes
+    first, second = (Trainer(THREES, data) for _ in range(2))
     file = io.BytesIO()
 
     def within() -> None:
@@ -135,9 +153,10 @@ def test_a_run_continued_within_an_epoch_equals_an_undisturbed_one(
     assert_equal_states(whole, second)
 
 
-def test_the_state_of_a_finished_run_has_nothing_left_to_do(data: ImageLevelSet) -> None:
-    done, other = Trainer(config(), data), Trainer(config(), data)
-    list(done.epochs())
+def test_the_state_of_a_finished_run_has_nothing_left_to_do(
+    data: ImageLevelSet, undisturbed: tuple[Trainer, list[dict[str, Any]]]
+) -> None:
+    done, other = undisturbed[0], Trainer(config(), data)
     other.load_state_dict(copy.deepcopy(done.state_dict()))
     assert list(other.epochs()) == []
     assert other.progress() == 1
