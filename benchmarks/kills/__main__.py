@@ -50,7 +50,7 @@ REGION_S = 0.5
 """A region takes at least so long before and after its work, to be met in it."""
 
 REGIONS_LOG = "regions.log"
-"""In the campaign's folder: the process of each begin of a region."""
+"""In the campaign's folder: the process of each begin of a region; without it there are none."""
 
 PATIENCE_S = 300.0
 """A job that finishes no block for so long does not recover."""
@@ -97,6 +97,9 @@ def campaign(folder: Path, kinds: Sequence[Kind], joining: Sequence[Kind], seed:
     from jobs.infer import run as infer
 
     most = max(len(kinds), len(joining))
+    folder.mkdir(parents=True, exist_ok=True)
+    if joining:
+        (folder / REGIONS_LOG).touch()
     draw_tiles(folder / "tiles", math.ceil(most**0.5 / KILLS_PER_SIDE - 1e-9))
     reference, out = folder / "reference.gpkg", folder / "killed.gpkg"
     start, chance = time.monotonic(), random.Random(seed)
@@ -226,8 +229,9 @@ def drive(folder: Path, out: Path) -> None:
     from jobs.infer import spread
     from jobs.infer.run import run_inference
 
-    spread.SPREAD_FROM, spread.REGION_BLOCKS = 2, REGION_BLOCKS
-    spread._run = slowly(spread._run, folder / REGIONS_LOG)
+    if (folder / REGIONS_LOG).exists():
+        spread.SPREAD_FROM, spread.REGION_BLOCKS = 2, REGION_BLOCKS
+        spread._run = slowly(spread._run, folder / REGIONS_LOG)
     run_inference(job_of(folder / "tiles", out), stand_in(WINDOW_S, folder / "actors"))
 
 

@@ -16,14 +16,22 @@ def kill():
 
 
 @pytest.mark.ray
-def test_kills_of_an_actor_a_raylet_the_driver_and_a_worker_leave_no_trace(kill, tmp_path):
-    outcome = kill.campaign(tmp_path / "job", kill.KINDS, joining=("worker",), seed=0)
-    assert outcome.kills == ("actor", "raylet", "driver", "worker")
-    assert max(outcome.moments[:3]) < outcome.blocks  # each met the job at work
+def test_kills_of_an_actor_a_raylet_and_the_driver_leave_no_trace(kill, tmp_path):
+    outcome = kill.campaign(tmp_path / "job", kill.KINDS, joining=(), seed=0)
+    assert outcome.kills == ("actor", "raylet", "driver")
+    assert max(outcome.moments) < outcome.blocks  # each met the job at work
     assert sorted(outcome.lines) == sorted(set(outcome.lines))
     assert len(outcome.lines) == outcome.blocks == 49
     assert outcome.recomputed == ()
     assert outcome.differences == ()
+    assert outcome.is_equal
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_kills_while_regions_are_joined_leave_no_trace(kill, tmp_path):
+    outcome = kill.campaign(tmp_path / "job", (), joining=kill.JOINING_KINDS, seed=0)
+    assert outcome.kills == ("worker", "raylet", "driver")
     assert outcome.is_equal
 
 
