@@ -211,6 +211,7 @@ def kill(kind: Kind, job: Job, nodes: Nodes) -> None:
         os.kill(job.actors()[-1], signal.SIGKILL)
     elif kind == "worker":
         wait_until(lambda: is_worker(job.regions()[-1]) or job.process.poll() is not None)
+        assert job.process.poll() is None, f"the job ended before all kills: {job.log()}"
         os.kill(job.regions()[-1], signal.SIGKILL)
     else:
         nodes.replace_one()
