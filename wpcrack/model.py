@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from wpcrack.config import ModelConfig
 from wpcrack.config_block import Block
 from wpcrack.errors import CheckpointError, StorageError, first_line
-from wpcrack.files import set_aside, whole_folder
+from wpcrack.files import set_aside, whole_file, whole_folder
 from wpcrack.plain_yaml import load_plain
 
 if TYPE_CHECKING:
@@ -207,17 +207,36 @@ def save_model(
     tensors = {k: v.detach().cpu().contiguous() for k, v in kept.state_dict().items()}
     if predicts_only:
         tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
-    text = yaml.safe_dump(info.model_dump(mode="json"), sort_keys=False)
     try:
         with whole_folder(folder) as part:
             save_file(tensors, part / WEIGHTS)
             os.chmod(part / WEIGHTS, 0o666 & ~_umask())  # safetensors makes it for its owner alone
-            (part / CONFIG).write_text(text, encoding="utf-8")
+            (part / CONFIG).write_text(_text(info), encoding="utf-8")
     except (OSError, SafetensorError) as error:
-        raise StorageError(
-            f"the model cannot be written to {folder} ({error}); "
-            "free space or choose another folder"
-        ) from error
+        raise _unwritable(folder, error) from error
+
+
+def describe_anew(folder: Path, info: ModelInfo) -> None:
+    """Replace the description of a model folder; its weights stay.
+
+    Raises:
+        StorageError: The folder cannot be written (no space, no permission).
+    """
+    try:
+        with whole_file(folder / CONFIG) as fresh:
+            fresh.write_text(_text(info), encoding="utf-8")
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+def _text(info: ModelInfo) -> str:
+    return yaml.safe_dump(info.model_dump(mode="json"), sort_keys=False)
+
+
+def _unwritable(folder: Path, error: Exception) -> StorageError:
+    return StorageError(
+        f"the model cannot be written to {folder} ({error}); free space or choose another folder"
+    )
 
 
 def _inference_path(networks: Networks) -> nn.Module:

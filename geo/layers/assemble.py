@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +26,10 @@ from geo.layers.region_map import (
     RegionMap,
     RegionSteps,
     add_roads,
-    decide_rest,
     rows_of,
     stored_rows,
 )
+from geo.layers.region_rest import decide_rest
 from geo.layers.roads import Segment, read_roads
 from geo.layers.run_rows import RunRecord, inspected_rows, run_rows
 from geo.layers.schema import INSPECTED, ROAD_SEGMENT, RUN
@@ -157,19 +156,14 @@ def assemble_regions(
         steps.join()
     run_missing(steps.decide, regions, steps.decided_last)
     run_missing(steps.settle, steps.windows, steps.decided_last)
-    settled = [steps.decided(window) for window in steps.windows]
-    decided = [*(steps.decided(region) for region in regions), *settled]
-    rest = decide_rest(settled, at)
-    survey = at.survey()
-    totals = MapTotals.of(rest.found)
+    decided = [steps.decided(place) for place in (*regions, *steps.windows)]
+    decided += decide_rest(steps)
+    survey, totals = at.survey(), MapTotals()
     for files in decided:
         totals += MapTotals(**json.loads(files.path("totals.json").read_text("utf-8")))
         if survey is not None:
             add_roads(survey, files.path("roads.npz"))
-    rows = tuple(
-        chain(stored_rows(layer, decided), own)
-        for layer, own in zip(ROW_LAYERS, rows_of(rest, at, survey), strict=True)
-    )
+    rows = tuple(stored_rows(layer, decided) for layer in ROW_LAYERS)
     inspected = [row for region in regions for row in read_rows(steps.merged(region))]
     return _publish(out, at, _Content(rows, inspected, totals, problems, run), survey, None)
 

@@ -6,7 +6,8 @@ whole map would. Pieces, cracks and networks that hang together are a group. A g
 nothing but a region's own pieces is decided there: its rows are written at once. All other groups
 cross a side; their pieces, and all that lies within the halo of them, are given on, and the very
 same linking is run once more on these: first in windows that lie over the sides and corners of
-regions, shifted by half a region, then for the whole map on the few that cross those sides, too.
+regions, shifted by half a region, then on the few that cross those sides, too
+(`geo.layers.region_rest`).
 
 So a map made of regions has the same rows as one made at once.
 """
@@ -55,7 +56,7 @@ from geo.options import AssembleOptions, MapRules
 ROW_LAYERS = (CRACK, NETWORK, OUTLINE)
 """Layers of which each region has rows of its own."""
 
-FORMAT = 1
+FORMAT = 2
 """Version of the results of regions."""
 
 
@@ -188,6 +189,10 @@ class RegionSteps:
         decided = [self.decided(region) for region in self._near(window)]
         settle(window, self.joined, decided, self.decided(window), self)
 
+    def rest(self, number: int) -> RegionFiles:
+        """Return the files of a batch of what is left after `settle`."""
+        return RegionFiles(self.folder, f"rest{number:05d}", self.key)
+
     def _near(self, place: Region) -> list[Region]:
         """Return the regions within the halo."""
         around = place.window.pad(self.at.halo_px)
@@ -263,31 +268,13 @@ def settle(
     inside = lie_in(every, place.window)
     own, others = every.filter(pa.array(inside)), every.filter(pa.array(~inside))
     contexts = [files.table("context", MEASURED, around) for files in decided]
-    pieces = _once([own, others, *contexts], at.grid)
+    pieces = once_each([own, others, *contexts], at.grid)
     is_other = (np.arange(len(pieces)) >= len(own)) & (np.arange(len(pieces)) < len(every))
     crosses = is_other & cross_shifted(boxes(pieces), side_of(steps.regions))
     rows, cols = (others[name].to_numpy() for name in ("top", "left"))
     begins = (rows >= place.window.row_off) & (rows < place.window.row_end)
     begins &= (cols >= place.window.col_off) & (cols < place.window.col_end)
     _decide_own(own, _Near(pieces, crosses, others.filter(pa.array(begins))), out, at)
-
-
-def decide_rest(settled: Sequence[RegionFiles], at: MapSetting) -> RegionMap:
-    """Find the cracks that cross the sides of both lattices.
-
-    Args:
-        settled: files of `settle`, of all windows.
-        at: of the map.
-
-    Raises:
-        InputError: a file cannot be read.
-    """
-    tables = [files.table("open", WHOLE) for files in settled]
-    count = sum(map(len, tables))
-    contexts = [files.table("context", MEASURED) for files in settled]
-    everything = _cracks_of(_once([*tables, *contexts], at.grid), at)
-    chosen = part_of_map(everything, everything.branches.piece < count)
-    return RegionMap(chosen, [table for table in tables if len(table)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -307,7 +294,7 @@ class _Near:
 
 def _decide_own(own: pa.Table, near: _Near, out: RegionFiles, at: MapSetting) -> None:
     """Write the rows of the groups of a place's own pieces alone, and what is left to others."""
-    everything = _cracks_of(near.pieces, at)
+    everything = cracks_of(near.pieces, at)
     is_own = np.arange(len(near.pieces)) < len(own)
     decided = is_own & ~_hang_together_with(everything, ~is_own)
     chosen = part_of_map(everything, decided[everything.branches.piece])
@@ -322,7 +309,7 @@ def _decide_own(own: pa.Table, near: _Near, out: RegionFiles, at: MapSetting) ->
     write_text(out.path("totals.json"), json.dumps(MapTotals.of(chosen).values()))
 
 
-def _once(tables: Sequence[pa.Table], grid: Grid) -> pa.Table:
+def once_each(tables: Sequence[pa.Table], grid: Grid) -> pa.Table:
     """Put tables together; of a piece that several hold the first stays."""
     pieces = pa.concat_tables([table.select(MEASURED) for table in tables])
     place = pieces["top"].to_numpy() * grid.shape[1] + pieces["left"].to_numpy()
@@ -374,7 +361,8 @@ def add_roads(survey: RoadSurvey, path: Path) -> None:
         survey.add_state(state)
 
 
-def _cracks_of(pieces: pa.Table, at: MapSetting) -> CrackMap:
+def cracks_of(pieces: pa.Table, at: MapSetting) -> CrackMap:
+    """Find the cracks and networks of pieces."""
     collector = BranchCollector(at.grid)
     collector.add(pieces)
     return find_cracks(collector.branches(), at.grid, at.options)

@@ -23,7 +23,8 @@ from jobs.train.pace import Pace
 from jobs.train.report import SELECTIONS
 from wpcrack.data.batches import Shard
 from wpcrack.errors import StorageError
-from wpcrack.model import MODEL_FOLDER, ModelInfo, save_model
+from wpcrack.model import MODEL_FOLDER, ModelInfo, describe_anew, load_model, save_model
+from wpcrack.training.fusion import choose_fusion
 from wpcrack.training.selection import COLUMNS, objective
 from wpcrack.training.trainer import EpochReport, Trainer
 
@@ -109,6 +110,7 @@ def train(
         if line is not None and after_epoch is not None:
             after_epoch(line)
     if files is not None:
+        files.choose_fusion()
         files.close()
 
 
@@ -201,6 +203,21 @@ class RunFiles:
         rows = self.trainer.panels(PANEL_ROWS)
         self.board.add_image(PANELS, torch.cat(tuple(rows), 1), report.step)
         self.board.flush()
+
+    def choose_fusion(self) -> None:
+        """Let the kept model fuse its scales by the power that suits it, if it looks at several.
+
+        Raises:
+            StorageError: The model cannot be written.
+        """
+        is_there = self.trainer.position.best_epoch >= 0
+        if not is_there or len(self.trainer.learner.start.scales) == 1:
+            return
+        model = load_model(self.root)
+        fusion = choose_fusion(model.networks, model.info.scales, self.trainer.device)
+        trained = model.info.trained | {"drawn_iou": round(fusion.drawn_iou[fusion.power], 4)}
+        fused = {"fusion_power": fusion.power, "trained": trained}
+        describe_anew(model.folder, model.info.model_copy(update=fused))
 
     def close(self) -> None:
         """End the TensorBoard file.

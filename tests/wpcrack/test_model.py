@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from wpcrack.model import (
     CONFIG,
     WEIGHTS,
     ModelInfo,
+    describe_anew,
     find_model,
     load_model,
     read_info,
@@ -123,6 +125,24 @@ def test_a_save_that_dies_while_writing_keeps_the_old_model(
     with pytest.raises(StorageError, match=r"No space left on device.*free space"):
         save_model(folder, networks(1), INFO)
     assert same(load_model(folder).networks, networks(0))
+
+
+def test_a_new_description_leaves_the_weights_and_fails_as_a_save_does(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = (folder / "model.safetensors").read_bytes()
+    info = read_info(folder)
+    describe_anew(folder, info.model_copy(update={"fusion_power": 2.5}))
+    assert read_info(folder) == info.model_copy(update={"fusion_power": 2.5})
+    assert (folder / "model.safetensors").read_bytes() == weights
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(StorageError, match=r"No space left on device.*free space"):
+        describe_anew(folder, info)
+    assert read_info(folder).fusion_power == 2.5
 
 
 def test_a_missing_tensor_is_named(folder: Path) -> None:

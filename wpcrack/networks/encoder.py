@@ -5,6 +5,9 @@ To add an encoder: a convolutional timm network needs no code, set `model.encode
 four maps and computes them in `forward`, as `Encoder` does; `encoder_and_head` in
 `wpcrack.networks.classifier` then chooses it by its name.
 
+timm is imported where a network is built: it brings torchvision and the compiler of torch, which
+take longer to load than torch itself, and the controller of a training builds none.
+
 Shape letters: B images, H W pixels, h w = H/8 W/8.
 """
 
@@ -16,9 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import timm
 import torch
-from timm.models import FeatureInfo
 from torch import Tensor, nn
 
 from wpcrack.errors import CheckpointError, ConfigError, first_line
@@ -93,6 +94,9 @@ class Encoder(ImageEncoder):
     """timm features at strides 2, 4, 8, 8 of an image in [0, 1]; normalizes by its own mean/std."""
 
     def __init__(self, name: str, pretrained: Literal["package", "timm", "file", "none"]) -> None:
+        import timm
+        from timm.models import FeatureInfo
+
         if pretrained == "file":
             raise ConfigError(
                 f"model.pretrained=file is for resnet38d, got encoder {name!r}; "
@@ -220,6 +224,8 @@ def load_packaged_weights(body: nn.Module, name: str) -> None:
         ConfigError: if the encoder is another one.
         CheckpointError: if the package is not installed or holds other tensors.
     """
+    import timm
+
     if name != PACKAGED_ENCODER:
         raise ConfigError(
             f"model.pretrained=package holds weights of {PACKAGED_ENCODER}, got encoder {name!r}; "

@@ -27,10 +27,8 @@ PATH_KEYS = ("encoder", "width_divisor", "detector", "detector_channels", "paam"
 
 
 LEARNED_POWER = 1.5
-"""Fusion of the scales in a model that has learned from photographs. It finds more at every scale
-than one that has seen drawn pavement alone, so the root of the mean square marks too much. Of
-trainings of the default length, that of DeepCrack then has a higher IoU on CrackForest and
-Crack500, and that of CrackForest on DeepCrack; short ones have a lower one (docs/results.md)."""
+"""Fusion of the scales in a model that learns from photographs, until its training ends and
+`wpcrack.training.fusion` chooses."""
 
 
 @dataclass(frozen=True)

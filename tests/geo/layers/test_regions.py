@@ -6,19 +6,23 @@ import os
 import pickle
 import resource
 from contextlib import contextmanager
+from itertools import product
 
 import geopandas
 import numpy as np
 import pandas as pd
 import pytest
+import shapely
 from affine import Affine
 from factories import write_parts, write_roads
+from hypothesis import given
+from hypothesis import strategies as st
 from rasterio.crs import CRS
 
 from geo.cracks.parts import read_part
 from geo.cracks.regions import cut_into_regions
 from geo.grid import Grid
-from geo.layers import region_map
+from geo.layers import region_map, region_rest
 from geo.layers.assemble import assemble, assemble_regions
 from geo.options import AssembleOptions, LinkOptions, NetworkOptions, RoadOptions
 
@@ -40,6 +44,29 @@ OPTIONS = AssembleOptions(
     min_area_m2=0.0005,
 )
 """Small gaps and networks, so that the halo is smaller than a region."""
+
+NARROW = OPTIONS.model_copy(
+    update={
+        "link": LinkOptions(
+            gaps_m=(0.005,), base_m=0.01, tries=1, crossing_m=0.005, free_gap_m=0.005
+        ),
+        "network": NetworkOptions(
+            cell_m=0.003,
+            closing_m=0.005,
+            opening_m=0.01,
+            margin_m=0.01,
+            border_m=0.01,
+            window_m=0.02,
+            reach_m=0.01,
+            min_density_m_per_m2=500,
+            min_area_m2=0.0002,
+            block_cell_m=0.02,
+            max_block_m2=0.0001,
+            min_blocks=1,
+        ),
+    }
+)
+"""The same with a halo of a quarter of a meter."""
 
 LAYERS = ("crack", "network", "outline", "inspected", "road_segment")
 
@@ -63,17 +90,29 @@ def drawn(seed):
     return mask
 
 
-def both(folder, seed, side_px):
+def crossing(side_px):
+    """A short slanting line wherever a side of a region meets one of a shifted window, and a few
+    others."""
+    mask = np.zeros(GRID.shape, bool)
+    half, along = side_px // 2, np.arange(-15, 15)
+    meetings = [(half, side_px), (side_px, half), (side_px, 3 * half), (3 * half, side_px)]
+    for row, col in (*meetings, (half, half), (side_px, side_px)):
+        for thick in range(3):
+            mask[row + along, col + along + thick] = True
+    return mask
+
+
+def both(folder, seed, side_px, mask=None, options=OPTIONS):
     """The map at once, and the map of regions."""
     folder.mkdir(parents=True, exist_ok=True)
-    mask = drawn(seed)
+    mask = drawn(seed) if mask is None else mask
     shade = (128 + np.arange(mask.size).reshape(mask.shape) % 100).astype(np.uint8)
     noise = np.random.default_rng(seed).integers(140, 160, mask.shape, np.uint8)
     image, valid = np.where(mask, np.uint8(70), noise), np.ones(GRID.shape, bool)
     parts = write_parts(folder / "parts", GRID, mask, mask * shade, (BLOCK, BLOCK), valid, image)
     lines = [GRID.to_world(np.array([[0, v], [SIDE, v]])) for v in (100.0, 330.0)]
     roads = write_roads(folder / "roads.gpkg", lines, ref=["a", "b"])
-    options = OPTIONS.model_copy(
+    options = options.model_copy(
         update={"roads": RoadOptions(path=roads, id="ref", lane_m=0.3, section_m=1.0)}
     )
     once = assemble(parts, folder / "once.gpkg", GRID, options, segments_csv=folder / "once.csv")
@@ -140,13 +179,34 @@ def test_rows_are_those_of_a_map_made_at_once(scenes, seed, blocks):
     assert report.not_measurable_m == pytest.approx(once.not_measurable_m)
 
 
+@pytest.mark.parametrize(("at_once", "batches"), [(1, 4), (3, 2), (10**9, 1)])
+def test_what_is_left_is_decided_in_batches_with_the_same_rows(
+    scenes, at_once, batches, monkeypatch
+):
+    monkeypatch.setattr(region_rest, "PIECES_AT_ONCE", at_once)
+    side = 4 * BLOCK
+    once, again, _ = both(scenes / f"rest-{at_once}", 0, side, crossing(side), NARROW)
+    report = again()
+    for layer in LAYERS[:-1]:
+        pd.testing.assert_frame_equal(table(report.path, layer), table(once.path, layer))
+    assert report.n_cracks == once.n_cracks == 6
+    done = sorted((report.path.parent / "results").glob("rest*.totals.json"))
+    assert len(done) == batches
+    stamps = [path.stat().st_mtime_ns for path in done]
+    done[-1].unlink()  # as if it had been killed then
+    assert again().n_cracks == 6
+    assert [path.stat().st_mtime_ns for path in done][:-1] == stamps[:-1]
+    assert done[-1].exists()
+
+
 def test_what_is_finished_is_not_done_again_and_most_is_decided_in_regions(scenes, monkeypatch):
     once, again, steps = both(scenes / "again", 3, 4 * BLOCK)
     decided = []
     real = region_map.part_of_map
-    monkeypatch.setattr(
-        region_map, "part_of_map", lambda *a: decided.append(real(*a)) or decided[-1]
-    )
+    for steps_of in (region_map, region_rest):
+        monkeypatch.setattr(
+            steps_of, "part_of_map", lambda *a: decided.append(real(*a)) or decided[-1]
+        )
     before = table(again().path, "crack")
     counts = [int(found.kept.sum()) for found in decided]
     assert sum(counts) == once.n_cracks
@@ -155,3 +215,23 @@ def test_what_is_finished_is_not_done_again_and_most_is_decided_in_regions(scene
         leftover.unlink()  # as if it had been killed then
     pd.testing.assert_frame_equal(table(again().path, "crack"), before)
     assert steps == [4, 4, 9, 0, 1, 0]
+
+
+@given(
+    st.lists(st.tuples(*[st.integers(0, 400)] * 2, *[st.integers(1, 90)] * 2), min_size=1),
+    st.integers(1, 40),
+)
+def test_boxes_of_two_groups_lie_farther_apart_than_twice_the_halo(drawn_boxes, halo_px):
+    west, north, width, height = np.array(drawn_boxes).T
+    sides = np.column_stack((west, north, west + width, north + height))
+    group = region_rest._groups(sides, halo_px)
+    shapes = shapely.box(*sides.T)
+    for one, other in product(range(len(sides)), repeat=2):
+        if group[one] != group[other]:
+            assert shapely.distance(shapes[one], shapes[other]) > 2 * halo_px
+
+
+def test_boxes_far_from_each_other_are_groups_of_their_own_in_the_order_of_their_first():
+    corners = np.array([[0, 0], [900, 0], [5, 5], [0, 900], [905, 3]])
+    group = region_rest._groups(np.column_stack((corners, corners + 10)), 20)
+    assert group.tolist() == [0, 1, 0, 2, 1]

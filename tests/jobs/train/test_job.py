@@ -17,11 +17,13 @@ import cv2
 import numpy as np
 import pytest
 from factories import (
+    TINY_MODEL,
     descendants,
     ending_within,
     free_port,
     processes,
     running_python,
+    tiny_model,
     tiny_training,
     wait_until,
 )
@@ -30,12 +32,15 @@ from rays import all_helpers, shared_ray
 from jobs.runtime import shared as runtime_shared
 from jobs.runtime.allocator import SETTINGS
 from jobs.runtime.shared import NotShared, share
+from jobs.train import loop as train_loop
 from jobs.train.folder import METRICS, read_metrics
 from jobs.train.job import TrainJob
 from jobs.train.run import Watch, make_trainer, run_training
 from wpcrack.errors import DataError
 from wpcrack.model import load_model
+from wpcrack.networks import Networks
 from wpcrack.synthetic import WindowConfig, draw_training_street, draw_window
+from wpcrack.training.fusion import Fusion
 
 WINDOW = WindowConfig(size=64)
 WORKER = b"RayTrainWorker"
@@ -128,8 +133,6 @@ def test_a_continued_run_equals_an_undisturbed_one(
     drawn_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_training(make_job(drawn_set, tmp_path / "whole", 0))
-    from jobs.train import loop as train_loop
-
     write = train_loop.RunFiles.write
 
     def stop_after_three(self: Any, report: Any) -> None:
@@ -145,6 +148,26 @@ def test_a_continued_run_equals_an_undisturbed_one(
     assert measured(tmp_path / "cut") == measured(tmp_path / "whole")
     a, b = (tmp_path / name / "model" / "model.safetensors" for name in ("cut", "whole"))
     assert a.read_bytes() == b.read_bytes()
+
+
+def test_a_model_that_looks_at_several_scales_is_fused_as_drawn_pavement_says(
+    drawn_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_model(tmp_path / "base" / "model", scales=(1.0, 0.5))
+    asked: list[tuple[float, ...]] = []
+
+    def chosen(networks: Networks, scales: tuple[float, ...], _: Any) -> Fusion:
+        asked.append(scales)
+        return Fusion(2.5, {2.5: 0.61234})
+
+    monkeypatch.setattr(train_loop, "choose_fusion", chosen)
+    model = {**TINY_MODEL, "init": tmp_path / "base"}
+    run_training(make_job(drawn_set, tmp_path / "run", 0, model=model))
+    found = load_model(tmp_path / "run").info
+    assert asked == [(1.0, 0.5)]
+    assert (found.scales, found.fusion_power) == ((1.0, 0.5), 2.5)
+    assert found.trained["drawn_iou"] == 0.6123
+    assert found.trained["epoch"] >= 0
 
 
 def test_a_truncated_image_is_named_before_training(drawn_set: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from wpcrack.training.footprint import footprint, measure, on_meta, parameters
 from wpcrack.training.optim import make_optimizers
 from wpcrack.training.stages import STAGES
 
+ROOT = Path(__file__).resolve().parents[3]
 TINY = {"model": TINY_MODEL, "train": {"batch_size": 8, "epoch_steps": 100, "val_items": 4}}
 
 
@@ -214,6 +216,16 @@ def test_a_dry_run_needs_no_ray(data_set: Path, tmp_path: Path) -> None:
     before = {name for name in sys.modules if name.split(".")[0] == "ray"}
     assert CliRunner().invoke(jobs.cli.app, arguments(data_set, tmp_path / "run")).exit_code == 0
     assert {name for name in sys.modules if name.split(".")[0] == "ray"} == before
+
+
+def test_a_controller_loads_no_networks() -> None:
+    """It has to know the loop of the workers; torch's compiler alone takes longer than torch."""
+    code = (
+        "import sys, jobs.train.loop; "
+        "print([m for m in ('timm', 'torchvision', 'torch._dynamo') if m in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert run.stdout == "[]\n", run.stderr
 
 
 # -- what is counted ---------------------------------------------------------------------------
