@@ -51,14 +51,14 @@ types: $(STAMP)
 
 lint: style types
 
-# Three files at once on two cores, as tests wait for Ray at times; slow ones start clusters alone.
-THREE_AT_ONCE := -n 3 --dist loadfile --no-loadscope-reorder
+# Two files at once, as tests wait for Ray for half of their time; slow ones start clusters alone.
+TWO_AT_ONCE := -n 2 --dist loadfile --no-loadscope-reorder
 # Types take a minute of one core: they are checked while the tests run.
 test: style
 	@$(MAKE) --no-print-directory --jobs=2 types quick
 
 quick: $(STAMP)
-	@$(BIN)/python -m pytest -m "not slow" $(THREE_AT_ONCE)
+	@$(BIN)/python -m pytest -m "not slow" $(TWO_AT_ONCE)
 
 test-all: lint
 	@$(BIN)/python -m pytest
