@@ -23,8 +23,9 @@ from geo.layers.part_of_map import part_of_map
 from geo.layers.region_map import RegionMap, RegionSteps, cracks_of, once_each, write_rows
 from geo.layers.totals import MapTotals
 
-PIECES_AT_ONCE = 5_000
-"""Least pieces of a batch, but for the last; what lies around them comes on top."""
+PIECES_AT_ONCE = 16
+"""Least pieces of a batch, but for the last. All that lies within the halo of them, which is some
+30 m, comes on top and is much more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,9 +78,10 @@ def _batches(left: _Left, halo_px: int) -> Iterator[BoolArray]:
 def _groups(sides: IntArray, halo_px: int) -> IntArray:
     """(N,) groups of boxes; those of two groups lie farther apart than twice the halo.
 
-    Boxes that are grown by the halo and touch the same cell of a lattice of that side go together.
+    Boxes that are grown by the halo and touch the same cell of a finer lattice go together.
     """
-    low, high = (sides[:, :2] - halo_px) // halo_px, (sides[:, 2:] + halo_px) // halo_px
+    cell = max(1, halo_px // 4)
+    low, high = (sides[:, :2] - halo_px) // cell, (sides[:, 2:] + halo_px) // cell
     spans = high - low + 1
     counts = spans.prod(axis=1)
     piece = np.repeat(np.arange(len(sides)), counts)
