@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -151,6 +151,16 @@ def tiny_model(folder: Path, *, seed: int = 0, **info: Any) -> Path:
         folder, Networks(model), ModelInfo(model=model, **{"gsd_mm": None, "trained": {}, **info})
     )
     return folder
+
+
+def loaded_by(statement: str, names: Iterable[str]) -> list[str]:
+    """Which of some modules a statement loads in a fresh interpreter."""
+    code = f"import sys; {statement}; print(*(m for m in {tuple(names)} if m in sys.modules))"
+    root = Path(__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
+    )
+    return done.stdout.split()
 
 
 def wait_until(condition: Callable[[], object], patience_s: float = 600.0) -> None:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import doctest
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from factories import tiny_model
+from factories import loaded_by, tiny_model
 from numpy.typing import NDArray
 
 import wpcrack
@@ -19,7 +16,6 @@ from wpcrack.errors import CheckpointError, DataError
 from wpcrack.inference.lattice import Lattice
 from wpcrack.synthetic import WindowConfig, draw_training_street, draw_window
 
-ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "ray", "rasterio", "timm", "cv2", "openvino")
 
 
@@ -38,23 +34,13 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "runs" / "first"
 
 
-def loaded_by(statement: str) -> list[str]:
-    """Which heavy modules a statement loads in a fresh interpreter."""
-    code = f"import sys; {statement}; print(*(m for m in {HEAVY} if m in sys.modules))"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-    )
-    return done.stdout.split()
-
-
 def test_importing_the_package_or_describing_a_model_loads_nothing_heavy() -> None:
-    assert loaded_by("import wpcrack; wpcrack.__version__") == []
-    assert loaded_by("from wpcrack.model import find_model, read_info, run_name") == []
+    assert loaded_by("import wpcrack; wpcrack.__version__", HEAVY) == []
+    assert loaded_by("from wpcrack.model import find_model, read_info, run_name", HEAVY) == []
 
 
 def test_processes_of_the_dense_crf_do_not_load_torch() -> None:
-    assert loaded_by("import wpcrack.labels.dense_crf") == []
+    assert loaded_by("import wpcrack.labels.dense_crf", HEAVY) == []
 
 
 def test_only_what_is_listed_is_offered() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from factories import TINY_MODEL, image_level_set
+from factories import TINY_MODEL, image_level_set, loaded_by
 from PIL import Image
 from typer.testing import CliRunner, Result
 
@@ -30,7 +29,6 @@ from wpcrack.training.footprint import footprint, measure, on_meta, parameters
 from wpcrack.training.optim import make_optimizers
 from wpcrack.training.stages import STAGES
 
-ROOT = Path(__file__).resolve().parents[3]
 TINY = {"model": TINY_MODEL, "train": {"batch_size": 8, "epoch_steps": 100, "val_items": 4}}
 
 
@@ -220,12 +218,8 @@ def test_a_dry_run_needs_no_ray(data_set: Path, tmp_path: Path) -> None:
 
 def test_a_controller_loads_no_networks() -> None:
     """It has to know the loop of the workers; torch's compiler alone takes longer than torch."""
-    code = (
-        "import sys, jobs.train.loop; "
-        "print([m for m in ('timm', 'torchvision', 'torch._dynamo') if m in sys.modules])"
-    )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert run.stdout == "[]\n", run.stderr
+    heavy = ("timm", "torchvision", "torch._dynamo")
+    assert loaded_by("import jobs.train.loop", heavy) == []
 
 
 # -- what is counted ---------------------------------------------------------------------------
