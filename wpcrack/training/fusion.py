@@ -21,7 +21,7 @@ from wpcrack.inference.predict import DEFAULT_THRESHOLD
 from wpcrack.inference.scales import ScaledProbability, fuse
 from wpcrack.networks import Networks
 from wpcrack.scoring.metrics import Counts, count, iou
-from wpcrack.synthetic.pavement import PavementConfig, draw_pavement
+from wpcrack.synthetic.pavement import draw_alternating
 
 POWERS = (1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)
 """What is tried, from the mean of the scales on. Above 3 little changes any more."""
@@ -68,7 +68,5 @@ def choose_fusion(
 
 def _drawn(windows: int) -> Iterator[tuple[Tensor, NDArray[np.bool_]]]:
     """Yield images (3, H, W) in [0, 1] and their masks (H, W)."""
-    for k in range(windows):
-        pavement = PavementConfig(size=SIDE, crack_share=float(k % 2))
-        window = draw_pavement(np.random.SeedSequence([SEED, k]), pavement)
+    for window in draw_alternating(SEED, windows, SIDE):
         yield torch.from_numpy(window.image).permute(2, 0, 1).float() / 255, window.mask

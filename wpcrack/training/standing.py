@@ -20,7 +20,7 @@ from wpcrack.inference.engine import load_predictor
 from wpcrack.inference.lattice import Lattice
 from wpcrack.inference.predict import DEFAULT_THRESHOLD, WindowPredictor, predict_image
 from wpcrack.scoring.metrics import Counts, count, iou, mask_at
-from wpcrack.synthetic.pavement import PavementConfig, draw_pavement
+from wpcrack.synthetic.pavement import draw_alternating
 
 
 class CheckConfig(Block):
@@ -102,9 +102,7 @@ def compare(
 def standing(predictor: WindowPredictor, config: CheckConfig) -> Standing:
     """Score a model on drawn windows, every other one without a crack."""
     counts, marked = Counts(), []
-    for k in range(config.windows):
-        pavement = PavementConfig(size=config.side, crack_share=float(k % 2))
-        window = draw_pavement(np.random.SeedSequence([config.seed, k]), pavement)
+    for window in draw_alternating(config.seed, config.windows, config.side):
         found = mask_at(predict_image(window.image, predictor, Lattice()), DEFAULT_THRESHOLD)
         if window.mask.any():
             counts += count(found, window.mask)

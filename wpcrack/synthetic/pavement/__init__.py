@@ -6,6 +6,11 @@ a camera takes the picture. Nothing is derived from a photograph.
 """
 
 from wpcrack.synthetic.pavement.canvas import Kind
-from wpcrack.synthetic.pavement.draw import DrawnPavement, PavementConfig, draw_pavement
+from wpcrack.synthetic.pavement.draw import (
+    DrawnPavement,
+    PavementConfig,
+    draw_alternating,
+    draw_pavement,
+)
 
-__all__ = ["DrawnPavement", "Kind", "PavementConfig", "draw_pavement"]
+__all__ = ["DrawnPavement", "Kind", "PavementConfig", "draw_alternating", "draw_pavement"]

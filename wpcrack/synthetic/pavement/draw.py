@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -79,6 +80,19 @@ class DrawnPavement:
             for row in starts
             for col in starts
         ]
+
+
+def draw_alternating(seed: int, count: int, side: int) -> Iterator[DrawnPavement]:
+    """Yield windows on which models are judged, every other one with a crack, the first without.
+
+    Args:
+        seed: Of all; window k follows from it and k.
+        count: How many.
+        side: In pixels.
+    """
+    for k in range(count):
+        config = PavementConfig(size=side, crack_share=float(k % 2))
+        yield draw_pavement(np.random.SeedSequence([seed, k]), config)
 
 
 def draw_pavement(
