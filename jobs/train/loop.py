@@ -24,7 +24,7 @@ from jobs.train.report import SELECTIONS
 from wpcrack.data.batches import Shard
 from wpcrack.errors import StorageError
 from wpcrack.model import MODEL_FOLDER, ModelInfo, describe_anew, load_model, save_model
-from wpcrack.training.fusion import choose_fusion
+from wpcrack.training.fusion import with_fusion
 from wpcrack.training.selection import COLUMNS, objective
 from wpcrack.training.trainer import EpochReport, Trainer
 
@@ -214,10 +214,8 @@ class RunFiles:
         if not is_there or len(self.trainer.learner.start.scales) == 1:
             return
         model = load_model(self.root)
-        fusion = choose_fusion(model.networks, model.info.scales, self.trainer.device)
-        trained = model.info.trained | {"drawn_iou": round(fusion.drawn_iou[fusion.power], 4)}
-        fused = {"fusion_power": fusion.power, "trained": trained}
-        describe_anew(model.folder, model.info.model_copy(update=fused))
+        fused = with_fusion(model.info, model.networks, self.trainer.device)
+        describe_anew(model.folder, fused)
 
     def close(self) -> None:
         """End the TensorBoard file.

@@ -4,7 +4,8 @@ In each round a teacher, the model of the round before, labels whole pictures at
 sure crack, sure road, and a band between that is ignored. A student learns these labels from
 windows that are zoomed, recolored and turned; half of its windows are drawn with exact masks, which
 anchor the edges: without them cracks grow from round to round. The average of the student's weights
-is the next teacher. At the end the last one has to prove that it did not get worse.
+is the next teacher; how it fuses the scales is chosen anew. At the end the last one has to prove
+that it did not get worse.
 
 It runs in one process without Ray: a quarter of an hour on one core has nothing to spread.
 """
@@ -38,8 +39,9 @@ from wpcrack.inference.lattice import Lattice
 from wpcrack.inference.predict import WindowPredictor, predict_image
 from wpcrack.model import CONFIG, MODEL_FOLDER, WEIGHTS, load_model, read_info, save_model
 from wpcrack.scoring.metrics import mask_at
-from wpcrack.training.drawn import Lesson, Report, train_path
+from wpcrack.training.drawn import Lesson, Report, torch_threads, train_path
 from wpcrack.training.drawn_windows import DrawnTrainConfig, Windows, WindowShape
+from wpcrack.training.fusion import with_fusion
 from wpcrack.training.standing import CheckConfig, Standing, compare
 from wpcrack.training.streets import drawn_batches
 
@@ -194,6 +196,8 @@ def adapt(
         networks = train_path(rule, networks, place, lesson, tell)
         trained = {"on": "unlabeled pictures", "round": number + 1, **_facts(config, images)}
         info = read_info(base).model_copy(update={"trained": trained})
+        with torch_threads(config.threads):
+            info = with_fusion(info, networks)
         save_model(place / MODEL_FOLDER, networks, info, predicts_only=True)
         teacher = place / MODEL_FOLDER
     found = compare(base, teacher, images[::HELD], config.check, config.threads)

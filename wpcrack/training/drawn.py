@@ -101,7 +101,7 @@ def train_path(
     folder.mkdir(parents=True, exist_ok=True)
     run = _Run(config, nets, folder, lesson)
     run.resume()
-    with _threads(config.threads):
+    with torch_threads(config.threads):
         run.train(report)
     return delivered(run)
 
@@ -307,7 +307,7 @@ def _groups(module: nn.Module, rate: float, decay: float) -> list[dict[str, Any]
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def torch_threads(count: int) -> Iterator[None]:
     """Limit torch's threads; restored afterwards."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)

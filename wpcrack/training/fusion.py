@@ -19,6 +19,7 @@ from torch import Tensor
 
 from wpcrack.inference.predict import DEFAULT_THRESHOLD
 from wpcrack.inference.scales import ScaledProbability, fuse
+from wpcrack.model import ModelInfo
 from wpcrack.networks import Networks
 from wpcrack.scoring.metrics import Counts, count, iou
 from wpcrack.synthetic.pavement import draw_alternating
@@ -37,6 +38,25 @@ class Fusion:
 
     power: float
     drawn_iou: Mapping[float, float]
+
+
+def with_fusion(
+    info: ModelInfo, networks: Networks, device: torch.device | None = None
+) -> ModelInfo:
+    """Return what is known of a model, with the power that suits its networks.
+
+    A model that looks at one scale has nothing to fuse, and stays as it is.
+
+    Args:
+        info: Of the model.
+        networks: See `choose_fusion`.
+        device: Where to compute.
+    """
+    if len(info.scales) == 1:
+        return info
+    found = choose_fusion(networks, info.scales, device)
+    trained = info.trained | {"drawn_iou": round(found.drawn_iou[found.power], 4)}
+    return info.model_copy(update={"fusion_power": found.power, "trained": trained})
 
 
 @torch.inference_mode()

@@ -40,6 +40,7 @@ from wpcrack.errors import DataError
 from wpcrack.model import load_model
 from wpcrack.networks import Networks
 from wpcrack.synthetic import WindowConfig, draw_training_street, draw_window
+from wpcrack.training import fusion
 from wpcrack.training.fusion import Fusion
 
 WINDOW = WindowConfig(size=64)
@@ -160,7 +161,7 @@ def test_a_model_that_looks_at_several_scales_is_fused_as_drawn_pavement_says(
         asked.append(scales)
         return Fusion(2.5, {2.5: 0.61234})
 
-    monkeypatch.setattr(train_loop, "choose_fusion", chosen)
+    monkeypatch.setattr(fusion, "choose_fusion", chosen)
     model = {**TINY_MODEL, "init": tmp_path / "base"}
     run_training(make_job(drawn_set, tmp_path / "run", 0, model=model))
     found = load_model(tmp_path / "run").info

@@ -19,8 +19,10 @@ from PIL import Image
 from wpcrack.config import AugmentConfig
 from wpcrack.errors import CheckpointError, DataError
 from wpcrack.inference.engine import load_predictor
-from wpcrack.model import WEIGHTS
+from wpcrack.model import WEIGHTS, find_model, read_info
+from wpcrack.networks import Networks
 from wpcrack.training import adapt as adaption
+from wpcrack.training import fusion
 from wpcrack.training import standing as checks
 from wpcrack.training.adapt import (
     CRACK,
@@ -35,6 +37,7 @@ from wpcrack.training.adapt import (
     read_pictures,
 )
 from wpcrack.training.drawn import Progress
+from wpcrack.training.fusion import Fusion
 
 TINY: dict[str, Any] = {
     "steps": 2,
@@ -138,6 +141,32 @@ def test_an_interrupted_adaption_goes_on_to_the_same_model(place: Path) -> None:
     assert weights(place / "cut") == weights(place / "whole")
     assert weights(place / "cut") != (place / "base" / WEIGHTS).read_bytes()
     assert not list((place / "cut").glob("round-*"))
+
+
+def test_a_round_teaches_the_next_by_the_fusion_that_suits_its_networks(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_model(place / "base", scales=(1.0, 0.5))
+    powers = iter([2.5, 1.25])
+
+    def chosen(networks: Networks, scales: tuple[float, ...], _: Any) -> Fusion:
+        assert scales == (1.0, 0.5)
+        power = next(powers)
+        return Fusion(power, {power: 0.7})
+
+    monkeypatch.setattr(fusion, "choose_fusion", chosen)
+    teachers = []
+    load = adaption.load_predictor
+
+    def seen(path: Path, threads: int) -> Any:
+        teachers.append(read_info(path).fusion_power)
+        return load(path, threads)
+
+    monkeypatch.setattr(adaption, "load_predictor", seen)
+    run(place, "out", tiny())
+    assert teachers == [read_info(place / "base").fusion_power, 2.5]
+    assert read_info(find_model(place / "out")).fusion_power == 1.25
+    assert read_info(find_model(place / "out")).trained["drawn_iou"] == 0.7
 
 
 @pytest.mark.parametrize(
