@@ -3,12 +3,13 @@
 Run from the repository root (`make ablation` is the first line):
     python -m benchmarks.ablation [--data ../shared/data] [--out FILE] [KEY=VALUE ...]
     python -m benchmarks.ablation --longer     the three leading rows again, some 30 minutes each
+    python -m benchmarks.ablation --shipped    from the shipped model, one part left out at a time
     python -m benchmarks.ablation --table      print what is there, compute nothing
 
 Every finished cell (row x collection x seed) is one line of the results file and never runs again,
 so the command may be stopped and repeated at will; a cell whose configuration has changed is
-another cell. KEY=VALUE are settings of `wpcrack train` that hold for every row; all start from
-ImageNet weights and see no drawn window unless they say otherwise (model.init=shipped). DATA holds
+another cell. KEY=VALUE are settings of `wpcrack train` that hold for every row; without --shipped
+all start from ImageNet weights and see no drawn window unless KEY=VALUE say otherwise. DATA holds
 deepcrack/, cfd/ and crack500/ with images/ and masks/ each.
 
 A seeded fifth of the source images is held out, the same for every row; masks of the others
@@ -32,7 +33,7 @@ from benchmarks.ablation.results import Results, leading, render
 from benchmarks.ablation.run import run_cell
 from jobs.runtime.allocator import keep_freed_memory
 from jobs.settings.load import load
-from wpcrack.config import MethodConfig
+from wpcrack.config import MethodConfig, TrainConfig
 from wpcrack.errors import ConfigError, WpcrackError
 
 COLLECTIONS = (
@@ -42,11 +43,15 @@ COLLECTIONS = (
 )
 SEEDS = {"deepcrack": (0, 1), "cfd": (0,), "crack500": (0,)}
 """Seeds of the training; the held-out fifth is the same for all."""
+SHIPPED_SEEDS = {"deepcrack": (0, 1, 2), "cfd": (0, 1, 2), "crack500": (0, 1, 2)}
+"""Those of --shipped, where differences are small."""
 
 BUDGET = Budget(warmup=150, adversarial=40, detector=220)
 """Below four minutes a cell on two cores."""
 LONG = Budget(warmup=300, adversarial=300, detector=1900)
 """About 30 minutes on two cores."""
+SHIPPED = Budget(warmup=40, adversarial=20, detector=120)
+"""About seven minutes on one core, with all scales."""
 LEADING = 3
 
 
@@ -70,7 +75,8 @@ class Row:
 
 
 SCRATCH = ("model.init=imagenet", "train.drawn_share=0")
-"""For every row, before KEY=VALUE: image-level labels alone, from ImageNet weights."""
+"""For every row of ROWS, before KEY=VALUE: image-level labels alone, from ImageNet weights."""
+DRAWN = f"train.drawn_share={TrainConfig().drawn_share}"
 NO_PAAM = ("model.paam.spatial=false", "model.paam.channel=false")
 NO_CECCM = ("losses.ceccm.enabled=false",)
 CLEAR = ("augment.fade=0", "augment.blur_px=0", "augment.grain=0")
@@ -100,6 +106,16 @@ ROWS = (
     Row("everything", everywhere=True),  # + faded, blurred and grainy images
     Row("everything but the game", game=False),
 )
+
+SHIPPED_ROWS = (
+    Row("everything", everywhere=True),
+    Row("all but the game", game=False, everywhere=True),
+    Row("all but CECCM", NO_CECCM, everywhere=True),
+    Row("all but drawn windows", ("train.drawn_share=0",), everywhere=True),
+    Row("all but the averaged detector as teacher", NO_TEACHER, everywhere=True),
+    Row("all but false alarms", NO_ALARM, everywhere=True),
+)
+"""From the shipped model. PAAM is one of its layers, so that it cannot be left out."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -138,8 +154,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("out/ablation/results.jsonl"))
     parser.add_argument("--collections", nargs="+", choices=names, default=names)
-    parser.add_argument("--rows", nargs="+", choices=[r.name for r in ROWS], metavar="NAME")
-    parser.add_argument("--longer", action="store_true", help="the leading rows, 30 minutes each")
+    names = list(dict.fromkeys(row.name for row in (*ROWS, *SHIPPED_ROWS)))
+    parser.add_argument("--rows", nargs="+", choices=names, metavar="NAME")
+    kinds = parser.add_mutually_exclusive_group()
+    kinds.add_argument("--longer", action="store_true", help="the leading rows, 30 minutes each")
+    kinds.add_argument("--shipped", action="store_true", help="rows from the shipped model")
     parser.add_argument("--table", action="store_true", help="compute nothing")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument(
@@ -150,9 +169,15 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def chosen(options: argparse.Namespace, results: Results) -> list[Cell]:
     """Choose the cells that the command line means, in the order of running."""
-    budget = Budget(*options.steps) if options.steps else BUDGET
-    rows = [row for row in ROWS if options.rows is None or row.name in options.rows]
+    budget = Budget(*options.steps) if options.steps else SHIPPED if options.shipped else BUDGET
+    known = SHIPPED_ROWS if options.shipped else ROWS
+    rows = [row for row in known if options.rows is None or row.name in options.rows]
+    if not rows:
+        raise ConfigError(f"--rows: none of {options.rows} is a row of this table")
     collections = [c for c in COLLECTIONS if c.name in options.collections]
+    if options.shipped:
+        settings = ["model.init=shipped", DRAWN, *options.settings]
+        return plan(rows, collections, budget, settings, seeds=SHIPPED_SEEDS)
     if options.longer:
         first = COLLECTIONS[0]
         best = [row for row in rows if row.trained]

@@ -32,6 +32,7 @@ from wpcrack.labels.cam import crack_map
 from wpcrack.labels.pseudo_label import refine
 from wpcrack.model import ModelInfo, save_model
 from wpcrack.networks import Classifier
+from wpcrack.training.fusion import with_fusion
 from wpcrack.training.trainer import Position, Trainer
 
 HELD_OUT, SPLIT_SEED = 0.2, 0
@@ -85,7 +86,8 @@ def run_cell(cell: Cell, place: Workplace) -> dict[str, Any]:
             for _ in trainer.epochs():
                 pass
             delivered = trainer.learner.delivered
-            save_model(Path(folder), delivered, ModelInfo(model=cell.config.model))
+            info = ModelInfo(model=cell.config.model, **trainer.learner.start.looks)
+            save_model(Path(folder), delivered, with_fusion(info, delivered))
             predictor: WindowPredictor = load_predictor(Path(folder), threads=place.threads)
         else:
             predictor = RefinedMap(trainer.learner.teacher, cell.config)

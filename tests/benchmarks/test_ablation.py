@@ -16,10 +16,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from factories import wait_until
+from factories import tiny_model, wait_until
 
+from wpcrack.config import MethodConfig, StageSteps, TrainConfig
 from wpcrack.data.images import write_png
 from wpcrack.data.read import read_image_level
+from wpcrack.model import read_info
+from wpcrack.training import fusion
 from wpcrack.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -117,6 +120,43 @@ def test_rows_of_one_configuration_are_one_cell_and_all_others_differ(ablation: 
     doubled = (*ablation.ROWS, ablation.Row("once more", everywhere=True))
     again = ablation.plan(doubled, ablation.COLLECTIONS, ablation.BUDGET, TINY)
     assert {cell.key for cell in again} == set(keys)
+
+
+def test_from_the_shipped_model_one_part_is_left_out_at_a_time(ablation: ModuleType) -> None:
+    options = ablation.parse(["--shipped", "--collections", "deepcrack"])
+    cells = ablation.chosen(options, None)
+    whole = {cell.config.seed: cell for cell in cells if cell.row == "everything"}
+    assert sorted(whole) == [0, 1, 2]
+    assert whole[0].config == MethodConfig(
+        train=TrainConfig(steps=StageSteps(warmup=40, adversarial=20, detector=120), val_items=2)
+    )
+    assert len({cell.key for cell in cells}) == len(cells) == 3 * 6
+    for cell in cells:
+        if cell.row != "everything":
+            was = whole[cell.config.seed].config.model_dump()
+            now = cell.config.model_dump()
+            changed = {name for name in now if now[name] != was[name]}
+            assert 0 < len(changed) < 3, cell.row
+            assert changed <= {"losses", "train", "pseudo_label"}, cell.row
+
+
+def test_a_model_that_looks_at_several_scales_is_scored_with_the_fusion_chosen_for_it(
+    ablation: ModuleType, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_model(tmp_path / "base", scales=(1.0, 0.5))
+    run = importlib.import_module("benchmarks.ablation.run")
+    monkeypatch.setattr(fusion, "choose_fusion", lambda *_: fusion.Fusion(2.5, {2.5: 0.6}))
+    load, seen = run.load_predictor, []
+
+    def noting(folder: Path, threads: int) -> object:
+        seen.append(read_info(folder))
+        return load(folder, threads=threads)
+
+    monkeypatch.setattr(run, "load_predictor", noting)
+    init = f"model.init={tmp_path / 'base'}"
+    chosen = ["--collections", "cfd", "--rows", "everything"]
+    assert ablation.main(arguments(photographs, tmp_path / "r.jsonl", init, *chosen)) == 0
+    assert [(info.scales, info.fusion_power) for info in seen] == [((1.0, 0.5), 2.5)]
 
 
 def test_a_cell_on_the_shared_classifier_equals_a_run_from_scratch(
