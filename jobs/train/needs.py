@@ -39,6 +39,7 @@ class Needs:
         footprint: bytes of networks and windows; on the GPU, where there is one.
         cache_bytes: decoded images that a worker keeps.
         start: what the networks start from.
+        fuses: whether the model will look at several scales.
         warnings: worth showing.
     """
 
@@ -48,6 +49,7 @@ class Needs:
     footprint: Footprint
     cache_bytes: int
     start: str
+    fuses: bool = False
     warnings: tuple[str, ...] = ()
 
     @property
@@ -92,6 +94,7 @@ def find_needs(
         footprint=footprint(job, train.size, -(-job.train.batch_size // max(job.scaling.least, 1))),
         cache_bytes=train.kept_bytes + scored.kept_bytes,
         start=start.note,
+        fuses=len(start.scales) > 1,
         warnings=(*train.warnings, *warn_of_shared_sources(pairs, data)),
     )
     _require_room(job, needs, trials * workers, local=local)

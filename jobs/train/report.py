@@ -225,10 +225,13 @@ class ProgressLines:
     """One line per epoch, read from metrics.jsonl as rank 0 writes it, in a thread of its own."""
 
     def __init__(
-        self, metrics: Path, tell: Callable[[dict[str, Any]], None] = lambda _: None
+        self,
+        metrics: Path,
+        tell: Callable[[dict[str, Any]], None] = lambda _: None,
+        after_all: str | None = None,
     ) -> None:
-        """Look at the file; ``tell`` gets each new line, too."""
-        self.metrics, self.tell = metrics, tell
+        """Look at the file; ``tell`` gets each new line, too; ``after_all`` follows the last."""
+        self.metrics, self.tell, self.after_all = metrics, tell, after_all
         self.shown = {line["epoch"] for line in read_metrics(metrics)}
         self.started, self.progress_at_start = time.monotonic(), self._progress()
         self._stop = threading.Event()
@@ -267,6 +270,8 @@ class ProgressLines:
                 elapsed = time.monotonic() - self.started
                 say(describe(line, elapsed, self.progress_at_start))
                 self.tell(line)
+                if self.after_all and line["train/progress"] == 1:
+                    say(self.after_all)
 
 
 def describe(line: dict[str, Any], elapsed_s: float, progress_at_start: float) -> str:

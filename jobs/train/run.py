@@ -54,6 +54,9 @@ RANKS_WAIT_S = 7 * 24 * 3600
 """Seconds that ranks wait for each other. Ray tells when one is lost; torch's half hour would only
 end a training one of whose workers waits for a slow disk."""
 
+FUSING = "trained; windows are drawn to choose how the scales are fused: about a minute"
+"""What is said when the last epoch of a model that looks at several scales is over."""
+
 
 @dataclass(frozen=True)
 class Watch:
@@ -98,7 +101,11 @@ def run_training(job: TrainJob, *, local: bool = False, watch: Watch | None = No
                 say(f"warning: {warning}")
             started = time.monotonic()
             try:
-                with Trackers(root, job) as trackers, ProgressLines(root / METRICS, trackers.epoch):
+                then = FUSING if needs.fuses else None
+                with (
+                    Trackers(root, job) as trackers,
+                    ProgressLines(root / METRICS, trackers.epoch, then),
+                ):
                     fit(job, local, watch or Watch())
             except KeyboardInterrupt:
                 epochs = len(read_metrics(root / METRICS))

@@ -35,7 +35,7 @@ from jobs.runtime.shared import NotShared, share
 from jobs.train import loop as train_loop
 from jobs.train.folder import METRICS, read_metrics
 from jobs.train.job import TrainJob
-from jobs.train.run import Watch, make_trainer, run_training
+from jobs.train.run import FUSING, Watch, make_trainer, run_training
 from wpcrack.errors import DataError
 from wpcrack.model import load_model
 from wpcrack.networks import Networks
@@ -151,8 +151,13 @@ def test_a_continued_run_equals_an_undisturbed_one(
     assert a.read_bytes() == b.read_bytes()
 
 
+@pytest.mark.parametrize("minutes", [None, 0.01])
 def test_a_model_that_looks_at_several_scales_is_fused_as_drawn_pavement_says(
-    drawn_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    drawn_set: Path,
+    tmp_path: Path,
+    minutes: float | None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     tiny_model(tmp_path / "base" / "model", scales=(1.0, 0.5))
     asked: list[tuple[float, ...]] = []
@@ -163,7 +168,9 @@ def test_a_model_that_looks_at_several_scales_is_fused_as_drawn_pavement_says(
 
     monkeypatch.setattr(fusion, "choose_fusion", chosen)
     model = {**TINY_MODEL, "init": tmp_path / "base"}
-    run_training(make_job(drawn_set, tmp_path / "run", 0, model=model))
+    train = {**STEPS, "max_minutes": minutes}
+    run_training(make_job(drawn_set, tmp_path / "run", 0, model=model, train=train))
+    assert capsys.readouterr().err.count(FUSING) == 1
     found = load_model(tmp_path / "run").info
     assert asked == [(1.0, 0.5)]
     assert (found.scales, found.fusion_power) == ((1.0, 0.5), 2.5)
