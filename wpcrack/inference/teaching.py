@@ -1,5 +1,9 @@
 """Which windows are worth a label: those that a model is unsure of, and no two of one kind.
 
+Between them stand windows at random. A training needs ordinary road as well, and windows that a
+model is unsure of are mostly cracks: of the first 100 of Crack500, 4 were road, and the first 25
+had none to hold out.
+
 No network is needed here: a window is described by simple statistics of its pixels and of the
 probability that a model gave it, so that any model and any engine will do.
 """
@@ -94,21 +98,24 @@ def _direction(values: NDArray[np.float32]) -> tuple[float, float]:
 
 
 def teaching_order(
-    described: NDArray[np.float32], probability: Sequence[float] | NDArray[np.floating]
+    described: NDArray[np.float32],
+    probability: Sequence[float] | NDArray[np.floating],
+    seed: int = 0,
 ) -> NDArray[np.int64]:
     """Order windows so that the first labels teach most.
 
     Greedy k-centers (Sener and Savarese 2018, arXiv 1708.00489) with a weight: the next window has
     the largest product of its distance to the nearest chosen one and its worth,
     w + (1 - w) (1 - |2 p - 1|) with w = `SURE_WORTH`. Figures are compared in standard deviations,
-    so that their units do not count.
+    so that their units do not count. Every second window is drawn at random.
 
     Args:
         described: (N, 2, K), as by `describe`.
         probability: (N,) of a crack, in [0, 1].
+        seed: Of the windows at random.
 
     Returns:
-        (N,) indices, the most worth first.
+        (N,) indices, the first to be labeled first.
     """
     count = len(described)
     p = np.asarray(probability, np.float64)
@@ -119,6 +126,7 @@ def teaching_order(
     spread = np.maximum(figures.std(0), 1e-9)
     places = np.clip((figures - figures.mean(0)) / spread, -MOST_DEVIATIONS, MOST_DEVIATIONS)
     order = [int(worth.argmax())]
+    at_random = iter(np.random.default_rng(seed).permutation(count).tolist())
     nearest = np.full(count, np.inf)
     gain = worth
     while len(order) < min(count, MOST_CHOSEN):
@@ -126,6 +134,9 @@ def teaching_order(
         nearest = np.minimum(nearest, np.square(places - places[last]).sum(1))
         gain = np.sqrt(nearest) * worth
         gain[order] = -1
-        order.append(int(gain.argmax()))
+        if len(order) % 2:
+            order.append(next(k for k in at_random if gain[k] >= 0))
+        else:
+            order.append(int(gain.argmax()))
     rest = np.setdiff1d(np.arange(count), order)
     return np.array([*order, *rest[np.argsort(-gain[rest], kind="stable")]], np.int64)
