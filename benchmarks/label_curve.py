@@ -47,7 +47,7 @@ from wpcrack.data.images import pair
 from wpcrack.data.label_rule import BORDER_SHARE, label_windows
 from wpcrack.data.manifest import NAME, Label, read_manifest
 from wpcrack.data.masks import read_pair
-from wpcrack.errors import ConfigError, WpcrackError
+from wpcrack.errors import ConfigError, DataError, WpcrackError
 
 Order = Literal["ordered", "random"]
 
@@ -166,7 +166,10 @@ def measure(cell: Cell, options: argparse.Namespace) -> dict[str, Any]:
         base = next(path for path in shipped_configs() if path.stem == "train")
         fixed = [f"data.root={root}", f"run_dir={run}", f"seed={cell.seed}"]
         fixed += ["scaling.num_workers=0", *cell.settings]
-        run_training(load(TrainJob, base, fixed))
+        try:
+            run_training(load(TrainJob, base, fixed))
+        except DataError as error:  # few labels may leave a class out
+            return {"answers": dict(counts), "refused": str(error)}
     scored = run_evaluate(
         EvaluateOptions(run, place.images, place.masks, place.held_out / NAME, "val")
     )
@@ -248,7 +251,11 @@ def render(cells: Sequence[Cell], lines: Mapping[str, Mapping[str, Any]]) -> str
         line, full = lines.get(cell.key), whole.get(cell.collection)
         if line is None:
             continue
-        share = f"{line['iou'] / full['iou']:8.1%}" if full else f"{'':8}"
+        if "refused" in line:
+            where = f"{cell.collection:12}{cell.order:10}{cell.labels:7}"
+            rows.append(f"{where}  not trained: {line['refused']}")
+            continue
+        share = f"{line['iou'] / full['iou']:8.1%}" if full and "iou" in full else f"{'':8}"
         figures = f"{line['iou']:8.3f}{line['f1']:8.3f}{line['f1_tol2']:9.3f}"
         rows.append(f"{cell.collection:12}{cell.order:10}{cell.labels:7}{figures}{share}")
     return "\n".join(rows)

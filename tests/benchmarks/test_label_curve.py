@@ -16,6 +16,7 @@ from PIL import Image
 from benchmarks import label_curve
 from wpcrack.data.images import read_rgb
 from wpcrack.data.manifest import read_manifest
+from wpcrack.errors import DataError
 from wpcrack.scoring.scores import PixelScores
 
 
@@ -74,6 +75,26 @@ def test_only_labels_of_frames_that_are_not_scored_are_learned_and_nothing_runs_
     assert "100.0%" in table
     lines = [json.loads(line) for line in (tmp_path / "out" / "r.jsonl").read_text().splitlines()]
     assert sorted(sum(line["answers"].values()) for line in lines) == [0, 6, 6, 20]
+
+
+def test_labels_that_cannot_be_learned_are_a_line_and_the_others_go_on(
+    photographs, tmp_path, monkeypatch, capsys
+):
+    def refuse(job):
+        raise DataError("the train split has no road item")
+
+    native = PixelScores(*[0.5] * len(fields(PixelScores)))
+    scores = SimpleNamespace(scores=SimpleNamespace(native=native))
+    monkeypatch.setattr(label_curve, "run_training", refuse)
+    monkeypatch.setattr(label_curve, "run_evaluate", lambda _: scores)
+    monkeypatch.setattr("jobs.windows.cut.load_predictor", lambda *_, **__: darkness())
+    given = ["--data", str(photographs), "--out", str(tmp_path / "out" / "r.jsonl")]
+    given += ["--collections", "deepcrack", "--counts", "6", "--pool", "20"]
+    assert label_curve.main(given) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert sum("not trained: the train split has no road item" in line for line in table) == 3
+    assert sum("0.500" in line for line in table) == 1
+    assert len((tmp_path / "out" / "r.jsonl").read_text().splitlines()) == 4
 
 
 @pytest.mark.parametrize(
