@@ -100,8 +100,8 @@ class AdaptPlan:
             ("pictures", f"{self.seen} of {self.found}, no label is read"),
             (
                 "work",
-                f"{counted(config.rounds, 'round')} of {config.steps} updates with {batch.count} "
-                f"windows of {batch.side} px, {config.drawn_share:.0%} of them drawn",
+                f"{counted(config.rounds, 'round')} of {counted(config.steps, 'update')} with "
+                f"{batch.count} windows of {batch.side} px, {config.drawn_share:.0%} of them drawn",
             ),
             (
                 "time",

@@ -26,7 +26,7 @@ from jobs.adapt.plan import (
     windows_of,
 )
 from jobs.runtime.folder import explain_write_errors, hold_lock
-from jobs.runtime.terminal import say
+from jobs.runtime.terminal import counted, say
 from jobs.windows.run import run_windows
 from wpcrack.data.images import list_images
 from wpcrack.errors import ConfigError, DataError
@@ -142,8 +142,9 @@ def model_card(config: AdaptConfig, report: AdaptReport) -> str:
             f"Road crack detector `{report.base}`, adapted to {a.pictures} unlabeled pictures by "
             "self-training.",
             "",
-            f"* {config.rounds} rounds of {config.steps} updates, {config.drawn_share:.0%} drawn "
-            f"windows with exact masks, seed {config.seed}, wpcrack {version('wpcrack')}",
+            f"* {counted(config.rounds, 'round')} of {counted(config.steps, 'update')}, "
+            f"{config.drawn_share:.0%} drawn windows with exact masks, seed {config.seed}, "
+            f"wpcrack {version('wpcrack')}",
             f"* Delivered: {'the adapted model' if a.is_better else 'the model it started from'}. "
             f"{outcome}",
             f"* Drawn windows: IoU {a.before.iou:.3f} before, {a.after.iou:.3f} after; marked "

@@ -47,7 +47,9 @@ def test_photographs_and_tiles_give_a_model_with_its_card(place: Path) -> None:
     assert code == 0, text
     assert f"adapted model in {out / 'model'}" in text
     assert (out / "model" / "openvino" / "model.xml").is_file()
-    assert "`base`, adapted to 3 unlabeled pictures" in (out / "MODEL_CARD.md").read_text("utf-8")
+    card = (out / "MODEL_CARD.md").read_text("utf-8")
+    assert "`base`, adapted to 3 unlabeled pictures" in card
+    assert "* 1 round of 1 update, 50% drawn windows" in card
     code, text = wpcrack(*words, "--json", place / "again.json")
     assert (code, "finished already" in text) == (0, True)
     assert json.loads((place / "again.json").read_text("utf-8"))["pictures"] == 3
@@ -78,7 +80,7 @@ def test_a_plan_says_what_will_be_done_and_writes_nothing(place: Path) -> None:
     assert code == 0, text
     assert "starts in" in text
     assert "3 of 3, no label is read" in text
-    assert "1 round of 1 updates with 2 windows of 64 px" in text
+    assert "1 round of 1 update with 2 windows of 64 px" in text
     code, text = wpcrack("adapt", f"tiles={place / 'tiles'}", *words, "--json", "-")
     assert code == 0, text
     assert '"pictures": 4' in text

@@ -122,7 +122,8 @@ def test_a_half_of_the_windows_is_drawn_with_exact_masks() -> None:
 
 
 def test_an_interrupted_adaption_goes_on_to_the_same_model(place: Path) -> None:
-    run(place, "whole", tiny())
+    twice = tiny(rounds=2)
+    run(place, "whole", twice)
     rounds = []
 
     def stop(line: str) -> Callable[[Progress], None]:
@@ -132,11 +133,11 @@ def test_an_interrupted_adaption_goes_on_to_the_same_model(place: Path) -> None:
         return lambda progress: None
 
     with pytest.raises(KeyboardInterrupt):
-        run(place, "cut", tiny(), report=stop)
+        run(place, "cut", twice, report=stop)
     assert not (place / "cut" / REPORT).exists()
     with pytest.raises(CheckpointError, match="another config"):
-        run(place, "cut", tiny(crack=0.7))
-    adapted = run(place, "cut", tiny())
+        run(place, "cut", tiny(rounds=2, crack=0.7))
+    adapted = run(place, "cut", twice)
     assert adapted.is_better
     assert weights(place / "cut") == weights(place / "whole")
     assert weights(place / "cut") != (place / "base" / WEIGHTS).read_bytes()
@@ -163,7 +164,7 @@ def test_a_round_teaches_the_next_by_the_fusion_that_suits_its_networks(
         return load(path, threads)
 
     monkeypatch.setattr(adaption, "load_predictor", seen)
-    run(place, "out", tiny())
+    run(place, "out", tiny(rounds=2))
     assert teachers == [read_info(place / "base").fusion_power, 2.5]
     assert read_info(find_model(place / "out")).fusion_power == 1.25
     assert read_info(find_model(place / "out")).trained["drawn_iou"] == 0.7
