@@ -28,7 +28,7 @@ from pydantic import Field, model_validator
 from torch.utils.data import Dataset
 
 from wpcrack.config import AugmentConfig, ModelConfig
-from wpcrack.config_block import Block, Count, Positive, Share
+from wpcrack.config_block import Block, Count, NonNegative, Positive, Share
 from wpcrack.data.augment import recolor
 from wpcrack.data.images import read_rgb
 from wpcrack.errors import DataError
@@ -98,6 +98,9 @@ class AdaptConfig(Block):
     as much unlearns drawn pavement."""
     head_lr: Positive = 2e-4
     """Peak learning rate of the detector."""
+    alarm_weight: NonNegative = 0.3
+    """Of the surest false alarms of each window without a crack, as in the part of `wpcrack
+    pretrain` that draws streets: with less, pavement is marked that was not before."""
     pictures: Annotated[int, Field(ge=2)] = 400
     """At most so many pictures, or windows of tiles, are looked at."""
     window: Annotated[int, Field(ge=64, multiple_of=32)] = 384
@@ -336,6 +339,7 @@ def round_rule(config: AdaptConfig, model: ModelConfig, number: int) -> DrawnTra
         batches=(config.batch,),
         encoder_lr=config.encoder_lr,
         head_lr=config.head_lr,
+        alarm_weight=config.alarm_weight,
         threads=config.threads,
     )
 
