@@ -50,7 +50,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         build_image_level(given.data / "images", given.data / "masks", split, options=options)
     shape = WindowShape(side=given.window, count=12)
     config = AdaptConfig(
-        seed=given.seed, rounds=1, steps=given.steps, batch=shape, drawn_share=given.drawn
+        seed=given.seed,
+        rounds=1,
+        steps=given.steps,
+        batch=shape,
+        drawn_share=given.drawn,
+        encoder_lr=1.5e-4,  # exact labels may move more than a teacher's
+        head_lr=7e-4,
     )
     train(given, config)
     print(f"{machine()}; seed {given.seed}, {given.steps} updates, one thread")
