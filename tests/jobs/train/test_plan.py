@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from factories import TINY_MODEL, image_level_set, loaded_by
+from factories import TINY_MODEL, image_level_set, loaded_by, tiny_model
 from PIL import Image
 from typer.testing import CliRunner, Result
 
@@ -20,6 +20,7 @@ import jobs.cli
 from jobs.settings.load import load
 from jobs.train.folder import METRICS, open_run, read_data
 from jobs.train.job import TrainJob
+from jobs.train.needs import FEW_LABELS, warn_of_few_labels
 from jobs.train.plan import plan_training
 from jobs.train.report import TrainReport, closing_lines, next_command, read_report
 from wpcrack.config import MethodConfig
@@ -62,6 +63,17 @@ def test_a_dry_run_prints_a_config_that_trains_and_touches_nothing(
         "# warning           only 8 crack items",
     ):
         assert text in result.stdout, text
+
+
+def test_few_labels_are_a_risk_for_a_model_that_is_there_already(
+    data_set: Path, tmp_path: Path
+) -> None:
+    few = "# warning           16 labeled windows are few: the model may get worse than the one it"
+    tiny_model(tmp_path / "base")
+    assert few not in CliRunner().invoke(jobs.cli.app, arguments(data_set, tmp_path / "run")).stdout
+    given = arguments(data_set, tmp_path / "run", f"model.init={tmp_path / 'base'}")
+    assert few in CliRunner().invoke(jobs.cli.app, given).stdout
+    assert not warn_of_few_labels(FEW_LABELS)
 
 
 def test_a_dry_run_for_programs(data_set: Path, tmp_path: Path) -> None:
