@@ -121,7 +121,7 @@ def test_every_command_stands_in_the_manual() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_setting_of_a_page_exists(page: Path) -> None:
-    known = frozenset().union(*map(settings, ("tune", "pretrain", "infer", "assemble")))
+    known = frozenset().union(*map(settings, ("tune", "pretrain", "adapt", "infer", "assemble")))
     sections = {key.partition(".")[0] for key in known if "." in key}
     for span in spans(page):
         if span.startswith("wpcrack "):
