@@ -1,8 +1,8 @@
 """Which windows are worth a label: those that a model is unsure of, and no two of one kind.
 
 Between them stand windows at random. A training needs ordinary road as well, and windows that a
-model is unsure of are mostly cracks: of the first 100 of Crack500, 4 were road, and the first 25
-had none to hold out.
+model is unsure of are mostly cracks: of the first 100 of Crack500, 4 were road, and with the first
+25 no training could start.
 
 No network is needed here: a window is described by simple statistics of its pixels and of the
 probability that a model gave it, so that any model and any engine will do.

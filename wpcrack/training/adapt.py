@@ -94,8 +94,8 @@ class AdaptConfig(Block):
     augment: AugmentConfig = AugmentConfig(fade=0.7, blur_px=1.5, grain=0.08)
     """Random changes of a picture's windows."""
     encoder_lr: Positive = 4e-5
-    """Peak learning rate of the encoder: a tenth of the one that it was trained with. Three times
-    as much unlearns drawn pavement."""
+    """Peak learning rate of the encoder, an eighth of the one that the shipped model was trained
+    with. Four times as much unlearns what it knew of other roads."""
     head_lr: Positive = 2e-4
     """Peak learning rate of the detector."""
     alarm_weight: NonNegative = 0.3
