@@ -57,8 +57,8 @@ SEEN_PX_BYTES = 4
 COPIES = 5
 """Of the weights: networks, average, gradients, and two moments of the optimizer."""
 
-UPDATE_PX_PER_S = 2e5
-"""Pixels of windows that one core learns from in a second: 300 updates take five minutes."""
+UPDATE_PX_PER_S = 1.5e5
+"""Pixels of windows that one core learns from in a second: 300 updates take 5 to 9 minutes."""
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,8 @@ class AdaptPlan:
             ),
             (
                 "time",
-                f"about {max(1, round(self.minutes))} minutes of updates on one core, and before "
-                "each round the labels of all pictures",
+                f"about {max(1, round(self.minutes))} minutes of updates on one core; before each "
+                "round the labels of all pictures, then some three minutes of checks",
             ),
             ("memory", f"about {self.memory_bytes / 1e9:.1f} GB; an estimate"),
             *(("left out", sentence) for sentence in self.left_out),
