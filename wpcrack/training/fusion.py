@@ -24,8 +24,9 @@ from wpcrack.networks import Networks
 from wpcrack.scoring.metrics import Counts, count, iou
 from wpcrack.synthetic.pavement import draw_alternating
 
-POWERS = (1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)
-"""What is tried, from the mean of the scales on. Above 3 little changes any more."""
+POWERS = (1.75, 2.0, 2.5, 3.0)
+"""What is tried. Lower ones suit drawn pavement alone: of the shipped model it would choose 1.5,
+which is worse than 1.75 on four sets of photographs. Above 3 little changes any more."""
 
 WINDOWS, SIDE, SEED = 120, 256, 3_000_029
 """Drawn windows, every other one without a crack; their side in pixels; their seed, which no

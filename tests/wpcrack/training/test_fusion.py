@@ -48,7 +48,7 @@ def test_a_model_that_is_sure_at_one_scale_alone_needs_a_high_power(
     found = choose_fusion(Seeing(only_at_its_own_size), SCALES, windows=2)  # type: ignore[arg-type]
     sure_once = torch.tensor([0.9, 0, 0]).view(1, 3, 1, 1)
     enough = [power for power in POWERS if fuse(sure_once, power).item() >= 0.5]
-    assert found.power == min(enough) > 1
+    assert found.power == min(enough) > POWERS[0]
     assert found.drawn_iou == {power: float(power in enough) for power in POWERS}
 
 
@@ -61,8 +61,8 @@ def test_a_model_that_sees_too_much_at_one_scale_needs_a_low_power(
         return torch.where(gray < 0.5, 0.9, 0.8 * (scale == 0.25))
 
     found = choose_fusion(Seeing(alarmed_when_small), SCALES, windows=2)  # type: ignore[arg-type]
-    assert found.power == 1.0
-    assert found.drawn_iou[1.0] == 1.0
+    assert found.power == POWERS[0]
+    assert found.drawn_iou[POWERS[0]] == 1.0
     assert found.drawn_iou[3.0] < 0.2
 
 
@@ -76,8 +76,8 @@ def test_windows_without_a_crack_count(monkeypatch: pytest.MonkeyPatch) -> None:
     seeing = Seeing(alarmed_by_plain_road)
     alone = choose_fusion(seeing, SCALES, windows=1)  # type: ignore[arg-type]
     both = choose_fusion(seeing, SCALES, windows=2)  # type: ignore[arg-type]
-    assert alone.drawn_iou[1.0] > 0.9
-    assert both.drawn_iou[1.0] < 0.2
+    assert alone.drawn_iou[POWERS[0]] > 0.9
+    assert both.drawn_iou[POWERS[0]] < 0.2
 
 
 def test_the_drawn_windows_are_always_the_same_and_every_other_one_is_free_of_cracks() -> None:
