@@ -51,7 +51,7 @@ BUDGET = Budget(warmup=150, adversarial=40, detector=220)
 LONG = Budget(warmup=300, adversarial=300, detector=1900)
 """About 30 minutes on two cores."""
 SHIPPED = Budget(warmup=40, adversarial=20, detector=120)
-"""About seven minutes on one core, with all scales."""
+"""As in docs/results for the label curve, where one took ten minutes of one core on DeepCrack."""
 LEADING = 3
 
 

@@ -7,7 +7,7 @@ anchor the edges: without them cracks grow from round to round. The average of t
 is the next teacher; how it fuses the scales is chosen anew. At the end the last one has to prove
 that it did not get worse.
 
-It runs in one process without Ray: ten minutes on one core have nothing to spread.
+It runs in one process without Ray: a quarter of an hour on one core has nothing to spread.
 """
 
 from __future__ import annotations

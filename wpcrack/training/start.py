@@ -26,7 +26,7 @@ PATH_KEYS = ("encoder", "width_divisor", "detector", "detector_channels", "paam"
 """Keys of a model that decide the shapes of encoder and detector."""
 
 
-LEARNED_POWER = 1.5
+LEARNED_POWER = 1.75
 """Fusion of the scales in a model that learns from photographs, until its training ends and
 `wpcrack.training.fusion` chooses."""
 
