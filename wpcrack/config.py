@@ -176,8 +176,9 @@ class OptimConfig(Block):
     """Peak learning rate of new layers. Released: SGD 1e-3, AdamW 1e-3 for the detector."""
     transpose_lr: Positive | None = None
     """Of transposed convolutions under SGD; null: head_lr. Released: 1e-2."""
-    trained_share: Positive = 0.4
-    """Share of the learning rates in the detector stage where the training starts from a model."""
+    trained_share: Positive = 0.13
+    """Share of the learning rates in the detector stage where the training starts from a model;
+    three times as much unlearns what it knew of other roads."""
     weight_decay: NonNegative = 1e-2
     """Decoupled weight decay. Released: 5e-4."""
     warmup_share: Share = 0.1

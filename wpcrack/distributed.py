@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from wpcrack.errors import TrainingError
+
+T = TypeVar("T")
 
 
 def world_size() -> int:
@@ -66,6 +69,15 @@ def average(values: Sequence[float], device: torch.device) -> list[float]:
         dist.all_reduce(tensor)
         tensor /= world_size()
     return [float(v) for v in tensor.tolist()]
+
+
+def from_first(value: T) -> T:
+    """Return what the first rank gives, on every rank."""
+    if world_size() == 1:
+        return value
+    shared = [value]
+    dist.broadcast_object_list(shared, 0)
+    return shared[0]
 
 
 def total(tensor: Tensor, device: torch.device) -> Tensor:

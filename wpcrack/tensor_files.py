@@ -165,6 +165,7 @@ def write_state(state: Mapping[str, Any], path: Path) -> None:
 
     Raises:
         OSError: The disk does not take it; torch's writer hides that behind a RuntimeError.
+        KeyboardInterrupt: The user ends the program; it hides that, too.
     """
     try:
         with path.open("wb") as file:
@@ -173,7 +174,7 @@ def write_state(state: Mapping[str, Any], path: Path) -> None:
             os.fsync(file.fileno())
     except RuntimeError as error:
         cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, OSError):
+        while cause is not None and not isinstance(cause, (OSError, KeyboardInterrupt)):
             cause = cause.__context__
         if cause is None:
             raise

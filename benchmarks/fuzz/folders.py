@@ -256,14 +256,14 @@ def draw_adaption(folder: Path) -> list[Path]:
 
 def read_adaption(path: Path) -> object:
     """Look at an adaption as the next start and a map with its model do."""
+    from jobs.adapt.job import AdaptOptions
     from jobs.adapt.run import run_adapt
     from wpcrack.data.manifest import read_manifest
     from wpcrack.model import find_model, load_model
-    from wpcrack.training.adapt import AdaptConfig
 
     run = path.parents[0] if path.name == "report.json" else path.parents[1]
     if path.name == "manifest.csv":
         return read_manifest(path)
-    report = run_adapt(AdaptConfig(), run, model=run, images=run / "windows")
+    report = run_adapt(AdaptOptions(), run, model=run, images=run / "windows")
     report.summary(), report.values()
     return load_model(find_model(run))

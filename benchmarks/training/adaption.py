@@ -16,13 +16,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.machine import machine
+from jobs.adapt.job import AdaptOptions
 from jobs.adapt.run import run_adapt
 from jobs.evaluate.run import EvaluateOptions, run_evaluate
 from jobs.settings.load import load
 from wpcrack.data.build import BuildOptions, build_image_level
 from wpcrack.data.images import pair
 from wpcrack.data.manifest import NAME, read_manifest
-from wpcrack.training.adapt import AdaptConfig
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--window", type=int, default=128)
     given = parser.parse_intermixed_args(arguments)
     shown = hold_out(given)
-    config = load(AdaptConfig, None, [f"seed={given.seed}", *given.settings])
+    config = load(AdaptOptions, None, [f"seed={given.seed}", *given.settings])
     print(run_adapt(config, given.out / "run", images=shown).summary())
     print(f"{machine()}; seed {given.seed}")
     print(f"{'model':10} {'IoU':>6} {'precision':>9} {'recall':>6} {'F1':>6} {'2 px':>6}")

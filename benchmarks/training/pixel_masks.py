@@ -26,9 +26,9 @@ from wpcrack.data.manifest import NAME, read_manifest
 from wpcrack.data.masks import read_pair
 from wpcrack.inference.graph import deliver_graph
 from wpcrack.model import MODEL_FOLDER, find_model, load_model, read_info, save_model
-from wpcrack.training.adapt import CRACK, AdaptConfig, TaughtBatches
 from wpcrack.training.drawn import Lesson, train_path
 from wpcrack.training.drawn_windows import DrawnTrainConfig, WindowShape
+from wpcrack.training.taught_windows import CRACK, AdaptConfig, TaughtBatches
 
 SIDE = 256
 """Masks are also compared at this size, as the paper does."""

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from geo.imagery.samples import sample_windows
-from jobs.adapt.job import AdaptJob
+from jobs.adapt.job import AdaptJob, AdaptOptions
 from jobs.runtime.folder import (
     explain_damage,
     refuse_foreign,
@@ -24,7 +24,9 @@ from jobs.runtime.folder import (
     require_writable,
 )
 from jobs.runtime.memory import require_memory
+from jobs.runtime.ray_session import joins_cluster
 from jobs.runtime.terminal import counted
+from jobs.train.needs import require_gpus
 from jobs.windows.cut import WindowsOptions
 from jobs.windows.run import ground_of
 from wpcrack.data.images import left_out, list_images, read_rgb, read_shape
@@ -35,7 +37,6 @@ from wpcrack.model import MODEL_FOLDER, find_model, read_info, run_name
 from wpcrack.training.adapt import (
     LONGEST_PX,
     REPORT,
-    AdaptConfig,
     Adapted,
     choose_pictures,
     round_folder,
@@ -43,6 +44,7 @@ from wpcrack.training.adapt import (
 )
 from wpcrack.training.drawn import crack_logits, kept_step
 from wpcrack.training.footprint import WEIGHT_BYTES, measure, on_meta
+from wpcrack.training.taught_windows import AdaptConfig
 
 CARD, WINDOWS, LOCK = "MODEL_CARD.md", "windows", ".lock"
 OWN = {MODEL_FOLDER, REPORT, CARD, WINDOWS, LOCK, *(f"round-{number}" for number in range(100))}
@@ -82,18 +84,21 @@ class AdaptPlan:
     found: int
     seen: int
     left_out: tuple[str, ...]
-    config: AdaptConfig
+    config: AdaptOptions
     memory_bytes: float
 
     @property
     def minutes(self) -> float:
-        """Of all updates on one core, roughly."""
+        """Of all updates, roughly, if each worker has a core."""
         config, batch = self.config, self.config.batch
-        return config.rounds * config.steps * batch.count * batch.side**2 / UPDATE_PX_PER_S / 60
+        pixels = config.rounds * config.steps * batch.count * batch.side**2
+        return pixels / UPDATE_PX_PER_S / 60 / max(config.scaling.num_workers, 1)
 
     def text(self) -> str:
         """Return the figures for people."""
         config, batch = self.config, self.config.batch
+        number = config.scaling.num_workers
+        shared = f"{counted(number, 'worker')} on Ray share each update" if number else ""
         found = [
             ("run", self.standing),
             ("start", self.base),
@@ -103,9 +108,11 @@ class AdaptPlan:
                 f"{counted(config.rounds, 'round')} of {counted(config.steps, 'update')} with "
                 f"{batch.count} windows of {batch.side} px, {config.drawn_share:.0%} of them drawn",
             ),
+            *([("workers", shared)] if shared else []),
             (
                 "time",
-                f"about {max(1, round(self.minutes))} minutes of updates on one core; before each "
+                f"about {counted(max(1, round(self.minutes)), 'minute')} of updates, with a core "
+                f"for {'each worker' if shared else 'it'}; before each "
                 "round the labels of all pictures, then some three minutes of checks",
             ),
             ("memory", f"about {self.memory_bytes / 1e9:.1f} GB; an estimate"),
@@ -129,7 +136,7 @@ class AdaptPlan:
 
 
 def plan_adapt(
-    config: AdaptConfig, out: Path, *, model: Path | None = None, images: Path | None = None
+    config: AdaptOptions, out: Path, *, model: Path | None = None, images: Path | None = None
 ) -> AdaptPlan:
     """Look at model, pictures and run folder as an adaption does first; write nothing.
 
@@ -142,6 +149,7 @@ def plan_adapt(
     Raises:
         WpcrackError, GeoError: What the adaption would raise before its first update.
     """
+    require_workers(config)
     base = find_model(model)
     require_own(out)
     require_writable(out, f"out {out}")
@@ -184,6 +192,21 @@ def require_own(out: Path) -> None:
         require_no_model(out / MODEL_FOLDER, "an adaption")
 
 
+def require_workers(config: AdaptOptions, *, local: bool = False) -> None:
+    """Refuse workers that cannot be had, before any work.
+
+    Args:
+        config: How.
+        local: The adaption never joins RAY_ADDRESS.
+
+    Raises:
+        ConfigError: RAY_ADDRESS cannot be joined, or there are too few GPUs.
+    """
+    if config.scaling.num_workers:
+        joins_cluster(local=local)
+    require_gpus(config.scaling, local=local)
+
+
 def finished(out: Path) -> Adapted | None:
     """Return how the adaption in a folder ended; None if it did not.
 
@@ -215,13 +238,16 @@ def listed(config: AdaptConfig, out: Path, images: Path | None) -> list[Path] | 
     return list(list_images(images or out / WINDOWS).values())
 
 
-def require_room(config: AdaptConfig, base: Path, paths: Sequence[Path] | None) -> float:
-    """Return the memory that an adaption needs, if there is as much.
+def require_room(
+    config: AdaptOptions, base: Path, paths: Sequence[Path] | None, *, local: bool = False
+) -> float:
+    """Return the memory that an adaption needs on this machine, if there is as much.
 
     Args:
         config: how.
         base: folder of the model to start from.
         paths: of the pictures; None: windows that are not cut yet.
+        local: the adaption never joins RAY_ADDRESS.
 
     Raises:
         DataError: A picture cannot be opened, or there are too few.
@@ -232,7 +258,9 @@ def require_room(config: AdaptConfig, base: Path, paths: Sequence[Path] | None) 
         shapes = [(config.window, config.window)] * config.pictures
     else:
         shapes = [read_shape(path) for path in choose_pictures(paths, config)]
-    needed = memory_bytes(config, base, shapes)
+    needed, workers = memory_bytes(config, base, shapes), config.scaling.num_workers
+    if workers and not joins_cluster(local=local):  # the nodes of a cluster are other machines
+        needed *= 1 + workers
     require_memory(
         needed,
         f"an adaption to {len(shapes)} pictures",

@@ -9,12 +9,15 @@ The same command continues an interrupted adaption.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from geo.files import write_text
-from jobs.adapt.job import AdaptJob
+from jobs.adapt.job import AdaptJob, AdaptOptions
 from jobs.adapt.plan import (
     CARD,
     LOCK,
@@ -23,16 +26,19 @@ from jobs.adapt.plan import (
     listed,
     require_own,
     require_room,
+    require_workers,
     windows_of,
 )
 from jobs.runtime.folder import explain_write_errors, hold_lock
+from jobs.runtime.signals import stop_on_sigterm
 from jobs.runtime.terminal import counted, say
 from jobs.windows.run import run_windows
 from wpcrack.data.images import list_images
 from wpcrack.errors import ConfigError, DataError
 from wpcrack.model import MODEL_FOLDER, find_model, run_name
-from wpcrack.training.adapt import AdaptConfig, Adapted, adapt
-from wpcrack.training.drawn import Progress, Report
+from wpcrack.training.adapt import Adapted, Learn, adapt
+from wpcrack.training.drawn import Progress, Report, train_path
+from wpcrack.training.taught_windows import AdaptConfig
 
 AGAIN = "free space, and the same command continues"
 """What to do about a disk that is full."""
@@ -74,7 +80,12 @@ class AdaptReport:
 
 
 def run_adapt(
-    config: AdaptConfig, out: Path, *, model: Path | None = None, images: Path | None = None
+    config: AdaptOptions,
+    out: Path,
+    *,
+    model: Path | None = None,
+    images: Path | None = None,
+    local: bool = False,
 ) -> AdaptReport:
     """Adapt a model to a folder of photographs, or to the tiles of an `AdaptJob`.
 
@@ -83,10 +94,13 @@ def run_adapt(
         out: Run folder; continued if it holds an interrupted adaption.
         model: Run folder to start from; None: the shipped model.
         images: Folder of photographs; None: the tiles.
+        local: Use a Ray of our own even if RAY_ADDRESS names another.
 
     Raises:
         WpcrackError, GeoError: No model, unusable pictures, or a folder of something else.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; the last state is kept and the user is told so.
     """
+    require_workers(config, local=local)
     base = find_model(model)
     require_own(out)
     with explain_write_errors(f"out {out}", "choose another folder", DataError):
@@ -98,23 +112,40 @@ def run_adapt(
         if known is not None:
             say(f"{out} is finished already; choose another out to adapt again")
             return AdaptReport(out, run_name(base), known)
-        with explain_write_errors(f"out {out}", AGAIN):
-            return _adapt(config, out, base, images)
+        with explain_write_errors(f"out {out}", AGAIN), stop_on_sigterm():
+            try:
+                return _adapt(config, out, base, images, local)
+            except KeyboardInterrupt:
+                say(f"interrupted: what is finished is kept in {out}; the same command continues")
+                raise
 
 
-def _adapt(config: AdaptConfig, out: Path, base: Path, images: Path | None) -> AdaptReport:
+def _adapt(
+    config: AdaptOptions, out: Path, base: Path, images: Path | None, local: bool
+) -> AdaptReport:
     paths = listed(config, out, images)
-    require_room(config, base, paths)
+    require_room(config, base, paths, local=local)
     if paths is None:
         assert isinstance(config, AdaptJob), "the command gives one of both"
         run_windows(config, out / WINDOWS, windows_of(config))
         paths = list(list_images(out / WINDOWS).values())
     seen = min(len(paths), config.pictures)
     say(f"adapting {run_name(base)} to {seen} of {len(paths)} pictures, no label is read")
-    adapted = adapt(base, paths, config, out, _progress(config))
+    adapted = adapt(base, paths, config, out, _progress(config), _learn(config, local))
     report = AdaptReport(out, run_name(base), adapted)
     write_text(out / CARD, model_card(config, report))
     return report
+
+
+def _learn(config: AdaptOptions, local: bool) -> Learn:
+    """Return what makes the updates of a round: this process, or Ray's workers."""
+    if config.scaling.num_workers:
+        from jobs.adapt.workers import learn_on_ray
+
+        return learn_on_ray(config, local=local)
+    if config.scaling.use_gpu:
+        return partial(train_path, device=torch.device("cuda"))
+    return train_path
 
 
 def _progress(config: AdaptConfig) -> Any:

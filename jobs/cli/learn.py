@@ -257,13 +257,12 @@ def adapt(
     The model labels the pictures where it is sure, and learns from that beside drawn pavement. If
     it did not get better, the one that it started from is kept.
     """
-    from jobs.adapt.job import AdaptJob
+    from jobs.adapt.job import AdaptJob, AdaptOptions
     from jobs.settings.load import load
-    from wpcrack.training.adapt import AdaptConfig
 
     given = settings or []
     require_one_source(given, images)
-    config = load(AdaptJob if images is None else AdaptConfig, overrides=given)
+    config = load(AdaptJob if images is None else AdaptOptions, overrides=given)
     if plan:
         from jobs.adapt.plan import plan_adapt
 

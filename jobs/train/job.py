@@ -44,23 +44,37 @@ class DataConfig(Block):
         return self
 
 
-class ScalingConfig(Block):
-    """Ray Train workers."""
+class Workers(Block):
+    """Ray Train workers of any training."""
 
     num_workers: Annotated[int, Field(ge=0)] = 1
     """Data-parallel workers; 0 trains inside the driver's process. 2..8 is a range: as many as the
     nodes have room for."""
-    min_workers: Count | None = None
-    """Least end of a range, which num_workers=2..8 sets; null: num_workers."""
     use_gpu: bool = False
     """One GPU for each worker."""
+    max_failures: Annotated[int, Field(ge=0)] = 2
+    """How often lost workers are started again from the last checkpoint."""
+
+    @property
+    def least(self) -> int:
+        """Fewest workers that train; 0 inside the driver's process."""
+        return self.num_workers
+
+    def each_with(self, threads: int) -> dict[str, float]:
+        """Return the resources of a worker with so many CPU threads, as Ray names them."""
+        return {"CPU": float(threads)} | ({"GPU": 1.0} if self.use_gpu else {})
+
+
+class ScalingConfig(Workers):
+    """Ray Train workers."""
+
+    min_workers: Count | None = None
+    """Least end of a range, which num_workers=2..8 sets; null: num_workers."""
     cpus_per_worker: Count | None = None
     """CPU threads of each worker; null: this machine's, shared among the workers."""
     loaders: Annotated[int, Field(ge=0)] = 0
     """Processes that prepare the batches of each worker, for GPUs that would wait; 0: a thread of
     the worker. They need room in /dev/shm, and change no batch."""
-    max_failures: Annotated[int, Field(ge=0)] = 2
-    """How often lost workers are started again from the last checkpoint."""
     checkpoint_minutes: Positive | None = 10.0
     """A checkpoint is also kept within an epoch, so long after the last one; null: only at the end
     of epochs. Where Ray says that a machine will be taken back, one is kept at once."""
@@ -110,7 +124,7 @@ class ScalingConfig(Block):
     @property
     def each(self) -> dict[str, float]:
         """Resources of each worker, as Ray names them."""
-        return {"CPU": float(self.threads)} | ({"GPU": 1.0} if self.use_gpu else {})
+        return self.each_with(self.threads)
 
 
 class TrackingConfig(Block):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from jobs.runtime.memory import require_memory
 from jobs.runtime.ray_session import joins_cluster
-from jobs.train.job import ScalingConfig, TrainJob, masked_pairs
+from jobs.train.job import TrainJob, Workers, masked_pairs
 from jobs.train.tracking import Trackers
 from wpcrack.data.batches import Shard, validation_part
 from wpcrack.data.images import Pair, read_rgb
@@ -108,7 +108,7 @@ def find_needs(
     return needs
 
 
-def require_gpus(scaling: ScalingConfig, *, local: bool = False) -> None:
+def require_gpus(scaling: Workers, *, local: bool = False) -> None:
     """Refuse a training on GPUs that this machine lacks; what a cluster has, Ray will say.
 
     Raises:

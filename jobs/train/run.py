@@ -41,7 +41,7 @@ from jobs.train.folder import (
     read_metrics,
     require_own,
 )
-from jobs.train.job import TrainJob
+from jobs.train.job import TrainJob, Workers
 from jobs.train.needs import find_needs
 from jobs.train.report import ProgressLines, TrainReport, closing_lines, read_report, write_report
 from jobs.train.tracking import Trackers
@@ -159,36 +159,69 @@ def make_trainer(loop: Callable[[dict[str, Any]], None], config: TrainJob, watch
         config: the job.
         watch: its callbacks are Ray's.
     """
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train import CheckpointConfig
 
     scaling = config.scaling
-    storage_path, name = storage_of(config)
+    return ray_trainer(
+        loop,
+        config.model_dump(mode="json"),
+        scaling,
+        scaling.each,
+        storage_of(config),
+        callbacks=watch.callbacks,
+        checkpoints=CheckpointConfig(
+            num_to_keep=scaling.num_to_keep,
+            checkpoint_score_attribute=judged_by(config),
+        ),
+    )
+
+
+def ray_trainer(
+    loop: Callable[[dict[str, Any]], None],
+    values: dict[str, Any],
+    scaling: Workers,
+    each: dict[str, float],
+    storage: tuple[str, str],
+    *,
+    callbacks: Sequence[Any] = (),
+    checkpoints: Any = None,
+) -> Any:
+    """Make Ray's trainer of any training.
+
+    Args:
+        loop: what each worker runs.
+        values: what it gets.
+        scaling: how many workers.
+        each: resources of one, as Ray names them.
+        storage: path for Ray's files, and name of the run in it.
+        callbacks: Ray's, of the user.
+        checkpoints: Ray's `CheckpointConfig`; None: the loop keeps its states itself.
+    """
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
     ends = scaling.least, scaling.num_workers
-    workers = ends if scaling.is_elastic else scaling.num_workers
+    workers = ends if scaling.least < scaling.num_workers else scaling.num_workers
     hidden = {} if scaling.use_gpu else {"CUDA_VISIBLE_DEVICES": ""}  # those belong to others
     return TorchTrainer(
         loop,
-        train_loop_config=config.model_dump(mode="json"),
+        train_loop_config=values,
         torch_config=TorchConfig(timeout_s=RANKS_WAIT_S),
         scaling_config=ScalingConfig(
             num_workers=workers,  # type: ignore[arg-type]  # mypy sees that of Train V1
             use_gpu=scaling.use_gpu,
-            resources_per_worker=scaling.each if scaling.num_workers else None,
+            resources_per_worker=each if scaling.num_workers else None,
         ),
         run_config=RunConfig(  # type: ignore[call-arg]  # as above
-            name=name,
-            storage_path=storage_path,
+            name=storage[1],
+            storage_path=storage[0],
             worker_runtime_env={"env_vars": worker_environment() | hidden},
-            callbacks=list(watch.callbacks),
+            callbacks=list(callbacks),
             failure_config=FailureConfig(  # type: ignore[call-arg]  # as above
                 max_failures=scaling.max_failures,
                 max_preemption_failures=-1,  # a spot node that is taken back is no failure
             ),
-            checkpoint_config=CheckpointConfig(
-                num_to_keep=scaling.num_to_keep,
-                checkpoint_score_attribute=judged_by(config),
-            ),
+            checkpoint_config=checkpoints,
         ),
     )
 

@@ -11,10 +11,16 @@ import pytest
 import torch
 from factories import street, tiny_model, write_tile
 from PIL import Image
+from rays import shared_ray
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from jobs.adapt.job import AdaptOptions
+from jobs.adapt.run import run_adapt
 from jobs.cli import app
 from jobs.runtime import memory
+from jobs.settings.load import load
+from wpcrack.model import WEIGHTS
 
 QUICK = [
     *("rounds=1", "steps=1", "batch.side=64", "batch.count=2", "window=96", "pictures=4"),
@@ -57,6 +63,42 @@ def test_photographs_and_tiles_give_a_model_with_its_card(place: Path) -> None:
     code, text = wpcrack("adapt", *tiles)
     assert code == 0, text
     assert list((place / "of-tiles" / "windows").glob("*.png"))
+
+
+@pytest.mark.ray
+def test_two_workers_on_ray_adapt_as_one_process_does(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rates = ["encoder_lr=0.01", "head_lr=0.01"]
+    settings = [*rates, "steps=3", "batch.side=64", "batch.count=4", "window=96", *QUICK[6:]]
+    alone = load(AdaptOptions, overrides=settings)
+    run_adapt(alone, tmp_path / "alone", model=place / "base", images=place / "photos")
+    shared = load(AdaptOptions, overrides=[*settings, "scaling.num_workers=2"])
+    with shared_ray():
+        run_adapt(shared, tmp_path / "both", model=place / "base", images=place / "photos")
+    assert "step 3 of 3: pixel" in capsys.readouterr().err
+    one, two, base = (
+        load_file(folder / "model" / WEIGHTS)
+        for folder in (tmp_path / "alone", tmp_path / "both", place / "base")
+    )
+    moved, apart = 0.0, 0.0
+    for name, value in one.items():
+        first = base[name] if name in base else base[f"classifier.{name}"]
+        moved += float((value.float() - first.float()).abs().sum())
+        apart += float((value.float() - two[name].float()).abs().sum())
+    assert moved > 1
+    assert apart < 0.05 * moved
+
+
+def test_workers_that_cannot_share_a_batch_are_refused(place: Path, tmp_path: Path) -> None:
+    words = ["--images", place / "photos", "--out", tmp_path / "a", "scaling.num_workers=5"]
+    code, text = wpcrack("adapt", *words)
+    assert code == 1
+    assert "batch.count is 12, which 5 workers cannot share equally" in text
+    code, text = wpcrack("adapt", *words[:-1], "scaling.use_gpu=true", "--plan")
+    assert (code, "torch sees 0" in text) == (1, True), text
+    code, text = wpcrack("adapt", *words[:-1], "scaling.num_workers=3", "--plan")
+    assert (code, "3 workers on Ray share each update" in text) == (0, True), text
 
 
 def test_tiles_or_photographs_must_be_given_and_not_both(place: Path) -> None:

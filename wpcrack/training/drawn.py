@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from wpcrack import distributed
 from wpcrack.errors import CheckpointError, first_line
 from wpcrack.files import whole_file
 from wpcrack.networks import Detector, Networks
@@ -58,6 +59,8 @@ class Progress:
 
 
 Report = Callable[[Progress], None]
+
+CPU = torch.device("cpu")
 
 
 def pretrain(config: DrawnTrainConfig, folder: Path, report: Report | None = None) -> Networks:
@@ -96,19 +99,51 @@ def train_path(
     folder: Path,
     lesson: Lesson,
     report: Report | None = None,
+    device: torch.device = CPU,
 ) -> Networks:
-    """Train encoder and detector of networks on any windows; see `pretrain`."""
+    """Train encoder and detector of networks on any windows; see `pretrain`.
+
+    Where there are several ranks, each learns from its share of the windows of a batch, and all
+    together do what one rank does with all of them; the first writes the state and reports.
+
+    Args:
+        config: What is learned; every shape of batch is shared equally among the ranks.
+        nets: Whose weights are trained.
+        folder: Where the state is kept, seen by all ranks.
+        lesson: What is shown, the same on every rank.
+        report: Called after every update.
+        device: On which the networks learn.
+
+    Returns:
+        As for `pretrain`, on the CPU.
+
+    Raises:
+        CheckpointError: The folder holds the state of another config or lesson.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    run = _Run(config, nets, folder, lesson)
+    run = _Run(config, nets, folder, lesson, device)
     run.resume()
     with torch_threads(config.threads):
         run.train(report)
     return delivered(run)
 
 
+def keep_start(config: DrawnTrainConfig, nets: Networks, folder: Path, lesson: Lesson) -> None:
+    """Keep a state before the first update, from which any process can begin; one is kept as it is.
+
+    Raises:
+        CheckpointError: The folder holds the state of another config or lesson.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    run = _Run(config, nets, folder, lesson)
+    run.resume()
+    if run.step == 0:
+        run.save()
+
+
 def delivered(run: _Run) -> Networks:
     """Return the averaged weights as networks for inference."""
-    nets = run.nets
+    nets = run.nets.to(CPU)
     nets.classifier.encoder.load_state_dict(run.average[0].state_dict())
     nets.reconstructor.encoder.load_state_dict(run.average[0].state_dict())
     nets.detector.load_state_dict(run.average[1].state_dict())
@@ -119,12 +154,18 @@ class _Run:
     """One training: trained path, its average, optimizer, step."""
 
     def __init__(
-        self, config: DrawnTrainConfig, nets: Networks, folder: Path, lesson: Lesson
+        self,
+        config: DrawnTrainConfig,
+        nets: Networks,
+        folder: Path,
+        lesson: Lesson,
+        device: torch.device = CPU,
     ) -> None:
         assert isinstance(nets.detector, Detector)
         self.config, self.nets, self.folder, self.lesson = config, nets, folder, lesson
         self.path = nn.ModuleList([nets.classifier.encoder, nets.detector])
-        self.path.to(memory_format=torch.channels_last)
+        self.path.to(device).to(memory_format=torch.channels_last)
+        self.device = device
         self.path.requires_grad_(True).train()
         for module in self.path.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -142,16 +183,16 @@ class _Run:
 
     def train(self, report: Report | None) -> None:
         """Run all updates that are left."""
-        start = time.monotonic()
+        start, world = time.monotonic(), distributed.world_size()
         for windows in batches_from(self.lesson.batches, self.config, self.step):
             share = learning_rate_share(self.step, self.config)
             for group in self.optimizer.param_groups:
                 group["lr"] = group["peak_lr"] * share
-            terms = self._update(windows)
+            terms = self._update(tuple(part[distributed.rank() :: world] for part in windows))
             self.step += 1
             decay = min(self.config.ema_decay, self.step / (self.step + 10))
             average(self.average, self.path, decay)
-            if report is not None:
+            if report is not None and distributed.rank() == 0:
                 seconds = time.monotonic() - start
                 report(
                     Progress(
@@ -161,8 +202,8 @@ class _Run:
             if self.step % self.config.save_every == 0 or self.step == self.config.steps:
                 self.save()
 
-    def _update(self, windows: Windows) -> dict[str, float]:
-        image, mask, faint = windows
+    def _update(self, windows: tuple[Tensor, ...]) -> dict[str, float]:
+        image, mask, faint = (part.to(self.device) for part in windows)
         image = image.permute(0, 3, 1, 2).float().div(255)
         image = image.contiguous(memory_format=torch.channels_last)
         logits = crack_logits(self.path[0], self.path[1], image)
@@ -171,16 +212,21 @@ class _Run:
         total = torch.stack(list(terms.values())).sum()
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
+        values = torch.stack([term.detach() for term in terms.values()])
+        values = distributed.average_gradients(self.path.parameters(), values)
         nn.utils.clip_grad_norm_(self.path.parameters(), self.config.clip_norm)
         self.optimizer.step()
-        return {name: float(term.detach()) for name, term in terms.items()}
+        means = (values / distributed.world_size()).tolist()
+        return {name: float(mean) for name, mean in zip(terms, means, strict=True)}
 
     def save(self) -> None:
-        """Write the state; the old one stays until the new one is whole.
+        """Write the state, on the first rank; the old one stays until the new one is whole.
 
         Raises:
             OSError: The disk does not take it.
         """
+        if distributed.rank():
+            return
         state = {
             "config": self._identity(),
             "step": self.step,
@@ -198,9 +244,12 @@ class _Run:
             CheckpointError: It is damaged, or belongs to another config.
         """
         file = self.folder / STATE
-        if not file.is_file():
+        state = None
+        if distributed.rank() == 0 and file.is_file():
+            state = read_state(file, RESTART)
+        state = distributed.from_first(state)  # a rank elsewhere may see an older file
+        if state is None:
             return
-        state = read_state(file, RESTART)
         if state.get("config") != self._identity():
             raise _of_another_config(file)
         try:
@@ -268,15 +317,25 @@ def loss_terms(
     overlap = (probability * truth).sum((1, 2, 3))
     dice = 1 - (2 * overlap + 1) / (probability.sum((1, 2, 3)) + area + 1)
     shown = (area > 0).float()
+    cracked, clean = shared_counts(shown.sum(), (1 - shown).sum())
     alarms = (entropy * (1 - truth)).flatten(1)
     surest = alarms.topk(max(1, int(config.alarm_share * alarms.shape[1])), dim=1).values.mean(1)
     return {
         "pixel": config.pixel_weight * entropy.mean(),
-        "region": config.region_weight * (dice * shown).sum() / shown.sum().clamp_min(1),
-        "alarm": config.alarm_weight
-        * (surest * (1 - shown)).sum()
-        / (1 - shown).sum().clamp_min(1),
+        "region": config.region_weight * (dice * shown).sum() / cracked,
+        "alarm": config.alarm_weight * (surest * (1 - shown)).sum() / clean,
     }
+
+
+def shared_counts(*counts: Tensor) -> Tensor:
+    """Return counts of the windows of all ranks, per rank and never 0.
+
+    A sum over the windows of this rank, divided by such a count, averages over ranks to the mean
+    over all windows that were counted.
+    """
+    world = distributed.world_size()
+    everywhere = distributed.total(torch.stack(counts), counts[0].device)
+    return (everywhere / world).clamp_min(1 / world)
 
 
 def learning_rate_share(step: int, config: DrawnTrainConfig) -> float:

@@ -24,20 +24,18 @@ from wpcrack.networks import Networks
 from wpcrack.training import adapt as adaption
 from wpcrack.training import fusion
 from wpcrack.training import standing as checks
-from wpcrack.training.adapt import (
+from wpcrack.training.adapt import LONGEST_PX, REPORT, adapt, label, read_pictures
+from wpcrack.training.drawn import Progress
+from wpcrack.training.fusion import Fusion
+from wpcrack.training.taught_windows import (
     CRACK,
     IGNORED,
-    LONGEST_PX,
-    REPORT,
     ROAD,
     AdaptConfig,
     TaughtBatches,
-    adapt,
-    label,
-    read_pictures,
+    keep_taught,
+    read_taught,
 )
-from wpcrack.training.drawn import Progress
-from wpcrack.training.fusion import Fusion
 
 TINY: dict[str, Any] = {
     "steps": 2,
@@ -109,6 +107,21 @@ def test_windows_show_what_their_labels_say_however_they_are_turned_and_zoomed(
     assert all(np.array_equal(a, b) for a, b in zip(again, (pixels, mask, ignored), strict=True))
     other = TaughtBatches(config, 1, [image], [labels])[3]
     assert not np.array_equal(other[0], pixels)
+
+
+def test_labeled_pictures_come_back_as_they_were_and_a_damaged_one_is_named(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    shapes = [(40, 70), (32, 32)]
+    images = [rng.integers(256, size=(*shape, 3), dtype=np.uint8) for shape in shapes]
+    labels = [rng.integers(3, size=shape, dtype=np.uint8) for shape in shapes]
+    keep_taught(tmp_path / "taught", images, labels)
+    for kept, wanted in zip(read_taught(tmp_path / "taught"), (images, labels), strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(kept, wanted, strict=True))
+    (tmp_path / "taught" / "00001.png").write_bytes(b"no picture")
+    with pytest.raises(CheckpointError, match=r"00001\.png is damaged"):
+        read_taught(tmp_path / "taught")
+    with pytest.raises(CheckpointError, match="holds no picture"):
+        read_taught(tmp_path)
 
 
 def test_a_half_of_the_windows_is_drawn_with_exact_masks() -> None:

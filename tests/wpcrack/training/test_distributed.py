@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -20,6 +22,7 @@ from factories import (
     end_session,
     in_float64,
     noise_set,
+    street,
     tiny_batch,
     tiny_config,
     tiny_learner,
@@ -30,8 +33,13 @@ from torch import Tensor, nn
 from wpcrack import distributed
 from wpcrack.data.batches import Shard
 from wpcrack.errors import ConfigError, TrainingError
+from wpcrack.networks import Networks
+from wpcrack.training.adapt import round_rule
+from wpcrack.training.drawn import Lesson, keep_start, train_path
+from wpcrack.training.drawn_windows import WindowShape
 from wpcrack.training.optim import descend
 from wpcrack.training.stages import STAGES, Learner
+from wpcrack.training.taught_windows import AdaptConfig, TaughtBatches
 from wpcrack.training.trainer import EpochReport, Trainer
 
 RANKS = 2
@@ -145,6 +153,27 @@ def drifting_run(folder: Path, shard: Shard) -> None:
                 made.nets.detector.logit.weight += 1e-6
 
 
+def taught(folder: Path, seed: int, *, begins: bool) -> dict[str, Tensor]:
+    """Weights after three updates of an adaption in float64.
+
+    Args:
+        folder: of the state.
+        seed: of the first weights; those of a state that lies in the folder take their place.
+        begins: writes the first state alone.
+    """
+    torch.manual_seed(seed)
+    nets = Networks(tiny_config().model).double()
+    images = [street(96, ((((5, 10 + k), (90, 70)), 4),)) for k in range(3)]
+    config = AdaptConfig(steps=3, batch=WindowShape(side=64, count=4))
+    pixels, labels = [image for image, _ in images], [mask.astype(np.uint8) for _, mask in images]
+    rule = round_rule(config, nets.config, 0)
+    lesson = Lesson(TaughtBatches(config, 0, pixels, labels))
+    if begins:
+        keep_start(rule, nets, folder, lesson)
+        return {}
+    return weights_of(train_path(rule, nets, folder, lesson))
+
+
 def run_rank(rank: int, folder: Path) -> None:
     found: dict[str, Any] = {}
     single = torch.Tensor.float
@@ -152,10 +181,14 @@ def run_rank(rank: int, folder: Path) -> None:
     if rank == 0:  # the reference, before there is a group
         for name in CASES:
             found[f"one {name}"] = five_steps(name, Shard())
+        taught(folder / "one", 7, begins=True)
+        shutil.copytree(folder / "one", folder / "both")
+        found["one taught"] = taught(folder / "one", 7, begins=False)
     dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=RANKS)
     shard = Shard(rank, RANKS)
     for name in CASES:
         found[f"both {name}"] = five_steps(name, shard)
+    found["both taught"] = taught(folder / "both", 8 + rank, begins=False)
     torch.Tensor.float = single  # type: ignore[method-assign]
     found["seeds"] = weights_of(Learner(tiny_config(seed=rank), CPU).nets)
     found["broken"] = broken_on_rank_1(rank)
@@ -208,6 +241,20 @@ def test_two_ranks_learn_what_one_learns_from_both_parts(
         assert moved == {"classifier", "reconstructor", "detector"}
     for name, value in one.items():
         torch.testing.assert_close(both[name], value, rtol=1e-9, atol=1e-12, msg=name)
+
+
+def test_two_ranks_adapt_a_model_as_one_does_from_the_state_that_rank_0_sees(
+    ranks: list[dict[str, Any]],
+) -> None:
+    one, (both, other) = ranks[0]["one taught"], (found["both taught"] for found in ranks)
+    torch.manual_seed(7)
+    start = Networks(tiny_config().model).state_dict()
+    for part in ("classifier.encoder", "detector"):
+        names = [name for name in one if name.startswith(part)]
+        assert max((one[name] - start[name].double()).abs().max() for name in names) > 1e-6
+        for name in names:
+            torch.testing.assert_close(both[name], one[name], rtol=1e-9, atol=1e-12, msg=name)
+            assert torch.equal(both[name], other[name])
 
 
 def test_all_ranks_hold_the_same_weights(ranks: list[dict[str, Any]]) -> None:
