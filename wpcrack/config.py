@@ -240,6 +240,9 @@ class TrainConfig(Block):
     detector_ema: Annotated[float, Field(ge=0, lt=1)] = 0.99
     """Averaging of all networks over the steps of the detector stage; the average is validated
     and delivered. 0: the last weights (released)."""
+    blend: Share = 0.5
+    """Share of these weights in the delivered ones, where the training starts from a model; the
+    rest is that model. 1: the trained weights alone."""
     freeze_batchnorm: bool = True
     """Encoder BatchNorm keeps its ImageNet statistics (the paper's rule)."""
     joint: bool = True

@@ -3,9 +3,9 @@
 In each round a teacher, the model of the round before, labels whole pictures at all its scales:
 sure crack, sure road, and a band between that is ignored. A student learns these labels from
 windows that are zoomed, recolored and turned; half of its windows are drawn with exact masks, which
-anchor the edges: without them cracks grow from round to round. The average of the student's weights
-is the next teacher; how it fuses the scales is chosen anew. At the end the last one has to prove
-that it did not get worse.
+anchor the edges: without them cracks grow from round to round. The average of the student's
+weights, blended with the first teacher's, is the next teacher; how it fuses the scales is chosen
+anew. At the end the last one has to prove that it did not get worse.
 
 The updates of a round are made by `train_path`, in this process or by several that share each batch
 (`jobs.adapt.workers`); pictures are labeled, and the result is checked, in this one.
@@ -38,6 +38,7 @@ from wpcrack.training.drawn import Lesson, Report, torch_threads, train_path
 from wpcrack.training.drawn_windows import DrawnTrainConfig
 from wpcrack.training.fusion import with_fusion
 from wpcrack.training.standing import Standing, compare
+from wpcrack.training.start import blend
 from wpcrack.training.taught_windows import (
     CRACK,
     IGNORED,
@@ -131,7 +132,7 @@ def adapt(
     """
     images = read_pictures(pictures, config)
     taught = [image for k, image in enumerate(images) if k % HELD]
-    teacher, share = base, 0.0
+    teacher, share, first = base, 0.0, load_model(base).networks.state_dict()
     for number in range(config.rounds):
         place = round_folder(folder, number)
         predictor = load_predictor(teacher, threads=config.threads)
@@ -145,7 +146,7 @@ def adapt(
             TaughtBatches(config, number, taught, labels), _identity(teacher, config, images)
         )
         rule = round_rule(config, networks.config, number)
-        networks = learn(rule, networks, place, lesson, tell)
+        networks = blend(first, learn(rule, networks, place, lesson, tell), config.blend)
         trained = {"on": "unlabeled pictures", "round": number + 1, **_facts(config, images)}
         info = read_info(base).model_copy(update={"trained": trained})
         with torch_threads(config.threads):
@@ -239,7 +240,7 @@ def _facts(config: AdaptConfig, images: Sequence[Image]) -> dict[str, object]:
 def _identity(teacher: Path, config: AdaptConfig, images: Sequence[Image]) -> str:
     """Hash what a round follows from: its teacher, settings and pictures."""
     digest = hashlib.sha256((teacher / WEIGHTS).read_bytes())
-    learned = {*AdaptConfig.model_fields} - {"threads", "check"}  # a job has more fields
+    learned = {*AdaptConfig.model_fields} - {"threads", "check", "blend"}  # a job has more fields
     digest.update(config.model_dump_json(include=learned).encode())
     for image in images:
         digest.update(image.tobytes())

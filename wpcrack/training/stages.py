@@ -10,10 +10,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import cached_property
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from wpcrack import distributed
 from wpcrack.config import MethodConfig, TrainConfig
@@ -35,7 +36,7 @@ from wpcrack.training.optim import (
     make_optimizers,
     set_learning_rate,
 )
-from wpcrack.training.start import find_start, restore_path, start_networks
+from wpcrack.training.start import blend, find_start, restore_path, start_networks
 
 STAGES = ("warmup", "adversarial", "detector")
 PHASES = {
@@ -68,8 +69,21 @@ class Learner:
 
     @property
     def delivered(self) -> Networks:
-        """What is validated and saved: in the detector stage the average over its steps."""
-        return self.nets if self.averaged is None else self.averaged
+        """What is validated and saved: in the detector stage the average over its steps.
+
+        Where the training starts from a model, the average is blended with it (`train.blend`).
+        """
+        if self.averaged is None:
+            return self.nets
+        if self.start.folder is None:
+            return self.averaged
+        return blend(self._first, self.averaged, self.config.train.blend)
+
+    @cached_property
+    def _first(self) -> dict[str, Tensor]:
+        """Tensors of the model that the training starts from."""
+        with torch.random.fork_rng(devices=[]):
+            return start_networks(self.config.model).state_dict()
 
     def start_average(self) -> Networks:
         """Begin the average over the detector stage with the networks as they are."""

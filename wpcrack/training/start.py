@@ -7,12 +7,14 @@ its networks are others than the training's, the training starts from ImageNet a
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from wpcrack.config import ModelConfig, TrainedModelConfig
 from wpcrack.errors import CheckpointError
@@ -116,6 +118,28 @@ def restore_path(networks: Networks, config: TrainedModelConfig) -> None:
     for name, value in networks.state_dict().items():
         if name.startswith(PATH):
             value.copy_(started[name])
+
+
+@torch.no_grad()
+def blend(first: Mapping[str, Tensor], trained: Networks, share: float) -> Networks:
+    """Return networks with encoders and detector between a model and what a training made of it.
+
+    On the line between both weights a model keeps most of what the training taught and most of
+    what it knew before of other roads (WiSE-FT: Wortsman et al., arXiv 2109.01903).
+
+    Args:
+        first: tensors of the model by name.
+        trained: the same networks, trained on from there; they stay as they are.
+        share: 1: the trained weights alone.
+    """
+    between = {
+        name: torch.lerp(first[name].to(value), value, share)
+        for name, value in trained.state_dict().items()
+        if name.startswith(PATH) and value.is_floating_point()
+    }
+    blended = copy.deepcopy(trained)
+    blended.load_state_dict(between, strict=False)
+    return blended
 
 
 def _differences(one: ModelConfig, other: ModelConfig) -> list[str]:

@@ -72,6 +72,9 @@ class AdaptConfig(Block):
     alarm_weight: NonNegative = 0.3
     """Of the surest false alarms of each window without a crack, as in the part of `wpcrack
     pretrain` that draws streets: with less, pavement is marked that was not before."""
+    blend: Share = 0.5
+    """Share of the student's weights in those of the new model; the rest is the model that the
+    adaption starts from."""
     pictures: Annotated[int, Field(ge=2)] = 400
     """At most so many pictures, or windows of tiles, are looked at."""
     window: Annotated[int, Field(ge=64, multiple_of=32)] = 384

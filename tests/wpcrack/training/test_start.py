@@ -27,7 +27,7 @@ from wpcrack.inference.scales import ScaledProbability
 from wpcrack.labels.pseudo_label import label_batch
 from wpcrack.model import ModelInfo, load_model, save_model
 from wpcrack.networks import Networks
-from wpcrack.training.start import LEARNED_POWER, find_start, start_networks
+from wpcrack.training.start import LEARNED_POWER, blend, find_start, start_networks
 from wpcrack.training.trainer import Trainer
 
 PATH = ("classifier.encoder.", "reconstructor.encoder.", "detector.")
@@ -95,6 +95,38 @@ def test_the_detector_stage_goes_on_from_the_model_whatever_the_stages_before_di
     config = learner.config.optim
     for group in learner.optimizers.joint.param_groups:
         assert group["lr"] == pytest.approx(config.trained_share * group["peak_lr"])
+
+
+@pytest.mark.usefixtures("shipped")
+@pytest.mark.parametrize("share", [0.25, 1.0])
+def test_what_is_delivered_lies_between_the_model_and_the_trained_average(share: float) -> None:
+    learner = tiny_learner(method_from("shipped"))
+    learner.config = learner.config.model_copy(
+        update={"train": learner.config.train.model_copy(update={"blend": share})}
+    )
+    first = weights_of(learner.nets)
+    learner.enter("detector")
+    for step in range(2):
+        learner.step("detector", tiny_batch([1, 0, 1, 0]), 0.1, step, step)
+    assert learner.averaged is not None
+    average, found = (weights_of(nets) for nets in (learner.averaged, learner.delivered))
+    moved = [name for name in changed_tensors(learner.averaged, first) if name.startswith(PATH)]
+    assert moved
+    for name, value in found.items():
+        by = share if name.startswith(PATH) and value.is_floating_point() else 1.0
+        wanted = first[name] + by * (average[name] - first[name])
+        torch.testing.assert_close(value, wanted.to(value.dtype))
+
+
+def test_networks_whose_inputs_share_an_encoder_are_blended_once() -> None:
+    one, two = (Networks(ModelConfig(**TINY_MODEL)) for _ in range(2))
+    for networks in (one, two):
+        networks.share_encoder()
+    name = "classifier.encoder.body.conv_stem.weight"
+    wanted = 0.5 * (one.state_dict()[name] + two.state_dict()[name])
+    found = blend(one.state_dict(), two, 0.5)
+    assert found.reconstructor.encoder is found.classifier.encoder
+    torch.testing.assert_close(found.state_dict()[name], wanted)
 
 
 @pytest.mark.usefixtures("shipped")
