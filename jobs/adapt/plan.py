@@ -111,9 +111,9 @@ class AdaptPlan:
             *([("workers", shared)] if shared else []),
             (
                 "time",
-                f"about {counted(max(1, round(self.minutes)), 'minute')} of updates, with a core "
-                f"for {'each worker' if shared else 'it'}; before each "
-                "round the labels of all pictures, then some three minutes of checks",
+                f"about {counted(max(1, round(self.minutes)), 'minute')} of updates on one core"
+                f"{' of each worker' if shared else ''}; before each round "
+                "the labels of all pictures, then some three minutes of checks",
             ),
             ("memory", f"about {self.memory_bytes / 1e9:.1f} GB; an estimate"),
             *(("left out", sentence) for sentence in self.left_out),
