@@ -174,7 +174,8 @@ def model_card(config: AdaptConfig, report: AdaptReport) -> str:
             "self-training.",
             "",
             f"* {counted(config.rounds, 'round')} of {counted(config.steps, 'update')}, "
-            f"{config.drawn_share:.0%} drawn windows with exact masks, seed {config.seed}, "
+            f"{config.drawn_share:.0%} drawn windows with exact masks, {config.blend:.0%} of the "
+            f"weights learned, the rest those before, seed {config.seed}, "
             f"wpcrack {version('wpcrack')}",
             f"* Delivered: {'the adapted model' if a.is_better else 'the model it started from'}. "
             f"{outcome}",

@@ -170,6 +170,7 @@ class RunFiles:
                     "stage": report.stage,
                     "step": report.step,
                     "seed": self.job.seed,
+                    "blend": self.trainer.learner.learned_share,
                     "selection": SELECTIONS[objective(report.metrics)],
                     "score": round(report.metrics[objective(report.metrics)], 6),
                     "versions": versions(("wpcrack", "torch", "timm")),

@@ -201,6 +201,8 @@ def model_card(job: TrainJob, values: dict[str, Any]) -> str:
             f"* Encoder: {job.model.encoder}, seed {job.seed}, batch {job.train.batch_size}",
             f"* Start: model.init={job.model.init}; {job.train.drawn_share:.0%} drawn windows with "
             "exact masks in the detector stage",
+            f"* Weights: {job.train.blend:.0%} trained, the rest of the model that it started "
+            "from, if there was one",
             f"* Versions: {software}",
             "",
             "| split | crack | road | sources |",

@@ -234,7 +234,12 @@ def round_rule(config: AdaptConfig, model: ModelConfig, number: int) -> DrawnTra
 
 
 def _facts(config: AdaptConfig, images: Sequence[Image]) -> dict[str, object]:
-    return {"pictures": len(images), "steps": config.steps, "seed": config.seed}
+    return {
+        "pictures": len(images),
+        "steps": config.steps,
+        "blend": config.blend,
+        "seed": config.seed,
+    }
 
 
 def _identity(teacher: Path, config: AdaptConfig, images: Sequence[Image]) -> str:

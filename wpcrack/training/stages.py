@@ -75,9 +75,14 @@ class Learner:
         """
         if self.averaged is None:
             return self.nets
-        if self.start.folder is None:
-            return self.averaged
-        return blend(self._first, self.averaged, self.config.train.blend)
+        share = self.learned_share
+        return self.averaged if share == 1 else blend(self._first, self.averaged, share)
+
+    @property
+    def learned_share(self) -> float:
+        """Share of the trained weights in the delivered ones."""
+        comes_along = self.start.folder is not None and self.averaged is not None
+        return self.config.train.blend if comes_along else 1.0
 
     @cached_property
     def _first(self) -> dict[str, Tensor]:
