@@ -11,15 +11,14 @@ from __future__ import annotations
 import functools
 import json
 import shutil
-import threading
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from jobs.adapt.job import AdaptOptions
 from jobs.runtime.capacity import Request, say_while_waiting
 from jobs.runtime.folder import is_locked
+from jobs.runtime.follow import Followed
 from jobs.runtime.ray_private import end_train_controllers
 from jobs.runtime.ray_session import run_interruptibly, training_session
 from jobs.runtime.shared import SharedFolder, share
@@ -36,8 +35,6 @@ TAUGHT = "taught"
 
 PROGRESS = "progress.jsonl"
 """A line for each update, in the folder of a round."""
-
-POLL_S = 0.5
 
 
 def learn_on_ray(options: AdaptOptions, *, local: bool = False) -> Learn:
@@ -120,35 +117,14 @@ def learn_loop(values: dict[str, Any], *, shared: SharedFolder) -> None:
         learn(note)
 
 
-class Follower:
+class Follower(Followed):
     """Tells of each update that the first worker notes in a file, in a thread of its own."""
 
     def __init__(self, path: Path, report: Report | None) -> None:
         """Look at the file from its beginning; what an earlier start noted there is removed."""
         path.unlink(missing_ok=True)
         self.path, self.report, self.step = path, report, 0
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._follow, daemon=True)
-
-    def __enter__(self) -> Follower:
-        """Follow from now on."""
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Tell what is left, and end."""
-        self._stop.set()
-        self._thread.join()
-        self._tell_new()
-
-    def _follow(self) -> None:
-        while not self._stop.wait(POLL_S):
-            self._tell_new()
+        super().__init__(self._tell_new)
 
     def _tell_new(self) -> None:
         """Tell of updates beyond the last; workers that start again repeat some."""

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import shlex
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from geo.files import write_text
 from jobs.runtime.folder import explain_damage
+from jobs.runtime.follow import Followed
 from jobs.runtime.terminal import clock, say
 from jobs.runtime.versions import versions
 from jobs.train.folder import ANEW, CARD, METRICS, REPORT, read_metrics
@@ -52,9 +51,6 @@ SCORE_MEANS = {
 MOST_ROAD = 0.05
 """A model that marks a larger share of windows without a crack is of no use: real pavement is
 cracked by some percent."""
-
-POLL_S = 1.0
-"""Pause between two looks for a new line of metrics.jsonl."""
 
 
 @dataclass(frozen=True)
@@ -223,7 +219,7 @@ def model_card(job: TrainJob, values: dict[str, Any]) -> str:
     )
 
 
-class ProgressLines:
+class ProgressLines(Followed):
     """One line per epoch, read from metrics.jsonl as rank 0 writes it, in a thread of its own."""
 
     def __init__(
@@ -236,28 +232,7 @@ class ProgressLines:
         self.metrics, self.tell, self.after_all = metrics, tell, after_all
         self.shown = {line["epoch"] for line in read_metrics(metrics)}
         self.started, self.progress_at_start = time.monotonic(), self._progress()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._follow, daemon=True)
-
-    def __enter__(self) -> ProgressLines:
-        """Follow from now on."""
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Show what is left, and end."""
-        self._stop.set()
-        self._thread.join()
-        self._show_new()
-
-    def _follow(self) -> None:
-        while not self._stop.wait(POLL_S):
-            self._show_new()
+        super().__init__(self._show_new)
 
     def _progress(self) -> float:
         lines = read_metrics(self.metrics)
