@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
 import re
+import runpy
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -146,6 +149,35 @@ def test_every_named_file_exists(page: Path, path: str) -> None:
 def test_every_named_benchmark_can_be_run(page: Path, module: str) -> None:
     path = ROOT / module.replace(".", "/")
     assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file()
+
+
+BENCHMARKS = sorted(
+    {s for page in PAGES for s in spans(page) if re.match(r"python -m benchmarks[\w.]* .", s)}
+)
+
+
+@pytest.mark.parametrize("line", BENCHMARKS)
+def test_every_command_of_a_benchmark_is_understood(
+    line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Understood(Exception):
+        pass
+
+    def once_understood(parse: Any) -> Any:
+        def stop(*args: Any, **kwargs: Any) -> None:
+            parse(*args, **kwargs)
+            raise Understood
+
+        return stop
+
+    for name in ("parse_args", "parse_intermixed_args"):
+        parse = getattr(argparse.ArgumentParser, name)
+        monkeypatch.setattr(argparse.ArgumentParser, name, once_understood(parse))
+    module, *words = shlex.split(line)[2:]
+    monkeypatch.setattr(sys, "argv", [module, *words])
+    monkeypatch.delitem(sys.modules, module, raising=False)  # it runs anew
+    with pytest.raises(Understood):
+        runpy.run_module(module, run_name="__main__")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

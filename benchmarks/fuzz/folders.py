@@ -145,9 +145,10 @@ def _write_lines(path: Path, lines: list[dict[str, object]]) -> None:
 
 def draw_training(folder: Path) -> list[Path]:
     """Write the run folder of a training."""
-    from jobs.train.folder import CONFIG, METRICS, REPORT, SPLIT, keep_split, open_run, read_data
+    from jobs.train.folder import CONFIG, METRICS, REPORT, open_run, read_data
     from jobs.train.job import TrainJob
     from jobs.train.report import write_report
+    from jobs.train.split import SPLIT, keep_split
 
     _draw_set(folder)
     job = TrainJob.model_validate(_settings(folder))
@@ -182,7 +183,8 @@ def read_training(path: Path) -> object:
 
 def draw_sweep(folder: Path) -> list[Path]:
     """Write the folder of a sweep: one trial has ended, another goes on."""
-    from jobs.train.folder import CONFIG, METRICS, REPORT, SPLIT, keep_split, open_run, read_data
+    from jobs.train.folder import CONFIG, METRICS, REPORT, open_run, read_data
+    from jobs.train.split import SPLIT, keep_split
     from jobs.tune.folder import JOURNAL, SWEEP, note, trial_folder
 
     _draw_set(folder)

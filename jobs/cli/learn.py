@@ -155,14 +155,21 @@ def tune(
     example="wpcrack evaluate --model runs/city --images photos --masks masks --json scores.json"
 )
 def evaluate(
-    images: Images,
-    masks: Masks,
+    images: Annotated[Path | None, typer.Option(help="Folder of photographs.")] = None,
+    masks: Annotated[
+        Path | None, typer.Option(help="Masks of the same stems, with or without _mask.")
+    ] = None,
+    windows: Annotated[
+        Path | None,
+        typer.Option(help="In place of both: labeled windows, as `wpcrack label` makes them."),
+    ] = None,
     model: Model = None,
     manifest: Annotated[
         Path | None, typer.Option(help="Score only source images of this manifest.csv.")
     ] = None,
     split: Annotated[
-        Literal["train", "val"] | None, typer.Option(help="Which of them (default: val).")
+        Literal["train", "val"] | None,
+        typer.Option(help="Which of them (default: val; of windows those not trained on)."),
     ] = None,
     resize: Annotated[
         int | None, typer.Option(help="Also score after resizing to N x N.", metavar="N")
@@ -177,8 +184,26 @@ def evaluate(
     ] = None,
     engine: EngineName = "auto",
     mask_values: MaskValues = "",
+    gsd_mm: Annotated[
+        float | None, typer.Option(help="With windows: pixel size, if they are cut from tiles.")
+    ] = None,
 ) -> None:
-    """Score a model on photographs with masks."""
+    """Score a model by masks, or by labels of windows.
+
+    Masks say how well it marks cracks, labels of windows how often it rightly finds one.
+    """
+    if windows is not None:
+        if any((images, masks, manifest, resize, road, figure, mask_values)):
+            raise typer.BadParameter("with --windows only --model, --split, --engine, --gsd-mm")
+        from jobs.evaluate.windows import WindowOptions, evaluate_windows
+
+        seen = evaluate_windows(WindowOptions(model, windows, split, engine, gsd_mm))
+        report_figures(seen.summary(), seen.values(), json)
+        return
+    if images is None or masks is None:
+        raise typer.BadParameter("give --images and --masks, or --windows")
+    if gsd_mm is not None:
+        raise typer.BadParameter("--gsd-mm belongs to --windows")
     from jobs.evaluate.run import EvaluateOptions
 
     require_place_for(figure)

@@ -33,6 +33,7 @@ from jobs.runtime.folder import (
     refuse_foreign,
 )
 from jobs.train.job import TrainJob
+from jobs.train.split import SPLIT, read_sides
 from wpcrack.data.read import ImageLevelSet, read_image_level
 from wpcrack.errors import ConfigError, DataError, TrainingError
 from wpcrack.plain_yaml import load_plain
@@ -40,7 +41,6 @@ from wpcrack.training.stages import STAGES
 
 CONFIG, METRICS, REPORT, CARD = "config.yaml", "metrics.jsonl", "report.json", "MODEL_CARD.md"
 CHECKPOINTS, TENSORBOARD, LOCK = "checkpoints", "tensorboard", ".lock"
-SPLIT = "split.json"
 WRITER = ".writer.lock"
 
 STATUS_S = 0.5
@@ -207,10 +207,7 @@ def read_data(job: TrainJob, *, anew: bool = False) -> ImageLevelSet:
     Raises:
         WpcrackError: See `read_image_level`; or the kept split cannot be read.
     """
-    path, kept = job.run_dir / SPLIT, None
-    if path.is_file() and not anew:
-        with explain_damage(path, ANEW):
-            kept = dict(json.loads(path.read_text(encoding="utf-8")))
+    kept = None if anew else read_sides(job.run_dir, ANEW)
     return read_image_level(
         job.data.root,
         val_fraction=job.data.val_fraction,
@@ -218,18 +215,6 @@ def read_data(job: TrainJob, *, anew: bool = False) -> ImageLevelSet:
         group=job.data.group,
         kept=kept,
     )
-
-
-def keep_split(root: Path, data: ImageLevelSet) -> None:
-    """Write which images are held out, for later starts and for the workers of this one."""
-    write_text(root / SPLIT, json.dumps(data.sides, indent=0) + "\n")
-
-
-def share_split(root: Path, run_dir: Path) -> None:
-    """Give a run folder the split of another one, if it has none."""
-    if (root / SPLIT).is_file() and not (run_dir / SPLIT).exists():
-        run_dir.mkdir(parents=True, exist_ok=True)
-        write_text(run_dir / SPLIT, (root / SPLIT).read_text(encoding="utf-8"))
 
 
 def truncate_metrics(root: Path, epoch: int) -> None:

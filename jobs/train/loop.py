@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -20,15 +21,20 @@ from jobs.train.checkpoints import LocalStates, RayStates, States
 from jobs.train.folder import METRICS, TENSORBOARD, read_data, sole_writer, truncate_metrics
 from jobs.train.job import TrainJob, masked_pairs
 from jobs.train.pace import Pace
-from jobs.train.report import SELECTIONS
-from wpcrack.data.batches import Shard
+from jobs.train.report import HELD_OUT, SELECTIONS
+from wpcrack.data.batches import Shard, validation_part
 from wpcrack.errors import StorageError
-from wpcrack.model import MODEL_FOLDER, ModelInfo, describe_anew, load_model, save_model
+from wpcrack.inference.torch_engine import TorchPredictor
+from wpcrack.model import MODEL_FOLDER, Model, ModelInfo, describe_anew, load_model, save_model
+from wpcrack.scoring.windows import WindowScores, score_windows
 from wpcrack.training.fusion import with_fusion
 from wpcrack.training.selection import COLUMNS, objective
 from wpcrack.training.trainer import EpochReport, Trainer
 
 PANELS = " | ".join(COLUMNS)
+HELD_OUT_PX = 8_000_000
+"""Pixels that are looked at for that: less than half a minute for each model on one core."""
+
 PANEL_ROWS = 4
 """Validation windows that TensorBoard shows after each epoch."""
 
@@ -110,7 +116,7 @@ def train(
         if line is not None and after_epoch is not None:
             after_epoch(line)
     if files is not None:
-        files.choose_fusion()
+        files.complete_model()
         files.close()
 
 
@@ -205,18 +211,36 @@ class RunFiles:
         self.board.add_image(PANELS, torch.cat(tuple(rows), 1), report.step)
         self.board.flush()
 
-    def choose_fusion(self) -> None:
-        """Let the kept model fuse its scales by the power that suits it, if it looks at several.
+    def complete_model(self) -> None:
+        """Choose how the kept model fuses its scales, and see how it does on held-out windows.
 
         Raises:
             StorageError: The model cannot be written.
+            CheckpointError: The model that the training started from cannot be read any more.
         """
-        is_there = self.trainer.position.best_epoch >= 0
-        if not is_there or len(self.trainer.learner.start.scales) == 1:
+        if self.trainer.position.best_epoch < 0:
             return
-        model = load_model(self.root)
-        fused = with_fusion(model.info, model.networks, self.trainer.device)
-        describe_anew(model.folder, fused)
+        model, start = load_model(self.root), self.trainer.learner.start.folder
+        info = with_fusion(model.info, model.networks, self.trainer.device)
+        scores = {"trained": self._on_held_out(replace(model, info=info))}
+        if start is not None:
+            scores["start"] = self._on_held_out(load_model(start))
+        windows = {name: asdict(each) for name, each in scores.items()}
+        trained = info.trained | {HELD_OUT: windows}
+        describe_anew(model.folder, info.model_copy(update={"trained": trained}))
+
+    def _on_held_out(self, model: Model) -> WindowScores:
+        items, info = self.trainer.val_images.items, model.info
+        most = max(2, HELD_OUT_PX // max(item.height * item.width for item in items))
+        predictor = TorchPredictor(
+            model.networks,
+            self.trainer.device,
+            low_precision=False,
+            scales=info.scales_at(self.job.data.gsd_mm),
+            power=info.fusion_power,
+        )
+        part = items if len(items) <= most else validation_part(items, most, self.job.seed)
+        return score_windows(part, predictor, self.job.train.label_min_share)
 
     def close(self) -> None:
         """End the TensorBoard file.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from jobs.train.folder import ANEW, CARD, METRICS, REPORT, read_metrics
 from jobs.train.job import TrainJob
 from wpcrack.data.read import ImageLevelSet
 from wpcrack.errors import TrainingError
-from wpcrack.model import MODEL_FOLDER
+from wpcrack.model import MODEL_FOLDER, find_model, read_info
+from wpcrack.scoring.windows import WindowScores
 from wpcrack.training.selection import LABEL_FREE, MASKED_IOU, objective
 
 SELECTIONS = {
@@ -48,6 +50,9 @@ SCORE_MEANS = {
 }
 """The same in plain words."""
 
+HELD_OUT = "held_out"
+"""Key of how the model, and the one that it started from, do on windows that were held out."""
+
 MOST_ROAD = 0.05
 """A model that marks a larger share of windows without a crack is of no use: real pavement is
 cracked by some percent."""
@@ -65,6 +70,9 @@ class TrainReport:
     seconds: float
     val: dict[str, float]
     """Figures of the val split, by name."""
+    held_out: Mapping[str, WindowScores] = field(default_factory=dict)
+    """On how many windows of the val split a crack is found, at all scales and fused as in use: by
+    the model ("trained") and by the one that it started from ("start"), if there was one."""
     already_finished: bool = False
 
     def summary(self) -> str:
@@ -94,6 +102,7 @@ def write_report(root: Path, job: TrainJob, data: ImageLevelSet, seconds: float)
         "score": score,
         "selection": SELECTED_ON[chosen_by],
         "val": {k.removeprefix("val/"): v for k, v in best.items() if k.startswith("val/")},
+        HELD_OUT: read_info(find_model(root)).trained.get(HELD_OUT, {}),
         "items": counts(data),
         "seconds": round(seconds, 1),
         "seed": job.seed,
@@ -121,6 +130,7 @@ def _report_of(root: Path, values: Mapping[str, Any], *, is_old: bool = False) -
         score=float(values["score"]),
         seconds=float(values["seconds"]),
         val={str(name): float(value) for name, value in dict(values.get("val", {})).items()},
+        held_out={k: WindowScores(**v) for k, v in dict(values.get(HELD_OUT, {})).items()},
         already_finished=is_old,
     )
 
@@ -132,9 +142,32 @@ def closing_lines(report: TrainReport, job: TrainJob, data: ImageLevelSet) -> li
         f"best epoch {report.best_epoch} of {report.epochs}, score {report.score:.3f}; "
         f"model in {job.run_dir / MODEL_FOLDER}",
         SCORE_MEANS[MASKED_IOU if is_masked else LABEL_FREE],
+        *_held_out_lines(report.held_out, job),
         *(f"warning: {text}" for text in _doubts(report.val)),
     ]
     return [*lines, f"next: {next_command(job, data)}"]
+
+
+def _held_out_lines(held_out: Mapping[str, WindowScores], job: TrainJob) -> Iterator[str]:
+    """Say what the user's own labels of held-out windows say of the model, and of its start."""
+    trained, start = held_out.get("trained"), held_out.get("start")
+    if trained is None:
+        return
+    line = (
+        f"held-out windows: a crack found in {trained.found} of {trained.cracks} that show one, "
+        f"and in {trained.marked} of {trained.roads} that show none"
+    )
+    if start is None:
+        yield line
+        return
+    yield f"{line}; by the model that it started from in {start.found} and {start.marked}"
+    by_chance = math.sqrt(trained.wrong + start.wrong)  # standard deviation of the difference
+    if trained.wrong - start.wrong > by_chance:
+        yield (
+            f"warning: the model that it started from (model.init={job.model.init}) is wrong about "
+            f"fewer of them, {start.wrong} in place of {trained.wrong}; compare both on more of "
+            "your pictures before you use this one"
+        )
 
 
 def _doubts(val: Mapping[str, float]) -> Iterator[str]:
@@ -185,6 +218,10 @@ def model_card(job: TrainJob, values: dict[str, Any]) -> str:
         for name, c in values["items"].items()
     ]
     scores = [f"| {name} | {value:.4f} |" for name, value in values["val"].items()]
+    held_out = [
+        f"| {name} | {s['found']} of {s['cracks']} | {s['marked']} of {s['roads']} |"
+        for name, s in values[HELD_OUT].items()
+    ]
     software = ", ".join(f"{name} {number}" for name, number in values["versions"].items())
     return "\n".join(
         [
@@ -211,6 +248,12 @@ def model_card(job: TrainJob, values: dict[str, Any]) -> str:
             "| figure | value |",
             "|---|---|",
             *scores,
+            "",
+            "Held-out windows in which a crack is found:",
+            "",
+            "| model | of those that show one | of those that show none |",
+            "|---|---|---|",
+            *held_out,
             "",
             "Not claimed: a pavement condition index. Sealed cracks, joints and shadows may be",
             "confused with cracks on surfaces unlike the training images.",

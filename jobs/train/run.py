@@ -35,7 +35,6 @@ from jobs.train.checkpoints import judged_by, storage_of
 from jobs.train.folder import (
     METRICS,
     WRITER,
-    keep_split,
     open_run,
     read_data,
     read_metrics,
@@ -44,6 +43,7 @@ from jobs.train.folder import (
 from jobs.train.job import TrainJob, Workers
 from jobs.train.needs import find_needs
 from jobs.train.report import ProgressLines, TrainReport, closing_lines, read_report, write_report
+from jobs.train.split import keep_split
 from jobs.train.tracking import Trackers
 from wpcrack.errors import StorageError, TrainingError, WpcrackError
 
@@ -54,7 +54,10 @@ RANKS_WAIT_S = 7 * 24 * 3600
 """Seconds that ranks wait for each other. Ray tells when one is lost; torch's half hour would only
 end a training one of whose workers waits for a slow disk."""
 
-FUSING = "trained; windows are drawn to choose how the scales are fused: about a minute"
+FUSING = (
+    "trained; windows are drawn to choose how the scales are fused, and those held out are looked "
+    "at: about a minute"
+)
 """What is said when the last epoch of a model that looks at several scales is over."""
 
 

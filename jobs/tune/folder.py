@@ -30,10 +30,10 @@ from jobs.train.folder import (
     FREE_KEYS,
     METRICS,
     REPORT,
-    SPLIT,
     FolderKind,
     read_metrics,
 )
+from jobs.train.split import SPLIT
 from wpcrack.training.selection import LABEL_FREE, MASKED_IOU, objective
 
 JOURNAL, TRIALS, RESULTS, BEST, PICTURE = (

@@ -19,8 +19,9 @@ from jobs.runtime.ray_session import joins_cluster
 from jobs.runtime.signals import stop_on_sigterm
 from jobs.runtime.terminal import say
 from jobs.runtime.versions import versions
-from jobs.train.folder import REPORT, keep_split, open_run, read_data
+from jobs.train.folder import REPORT, open_run, read_data
 from jobs.train.needs import find_needs
+from jobs.train.split import keep_split
 from jobs.tune.folder import BEST, PICTURE, RESULTS, SWEEP, is_finished, read_trials
 from jobs.tune.job import TuneJob, read_space
 from jobs.tune.results import best_trial, draw_sweep, importances, objective_name

@@ -9,8 +9,9 @@ from typing import Any
 
 from jobs.runtime.folder import is_locked
 from jobs.runtime.terminal import say
-from jobs.train.folder import WRITER, share_split
+from jobs.train.folder import WRITER
 from jobs.train.job import TrainJob
+from jobs.train.split import share_split
 from jobs.tune.folder import (
     Ending,
     Trial,

@@ -71,6 +71,17 @@ def test_windows_are_cut_and_ordered(place: Path) -> None:
     assert "the model expects" in run.stdout
 
 
+def test_labels_of_windows_judge_a_model(place: Path) -> None:
+    for label in ("crack", "road"):
+        (place / "set" / label).mkdir(parents=True)
+        (place / "set" / label / f"{label}.png").write_bytes((place / "a.png").read_bytes())
+    run = wpcrack(place, ["evaluate", "--model", "run", "--windows", "set", "--json", "f.json"])
+    assert run.returncode == 0, run.stderr
+    values = json.loads((place / "f.json").read_text("utf-8"))
+    assert (values["cracks"], values["roads"]) == (1, 1)
+    assert values["found"] == values["marked"]  # one picture under both labels
+
+
 def test_tiles_are_mapped_and_assembled(place: Path) -> None:
     settings = ["tiles=tiles", "model=run", "out=out.gpkg", "probability=keep"]
     run = wpcrack(place, ["infer", *settings, "--json", "report.json"], MAP)

@@ -96,9 +96,7 @@ def read_image_level(
         DataError: no set there, a class without an image, a class that a split lacks, a defect of
             the manifest, a file that is missing or no image.
     """
-    if not root.is_dir():
-        raise DataError(f"{root} is not a folder; give the output of `wpcrack dataset`")
-    rows, warnings = _labeled_rows(root)
+    rows, warnings = _labeled_rows(_set_at(root))
     if all(row.split is None for row in rows):
         rows, more = _split(root, rows, kept or {}, _Rule(val_fraction, seed, group))
         warnings += more
@@ -108,6 +106,38 @@ def read_image_level(
     require_both_classes(counts, str(root))
     totals: dict[Label, int] = {c: counts["train", c] + counts["val", c] for c in LABELS}
     return ImageLevelSet(root, items, (*warnings, *few_items_warnings(totals)))
+
+
+@dataclass(frozen=True)
+class Labeled:
+    """A labeled image, and the side that its set gives it; None: the set has no split."""
+
+    path: Path
+    has_crack: bool
+    split: Split | None
+
+
+def read_labeled(root: Path) -> tuple[list[Labeled], list[str]]:
+    """List the labeled images of a set as they are, without splitting it.
+
+    Args:
+        root: folder of the set; see `read_image_level`.
+
+    Returns:
+        The images in byte order of their files, and warnings worth showing.
+
+    Raises:
+        DataError: no set there, a defect of the manifest, a file that is missing.
+    """
+    rows, warnings = _labeled_rows(_set_at(root))
+    rows.sort(key=lambda row: row.file)
+    return [Labeled(root / row.file, row.label == "crack", row.split) for row in rows], warnings
+
+
+def _set_at(root: Path) -> Path:
+    if not root.is_dir():
+        raise DataError(f"{root} is not a folder; give the output of `wpcrack dataset`")
+    return root
 
 
 def _labeled_rows(root: Path) -> tuple[list[Row], list[str]]:

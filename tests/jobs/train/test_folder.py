@@ -13,17 +13,15 @@ from factories import image_level_set
 from jobs.train.folder import (
     METRICS,
     REPORT,
-    SPLIT,
     differences,
-    keep_split,
     open_run,
     read_data,
     read_metrics,
-    share_split,
     sole_writer,
     truncate_metrics,
 )
 from jobs.train.job import TrainJob
+from jobs.train.split import SPLIT, keep_split, share_split
 from wpcrack.errors import ConfigError, DataError, TrainingError
 
 

@@ -39,6 +39,7 @@ from jobs.train.run import FUSING, Watch, make_trainer, run_training
 from wpcrack.errors import DataError
 from wpcrack.model import load_model
 from wpcrack.networks import Networks
+from wpcrack.scoring.windows import WindowScores
 from wpcrack.synthetic import WindowConfig, draw_training_street, draw_window
 from wpcrack.training import fusion
 from wpcrack.training.fusion import Fusion
@@ -176,6 +177,40 @@ def test_a_model_that_looks_at_several_scales_is_fused_as_drawn_pavement_says(
     assert (found.scales, found.fusion_power) == ((1.0, 0.5), 2.5)
     assert found.trained["drawn_iou"] == 0.6123
     assert found.trained["epoch"] >= 0
+
+
+def test_held_out_windows_judge_the_model_and_the_one_that_it_started_from(
+    drawn_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_model(tmp_path / "base" / "model")
+    asked: list[tuple[int, float]] = []
+
+    def scores(items: Any, predictor: Any, min_share: float) -> WindowScores:
+        cracks, roads = (sum(i.has_crack == kind for i in items) for kind in (True, False))
+        asked.append((len(items), min_share))
+        assert predictor(np.zeros((1, 64, 64, 3), np.uint8)).shape == (1, 64, 64)
+        return WindowScores(cracks, cracks - len(asked), roads, 0)
+
+    monkeypatch.setattr(train_loop, "score_windows", scores)
+    model = {**TINY_MODEL, "init": tmp_path / "base"}
+    every = {**STEPS, "val_items": 256}
+    job = make_job(drawn_set, tmp_path / "run", 0, model=model, train=every)
+    held_out = run_training(job).held_out
+    trained, start = held_out["trained"], held_out["start"]
+    n = trained.cracks + trained.roads
+    assert asked == [(n, 0.002)] * 2
+    assert (trained.found, start.found) == (trained.cracks - 1, trained.cracks - 2)
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert n == sum(report["items"]["val"][kind] for kind in ("crack", "road"))
+    assert report["held_out"]["start"]["found"] == start.found
+    card = (tmp_path / "run" / "MODEL_CARD.md").read_text()
+    assert f"| start | {start.found} of {start.cracks} | 0 of {start.roads} |" in card
+
+    monkeypatch.setattr(train_loop, "HELD_OUT_PX", 64 * 64 * 2)  # of many windows a part
+    asked.clear()
+    from_scratch = make_job(drawn_set, tmp_path / "other", 0, train=every)
+    assert [*run_training(from_scratch).held_out] == ["trained"]
+    assert asked == [(2, 0.002)]
 
 
 def test_a_truncated_image_is_named_before_training(drawn_set: Path, tmp_path: Path) -> None:

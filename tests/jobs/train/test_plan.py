@@ -26,6 +26,7 @@ from jobs.train.report import TrainReport, closing_lines, next_command, read_rep
 from wpcrack.config import MethodConfig
 from wpcrack.errors import ConfigError
 from wpcrack.networks import Networks
+from wpcrack.scoring.windows import WindowScores
 from wpcrack.training.footprint import footprint, measure, on_meta, parameters
 from wpcrack.training.optim import make_optimizers
 from wpcrack.training.stages import STAGES
@@ -182,6 +183,21 @@ def test_a_finished_run_says_what_its_score_means_and_names_the_next_command(
     ):
         found = closing_lines(replace(report, val=val), job, data)
         assert [line.startswith(doubt) for line in found].count(True) == 1
+    start, better = WindowScores(8, 6, 9, 1, 0.01), WindowScores(8, 7, 9, 1, 0.01)
+    worse = WindowScores(8, 6, 9, 6, 0.01)
+    by_chance = WindowScores(8, 6, 9, 3, 0.01)
+    said = "held-out windows: a crack found in 7 of 8 that show one, and in 1 of 9 that show none"
+    judged = replace(report, held_out={"trained": better})
+    assert closing_lines(judged, job, data)[2:-1] == [said]
+    judged = replace(report, held_out={"trained": better, "start": start})
+    since = f"{said}; by the model that it started from in 6 and 1"
+    assert closing_lines(judged, job, data)[2:-1] == [since]
+    judged = replace(report, held_out={"trained": worse, "start": start})
+    (warning,) = closing_lines(judged, job, data)[3:-1]
+    assert warning.startswith("warning: the model that it started from (model.init=shipped) is")
+    assert "3 in place of 8" in warning
+    judged = replace(report, held_out={"trained": by_chance, "start": start})
+    assert not [line for line in closing_lines(judged, job, data) if "warning" in line]
     masked = job.model_copy(
         update={"data": job.data.model_copy(update={"val_images": data_set / "crack"})}
     )
