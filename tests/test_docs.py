@@ -97,7 +97,7 @@ def assert_command_exists(words: list[str]) -> None:
     group = typer.main.get_group(app)
     name, *rest = words
     assert name in group.commands, name
-    known = {option for p in group.commands[name].params for option in p.opts}
+    known = {o for p in group.commands[name].params for o in (*p.opts, *p.secondary_opts)}
     assert {word for word in rest if word.startswith("--")} - {"--help"} <= known, name
     job = rest[0] if name == "submit" and rest else name
     keys = {word.partition("=")[0] for word in rest if re.match(r"[\w.]+=", word)}

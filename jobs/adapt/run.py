@@ -8,6 +8,7 @@ The same command continues an interrupted adaption.
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
@@ -65,7 +66,12 @@ class AdaptReport:
             f"agreement on pictures held out: {a.agreement:.3f}",
         ]
         if a.is_better:
-            lines.append(f"adapted model in {self.out / MODEL_FOLDER}")
+            model = shlex.quote(str(self.out))
+            lines += [
+                f"adapted model in {self.out / MODEL_FOLDER}",
+                "whether it finds more of your cracks, labeled windows can tell: "
+                f"wpcrack evaluate --windows DIR --model {model}; compare it with {self.base}",
+            ]
         else:
             lines += [f"warning: {reason}" for reason in a.reasons]
             lines.append(
