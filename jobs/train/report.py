@@ -19,7 +19,7 @@ from jobs.runtime.versions import versions
 from jobs.train.folder import ANEW, CARD, METRICS, REPORT, read_metrics
 from jobs.train.job import TrainJob
 from wpcrack.data.read import ImageLevelSet
-from wpcrack.errors import TrainingError
+from wpcrack.errors import CheckpointError, TrainingError
 from wpcrack.model import MODEL_FOLDER, find_model, read_info
 from wpcrack.scoring.windows import WindowScores
 from wpcrack.training.selection import LABEL_FREE, MASKED_IOU, objective
@@ -102,7 +102,7 @@ def write_report(root: Path, job: TrainJob, data: ImageLevelSet, seconds: float)
         "score": score,
         "selection": SELECTED_ON[chosen_by],
         "val": {k.removeprefix("val/"): v for k, v in best.items() if k.startswith("val/")},
-        HELD_OUT: read_info(find_model(root)).trained.get(HELD_OUT, {}),
+        HELD_OUT: _held_out(root),
         "items": counts(data),
         "seconds": round(seconds, 1),
         "seed": job.seed,
@@ -111,6 +111,14 @@ def write_report(root: Path, job: TrainJob, data: ImageLevelSet, seconds: float)
     write_text(root / CARD, model_card(job, values))
     write_text(root / REPORT, json.dumps(values, indent=2) + "\n")
     return _report_of(job.run_dir, values)
+
+
+def _held_out(root: Path) -> dict[str, Any]:
+    """Return what the kept model's description says of held-out windows; nothing without one."""
+    try:
+        return dict(read_info(find_model(root)).trained.get(HELD_OUT, {}))
+    except CheckpointError:
+        return {}
 
 
 def read_report(root: Path) -> TrainReport | None:
