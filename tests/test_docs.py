@@ -175,7 +175,8 @@ def test_every_command_of_a_benchmark_is_understood(
         monkeypatch.setattr(argparse.ArgumentParser, name, once_understood(parse))
     module, *words = shlex.split(line)[2:]
     monkeypatch.setattr(sys, "argv", [module, *words])
-    monkeypatch.delitem(sys.modules, module, raising=False)  # it runs anew
+    for name in (module, f"{module}.__main__"):  # it runs anew
+        monkeypatch.delitem(sys.modules, name, raising=False)
     with pytest.raises(Understood):
         runpy.run_module(module, run_name="__main__")
 
