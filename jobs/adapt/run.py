@@ -70,7 +70,7 @@ class AdaptReport:
             lines += [
                 f"adapted model in {self.out / MODEL_FOLDER}",
                 "whether it finds more of your cracks, labeled windows can tell: "
-                f"wpcrack evaluate --windows DIR --model {model}; compare it with {self.base}",
+                f"wpcrack evaluate --windows DIR --model {model}; do so with the model before, too",
             ]
         else:
             lines += [f"warning: {reason}" for reason in a.reasons]

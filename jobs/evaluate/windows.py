@@ -141,7 +141,7 @@ def _sides(folder: Path | None) -> Mapping[str, Split]:
     """Return the side of each file in the training of a model, none if it is not known."""
     if folder is None or folder.name != MODEL_FOLDER:
         return {}
-    return read_sides(folder.parent, "give the run's model/ folder and --split") or {}
+    return read_sides(folder.parent, "restore it, or score a copy of the run's model/ folder") or {}
 
 
 def _share(part: int, whole: int) -> tuple[float, float, float] | None:

@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -23,7 +23,7 @@ from jobs.train.job import TrainJob, masked_pairs
 from jobs.train.pace import Pace
 from jobs.train.report import HELD_OUT, SELECTIONS
 from wpcrack.data.batches import Shard, validation_part
-from wpcrack.errors import StorageError
+from wpcrack.errors import CheckpointError, StorageError
 from wpcrack.inference.torch_engine import TorchPredictor
 from wpcrack.model import MODEL_FOLDER, Model, ModelInfo, describe_anew, load_model, save_model
 from wpcrack.scoring.windows import WindowScores, score_windows
@@ -32,11 +32,11 @@ from wpcrack.training.selection import COLUMNS, objective
 from wpcrack.training.trainer import EpochReport, Trainer
 
 PANELS = " | ".join(COLUMNS)
-HELD_OUT_PX = 8_000_000
-"""Pixels that are looked at for that: less than half a minute for each model on one core."""
-
 PANEL_ROWS = 4
 """Validation windows that TensorBoard shows after each epoch."""
+
+HELD_OUT_PX = 8_000_000
+"""Pixels of validation windows by which the model is compared with its start, at most."""
 
 
 def train_loop(
@@ -214,9 +214,10 @@ class RunFiles:
     def complete_model(self) -> None:
         """Choose how the kept model fuses its scales, and see how it does on held-out windows.
 
+        The model that the training started from is seen beside it, if it can still be read.
+
         Raises:
             StorageError: The model cannot be written.
-            CheckpointError: The model that the training started from cannot be read any more.
         """
         if self.trainer.position.best_epoch < 0:
             return
@@ -224,7 +225,8 @@ class RunFiles:
         info = with_fusion(model.info, model.networks, self.trainer.device)
         scores = {"trained": self._on_held_out(replace(model, info=info))}
         if start is not None:
-            scores["start"] = self._on_held_out(load_model(start))
+            with suppress(CheckpointError):
+                scores["start"] = self._on_held_out(load_model(start))
         windows = {name: asdict(each) for name, each in scores.items()}
         trained = info.trained | {HELD_OUT: windows}
         describe_anew(model.folder, info.model_copy(update={"trained": trained}))

@@ -120,6 +120,9 @@ def test_a_damaged_split_is_named(labeled: Path, tmp_path: Path) -> None:
     (run / SPLIT).write_text("{")
     with pytest.raises(ConfigError, match=r"split\.json is damaged"):
         seen(run, labeled)
+    (tmp_path / "copy").mkdir()
+    (run / "model").rename(tmp_path / "copy" / "model")  # as the sentence says
+    assert seen(tmp_path / "copy", labeled).which == "all that are labeled"
 
 
 def test_labels_of_one_kind_alone_are_scored(labeled: Path) -> None:

@@ -36,7 +36,7 @@ from jobs.train import loop as train_loop
 from jobs.train.folder import METRICS, read_metrics
 from jobs.train.job import TrainJob
 from jobs.train.run import FUSING, Watch, make_trainer, run_training
-from wpcrack.errors import DataError
+from wpcrack.errors import CheckpointError, DataError
 from wpcrack.model import load_model
 from wpcrack.networks import Networks
 from wpcrack.scoring.windows import WindowScores
@@ -211,6 +211,23 @@ def test_held_out_windows_judge_the_model_and_the_one_that_it_started_from(
     from_scratch = make_job(drawn_set, tmp_path / "other", 0, train=every)
     assert [*run_training(from_scratch).held_out] == ["trained"]
     assert asked == [(2, 0.002)]
+
+
+def test_a_start_that_is_gone_when_the_training_ends_costs_the_comparison_alone(
+    drawn_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = tiny_model(tmp_path / "base" / "model")
+    load = train_loop.load_model
+
+    def loading(folder: Path) -> Any:
+        if folder == base:
+            raise CheckpointError("gone")
+        return load(folder)
+
+    monkeypatch.setattr(train_loop, "load_model", loading)
+    model = {**TINY_MODEL, "init": tmp_path / "base"}
+    report = run_training(make_job(drawn_set, tmp_path / "run", 0, model=model))
+    assert [*report.held_out] == ["trained"]
 
 
 def test_a_truncated_image_is_named_before_training(drawn_set: Path, tmp_path: Path) -> None:
