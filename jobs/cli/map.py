@@ -115,7 +115,7 @@ def windows(
         Path | None, typer.Option(help="Run folder that orders them; else the shipped model.")
     ] = None,
     ordered: Annotated[
-        bool, typer.Option("--ordered/--unordered", help="Ask a model which ones teach most.")
+        bool, typer.Option("--ordered/--unordered", help="Those first that a model is unsure of.")
     ] = True,
 ) -> None:
     """Cut windows out of tiles or photographs, to be labeled.

@@ -55,7 +55,7 @@ class WindowsOptions:
         count: how many windows, spread over places and brightness.
         window: side in pixels.
         seed: another one gives other windows.
-        ordered: list those first whose labels teach most, and note what the model thinks.
+        ordered: list those first that the model is unsure of, and note what the model thinks.
         model: run folder; None: the shipped model.
         surroundings: also keep a picture of what lies around each window.
     """

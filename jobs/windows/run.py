@@ -61,7 +61,7 @@ class WindowsReport:
             crack = round(self.cracks)
             lines.append(
                 f"the model expects about {crack} with a crack and {self.n_windows - crack} without"
-                "; those that teach most come first"
+                "; those that it is unsure of come early"
             )
         if self.n_windows < wanted:
             lines.append(f"warning: the imagery holds no more than that; {wanted} were wanted")

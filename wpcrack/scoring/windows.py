@@ -13,7 +13,7 @@ from typing import Protocol
 from wpcrack.data.images import read_rgb
 from wpcrack.inference.lattice import Lattice
 from wpcrack.inference.predict import DEFAULT_THRESHOLD, WindowPredictor, predict_image
-from wpcrack.scoring.metrics import mask_at
+from wpcrack.scoring.metrics import Counts, f1, mask_at
 
 
 class LabeledImage(Protocol):
@@ -53,8 +53,9 @@ class WindowScores:
 
     @property
     def f1(self) -> float:
-        """F1 of "a crack is found in this window"; 0 if none is found rightly."""
-        return 2 * self.found / (self.cracks + self.found + self.marked) if self.found else 0.0
+        """F1 of "a crack is found in this window"."""
+        missed, passed = self.cracks - self.found, self.roads - self.marked
+        return f1(Counts(self.found, self.marked, missed, passed))
 
 
 def score_windows(
