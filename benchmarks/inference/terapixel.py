@@ -34,7 +34,7 @@ class Figures:
     """One actor of one thread (`benchmarks.inference.scale actors`, AMD EPYC with bf16)."""
     spread: float = 0.15
     """Of the time of a block, as standard deviation of its logarithm. An assumption."""
-    block_mpx: float = 3584**2 / 1e6
+    block_mpx: float = 3520**2 / 1e6
     cores: int = 32
     """Of a node. An assumption, as the two bandwidths."""
     bytes_per_px: float = 1.2

@@ -76,9 +76,9 @@ class InferJob(MapRules, Imagery):
     """Day of the survey, for the attribute."""
     lattice: Lattice = Lattice()
     """Windows that the network sees."""
-    block_strides: Count = 8
+    block_strides: Count = 5
     """Side of a block in strides of the lattice: the unit of work, memory and restart."""
-    batch: Count = 8
+    batch: Count = 4
     """Windows per call of the network."""
     engine: Engine = "auto"
     """What computes the network; auto: torch on a GPU, else openvino where it is installed. Their

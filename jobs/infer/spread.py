@@ -24,7 +24,7 @@ SPREAD_FROM = 1000
 """Blocks from which on joining is spread; fewer take less time than Ray needs to start."""
 
 REGION_BLOCKS = 16
-"""Blocks on the side of a region. With blocks of 3584 pixels of 5 mm that is 290 m."""
+"""Blocks on the side of a region. With blocks of 3520 pixels of 5 mm that is 280 m."""
 
 TASK_MEMORY_BYTES = 3 * 2**29
 """What a region needs at most (1.5 GiB)."""

@@ -9,7 +9,7 @@ the cell [k S, (k + 1) S) and reads the pixels from k S - b - m on::
 
 The weights of all windows add up to one on each pixel. They depend on the pixel's place in the
 job's grid alone, so a probability does not depend on how an area is cut into blocks. A block of n
-whole strides needs n + 1 windows along an axis, one at a mosaic's first pixel needs none before it.
+whole strides needs n windows along an axis, and n + 1 where they are blended (b > 0).
 """
 
 from __future__ import annotations
@@ -65,14 +65,19 @@ class Span:
 
 
 class Lattice(Block):
-    """Windows of equal size whose cells tile the plane from pixel (0, 0)."""
+    """Windows of equal size whose cells tile the plane from pixel (0, 0).
 
-    window: Annotated[int, Field(ge=32, multiple_of=32)] = 512
+    The defaults are the cheapest of those that change least against windows with much context
+    (`benchmarks/inference/lattices.py`).
+    """
+
+    window: Annotated[int, Field(ge=32, multiple_of=32)] = 768
     """Side of the network's input in pixels, a multiple of 32."""
     overlap: Annotated[int, Field(ge=0)] = 64
     """Pixels that neighboring windows share; the stride is window - overlap."""
-    blend: Annotated[int, Field(ge=0)] = 32
-    """Pixels over which one window fades into the next; the rest of the overlap is context."""
+    blend: Annotated[int, Field(ge=0)] = 0
+    """Pixels over which one window fades into the next; the rest of the overlap is context. A block
+    needs one row and column of windows less without it."""
 
     @model_validator(mode="after")
     def _fits(self) -> Lattice:

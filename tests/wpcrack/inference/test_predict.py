@@ -119,7 +119,7 @@ def test_windows_of_a_block_do_not_depend_on_its_cut() -> None:
     [
         {"blend": 66},
         {"blend": 31},
-        {"overlap": 300, "blend": 0},
+        {"overlap": 400, "blend": 0},
         {"window": 100},
         {"window": 0},
     ],
