@@ -71,7 +71,22 @@ def as_rotated(path: Path, gray: np.ndarray) -> Path:
     return path.with_suffix(".png")
 
 
-KINDS = [as_gray, as_rgba, as_palette, as_16_bit, as_16_bit_rgb, as_rotated]
+def as_rotated_tiff(path: Path, gray: np.ndarray) -> Path:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.rot90(gray, 1)).save(path.with_suffix(".tif"), exif=exif)
+    return path.with_suffix(".tif")
+
+
+KINDS = [
+    as_gray,
+    as_rgba,
+    as_palette,
+    as_16_bit,
+    as_16_bit_rgb,
+    as_rotated,
+    as_rotated_tiff,
+]
 
 
 @pytest.fixture(params=KINDS, ids=lambda kind: kind.__name__)

@@ -15,6 +15,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
 from wpcrack.errors import DataError, first_few
 from wpcrack.files import whole_file
@@ -224,7 +225,8 @@ def decode(path: Path, convert: Callable[[Image.Image, Path], T]) -> T:
         with warnings.catch_warnings():
             # Pillow warns about damaged tags; whether the pixels are whole is decided below.
             warnings.simplefilter("ignore")
-            with Image.open(path) as image:
+            # Given a name, Pillow maps a TIFF into memory and garbles one that its EXIF tag turns.
+            with path.open("rb") as file, Image.open(file) as image:
                 return convert(image, path)
     except DataError:
         raise
@@ -239,6 +241,8 @@ def decode(path: Path, convert: Callable[[Image.Image, Path], T]) -> T:
                 f"{path} has a format that is not read ({path.suffix}); save it as JPEG or PNG"
             ) from error
         reason = str(error).strip().rstrip(".") or type(error).__name__
+        if isinstance(error, UnidentifiedImageError):
+            reason = "of no known format"
         raise DataError(
             f"{path} cannot be read as an image ({reason}); it is damaged or truncated: "
             "copy it again or remove it"
@@ -246,8 +250,11 @@ def decode(path: Path, convert: Callable[[Image.Image, Path], T]) -> T:
 
 
 def _oriented_shape(image: Image.Image, path: Path) -> tuple[int, int]:
-    turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientations 5-8 swap the axes
-    return (image.width, image.height) if turned else (image.height, image.width)
+    width, height = image.size
+    if isinstance(image, TiffImageFile):  # Pillow from 11.0 on swaps its size itself
+        width, height = image.tag_v2[IMAGEWIDTH], image.tag_v2[IMAGELENGTH]
+    turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # EXIF orientations that swap the axes
+    return (width, height) if turned else (height, width)
 
 
 def _to_rgb(image: Image.Image, path: Path) -> NDArray[np.uint8]:

@@ -89,8 +89,17 @@ def test_float_pixels_are_refused(tmp_path: Path) -> None:
         read_rgb(tmp_path / "a.tif")
 
 
+@pytest.mark.parametrize(
+    ("suffix", "options"), [(".png", {}), (".tif", {}), (".tif", {"compression": "tiff_lzw"})]
+)
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_applied(tmp_path: Path, rgb: np.ndarray, orientation: int) -> None:
+def test_exif_orientation_is_applied(
+    tmp_path: Path, orientation: int, mode: str, suffix: str, options: dict[str, str]
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (H, W, 4), np.uint8)
+    stored = Image.fromarray(pixels).convert(mode)
+    rgb = np.asarray(stored.convert("RGB"))
     upright = {
         1: rgb,
         2: rgb[:, ::-1],
@@ -103,9 +112,10 @@ def test_exif_orientation_is_applied(tmp_path: Path, rgb: np.ndarray, orientatio
     }[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
-    Image.fromarray(rgb).save(tmp_path / "a.png", exif=exif)
-    np.testing.assert_array_equal(read_rgb(tmp_path / "a.png"), upright)
-    assert read_shape(tmp_path / "a.png") == upright.shape[:2]
+    path = tmp_path / f"a{suffix}"
+    stored.save(path, exif=exif, **options)
+    np.testing.assert_array_equal(read_rgb(path), upright)
+    assert read_shape(path) == upright.shape[:2]
 
 
 @pytest.mark.parametrize(
