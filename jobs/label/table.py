@@ -20,11 +20,11 @@ from pathlib import Path, PurePosixPath
 from jobs.page.server import PICTURES
 from jobs.runtime.folder import open_no_link
 from wpcrack.data.manifest import (
-    LABELS,
     NAME,
     Label,
+    Row,
     name_cells,
-    read_cut,
+    read_row,
     read_sheet,
     refuse_cell,
     require_listed_once,
@@ -37,16 +37,9 @@ LOCK = ".labels.lock"
 
 
 @dataclass(frozen=True)
-class Window:
-    """A line of the manifest; sizes are 0 where they are not noted."""
+class Window(Row):
+    """A line of the manifest, and what helps to label it."""
 
-    file: str
-    label: Label | None
-    source: str
-    row: int
-    col: int
-    height: int
-    width: int
     probability: float | None
     surroundings: str
 
@@ -143,13 +136,8 @@ def _turn(root: Path) -> Iterator[None]:
 
 def _window(where: str, columns: tuple[str, ...], cells: tuple[str, ...]) -> Window:
     values = name_cells(where, columns, cells)
-    cut = read_cut(where, values)
-    label = values.get("label", "").lower()
-    if label and label not in LABELS:
-        refuse_cell(where, "label", label, "use crack or road, or leave it empty")
     return Window(
-        **cut,
-        label=next((known for known in LABELS if known == label), None),
+        **vars(read_row(where, values)),
         probability=_probability(where, values.get("probability", "")),
         surroundings=values.get("surroundings", "").replace("\\", "/"),
     )

@@ -14,8 +14,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from itertools import zip_longest
-from pathlib import Path, PurePosixPath
-from typing import Literal, NoReturn, TypedDict, TypeVar
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Literal, NoReturn, TypeVar
 
 import numpy as np
 
@@ -63,17 +63,6 @@ class Row:
     height: int
     width: int
     split: Split | None
-
-
-class Cut(TypedDict):
-    """What every line says about its picture; see `Row`."""
-
-    file: str
-    source: str
-    row: int
-    col: int
-    height: int
-    width: int
 
 
 @dataclass(frozen=True)
@@ -130,7 +119,9 @@ def read_manifest(path: Path) -> list[Row]:
     """
     sheet = read_sheet(path)
     _check_columns(path, sheet.columns)
-    rows = [_row(where, sheet.columns, cells) for where, cells in sheet.lines]
+    rows = [
+        read_row(where, name_cells(where, sheet.columns, cells)) for where, cells in sheet.lines
+    ]
     if not rows:
         raise DataError(f"{path} lists no file; build the set again")
     require_listed_once(path, (row.file for row in rows))
@@ -171,23 +162,31 @@ def name_cells(where: str, columns: Sequence[str], cells: Sequence[str]) -> dict
     return {name: cell.strip() for name, cell in zip_longest(columns, cells, fillvalue="")}
 
 
-def read_cut(where: str, values: Mapping[str, str]) -> Cut:
-    """Read which file a line is about, and where that was cut from.
+def read_row(where: str, values: Mapping[str, str]) -> Row:
+    """Read what a line says of its file; see `read_manifest` for cells that are empty or missing.
 
     Raises:
-        DataError: no file is named, or a number of pixels is none.
+        DataError: no file is named, or not by a path from the manifest on; a number of pixels is
+            none; an unknown label or split.
     """
-    file = values["file"].replace("\\", "/")
-    if not file:
+    cell = values["file"].replace("\\", "/")
+    if not cell:
         raise DataError(f"{where} names no file; fill in its path relative to the manifest")
+    if PurePosixPath(cell).is_absolute() or PureWindowsPath(cell).is_absolute():
+        refuse_cell(where, "file", cell, "give its path relative to the manifest")
+    file = PurePosixPath(cell).as_posix()
+    if "\0" in file or any(len(os.fsencode(name)) > LONGEST_NAME for name in file.split("/")):
+        raise DataError(f"{where} names a file that no disk can hold; correct its path")
     source, row, col = origin(PurePosixPath(file).stem)
-    return Cut(
+    return Row(
         file=file,
+        label=_choice(where, "label", values.get("label", "").lower(), LABELS),
         source=values.get("source") or values.get("tile") or source,
         row=_whole(where, "row", values, row),
         col=_whole(where, "col", values, col),
         height=_whole(where, "height", values, 0),
         width=_whole(where, "width", values, 0),
+        split=_choice(where, "split", values.get("split", "").lower(), SPLITS),
     )
 
 
@@ -276,23 +275,9 @@ def _check_columns(path: Path, columns: Sequence[str]) -> None:
         )
 
 
-def _row(where: str, columns: Sequence[str], cells: Sequence[str]) -> Row:
-    values = name_cells(where, columns, cells)
-    cut = read_cut(where, values)
-    if "\0" in cut["file"] or any(
-        len(os.fsencode(name)) > LONGEST_NAME for name in cut["file"].split("/")
-    ):
-        raise DataError(f"{where} names a file that no disk can hold; correct its path")
-    return Row(
-        **cut,
-        label=_choice(where, "label", values["label"].lower(), LABELS),
-        split=_choice(where, "split", values.get("split", "").lower(), SPLITS),
-    )
-
-
 def _choice(where: str, column: str, value: str, known: tuple[T, ...]) -> T | None:
     if value and value not in known:
-        refuse_cell(where, column, value, f"use {' or '.join(map(str, known))}")
+        refuse_cell(where, column, value, f"use {' or '.join(map(str, known))}, or leave it empty")
     return known[known.index(value)] if value else None
 
 

@@ -173,10 +173,11 @@ def test_only_pictures_of_the_folder_are_shown(folder, tmp_path):
     with open_session(folder, Who()) as session:
         assert {session.path(k, "surroundings") for k in range(len(names))} == {None}
         assert session.path(0, "window") is not None
-    rewrite(folder, lambda k, row: row | {"file": names[k] if k < 7 else row["file"]})
+    files = [name for name in names[:7] if not name.startswith("/")]
+    rewrite(folder, lambda k, row: row | {"file": files[k] if k < 6 else row["file"]})
     with open_session(folder, Who()) as session:
-        assert set(session.left_out) == set(names[:7])
-        assert len(session.queue) == 5
+        assert set(session.left_out) == set(files)
+        assert len(session.queue) == 6
 
 
 def test_a_damaged_picture_can_be_answered_unsure(folder):
@@ -212,6 +213,10 @@ def test_wrong_folders_are_named_in_one_sentence(folder, tmp_path, monkeypatch):
     assert "label is 'pothole'; use crack or road" in refusal(copy)
     (copy / "manifest.csv").write_text("file,probability\na.png,7\n")
     assert "probability is '7'" in refusal(copy)
+    (copy / "manifest.csv").write_text(f"file,label\n{copy}/a.png,\n")
+    assert "give its path relative to the manifest" in refusal(copy)
+    (copy / "manifest.csv").write_text("file,split\na.png,test\n")
+    assert "split is 'test'; use train or val" in refusal(copy)
     (copy / "manifest.csv").write_text("file\na.png\na.png\n")
     assert "lists files twice" in refusal(copy)
     (copy / "manifest.csv").write_text("file,row\na.png," + "9" * 5000 + "\n")

@@ -113,6 +113,29 @@ def test_manifest_without_split_column_is_split_by_source(built: Path) -> None:
     assert {(i.height, i.width) for i in data.items} == {(64, 64)}
 
 
+def test_paths_that_say_the_same_place_are_the_same_file(built: Path) -> None:
+    expected = read_image_level(built)
+    path = built / "manifest.csv"
+    path.write_text(path.read_text().replace("\ncrack/p", "\n./crack//p"))
+    data = read_image_level(built)
+    assert data == expected
+    assert not any("not in" in warning for warning in data.warnings)
+    path.write_text(path.read_text() + path.read_text().splitlines()[1].replace("//", "/") + "\n")
+    with pytest.raises(DataError, match="lists files twice"):
+        read_image_level(built)
+
+
+def test_files_beside_the_folder_of_the_set_are_read_and_keep_their_side(built: Path) -> None:
+    inner = built / "set"
+    inner.mkdir()
+    text = (built / "manifest.csv").read_text()
+    text = text.replace("\ncrack/", "\n../crack/").replace("\nroad/", "\n../road/")
+    (inner / "manifest.csv").write_text(text)
+    data = read_image_level(inner)
+    assert len(data.items) == 20
+    assert data.sides["../crack/p0_r32_c0.png"] == "train"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
@@ -121,6 +144,12 @@ def test_manifest_without_split_column_is_split_by_source(built: Path) -> None:
         (",crack,", ",pothole,", "line 2: label is 'pothole'; use crack or road"),
         (",train\n", ",test\n", "split is 'test'; use train or val"),
         ("crack/p", "crack/x", "lists .* files that do not exist: crack/x"),
+        (
+            "\ncrack/p",
+            "\n/sets/crack/p",
+            "line 2: file is '/sets/crack/p.*relative to the manifest",
+        ),
+        ("\ncrack/p", "\nC:\\sets\\p", "line 2: file is 'C:/sets/p.*relative to the manifest"),
         (",64,64,", ",64,wide,", "line 2: width is 'wide'; use a whole number"),
     ],
 )
