@@ -27,6 +27,7 @@ from wpcrack.data.manifest import (
     read_row,
     read_sheet,
     refuse_cell,
+    require_columns,
     require_listed_once,
 )
 from wpcrack.errors import DataError
@@ -52,6 +53,7 @@ class Table:
     columns: tuple[str, ...]
     cells: tuple[tuple[str, ...], ...]
     delimiter: str
+    encoding: str
 
     def text(self, labels: Mapping[str, Label | None]) -> str:
         """Return the file with the given labels; other windows keep theirs."""
@@ -72,8 +74,8 @@ def read_table(root: Path) -> Table:
     """Read the manifest of a folder.
 
     Raises:
-        DataError: no folder, no manifest, no window in it, a file listed twice, or a cell that
-            cannot be understood.
+        DataError: no folder, no manifest, no window in it, a file listed twice, a column that is
+            missing or misspelt, or a cell that cannot be understood.
     """
     path = root / NAME
     if not root.is_dir():
@@ -81,14 +83,13 @@ def read_table(root: Path) -> Table:
     if not path.exists():
         raise DataError(f"{root} has no {NAME}; give a folder that `wpcrack windows` wrote")
     sheet = read_sheet(path)
-    if "file" not in sheet.columns:
-        raise DataError(f"{path} has no column file; its first line must name the columns")
-    lines = [(where, cells) for where, cells in sheet.lines if any(cells)]
-    if not lines:
+    require_columns(path, sheet.columns, ("file",))
+    if not sheet.lines:
         raise DataError(f"{path} lists no window; cut windows again")
-    windows = tuple(_window(where, sheet.columns, cells) for where, cells in lines)
+    windows = tuple(_window(where, sheet.columns, cells) for where, cells in sheet.lines)
     require_listed_once(path, (window.file for window in windows))
-    return Table(windows, sheet.columns, tuple(cells for _, cells in lines), sheet.delimiter)
+    rows = tuple(cells for _, cells in sheet.lines)
+    return Table(windows, sheet.columns, rows, sheet.delimiter, sheet.encoding)
 
 
 def write_labels(root: Path, labels: Callable[[], Mapping[str, Label | None]]) -> None:
@@ -102,10 +103,11 @@ def write_labels(root: Path, labels: Callable[[], Mapping[str, Label | None]]) -
     path = root / NAME
     try:
         with _turn(root):
-            text = read_table(root).text(labels())
-            if text != path.read_text(encoding="utf-8"):
+            table = read_table(root)
+            text = table.text(labels())
+            if text != path.read_text(encoding=table.encoding):
                 with whole_file(path) as fresh:
-                    fresh.write_text(text, encoding="utf-8")
+                    fresh.write_text(text, encoding=table.encoding)
     except OSError as error:
         raise DataError(
             f"{path} cannot be written ({error.strerror}); check permissions and space; answers "

@@ -7,6 +7,7 @@ seen in training.
 from __future__ import annotations
 
 import csv
+import difflib
 import io
 import os
 import re
@@ -35,6 +36,9 @@ FEW_ITEMS = 50
 
 MOST_SHOWN = 40
 """Characters of a wrong cell that a message repeats."""
+
+ALIKE = 0.8
+"""A foreign column whose name is as much like that of an absent one (`difflib`) is misspelt."""
 
 LONGEST_NAME = 255
 """Bytes of a file's name that file systems take."""
@@ -72,7 +76,11 @@ class Sheet:
     columns: tuple[str, ...]
     lines: tuple[tuple[str, tuple[str, ...]], ...]
     delimiter: str
+    encoding: str
 
+
+MARK = "\ufeff"
+"""Byte-order mark, by which a spreadsheet knows a CSV file in UTF-8."""
 
 COLUMNS = tuple(field.name for field in fields(Row))
 TILE_COLUMNS = ("tile", "x", "y")
@@ -111,14 +119,14 @@ def read_manifest(path: Path) -> list[Row]:
     """Read a manifest as written here, or as saved by a spreadsheet (; or tab, byte-order mark).
 
     `file` and `label` must be there; other columns may be missing and are then taken from the
-    file's name (source, row, col) or left undecided.
+    file's name (source, row, col) or left undecided. Foreign columns are passed over.
 
     Raises:
-        DataError: not readable, unknown or missing columns, an unknown label or split, a cell that
+        DataError: not readable, missing or misspelt columns, an unknown label or split, a cell that
             is not a number, a file listed twice, or no row at all.
     """
     sheet = read_sheet(path)
-    _check_columns(path, sheet.columns)
+    require_columns(path, sheet.columns, ("file", "label"))
     rows = [
         read_row(where, name_cells(where, sheet.columns, cells)) for where, cells in sheet.lines
     ]
@@ -131,35 +139,66 @@ def read_manifest(path: Path) -> list[Row]:
 def read_sheet(path: Path) -> Sheet:
     """Read the cells of a manifest, also as saved by a spreadsheet (; or tab, byte-order mark).
 
+    Lines without a word are passed over.
+
     Raises:
         DataError: not readable, or no CSV.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read ({error}); save it as CSV in UTF-8") from error
+    encoding = "utf-8-sig" if text.startswith(MARK) else "utf-8"
+    text = text.removeprefix(MARK)
     header = text.partition("\n")[0]
     delimiter = max(",;\t", key=header.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
         columns = tuple(name.strip() for name in next(reader, []))
-        lines = [(f"{path} line {reader.line_num}", tuple(cells)) for cells in reader if cells]
+        lines = [
+            (f"{path} line {reader.line_num}", tuple(cells))
+            for cells in reader
+            if any(cell.strip() for cell in cells)
+        ]
     except csv.Error as error:
         raise DataError(
             f"{path} line {reader.line_num} is no CSV ({error}); save it as CSV in UTF-8"
         ) from error
-    return Sheet(columns, tuple(lines), delimiter)
+    return Sheet(columns, tuple(lines), delimiter, encoding)
+
+
+def require_columns(path: Path, columns: Sequence[str], needed: Sequence[str]) -> None:
+    """Raise DataError about columns that are missing, named twice or misspelt; others are free."""
+    times = Counter(columns)
+    twice = [name for name in KNOWN_COLUMNS if times[name] > 1]
+    if twice:
+        raise DataError(f"{path} has two columns {first_few(twice)}; remove one of them")
+    absent = [name for name in COLUMNS if name not in times]
+    for name in (name[:MOST_SHOWN] for name in times if name not in KNOWN_COLUMNS):
+        meant = difflib.get_close_matches(name.lower(), absent, n=1, cutoff=ALIKE)
+        if meant:
+            raise DataError(
+                f"{path} has no column {meant[0]}, but one named {name!r}; rename it to "
+                f"{meant[0]}, or remove it"
+            )
+    missing = [name for name in needed if name in absent]
+    if missing:
+        raise DataError(
+            f"{path} has no column {first_few(missing)}; its first line must name the columns, and "
+            f"names {first_few(name[:MOST_SHOWN] for name in times if name) or 'none'}"
+        )
 
 
 def name_cells(where: str, columns: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
     """Return column -> cell of a line; a cell that is not there is empty.
 
     Raises:
-        DataError: there are more cells than columns.
+        DataError: there are more cells than columns, and not only a spreadsheet's empty ones.
     """
-    if len(cells) > len(columns):
+    if any(cell.strip() for cell in cells[len(columns) :]):
         raise DataError(f"{where} has more cells than the header has columns; quote or remove them")
-    return {name: cell.strip() for name, cell in zip_longest(columns, cells, fillvalue="")}
+    found = zip_longest(columns, cells, fillvalue="")
+    return {name: cell.strip() for name, cell in found if name}
 
 
 def read_row(where: str, values: Mapping[str, str]) -> Row:
@@ -259,20 +298,6 @@ def few_items_warnings(counts: Mapping[Label, int]) -> list[str]:
         for label, count in counts.items()
         if count < FEW_ITEMS
     ]
-
-
-def _check_columns(path: Path, columns: Sequence[str]) -> None:
-    unknown = [name for name in columns if name not in KNOWN_COLUMNS]
-    if unknown:
-        raise DataError(
-            f"{path} has unknown columns ({first_few(unknown)}); known are "
-            f"{', '.join(KNOWN_COLUMNS)}"
-        )
-    missing = [name for name in ("file", "label") if name not in columns]
-    if missing:
-        raise DataError(
-            f"{path} has no column {first_few(missing)}; its first line must name the columns"
-        )
 
 
 def _choice(where: str, column: str, value: str, known: tuple[T, ...]) -> T | None:

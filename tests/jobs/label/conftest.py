@@ -55,7 +55,7 @@ def labels_of():
     """What the manifest says about each file that has a label."""
 
     def read(root):
-        with (root / "manifest.csv").open(newline="") as file:
+        with (root / "manifest.csv").open(newline="", encoding="utf-8-sig") as file:
             return {row["file"]: row["label"] for row in csv.DictReader(file) if row["label"]}
 
     return read

@@ -15,14 +15,14 @@ from jobs.label.order import Part
 from jobs.label.session import Who, open_session
 from jobs.label.table import read_table
 from wpcrack.data.images import write_png
-from wpcrack.data.manifest import COLUMNS
+from wpcrack.data.manifest import COLUMNS, read_manifest
 from wpcrack.data.read import read_image_level
 from wpcrack.errors import ConfigError, DataError
 
 
 def rewrite(root, change, delimiter=","):
     """Save the manifest as a spreadsheet would, after a change of its rows."""
-    with (root / "manifest.csv").open(newline="") as file:
+    with (root / "manifest.csv").open(newline="", encoding="utf-8-sig") as file:
         rows = [change(k, row) for k, row in enumerate(csv.DictReader(file))]
     with (root / "manifest.csv").open("w", newline="", encoding="utf-8-sig") as file:
         writer = csv.DictWriter(file, list(rows[0]), delimiter=delimiter)
@@ -51,8 +51,9 @@ def test_what_is_answered_is_what_a_training_reads(folder, labels_of):
     assert len(items) == 11
 
 
-def test_every_other_cell_and_the_delimiter_are_kept(folder):
-    rewrite(folder, lambda k, row: row | {"x": f"{k},5"}, delimiter=";")
+@pytest.mark.parametrize("extra", [{"comment": "naß"}, {"": ""}])
+def test_every_other_cell_the_delimiter_and_the_mark_are_kept(folder, extra):
+    rewrite(folder, lambda k, row: row | {"x": f"{k},5"} | extra, delimiter=";")
     before = read_table(folder)
     with open_session(folder, Who()) as session:
         session.answer(3, "crack")
@@ -60,6 +61,10 @@ def test_every_other_cell_and_the_delimiter_are_kept(folder):
     place = before.columns.index("label")
     assert after.delimiter == ";"
     assert after.cells[3][place] == "crack"
+    assert (folder / "manifest.csv").read_bytes().startswith(b"\xef\xbb\xbf")
+    assert [row.file for row in read_manifest(folder / "manifest.csv")] == [
+        window.file for window in after.windows
+    ]
     for old, new in zip(before.cells, after.cells, strict=True):
         assert (*old[:place], *old[place + 1 :]) == (*new[:place], *new[place + 1 :])
 
@@ -219,6 +224,8 @@ def test_wrong_folders_are_named_in_one_sentence(folder, tmp_path, monkeypatch):
     assert "split is 'test'; use train or val" in refusal(copy)
     (copy / "manifest.csv").write_text("file\na.png\na.png\n")
     assert "lists files twice" in refusal(copy)
+    (copy / "manifest.csv").write_text("file,Label\na.png,crack\n")
+    assert "no column label, but one named 'Label'" in refusal(copy)
     (copy / "manifest.csv").write_text("file,row\na.png," + "9" * 5000 + "\n")
     assert "use a whole number of pixels" in refusal(copy)
     (copy / "manifest.csv").write_text("file\n" + "a" * 200_000 + "\n")
@@ -227,7 +234,7 @@ def test_wrong_folders_are_named_in_one_sentence(folder, tmp_path, monkeypatch):
     def denied(_fresh, _path):
         raise PermissionError(13, "Permission denied")
 
-    rewrite(folder, lambda _, row: row | {"label": ""})  # with a byte-order mark: to be rewritten
+    rewrite(folder, lambda _, row: {"file": row["file"]})  # lacks the column label: is rewritten
     monkeypatch.setattr("os.replace", denied)
     assert "manifest.csv cannot be written (Permission denied)" in refusal(folder)
     (folder / "labels.jsonl").unlink()

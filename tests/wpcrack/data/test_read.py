@@ -101,6 +101,16 @@ def test_empty_label_column_gives_way_to_sorted_folders_or_says_what_to_do(built
         read_image_level(built)
 
 
+def test_foreign_columns_and_the_empty_cells_of_a_spreadsheet_are_passed_over(built: Path) -> None:
+    expected = read_image_level(built)
+    path = built / "manifest.csv"
+    header, *lines = path.read_text().replace(",", ";").splitlines()
+    lines = [f"looks wet;{line};;;;" for line in (*lines, ";" * 7)]
+    lines[-1] = lines[-1].removeprefix("looks wet")
+    path.write_text("\r\n".join([f"comment;{header};;", *lines]))
+    assert read_image_level(built) == expected
+
+
 def test_images_beside_the_manifest_are_not_skipped_silently(built: Path) -> None:
     shutil.copy(next((built / "crack").iterdir()), built / "crack" / "mine.png")
     assert any("mine.png" in warning for warning in read_image_level(built).warnings)
@@ -139,8 +149,11 @@ def test_files_beside_the_folder_of_the_set_are_read_and_keep_their_side(built: 
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
-        ("file,label,", "file,label,color,", "unknown columns .color.; known are file, label"),
-        ("file,label,", "path,label,", "unknown columns .path."),
+        ("file,label,", "path,label,", "no column file; .*, and names col, height, label, path"),
+        ("file,label,", "file,Label,", "no column label, but one named 'Label'; rename it to"),
+        (",split\n", ",spilt\n", "no column split, but one named 'spilt'; rename it to split"),
+        (",width,split", ",split,split", "has two columns split; remove one"),
+        (",train\n", ",train,,seen\n", "line 2 has more cells than the header has columns"),
         (",crack,", ",pothole,", "line 2: label is 'pothole'; use crack or road"),
         (",train\n", ",test\n", "split is 'test'; use train or val"),
         ("crack/p", "crack/x", "lists .* files that do not exist: crack/x"),
