@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 import warnings
 import zlib
@@ -32,8 +33,31 @@ MOST_PX = 2 * int(Image.MAX_IMAGE_PIXELS or 0)
 PART_PX = 8192
 """Side of the parts into which a message proposes to cut a larger one."""
 
+SAVE_AS = "save it as JPEG or PNG"
+
 UNREAD = (".heic", ".heif", ".avif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".gif", ".jp2")
 """Endings of pictures that are not read, but named, so that none is missed unsaid."""
+
+HEAD_BYTES = 64
+"""So much of the beginning of a file tells its format."""
+
+# What a file is that Pillow does not know, whatever its name says, by how it begins (any case).
+_BEGINNINGS: tuple[tuple[str, str, str], ...] = (
+    (r".{4}ftyp.*avi[fs]", "AVIF", SAVE_AS),
+    (r".{4}ftyp.*(hei[cxms]|hev[cx]|mif1|msf1)", "HEIC, as phones save it", SAVE_AS),
+    (r".{4}ftypcrx", "a raw file of a camera (CR3)", SAVE_AS),
+    (r".{4}(ftyp|moov|mdat)|RIFF.{4}AVI |\x1aE\xdf\xa3", "a video", "cut pictures out of it"),
+    (r"\xff\x0a|\0\0\0\x0cJXL ", "JPEG XL", SAVE_AS),
+    (r"%PDF", "a PDF", SAVE_AS),
+    (r"PK\x03\x04", "a ZIP archive", "unpack it"),
+    (
+        r"(\xef\xbb\xbf)?\s*<(!doctype html|html|head|!--)",
+        "a web page",
+        "download the picture itself",
+    ),
+    (r"\s*<(\?xml|svg)", "a drawing or text in XML", SAVE_AS),
+    (r"version https://git-lfs", "a pointer of Git LFS", "fetch it: git lfs pull"),
+)
 
 # What Pillow raises for damaged files, by format: OSError (JPEG, PNG, BMP, WebP, TIFF), SyntaxError
 # (PNG chunks), the rest from broken headers and tags.
@@ -236,17 +260,25 @@ def decode(path: Path, convert: Callable[[Image.Image, Path], T]) -> T:
             f"picture; cut it: gdal_retile.py -ps {PART_PX} {PART_PX} -targetDir parts {path.name}"
         ) from error
     except _DECODE_ERRORS as error:
-        if isinstance(error, UnidentifiedImageError) and path.suffix.lower() in UNREAD:
-            raise DataError(
-                f"{path} has a format that is not read ({path.suffix}); save it as JPEG or PNG"
-            ) from error
         reason = str(error).strip().rstrip(".") or type(error).__name__
         if isinstance(error, UnidentifiedImageError):
+            _refuse_other_formats(path)
             reason = "of no known format"
         raise DataError(
             f"{path} cannot be read as an image ({reason}); it is damaged or truncated: "
             "copy it again or remove it"
         ) from error
+
+
+def _refuse_other_formats(path: Path) -> None:
+    """Raise DataError about a file that is whole, but no picture that is read."""
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    for beginning, kind, do in _BEGINNINGS:
+        if re.match(beginning.encode(), head, re.DOTALL | re.IGNORECASE):
+            raise DataError(f"{path} is {kind}, which is not read; {do}")
+    if path.suffix.lower() in UNREAD:
+        raise DataError(f"{path} has a format that is not read ({path.suffix}); {SAVE_AS}")
 
 
 def _oriented_shape(image: Image.Image, path: Path) -> tuple[int, int]:

@@ -154,8 +154,37 @@ def test_missing_empty_foreign_and_folder_have_their_own_sentence(tmp_path: Path
         ("phone.HEIC", r"has a format that is not read \(\.HEIC\); save it as JPEG or PNG"),
         ("folder.jpg", "is a folder"),
     ]:
-        with pytest.raises(DataError, match=rf"{name} {sentence}"):
+        with pytest.raises(DataError, match=rf"{name} .*{sentence}"):
             read_rgb(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("head", "sentence"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "is HEIC, .*; save it as JPEG or PNG"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "is HEIC"),
+        (b"\0\0\0\x18ftypcrx \0\0\0\1crx isom", "is a raw file"),
+        (b"\0\0\0\x14ftypqt  \0\0\2\0qt  ", "is a video, .*; cut pictures out of it"),
+        (b"\xff\x0a\xfa\x1f", "is JPEG XL"),
+        (b"%PDF-1.7\n", "is a PDF"),
+        (b"PK\x03\x04\x14\0", "is a ZIP archive"),
+        (
+            b"\xef\xbb\xbf\r\n<!DOCTYPE html><html>",
+            "is a web page, .*; download the picture itself",
+        ),
+        (b"<?xml version='1.0'?><svg>", "is a drawing or text"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git lfs pull"),
+    ],
+)
+def test_other_formats_are_named_whatever_the_name_says(
+    tmp_path: Path, head: bytes, sentence: str
+) -> None:
+    for name in ("IMG_0001.jpg", "IMG_0001.png", "IMG_0001"):
+        (tmp_path / name).write_bytes(head + bytes(range(1, 200)))
+        for read in (read_rgb, read_shape):
+            with pytest.raises(DataError, match=rf"{name} .*{sentence}") as caught:
+                read(tmp_path / name)
+            assert "damaged" not in str(caught.value)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA"])
