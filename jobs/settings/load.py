@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import difflib
 import os
+import string
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -141,8 +142,18 @@ class _Source(NamedTuple):
         return written, " on the command line" if given else self.of(written)
 
     def of(self, key: str) -> str:
-        """Return ` in FILE` for a key that the file set, nothing for one of the command line."""
-        return "" if self.path is None or key in self.overridden else f" in {self.path}"
+        """Return ` in FILE` for a key that the file set, nothing for one of the command line.
+
+        The command line may have set an item of it, or what it is an item of.
+        """
+        whole = key.partition("[")[0]
+        given = any(_holds(one, whole) or _holds(whole, one) for one in self.overridden)
+        return "" if self.path is None or given else f" in {self.path}"
+
+
+def _holds(outer: str, inner: str) -> bool:
+    """Return whether a dotted key is another one, or the section around it."""
+    return f"{inner}.".startswith(f"{outer}.")
 
 
 def _parse_override(text: str, model_type: type[BaseModel]) -> _Override:
@@ -225,10 +236,13 @@ def _explain(error: ValidationError, model_type: type[BaseModel], source: _Sourc
 
 
 def _dotted(details: ErrorDetails, model_type: type[BaseModel]) -> str:
-    """Return the key as the user writes it; pydantic's location also names members of unions."""
+    """Return the key as the user writes it; pydantic's location also names members of unions.
+
+    What a list lacks is the list's own fault.
+    """
     name = ""
     current: type[BaseModel] | None = model_type
-    for part in details["loc"]:
+    for part in details["loc"][:-1] if _lacks_item(details) else details["loc"]:
         if isinstance(part, int):
             name += f"[{part}]"
         elif current is not None:
@@ -246,7 +260,7 @@ def _sentence(
         case "extra_forbidden":
             key, where = source.unknown(key)
             return f"unknown key {key}{where}; {_suggestion(key, model_type)}"
-        case "missing":
+        case "missing" if not _lacks_item(details):
             key = _first_required(key, model_type)
             return f"{key} is required; set it as {key}=VALUE or in the config file"
         case "value_error":
@@ -256,7 +270,8 @@ def _sentence(
             return f"{key}{where}: {reason}"
         case "model_type" | "model_attributes_type":
             return f"{key} is {details['input']!r}{where}, but it is a section with keys of its own"
-    expected = dict.fromkeys(_expectation(problem) for problem in problems)
+    field = field_of(model_type, key)
+    expected = dict.fromkeys(_expectation(problem, field) for problem in problems)
     return f"{key} is {details['input']!r}{where}, but must be {' or '.join(expected)}"
 
 
@@ -271,22 +286,53 @@ def _first_required(key: str, model_type: type[BaseModel]) -> str:
     return key if inner is None else _first_required(f"{key}.{inner}", model_type)
 
 
-def _expectation(problem: ErrorDetails) -> str:
+def _lacks_item(details: ErrorDetails) -> bool:
+    """Return whether a list of a fixed length is too short."""
+    return details["type"] == "missing" and isinstance(details["loc"][-1], int)
+
+
+def _expectation(problem: ErrorDetails, field: FieldInfo | None) -> str:
     """Take `a valid integer` out of pydantic's `Input should be a valid integer, unable ...`."""
     if problem["type"] == "path_type":
         return "a path"
+    if problem["type"].startswith("date_"):
+        return "a date like 2025-05-31"
+    if problem["type"] in ("tuple_type", "too_short", "too_long") or _lacks_item(problem):
+        return _list_wanted(problem, field)
     subject, should, rest = problem["msg"].split(", unable")[0].partition(" should be ")
     return rest if should else f"such that {subject[0].lower()}{subject[1:]}"
 
 
+def _list_wanted(problem: ErrorDetails, field: FieldInfo | None) -> str:
+    """Say how many values a list has, and how one is written where there is none."""
+    count = list_length(field.annotation) if field else None
+    bounds = problem.get("ctx", {})
+    wanted = "a list"
+    if count is not None:
+        wanted += f" of {count} values"
+    elif "min_length" in bounds:
+        wanted += f" of at least {bounds['min_length']}"
+    elif "max_length" in bounds:
+        wanted += f" of at most {bounds['max_length']}"
+    given = problem["input"]
+    if isinstance(given, list | tuple):
+        return wanted
+    items = str(given).split(",") if isinstance(given, str | int | float) else []
+    fits = len(items) == count if count is not None else bool(items)
+    example = ",".join(items) if fits else ", ".join(string.ascii_lowercase[: count or 2])
+    return f"{wanted}, written [{example}]"
+
+
 def _suggestion(key: str, model_type: type[BaseModel]) -> str:
-    names = list(key_names(model_type))
+    names = [name for name in key_names(model_type) if not _holds(name, key)]
     same_leaf = [name for name in names if name.rpartition(".")[2] == key.rpartition(".")[2]]
     near = difflib.get_close_matches(key, names, n=1, cutoff=0.6)
     if near or same_leaf:
         return f"did you mean {(near or same_leaf)[0]}?"
-    section = key.rpartition(".")[0]
-    siblings = [name for name in names if name.rpartition(".")[0] == section]
+    section, siblings = key, list[str]()
+    while section and not siblings:
+        section = section.rpartition(".")[0]
+        siblings = [name for name in names if name.rpartition(".")[0] == section]
     dots = ", ..." if len(siblings) > SHOWN_KEYS else ""
     return f"valid keys are {', '.join(siblings[:SHOWN_KEYS])}{dots}"
 
@@ -310,6 +356,14 @@ def takes_list(annotation: Any) -> bool:
     if origin in (typing.Union, types.UnionType):
         return any(takes_list(part) for part in typing.get_args(annotation))
     return origin in (tuple, list)
+
+
+def list_length(annotation: Any) -> int | None:
+    """Return how many values a tuple of a fixed length has, also inside a union; else None."""
+    origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return next((n for n in map(list_length, parts) if n is not None), None)
+    return len(parts) if origin is tuple and Ellipsis not in parts else None
 
 
 def flat_types(annotation: Any) -> Iterator[type]:

@@ -27,6 +27,16 @@ class Optimizer(Block):
     """Learning rate."""
     name: Literal["adam", "sgd"] = "adam"
     """Which update."""
+    low: int = 1
+    """Not above high."""
+    high: int = 2
+    """Not below low."""
+
+    @model_validator(mode="after")
+    def _low_is_not_above_high(self) -> Optimizer:
+        if self.low > self.high:
+            raise ValueError("low is above high")
+        return self
 
 
 class Job(Block):
@@ -46,6 +56,10 @@ class Job(Block):
     to be wrapped in the rendered text."""
     limit: Annotated[int, Field(ge=0)] | str = "5%"
     """A number or a percentage."""
+    ends: tuple[float, float] | None = None
+    """First and last."""
+    names: Annotated[tuple[str, ...], Field(min_length=1)] | int = 1
+    """Names, or how many."""
     crs: str | None = None
     """Coordinate system."""
     flown: date | None = None
@@ -178,6 +192,17 @@ def test_an_unknown_key_that_resembles_none_lists_the_valid_ones() -> None:
     assert "valid keys are run_dir, optimizer" in message
 
 
+@pytest.mark.parametrize(
+    ("override", "valid"),
+    [
+        ("optimizer={zz: 1}", "did you mean optimizer."),
+        ("qqq.y=1", "valid keys are run_dir, optimizer, fallback"),
+    ],
+)
+def test_an_unknown_key_names_no_section_around_it(override: str, valid: str) -> None:
+    assert f"; {valid}" in error_of("run_dir=r", override)
+
+
 def test_an_unknown_key_of_the_file_names_the_file(file: Path) -> None:
     file.write_text("run_dir: r\nstpes: [1]\n", encoding="utf-8")
     assert error_of(path=file) == f"unknown key stpes in {file}; did you mean steps?"
@@ -202,7 +227,15 @@ def test_an_unknown_key_of_the_command_line_is_not_blamed_on_the_file(key: str, 
         ("optimizer.name=lion", "optimizer.name is 'lion', but must be 'adam' or 'sgd'"),
         ("optimizer=3", "optimizer is 3, but it is a section with keys of its own"),
         ("fallback=3", "fallback is 3, but it is a section with keys of its own"),
-        ("steps=3", "steps is 3, but must be a valid tuple"),
+        ("steps=3", "steps is 3, but must be a list, written [3]"),
+        ("steps=3,4", "steps is '3,4', but must be a list, written [3,4]"),
+        ("ends=[500]", "ends is [500], but must be a list of 2 values"),
+        ("ends=[1, 2, 3]", "ends is [1, 2, 3], but must be a list of 2 values"),
+        ("ends=500,900", "ends is '500,900', but must be a list of 2 values, written [500,900]"),
+        ("ends=500", "ends is 500, but must be a list of 2 values, written [a, b]"),
+        ("flown=2024", "flown is 2024, but must be a date like 2025-05-31"),
+        ("flown=31.5.2024", "flown is '31.5.2024', but must be a date like 2025-05-31"),
+        ("names=[]", "names is [], but must be a list of at least 1 or a valid integer"),
         ("steps=[1, x]", "steps[1] is 'x', but must be a valid integer"),
         ("limit=[1]", "limit is '[1]'; write a number or a percentage like 5%"),
         ("limit=many", "limit is 'many'; write a number or a percentage like 5%"),
@@ -219,6 +252,17 @@ def test_a_wrong_value_is_named_with_what_is_expected(override: str, message: st
 def test_a_wrong_value_of_the_file_names_the_file(file: Path) -> None:
     file.write_text("run_dir: r\noptimizer: {lr: fast}\n", encoding="utf-8")
     assert f"'fast' in {file}, but must be a valid number" in error_of(path=file)
+
+
+@pytest.mark.parametrize(
+    "override", ["optimizer.low=3", "optimizer={low: 3}", "steps=[1, x]", "steps=x"]
+)
+def test_a_wrong_value_of_the_command_line_is_not_blamed_on_the_file(
+    override: str, file: Path
+) -> None:
+    message = error_of(override, path=file)
+    assert message.startswith(("optimizer: low is above high", "steps"))
+    assert str(file) not in message
 
 
 def test_a_missing_required_key_is_named() -> None:
