@@ -5,6 +5,7 @@ wpcrack infer --status maps/cracks.gpkg
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -162,7 +163,7 @@ class Progress:
         self.stream = stream or sys.stderr
         self._timed_blocks = 0
         self._timed_px = 0
-        self._first: float | None = None
+        self._began = math.inf
         self._written = time.monotonic()
         self._width = 0
 
@@ -171,11 +172,10 @@ class Progress:
         self.done += 1
         self.failed += has_failure(result)
         now = time.monotonic()
-        if self._first is None:
-            self._first = now  # what came before was the start of Ray
-        else:
-            self._timed_blocks += 1
-            self._timed_px += result.valid_px
+        self._timed_blocks += 1
+        self._timed_px += result.valid_px
+        # From the work on a block on: before it came the start of Ray, and blocks arrive in bursts.
+        self._began = min(self._began, now - result.seconds)
         due = now - self._written >= LOG_INTERVAL_S or self.done == self.total
         if self.stream.isatty():
             self._show(end="")
@@ -191,8 +191,8 @@ class Progress:
     def line(self) -> str:
         """Return a line like `infer 12/96 blocks, 3.4 Mpx/s, ETA 0:42, 1 with failures`."""
         parts = [f"infer {self.done}/{self.total} blocks"]
-        if self._first is not None and self._timed_blocks:
-            elapsed = max(time.monotonic() - self._first, 1e-9)
+        elapsed = time.monotonic() - self._began
+        if elapsed > 0:
             remaining = (self.total - self.done) * elapsed / self._timed_blocks
             parts += [f"{self._timed_px / elapsed / 1e6:.1f} Mpx/s", f"ETA {clock(remaining)}"]
         if self.failed:
@@ -223,7 +223,7 @@ class JobStatus:
         done: blocks that are finished, also the failed ones.
         failed: those of them that failed, wholly or in part.
         is_running: whether a process works on them now.
-        mpx_per_s: speed since the job was last started; None before its second block.
+        mpx_per_s: speed since work on blocks began, at the last start; None before the first block.
         eta_s: seconds to the last block at that speed.
     """
 
@@ -269,10 +269,11 @@ def read_status(path: Path) -> JobStatus:
     if log is None:
         raise ConfigError(f"{work} holds no job; give the GeoPackage of one")
     total, lines = len(log.record.blocks), log.lines.values()
-    recent = sorted((line for line in lines if line.at >= log.record.started), key=lambda x: x.at)
+    recent = [line for line in lines if line.at >= log.record.started]
+    began = min((line.at - line.inspected.seconds for line in recent), default=math.inf)
     speed = eta = None
-    if len(recent) > 1 and (elapsed := recent[-1].at - recent[0].at) > 0:
-        speed = sum(line.inspected.valid_px for line in recent[1:]) / 1e6 / elapsed
-        eta = (total - len(lines)) * elapsed / (len(recent) - 1)
+    if recent and (elapsed := max(line.at for line in recent) - began) > 0:
+        speed = sum(line.inspected.valid_px for line in recent) / 1e6 / elapsed
+        eta = (total - len(lines)) * elapsed / len(recent)
     failed = sum(has_failure(line.inspected) for line in lines)
     return JobStatus(work, total, len(lines), failed, is_locked(work / LOCK), speed, eta)

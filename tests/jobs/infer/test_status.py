@@ -211,8 +211,18 @@ def test_the_speed_is_that_of_the_present_start(tmp_path):
     log.write_text(log.read_text() + "".join(lines) + lines[0][:20])
     status = read_status(work)
     assert (status.done, status.total) == (4, 10)
-    assert status.mpx_per_s == pytest.approx(0.5)
-    assert status.eta_s == pytest.approx(12)
+    assert status.mpx_per_s == pytest.approx(3 / 5)  # the first began at 4 s
+    assert status.eta_s == pytest.approx(10)
+
+
+def test_blocks_that_arrive_at_once_make_no_speed_of_their_own(tmp_path):
+    work, began = tmp_path / "o.work", time.time()
+    log = start(work, began, 3)
+    log.write_text(log.read_text() + BlockLine(row_of("a", seconds=10.0), began + 74.28).text())
+    assert read_status(work).mpx_per_s == pytest.approx(0.1)
+    log.write_text(log.read_text() + BlockLine(row_of("b", seconds=40.0), began + 74.3).text())
+    assert read_status(work).mpx_per_s == pytest.approx(2 / 40)
+    assert read_status(work).eta_s == pytest.approx(20)
 
 
 def test_a_block_that_failed_counts_once_it_succeeds_as_done(tmp_path):
