@@ -21,6 +21,7 @@ import pyogrio
 
 from geo import packages
 from geo.errors import OutputError
+from geo.paths import literal
 
 NEVER = "move it away, or choose another output"
 
@@ -174,7 +175,7 @@ def _is_own_folder(path: Path) -> bool:
 
 def _is_own_tiles(path: Path) -> bool:
     try:
-        about = pyogrio.read_info(path)["dataset_metadata"] or {}
+        about = pyogrio.read_info(literal(path))["dataset_metadata"] or {}
     except RuntimeError:  # pyogrio's for what is no vector file
         return False
     return str(about.get("description", "")).startswith(TILES_SEAL)

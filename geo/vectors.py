@@ -29,6 +29,7 @@ from rasterio.errors import CRSError
 from geo.errors import InputError, first_line
 from geo.files import NOT_UTF8, is_utf8
 from geo.grid import Grid
+from geo.paths import literal
 
 FORMATS = "GeoPackage, GeoParquet, FlatGeobuf, GeoJSON or Shapefile"
 
@@ -173,7 +174,7 @@ def _of_database(
     path: Path, layer: str | None, columns: Sequence[str], like: Sequence[str]
 ) -> Features:
     """Read a format that GDAL is trusted with."""
-    layers = [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
+    layers = [str(name) for name, kind in pyogrio.list_layers(literal(path)) if kind is not None]
     if not layers:
         raise ValueError("it has no layer with geometries")
     if layer is not None and layer not in layers:
@@ -183,7 +184,7 @@ def _of_database(
     chosen = next(fitting, next(iter(fields)))
     names = fields[chosen]
     wanted = _wanted(names, columns, like)
-    about, table = pyogrio.read_arrow(path, layer=chosen, columns=wanted)
+    about, table = pyogrio.read_arrow(literal(path), layer=chosen, columns=wanted)
     table.validate(full=True)  # of a damaged file GDAL makes values of negative length
     shapes, broken = _of_wkb(table[about["geometry_name"] or "wkb_geometry"])
     crs = _crs(about["crs"]) if about["crs"] else None
@@ -192,7 +193,7 @@ def _of_database(
 
 
 def _fields(path: Path, layer: str) -> tuple[str, ...]:
-    return tuple(str(name) for name in pyogrio.read_info(path, layer=layer)["fields"])
+    return tuple(str(name) for name in pyogrio.read_info(literal(path), layer=layer)["fields"])
 
 
 def _of_parquet(path: Path, columns: Sequence[str], like: Sequence[str]) -> Features:

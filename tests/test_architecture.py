@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -89,3 +90,13 @@ def test_nothing_imports_what_imports_it(room: Callable[[str], str]) -> None:
 def test_a_circle_is_found() -> None:
     assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
     assert circle({"a": {"b", "c"}, "b": {"c"}}) == []
+
+
+def test_every_path_that_pyogrio_gets_is_literal() -> None:
+    """Else it reads `!` and `;` of a folder or file as parts of an address."""
+    taking = re.compile(r".*\.to_file|geopandas\.read_file|pyogrio\.(?!list_drivers)\w+")
+    for path in modules().values():
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and taking.fullmatch(ast.unparse(node.func)):
+                given = [ast.unparse(value).partition("(")[0] for value in node.args]
+                assert "literal" in given, f"{path}:{node.lineno}"

@@ -16,6 +16,7 @@ from geo.compare.survey import FloatArray, Lines, ShapeArray, Survey
 from geo.errors import InputError
 from geo.layers.schema import CRACK, INSPECTED, NETWORK, ROAD_SEGMENT, RUN, Layer
 from geo.layers.sound_map import NEEDED, require_map
+from geo.paths import literal
 
 COLUMNS = [
     *("crack_id", "width_mean_mm", "network_id", "status", "gsd_mm", "survey_date"),
@@ -87,7 +88,7 @@ def read_map(path: Path, crs: CRS | None = None) -> SurveyMap:
         InputError: it is no map of ours, or holds nothing that was inspected.
     """
     require_map(path, {**NEEDED, ROAD_SEGMENT.name: ("segment_id", "width_m")})
-    layers = {str(name) for name, _ in pyogrio.list_layers(path)}
+    layers = {str(name) for name, _ in pyogrio.list_layers(literal(path))}
     cracks = _read(path, CRACK)
     target = crs or cracks.crs
     unit_m = float(target.axis_info[0].unit_conversion_factor)
@@ -99,7 +100,7 @@ def read_map(path: Path, crs: CRS | None = None) -> SurveyMap:
     cracks = _shapes(cracks[cracks.geometry.notna()], target, unit_m)
     networks = _shapes(_read(path, NETWORK), target, unit_m)
     networks = networks[networks.geometry.notna()]
-    run = pyogrio.read_dataframe(path, layer=RUN.name)
+    run = pyogrio.read_dataframe(literal(path), layer=RUN.name)
     survey = Survey(
         crack_ids=cracks["crack_id"].to_numpy(object),
         cracks=Lines.of(cracks.geometry.to_numpy()),
@@ -124,7 +125,7 @@ def read_map(path: Path, crs: CRS | None = None) -> SurveyMap:
 
 def _read(path: Path, layer: Layer) -> geopandas.GeoDataFrame:
     """Read the columns of a layer that a comparison takes, those of them that there are."""
-    return geopandas.read_file(path, layer=layer.name, columns=COLUMNS)
+    return geopandas.read_file(literal(path), layer=layer.name, columns=COLUMNS)
 
 
 def _shapes(table: geopandas.GeoDataFrame, crs: CRS, unit_m: float) -> geopandas.GeoDataFrame:

@@ -17,6 +17,7 @@ from geo.layers.style import CASING, CHANGE_COLORS, SEEN_BY_BOTH, change_legend
 from geo.outputs import seal_text
 from geo.page.kinds import CHANGE_FILTER, CHANGE_KINDS
 from geo.page.map_page import MAX_CRACKS, NOTHING, TABLE_ROWS, bounds_of, page, records
+from geo.paths import literal
 
 
 def write_change_page(package: Path, out: Path, summary: str) -> None:
@@ -36,14 +37,14 @@ def write_change_page(package: Path, out: Path, summary: str) -> None:
 def change_data(package: Path, summary: str, max_cracks: int = MAX_CRACKS) -> dict[str, Any]:
     """Collect a comparison for the page; of many cracks those are drawn that changed most."""
     drawn, few = _most_changed(package, max_cracks)
-    networks = geopandas.read_file(package, layer=CHANGE_NETWORK.name)
-    ground = geopandas.read_file(package, layer=COMPARED.name)
+    networks = geopandas.read_file(literal(package), layer=CHANGE_NETWORK.name)
+    ground = geopandas.read_file(literal(package), layer=COMPARED.name)
     segments = NOTHING
-    if CHANGE_SEGMENT.name in {str(name) for name, _ in pyogrio.list_layers(package)}:
-        found = geopandas.read_file(package, layer=CHANGE_SEGMENT.name)
+    if CHANGE_SEGMENT.name in {str(name) for name, _ in pyogrio.list_layers(literal(package))}:
+        found = geopandas.read_file(literal(package), layer=CHANGE_SEGMENT.name)
         order = found["change_m"].sort_values(ascending=False, kind="stable").index
         segments = records(found, CHANGE_SEGMENT, [int(k) for k in order[:TABLE_ROWS]])
-    run = pyogrio.read_dataframe(package, layer=CHANGE_RUN.name).iloc[0]
+    run = pyogrio.read_dataframe(literal(package), layer=CHANGE_RUN.name).iloc[0]
     areas = _changed_first(networks, "area_change", "growth_m2")
     return {
         "title": TITLE,
@@ -73,7 +74,7 @@ def change_data(package: Path, summary: str, max_cracks: int = MAX_CRACKS) -> di
 
 def _most_changed(package: Path, most: int) -> tuple[geopandas.GeoDataFrame, str]:
     """Return the lines that changed most, and a sentence if these are not all."""
-    lines = geopandas.read_file(package, layer=CHANGE.name)
+    lines = geopandas.read_file(literal(package), layer=CHANGE.name)
     drawn = lines.loc[_changed_first(lines, "change", "growth_m")[:most]].reset_index(drop=True)
     few = f" The {len(drawn)} largest changes are drawn." if len(drawn) < len(lines) else ""
     return drawn, few

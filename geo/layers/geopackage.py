@@ -30,6 +30,7 @@ from geo.layers.schema import GEOMETRY, Layer
 from geo.layers.style import Style, styles
 from geo.options import Rules
 from geo.outputs import require_replaceable
+from geo.paths import literal
 
 GPKG_VERSION = "1.3"
 """Later versions make older desktops warn."""
@@ -128,7 +129,7 @@ def _write_layer(path: Path, data: LayerData, crs: CRS, metadata: Mapping[str, s
     try:
         pyogrio.write_arrow(
             pa.RecordBatchReader.from_batches(data.layer.arrow(), source),
-            path,
+            literal(path),
             layer=data.layer.name,
             driver="GPKG",
             **(spatial if data.layer.is_spatial else {"layer_options": described}),

@@ -21,6 +21,7 @@ from geo.grid import Grid
 from geo.imagery.headers import TileProblem
 from geo.layers.schema import INSPECTED, RUN
 from geo.options import AssembleOptions, Rules, SeverityOptions
+from geo.paths import literal
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class MapTerms:
     @classmethod
     def read(cls, package: Path) -> MapTerms:
         """Read the terms of a finished GeoPackage."""
-        row = pyogrio.read_dataframe(package, layer=RUN.name).iloc[0]
+        row = pyogrio.read_dataframe(literal(package), layer=RUN.name).iloc[0]
         return cls(
             Rules.of_text(row["rules"]),
             *(str(row[name] or "") for name in ("not_claimed", "model", "run_id")),

@@ -35,6 +35,7 @@ from geo.layers.schema import (
     ColumnType,
     Layer,
 )
+from geo.paths import literal
 from geo.vectors import AREAS, HEAD_BYTES, LINES, Features, is_geopackage, read_features, refuse_far
 
 REMEDY = "make the map again with `wpcrack assemble`, or copy it again"
@@ -99,7 +100,7 @@ def require_map(package: Path, needed: Mapping[str, Sequence[str]] | None = None
         with warnings.catch_warnings():  # what matters is refused below, in our words
             warnings.simplefilter("ignore")
             _require_database(package)
-            names = {str(name) for name, _ in pyogrio.list_layers(package)}
+            names = {str(name) for name, _ in pyogrio.list_layers(literal(package))}
             _require_layers(names)
             for layer in LAYERS:
                 if layer.name in names:
@@ -150,7 +151,7 @@ def _require_layer(package: Path, layer: Layer, needed: Sequence[str]) -> None:
             raise InputError("has no projected coordinate system; lengths cannot be told")
         _require_shapes(found, layer)
     else:
-        _, table = pyogrio.read_arrow(package, layer=layer.name)
+        _, table = pyogrio.read_arrow(literal(package), layer=layer.name)
         table.validate(full=True)
         columns = {name: table[name].to_pylist() for name in table.column_names}
     missing = [name for name in needed if name not in columns]

@@ -16,6 +16,7 @@ from geo.errors import OutputError
 from geo.files import built_locally, output_errors, remove_leftovers, whole_file
 from geo.layers.schema import CRACK, NETWORK, ROAD_SEGMENT, Layer
 from geo.outputs import TILES_SEAL, require_replaceable
+from geo.paths import literal
 
 TILED = (CRACK, NETWORK, ROAD_SEGMENT)
 """Layers that a web map shows; outlines of pieces would be as many again."""
@@ -44,14 +45,16 @@ def write_web_tiles(package: Path) -> list[Path]:
     Raises:
         OutputError: a file cannot be written, or is not ours.
     """
-    there = {name for name, _ in pyogrio.list_layers(package).tolist()}
+    there = {name for name, _ in pyogrio.list_layers(literal(package)).tolist()}
     written = []
     for layer in TILED:
         out = tiles_path(package, layer)
         require_replaceable([out])
         remove_leftovers(out)
         count = (
-            pyogrio.read_info(package, layer=layer.name)["features"] if layer.name in there else 0
+            pyogrio.read_info(literal(package), layer=layer.name)["features"]
+            if layer.name in there
+            else 0
         )
         if not count:
             out.unlink(missing_ok=True)
@@ -67,11 +70,11 @@ def _write(package: Path, layer: Layer, out: Path) -> None:
         output_errors(out, *kinds),
         whole_file(out) as temporary,
         built_locally(temporary) as built,
-        pyogrio.open_arrow(package, layer=layer.name, use_pyarrow=True) as (about, rows),
+        pyogrio.open_arrow(literal(package), layer=layer.name, use_pyarrow=True) as (about, rows),
     ):
         pyogrio.write_arrow(
             rows,
-            built,
+            literal(built),
             layer=layer.name,
             driver="PMTiles",
             geometry_name=about["geometry_name"],
@@ -85,5 +88,5 @@ def _write(package: Path, layer: Layer, out: Path) -> None:
                 "EXTENT": TILE_PARTS,
             },
         )
-        if not math.isfinite(pyogrio.read_info(built)["total_bounds"][0]):
+        if not math.isfinite(pyogrio.read_info(literal(built))["total_bounds"][0]):
             raise OutputError(f"{out} shows nothing after writing; check the disk")

@@ -26,6 +26,7 @@ from geo.grid import Grid, Window
 from geo.imagery.mosaic import Mosaic
 from geo.layers.schema import CRACK, NETWORK
 from geo.page.preview import encode_picture
+from geo.paths import literal
 
 DEGREES = "EPSG:4326"
 
@@ -105,13 +106,17 @@ def _places(package: Path, grid: Grid) -> Iterable[NDArray[np.float64]]:
     for layer, by in ((CRACK, "length_m"), (NETWORK, "area_m2")):
         columns = ["severity_d6433", by]
         table = pyogrio.read_dataframe(
-            package, layer=layer.name, columns=columns, read_geometry=False, fid_as_index=True
+            literal(package),
+            layer=layer.name,
+            columns=columns,
+            read_geometry=False,
+            fid_as_index=True,
         )
         worst = worst_first(table, by) if layer is CRACK else table.sort_values(by)[::-1]
         fids = list(worst.index[: MAX_CROPS[layer.name]])
         if fids:
             shapes = pyogrio.read_dataframe(
-                package, layer=layer.name, columns=[], fids=fids, fid_as_index=True
+                literal(package), layer=layer.name, columns=[], fids=fids, fid_as_index=True
             )
             yield from grid.to_pixel(middles(shapes.geometry.loc[fids]))
 

@@ -40,6 +40,7 @@ from geo.page.crops import Crop, worst_first
 from geo.page.kinds import MAP_FILTER, MAP_KINDS
 from geo.page.preview import encode_picture
 from geo.page.report import counted
+from geo.paths import literal
 from geo.review.record import read_accuracy
 
 DEGREES = "EPSG:4326"
@@ -170,15 +171,15 @@ def _image(overview: Overview) -> dict[str, Any] | None:
 
 def map_data(package: Path, max_cracks: int) -> dict[str, Any]:
     """Collect a finished GeoPackage for the page."""
-    names = {str(name) for name, _ in pyogrio.list_layers(package)}
+    names = {str(name) for name, _ in pyogrio.list_layers(literal(package))}
     cracks, total = _cracks(package, max_cracks)
     segments = NOTHING
     if ROAD_SEGMENT.name in names:
-        found = geopandas.read_file(package, layer=ROAD_SEGMENT.name)
+        found = geopandas.read_file(literal(package), layer=ROAD_SEGMENT.name)
         segments = records(found, ROAD_SEGMENT, _by_rank(found))
-    inspected = geopandas.read_file(package, layer=INSPECTED.name)
+    inspected = geopandas.read_file(literal(package), layer=INSPECTED.name)
     placed = inspected[inspected.geometry.notna()]
-    networks = geopandas.read_file(package, layer=NETWORK.name)
+    networks = geopandas.read_file(literal(package), layer=NETWORK.name)
     summary = (
         f"{counted(len(total), 'crack')}, {float(total['length_m'].sum()):.1f} m. "
         f"{counted(len(networks), 'network')}, {float(networks['area_m2'].sum()):.2f} m2. "
@@ -212,7 +213,11 @@ def _header(
 ) -> list[tuple[str, str]]:
     """Return what the page says of its origin: words and values."""
     cracks = pyogrio.read_dataframe(
-        package, layer=CRACK.name, columns=["survey_date"], read_geometry=False, max_features=1
+        literal(package),
+        layer=CRACK.name,
+        columns=["survey_date"],
+        read_geometry=False,
+        max_features=1,
     )
     found = pd.concat((inspected["survey_date"], cracks["survey_date"])).dropna()
     days = sorted({str(day)[:10] for day in found})
@@ -236,7 +241,7 @@ def legend(rules: Rules) -> dict[str, Any]:
 def _cracks(package: Path, most: int) -> tuple[geopandas.GeoDataFrame, pd.DataFrame]:
     """Read the worst cracks, and the table of all."""
     table = pyogrio.read_dataframe(
-        package,
+        literal(package),
         layer=CRACK.name,
         columns=list(CRACK_COLUMNS),
         read_geometry=False,
@@ -244,7 +249,7 @@ def _cracks(package: Path, most: int) -> tuple[geopandas.GeoDataFrame, pd.DataFr
     )
     chosen = worst_first(table.sort_values("crack_id"), "length_m").head(most)
     lines = pyogrio.read_dataframe(
-        package, layer=CRACK.name, columns=["crack_id"], fid_as_index=True
+        literal(package), layer=CRACK.name, columns=["crack_id"], fid_as_index=True
     )
     worst = chosen[list(CRACK_COLUMNS)]
     return geopandas.GeoDataFrame(

@@ -23,6 +23,7 @@ from geo.layers.run_rows import MapTerms
 from geo.layers.schema import CRACK, GEOMETRY, NETWORK, Layer
 from geo.layers.style import CASING, OVERVIEW_BLANK, Entry, rgb, severity_legend
 from geo.outputs import seal_png
+from geo.paths import literal
 
 OVERVIEW_PX = 2000
 """Longest side of the picture."""
@@ -150,7 +151,7 @@ def _thicken(marked: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
 def _shapes(package: Path, layer: Layer, severity: str) -> Iterator[NDArray[np.object_]]:
     """Yield the geometries of one class of a layer, a bounded number at a time."""
     with pyogrio.open_arrow(
-        package,
+        literal(package),
         layer=layer.name,
         columns=[],
         where=f"severity_d6433 = '{severity}'",

@@ -17,6 +17,7 @@ from geo.layers.schema import CRACK, INSPECTED, NETWORK, ROAD_SEGMENT
 from geo.layers.style import severity_legend
 from geo.options import Rules, SeverityOptions
 from geo.outputs import markdown_text, seal_text
+from geo.paths import literal
 from geo.review.estimate import Accuracy
 from geo.review.record import read_accuracy
 
@@ -90,10 +91,10 @@ class MapReport:
 
 def summarize(package: Path) -> MapReport:
     """Collect the figures of a finished GeoPackage."""
-    cracks = pyogrio.read_dataframe(package, layer=CRACK.name, read_geometry=False)
-    inspected = geopandas.read_file(package, layer=INSPECTED.name)
-    layers = {str(name) for name, _ in pyogrio.list_layers(package)}
-    networks = pyogrio.read_dataframe(package, layer=NETWORK.name, read_geometry=False)
+    cracks = pyogrio.read_dataframe(literal(package), layer=CRACK.name, read_geometry=False)
+    inspected = geopandas.read_file(literal(package), layer=INSPECTED.name)
+    layers = {str(name) for name, _ in pyogrio.list_layers(literal(package))}
+    networks = pyogrio.read_dataframe(literal(package), layer=NETWORK.name, read_geometry=False)
     blocks = inspected[inspected["block_id"].notna()]
     seen_m2 = blocks[blocks["valid_pct"] > 0].geometry.area
     classes = {name: float(cracks[f"{name}_m"].sum()) for name in D6433_CLASSES}
@@ -282,7 +283,7 @@ def _smallest_width(gsd_mm: float | None, options: SeverityOptions) -> float | N
 
 
 def _streets(package: Path, rank_by: str) -> tuple[Street, ...]:
-    table = pyogrio.read_dataframe(package, layer=ROAD_SEGMENT.name, read_geometry=False)
+    table = pyogrio.read_dataframe(literal(package), layer=ROAD_SEGMENT.name, read_geometry=False)
     street = table["name"].fillna("road " + table["road_id"])
     found = [_street(str(name), group, rank_by) for name, group in table.groupby(street)]
     return tuple(sorted(found, key=lambda s: (-(s.density_m_per_m2 or 0.0), s.name)))

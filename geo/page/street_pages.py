@@ -31,6 +31,7 @@ from geo.layers.words import UNKNOWN
 from geo.outputs import seal_pdf
 from geo.page.preview import KM, scale_length
 from geo.page.report import counted
+from geo.paths import literal
 
 MAX_PAGES = 500
 """Streets with a page: the worst ones. All districts have one."""
@@ -126,12 +127,12 @@ def write_street_pages(package: Path, out: Path, backdrop: Overview) -> int:
     Raises:
         OutputError: the file cannot be written.
     """
-    names = {str(name) for name, _ in pyogrio.list_layers(package)}
+    names = {str(name) for name, _ in pyogrio.list_layers(literal(package))}
     none = geopandas.GeoDataFrame({"rank": [], "geometry": []})
     layers = Layers(
-        geopandas.read_file(package, layer=CRACK.name),
-        geopandas.read_file(package, layer=NETWORK.name),
-        geopandas.read_file(package, layer=ROAD_SEGMENT.name)
+        geopandas.read_file(literal(package), layer=CRACK.name),
+        geopandas.read_file(literal(package), layer=NETWORK.name),
+        geopandas.read_file(literal(package), layer=ROAD_SEGMENT.name)
         if ROAD_SEGMENT.name in names
         else none,
         MapTerms.read(package),

@@ -26,6 +26,7 @@ from geo.layers.schema import (
     Layer,
 )
 from geo.options import Rules
+from geo.paths import literal
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,10 +52,12 @@ class EditedMap:
         Raises:
             InputError: the file has no coordinate system.
         """
-        names = {str(name) for name, _ in pyogrio.list_layers(package)}
+        names = {str(name) for name, _ in pyogrio.list_layers(literal(package))}
         wanted = (CRACK, NETWORK, OUTLINE, ROAD_SEGMENT, INSPECTED, RUN)
         tables = {
-            x.name: pyogrio.read_dataframe(package, layer=x.name) for x in wanted if x.name in names
+            x.name: pyogrio.read_dataframe(literal(package), layer=x.name)
+            for x in wanted
+            if x.name in names
         }
         system = tables[CRACK.name].crs
         if system is None:

@@ -21,6 +21,7 @@ from pyogrio.errors import DataLayerError, DataSourceError
 
 from geo.errors import InputError
 from geo.layers.schema import CRACK, INSPECTED, NETWORK
+from geo.paths import literal
 
 LEAST_LINE = 0.25
 """Line in a marked place, in sides."""
@@ -284,7 +285,7 @@ def _layer(package: Path, name: str, columns: Sequence[str]) -> geopandas.GeoDat
     if not package.is_file():
         raise InputError(f"{package} is no file; give a GeoPackage of `wpcrack infer`")
     try:
-        table = pyogrio.read_dataframe(package, layer=name, columns=list(columns))
+        table = pyogrio.read_dataframe(literal(package), layer=name, columns=list(columns))
     except (DataLayerError, DataSourceError) as error:
         raise InputError(
             f"{package} is no map of `wpcrack infer`: its layer {name} cannot be read ({error})"

@@ -12,6 +12,7 @@ import pyogrio
 from geo import packages
 from geo.files import output_errors
 from geo.layers.schema import RUN
+from geo.paths import literal
 from geo.review.estimate import Accuracy
 
 
@@ -36,7 +37,9 @@ def write_accuracy(package: Path, accuracy: Accuracy) -> None:
 
 def read_accuracy(package: Path) -> Accuracy | None:
     """Return what people found of a map; None if nobody has judged it."""
-    return parse_accuracy(pyogrio.read_dataframe(package, layer=RUN.name).iloc[0]["accuracy"])
+    return parse_accuracy(
+        pyogrio.read_dataframe(literal(package), layer=RUN.name).iloc[0]["accuracy"]
+    )
 
 
 def parse_accuracy(text: str | None) -> Accuracy | None:

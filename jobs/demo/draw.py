@@ -16,6 +16,7 @@ from rasterio.transform import Affine
 
 from geo.grid import Grid
 from geo.imagery.writing import write_raster
+from geo.paths import literal
 from wpcrack.synthetic import City, DrawnWindow, WindowConfig, draw_training_street, draw_window
 
 CRS = "EPSG:25832"
@@ -87,8 +88,8 @@ def write_city(city: City, tiles: Path, truth: Path) -> DrawnCity:
         write_tile(masks / f"{tile.name}.tif", mask, transform, nodata=None)
         count += 1
     centerlines, roads = truth / "centerlines.gpkg", truth / "roads.gpkg"
-    _centerline_table(city).to_file(centerlines, layer="centerline", driver="GPKG")
-    _road_table(city).to_file(roads, layer="road", driver="GPKG")
+    _centerline_table(city).to_file(literal(centerlines), layer="centerline", driver="GPKG")
+    _road_table(city).to_file(literal(roads), layer="road", driver="GPKG")
     return DrawnCity(tiles, count, masks, centerlines, roads)
 
 

@@ -20,6 +20,7 @@ from rasterio.transform import Affine
 from shapely.geometry.base import BaseGeometry
 from skimage.morphology import skeletonize
 
+from geo.paths import literal
 from jobs.demo.draw import ORIGIN_M
 from wpcrack.synthetic import City, Frame
 
@@ -100,7 +101,7 @@ class MapScore:
 
 def score_map(geopackage: Path, city: City) -> MapScore:
     """Compare the outlines of a GeoPackage with the city's truth."""
-    world = geopandas.read_file(geopackage, layer="outline").geometry.to_numpy()
+    world = geopandas.read_file(literal(geopackage), layer="outline").geometry.to_numpy()
     polygons = shapely.transform(world, lambda xy: _to_plane(xy, city.gsd_m))
     tolerance_px = TOLERANCE_M / city.gsd_m
     found = found_length([crack.points_px for crack in city.cracks], polygons, tolerance_px)
@@ -117,7 +118,7 @@ def score_map(geopackage: Path, city: City) -> MapScore:
         true_m=round(recall.whole * city.gsd_m, 2),
         thin_m=round(thin.whole * city.gsd_m, 2),
         predicted_m=round(right.whole * city.gsd_m, 2),
-        cracks=int(pyogrio.read_info(geopackage, layer="crack")["features"]),
+        cracks=int(pyogrio.read_info(literal(geopackage), layer="crack")["features"]),
     )
 
 

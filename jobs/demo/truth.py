@@ -18,6 +18,7 @@ from geo.cracks.measure import orientations
 from geo.grid import Grid
 from geo.layers.classes import crack_types, d6433
 from geo.options import SeverityOptions, TypeOptions
+from geo.paths import literal
 from wpcrack.synthetic import City
 
 Float64 = npt.NDArray[np.float64]
@@ -68,8 +69,8 @@ class Mapped:
     @classmethod
     def read(cls, package: Path) -> Mapped:
         """Read a map."""
-        cracks = geopandas.read_file(package, layer="crack")
-        networks = geopandas.read_file(package, layer="network")
+        cracks = geopandas.read_file(literal(package), layer="crack")
+        networks = geopandas.read_file(literal(package), layer="network")
         parts, owner = shapely.get_parts(cracks.geometry.to_numpy(), return_index=True)
         return cls(parts, owner, cracks, networks.geometry.to_numpy())
 

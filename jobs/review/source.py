@@ -20,6 +20,7 @@ from geo.imagery.find import scan
 from geo.imagery.mosaic import Mosaic
 from geo.layers.schema import CRACK, INSPECTED, NETWORK, OUTLINE, RUN
 from geo.layers.sound_map import require_map
+from geo.paths import literal
 from jobs.settings.load import load
 from jobs.settings.map import Imagery
 
@@ -47,7 +48,7 @@ class MapRun:
         """
         require_map(package)
         try:
-            row = pyogrio.read_dataframe(package, layer=RUN.name).iloc[0]
+            row = pyogrio.read_dataframe(literal(package), layer=RUN.name).iloc[0]
             config, inputs = (json.loads(row[name] or "{}") for name in ("config", "inputs"))
             return cls(str(row["run_id"] or ""), dict(config), dict(inputs))
         except (DataLayerError, DataSourceError, LookupError, ValueError, TypeError) as error:
@@ -71,7 +72,7 @@ def open_imagery(package: Path, run: MapRun, settings: Sequence[str]) -> Mosaic:
     Raises:
         InputError: the tiles are not there.
     """
-    crs = pyogrio.read_info(package, layer=INSPECTED.name)["crs"]
+    crs = pyogrio.read_info(literal(package), layer=INSPECTED.name)["crs"]
     known = Imagery.model_fields.keys() - set(NOT_NEEDED)
     base = {key: value for key, value in run.config.items() if key in known}
     imagery = load(Imagery, overrides=list(settings), base=base | {"crs": crs})
@@ -120,7 +121,7 @@ class Scenes:
         found = {}
         for name in (OUTLINE.name, NETWORK.name, CRACK.name):
             table = pyogrio.read_dataframe(
-                self._package, layer=name, columns=[], bbox=tuple(frame.bounds)
+                literal(self._package), layer=name, columns=[], bbox=tuple(frame.bounds)
             )
             shapes = shapely.transform(
                 table.geometry.to_numpy(),

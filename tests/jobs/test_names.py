@@ -7,8 +7,11 @@ import os
 import shutil
 from pathlib import Path
 
+import geopandas
 import numpy as np
+import pyogrio
 import pytest
+import shapely
 from factories import (
     EAST,
     NORTH,
@@ -25,10 +28,13 @@ from PIL import Image
 
 from geo.errors import InputError, OutputError
 from geo.layers.sound_map import require_map
+from geo.paths import literal
+from jobs.compare.run import run_compare
 from jobs.dataset import run_dataset
 from jobs.evaluate.run import EvaluateOptions, run_evaluate
 from jobs.infer import run as infer
 from jobs.predict import run_predict
+from jobs.review.apply import run_apply
 from jobs.settings.map import Imagery
 from jobs.windows.cut import WindowsOptions
 from jobs.windows.run import run_windows
@@ -70,6 +76,41 @@ def test_such_a_tile_is_left_out_by_name_and_the_others_are_mapped_and_cut(
         require_map(there)
     with pytest.raises(InputError, match="no UTF-8"):
         infer.run_inference(infer_job(tiles, tmp_path / "p.gpkg", aoi=there), darkness)
+
+
+@pytest.mark.parametrize(("folder", "name"), [("Neu!", "a"), (" x;y", "a;b"), ("x.zip!y", "a!\nb")])
+def test_maps_are_made_changed_and_compared_whatever_the_folder_and_the_files_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, name: str
+) -> None:
+    monkeypatch.setattr(infer, "compute", in_process)
+    monkeypatch.chdir(tmp_path)
+    (here := Path(folder)).mkdir()
+    image, _ = street(128)
+    tiles = write_tile(here / "tiles" / "a.tif", image).parent
+    line = shapely.LineString([(EAST, NORTH - 0.1), (EAST + 1, NORTH - 0.1)])
+    streets = geopandas.GeoDataFrame({"name": ["A"]}, geometry=[line], crs=25832)
+    streets.to_file(tmp_path / "roads.shp")
+    for part in tmp_path.glob("roads.*"):  # a Shapefile is several files
+        part.rename(here / f"{name}{part.suffix}")
+    roads = {"path": here / f"{name}.shp", "name": "name"}
+    out, later, changes = (here / f"{name}{k}.gpkg" for k in (1, 2, 3))
+    for package, threshold in ((out, 0.5), (later, 0.6), (out, 0.5)):  # the last takes its place
+        given = {
+            "formats": ("gpkg", "parquet", "pmtiles", "pdf"),
+            "roads": roads,
+            "threshold": threshold,
+        }
+        assert infer.run_inference(infer_job(tiles, package, **given), darkness).exit_code == 0
+    run_compare(out, later, changes)
+    plain = shutil.copy(out, tmp_path / "plain.gpkg")
+    cracks = pyogrio.read_dataframe(plain, layer="crack")
+    assert list(layer(plain, "road_segment")["name"]) == ["A"]
+    pyogrio.write_dataframe(cracks[1:], plain, layer="crack")
+    shutil.move(plain, out)
+    assert run_apply(out).applied is not None
+    assert len(layer(literal(out))) == len(cracks) - 1
+    assert {path.name for path in tmp_path.iterdir()} == {folder}
+    assert not [path for path in here.iterdir() if ".tmp" in path.name]
 
 
 def test_maps_in_one_folder_share_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
