@@ -184,7 +184,11 @@ def _of_database(
     chosen = next(fitting, next(iter(fields)))
     names = fields[chosen]
     wanted = _wanted(names, columns, like)
-    about, table = pyogrio.read_arrow(literal(path), layer=chosen, columns=wanted)
+    told = pyogrio.read_info(literal(path), layer=chosen)["encoding"]
+    encoding = None if told == "UTF-8" else told  # UTF-8 would take the place of what a .cpg says
+    about, table = pyogrio.read_arrow(
+        literal(path), layer=chosen, columns=wanted, encoding=encoding
+    )
     table.validate(full=True)  # of a damaged file GDAL makes values of negative length
     shapes, broken = _of_wkb(table[about["geometry_name"] or "wkb_geometry"])
     crs = _crs(about["crs"]) if about["crs"] else None

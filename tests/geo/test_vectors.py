@@ -129,6 +129,24 @@ def test_the_content_says_what_a_file_is_and_not_its_name(tmp_path):
         assert shapely.get_coordinates(segment.line) == pytest.approx(np.array(STREET), abs=1e-3)
 
 
+@pytest.mark.parametrize("page", ["system", "ANSI 1252", "OEM 850", None, "1252", "ISO-8859-1"])
+@pytest.mark.parametrize("language", [0, 0x57])
+def test_umlauts_of_a_shapefile_are_read_whatever_names_its_code_page(tmp_path, page, language):
+    path = tmp_path / "roads.shp"
+    columns = {"ref": ["a"], "straße": ["Hauptstraße"]}
+    shapes = [shapely.LineString(STREET)]
+    geopandas.GeoDataFrame(columns, geometry=shapes, crs=25832).to_file(path, encoding="cp1252")
+    path.with_suffix(".cpg").unlink()
+    if page:
+        path.with_suffix(".cpg").write_text(page)
+    table = path.with_suffix(".dbf")
+    content = bytearray(table.read_bytes())
+    content[29] = language
+    table.write_bytes(content)
+    (segment,) = read_roads(RoadOptions(path=path, name="straße", section_m=None), GRID)
+    assert segment.name == "Hauptstraße"
+
+
 def test_ids_keep_their_text_and_lanes_surfaces_and_districts_are_read(tmp_path):
     lines = [[(EAST, NORTH - y), (EAST + 30, NORTH - y)] for y in (2, 5, 8)]
     columns = {"ref": [10**15 + 1, 2, 3], "n": [2, None, 4], "top": ["asphalt", None, "beton"]}
