@@ -11,7 +11,7 @@ import json
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,8 @@ EDGE_POINTS = 32
 
 LINES = (shapely.GeometryType.LINESTRING, shapely.GeometryType.MULTILINESTRING)
 AREAS = (shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON)
+COLLECTION = shapely.GeometryType.GEOMETRYCOLLECTION
+MULTIPLE = (LINES[1], AREAS[1], COLLECTION, shapely.GeometryType.MULTIPOINT)
 
 ROWS_AT_ONCE = 20_000
 """Rows whose shapes are looked at together."""
@@ -139,19 +141,18 @@ def read_features(
             return _of_parquet(path, columns, like)
         if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
             return _of_geojson(path, columns, like)
-        if _is_database(head):
+        if is_geopackage(head) or head.startswith((FLATGEOBUF, SHAPEFILE)):
             with warnings.catch_warnings():  # what matters is refused below, in our words
                 warnings.simplefilter("ignore", RuntimeWarning)
                 return _of_database(path, layer, columns, like)
+    except NotImplementedError as error:  # shapely's for curves
+        remedy = f"make lines of them: ogr2ogr -nlt CONVERT_TO_LINEAR out.gpkg {path.name}"
+        raise InputError(f"holds curves; {remedy}") from error
     except _UNREADABLE as error:
         raise InputError(f"cannot be read ({first_line(error)}); write it again") from error
     if head.startswith(b"PK"):
         raise InputError(f"is a ZIP file; unpack it, and give the file in it: {FORMATS}")
     raise InputError(f"is no {FORMATS}; convert it: ogr2ogr -f GPKG out.gpkg {path.name}")
-
-
-def _is_database(head: bytes) -> bool:
-    return is_geopackage(head) or head.startswith((FLATGEOBUF, SHAPEFILE))
 
 
 def is_geopackage(head: bytes) -> bool:
@@ -179,13 +180,12 @@ def _of_database(
         raise ValueError("it has no layer with geometries")
     if layer is not None and layer not in layers:
         raise ValueError(f"it has no layer {layer}, but {', '.join(layers)}")
-    fields = {name: _fields(path, name) for name in ([layer] if layer else layers)}
-    fitting = (name for name in fields if chosen_column(fields[name], like))
-    chosen = next(fitting, next(iter(fields)))
-    names = fields[chosen]
-    wanted = _wanted(names, columns, like)
-    told = pyogrio.read_info(literal(path), layer=chosen)["encoding"]
-    encoding = None if told == "UTF-8" else told  # UTF-8 would take the place of what a .cpg says
+    told = {x: pyogrio.read_info(literal(path), layer=x) for x in ([layer] if layer else layers)}
+    fields = {name: tuple(map(str, about["fields"])) for name, about in told.items()}
+    chosen = next((x for x in fields if chosen_column(fields[x], like)), next(iter(fields)))
+    wanted = _wanted(fields[chosen], columns, like)
+    own = told[chosen]["encoding"]
+    encoding = None if own == "UTF-8" else own  # given, UTF-8 takes the place of what a .cpg says
     about, table = pyogrio.read_arrow(
         literal(path), layer=chosen, columns=wanted, encoding=encoding
     )
@@ -193,11 +193,7 @@ def _of_database(
     shapes, broken = _of_wkb(table[about["geometry_name"] or "wkb_geometry"])
     crs = _crs(about["crs"]) if about["crs"] else None
     values = {name: table[name].to_pylist() for name in wanted}
-    return Features(path, shapes, values, names, crs, broken)
-
-
-def _fields(path: Path, layer: str) -> tuple[str, ...]:
-    return tuple(str(name) for name in pyogrio.read_info(literal(path), layer=layer)["fields"])
+    return Features(path, shapes, values, fields[chosen], crs, broken)
 
 
 def _of_parquet(path: Path, columns: Sequence[str], like: Sequence[str]) -> Features:
@@ -285,13 +281,27 @@ def read_vectors(
         features = read_features(path, layer, columns=columns)
         if features.crs is None:
             raise InputError("has no coordinate system; write it again with one")
+        features = replace(features, shapes=_out_of_collections(features.shapes, kinds))
         there = ~(shapely.is_missing(features.shapes) | shapely.is_empty(features.shapes))
-        of_kind = np.isin(shapely.get_type_id(features.shapes), [int(kind) for kind in kinds])
+        of_kind = np.isin(shapely.get_type_id(features.shapes), kinds)
         wanted = features.take(np.flatnonzero(there & of_kind))
         _refuse_impossible(wanted, "line" if kinds is LINES else "polygon")
     except InputError as error:
         raise InputError(f"{key}={path} {error}") from error
     return wanted
+
+
+def _out_of_collections(shapes: Shapes, kinds: Sequence[shapely.GeometryType]) -> Shapes:
+    """Return shapes in which a collection is the lines, or areas, that it holds, if any."""
+    join = shapely.multilinestrings if kinds is LINES else shapely.multipolygons
+    shapes = shapes.copy()
+    for row in np.flatnonzero(shapely.get_type_id(shapes) == COLLECTION):
+        parts = shapely.get_parts(shapes[row])
+        while np.isin(shapely.get_type_id(parts), MULTIPLE).any():
+            parts = shapely.get_parts(parts)
+        if len(found := parts[shapely.get_type_id(parts) == kinds[0]]):
+            shapes[row] = join(found)
+    return shapes
 
 
 def _refuse_impossible(features: Features, kind: str) -> None:
@@ -361,9 +371,7 @@ def bring_to(features: Features, grid: Grid, reach_m: float, key: str) -> Featur
         raise elsewhere
     (left, bottom), (right, top) = frame.min(axis=0), frame.max(axis=0)
     bounds = shapely.bounds(features.shapes)
-    met = (bounds[:, :2] <= (right, top)).all(axis=1) & (bounds[:, 2:] >= (left, bottom)).all(
-        axis=1
-    )
+    met = np.all((bounds[:, :2] <= (right, top)) & (bounds[:, 2:] >= (left, bottom)), axis=1)
     near = features.take(np.flatnonzero(met))
     shapes = near.shapes
     if len(near) and shapely.get_dimensions(shapes[0]) > 1:

@@ -208,6 +208,35 @@ def test_views_and_chosen_layers_of_a_geopackage_are_read(tmp_path):
         read_roads(RoadOptions(path=path, layer="two"), GRID)
 
 
+@pytest.mark.parametrize("kind", [8, 9, 11], ids=["circular", "compound", "multi"])
+def test_curves_are_refused_with_what_makes_lines_of_them(tmp_path, kind):
+    path = tmp_path / "roads.gpkg"
+    curve = bytearray(wkb([STREET[0], (EAST + 15, NORTH - 6), STREET[1]]))
+    curve[1] = 8
+    encoded = bytes(curve) if kind == 8 else struct.pack("<BII", 1, kind, 1) + bytes(curve)
+    table = pa.table({"geom": pa.array([wkb(STREET), encoded], pa.binary())})
+    about = {"driver": "GPKG", "geometry_name": "geom", "geometry_type": "Unknown"}
+    pyogrio.write_arrow(table, path, crs="EPSG:25832", **about)
+    told = "holds curves; make lines of them: ogr2ogr -nlt CONVERT_TO_LINEAR out.gpkg roads.gpkg"
+    with pytest.raises(InputError, match=told):
+        read_roads(RoadOptions(path=path), GRID)
+
+
+@pytest.mark.parametrize("kinds", [LINES, AREAS])
+def test_lines_and_areas_in_a_collection_are_read(tmp_path, kinds):
+    path = tmp_path / "a.gpkg"
+    line, area = shapely.LineString(STREET), shapely.box(EAST, NORTH - 5, EAST + 5, NORTH)
+    several = shapely.multilinestrings([line, line]), shapely.multipolygons([area])
+    inner = shapely.geometrycollections([*several, line.centroid])
+    shapes = [shapely.geometrycollections([inner, line, area]), line.centroid, inner, line, area]
+    columns = {"n": range(5)}
+    geopandas.GeoDataFrame(columns, geometry=shapes, crs=25832).to_file(path, driver="GPKG")
+    found = read_vectors(path, "aoi", kinds, columns=["n"])
+    assert list(found.columns["n"]) == ([0, 2, 3] if kinds is LINES else [0, 2, 4])
+    assert len(shapely.get_parts(found.shapes)) == (6 if kinds is LINES else 4)
+    assert set(shapely.get_type_id(found.shapes)) <= {int(kind) for kind in kinds}
+
+
 def test_rows_without_a_geometry_are_left_out(tmp_path):
     path = write_wkb(tmp_path / "a.parquet", [wkb(STREET), None], k=[1, 2])
     assert read_vectors(path, "x", LINES, columns=["k"]).columns == {"k": [1]}
