@@ -24,9 +24,10 @@ from geo.compare.page import write_change_page
 from geo.compare.report import figures, render, summary
 from geo.compare.segments import gather
 from geo.errors import InputError, OutputError
-from geo.files import write_text
+from geo.files import NOT_UTF8, is_utf8, readable, write_text
 from geo.outputs import require_replaceable, seal_text
 from jobs.runtime.allocator import give_back_freed_memory
+from jobs.runtime.folder import require_writable
 from jobs.runtime.terminal import say
 from jobs.runtime.versions import versions
 
@@ -128,11 +129,11 @@ def _compare_files(old: Path, new: Path, out: Path, limits: CompareOptions) -> d
 
 
 def refuse_paths(old: Path, new: Path, out: Path) -> None:
-    """Refuses files that cannot be compared or written.
+    """Refuse files that cannot be compared or written.
 
     Raises:
         InputError: Both maps are one file, or one is missing.
-        OutputError: The output is one of the maps, or no GeoPackage.
+        OutputError: The output is one of the maps, no GeoPackage, or cannot lie where it shall.
     """
     for path in (old, new):
         if not path.is_file():
@@ -143,6 +144,9 @@ def refuse_paths(old: Path, new: Path, out: Path) -> None:
         raise OutputError(f"--out is {out}; the file is a GeoPackage, name it *.gpkg")
     if out.exists() and any(out.samefile(path) for path in (old, new)):
         raise OutputError(f"--out {out} is one of the two maps; give another name")
+    require_writable(out.parent, f"--out {out}")
+    if not is_utf8(out):
+        raise OutputError(f"--out {readable(out)} {NOT_UTF8}")
     require_replaceable(astuple(ChangeFiles.of(out)), [old, new])
 
 

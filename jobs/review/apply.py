@@ -22,6 +22,7 @@ from jobs.infer.outputs import MapFiles
 from jobs.infer.work_folder import BACKDROP
 from jobs.review.run import draw_again
 from jobs.review.source import MapRun
+from jobs.runtime.folder import require_writable
 from jobs.runtime.terminal import counted, say
 from wpcrack.errors import first_few
 
@@ -66,6 +67,7 @@ def run_apply(package: Path) -> ApplyReport:
     run, files = MapRun.read(package), MapFiles.of(package)
     pages = [files.package, files.page, files.report, files.figures, files.segments, files.overview]
     formats = files.formats()
+    require_writable(package.parent, str(package))
     require_replaceable([*pages, *(path for kind in formats for path in files.copies(kind))])
     applied = apply_edits(package, files.segments, parquet="parquet" in formats)
     if applied is None:

@@ -32,6 +32,7 @@ from jobs.page.server import require_port, serve
 from jobs.review.server import make_app
 from jobs.review.session import Plan, open_session
 from jobs.review.source import MapRun, Scenes, open_imagery
+from jobs.runtime.folder import require_writable
 from jobs.runtime.terminal import counted, say
 from wpcrack.errors import ConfigError
 
@@ -115,6 +116,7 @@ def run_review(
     require_port(port)
     run = MapRun.read(package)
     files = MapFiles.of(package)
+    require_writable(package.parent, str(package))
     require_replaceable([files.package, files.page, files.report, files.figures])
     say("reading the headers of the tiles")
     mosaic = open_imagery(package, run, settings)

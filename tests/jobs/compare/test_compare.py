@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import sqlite3
@@ -124,7 +125,7 @@ def test_another_coordinate_system_of_the_old_map_gives_the_same_changes(maps, t
     assert other == pytest.approx(same, abs=0.2)
 
 
-def test_what_cannot_be_compared_is_refused_in_one_sentence(maps, tmp_path):
+def test_what_cannot_be_compared_is_refused_in_one_sentence(maps, tmp_path, monkeypatch):
     old, new = maps
     out, link = tmp_path / "out.gpkg", tmp_path / "link.gpkg"
     link.symlink_to(old)
@@ -142,11 +143,19 @@ def test_what_cannot_be_compared_is_refused_in_one_sentence(maps, tmp_path):
         "are one file": (old, link, out),
         "one of the two maps": (old, new, new),
         "name it": (old, new, tmp_path / "out.shp"),
+        "is no folder": (old, new, text / "out.gpkg"),
+        "is read-only": (old, new, tmp_path / "shut" / "maps" / "out.gpkg"),
+        "is no UTF-8": (old, new, tmp_path / os.fsdecode(b"a\xdf.gpkg")),
         "no layer crack": (foreign, new, out),
         "is no GeoPackage": (text, new, out),
         "come from one run": (old, twin, out),
         "an earlier version wrote it": (before, new, out),
     }
+    (tmp_path / "shut").mkdir()
+    writable = os.access  # as root is allowed everything
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: path.name != "shut" and writable(path, mode)
+    )
     for words, paths in cases.items():
         with pytest.raises(GeoError, match=words) as told:
             run_compare(*paths)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
 
@@ -20,6 +21,7 @@ from geo.layers.run_rows import MapTerms
 from geo.page.report import summarize
 from jobs.cli import app
 from jobs.review.apply import run_apply
+from jobs.review.run import ReviewOptions, run_review
 
 
 def rewrite(package, change, name="crack"):
@@ -152,6 +154,15 @@ def test_pages_that_need_the_imagery_are_named_where_it_is_gone(package, capsys)
         capsys.readouterr().err
     )
     assert beside(package)[1] == before[1]
+
+
+def test_a_read_only_folder_is_refused_before_any_work(package, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, _: path != package.parent)  # root may do all
+    before = {path.name: path.read_bytes() for path in package.parent.glob("*.*") if path.is_file()}
+    for review in (run_apply, lambda package: run_review(package, ReviewOptions())):
+        with pytest.raises(OutputError, match="is read-only"):
+            review(package)
+    assert all((package.parent / name).read_bytes() == data for name, data in before.items())
 
 
 def test_a_file_of_others_with_the_name_of_a_format_is_refused_first(package):
