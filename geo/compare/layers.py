@@ -12,7 +12,7 @@ import shapely
 from rasterio.crs import CRS
 
 from geo.compare.changes import Comparison
-from geo.compare.maps import SurveyMap
+from geo.compare.maps import SurveyMap, names_of
 from geo.compare.segments import SegmentChanges
 from geo.files import output_errors
 from geo.layers.geopackage import LayerData, publish
@@ -75,7 +75,14 @@ def write_changes(
     crs = CRS.from_wkt(new.crs.to_wkt())
     with output_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        publish(out, crs, ordered, {"old": maps[0].path.name}, looks=change_styles(), title=TITLE)
+        publish(
+            out,
+            crs,
+            ordered,
+            {"old": names_of(maps[0].path, new.path)[0]},
+            looks=change_styles(),
+            title=TITLE,
+        )
 
 
 def change_rows(

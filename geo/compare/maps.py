@@ -11,9 +11,11 @@ import pyogrio
 import shapely
 from numpy.typing import NDArray
 from pyproj import CRS
+from rasterio.crs import CRS as RasterCRS
 
 from geo.compare.survey import FloatArray, Lines, ShapeArray, Survey
 from geo.errors import InputError
+from geo.imagery.headers import crs_name
 from geo.layers.schema import CRACK, INSPECTED, NETWORK, ROAD_SEGMENT, RUN, Layer
 from geo.layers.sound_map import NEEDED, require_map
 from geo.paths import literal
@@ -60,7 +62,7 @@ class SurveyMap:
         run_id: of the run that made it.
         survey_date: ISO date, "" if it was not configured.
         segments: None without roads.
-        moved_from: CRS of the file, where it is another one; "" if not.
+        moved_from: name of the CRS of the file, where it is another one; "" if not.
     """
 
     path: Path
@@ -119,8 +121,20 @@ def read_map(path: Path, crs: CRS | None = None) -> SurveyMap:
         run_id=str(run["run_id"].iloc[0]) if len(run) else "",
         survey_date=max((str(day)[:10] for some in days for day in some), default=""),
         segments=_segments(path, target, unit_m) if ROAD_SEGMENT.name in layers else None,
-        moved_from="" if own_crs == target else own_crs.to_string(),
+        moved_from="" if own_crs == target else crs_name(RasterCRS.from_wkt(own_crs.to_wkt())),
     )
+
+
+def names_of(old: Path, new: Path) -> tuple[str, str]:
+    """Return the names of two files, with the folders above them that tell them apart.
+
+    >>> names_of(Path("maps/2024/cracks.gpkg"), Path("maps/2026/cracks.gpkg"))
+    ('2024/cracks.gpkg', '2026/cracks.gpkg')
+    """
+    ways = [path.absolute().parts for path in (old, new)]
+    deep = next((k for k in range(1, max(map(len, ways))) if ways[0][-k:] != ways[1][-k:]), 1)
+    first, second = (Path(*way[-deep:]).as_posix() for way in ways)
+    return first, second
 
 
 def _read(path: Path, layer: Layer) -> geopandas.GeoDataFrame:

@@ -9,7 +9,7 @@ import numpy as np
 from geo.compare.areas import AreaChanges
 from geo.compare.changes import Comparison
 from geo.compare.layers import NOT_CLAIMED
-from geo.compare.maps import SurveyMap
+from geo.compare.maps import SurveyMap, names_of
 from geo.compare.segments import SegmentChanges
 from geo.layers.words import CLASS_WORDS
 from geo.outputs import markdown_text
@@ -26,10 +26,11 @@ def figures(
     lines, found = result.lines, result.registration
     own = found.source == "own"
     shift = np.hypot(*found.shift_m[own].T)
+    names = names_of(maps[0].path, maps[1].path)
     seen = lines.kind != "not_inspected"
     return {
-        "old": _survey(maps[0]),
-        "new": _survey(maps[1]),
+        "old": _survey(maps[0], names[0]),
+        "new": _survey(maps[1], names[1]),
         "inspected_by_both_m2": float(result.both.area),
         "registration": {
             "neighborhoods": {
@@ -54,9 +55,9 @@ def figures(
     }
 
 
-def _survey(one: SurveyMap) -> dict[str, Any]:
+def _survey(one: SurveyMap, name: str) -> dict[str, Any]:
     return {
-        "map": one.path.name,
+        "map": name,
         "run_id": one.run_id,
         "survey_date": one.survey_date or None,
         "cracks": len(one.survey),

@@ -18,7 +18,7 @@ import numpy as np
 
 from geo.compare.changes import Aligned, Comparison, align, changes
 from geo.compare.layers import NOT_CLAIMED, write_changes
-from geo.compare.maps import SurveyMap, read_map
+from geo.compare.maps import SurveyMap, names_of, read_map
 from geo.compare.options import CompareOptions
 from geo.compare.page import write_change_page
 from geo.compare.report import figures, render, summary
@@ -108,11 +108,12 @@ def _compare_files(old: Path, new: Path, out: Path, limits: CompareOptions) -> d
     give_back_freed_memory()
     earlier = read_map(old, later.crs)
     give_back_freed_memory()
+    first, second = names_of(old, new)
     if earlier.moved_from:
-        say(f"{old.name} is brought from {earlier.moved_from} into the system of {new.name}")
+        say(f"{first} is brought from {earlier.moved_from} into the system of {second}")
     if earlier.run_id and earlier.run_id == later.run_id:
         raise InputError(
-            f"{old.name} and {new.name} come from one run ({later.run_id}), so nothing can have "
+            f"{first} and {second} come from one run ({later.run_id}), so nothing can have "
             "changed; give maps of two surveys"
         )
     registration = align(earlier.survey, later.survey, limits)
@@ -156,9 +157,10 @@ def _run_row(
     old, new = maps
     shifts = np.hypot(*result.registration.shift_m[result.registration.source == "own"].T)
     known = len(shifts) > 0
+    first, second = names_of(old.path, new.path)
     return {
-        "old": old.path.name,
-        "new": new.path.name,
+        "old": first,
+        "new": second,
         "old_run_id": old.run_id or None,
         "new_run_id": new.run_id or None,
         "old_date": date.fromisoformat(old.survey_date) if old.survey_date else None,

@@ -13,6 +13,7 @@ from typing import Any
 
 from geo.cracks.parts import InspectedRow, read_part
 from geo.errors import InputError
+from geo.imagery.headers import crs_name
 from geo.imagery.mosaic import Block, Mosaic
 from geo.imagery.thumbnails import PictureGrid
 from geo.page.preview import OVERVIEW_PX
@@ -188,7 +189,7 @@ class Forecast:
         plan, grid = self.plan, self.plan.mosaic.grid
         lines = [
             outline(plan),
-            f"grid      {grid.crs.to_string()}, {grid.shape[1]} x {grid.shape[0]} pixels",
+            f"grid      {crs_name(grid.crs)}, {grid.shape[1]} x {grid.shape[0]} pixels",
             f"area      at most {plan.most_px * grid.pixel_area_m2:.0f} m2",
             f"finished  {len(self.finished)} of {len(plan.blocks)} blocks",
             f"time      about {clock(self.seconds)} at {self.mpx_per_s:.1f} Mpx/s ({self.origin}) "

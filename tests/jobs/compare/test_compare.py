@@ -16,6 +16,7 @@ import pyogrio
 import pytest
 from affine import Affine
 from browser import browser, needs_browser
+from pyproj import CRS
 from typer.testing import CliRunner
 
 import geo
@@ -123,6 +124,28 @@ def test_another_coordinate_system_of_the_old_map_gives_the_same_changes(maps, t
     same = run_compare(old, new, tmp_path / "same.gpkg").figures["meters"]
     other = run_compare(moved, new, tmp_path / "other.gpkg").figures["meters"]
     assert other == pytest.approx(same, abs=0.2)
+
+
+def test_maps_of_one_name_and_of_long_systems_are_told_in_few_words(maps, tmp_path, capsys):
+    old, new = (tmp_path / year / "city" / "map.gpkg" for year in ("2024", "2026"))
+    for path, source in zip((old, new), maps, strict=True):
+        path.parent.mkdir(parents=True)
+        shutil.copy(source, path)
+    high = CRS("EPSG:25833+7837")  # with heights, as drones deliver
+    for layer, kind in pyogrio.list_layers(old):
+        if kind is not None:
+            table = pyogrio.read_dataframe(old, layer=layer).to_crs(high)
+            pyogrio.write_dataframe(table, old, layer=layer)
+    report = run_compare(old, new, tmp_path / "changes.gpkg")
+    names, system = ("2024/city/map.gpkg", "2026/city/map.gpkg"), high.name
+    assert f"{names[0]} is brought from {system} into the system of {names[1]}" in (
+        capsys.readouterr().err
+    )
+    (run,) = pyogrio.read_dataframe(tmp_path / "changes.gpkg", layer="run").itertuples()
+    assert (run.old, run.new, run.old_crs) == (*names, system)
+    assert report.figures["old"]["moved_from_crs"] == system
+    assert f"# Changes from {names[0]} to {names[1]}\n" in report.files.report.read_text("utf-8")
+    assert names[0] in report.files.page.read_text("utf-8")
 
 
 def test_what_cannot_be_compared_is_refused_in_one_sentence(maps, tmp_path, monkeypatch):
