@@ -184,6 +184,7 @@ ROAD_SEGMENT = Layer(
         Column("to_m", "real", "m", "end along the road"),
         Column("length_m", "real", "m", "of the segment"),
         Column("width_m", "real", "m", "from the user's width or lanes"),
+        Column("lanes", "integer", "", "the user's number of lanes"),
         Column("surveyed_area_m2", "real", "m2", "ground with imagery nearest to this segment"),
         Column("coverage_pct", "real", "%", "surveyed share of its ground"),
         Column("crack_length_m", "real", "m", "of the cracks on it, with gaps"),

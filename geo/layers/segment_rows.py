@@ -59,6 +59,7 @@ def _row(roads: RoadSurvey, index: int, options: SegmentOptions) -> dict[str, An
         "to_m": segment.to_m,
         "length_m": segment.to_m - segment.from_m,
         "width_m": segment.width_m,
+        "lanes": segment.lanes,
         "surveyed_area_m2": surveyed,
         "coverage_pct": 100.0 * surveyed / area if area > 0 else 0.0,
         "crack_length_m": length,

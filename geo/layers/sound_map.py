@@ -48,10 +48,13 @@ NEEDED: Mapping[str, Sequence[str]] = {
 }
 """Layers of every map, and columns without which nothing can be said of it."""
 
-OPTIONAL = ("verdict", "accuracy", "survey_date", "surface", "district", "name", "priority")
+OPTIONAL = (
+    *("verdict", "accuracy", "survey_date", "surface", "district", "name", "priority"),
+    "lanes",
+)
 """Columns that older maps lack."""
 
-EMPTY = ("rank", "density_m_per_m2", "cracking_pct", "zeb_cell_pct")
+EMPTY = ("rank", "lanes", "density_m_per_m2", "cracking_pct", "zeb_cell_pct")
 """Figures of road segments that may be empty, beside those of widths."""
 
 LARGEST = 1e12

@@ -1,8 +1,7 @@
 """Road segments of an edited map: what lies on each, added up again from the lines.
 
-Segments whose cracks did not change keep every figure. In others lengths, counts, areas and ranks
-are added up anew; widths are those of the cracks as wholes there, and `zeb_cell_pct` takes the
-share that was seen as evenly spread.
+Segments whose cracks did not change keep every figure. In others lengths, counts, areas and cells
+are added up anew; classes and widths are those of the cracks as wholes there.
 """
 
 from __future__ import annotations
@@ -15,19 +14,18 @@ import pandas as pd
 import pyarrow as pa
 import shapely
 
-from geo.cracks.branches import FloatArray
+from geo.cracks.branches import UM, FloatArray
+from geo.imagery.coverage import CELL_M
 from geo.layers.classes import D6433_CLASSES, TYPES, crack_types
-from geo.layers.roads import RoadNetwork, Segment
-from geo.layers.schema import CRACK, GEOMETRY, NETWORK, ROAD_SEGMENT
+from geo.layers.roads import Locations, RoadNetwork, Segment
+from geo.layers.schema import CRACK, GEOMETRY, INSPECTED, NETWORK, ROAD_SEGMENT
 from geo.layers.segment_rows import priority_of, ranks
-from geo.layers.segments import STEP_M, SurveyCells
+from geo.layers.segments import STEP_M, THIRDS, SurveyCells
 from geo.review.edited_map import EditedMap, to_batch
+from geo.review.places import SEEN
 
-SAME = 0.01
-"""Change of a length, as a share, that is rounding."""
-
-LANE_M = 3.5
-"""Width of a lane, where cells of ZEB are counted again."""
+ROUNDING = 0.01
+"""Meters of line, and square meters of networks, that are rounding."""
 
 
 def segment_rows_of(found: EditedMap) -> pa.RecordBatch:
@@ -39,7 +37,7 @@ def segment_rows_of(found: EditedMap) -> pa.RecordBatch:
     sums = _share_out(found, network, table)
     for index, row in enumerate(rows):
         own = sums.of(index)
-        if _is_same(row, own):
+        if sums.are_of(index, row):
             continue
         row |= own
         surveyed = row["surveyed_area_m2"]
@@ -48,7 +46,7 @@ def segment_rows_of(found: EditedMap) -> pa.RecordBatch:
             row["density_m_per_m2"] = own["crack_length_m"] / surveyed
             row["cracking_pct"] = min(100.0, 100.0 * cracked / surveyed)
         if row["zeb_cell_pct"] is not None:
-            row["zeb_cell_pct"] = sums.cells_pct(index, row["coverage_pct"])
+            row["zeb_cell_pct"] = _cells_pct(sums.cells.get(index), index, network, found)
     for row, rank in zip(rows, ranks(rows, options), strict=True):
         row["rank"] = rank
         row["priority"] = None if rank is None else priority_of(row[options.rank_by], options)
@@ -64,25 +62,47 @@ def _segment(row: dict[str, Any]) -> Segment:
         from_m=row["from_m"],
         to_m=row["to_m"],
         width_m=row["width_m"],
+        lanes=row["lanes"] if (row["lanes"] or 0) > 0 else None,
     )
 
 
-def _is_same(row: dict[str, Any], own: dict[str, Any]) -> bool:
-    """Return whether the cracks of a segment are those that it was added up from."""
-    if row["crack_count"] != own["crack_count"]:
-        return False
-    names = ("crack_length_m", "network_area_m2", *(f"{name}_m" for name in D6433_CLASSES))
-    return all(abs(row[name] - own[name]) <= SAME * max(row[name], 1.0) for name in names)
+def _cells_pct(
+    cells: SurveyCells | None, index: int, network: RoadNetwork, found: EditedMap
+) -> float | None:
+    """Return the percentage of the cells seen that hold a crack; None where lanes are unknown."""
+    if cells is None:
+        return None
+    segment, table = network.segments[index], found.tables[INSPECTED.name]
+    ground = segment.line.buffer(segment.width_m / 2 / found.unit_m)
+    points = _grid_points(ground, CELL_M / found.unit_m)
+    located = network.locate(points)
+    own = (located.segment == index) & (located.along_m > 0)
+    own &= located.along_m < segment.to_m - segment.from_m
+    near = table.iloc[table.sindex.query(ground, "intersects")]
+    near = near[near["status"].isin(SEEN)]
+    share = np.zeros(len(points))
+    share[near.sindex.query(shapely.points(points), "intersects")[0]] = 1.0
+    cells.see(located.along_m[own], located.across_m[own], share[own])
+    return cells.hit_pct
 
 
 @dataclass(frozen=True, eq=False)
 class _Sums:
-    """What lies on each of S segments, by the names of the columns."""
+    """What lies on each of S segments, by the names of the columns.
+
+    Attributes:
+        meters: sums, (S,) each.
+        least, most: between these the meters of each class of severity lie, (S,): a crack of two
+            segments may have a class on either, as the map does not say where along it.
+        widths: (S,) each, nan for none.
+        cells: by the numbers of the segments whose lanes are known.
+    """
 
     meters: dict[str, FloatArray]
+    least: dict[str, FloatArray]
+    most: dict[str, FloatArray]
     widths: dict[str, FloatArray]
-    cells: list[SurveyCells]
-    segments: tuple[Segment, ...]
+    cells: dict[int, SurveyCells]
 
     def of(self, index: int) -> dict[str, Any]:
         """Return the columns of a segment that follow from its cracks."""
@@ -93,85 +113,104 @@ class _Sums:
             values[name] = None if np.isnan(widths[index]) else float(widths[index])
         return values
 
-    def cells_pct(self, index: int, coverage_pct: float) -> float | None:
-        """Return the percentage of the cells with a crack; the seen ones are evenly spread."""
-        cells, segment = self.cells[index], self.segments[index]
-        rows, cols = cells.shape
-        along, across = np.mgrid[0:rows, 0:cols].reshape(2, -1) + 0.5
-        width = segment.width_m
-        cells.see(along, (across / cols - 0.5) * width, np.ones(len(along)))
-        hit = cells.hit_pct
-        return None if hit is None else min(100.0, 100.0 * hit / max(coverage_pct, 1e-9))
+    def are_of(self, index: int, row: dict[str, Any]) -> bool:
+        """Return whether a row was added up from the cracks that lie on its segment now."""
+        own = self.of(index)
+        if any(row[name] != own[name] for name in ("crack_count", "transverse_count")):
+            return False
+        sums = ("crack_length_m", "network_area_m2", *(f"{name}_m" for name in TYPES))
+        return all(abs(row[name] - own[name]) <= ROUNDING for name in sums) and all(
+            self.least[name][index] - ROUNDING <= row[name] <= self.most[name][index] + ROUNDING
+            for name in self.least
+        )
 
 
 def _share_out(found: EditedMap, network: RoadNetwork, table: pd.DataFrame) -> _Sums:
-    """Add up cracks and networks on segments; name the types and segments of drawn cracks."""
+    """Add up cracks and networks on segments; name the segments of cracks and types of drawn ones.
+
+    Cells in which a network lies count as hit: the lines in it are not in the map.
+    """
     cracks, count = found.tables[CRACK.name], len(network.segments)
-    cells = [SurveyCells.of(segment, LANE_M) for segment in network.segments]
+    cells = {
+        index: SurveyCells(own.to_m - own.from_m, own.width_m, THIRDS * own.lanes)
+        for index, own in enumerate(network.segments)
+        if own.lanes is not None
+    }
     points, crack, meters = _samples(cracks.geometry.to_numpy(), found.unit_m)
-    located = network.locate(points) if len(points) else None
-    on = np.flatnonzero(located.segment >= 0) if located is not None else np.empty(0, np.int64)
+    located = network.locate(points)
+    _hit(cells, located)
+    on = np.flatnonzero(located.segment >= 0)
     sums: dict[str, FloatArray] = {}
 
-    def add(name: str, segment: Any, values: Any) -> None:
-        sums[name] = sums.get(name, np.zeros(count)) + np.bincount(segment, values, count)
+    def add(name: str, segment: Any, values: Any, to: dict[str, FloatArray] = sums) -> None:
+        to[name] = to.get(name, np.zeros(count)) + np.bincount(segment, values, count)
 
-    segment = located.segment[on] if located is not None else on
-    crack, meters = crack[on], meters[on]
+    segment, crack, meters = located.segment[on], crack[on], meters[on]
     own = pd.DataFrame({"crack": crack, "segment": segment, "meters": meters})
     total = own.groupby(["crack", "segment"])["meters"].sum().reset_index()
-    home = total.sort_values(["meters", "segment"]).drop_duplicates("crack", keep="last")
-    if located is not None:
-        _name_drawn(found, home, crack, located.direction_deg[on])
-        for index in np.unique(segment):
-            here = on[segment == index]
-            cells[index].hit(located.along_m[here], located.across_m[here])
-    cracks = found.tables[CRACK.name]
+    home = _homes(total)
+    _name(found, home, crack, located.direction_deg[on])
     line_m = shapely.length(cracks.geometry.to_numpy()) * found.unit_m
     stretch = cracks["length_m"].to_numpy(float) / np.maximum(line_m, 1e-9)
     types, width = cracks["type"].to_numpy(object), cracks["width_mean_mm"].to_numpy(float)
     add("crack_length_m", segment, meters * stretch[crack])
     for name in TYPES:
         add(f"{name}_m", segment, meters * stretch[crack] * (types[crack] == name))
-    for name in D6433_CLASSES:
-        share = cracks[f"{name}_m"].fillna(0).to_numpy(float) / np.maximum(line_m, 1e-9)
-        add(f"{name}_m", segment, meters * share[crack])
+    least: dict[str, FloatArray] = {}
+    most: dict[str, FloatArray] = {}
+    one, where, here_m = (total[name].to_numpy() for name in ("crack", "segment", "meters"))
+    for name in (f"{name}_m" for name in D6433_CLASSES):
+        own_m = cracks[name].fillna(0).to_numpy(float)
+        add(name, segment, meters * (own_m / np.maximum(line_m, 1e-9))[crack])
+        elsewhere_m = np.maximum(line_m[one] - here_m, 0.0)
+        add(name, where, np.maximum(own_m[one] - elsewhere_m, 0.0), least)
+        add(name, where, np.minimum(own_m[one], here_m), most)
     main = home["segment"].to_numpy(np.int64), home["crack"].to_numpy(np.int64)
     add("crack_count", main[0], np.ones(len(home)))
     add("transverse_count", main[0], (types[main[1]] == "transverse").astype(float))
     add("network_area_m2", np.empty(0, np.int64), np.empty(0))
     for shape in found.tables[NETWORK.name].geometry:
-        inside = _grid_points(shape, STEP_M / found.unit_m)
-        where = network.locate(inside).segment
-        area = shape.area * found.unit_m**2
-        add(
-            "network_area_m2",
-            where[where >= 0],
-            np.full(int((where >= 0).sum()), area / max(len(inside), 1)),
-        )
-    return _Sums(
-        sums, _widths(segment, width[crack], meters, types[crack], count), cells, network.segments
-    )
+        inside = network.locate(_grid_points(shape, STEP_M / found.unit_m))
+        _hit(cells, inside)
+        on = np.flatnonzero(inside.segment >= 0)
+        each_m2 = shape.area * found.unit_m**2 / max(len(inside.segment), 1)
+        add("network_area_m2", inside.segment[on], np.full(len(on), each_m2))
+    widths = _widths(segment, width[crack], meters, types[crack], count)
+    return _Sums(sums, least, most, widths, cells)
 
 
-def _name_drawn(found: EditedMap, home: pd.DataFrame, crack: Any, road_deg: FloatArray) -> None:
-    """Give cracks without a segment the one with most of their line, and drawn ones a type."""
+def _hit(cells: dict[int, SurveyCells], located: Locations) -> None:
+    for index in np.intersect1d(located.segment, list(cells)).tolist():
+        own = located.segment == index
+        cells[index].hit(located.along_m[own], located.across_m[own])
+
+
+def _homes(total: pd.DataFrame) -> pd.DataFrame:
+    """Return the segment with most of each crack, the first of equals, as the map was made."""
+    whole = total.assign(um=np.rint(total["meters"] * UM))
+    ordered = whole.sort_values(["um", "segment"], ascending=[True, False])
+    return ordered.drop_duplicates("crack", keep="last")
+
+
+def _name(found: EditedMap, home: pd.DataFrame, crack: Any, road_deg: FloatArray) -> None:
+    """Give cracks the segment with most of their line, and drawn ones a type."""
     cracks = found.tables[CRACK.name]
     ids = found.tables[ROAD_SEGMENT.name]["segment_id"].to_numpy(object)
+    names = np.full(len(cracks), None, object)
+    names[home["crack"].to_numpy(np.int64)] = ids[home["segment"].to_numpy(np.int64)]
+    cracks["segment_id"] = names
     drawn = cracks["crack_id"].astype(str).str.startswith("drawn-").to_numpy()
-    rows = home[drawn[home["crack"].to_numpy(np.int64)]]
-    if rows.empty:
+    number = home["crack"].to_numpy(np.int64)
+    number = number[drawn[number]]
+    if not len(number):
         return
-    number = rows["crack"].to_numpy(np.int64)
     first = np.array([road_deg[np.flatnonzero(crack == k)[0]] for k in number])
-    names = crack_types(
+    cracks.loc[cracks.index[number], "type"] = crack_types(
         cracks["orientation_deg"].to_numpy(float)[number],
         cracks["length_m"].to_numpy(float)[number],
         first,
         found.rules.types,
     )
-    cracks.loc[cracks.index[number], "segment_id"] = ids[rows["segment"].to_numpy(np.int64)]
-    cracks.loc[cracks.index[number], "type"] = names
 
 
 def _samples(lines: Any, unit_m: float) -> tuple[FloatArray, Any, FloatArray]:

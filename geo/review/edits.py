@@ -36,11 +36,15 @@ from geo.layers.segments import STEP_M
 from geo.layers.style import styles
 from geo.options import PARQUET_ROWS
 from geo.review.edited_map import EditedMap, to_batch
-from geo.review.edited_segments import SAME, segment_rows_of
+from geo.review.edited_segments import segment_rows_of
 from geo.review.record import parse_accuracy
 
 WRONG = ("wrong", "reject", "rejected", "false")
 """Verdicts, in small letters, by which a person takes a crack out of the map."""
+
+
+SAME = 0.01
+"""Change of a length, as a share, that is rounding."""
 
 
 @dataclass(frozen=True)
