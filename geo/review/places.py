@@ -7,7 +7,7 @@ network. Squares that a crack only grazes belong to neither kind and are not jud
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pyogrio.errors import DataLayerError, DataSourceError
 
 from geo.errors import InputError
+from geo.grid import Grid
 from geo.layers.schema import CRACK, INSPECTED, NETWORK
 from geo.paths import literal
 
@@ -43,8 +44,26 @@ LEAST_DRAWN = 8
 
 SEEN = ("inspected", "partial")
 
+SAME_AXES = 1e-6
+"""Difference of axes from those of the world that is rounding: a pixel in a million."""
+
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
+
+
+def axes_of(grid: Grid) -> FloatArray:
+    """Return the directions (2, 2) of a grid's columns and, upward, rows: what a square looks like.
+
+    Its columns are x, y in sides of a square; those of north-up pixels are the axes of the world.
+
+    >>> from affine import Affine
+    >>> from rasterio.crs import CRS
+    >>> axes_of(Grid(Affine(0.5, 0, 100, 0, -0.5, 200), CRS.from_epsg(25832), (8, 8))).tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
+    """
+    a, b, _, d, e, _ = grid.transform[:6]
+    axes = np.array([[a, -b], [d, -e]]) * grid.unit_m / grid.gsd_m
+    return np.eye(2) if np.allclose(axes, np.eye(2), atol=SAME_AXES) else axes
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,13 +71,14 @@ class Places:
     """N squares of a map.
 
     Attributes:
-        cell: (N, 2) number of the square, east and north.
+        cell: (N, 2) number of the square along each axis.
         marked: (N,) whether the map has a crack there.
         confidence: (N,) of the crack with most line; nan without.
         kind, severity: (N,) text of that crack, "" without.
         near: (N,) whether a marked one is near.
         side: in units of the CRS.
         crs: of the map.
+        axes: (2, 2) of the squares, as `axes_of` gives them.
     """
 
     cell: IntArray
@@ -69,9 +89,15 @@ class Places:
     near: NDArray[np.bool_]
     side: float
     crs: str
+    axes: FloatArray = field(default_factory=lambda: np.eye(2))
 
     def __len__(self) -> int:
         return len(self.cell)
+
+    @property
+    def middle(self) -> FloatArray:
+        """(N, 2) x, y of the middles."""
+        return (self.cell + 0.5) * self.side @ self.axes.T
 
     @cached_property
     def strata(self) -> tuple[tuple[str, ...], IntArray]:
@@ -109,12 +135,13 @@ class Sample:
     sizes: dict[str, int]
 
 
-def read_places(package: Path, side_m: float) -> Places:
+def read_places(package: Path, side_m: float, axes: FloatArray | None = None) -> Places:
     """Divide the inspected ground of a map into places.
 
     Args:
         package: a map of `wpcrack infer`.
         side_m: of a place.
+        axes: (2, 2) of the squares, as `axes_of` gives them; None: those of the world.
 
     Raises:
         InputError: it is no such map, or nothing was inspected.
@@ -130,6 +157,8 @@ def read_places(package: Path, side_m: float) -> Places:
     if ground.crs is None or not ground.crs.is_projected:
         raise InputError(f"{package} has no projected coordinate system; lengths cannot be told")
     side = side_m / float(ground.crs.axis_info[0].unit_conversion_factor)
+    axes = np.eye(2) if axes is None else axes
+    cracks, networks, ground = (_along(axes, table) for table in (cracks, networks, ground))
     seen = ground[ground["status"].isin(SEEN) & ground.geometry.notna()]
     inspected = np.unique(np.concatenate([np.empty(0, np.int64), *_cells_in(seen, side)]))
     if not len(inspected):
@@ -148,7 +177,17 @@ def read_places(package: Path, side_m: float) -> Places:
         near=np.isin(cells, _around(marks.index.to_numpy(np.int64))),
         side=side,
         crs=ground.crs.to_wkt(),
+        axes=axes,
     )
+
+
+def _along(axes: FloatArray, table: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
+    """Return shapes in coordinates along the axes of the squares."""
+    if np.array_equal(axes, np.eye(2)):
+        return table
+    back = np.linalg.inv(axes).T
+    shapes = shapely.transform(table.geometry.to_numpy(), lambda places: places @ back)
+    return table.set_geometry(geopandas.GeoSeries(shapes, index=table.index, crs=table.crs))
 
 
 def draw_sample(places: Places, count: int, seed: int) -> Sample:

@@ -24,7 +24,7 @@ from geo.page.map_page import write_map
 from geo.page.preview import OVERVIEW_PX
 from geo.page.report import write_report
 from geo.review.estimate import Accuracy
-from geo.review.places import read_places
+from geo.review.places import axes_of, read_places
 from geo.review.record import write_accuracy
 from jobs.infer.outputs import MapFiles
 from jobs.infer.work_folder import BACKDROP, CROPS
@@ -134,8 +134,9 @@ def run_review(
 
 
 def draw_plan(package: Path, run: MapRun, options: ReviewOptions, mosaic: Mosaic) -> Plan:
-    """Draw the sample of a map."""
-    places = read_places(package, options.window * mosaic.grid.gsd_m)
+    """Draw the sample of a map: squares of its imagery, as they are shown."""
+    grid = mosaic.grid
+    places = read_places(package, options.window * grid.gsd_m, axes_of(grid))
     return Plan.draw(run.run_id, places, options.count, options.seed, options.window)
 
 

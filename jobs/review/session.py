@@ -70,7 +70,7 @@ class Plan:
     def draw(cls, run_id: str, found: Places, count: int, seed: int, window: int) -> Plan:
         """Draw a sample of a map."""
         sample = draw_sample(found, count, seed)
-        middle = (found.cell[sample.index] + 0.5) * found.side
+        middle = found.middle[sample.index]
         places = tuple(
             Place(
                 x=float(middle[k, 0]),

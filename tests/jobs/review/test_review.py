@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import json
+from itertools import combinations
+from types import SimpleNamespace
 
 import numpy as np
 import pyogrio
 import pytest
+from affine import Affine
 from aiohttp.test_utils import TestClient, TestServer
+from factories import EAST, NORTH, UTM32
+from rasterio.crs import CRS
 
 from geo import packages
 from geo.errors import InputError
+from geo.grid import Grid
 from geo.page.report import summarize
 from geo.review.places import draw_sample, read_places
 from geo.review.record import read_accuracy, write_accuracy
 from jobs.infer.outputs import MapFiles
 from jobs.page.server import make_token
-from jobs.review.run import ReviewOptions, draw_again
+from jobs.review.run import ReviewOptions, draw_again, draw_plan
 from jobs.review.server import make_app
 from jobs.review.session import Plan
-from jobs.review.source import MapRun, open_imagery
+from jobs.review.source import MapRun, Scenes, open_imagery
 from wpcrack.data.manifest import read_manifest
 from wpcrack.errors import ConfigError, DataError
 
@@ -34,6 +40,21 @@ def test_places_cover_what_was_inspected_once(package):
     assert set(places.kind[places.marked]) <= {"longitudinal", "transverse", "diagonal", "unknown"}
     assert (places.kind[~places.marked] == "").all()
     assert len(places) <= (600 / SIDE + 1) ** 2
+
+
+@pytest.mark.parametrize("degrees", [0, 45, 90])
+def test_what_is_sampled_is_what_is_shown_however_the_imagery_lies(package, degrees):
+    """Squares of a lattice do not overlap: neither do their frames, but for a row of pixels."""
+    turned = (
+        Affine.translation(EAST, NORTH) * Affine.rotation(degrees) * Affine.scale(0.005, -0.005)
+    )
+    mosaic = SimpleNamespace(grid=Grid(turned, CRS.from_user_input(UTM32), (600, 600)))
+    plan = draw_plan(package, MapRun.read(package), ReviewOptions(count=200, window=SIDE), mosaic)
+    scenes = Scenes(package, mosaic, SIDE)
+    windows = [scenes.window(place.x, place.y) for place in plan.places]
+    assert len(windows) > 100
+    shared = [one.intersection(other) for one, other in combinations(windows, 2)]
+    assert max((window.area_px for window in shared if window is not None), default=0) <= SIDE
 
 
 def test_a_sample_has_every_stratum_and_no_place_twice(package):
