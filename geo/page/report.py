@@ -258,6 +258,15 @@ def _failure_lines(failures: tuple[Failure, ...]) -> list[str]:
     return [*lines, f"- and {rest} more (layer inspected)"] if rest > 0 else lines
 
 
+def ground_m2(segments: pd.DataFrame) -> pd.Series:
+    """Return the ground of each segment, seen or not: length by width where nothing was seen.
+
+    Streets that meet or overlap share it, so it is not everywhere length by width.
+    """
+    ground = segments["surveyed_area_m2"] / (segments["coverage_pct"] / 100)
+    return ground.fillna(segments["length_m"] * segments["width_m"])
+
+
 def counted(count: int, noun: str) -> str:
     """Return a number with its noun.
 
@@ -292,8 +301,7 @@ def _streets(package: Path, rank_by: str) -> tuple[Street, ...]:
 def _street(name: str, group: pd.DataFrame, rank_by: str) -> Street:
     surveyed = float(group["surveyed_area_m2"].sum())
     length = float(group["crack_length_m"].sum())
-    ground = group["surveyed_area_m2"] / (group["coverage_pct"] / 100)
-    total = float(ground.fillna(group["length_m"] * group["width_m"]).sum())
+    total = float(ground_m2(group).sum())
     ranked = group.dropna(subset=["rank"]).sort_values("rank").head(1)
     return Street(
         name=name,

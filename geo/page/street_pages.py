@@ -30,7 +30,7 @@ from geo.layers.style import CASING, Entry, priority_legend, severity_legend
 from geo.layers.words import UNKNOWN
 from geo.outputs import seal_pdf
 from geo.page.preview import KM, scale_length
-from geo.page.report import counted
+from geo.page.report import counted, ground_m2
 from geo.paths import literal
 
 MAX_PAGES = 500
@@ -167,14 +167,12 @@ def _pages(segments: geopandas.GeoDataFrame) -> list[Page]:
 
 def _by_street(segments: geopandas.GeoDataFrame, street: pd.Series) -> pd.DataFrame:
     """Add up segments, street by street; percents are of the surveyed and of the whole ground."""
-    ground = segments["length_m"] * segments["width_m"]
-    seen = segments["coverage_pct"] * ground
     cracked = segments["cracking_pct"] * segments["surveyed_area_m2"]
-    with_sums = segments.assign(ground=ground, seen=seen, cracked=cracked)
+    with_sums = segments.assign(ground=ground_m2(segments), cracked=cracked)
     rows = with_sums.groupby(street, sort=False)
-    found = rows[[*SUMS, "ground", "seen", "cracked"]].sum()
+    found = rows[[*SUMS, "ground", "cracked"]].sum()
     found["rank"] = rows["rank"].min()
-    found["coverage_pct"] = found["seen"] / found["ground"]
+    found["coverage_pct"] = 100.0 * found["surveyed_area_m2"] / found["ground"]
     found["cracking_pct"] = found["cracked"] / found["surveyed_area_m2"]
     found["label"] = found.index
     return found

@@ -17,6 +17,7 @@ from geo.imagery.overview import blank_backdrop, reduce
 from geo.layers.assemble import assemble
 from geo.options import AssembleOptions, RoadOptions
 from geo.outputs import is_own
+from geo.page.report import summarize
 from geo.page.street_pages import write_street_pages
 
 
@@ -86,6 +87,20 @@ def test_each_district_has_a_page_with_its_streets_before_those_of_the_streets(s
     )
     assert "B" in south
     assert "A" not in south
+
+
+def test_pages_and_report_say_the_same_of_how_much_of_a_street_was_seen(street, tmp_path):
+    """Ground is what is nearest to a street, and where nothing was seen length by width."""
+    package, backdrop = street
+    rows = geopandas.read_file(package, layer="road_segment").assign(district="North")
+    rows["surveyed_area_m2"], rows["coverage_pct"] = [4.0, 0.0], [50.0, 0.0]
+    rows["name"], rows["length_m"], rows["width_m"] = "Allee", 4.0, 3.0
+    rows.to_file(package, layer="road_segment")
+    assert write_street_pages(package, tmp_path / "s.pdf", backdrop) == 2
+    (found,) = summarize(package).streets
+    assert found.coverage_pct == pytest.approx(100 * 4 / (8 + 12))
+    page = texts(tmp_path / "s.pdf")[0]
+    assert page[page.index("Allee") + 1] == f"{found.coverage_pct:.0f}"
 
 
 def test_a_map_without_roads_or_imagery_has_one_page(street, tmp_path):
