@@ -29,6 +29,7 @@ from geo.layers.schema import CRACK, NETWORK, ROAD_SEGMENT
 from geo.layers.style import CASING, Entry, priority_legend, severity_legend
 from geo.layers.words import UNKNOWN
 from geo.outputs import seal_pdf
+from geo.page.letters import BOLD, FONT, is_unwritable, lettered
 from geo.page.preview import KM, scale_length
 from geo.page.report import counted, ground_m2
 from geo.paths import literal
@@ -49,8 +50,6 @@ AROUND_M = 3.0
 
 NOTE_SIZE, NOTE_BOTTOM = 6, 0.9 * cm
 """Of what is not claimed, at the foot of a page."""
-
-FONT, BOLD = "Helvetica", "Helvetica-Bold"
 
 COLUMNS = (
     ("rank", "rank", 0, 0.0),
@@ -150,6 +149,14 @@ def write_street_pages(package: Path, out: Path, backdrop: Overview) -> int:
     return len(pages)
 
 
+def unwritable_streets(package: Path) -> list[str]:
+    """Name the streets of a map with letters that its pages cannot show."""
+    if ROAD_SEGMENT.name not in {str(name) for name, _ in pyogrio.list_layers(package)}:
+        return []
+    table = pyogrio.read_dataframe(package, layer=ROAD_SEGMENT.name, read_geometry=False)
+    return sorted(filter(is_unwritable, map(str, table["name"].dropna().unique())))
+
+
 def _pages(segments: geopandas.GeoDataFrame) -> list[Page]:
     """Return the pages: districts, then streets, each by its worst segment."""
     if segments.empty:
@@ -157,6 +164,8 @@ def _pages(segments: geopandas.GeoDataFrame) -> list[Page]:
     ranked = segments.sort_values(["rank", "segment_id"], na_position="last")
     ranked["label"] = ranked["segment_id"]
     street = ranked["name"].fillna("road " + ranked["road_id"])
+    road = street.map(dict(zip(street, ranked["road_id"], strict=True)))
+    street = street.where(~street.map(is_unwritable), "road " + road + ": " + street)
     districts = [
         Page(str(name), rows, _by_street(rows, street[rows.index]), "street")
         for name, rows in ranked.groupby(ranked["district"], sort=False)
@@ -358,7 +367,7 @@ def _cell(value: object, digits: int) -> str:
 
 
 def _text(canvas: Canvas, x: float, y: float, text: str, size: float, font: str = FONT) -> None:
-    """Write text in the letters of Western Europe, which the fonts of every reader have."""
+    text, font = lettered(text, font)
     canvas.setFillColor("black", 1)
     canvas.setFont(font, size)
-    canvas.drawString(x, y, text.encode("cp1252", "replace").decode("cp1252"))
+    canvas.drawString(x, y, text)

@@ -30,7 +30,7 @@ from geo.page.crops import Crop, cut_crops, save_crops
 from geo.page.map_page import write_map
 from geo.page.preview import OVERVIEW_PX, draw_overview
 from geo.page.report import MapReport, write_report
-from geo.page.street_pages import write_street_pages
+from geo.page.street_pages import unwritable_streets, write_street_pages
 from jobs.infer import spread
 from jobs.infer.job import OVERVIEW, InferJob
 from jobs.infer.job_log import JobRecord
@@ -248,8 +248,21 @@ class MapFiles:
         if "pmtiles" in rules.formats:
             write_web_tiles(self.package)
         if "pdf" in rules.formats:
-            write_street_pages(self.package, self.streets, backdrop)
+            self.draw_streets(backdrop)
         return write_report(self.package, self.report, self.figures)
+
+    def draw_streets(self, backdrop: Overview) -> None:
+        """Write the pages of the streets; name those whose letters they lack.
+
+        Raises:
+            GeoError: the file cannot be written.
+        """
+        write_street_pages(self.package, self.streets, backdrop)
+        if names := unwritable_streets(self.package):
+            say(
+                f"{self.streets.name} has no letters for {first_few(names)}: ? stands for them, "
+                "with the id of the road beside"
+            )
 
 
 def _beside(out: Path, ending: str) -> Path:

@@ -16,7 +16,6 @@ from geo.layers.web_tiles import write_web_tiles
 from geo.options import Format
 from geo.outputs import require_replaceable
 from geo.page.preview import draw_overview
-from geo.page.street_pages import write_street_pages
 from geo.review.edits import Applied, apply_edits
 from jobs.infer.outputs import MapFiles
 from jobs.infer.work_folder import BACKDROP
@@ -87,6 +86,6 @@ def run_apply(package: Path) -> ApplyReport:
     if "pmtiles" in formats:
         write_web_tiles(package)
     if backdrop is not None and "pdf" in formats:
-        write_street_pages(package, files.streets, backdrop)
+        files.draw_streets(backdrop)
     draw_again(files, work, backdrop)
     return ApplyReport(package, applied, formats)
