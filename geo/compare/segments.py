@@ -1,7 +1,7 @@
 """Changes gathered per road segment.
 
-A stretch belongs to the segment nearest to a place in its middle, within half the road's width;
-sums over the segments plus what lies on no road are the totals.
+A place in the middle of a stretch says its segment, as on the map: the nearest within half its
+width. Sums over the segments plus what lies on no road are the totals.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import shapely
 from geo.compare.changes import KINDS, Comparison
 from geo.compare.maps import Segments
 from geo.compare.survey import BoolArray, FloatArray, IntArray, ShapeArray, sums
+from geo.layers.roads import RoadLines
 
 WIDTH_KINDS = ("unchanged", "widened", "narrowed")
 """Stretches whose two widths are of the same piece of crack."""
@@ -51,9 +52,10 @@ class SegmentChanges:
 def gather(result: Comparison, segments: Segments) -> SegmentChanges:
     """Sum changes up per segment."""
     lines, areas, count = result.lines, result.areas, len(segments)
-    found = [nearest_segment(shapes, segments) for shapes in lines.lines.shapes()]
+    roads = RoadLines(segments.lines, segments.width_m / 2)
+    found = [segment_of(shapes, roads) for shapes in lines.lines.shapes()]
     of_line = np.concatenate([np.empty(0, np.int64), *found])
-    of_area = nearest_segment(areas.shape, segments)
+    of_area = segment_of(areas.shape, roads)
     seen = lines.kind != "not_inspected"
 
     def total(values: FloatArray, chosen: BoolArray, owner: IntArray) -> FloatArray:
@@ -79,18 +81,11 @@ def gather(result: Comparison, segments: Segments) -> SegmentChanges:
     )
 
 
-def nearest_segment(shapes: ShapeArray, segments: Segments) -> IntArray:
-    """Segment of each shape; -1 where it lies on no road."""
+def segment_of(shapes: ShapeArray, roads: RoadLines) -> IntArray:
+    """(N,) segment of each shape; -1 where it lies on no road."""
     found = np.full(len(shapes), -1)
-    if not len(shapes) or not len(segments):
-        return found
-    places = shapely.point_on_surface(shapes)
-    (shape, segment), distance = shapely.STRtree(segments.lines).query_nearest(
-        places, return_distance=True, all_matches=True
-    )
-    inside = distance <= segments.width_m[segment] / 2
-    order = np.flatnonzero(inside)[::-1]  # of equals the first is written last
-    found[shape[order]] = segment[order]
+    at, segment, _ = roads.nearest(shapely.point_on_surface(shapes))
+    found[at] = segment
     return found
 
 

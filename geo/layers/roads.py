@@ -310,28 +310,52 @@ class Locations:
     direction_deg: FloatArray
 
 
+class RoadLines:
+    """Lines with the reach of each, in units of their CRS: which of them a point lies on.
+
+    Attributes:
+        lines: (S,) LineStrings.
+    """
+
+    def __init__(self, lines: NDArray[np.object_], reach: FloatArray) -> None:
+        self.lines, self._reach = lines, reach
+        self._tree = shapely.STRtree(lines)
+
+    def nearest(
+        self, points: NDArray[np.object_]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], FloatArray]:
+        """Find the nearest line among those in whose reach each point (N,) lies.
+
+        Returns:
+            Of the points that lie on a line, in order: their index, that of the line (the first
+            of equals), and its distance.
+        """
+        farthest = float(self._reach.max(initial=0.0))
+        at, line = self._tree.query(points, predicate="dwithin", distance=farthest)
+        distance = shapely.distance(points[at], self.lines[line])
+        near = distance <= self._reach[line]
+        at, line, distance = at[near], line[near], distance[near]
+        order = np.lexsort((line, distance, at))
+        at, line, distance = at[order], line[order], distance[order]
+        first = np.flatnonzero(np.diff(at, prepend=-1))
+        return at[first], line[first], distance[first]
+
+
 class RoadNetwork:
     """Segments that can be asked which of them a point lies on."""
 
     def __init__(self, segments: Sequence[Segment], unit_m: float) -> None:
         self.segments = tuple(segments)
         self._unit_m = unit_m
-        self._lines = np.array([segment.line for segment in segments], dtype=object)
-        self._half = np.array([segment.width_m for segment in segments]) / 2 / unit_m
-        self._tree = shapely.STRtree(self._lines)
+        self._roads = RoadLines(
+            np.array([segment.line for segment in segments], dtype=object),
+            np.array([segment.width_m for segment in segments]) / 2 / unit_m,
+        )
 
     def locate(self, points: FloatArray) -> Locations:
         """Find the segment of each point (N, 2) in world coordinates."""
         shapes = shapely.points(points)
-        reach = float(self._half.max(initial=0.0))
-        at, segment = self._tree.query(shapes, predicate="dwithin", distance=reach)
-        distance = shapely.distance(shapes[at], self._lines[segment])
-        near = distance <= self._half[segment]
-        at, segment, distance = at[near], segment[near], distance[near]
-        order = np.lexsort((segment, distance, at))
-        at, segment, distance = at[order], segment[order], distance[order]
-        first = np.flatnonzero(np.diff(at, prepend=-1))
-        at, segment, distance = at[first], segment[first], distance[first]
+        at, segment, distance = self._roads.nearest(shapes)
         along, left, direction = self._along(shapes[at], segment, points[at])
         result = Locations(np.full(len(points), -1), *(np.zeros(len(points)) for _ in range(3)))
         result.segment[at] = segment
@@ -344,7 +368,7 @@ class RoadNetwork:
         self, shapes: NDArray[np.object_], segment: NDArray[np.int64], points: FloatArray
     ) -> tuple[FloatArray, NDArray[np.bool_], FloatArray]:
         """Return the place along the line, whether left of it, and the line's direction there."""
-        lines = self._lines[segment]
+        lines = self._roads.lines[segment]
         along = shapely.line_locate_point(lines, shapes)
         step = 0.5 / self._unit_m
         behind = shapely.get_coordinates(

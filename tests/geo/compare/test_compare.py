@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from benchmarks.compare import score
 from benchmarks.compare_draw import second_epoch
 from geo.compare.changes import compare
+from geo.compare.maps import Segments
 from geo.compare.options import CompareOptions, RegistrationOptions
 from geo.compare.registration import register
+from geo.compare.segments import gather
 from geo.compare.survey import Lines, Survey, sample_lines
 from geo.errors import InputError
 
@@ -243,6 +245,26 @@ def test_samples_of_a_line_add_up_to_its_length_and_gaps_follow_parts():
     assert samples.length_m.max() <= 0.1 + 1e-9
     assert samples.gap_m.sum() == pytest.approx(0.1)
     assert samples.gap_m[samples.part == 0][-1] == pytest.approx(0.1)
+
+
+def test_a_stretch_lies_on_the_nearest_road_within_half_its_width_as_on_the_map():
+    path, road = [(-40, 0), (40, 0)], [(-40, 6), (40, 6)]
+    segments = Segments(
+        ids=np.array(["path", "road"], object),
+        names=np.array([None, None], object),
+        lines=np.array([shapely.LineString(path), shapely.LineString(road)], object),
+        width_m=np.array([3.0, 12.0]),
+    )
+    east = (-20, 20)
+    lines = [[(x, y) for x in east] for y in (-5, -1, 1, 2, 8)]  # at 2 m the path is nearer
+    found = gather(
+        compare(survey(), survey(*lines, networks=[shapely.box(20, 2, 22, 2.4)]), CompareOptions()),
+        segments,
+    )
+    assert found.after_m.tolist() == pytest.approx([80, 80])
+    assert found.line_segment.tolist() == [-1, 0, 0, 1, 1]
+    assert found.area_segment.tolist() == [1]
+    assert found.network_after_m2[1] == pytest.approx(0.8)
 
 
 def test_a_drawn_street_comes_out_as_it_was_drawn():
