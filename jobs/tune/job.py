@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -24,6 +25,9 @@ FIXED = ("run_dir", "resume", "scaling", "tune")
 
 LISTED = 64
 """A stepped range of at most this many values is checked value by value."""
+
+MOST_VALUES = 2**32
+"""A stepped range of more values, which seeds do not have, is meant to be continuous."""
 
 INNER = 0.382
 """Place between the ends where a range is checked too: whole-number keys refuse what lies there."""
@@ -124,36 +128,61 @@ class Dimension:
     high: float = 0.0
     step: float | None = None
 
-    def listed(self) -> tuple[Any, ...] | None:
-        """Return all values in order; None for a continuous range."""
+    @property
+    def count(self) -> int | None:
+        """Number of values; None of a continuous range."""
         if self.kind == "choice":
-            return self.values
+            return len(self.values)
         if self.step is None:
             return None
-        count = int((self.high - self.low) / self.step + 1e-9) + 1
-        return tuple(self._plain(self.low + k * self.step) for k in range(count))
+        steps = (self.high - self.low) / self.step
+        return int(steps * (1 + 1e-12) + 1e-9) + 1  # what is rounded down by a hair is the end
+
+    def value(self, k: int) -> Any:
+        """Return value number k of a choice or a stepped range; no other is made."""
+        if self.kind == "choice":
+            return self.values[k]
+        assert self.step is not None
+        return self._plain(self.low + k * self.step)
+
+    def listed(self) -> tuple[Any, ...]:
+        """Return all values of a choice or a short stepped range, in order."""
+        return tuple(self.value(k) for k in range(self.count or 0))
+
+    def number(self, value: Any) -> int:
+        """Return the number of a value; in a stepped range of the one that lies nearest."""
+        if self.kind == "choice":
+            return self.values.index(value)
+        assert self.step is not None
+        assert self.count is not None
+        k: int = round((value - self.low) / self.step)
+        return min(max(k, 0), self.count - 1)
 
     def draw(self, rng: np.random.Generator) -> Any:
         """Draw a value, all equally likely; of loguniform their logarithms."""
-        values = self.listed()
-        if values is not None:
-            return values[int(rng.integers(len(values)))]
+        if self.count is not None:
+            return self.value(int(rng.integers(self.count)))
         if self.kind == "loguniform":
             return float(np.exp(rng.uniform(np.log(self.low), np.log(self.high))))
         return float(rng.uniform(self.low, self.high))
 
     def holds(self, value: Any) -> bool:
         """Return whether a value can be drawn."""
-        values = self.listed()
-        return value in values if values is not None else self.low <= value <= self.high
+        if self.kind == "choice":
+            return value in self.values
+        if not is_number(value):
+            return False
+        if self.count is None:
+            return bool(self.low <= value <= self.high)
+        return bool(value == self.value(self.number(value)))
 
     def probes(self) -> tuple[Any, ...]:
         """Return values that stand for all: a short list, else both ends and one between."""
-        values = self.listed()
-        if values is None:
+        if self.count is None:
             return self.low, self.low + INNER * (self.high - self.low), self.high
-        middle = values[len(values) // 2]
-        return values if len(values) <= LISTED else (values[0], middle, values[-1])
+        if self.count <= LISTED:
+            return self.listed()
+        return self.value(0), self.value(self.count // 2), self.value(self.count - 1)
 
     def text(self) -> str:
         """Return the dimension as it stands in the config."""
@@ -203,8 +232,8 @@ class Space:
         return True
 
     def grid(self) -> Iterator[Params]:
-        """Yield every combination whose values go together, in order; needs listed dimensions."""
-        columns = [d.listed() or () for d in self.dimensions]
+        """Yield every combination whose values go together, in order; of no continuous range."""
+        columns = [d.listed() for d in self.dimensions]
         for values in itertools.product(*columns):
             params = dict(zip(self.keys, values, strict=True))
             if self.allows(params):
@@ -250,6 +279,11 @@ def dimension(key: str, entry: Any) -> Dimension:
             raise ConfigError(f"tune.space.{key} is {entry!r}; randint takes whole numbers")
     if step is not None and not (is_number(step) and 0 < step <= high - low):
         raise ConfigError(f"tune.space.{key}: step is {step!r}; give one between 0 and high - low")
+    if step is not None and (high - low) / step >= MOST_VALUES:
+        raise ConfigError(
+            f"tune.space.{key}: step is {step!r}, which makes {(high - low) / step:.0e} values of "
+            f"{low:g} to {high:g}; give a larger step"
+        )
     return Dimension(key, kind, (), low, high, step)  # type: ignore[arg-type]  # is one of KINDS
 
 
@@ -263,7 +297,8 @@ def ends(key: str, entry: Any, values: Any) -> tuple[float, float]:
 
 def is_number(value: Any) -> bool:
     """Return whether a value is a finite number; true and false are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value)
+    is_real = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_real and abs(value) <= sys.float_info.max  # integers may be larger
 
 
 def check_value(space: Space, key: str, value: Any) -> None:

@@ -6,15 +6,22 @@ was cut off goes on as it would have.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from jobs.tune.folder import MOST_TRIALS
 from jobs.tune.job import Dimension, Params, Space, TuneJob
 from wpcrack.errors import ConfigError
 
@@ -50,9 +57,12 @@ def make_sampler(job: TuneJob, space: Space) -> tuple[Sampler, int]:
     Trial 0 always has the defaults.
 
     Raises:
-        ConfigError: A grid over a continuous range, or with more combinations than trials.
+        ConfigError: A grid over a continuous range, or with more combinations than trials; more
+            trials than a sweep can have.
     """
     trials = job.tune.trials or DEFAULT_TRIALS
+    if trials > MOST_TRIALS:
+        raise ConfigError(f"tune.trials is {trials}; a sweep has at most {MOST_TRIALS} trials")
     if job.tune.sampler == "grid":
         combinations = grid_of(job, space)
         return Grid(space, combinations), len(combinations) + 1
@@ -64,17 +74,22 @@ def make_sampler(job: TuneJob, space: Space) -> tuple[Sampler, int]:
 def grid_of(job: TuneJob, space: Space) -> list[Params]:
     """List every combination but the defaults."""
     for dimension in space.dimensions:
-        if dimension.listed() is None:
+        if dimension.count is None:
             raise ConfigError(
                 f"tune.sampler=grid cannot list {dimension.key} ({dimension.text()}); give it "
                 "choice, randint or a step, or take sampler=tpe"
             )
-    size = int(np.prod([len(d.listed() or ()) for d in space.dimensions], dtype=float))
+    size = math.prod(d.count or 0 for d in space.dimensions)
     limit = job.tune.trials
     if limit is not None and size > limit:
         raise ConfigError(
             f"the grid has {size} combinations and tune.trials is {limit}; set tune.trials=null "
             "for all of them, shorten tune.space, or take sampler=random"
+        )
+    if size >= MOST_TRIALS:  # with the defaults
+        raise ConfigError(
+            f"the grid has {size} combinations, and a sweep at most {MOST_TRIALS} trials; shorten "
+            "tune.space or give larger steps, or take sampler=random"
         )
     defaults = space.defaults()
     return [params for params in space.grid() if params != defaults]
@@ -177,27 +192,21 @@ class Tpe:
 
 
 def distribution(dimension: Dimension) -> BaseDistribution:
-    """Return Optuna's distribution; choices go by their number, since they may be lists."""
+    """Return Optuna's distribution: what has steps goes by number, since choices may be lists."""
+    if dimension.count is None:
+        return FloatDistribution(
+            float(dimension.low), float(dimension.high), log=dimension.kind == "loguniform"
+        )
     if dimension.kind == "choice":
-        return CategoricalDistribution(tuple(range(len(dimension.values))))
-    listed = dimension.listed()
-    high = listed[-1] if listed else dimension.high
-    return FloatDistribution(
-        float(dimension.low),
-        float(high),
-        log=dimension.kind == "loguniform",
-        step=None if dimension.step is None else float(dimension.step),
-    )
+        return CategoricalDistribution(tuple(range(dimension.count)))
+    return IntDistribution(0, dimension.count - 1)
 
 
-def to_optuna(dimension: Dimension, value: Any) -> Any:
+def to_optuna(dimension: Dimension, value: Any) -> float | int:
     """Return a value as Optuna keeps it."""
-    return dimension.values.index(value) if dimension.kind == "choice" else float(value)
+    return float(value) if dimension.count is None else dimension.number(value)
 
 
-def from_optuna(dimension: Dimension, value: Any) -> Any:
-    """Return a value of Optuna's as ours, on the exact values of a stepped range."""
-    if dimension.kind == "choice":
-        return dimension.values[value]
-    listed = dimension.listed()
-    return value if listed is None else min(listed, key=lambda known: abs(known - value))
+def from_optuna(dimension: Dimension, value: float | int) -> Any:
+    """Return a value of Optuna's as ours."""
+    return value if dimension.count is None else dimension.value(int(value))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 from factories import image_level_set
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from jobs.settings.load import key_names, load, shipped_configs
 from jobs.tune.folder import Trial
@@ -52,6 +55,8 @@ def space(entries: dict[str, Any]) -> Space:
         ({"losses.rec_full": {"uniform": [0, float("inf")]}}, r"give two numbers"),
         ({"losses.rec_full": {"loguniform": [0, 1]}}, r"loguniform needs low > 0"),
         ({"losses.rec_full": {"uniform": [0, 1], "step": 2}}, r"step is 2"),
+        ({"losses.rec_full": {"uniform": [0, 1], "step": 1e-12}}, r"1e\+12 values.*larger step"),
+        ({"seed": {"randint": [0, 10**400]}}, r"give two numbers"),
         ({"train.batch_size": {"randint": [2, 8.5]}}, r"randint takes whole numbers"),
         ({"run_dir": {"choice": ["a", "b"]}}, r"run_dir is the same for all trials"),
         ({"scaling.num_workers": {"choice": [1, 2]}}, r"is the same for all trials"),
@@ -121,6 +126,48 @@ def test_suggestions_repeat_for_one_seed_lie_in_range_and_go_together(sampler: s
     assert len({str(p) for p in runs[0]}) == 8
 
 
+@settings(deadline=None)
+@given(st.integers(-50, 50), st.integers(1, 300), st.integers(1, 70), st.sampled_from((1, 0.1, 3)))
+def test_a_stepped_range_is_its_list_of_values(low: int, span: int, step: int, unit: float) -> None:
+    kind: Literal["randint", "uniform"] = "uniform" if unit == 0.1 else "randint"
+    made = Dimension("a", kind, (), low * unit, (low + span) * unit, min(step, span) * unit)
+    whole = range(low, low + span + 1, min(step, span))
+    listed = made.listed()
+    assert listed == tuple(round(k * unit, 12) for k in whole)
+    assert made.count == len(whole)
+    drawn = made.draw(np.random.default_rng(span))
+    assert drawn == listed[int(np.random.default_rng(span).integers(len(whole)))]
+    values = np.linspace((low - 2) * unit, (low + span + 2) * unit, 40).tolist()
+    for value in (*values, *listed):
+        assert made.holds(value) == (value in listed)
+        away = np.abs(value - np.array(listed))
+        assert away[made.number(value)] == pytest.approx(away.min(), abs=1e-9)
+    assert not made.holds(None)
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_a_range_of_billions_of_values_is_never_listed(sampler: str) -> None:
+    """Its list takes a hundred times the memory that numpy and Optuna may take here."""
+    entries = {
+        "seed": {"randint": [0, 2**31 - 1]},
+        "losses.rec_full": {"uniform": [0, 1], "step": 1e-9},
+    }
+    made = job(entries, sampler=sampler, startup=2, trials=6)
+    told: list[PastTrial] = []
+    tracemalloc.start()
+    try:
+        suggest, total = make_sampler(made, read_space(made))
+        for number in range(total):
+            params = suggest(number, told)
+            assert params is not None
+            assert all(d.holds(params[d.key]) for d in read_space(made).dimensions)
+            told.append(PastTrial(params, "finished", [0.1 * number]))
+        assert tracemalloc.get_traced_memory()[1] < 1e9
+    finally:
+        tracemalloc.stop()
+    assert len({str(trial.params) for trial in told}) == 6
+
+
 def test_tpe_learns_where_scores_are_high() -> None:
     read = space({"losses.rec_full": {"uniform": [0.0, 1.0]}, "erase.grid": {"choice": [8, 16]}})
     sampler, told = Tpe(read, seed=0, startup=8), []
@@ -160,6 +207,12 @@ def test_a_grid_has_every_combination_once_the_defaults_first() -> None:
     ("entry", "trials", "message"),
     [
         ({"uniform": [0.1, 0.2]}, None, r"cannot list losses\.rec_full"),
+        (
+            {"uniform": [0, 1], "step": 1e-9},
+            None,
+            "1000000001 combinations.* at most 100000 trials",
+        ),
+        ({"choice": [0.1, 0.2]}, 100_001, "trials is 100001; a sweep has at most 100000"),
         ({"choice": [0.1, 0.2, 0.3]}, 2, "3 combinations and tune.trials is 2"),
     ],
 )
