@@ -50,15 +50,18 @@ class Sweep:
         open_journal(root, retry_failed=job.tune.retry_failed)
         self.halving = Halving(job.tune.asha)
         trials = read_trials(root)
-        for trial in trials:
-            for line in trial.lines:
-                self.halving.stops(trial.number, line)
+        weak = {trial.number for trial in trials if self._replay(trial)}
         self._waiting = [trial for trial in trials if trial.status == "running"]
         self._known = 1 + max((trial.number for trial in trials), default=-1)
         self._open = {trial.number for trial in self._waiting}
         for trial in trials:
             if trial.status in ("finished", "stopped"):
                 drop_states(root, trial.number)
+        for trial in tuple(self._waiting):
+            if trial.number in weak:  # cut off between the decision and the note of it
+                say(f"trial {trial.number} stopped: others are better")
+                self._waiting.remove(trial)
+                self.end(trial.number, "stopped")
 
     @property
     def left(self) -> int:
@@ -127,6 +130,11 @@ class Sweep:
         else:
             drop_states(self.root, number)
         self.write()
+
+    def _replay(self, trial: Trial) -> bool:
+        """Judge the recorded epochs again; return whether the trial ends with the last of them."""
+        stops = [self.halving.stops(trial.number, line) for line in trial.lines]
+        return bool(stops) and stops[-1]
 
     def write(self) -> None:
         """Bring results.csv and best.yaml up to date."""

@@ -67,11 +67,18 @@ def make_job(root: Path, run_dir: Path, workers: int = 0, **changes: Any) -> Tun
 
 
 class Drawn:
-    """Takes the training's place: a score that follows from the settings, epoch by epoch."""
+    """Takes the training's place: a score that follows from the settings, epoch by epoch.
+
+    Attributes:
+        epochs: that ran, with the numbers of their trials.
+        at: what ends one of them before its line is written.
+        after: what ends one of them before the sweep is told.
+    """
 
     def __init__(self) -> None:
         self.epochs: list[tuple[int, int]] = []
         self.at: dict[tuple[int, int], BaseException] = {}
+        self.after: dict[tuple[int, int], BaseException] = {}
 
     def __call__(self, job: TrainJob, *, watch: Watch) -> None:
         number = int(job.run_dir.name)
@@ -86,9 +93,12 @@ class Drawn:
                 "stage": "warmup" if epoch == 0 else "detector",
                 "seconds": 2.0,
                 "val/score": 0.0 if epoch == 0 else job.losses.rec_full + 0.01 * epoch,
+                "train/progress": (epoch + 1) / 5,
             }
             with (job.run_dir / METRICS).open("a") as file:
                 file.write(json.dumps(line) + "\n")
+            if (number, epoch) in self.after:
+                raise self.after.pop((number, epoch))
             assert watch.after_epoch is not None
             watch.after_epoch(line)
         (job.run_dir / REPORT).write_text("{}")
@@ -147,6 +157,24 @@ def test_an_interrupted_sweep_ends_as_an_undisturbed_one_and_repeats_no_epoch(
         with (tmp_path / "cut" / JOURNAL).open("a") as file:
             file.write('{"trial": 9, "par')  # a crash while noting
     run_tune(make_job(data_set, tmp_path / "cut"))
+    assert drawn.epochs == whole
+    assert rows(tmp_path / "cut") == rows(tmp_path / "whole")
+
+
+def test_a_trial_that_was_cut_off_as_it_was_stopped_is_not_gone_on_with(
+    data_set: Path, tmp_path: Path, drawn: Drawn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_tune(make_job(data_set, tmp_path / "whole"))
+    whole, drawn.epochs = list(drawn.epochs), []
+    stopped = [n for n, row in enumerate(rows(tmp_path / "whole")) if row["status"] == "stopped"]
+    assert stopped
+    for number in (0, *stopped):
+        drawn.after[max(place for place in whole if place[0] == number)] = KeyboardInterrupt()
+        with pytest.raises(KeyboardInterrupt):
+            run_tune(make_job(data_set, tmp_path / "cut"))
+    capsys.readouterr()
+    run_tune(make_job(data_set, tmp_path / "cut"))
+    assert f"trial {stopped[-1]} stopped: others are better" in capsys.readouterr().err
     assert drawn.epochs == whole
     assert rows(tmp_path / "cut") == rows(tmp_path / "whole")
 
