@@ -5,6 +5,8 @@ wpcrack tune configs/tune.yaml data.root=set run_dir=runs/sweep --plan
 
 from __future__ import annotations
 
+import itertools
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -31,7 +33,7 @@ class SweepPlan:
     batch_size: int
     judged_epochs: int
     """Epochs after the warm-up stage."""
-    checks: list[float]
+    checks: list[int]
     """After how many of them weak trials stop."""
     space: dict[str, str]
     """Searched key -> its range."""
@@ -43,7 +45,7 @@ class SweepPlan:
     def text(self) -> str:
         """Return a few lines for the terminal."""
         where = f"{self.workers} workers each" if self.workers else "in process"
-        checks = ", ".join(f"{rung:g}" for rung in self.checks) or "none"
+        checks = ", ".join(map(str, self.checks)) or "none"
         lines = [
             f"{self.trials} trials ({self.sampler}), trial 0 with the defaults, {where}",
             f"{' + '.join(map(str, self.steps.values()))} steps of {self.batch_size} images; "
@@ -100,9 +102,11 @@ def require_folder(job: TuneJob) -> None:
         read_trials(root)
 
 
-def _rungs(asha: AshaConfig, judged: int) -> list[float]:
-    """Return the epochs at which ASHA stops weak trials."""
-    rungs: list[float] = []
-    while asha.enabled and (rung := asha.grace * asha.factor ** len(rungs)) < judged:
-        rungs.append(rung)
+def _rungs(asha: AshaConfig, judged: int) -> list[int]:
+    """Return the epochs at which ASHA stops weak trials; none ends early at its last."""
+    rungs: list[int] = []
+    powers = itertools.count()
+    while asha.enabled and (rung := math.ceil(asha.grace * asha.factor ** next(powers))) < judged:
+        if rung not in rungs:
+            rungs.append(rung)
     return rungs

@@ -29,6 +29,9 @@ from wpcrack.training.selection import objective
 NUMBER, JOB, ERROR, USERS, FATAL = "number", "job", "error", "is_users", "fatal"
 """Keys of a trial's config on Ray, and of its report of what ended it, or ends the sweep."""
 
+PROGRESS = "train/progress"
+"""Metric that is 1 after the last epoch of a training."""
+
 MOST_EPOCHS = 1_000_000
 """Rungs are laid up to here; no trial is that long."""
 
@@ -163,7 +166,7 @@ class Halving:
         self._enabled = config.enabled
 
     def stops(self, number: int, line: Mapping[str, Any]) -> bool:
-        """Return whether a trial ends after this epoch. Trial 0, the defaults, always goes on.
+        """Return whether a trial ends early, after this epoch; trial 0, the defaults, never does.
 
         Args:
             number: Of the trial.
@@ -178,7 +181,8 @@ class Halving:
         self._epochs[number].add(line["epoch"])
         result = {"epochs": len(self._epochs[number]), "value": line[objective(line)]}
         action = self._asha.on_trial_result(NO_CONTROLLER, stand_in, result)
-        return number > 0 and action == self._asha.STOP
+        is_last = round(line.get(PROGRESS, 0.0), 6) >= 1  # as metrics.jsonl has it
+        return number > 0 and not is_last and action == self._asha.STOP
 
 
 def brief(params: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from jobs.settings.load import key_names, load, shipped_configs
 from jobs.tune.folder import Trial
 from jobs.tune.job import AshaConfig, Dimension, Space, TuneJob, read_space
-from jobs.tune.plan import plan_sweep
+from jobs.tune.plan import _rungs, plan_sweep
 from jobs.tune.results import importances
 from jobs.tune.sampler import PastTrial, Tpe, make_sampler
 from jobs.tune.sweep import Halving
@@ -238,6 +238,45 @@ def test_asha_stops_the_weaker_half_after_its_grace_but_never_the_defaults() -> 
     assert not any(halving.stops(0, epoch(k, 0.0)) for k in range(5))
     off = Halving(AshaConfig(enabled=False))
     assert not any(off.stops(n, epoch(k, -n)) for n in range(5) for k in range(5))
+
+
+def test_a_trial_that_ran_to_its_end_was_not_stopped() -> None:
+    halving, judged = Halving(AshaConfig(grace=2, factor=1.5)), 5
+    stops = []
+    for number in range(1, 9):
+        for k in range(judged):
+            score = 0.5 if k < judged - 1 else 1 - 0.1 * number
+            line = {**epoch(k, score), "train/progress": (k + 1) / judged}
+            stops.append(halving.stops(number, line))
+    assert not any(stops)
+
+
+@pytest.mark.parametrize(
+    ("asha", "judged", "checks"),
+    [
+        ({}, 6, [3]),
+        ({}, 7, [3, 6]),
+        ({"grace": 2, "factor": 1.5}, 5, [2, 3]),  # not at 4.5, which is the fifth and last
+        ({"grace": 1, "factor": 1.3}, 4, [1, 2, 3]),
+        ({"grace": 5}, 5, []),
+        ({"enabled": False}, 9, []),
+    ],
+)
+def test_the_plan_names_the_epochs_at_which_trials_are_stopped(
+    asha: dict[str, Any], judged: int, checks: list[int]
+) -> None:
+    config = AshaConfig(**asha)
+    assert _rungs(config, judged) == checks
+    stopped = set()
+    for end in range(1, judged + 1):  # a weak trial from its epoch `end` on, after good ones
+        halving = Halving(config)
+        for number in range(9):
+            for k in range(judged):
+                is_weak = number == 8 and k + 1 >= end
+                line = {**epoch(k, 0.1 if is_weak else 0.9), "train/progress": (k + 1) / judged}
+                if halving.stops(number, line):
+                    stopped.add(k + 1)
+    assert sorted(stopped) == checks
 
 
 def test_asha_judges_by_masked_iou_where_there_is_one() -> None:
