@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from datetime import date
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -167,7 +168,7 @@ class InferJob(MapRules, Imagery):
         """Return how many tiles and blocks may fail before the job stops."""
         if isinstance(self.max_failed, int):
             return self.max_failed
-        share = float(self.max_failed.removesuffix("%")) / 100
+        share = Fraction(self.max_failed.removesuffix("%")) / 100  # 0.29 * 100 is below 29
         return max(LEAST_FAILURES, math.floor(share * n_tiles))
 
 

@@ -189,6 +189,11 @@ def test_more_failures_than_allowed_end_the_job(tiles: Path, tmp_path: Path) -> 
 def test_a_percentage_of_failures_allows_at_least_ten() -> None:
     job = infer_job(Path("tiles"), Path("out.gpkg"))
     assert [job.failures_allowed(n) for n in (1, 200, 1000)] == [10, 10, 50]
+    for share in range(100):
+        some = infer_job(Path("tiles"), Path("out.gpkg"), max_failed=f"{share}%")
+        assert some.failures_allowed(100) == max(10, share)
+        finer = infer_job(Path("tiles"), Path("out.gpkg"), max_failed=f"{share}.7%")
+        assert finer.failures_allowed(1000) == max(10, 10 * share + 7)
 
 
 @pytest.mark.usefixtures("ray_less")
