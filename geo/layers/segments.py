@@ -34,6 +34,9 @@ BRANCHES_AT_ONCE = 100_000
 STEP_M = 0.05
 """Distance of these places, along centerlines and in the areas of networks."""
 
+PLACES_AT_ONCE = 1_000_000
+"""Of the bounding box of a network, likewise."""
+
 STRIDE_M = 50.0
 """Length of road whose coverage is looked up at once."""
 
@@ -236,20 +239,15 @@ class RoadSurvey:
 
     def _add_network(self, outline: shapely.MultiPolygon) -> int:
         """Share the area of a network out; returns the segment with most of it, -1 for none."""
-        unit, area_m2 = self._grid.unit_m, float(outline.area)
-        left, bottom, right, top = outline.bounds
-        x, y = (
-            np.arange(left + STEP_M / 2, right, STEP_M),
-            np.arange(bottom + STEP_M / 2, top, STEP_M),
-        )
-        places = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
-        inside = places[shapely.contains_xy(outline, *places.T)]
-        located = self._network.locate(inside / unit)
-        on = located.segment >= 0
-        if not on.any():
+        places, count = 0, np.zeros(self._count, np.int64)
+        for inside in places_in(outline, STEP_M):
+            segment = self._network.locate(inside / self._grid.unit_m).segment
+            count += np.bincount(segment[segment >= 0], minlength=self._count)
+            places += len(inside)
+        if not count.any():
             return -1
-        share = np.bincount(located.segment[on], minlength=self._count) / len(inside)
-        self._add("network_area_m2", np.arange(self._count), area_m2 * share)
+        share = count / places
+        self._add("network_area_m2", np.arange(self._count), float(outline.area) * share)
         return int(share.argmax())
 
     def _hit(self, located: Locations) -> None:
@@ -267,6 +265,28 @@ class RoadSurvey:
         rows, cols = np.mgrid[int(top) : int(bottom), int(left) : int(right)].reshape(2, -1)
         centers = (np.column_stack((cols, rows)) + 0.5) * coverage.side
         return self._grid.to_world(centers), coverage.share(rows, cols)
+
+
+def places_in(shape: shapely.Geometry, step: float) -> Iterator[FloatArray]:
+    """Yield the points (P, 2) of a lattice that lie in an area, strip by strip from its bottom.
+
+    A strip is looked at where the area lies in it, so a long, slanting area costs what its length
+    does, not what its bounding box does.
+    """
+    left, bottom, right, top = shape.bounds
+    x, y = np.arange(left + step / 2, right, step), np.arange(bottom + step / 2, top, step)
+    rows = max(1, PLACES_AT_ONCE // max(1, len(x)))
+    for start in range(0, len(y), rows):
+        strip = y[start : start + rows]
+        here = shapely.clip_by_rect(
+            shape, left - step, strip[0] - step, right + step, strip[-1] + step
+        )
+        if here.is_empty:
+            continue
+        west, _, east, _ = here.bounds
+        within = x[(x >= west - step) & (x <= east + step)]
+        places = np.stack(np.meshgrid(within, strip), axis=-1).reshape(-1, 2)
+        yield places[shapely.contains_xy(shape, *places.T)]
 
 
 def _runs(found: CrackMap) -> Iterator[IntArray]:

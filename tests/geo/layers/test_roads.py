@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import tracemalloc
 from pathlib import Path
 
 import geopandas
@@ -16,11 +17,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from rasterio.features import rasterize
 
+import geo.layers.segments as road_segments
 from geo.errors import InputError
 from geo.imagery.coverage import CoverageMap, cell_px, encode
 from geo.layers.assemble import assemble
 from geo.layers.roads import RoadNetwork, Segment, read_roads, sections
-from geo.layers.segments import SurveyCells
+from geo.layers.segments import STEP_M, SurveyCells, places_in
 from geo.options import AssembleOptions, RoadOptions
 
 GSD = 0.02
@@ -177,6 +179,39 @@ def test_sections_cover_a_line_once(length, section):
         assert part.length <= section * (1 + 1e-9) or number == len(parts) - 1
     assert parts[-1][0].length < 1.5 * section + 1e-6
     assert len(list(sections(line, None, 1.0))) == 1
+
+
+coordinates = st.tuples(st.floats(-9, 9), st.floats(-9, 9))
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.lists(coordinates, min_size=2, max_size=4), min_size=1, max_size=3),
+    st.floats(0.05, 2),
+    st.integers(1, 5000),
+)
+def test_places_in_an_area_are_those_of_its_whole_lattice(lines, radius, at_once):
+    buffers = [shapely.LineString(line).buffer(radius) for line in lines]
+    area = shapely.union_all([*buffers, shapely.Point(30, 20).buffer(radius)])
+    left, bottom, right, top = area.bounds
+    x, y = np.arange(left + 0.1, right, 0.2), np.arange(bottom + 0.1, top, 0.2)
+    lattice = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(road_segments, "PLACES_AT_ONCE", at_once)
+        found = list(places_in(area, 0.2))
+    assert max(map(len, found)) <= max(at_once, len(x))
+    assert np.array_equal(np.concatenate(found), lattice[shapely.contains_xy(area, *lattice.T)])
+
+
+def test_a_long_slanting_area_takes_the_memory_of_a_strip():
+    line = shapely.LineString([(EAST, NORTH), (EAST + 250, NORTH + 250)])
+    tracemalloc.start()
+    try:
+        count = sum(map(len, places_in(line.buffer(0.5, cap_style="flat"), STEP_M)))
+        assert tracemalloc.get_traced_memory()[1] < 100e6  # its bounding box takes a GB
+    finally:
+        tracemalloc.stop()
+    assert count * STEP_M**2 == pytest.approx(line.length, rel=0.05)
 
 
 def test_points_go_to_the_nearest_road_within_half_its_width():
