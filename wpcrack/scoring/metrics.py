@@ -185,8 +185,8 @@ def bootstrap_ci95(
 
 def resize_nearest(mask: NDArray[np.bool_], side: int) -> NDArray[np.bool_]:
     """Resize (H, W) bool to (side, side) as crack papers do: pixel i shows floor(i H / side)."""
-    resized = cv2.resize(mask.astype(np.uint8), (side, side), interpolation=cv2.INTER_NEAREST)
-    return resized.astype(np.bool_)
+    row, col = (np.arange(side) * length // side for length in mask.shape)
+    return mask[np.ix_(row, col)]
 
 
 def _ratio(part: float, whole: float, *, empty: float) -> float:

@@ -167,6 +167,19 @@ def test_resized_scores_take_the_nearest_pixel(seed: int) -> None:
     assert ScoreBoard().resize is None
 
 
+@pytest.mark.parametrize(("length", "side"), [(544, 400), (360, 400), (1944, 256), (384, 256)])
+def test_pixel_i_of_a_resized_mask_shows_floor_of_i_times_length_by_side(
+    length: int, side: int
+) -> None:
+    rows = [i * length // side for i in range(side)]
+    cols = [i * (length + 1) // side for i in range(side)]
+    for bit in range(11):  # of the number of each row
+        mask = np.broadcast_to(((np.arange(length) >> bit) & 1 == 1)[:, None], (length, length + 1))
+        assert np.array_equal(metrics.resize_nearest(mask, side), mask[np.ix_(rows, cols)])
+    mask = np.eye(length, length + 1, dtype=bool)
+    assert np.array_equal(metrics.resize_nearest(mask, side), mask[np.ix_(rows, cols)])
+
+
 def test_road_images_count_for_false_area_alone() -> None:
     board = ScoreBoard()
     board.add("a", np.full((4, 5), 255, np.uint8), FULL)
