@@ -8,7 +8,9 @@ right, and m the crack that a place lacks. The stratified (Horvitz-Thompson) est
 
 Interval of the precision: Wilson's (1927) at the effective size of the sample, p (1 - p) / var(p),
 as Korn and Graubard (1998) and Dean and Pagano (2015) do for surveys; var(p) has the finite
-population correction. Recall is a ratio of a common and a rare thing, for which normal intervals
+population correction. As in the former it is at most that of a sample of as many places without
+strata: large strata in which nothing wrong was seen add nothing to var(p), however few of their
+places were judged. Recall is a ratio of a common and a rare thing, for which normal intervals
 fail: per stratum the shares of the verdicts are drawn from their posterior with Jeffreys' prior,
 the places that nobody judged from these shares, and the interval is that of 95 % of the recalls.
 """
@@ -187,8 +189,10 @@ def precision(strata: Sequence[Stratum]) -> Share | None:
     count = sum(s.judged for s in judged)
     if all(s.judged == s.size for s in judged):
         return Share(value, value, value)
-    is_spread = variance > 0 and 0 < value < 1
-    return wilson(value, value * (1 - value) / variance if is_spread else float(count))
+    if variance == 0 or not 0 < value < 1:
+        return wilson(value, float(count))
+    alike = count * total / (total - count)
+    return wilson(value, min(value * (1 - value) / variance, alike))
 
 
 def wilson(value: float, size: float) -> Share:

@@ -38,6 +38,35 @@ def test_verdicts_of_one_kind_still_leave_room_for_doubt():
     assert found.low < 0.9
 
 
+def test_strata_without_a_wrong_place_do_not_narrow_the_interval():
+    """Twenty of a thousand places say little, also where only a small stratum has wrong ones."""
+    good = Stratum(True, 900, {"accept": 20})
+    found = precision([good, Stratum(True, 20, {"accept": 4, "reject": 4})])
+    assert found is not None
+    alike = wilson(found.value, 28 / (1 - 28 / 920))
+    assert (found.low, found.high) == pytest.approx((alike.low, alike.high))
+
+
+@pytest.mark.parametrize("count", [60, 300])
+def test_intervals_hold_where_large_strata_are_good_and_small_ones_bad(count):
+    strata = [(1000, 0.99), (1000, 0.985), (1000, 0.97), (20, 0.5), (20, 0.6)]
+    right = [round(size * share) for size, share in strata]
+    wrong = [size - some for (size, _), some in zip(strata, right, strict=True)]
+    truth = sum(right) / sum(size for size, _ in strata)
+    judged = [min(size, max(8, count // 2 * size // 3040)) for size, _ in strata]
+    rng, held = np.random.default_rng(0), 0
+    for _ in range(1000):
+        accepted = rng.hypergeometric(right, wrong, judged)
+        found = precision(
+            [
+                Stratum(True, size, {"accept": int(k), "reject": n - int(k)})
+                for (size, _), k, n in zip(strata, accepted, judged, strict=True)
+            ]
+        )
+        held += found.low <= truth <= found.high
+    assert held > 930
+
+
 def test_nothing_is_said_of_what_nobody_judged():
     unmarked = Stratum(False, 10, {"accept": 3})
     assert precision([unmarked, Stratum(True, 10, {})]) is None
