@@ -314,7 +314,7 @@ def open_session(root: Path, plan: Plan, scenes: Scenes) -> Iterator[Session]:
         scenes: pictures of the places.
 
     Raises:
-        ConfigError: another map or sample is reviewed there.
+        ConfigError: another map or sample is reviewed there, or the map as it was before an edit.
         DataError: it cannot be read or written, or another process reviews.
     """
     try:
@@ -330,7 +330,11 @@ def open_session(root: Path, plan: Plan, scenes: Scenes) -> Iterator[Session]:
                     f"{root} holds a review of run {known.run_id} with --count {known.count} "
                     f"--seed {known.seed} --window {known.window}; give these, or move it away"
                 )
-            plan = known
+            if plan != known:
+                raise ConfigError(
+                    f"{root} holds a review of run {known.run_id} as the map was before it was "
+                    "edited or made again; move the folder away to review the map as it is now"
+                )
         else:
             plan.write(root / SAMPLE)
         yield Session(root, plan, scenes, journal)

@@ -23,6 +23,7 @@ from geo.review.places import draw_sample, read_places
 from geo.review.record import read_accuracy, write_accuracy
 from jobs.infer.outputs import MapFiles
 from jobs.page.server import make_token
+from jobs.review.apply import run_apply
 from jobs.review.run import ReviewOptions, draw_again, draw_plan
 from jobs.review.server import make_app
 from jobs.review.session import Plan
@@ -94,6 +95,22 @@ def test_answers_survive_and_another_sample_is_refused(package, opened):
         opened(package, ReviewOptions(count=60, seed=5, window=SIDE)),
     ):
         pass
+
+
+def test_answers_on_a_map_that_was_edited_since_are_not_taken_for_the_new_one(package, opened):
+    with opened(package) as session:
+        session.answer(0, "accept")
+        write_accuracy(package, session.accuracy())
+    rows = pyogrio.read_dataframe(package, layer="crack")
+    longest = rows["length_m"] == rows["length_m"].max()
+    pyogrio.write_dataframe(rows[~longest], package, layer="crack")
+    assert run_apply(package).applied is not None
+    with pytest.raises(ConfigError, match="before it was edited"), opened(package):
+        pass
+    assert read_accuracy(package).estimator.endswith("of the map before it was edited")
+    package.with_suffix(".review").rename(package.with_suffix(".before"))
+    with opened(package) as session:
+        assert session.verdicts() == {}
 
 
 def test_nothing_can_be_rejected_where_nothing_is_marked(package, opened):
