@@ -147,7 +147,7 @@ class RoadSurvey:
         for run in _runs(found):
             on = self._locate(found, run)
             own = np.unique(on.crack)
-            road_deg = _axial_mean(on.crack, on.direction_deg, on.meters, count)[own]
+            road_deg = axial_mean(on.crack, on.direction_deg, on.meters, count)[own]
             types[own] = crack_types(turns[own], length_m[own], road_deg, self._options)
             home[own] = _largest(on.crack, on.segment, on.meters, count)[own]
             self._share(found, on, types)
@@ -312,7 +312,7 @@ def _largest(crack: IntArray, segment: IntArray, meters: FloatArray, count: int)
     return home
 
 
-def _axial_mean(owner: IntArray, degrees: FloatArray, weight: FloatArray, count: int) -> FloatArray:
+def axial_mean(owner: IntArray, degrees: FloatArray, weight: FloatArray, count: int) -> FloatArray:
     """(K,) mean of directions that are equal modulo 180 degrees, per owner."""
     twice = np.radians(2 * degrees)
     east = np.bincount(owner, weight * np.sin(twice), count)

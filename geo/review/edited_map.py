@@ -79,5 +79,7 @@ def to_batch(layer: Layer, table: pd.DataFrame) -> pa.RecordBatch:
         if pa.types.is_date(field.type) and len(table):
             days = pd.to_datetime(values)
             values = [None if pd.isna(day) else day.date() for day in days]
-        arrays.append(pa.array(values, field.type, from_pandas=True))
+        column = pa.array(values, field.type, from_pandas=True)
+        chunked = isinstance(column, pa.ChunkedArray)  # texts of pandas, of no row or put together
+        arrays.append(column.combine_chunks() if chunked else column)
     return pa.RecordBatch.from_arrays(arrays, schema=schema)

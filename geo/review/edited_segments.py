@@ -14,13 +14,13 @@ import pandas as pd
 import pyarrow as pa
 import shapely
 
-from geo.cracks.branches import UM, FloatArray
+from geo.cracks.branches import UM, BoolArray, FloatArray
 from geo.imagery.coverage import CELL_M
 from geo.layers.classes import D6433_CLASSES, TYPES, crack_types
 from geo.layers.roads import Locations, RoadNetwork, Segment
 from geo.layers.schema import CRACK, GEOMETRY, INSPECTED, NETWORK, ROAD_SEGMENT
 from geo.layers.segment_rows import priority_of, ranks
-from geo.layers.segments import STEP_M, THIRDS, SurveyCells
+from geo.layers.segments import STEP_M, THIRDS, SurveyCells, axial_mean
 from geo.review.edited_map import EditedMap, to_batch
 from geo.review.places import SEEN
 
@@ -28,13 +28,18 @@ ROUNDING = 0.01
 """Meters of line, and square meters of networks, that are rounding."""
 
 
-def segment_rows_of(found: EditedMap) -> pa.RecordBatch:
-    """Return the rows of road_segment, ranked again; name type and segment of drawn cracks."""
+def segment_rows_of(found: EditedMap, edited: BoolArray) -> pa.RecordBatch:
+    """Return the rows of road_segment, ranked again; name type and segment of edited cracks.
+
+    Args:
+        found: the map; its cracks are named in place.
+        edited: (K,) cracks whose line people have drawn or changed.
+    """
     table = found.tables[ROAD_SEGMENT.name]
     options = found.rules.segments
     rows = to_batch(ROAD_SEGMENT, table).to_pylist()
     network = RoadNetwork([_segment(row) for row in rows], found.unit_m)
-    sums = _share_out(found, network, table)
+    sums = _share_out(found, network, table, edited)
     for index, row in enumerate(rows):
         own = sums.of(index)
         if sums.are_of(index, row):
@@ -125,8 +130,10 @@ class _Sums:
         )
 
 
-def _share_out(found: EditedMap, network: RoadNetwork, table: pd.DataFrame) -> _Sums:
-    """Add up cracks and networks on segments; name the segments of cracks and types of drawn ones.
+def _share_out(
+    found: EditedMap, network: RoadNetwork, table: pd.DataFrame, edited: BoolArray
+) -> _Sums:
+    """Add up cracks and networks on segments; name the types and segments of edited cracks.
 
     Cells in which a network lies count as hit: the lines in it are not in the map.
     """
@@ -149,7 +156,9 @@ def _share_out(found: EditedMap, network: RoadNetwork, table: pd.DataFrame) -> _
     own = pd.DataFrame({"crack": crack, "segment": segment, "meters": meters})
     total = own.groupby(["crack", "segment"])["meters"].sum().reset_index()
     home = _homes(total)
-    _name(found, home, crack, located.direction_deg[on])
+    road_deg = axial_mean(crack, located.direction_deg[on], meters, len(cracks))
+    _name_edited(found, total, home, edited, road_deg)
+    cracks = found.tables[CRACK.name]
     line_m = shapely.length(cracks.geometry.to_numpy()) * found.unit_m
     stretch = cracks["length_m"].to_numpy(float) / np.maximum(line_m, 1e-9)
     types, width = cracks["type"].to_numpy(object), cracks["width_mean_mm"].to_numpy(float)
@@ -192,25 +201,28 @@ def _homes(total: pd.DataFrame) -> pd.DataFrame:
     return ordered.drop_duplicates("crack", keep="last")
 
 
-def _name(found: EditedMap, home: pd.DataFrame, crack: Any, road_deg: FloatArray) -> None:
-    """Give cracks the segment with most of their line, and drawn ones a type."""
+def _name_edited(
+    found: EditedMap, total: pd.DataFrame, home: pd.DataFrame, edited: BoolArray, road_deg: Any
+) -> None:
+    """Give edited cracks, and those that no longer lie where they say, their segment and type."""
     cracks = found.tables[CRACK.name]
     ids = found.tables[ROAD_SEGMENT.name]["segment_id"].to_numpy(object)
-    names = np.full(len(cracks), None, object)
-    names[home["crack"].to_numpy(np.int64)] = ids[home["segment"].to_numpy(np.int64)]
-    cracks["segment_id"] = names
-    drawn = cracks["crack_id"].astype(str).str.startswith("drawn-").to_numpy()
-    number = home["crack"].to_numpy(np.int64)
-    number = number[drawn[number]]
-    if not len(number):
-        return
-    first = np.array([road_deg[np.flatnonzero(crack == k)[0]] for k in number])
-    cracks.loc[cracks.index[number], "type"] = crack_types(
+    main, most, there = np.full(len(cracks), -1), np.zeros(len(cracks)), np.zeros(len(cracks))
+    main[home["crack"]], most[home["crack"]] = home["segment"], home["meters"]
+    where = np.array([*ids, None], object)
+    said = cracks["segment_id"].to_numpy(object)
+    own = total[ids[total["segment"]] == said[total["crack"]]]
+    there[own["crack"]] = own["meters"]
+    left = cracks["segment_id"].notna().to_numpy() & (there == 0)
+    number = np.flatnonzero(edited | left | (most - there > 2 * STEP_M))
+    names = crack_types(
         cracks["orientation_deg"].to_numpy(float)[number],
         cracks["length_m"].to_numpy(float)[number],
-        first,
+        np.where(main >= 0, road_deg, np.nan)[number],
         found.rules.types,
     )
+    cracks.loc[cracks.index[number], "segment_id"] = where[main[number]]
+    cracks.loc[cracks.index[number], "type"] = names
 
 
 def _samples(lines: Any, unit_m: float) -> tuple[FloatArray, Any, FloatArray]:

@@ -7,8 +7,10 @@ by their geometry. Only the layers are read: no imagery, no work folder.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ import pandas as pd
 import shapely
 
 from geo import packages
-from geo.cracks.branches import FloatArray
+from geo.cracks.branches import BoolArray, FloatArray, IntArray
 from geo.cracks.measure import orientations
 from geo.layers.classes import D6433_CLASSES, NOT_MEASURABLE
 from geo.layers.geopackage import LayerData, publish
@@ -42,6 +44,12 @@ from geo.review.record import parse_accuracy
 WRONG = ("wrong", "reject", "rejected", "false")
 """Verdicts, in small letters, by which a person takes a crack out of the map."""
 
+SAME = 1e-3
+"""Change of a length, as a share, that is rounding."""
+
+SAME_DEG = 0.1
+"""Change of a direction that is rounding."""
+
 
 SAME = 0.01
 """Change of a length, as a share, that is rounding."""
@@ -53,7 +61,7 @@ class Applied:
 
     Attributes:
         wrong: cracks and networks with such a verdict.
-        drawn, moved: cracks that people have drawn or changed.
+        drawn, moved: cracks that people have drawn, or whose line they have changed.
         changes: what differs from the map as it was written, in words.
         cracks, length_m: of the new map.
         kept: where the edited file is kept.
@@ -102,11 +110,16 @@ def apply_edits(package: Path, segments_csv: Path, *, parquet: bool = False) -> 
         OUTLINE.name: outlines[alive],
     }
     now = replace(found, tables=tables)
+    rows = None
+    if ROAD_SEGMENT.name in tables:
+        before = cracks["segment_id"].fillna("")
+        rows = segment_rows_of(now, drawn | moved)
+        moved |= ~drawn & (before != cracks["segment_id"].fillna("")).to_numpy()
     kept = packages.kept_name(package) if changes else None
     applied = Applied(
         wrong=int(sum(mask.sum() for mask in wrong)),
-        drawn=drawn,
-        moved=moved,
+        drawn=int(drawn.sum()),
+        moved=int(moved.sum()),
         changes=tuple(changes),
         cracks=len(cracks),
         length_m=float(cracks["length_m"].sum()),
@@ -114,7 +127,6 @@ def apply_edits(package: Path, segments_csv: Path, *, parquet: bool = False) -> 
     )
     tables[RUN.name] = _run(now, applied)
     layers = [CRACK, NETWORK, OUTLINE, INSPECTED, RUN]
-    rows = segment_rows_of(now) if ROAD_SEGMENT.name in tables else None
     batches = {layer.name: to_batch(layer, tables[layer.name]) for layer in layers}
     if rows is not None:
         batches[ROAD_SEGMENT.name] = rows
@@ -143,46 +155,122 @@ def _placed(table: geopandas.GeoDataFrame, kind: str) -> geopandas.GeoDataFrame:
     return table.set_geometry(geopandas.GeoSeries(shapes, index=table.index, crs=table.crs))
 
 
+@dataclass(frozen=True, eq=False)
+class _Figures:
+    """What follows from the lines of K cracks, (K,) each.
+
+    Attributes:
+        parts: number of centerlines.
+        line_m: length of these.
+        apart_m: distance from the end of each to the begin of the next, added up.
+        chord_m: distance of the ends of the whole.
+        turn_deg: mean direction; nan if there is none.
+    """
+
+    parts: IntArray
+    line_m: FloatArray
+    apart_m: FloatArray
+    chord_m: FloatArray
+    turn_deg: FloatArray
+
+    @classmethod
+    def of(cls, lines: Any, unit_m: float) -> _Figures:
+        """Measure MultiLineStrings (K,)."""
+        count = len(lines)
+        parts, owner = shapely.get_parts(lines, return_index=True)
+        begin, end = (shapely.get_coordinates(shapely.get_point(parts, at)) for at in (0, -1))
+        within = np.flatnonzero(np.diff(owner) == 0)
+        jump = np.hypot(*(begin[within + 1] - end[within]).T)
+        last = np.cumsum(np.bincount(owner, minlength=count)) - 1
+        first = np.append(0, last + 1)[:count]
+        points, part = shapely.get_coordinates(parts, return_index=True)
+        inner = np.flatnonzero(np.diff(part) == 0)  # a gap between two parts has no direction
+        return cls(
+            parts=np.bincount(owner, minlength=count),
+            line_m=shapely.length(lines) * unit_m,
+            apart_m=unit_m * np.bincount(owner[within], jump, count).astype(np.float64),
+            chord_m=np.hypot(*(end[last] - begin[first]).T) * unit_m,
+            turn_deg=orientations(np.diff(points, axis=0)[inner], owner[part[inner]], count),
+        )
+
+    def tortuosity(self, gap_m: FloatArray) -> FloatArray:
+        """(K,) length with gaps / distance of the ends; nan for a loop."""
+        chord = np.where(self.chord_m > 0, self.chord_m, np.nan)
+        return (self.line_m + gap_m) / chord
+
+    def differ(self, cracks: pd.DataFrame) -> BoolArray:
+        """(K,) whether the columns of a crack are those of another line."""
+        gap_m = cracks["gap_m"].to_numpy(float)
+        stored = cracks["length_m"].to_numpy(float) - gap_m
+        turn = self.turn_deg - cracks["orientation_deg"].to_numpy(float)
+        bent = self.tortuosity(gap_m) / cracks["tortuosity"].to_numpy(float) - 1
+        moved = np.abs(self.line_m - stored) > SAME * np.maximum(stored, STEP_M)
+        moved |= np.abs((turn + 90) % 180 - 90) > SAME_DEG
+        return np.asarray(moved | (np.abs(bent) > SAME))
+
+
 def _measured(
     cracks: geopandas.GeoDataFrame, found: EditedMap
-) -> tuple[geopandas.GeoDataFrame, int, int]:
-    """Give lines that people have drawn their columns; scale those of lines that they have moved.
+) -> tuple[geopandas.GeoDataFrame, BoolArray, BoolArray]:
+    """Give lines that people have drawn their columns, and those that they changed new ones.
+
+    A program links what lies apart, a person does not: an edited crack has no more gap than before.
 
     Returns:
-        the cracks, how many were drawn, how many moved.
+        the cracks; which were drawn (K,) and which changed (K,).
     """
     cracks = cracks.copy()
-    line_m = shapely.length(cracks.geometry.to_numpy()) * found.unit_m
-    drawn = cracks["crack_id"].isna().to_numpy() | cracks["length_m"].isna().to_numpy()
-    stored = (cracks["length_m"] - cracks["gap_m"].fillna(0)).to_numpy(float)
-    moved = ~drawn & (np.abs(line_m - stored) > SAME * np.maximum(stored, STEP_M))
-    scale = np.where(moved, line_m / np.maximum(stored, 1e-9), 1.0)
+    figures = _Figures.of(cracks.geometry.to_numpy(), found.unit_m)
     meters = [f"{name}_m" for name in D6433_CLASSES]
+    named = (cracks["crack_id"].fillna("") != "").to_numpy()
+    drawn = ~named | cracks[["length_m", *meters]].isna().any(axis=1).to_numpy()
+    cracks["gap_m"] = cracks["gap_m"].fillna(pd.Series(figures.apart_m, cracks.index))
+    cracks["type"] = cracks["type"].fillna("unknown")
+    moved = ~drawn & figures.differ(cracks)
+    stored = (cracks["length_m"] - cracks["gap_m"]).to_numpy(float)
+    scale = np.where(moved, figures.line_m / np.maximum(stored, 1e-9), 1.0)
     for name in (*meters, "area_m2"):
         cracks[name] = cracks[name].to_numpy(float) * scale
-    cracks.loc[moved, "length_m"] = line_m[moved] + cracks.loc[moved, "gap_m"]
+    gap_m = np.where(drawn, 0.0, np.minimum(cracks["gap_m"].to_numpy(float), figures.apart_m))
+    new = {
+        "gap_m": gap_m,
+        "length_m": figures.line_m + gap_m,
+        "orientation_deg": figures.turn_deg,
+        "tortuosity": figures.tortuosity(gap_m),
+        "branches": figures.parts,
+        "pieces": np.fmin(cracks["pieces"].to_numpy(float), figures.parts),
+    }
+    for name, values in new.items():
+        cracks.loc[drawn | moved, name] = values[drawn | moved]
     if drawn.any():
-        zero = {name: 0.0 for name in (*meters, "gap_m", "area_m2")}
-        parts = shapely.get_num_geometries(cracks.geometry.to_numpy())[drawn]
-        new = zero | {"branches": parts, "pieces": parts, "type": "unknown"}
-        new |= {name: NOT_MEASURABLE for name in ("severity_d6433", "severity_ltpp")}
-        new |= {"length_m": line_m[drawn], f"{NOT_MEASURABLE}_m": line_m[drawn]}
-        new |= {"orientation_deg": _directions(cracks.geometry.to_numpy()[drawn])}
-        for name, value in new.items():
+        line_m = figures.line_m[drawn]
+        plain: dict[str, Any] = {name: 0.0 for name in (*meters, "area_m2")}
+        plain |= {"type": "unknown", f"{NOT_MEASURABLE}_m": line_m}
+        plain |= {name: NOT_MEASURABLE for name in ("severity_d6433", "severity_ltpp")}
+        for name, value in plain.items():
             cracks.loc[drawn, name] = value
-        middles = shapely.get_coordinates(
-            shapely.line_interpolate_point(
-                shapely.get_geometry(cracks.geometry.to_numpy()[drawn], 0), 0.5, normalized=True
-            )
-        )
-        cracks.loc[drawn, "crack_id"] = [f"drawn-{x:.2f}-{y:.2f}" for x, y in middles]
-    return cracks, int(drawn.sum()), int(moved.sum())
+    parts = shapely.get_geometry(cracks.geometry.to_numpy()[~named], 0)
+    middles = shapely.get_coordinates(shapely.line_interpolate_point(parts, 0.5, normalized=True))
+    cracks.loc[~named, "crack_id"] = [f"drawn-{x:.2f}-{y:.2f}" for x, y in middles]
+    cracks["crack_id"] = _unique(cracks["crack_id"].tolist())
+    return cracks, drawn, moved
 
 
-def _directions(lines: Any) -> FloatArray:
-    points, owner = shapely.get_coordinates(lines, return_index=True)
-    inner = np.flatnonzero(np.diff(owner) == 0)
-    return orientations(np.diff(points, axis=0)[inner], owner[inner], len(lines))
+def _unique(ids: Sequence[str]) -> list[str]:
+    """Give ids that occur again a number, as those of the parts of a crack that was split.
+
+    >>> _unique(["a", "b", "a", "a-2", "a"])
+    ['a', 'b', 'a-3', 'a-2', 'a-4']
+    """
+    taken, seen, result = set(ids), set[str](), []
+    for name in ids:
+        free = name
+        if name in seen:
+            free = next(n for k in count(2) if (n := f"{name}-{k}") not in taken)
+            taken.add(free)
+        seen.add(free)
+        result.append(free)
+    return result
 
 
 def _run(found: EditedMap, applied: Applied) -> pd.DataFrame:

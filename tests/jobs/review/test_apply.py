@@ -13,12 +13,13 @@ import pandas as pd
 import pyogrio
 import pytest
 import shapely.affinity
-from factories import layer
+from factories import EAST, NORTH, layer
 from typer.testing import CliRunner
 
 from geo.errors import OutputError
 from geo.layers.run_rows import MapTerms
 from geo.page.report import summarize
+from geo.review.edits import apply_edits
 from jobs.cli import app
 from jobs.review.apply import run_apply
 from jobs.review.run import ReviewOptions, run_review
@@ -94,6 +95,129 @@ def test_a_drawn_line_gets_an_id_a_length_and_a_street(package):
     assert row.length_m == pytest.approx(row.geometry.length)
     assert row.type == "longitudinal"
     assert row.segment_id in set(rows_of(package, "road_segment")["segment_id"])
+
+
+def edited(package, change):
+    """Change cracks and apply that; return cracks and segments before, and both after."""
+    before = [rows_of(package, name) for name in ("crack", "road_segment")]
+    rewrite(package, lambda rows: change(rows).reset_index(drop=True))
+    apply_edits(package, package.with_name("cracks.segments.csv"))
+    after = [rows_of(package, name) for name in ("crack", "road_segment")]
+    assert after[0]["crack_id"].is_unique
+    assert not after[0][["length_m", "gap_m", "type"]].isna().any(axis=None)
+    totals = after[1][["longitudinal_m", "transverse_m", "diagonal_m", "unknown_m"]].sum().sum()
+    assert after[1]["crack_length_m"].sum() == pytest.approx(totals)
+    return *before, *after
+
+
+def row(frame, **values):
+    """Return a row that a person adds, with what is given alone."""
+    line = values.pop("line")
+    table = {name: [value] for name, value in values.items()}
+    new = geopandas.GeoDataFrame(table, geometry=[line], crs=frame.crs)
+    return geopandas.GeoDataFrame(pd.concat([frame, new], ignore_index=True), crs=frame.crs)
+
+
+def test_a_crack_with_an_id_and_a_length_alone_is_measured(package):
+    line = shapely.MultiLineString([[(EAST + 1, NORTH - 1), (EAST + 1.8, NORTH - 1)]])
+    _, roads, cracks, segments = edited(
+        package, lambda rows: row(rows, line=line, crack_id="mine", length_m=1.5)
+    )
+    (mine,) = cracks[cracks["crack_id"] == "mine"].itertuples()
+    assert (mine.length_m, mine.gap_m, mine.type) == (pytest.approx(0.8), 0, "longitudinal")
+    assert mine.not_measurable_m == pytest.approx(0.8)
+    more = segments["crack_length_m"].sum() - roads["crack_length_m"].sum()
+    assert more == pytest.approx(0.8, abs=0.01)
+    assert (segments["cracking_pct"] < 100).all()
+
+
+def test_halves_of_a_crack_have_ids_of_their_own_and_no_more_gap_than_it_had(package):
+    def split(rows):
+        at = rows["length_m"].idxmax()
+        (x, y), (u, v) = (rows.geometry[at].centroid.coords[0], (0.1, 0))
+        first, gap = [(x - 3 * u, y), (x - u, y + v)], [(x + u, y), (x + 3 * u, y)]
+        whole = shapely.MultiLineString([first, gap])
+        rows.loc[at, ["gap_m", "length_m"]] = 2 * u, whole.length + 2 * u
+        rows.loc[at, "not_measurable_m"] = whole.length
+        rows.loc[at, ["low_m", "medium_m", "high_m"]] = 0.0
+        middle = (x - 2 * u, y)
+        halves = [[first[0], middle]], [[middle, first[1]], gap]
+        rows.loc[at, "geometry"] = shapely.MultiLineString(halves[0])
+        again = rows.loc[[at]].set_geometry([shapely.MultiLineString(halves[1])], crs=rows.crs)
+        return geopandas.GeoDataFrame(pd.concat([rows, again], ignore_index=True), crs=rows.crs)
+
+    old, _, cracks, _ = edited(package, split)
+    name = old["crack_id"][old["length_m"].idxmax()]
+    halves = cracks[cracks["crack_id"].isin([name, f"{name}-2"])]
+    assert halves["gap_m"].to_list() == pytest.approx([0, 0.2])
+    assert halves["length_m"].to_list() == pytest.approx([0.1, 0.5])
+    assert halves["branches"].to_list() == [1, 2]
+    assert halves["not_measurable_m"].to_list() == pytest.approx([0.1, 0.3])
+
+
+def test_lines_drawn_across_each_other_have_two_ids(package):
+    east, north = [(0.5, -1), (1.5, -1)], [(1, -0.5), (1, -1.5)]
+    move = np.array([EAST, NORTH])
+    lines = [shapely.MultiLineString([np.array(line) + move]) for line in (east, north)]
+    *_, cracks, _ = edited(package, lambda rows: row(row(rows, line=lines[0]), line=lines[1]))
+    drawn = cracks[cracks["crack_id"].str.startswith("drawn-")]
+    assert drawn["type"].to_list() == ["longitudinal", "transverse"]
+    assert drawn["tortuosity"].to_list() == pytest.approx([1, 1])
+
+
+def test_a_drawn_line_has_the_direction_of_its_parts_not_of_the_way_between_them(package):
+    parts = [(0.5, -1), (1, -1)], [(0.5, -1.4), (1, -1.4)]
+    line = shapely.MultiLineString([np.array(part) + np.array([EAST, NORTH]) for part in parts])
+    *_, cracks, _ = edited(package, lambda rows: row(rows, line=line))
+    (new,) = cracks[cracks["crack_id"].str.startswith("drawn-")].itertuples()
+    assert (new.orientation_deg, new.length_m, new.gap_m) == (pytest.approx(90), 1, 0)
+
+
+def test_a_turned_crack_has_another_direction_and_type(package):
+    old, _, cracks, _ = edited(package, turn_longest)
+    at = old["length_m"].idxmax()
+    was, now = old.loc[at], cracks.set_index("crack_id").loc[old["crack_id"][at]]
+    assert (was["type"], now["type"]) == ("longitudinal", "transverse")
+    assert now["orientation_deg"] == pytest.approx((was["orientation_deg"] + 90) % 180)
+    assert now["length_m"] == pytest.approx(was["length_m"], rel=1e-5)
+    assert now["tortuosity"] == pytest.approx(was["tortuosity"], rel=1e-5)
+    same = [name for name in old if name != "geometry"]
+    assert cracks.loc[cracks.index != at, same].equals(old.loc[old.index != at, same])
+    run = pyogrio.read_dataframe(package, layer="run").iloc[0]
+    assert json.loads(run["inputs"])["edits"]["moved"] == 1
+
+
+def turn_longest(rows):
+    at = rows["length_m"].idxmax()
+    rows.loc[at, "geometry"] = shapely.affinity.rotate(rows.geometry[at], 90)
+    return rows
+
+
+def test_a_moved_crack_lies_on_the_street_where_it_is_now(package):
+    def move(rows):
+        rows.loc[0, "geometry"] = shapely.affinity.translate(rows.geometry[0], 1.9, 0)
+        return rows
+
+    old, roads, cracks, _ = edited(package, move)
+    assert old["segment_id"][0] != cracks["segment_id"][0] == roads["segment_id"].iloc[-1]
+    run = pyogrio.read_dataframe(package, layer="run").iloc[0]
+    assert json.loads(run["inputs"])["edits"]["moved"] == 1
+
+
+def test_a_crack_moved_off_every_road_has_no_street_and_no_type(package):
+    def move(rows):
+        rows.loc[0, "geometry"] = shapely.affinity.translate(rows.geometry[0], 0, 500)
+        return rows
+
+    *_, cracks, _ = edited(package, move)
+    assert cracks["segment_id"].isna()[0]
+    assert cracks["type"][0] == "unknown"
+
+
+def test_a_map_without_a_crack_is_left_when_all_were_taken_out(package):
+    rewrite(package, lambda rows: rows.assign(verdict="wrong"))
+    assert run_apply(package).applied.cracks == 0
+    assert (rows_of(package, "road_segment")["crack_length_m"] == 0).all()
 
 
 def test_the_run_says_that_the_map_was_edited(package):
