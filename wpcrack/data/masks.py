@@ -13,15 +13,23 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from wpcrack.data.images import Pair, decode, high_byte, is_within, read_rgb, read_shape
+from wpcrack.data.images import Pair, decode, high_byte, is_within, read_rgb
 from wpcrack.errors import DataError
 
 MASK_LEVEL = 127
 """A mask pixel is crack if its grey value exceeds this (the masks of Crack500 are anti-aliased)."""
 
-LOSSY = (".jpg", ".jpeg", ".webp")
+LOSSY = (".jpg", ".jpeg", ".jfif", ".webp")
 LOSSY_NOISE = 16
-"""Grey values up to this are black in a lossy file."""
+"""Grey values up to this may be noise around white, of a lossy file or one that was lossy once."""
+
+LOSSY_REACH = 20
+"""Pixels from the edge in which noise of cracks beyond it may lie, and that of WebP's first block.
+Further in, a lossy file without white is of one value: measured at qualities 1 to 100."""
+
+LEAST_WHITE = 0.05
+"""A smaller share of what is drawn is no crack that fades out: .21 or more in masks of Crack500,
+the most anti-aliased, and in one-pixel lines as JPEG of the lowest quality."""
 
 MOST_CRACK = 0.5
 """A mask of which more is crack is taken for an inverted one."""
@@ -33,6 +41,7 @@ TURN_CONTRAST = 4.0
 """Grey levels by which cracks must be darker under a mask that is turned, to call it unturned."""
 
 REMEDY = "say which values are crack: --mask-values {0}, in a training data.mask_values=[{0}]"
+DRAW_ANEW = "draw it anew, or leave it out with its photograph"
 
 ORIENTATION = 0x0112
 """EXIF tag: how a camera was held."""
@@ -53,23 +62,29 @@ def read_mask(path: Path, shape: tuple[int, int], values: Sequence[int] = ()) ->
 
     Raises:
         DataError: as `read_rgb`; the mask has another size than the image; without values, nothing
-            in it is above 127 although something is drawn, or most of it is crack.
+            in it is above 127 although something is drawn, most of it is crack, or it holds classes
+            of which only some are above 127.
     """
     if values:
         mask = np.isin(decode(path, _stored), values)
     else:
         gray = decode(path, _to_gray)
         mask = gray > MASK_LEVEL
-        noise = LOSSY_NOISE if path.suffix.lower() in LOSSY else 0
-        if not mask.any() and gray.max(initial=0) > noise:
+        if not mask.any() and _is_drawn(gray, is_lossy=path.suffix.lower() in LOSSY):
             raise DataError(
                 f"mask {path} has no pixel above {MASK_LEVEL}, but {_holds(path)}; "
-                + REMEDY.format(_commonest(path))
+                + _remedy(gray, _commonest(path))
             )
         if mask.mean() > MOST_CRACK:
             raise DataError(
                 f"{mask.mean():.0%} of mask {path} is crack (above {MASK_LEVEL}): it seems to be "
-                f"inverted; it has {_holds(path)}: " + REMEDY.format(_lowest(path))
+                f"inverted; it has {_holds(path)}: " + _remedy(gray, _lowest(path))
+            )
+        if mask.any() and (_has_classes(gray) or decode(path, _has_dark_colors)):
+            raise DataError(
+                f"mask {path} holds more than white on black: drawn pixels that are not above "
+                f"{MASK_LEVEL} would be lost; it has {_holds(path)}: "
+                + REMEDY.format(_commonest(path))
             )
     if mask.shape != tuple(shape):
         raise DataError(
@@ -94,13 +109,40 @@ def read_pair(pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
 
 
 def check_masks(pairs: Iterable[Pair]) -> None:
-    """Read all masks before work that takes long.
+    """Read all photographs and masks, one pair in memory at a time, before work that takes long.
 
     Raises:
-        DataError: see `read_mask`.
+        DataError: see `read_pair`.
     """
     for pair in pairs:
-        read_mask(pair.mask, read_shape(pair.image), pair.mask_values)
+        read_pair(pair)
+
+
+def _is_drawn(gray: NDArray[np.uint8], *, is_lossy: bool) -> bool:
+    """Return whether a mask without white shows anything: class numbers, a dark color."""
+    if not is_lossy or gray.max(initial=0) > LOSSY_NOISE:
+        return bool(gray.any())
+    inside = gray[LOSSY_REACH:-LOSSY_REACH, LOSSY_REACH:-LOSSY_REACH]
+    return bool(inside.size) and bool(np.ptp(inside))
+
+
+def _has_classes(gray: NDArray[np.uint8]) -> bool:
+    """Return whether the dark part of a mask is more than the edges of its white part."""
+    n_white = np.count_nonzero(gray > MASK_LEVEL)
+    if n_white < LEAST_WHITE * np.count_nonzero(gray > LOSSY_NOISE):
+        return True
+    dark = gray[(gray > 0) & (gray <= MASK_LEVEL)]
+    return len(dark) > n_white and not np.ptp(dark)
+
+
+def _has_dark_colors(image: Image.Image, path: Path) -> bool:
+    """Return whether a palette's used colors are more than greys and bright ones."""
+    if image.mode != "P":
+        return False
+    used = _on_black(image).getcolors(maxcolors=256) or []
+    colors = np.array([color for _, color in used], np.uint8)  # (N, 3)
+    gray = np.asarray(Image.fromarray(colors[None]).convert("L"))[0]
+    return bool(((gray <= MASK_LEVEL) & (np.ptp(colors, axis=1) > LOSSY_NOISE)).any())
 
 
 def _require_same_turn(pair: Pair, image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> None:
@@ -145,10 +187,15 @@ def _to_gray(image: Image.Image, path: Path) -> NDArray[np.uint8]:
         values = np.asarray(upright)
         # Masks of label tools keep 0/255 in 16-bit files; the full range means 0/65535.
         return values.astype(np.uint8) if is_within(values, 255) else high_byte(values, path)
-    if "A" in upright.getbands() or "transparency" in upright.info:
-        drawn = upright.convert("RGBA")
-        upright = Image.alpha_composite(Image.new("RGBA", drawn.size, (0, 0, 0, 255)), drawn)
-    return np.array(upright.convert("RGB").convert("L"))
+    return np.array(_on_black(upright).convert("L"))
+
+
+def _on_black(image: Image.Image) -> Image.Image:
+    """Return what is drawn in RGB; transparent pixels become black."""
+    if "A" in image.getbands() or "transparency" in image.info:
+        drawn = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", drawn.size, (0, 0, 0, 255)), drawn)
+    return image.convert("RGB")
 
 
 def _stored(image: Image.Image, path: Path) -> NDArray[np.int64]:
@@ -170,6 +217,15 @@ def _holds(path: Path) -> str:
     dots = ", ..." if len(values) > NAMED_VALUES else ""
     kind = "palette indices" if decode(path, lambda image, _: image.mode) == "P" else "values"
     return f"{kind} {', '.join(map(str, values[:NAMED_VALUES].tolist()))}{dots}"
+
+
+def _remedy(gray: NDArray[np.uint8], value: int) -> str:
+    """Say what to do about a mask of which a value may be crack, but no value that fills it."""
+    if np.ptp(gray) > (LOSSY_NOISE if gray.min() > MASK_LEVEL else 0):
+        return REMEDY.format(value)
+    if gray.min() <= MASK_LEVEL:
+        return f"all of it is equal; {DRAW_ANEW}"
+    return f"all of it is white; {DRAW_ANEW}; if black is crack in these masks, {REMEDY.format(0)}"
 
 
 def _commonest(path: Path) -> int:

@@ -50,11 +50,110 @@ def test_a_mask_that_would_be_misread_is_refused_until_its_values_are_said(
     np.testing.assert_array_equal(read_mask(path, CRACK.shape, (value,)), CRACK)
 
 
+def drawn_line(width: int, *, faded: bool = False) -> NDArray[np.uint8]:
+    """A white line on black, 200 px on a side, with or without grey edges."""
+    line = np.zeros((200, 200), np.uint8)
+    cv2.line(line, (30, 10), (150, 190), 255, width, cv2.LINE_AA if faded else cv2.LINE_8)
+    return line
+
+
 def test_empty_masks_and_the_noise_of_lossy_ones_are_empty(tmp_path: Path) -> None:
-    noise = np.random.default_rng(0).integers(0, 8, (SIDE, SIDE)).astype(np.uint8)
-    for name, values in (("a.png", noise * 0), ("b.jpg", noise)):
-        Image.fromarray(values).save(tmp_path / name)
-        assert not read_mask(tmp_path / name, CRACK.shape).any()
+    Image.fromarray(np.zeros((SIDE, SIDE), np.uint8)).save(tmp_path / "a.png")
+    assert not read_mask(tmp_path / "a.png", (SIDE, SIDE)).any()
+    black = Image.new("RGB", (200, 160))
+    for name in ("b.jpg", "c.webp"):
+        for quality in (1, 5, 30, 50, 75, 95):
+            black.save(tmp_path / name, quality=quality)
+            assert not read_mask(tmp_path / name, (160, 200)).any()
+
+
+@pytest.mark.parametrize("quality", [30, 50, 75, 90])
+def test_a_part_of_a_lossy_mask_beside_its_crack_is_empty(tmp_path: Path, quality: int) -> None:
+    whole, part = tmp_path / "whole.jpg", tmp_path / "part.jpg"
+    line = np.zeros((200, 400), np.uint8)
+    line[:, 195:203] = 255
+    Image.fromarray(line).save(whole, quality=quality)
+    Image.open(whole).crop((203, 0, 353, 200)).save(part, quality=quality)
+    assert not read_mask(part, (200, 150)).any()
+
+
+@pytest.mark.parametrize("quality", [75, 80, 95, 100])
+@pytest.mark.parametrize("ending", [".jpg", ".webp"])
+def test_a_lossy_mask_of_zeros_and_ones_is_no_empty_one(
+    tmp_path: Path, quality: int, ending: str
+) -> None:
+    path = tmp_path / f"m{ending}"
+    Image.fromarray(drawn_line(9) // 255).save(path, quality=quality)
+    with pytest.raises(DataError, match=r"no pixel above 127, but values 0, 1.*--mask-values 1"):
+        read_mask(path, (200, 200))
+
+
+@pytest.mark.parametrize("form", ["gray.png", "palette.png", "lossy.jpg", "was_lossy.png"])
+@pytest.mark.parametrize("width", [1, 3])
+@pytest.mark.parametrize("faded", [False, True])
+def test_white_on_black_is_read_however_its_edges_fade(
+    tmp_path: Path, form: str, width: int, faded: bool
+) -> None:
+    path, line = tmp_path / form, drawn_line(width, faded=faded)
+    picture = Image.fromarray(line)
+    if form == "palette.png":
+        picture.convert("P").save(path)
+    elif form == "was_lossy.png":
+        picture.save(tmp_path / "first.jpg", quality=50)
+        Image.open(tmp_path / "first.jpg").save(path)
+    else:
+        picture.save(path)
+    read = read_mask(path, line.shape)
+    assert np.count_nonzero(read ^ (line > 127)) <= 0.15 * np.count_nonzero(line)
+
+
+def classes(first: tuple[int, int, int], second: tuple[int, int, int]) -> Image.Image:
+    """A palette of which 1 is a crack, and 2 nine pixels beside it."""
+    image = Image.fromarray((drawn_line(3) // 255).astype(np.uint8)).convert("P")
+    image.putpalette([0, 0, 0, *first, *second])
+    image.paste(2, (100, 20, 103, 23))
+    return image
+
+
+@pytest.mark.parametrize("second", [(255, 255, 255), (0, 255, 0), (224, 224, 192)])
+def test_a_bright_class_does_not_hide_a_dark_one(
+    tmp_path: Path, second: tuple[int, int, int]
+) -> None:
+    path, line = tmp_path / "m.png", drawn_line(3) > 127
+    classes((128, 0, 0), second).save(path)
+    with pytest.raises(DataError, match=r"palette indices 0, 1, 2: .*--mask-values 1"):
+        read_mask(path, line.shape)
+    np.testing.assert_array_equal(read_mask(path, line.shape, (1,)), line)
+    swapped = classes(second, (128, 0, 0))  # now the small class is the dark one
+    swapped.save(path)
+    with pytest.raises(DataError, match="palette indices 0, 1, 2"):
+        read_mask(path, line.shape)
+    numbers = np.asarray(classes((1, 1, 1), (255, 255, 255)).convert("L"))
+    Image.fromarray(numbers).save(path)
+    with pytest.raises(DataError, match="values 0, 1, 255"):
+        read_mask(path, line.shape)
+
+
+def test_a_transparent_color_of_a_palette_is_no_class(tmp_path: Path) -> None:
+    path = tmp_path / "m.png"
+    image = Image.fromarray(CRACK.astype(np.uint8)).convert("P")
+    image.putpalette([128, 0, 0, 255, 255, 255])
+    image.save(path, transparency=0)
+    np.testing.assert_array_equal(read_mask(path, CRACK.shape), CRACK)
+
+
+@pytest.mark.parametrize("name", ["m.png", "m.jpg"])
+def test_no_remedy_makes_a_crack_of_a_whole_mask(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    Image.new("L", (SIDE, SIDE), 255).save(path)
+    with pytest.raises(DataError, match="all of it is white; draw it anew, or leave") as refused:
+        read_mask(path, (SIDE, SIDE))
+    assert "--mask-values 0," in str(refused.value)
+    assert "--mask-values 255" not in str(refused.value)
+    Image.new("L", (SIDE, SIDE), 60).save(tmp_path / "grey.png")
+    with pytest.raises(DataError, match="all of it is equal; draw it anew") as refused:
+        read_mask(tmp_path / "grey.png", (SIDE, SIDE))
+    assert "--mask-values" not in str(refused.value)
 
 
 def photograph(path: Path, orientation: int) -> Path:
@@ -96,12 +195,23 @@ def test_a_16_bit_picture_of_fewer_bits_is_refused_instead_of_read_black(
         read_rgb(tmp_path / "a.png")
 
 
-def test_masks_are_checked_before_work_that_takes_long(tmp_path: Path) -> None:
+def test_photographs_and_masks_are_checked_before_work_that_takes_long(tmp_path: Path) -> None:
     Image.fromarray(np.full((SIDE, SIDE, 3), 90, np.uint8)).save(tmp_path / "a.png")
     Image.fromarray(CRACK.astype(np.uint8)).save(tmp_path / "m.png")
     check_masks([Pair("a", tmp_path / "a.png", tmp_path / "m.png", (1,))])
     with pytest.raises(DataError, match="no pixel above 127"):
         check_masks([Pair("a", tmp_path / "a.png", tmp_path / "m.png")])
+    stored = tmp_path / "stored.png"
+    image = photograph(tmp_path / "b.png", 3)
+    Image.fromarray(np.asarray(Image.open(image)) < 60).save(stored)
+    with pytest.raises(DataError, match="is turned by its EXIF tag"):
+        check_masks([Pair("b", image, stored)])
+    Image.fromarray(CRACK).save(tmp_path / "white.png")
+    cut = tmp_path / "cut.jpg"
+    Image.open(image).save(cut, quality=95)
+    cut.write_bytes(cut.read_bytes()[:-200])
+    with pytest.raises(DataError, match=r"cut\.jpg cannot be read"):
+        check_masks([Pair("cut", cut, tmp_path / "white.png")])
 
 
 def test_pictures_that_are_passed_over_are_named(tmp_path: Path) -> None:
