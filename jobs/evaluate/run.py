@@ -11,7 +11,7 @@ from jobs.evaluate.report import Evaluation, Panels, best_and_worst, draw_sheet
 from jobs.runtime.pictures import require_room, write_picture
 from wpcrack.data.images import Pair, left_out, list_images, pair, read_rgb
 from wpcrack.data.manifest import Row, read_manifest
-from wpcrack.data.masks import read_pair
+from wpcrack.data.masks import check_masks, read_pair
 from wpcrack.errors import ConfigError, DataError, first_few
 from wpcrack.inference.engine import load_predictor
 from wpcrack.inference.lattice import Lattice
@@ -78,6 +78,9 @@ def run_evaluate(options: EvaluateOptions, predictor: WindowPredictor | None = N
     selection = select(options)
     for path in (*(each.image for each in selection.pairs), *selection.roads):
         require_room(path)
+    check_masks(selection.pairs)
+    for path in selection.roads:
+        read_rgb(path)
     predictor = predictor or load_predictor(options.model, options.engine)
     started = time.perf_counter()
     board = score_selection(selection, predictor, options)

@@ -12,6 +12,7 @@ from jobs.runtime.pictures import require_room
 from jobs.runtime.terminal import say
 from jobs.train.split import read_sides
 from wpcrack.config import TrainConfig
+from wpcrack.data.images import read_rgb
 from wpcrack.data.manifest import Split
 from wpcrack.data.read import Labeled, read_labeled
 from wpcrack.errors import ConfigError, DataError
@@ -108,6 +109,7 @@ def evaluate_windows(
         say(f"warning: {warning}")
     for each in chosen:
         require_room(each.path)
+        read_rgb(each.path)
     predictor = predictor or load_predictor(options.model, options.engine, gsd_mm=options.gsd_mm)
     started = time.perf_counter()
     scores = score_windows(chosen, predictor, MIN_SHARE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -253,6 +254,24 @@ def test_mask_of_another_size_stops_evaluation(drawn: Path, tmp_path: Path) -> N
     Image.new("L", (64, 48)).save(tmp_path / "m/a.png")
     with pytest.raises(DataError, match=r"a\.png has 64 x 48 pixels, its image has 128 x 96"):
         score(drawn, images=tmp_path / "i", masks=tmp_path / "m")
+
+
+@pytest.mark.parametrize("name", ["masks/p7.png", "images/p7.png", "road/p9.png"])
+def test_what_cannot_be_read_is_refused_before_anything_is_predicted(
+    drawn: Path, tmp_path: Path, name: str
+) -> None:
+    shutil.copytree(drawn, tmp_path / "all")
+    broken = (tmp_path / "all" / name).with_suffix(".jpg")  # its header says nothing of the end
+    Image.open(broken.with_suffix(".png")).save(broken)
+    broken.with_suffix(".png").unlink()
+    broken.write_bytes(broken.read_bytes()[:-90])
+
+    def never(_: np.ndarray) -> np.ndarray:
+        raise AssertionError("predicted")
+
+    folders = {name: tmp_path / "all" / name for name in ("images", "masks", "road")}
+    with pytest.raises(DataError, match=f"{broken.name} cannot be read"):
+        run_evaluate(options(drawn, **folders), never)
 
 
 def test_predict_writes_probability_mask_and_overlay_of_the_image_size(

@@ -125,6 +125,19 @@ def test_a_damaged_split_is_named(labeled: Path, tmp_path: Path) -> None:
     assert seen(tmp_path / "copy", labeled).which == "all that are labeled"
 
 
+def test_a_damaged_window_is_refused_before_anything_is_predicted(labeled: Path) -> None:
+    broken = labeled / "road" / "h.jpg"
+    pixels = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+    Image.fromarray(pixels).save(broken)
+    broken.write_bytes(broken.read_bytes()[:-900])
+
+    def never(_: np.ndarray) -> np.ndarray:
+        raise AssertionError("predicted")
+
+    with pytest.raises(DataError, match=rf"{broken.name} cannot be read"):
+        evaluate_windows(WindowOptions(None, labeled), never)
+
+
 def test_labels_of_one_kind_alone_are_scored(labeled: Path) -> None:
     lines = ["file,label,source,row,col", "crack/a.png,crack,a,0,0"]
     (labeled / "manifest.csv").write_text("\n".join(lines) + "\n")
