@@ -189,6 +189,15 @@ class TrainJob(MethodConfig):
         return self
 
     @model_validator(mode="after")
+    def _gives_a_model(self) -> TrainJob:
+        if not (self.train.steps.adversarial or self.train.steps.detector):
+            raise ValueError(
+                "train.steps.adversarial and train.steps.detector are both 0, and the warmup alone "
+                "gives no model; set at least one of them to 1 or more"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _batch_is_shared(self) -> TrainJob:
         scaling, pieces = self.scaling, self.train.accumulate
         workers = max(scaling.num_workers, 1)

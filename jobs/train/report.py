@@ -92,8 +92,8 @@ def write_report(root: Path, job: TrainJob, data: ImageLevelSet, seconds: float)
         score = best and best[objective(best)]
     if best is None:
         raise TrainingError(
-            f"{job.run_dir} holds no model: train.steps.adversarial and train.steps.detector are "
-            "0; set at least one of them"
+            f"{job.run_dir} holds no model: no epoch of it has a score that is a number; lower the "
+            "learning rates (optim.encoder_lr, optim.head_lr) and set resume=never"
         )
     chosen_by = objective(best)
     values = {

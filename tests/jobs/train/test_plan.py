@@ -24,6 +24,7 @@ from jobs.train.needs import FEW_LABELS, warn_of_few_labels
 from jobs.train.plan import plan_training
 from jobs.train.report import TrainReport, closing_lines, next_command, read_report
 from wpcrack.config import MethodConfig
+from wpcrack.data.masks import ORIENTATION
 from wpcrack.errors import ConfigError
 from wpcrack.networks import Networks
 from wpcrack.scoring.windows import WindowScores
@@ -100,6 +101,10 @@ def test_a_dry_run_for_programs(data_set: Path, tmp_path: Path) -> None:
         (["model.decoder_widths=[8,8,8,8,8,8]"], "6 levels, which need images of 128 pixels"),
         (["train.freeze_batchnorm=false", "scaling.num_workers=2"], "freeze_batchnorm=false with"),
         (["data.val_images=a", "data.val_masks=b"], "a "),
+        (
+            ["train.steps.adversarial=0", "train.steps.detector=0"],
+            "the warmup alone gives no model",
+        ),
         (["scaling.use_gpu=true", "scaling.num_workers=0"], "asks for 1 GPU here, and torch sees"),
         (["scaling.use_gpu=true", "scaling.num_workers=2"], "asks for 2 GPU here, and torch sees"),
     ],
@@ -157,6 +162,30 @@ def test_a_damaged_picture_and_a_folder_that_cannot_be_made_are_said_by_the_dry_
     picture.write_bytes(picture.read_bytes()[:-900])
     told = CliRunner().invoke(jobs.cli.app, arguments(root, tmp_path / "run"))
     assert (told.exit_code, f"{picture.name} cannot be read" in told.stderr) == (1, True)
+
+
+def test_masked_pictures_that_a_training_cannot_read_are_said_by_the_dry_run(
+    data_set: Path, tmp_path: Path
+) -> None:
+    photographs, masks = tmp_path / "photographs", tmp_path / "masks"
+    photographs.mkdir()
+    masks.mkdir()
+    gray = np.random.default_rng(0).integers(100, 140, (96, 96)).astype(np.uint8)
+    gray[10:14, 10:80] = 40
+    picture = Image.fromarray(gray)
+    picture.getexif()[ORIENTATION] = 3
+    picture.save(photographs / "a.jpg", quality=95, exif=picture.getexif())
+    Image.fromarray(gray < 60).save(masks / "a.png")
+    more = [f"data.val_images={photographs}", f"data.val_masks={masks}"]
+    told = CliRunner().invoke(jobs.cli.app, arguments(data_set, tmp_path / "run", *more))
+    assert (told.exit_code, "is turned by its EXIF tag (3)" in told.stderr) == (1, True)
+    picture = Image.fromarray(gray)
+    picture.save(photographs / "a.jpg", quality=95)
+    told = CliRunner().invoke(jobs.cli.app, arguments(data_set, tmp_path / "run", *more))
+    assert told.exit_code == 0, told.output
+    (photographs / "a.jpg").write_bytes((photographs / "a.jpg").read_bytes()[:-500])
+    told = CliRunner().invoke(jobs.cli.app, arguments(data_set, tmp_path / "run", *more))
+    assert (told.exit_code, "a.jpg cannot be read" in told.stderr) == (1, True)
 
 
 # -- what a run says at its end ----------------------------------------------------------------
