@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -351,9 +351,7 @@ def _report(out: Path, surveys: Sequence[Survey], frames: Frames, chosen: _Chose
     )
     folders = sorted({seen.source.image.parent for seen in surveys})
     warnings += [sentence for folder in folders for sentence in left_out(folder)]
-    small = [seen.source.image.name for seen in surveys if seen.too_small]
-    if small:
-        warnings.append(f"{len(small)} images are smaller than a window: {first_few(small)}")
+    warnings += _left_out(surveys, {row.source for row in chosen.rows})
     for pairs, what in (
         (identical, "of val are identical to files of train"),
         (contradictory, "of road are identical to files of crack"),
@@ -369,6 +367,26 @@ def _report(out: Path, surveys: Sequence[Survey], frames: Frames, chosen: _Chose
         frames.overlapping,
         (*frames.warnings, *warnings),
     )
+
+
+def _left_out(surveys: Sequence[Survey], chosen: Set[str]) -> Iterator[str]:
+    """Say which images are too small for a window, or gave the set no item, and why."""
+    small = [seen for seen in surveys if seen.too_small]
+    large = [seen for seen in surveys if not seen.too_small]
+    for found, why in (
+        (small, "are smaller than a window"),
+        (
+            [seen for seen in large if not seen.items],
+            "gave no item, as no window of them shows a crack clearly or is free of cracks",
+        ),
+        (
+            [seen for seen in large if seen.items and seen.source.stem not in chosen],
+            "gave no item, as the larger class was reduced at random",
+        ),
+    ):
+        if found:
+            names = first_few(seen.source.image.name for seen in found)
+            yield f"{len(found)} images {why}: {names}"
 
 
 def _equal(files: Iterable[tuple[bool, str, bytes]]) -> list[tuple[str, str]]:

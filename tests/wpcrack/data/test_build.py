@@ -233,6 +233,30 @@ def test_images_smaller_than_the_window_are_named(drawn: Path, tmp_path: Path) -
     assert "1 images are smaller than a window: tiny.png" in report.warnings
 
 
+def test_images_that_gave_no_item_are_named_with_the_reason(drawn: Path, tmp_path: Path) -> None:
+    shutil.copytree(drawn / "images", tmp_path / "images")
+    shutil.copytree(drawn / "masks", tmp_path / "masks")
+    shutil.copytree(drawn / "road", tmp_path / "road")
+    rng = np.random.default_rng(1)
+    noise = Image.fromarray(rng.integers(90, 160, (128, 128, 3), np.uint8))
+    noise.save(tmp_path / "images/faint.png")
+    mask = np.zeros((128, 128), np.uint8)
+    mask[63:65, 63:65] = mask[31:33, ::40] = mask[95:97, ::40] = 255  # in each window, and short
+    Image.fromarray(mask).save(tmp_path / "masks/faint.png")
+    for k in range(40):
+        noise = Image.fromarray(rng.integers(90, 160, (64, 64, 3), np.uint8))
+        noise.save(tmp_path / f"road/{'abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMN'[k] * 3}.png")
+    report = build(tmp_path, tmp_path / "set", road=tmp_path / "road", seed=3)
+    unclear, reduced = (text for text in report.warnings if "gave no item" in text)
+    assert unclear == (
+        "1 images gave no item, as no window of them shows a crack clearly or is free of cracks: "
+        "faint.png"
+    )
+    used = {item.source for item in read_image_level(tmp_path / "set").items}
+    n_unused = sum(path.stem not in used for path in (tmp_path / "road").iterdir())
+    assert reduced.startswith(f"{n_unused} images gave no item, as the larger class was reduced")
+
+
 def test_classes_that_the_images_cannot_give_are_refused(drawn: Path, tmp_path: Path) -> None:
     shutil.copytree(drawn, tmp_path / "d")
     for level, sentence in [(0, "no window shows a crack"), (255, "no window is free of cracks")]:
