@@ -36,6 +36,9 @@ _PDF_SEAL = b"%% written by wpcrack %s\n"
 TILES_SEAL = "written by wpcrack: "
 """Begins the description of vector tiles, which nobody edits by hand."""
 
+FIGURES_INDENT, REPORT_INDENT = 1, 2
+"""Of JSON: by it figures, which may be replaced by others, are told from reports."""
+
 _DIGEST = 16
 """Characters of a digest."""
 
@@ -74,6 +77,17 @@ def is_own(path: Path) -> bool:
             return True
         return _KINDS.get(path.suffix.lower(), _is_own_json)(path)
     except (OSError, ValueError, pa.ArrowException):
+        return False
+
+
+def is_figures(path: Path) -> bool:
+    """Return whether a file holds figures of `--json`, which have an indent of 1 and stand alone.
+
+    Reports of maps, runs and sweeps, and what else this program reads again, have another one.
+    """
+    try:
+        return not path.stat().st_size or _is_json(path, (FIGURES_INDENT,))
+    except (OSError, ValueError):
         return False
 
 
@@ -143,12 +157,16 @@ def _is_sealed_pdf(path: Path) -> bool:
 
 
 def _is_own_json(path: Path) -> bool:
-    """Figures are written in one of two forms, which other writers do not happen to have."""
+    return _is_json(path, (FIGURES_INDENT, REPORT_INDENT))
+
+
+def _is_json(path: Path, indents: Iterable[int]) -> bool:
+    """Return whether a file has one of our forms, which other writers do not happen to have."""
     text = path.read_text(encoding="utf-8")
     values = json.loads(text)
     if not isinstance(values, dict) or "type" in values:  # as GeoJSON and STAC have it
         return False
-    forms = (json.dumps(values, indent=indent, ensure_ascii=False) + "\n" for indent in (1, 2))
+    forms = (json.dumps(values, indent=indent, ensure_ascii=False) + "\n" for indent in indents)
     return text in forms
 
 

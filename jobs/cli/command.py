@@ -32,6 +32,12 @@ LEFT_OUT_TO_MAP = ("torch", "torchvision", "timm", "optuna", "tensorboard")
 """Packages of pyproject.toml that an installation for maps alone does without."""
 
 OTHER_FILE = "name a file in a folder that exists and may be written"
+OTHER_NAME = "figures need a file of their own, name another"
+
+RUN_FILES = ("report.json", "split.json")
+RUN_MARKS = ("MODEL_CARD.md", "metrics.jsonl", "trials.jsonl", ".lock")
+"""What a training, sweep or adaption reads again, and what tells its folder (`jobs.train.folder`);
+named here, as an installation for maps alone cannot load that."""
 
 Settings = Annotated[
     list[str] | None,
@@ -227,6 +233,41 @@ def _require_place_for_figures(file: object) -> None:
         if file.suffix.lower() in ENDINGS:
             raise OutputError(f"--json {file}: the figures are JSON; name the file *.json")
     require_place_for(file)
+    if isinstance(file, Path) and file != STDOUT and _is_report(file):
+        raise OutputError(f"--json {file} is a report or record of other work; {OTHER_NAME}")
+
+
+def _is_report(file: Path) -> bool:
+    """Return whether a command that goes on, or other programs, rely on a file of this name."""
+    if file.name in RUN_FILES and any((file.parent / mark).exists() for mark in RUN_MARKS):
+        return True
+    stem = file.name.removesuffix(".report.json")
+    if stem != file.name and any(file.with_name(stem + x).exists() for x in (".gpkg", ".work")):
+        return True
+    from geo.outputs import is_figures
+
+    return os.path.lexists(file) and not is_figures(file)
+
+
+def require_apart(file: Path | None, *outputs: Path) -> None:
+    """Refuse figures in the place of what the command itself will write, or in a folder of it.
+
+    Args:
+        file: as for `require_place_for`.
+        outputs: files and folders of the command; they need not exist yet.
+
+    Raises:
+        OutputError: So it is.
+    """
+    if file is None or file == STDOUT:
+        return
+    place = Path(os.path.realpath(file))
+    for output in outputs:
+        own = os.path.realpath(output)
+        if place == Path(own):
+            raise OutputError(f"--json {file} is what this command writes itself; {OTHER_NAME}")
+        if place.is_relative_to(own):
+            raise OutputError(f"--json {file} lies in this command's folder; {OTHER_NAME}")
 
 
 def report_figures(text: str, values: Mapping[str, Any], file: Path | None) -> None:
@@ -235,12 +276,16 @@ def report_figures(text: str, values: Mapping[str, Any], file: Path | None) -> N
     Raises:
         OutputError: The file cannot be written.
     """
-    text, values = without_secrets(text), all_without_secrets(dict(values))
-    figures = json.dumps(values, indent=1, ensure_ascii=False)
+    if file != STDOUT:
+        print(without_secrets(text))
+    if file is None:
+        return
+    from geo.outputs import FIGURES_INDENT
+
+    kept = all_without_secrets(dict(values))
+    figures = json.dumps(kept, indent=FIGURES_INDENT, ensure_ascii=False)
     if file == STDOUT:
         print(figures)
-        return
-    print(text)
-    if file is not None:
+    else:
         with explain_write_errors(f"--json {file}", OTHER_FILE):
             write_text(file, figures + "\n")

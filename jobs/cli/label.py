@@ -66,9 +66,11 @@ def review(
     into the map, its report and its page. With --apply, cracks that you deleted, moved or drew in
     QGIS, or whose verdict you set to wrong, are respected: totals, ranks and reports are made anew.
     """
-    from jobs.cli.command import report_figures
-    from jobs.review.run import ReviewOptions
+    from jobs.cli.command import report_figures, require_apart
+    from jobs.infer.outputs import MapFiles
+    from jobs.review.run import ReviewOptions, review_folder
 
+    require_apart(json, MapFiles.of(package).figures, review_folder(package))
     if apply:
         from jobs.review.apply import run_apply
 

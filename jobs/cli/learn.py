@@ -13,6 +13,7 @@ from jobs.cli.command import (
     command,
     read_job,
     report_figures,
+    require_apart,
     require_one_source,
     require_place_for,
     run_job,
@@ -107,6 +108,7 @@ def train(
     The same command continues an unfinished run.
     """
     job = read_job("train", settings)
+    require_apart(json, job.run_dir)
     if dry_run:
         from jobs.train.plan import plan_training
 
@@ -137,10 +139,12 @@ def tune(
     if status is not None:
         from jobs.tune.status import read_status
 
+        require_apart(json, status)
         state = read_status(status)
         report_figures(state.text(), state.values(), json)
         return
     job = read_job("tune", settings)
+    require_apart(json, job.run_dir)
     if plan:
         from jobs.tune.plan import plan_sweep
 
@@ -287,6 +291,7 @@ def adapt(
 
     given = settings or []
     require_one_source(given, images)
+    require_apart(json, out)
     config = load(AdaptJob if images is None else AdaptOptions, overrides=given)
     if plan:
         from jobs.adapt.plan import plan_adapt

@@ -13,6 +13,7 @@ from jobs.cli.command import (
     command,
     read_job,
     report_figures,
+    require_apart,
     require_one_source,
     run_job,
     to_file,
@@ -42,6 +43,9 @@ def infer(
         report_figures(state.text(), state.values(), json)
         return 0
     job = read_job("infer", settings)
+    from jobs.infer.outputs import MapFiles
+
+    require_apart(json, MapFiles.of(job.out).figures, job.work_folder)
     if plan:
         from jobs.infer.run import plan_inference
 
@@ -70,9 +74,12 @@ def assemble(
     probability=keep`).
     """
     from jobs.assemble.source import Source
+    from jobs.infer.outputs import MapFiles
 
     with Source.open(work) as source:
-        report = run_job("assemble", source, read_job("assemble", settings, source.settings))
+        job = read_job("assemble", settings, source.settings)
+        require_apart(json, MapFiles.of(job.out).figures)
+        report = run_job("assemble", source, job)
     report_figures(report.summary(), report.values(), json)
     return int(report.exit_code)
 
@@ -95,7 +102,9 @@ def compare(
     survey is first moved onto the new one, by the cracks that both have.
     """
     from geo.compare.options import CompareOptions
+    from jobs.compare.run import ChangeFiles
 
+    require_apart(json, ChangeFiles.of(out).figures)
     report = run_job("compare", old, new, out, CompareOptions.with_limit(limit))
     report_figures(report.summary(), report.values(), json)
 

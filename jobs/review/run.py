@@ -121,7 +121,7 @@ def run_review(
     say("reading the headers of the tiles")
     mosaic = open_imagery(package, run, settings)
     plan = draw_plan(package, run, options, mosaic)
-    root = package.with_name(f"{package.stem}.review")
+    root = review_folder(package)
     with open_session(root, plan, Scenes(package, mosaic, options.window)) as session:
         serve(partial(make_app, session), lambda: None, port=port, open_browser=open_browser)
         accuracy, left = session.accuracy(), session.progress()["left"]
@@ -131,6 +131,11 @@ def run_review(
         work = run.work_folder(package)
         draw_again(files, work, read_backdrop(work / BACKDROP) or reduce(mosaic, OVERVIEW_PX))
     return ReviewReport(package, accuracy, left, windows)
+
+
+def review_folder(package: Path) -> Path:
+    """Return where the answers about a map are kept."""
+    return package.with_name(f"{package.stem}.review")
 
 
 def draw_plan(package: Path, run: MapRun, options: ReviewOptions, mosaic: Mosaic) -> Plan:

@@ -107,7 +107,7 @@ class Plan:
         Raises:
             OutputError: that fails.
         """
-        write_text(path, json.dumps(asdict(self), indent=1) + "\n")
+        write_text(path, json.dumps(asdict(self), indent=2) + "\n")
 
 
 @dataclass(frozen=True)

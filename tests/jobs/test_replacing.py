@@ -16,9 +16,15 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import jobs.cli
+import jobs.cli.learn
+import jobs.cli.map
 from geo.errors import OutputError
 from jobs.infer import run as infer
 from jobs.predict import run_predict
+from jobs.train.folder import CARD, LOCK, METRICS, REPORT
+from jobs.train.split import SPLIT
+from jobs.tune.folder import JOURNAL
+from wpcrack.data.folder import MARKER, write_marker
 from wpcrack.data.images import write_png
 
 
@@ -121,3 +127,74 @@ def test_figures_replace_only_figures(tmp_path: Path) -> None:
         told = CliRunner().invoke(jobs.cli.app, ["doctor", "--json", str(figures)])
         assert "was not written" not in told.stderr
     assert isinstance(json.loads(figures.read_text()), dict)
+
+
+def told_of_figures(file: Path) -> str:
+    """What a command says that would write figures there, and has nothing else to do with it."""
+    told = CliRunner().invoke(jobs.cli.app, ["doctor", "--json", str(file)])
+    return told.stderr if "error: --json" in told.stderr else ""
+
+
+@pytest.mark.parametrize("mark", [CARD, METRICS, LOCK, JOURNAL])
+@pytest.mark.parametrize("name", [REPORT, SPLIT])
+def test_figures_replace_no_report_of_a_run(tmp_path: Path, mark: str, name: str) -> None:
+    (tmp_path / mark).touch()
+    assert "is a report or record of other work" in told_of_figures(tmp_path / name)
+    for indent in (1, 2):  # of an adaption before, and of a training
+        (tmp_path / name).write_text(json.dumps({"epochs": 3}, indent=indent) + "\n")
+        assert "is a report or record of other work" in told_of_figures(tmp_path / name)
+        assert json.loads((tmp_path / name).read_text()) == {"epochs": 3}
+    (tmp_path / mark).unlink()  # figures may have this name where no run is
+    (tmp_path / name).write_text(json.dumps({"epochs": 3}, indent=1) + "\n")
+    assert not told_of_figures(tmp_path / name)
+
+
+def test_figures_replace_no_report_of_a_map_nor_a_record(tiles: Path, tmp_path: Path) -> None:
+    infer.run_inference(infer_job(tiles, tmp_path / "cracks.gpkg"), darkness)
+    report = tmp_path / "cracks.report.json"
+    before = report.read_bytes()
+    assert "is a report or record of other work" in told_of_figures(report)
+    assert report.read_bytes() == before
+    report.rename(tmp_path / "kept.json")
+    assert told_of_figures(tmp_path / "kept.json")
+    assert told_of_figures(report)  # the next `assemble` or `review` writes it again
+    write_marker(tmp_path, {"images": "i"})
+    assert told_of_figures(tmp_path / MARKER)
+    assert not told_of_figures(tmp_path / "scores.report.json")
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        ("infer tiles=t model=m out=n.gpkg", "n.report.json"),
+        ("infer tiles=t model=m out=n.gpkg --plan", "n.report.json"),
+        ("infer tiles=t model=m out=o.gpkg", "run/../o.work/a.json"),
+        ("compare old.gpkg new.gpkg --out n.gpkg", "n.report.json"),
+        ("train data.root=d run_dir=run", "run/report.json"),
+        ("train data.root=d run_dir=run --dry-run", "run/figures.json"),
+        ("tune data.root=d run_dir=run", "run/report.json"),
+        ("tune --status run", "run/status.json"),
+        ("adapt --images i --out run --plan", "run/report.json"),
+    ],
+)
+def test_figures_lie_apart_from_what_the_command_itself_will_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, name: str
+) -> None:
+    for module in (jobs.cli.learn, jobs.cli.map):
+        monkeypatch.setattr(module, "run_job", lambda *_, **__: pytest.fail("work has begun"))
+    monkeypatch.chdir(tmp_path)
+    for folder in ("run", "o.work"):
+        Path(folder).mkdir()
+    told = CliRunner().invoke(jobs.cli.app, [*words.split(), "--json", name])
+    where = "is what this command writes" if name[0] == "n" else "lies in this command's folder"
+    assert (told.exit_code, where in told.stderr) == (1, True), told.output
+    assert told.stderr.count("\n") == 1
+
+
+def test_another_map_of_a_run_keeps_its_report(tiles: Path, tmp_path: Path) -> None:
+    infer.run_inference(infer_job(tiles, tmp_path / "cracks.gpkg"), darkness)
+    again, report = tmp_path / "again.gpkg", tmp_path / "again.report.json"
+    words = ["assemble", str(tmp_path / "cracks.gpkg"), f"out={again}", "--json", str(report)]
+    told = CliRunner().invoke(jobs.cli.app, words)
+    assert (told.exit_code, "what this command writes" in told.stderr) == (1, True)
+    assert not again.exists()

@@ -76,7 +76,7 @@ def _sole_builder(out: Path) -> Iterator[None]:
 
 def write_marker(folder: Path, facts: Mapping[str, object]) -> None:
     """Note in the folder that this command built it, with the facts a reader may want to know."""
-    text = json.dumps({"made_by": _MADE_BY, **facts}, indent=1)
+    text = json.dumps({"made_by": _MADE_BY, **facts}, indent=2)
     with whole_file(folder / MARKER) as part:
         part.write_text(text + "\n", encoding="utf-8")
 

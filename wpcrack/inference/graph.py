@@ -162,7 +162,7 @@ def _write(graph: Any, place: Path, folder: Path, *, half: bool) -> None:
     openvino().save_model(graph, place / GRAPH, compress_to_fp16=half)
     files = {name: _hash((place / name).read_bytes()) for name in (GRAPH, CONSTANTS)}
     record = {"made_from": _made_from(folder), "files": files}
-    (place / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    (place / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def _made_from(folder: Path) -> dict[str, str]:

@@ -259,6 +259,6 @@ def _deliver(source: Path, folder: Path, adapted: Adapted) -> None:
             shutil.copyfile(source / name, part / name)
     deliver_graph(folder / MODEL_FOLDER)
     with whole_file(folder / REPORT) as part:
-        part.write_text(json.dumps(asdict(adapted), indent=1) + "\n", encoding="utf-8")
+        part.write_text(json.dumps(asdict(adapted), indent=2) + "\n", encoding="utf-8")
     for place in folder.glob("round-*"):
         shutil.rmtree(place)
