@@ -272,8 +272,8 @@ class Mosaic:
     @cached_property
     def _tree(self) -> shapely.STRtree:
         reaches = (self._place_of(index).reach for index in range(len(self.tiles)))
-        edges = np.array([(w.col_off, w.row_off, w.col_end, w.row_end) for w in reaches], float)
-        return shapely.STRtree(shapely.box(*edges.T))
+        edges = [(w.col_off, w.row_off, w.col_end, w.row_end) for w in reaches]
+        return shapely.STRtree(shapely.box(*np.array(edges, float).reshape(-1, 4).T))  # 0 tiles too
 
 
 def _sample_headers(found: Scan, reading: ReadOptions) -> list[Tile]:

@@ -130,8 +130,11 @@ class Failures:
             for tile, window in zip(mosaic.tiles, mosaic.windows, strict=True)
             if not self._is_silent(without_secrets(tile.path))
         ]
-        tiles, windows = zip(*kept, strict=True)
-        return replace(mosaic, tiles=tiles, windows=windows)
+        return replace(
+            mosaic,
+            tiles=tuple(tile for tile, _ in kept),
+            windows=tuple(window for _, window in kept),
+        )
 
     def _is_silent(self, name: str) -> bool:
         return f"{os.path.basename(name)} {NO_ANSWER}" in self._reasons.get(name, "")

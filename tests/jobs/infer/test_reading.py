@@ -19,6 +19,7 @@ from geo.imagery import tile_reader
 from jobs.infer import run as infer
 from jobs.infer.attempts import FolderMarks
 from jobs.infer.inputs import open_mosaic
+from jobs.infer.outputs import MapFiles
 from jobs.infer.plan import make_plan
 from jobs.infer.worker import BLOCKS_AT_A_TIME, BlockWorker
 
@@ -106,14 +107,15 @@ def test_a_block_whose_part_is_there_is_not_computed_again(tiles):
     assert read_part(part).pieces.equals(whole.pieces)
 
 
-def hang(monkeypatch, *names):
-    """Lets the reading of some tiles take for ever; returns what ends it."""
+def hang(monkeypatch, *names, after=0):
+    """Lets reading some tiles take for ever `after` some times; returns what ends it."""
     original, release, calls = tile_reader.TileReader.read, threading.Event(), []
 
     def read(self, tile, window):
         if os.path.basename(tile.path) in names:
             calls.append(tile.path)
-            release.wait()
+            if len(calls) > after:
+                release.wait()
         return original(self, tile, window)
 
     monkeypatch.setattr(tile_reader.TileReader, "read", read)
@@ -143,6 +145,18 @@ def test_a_block_of_which_nothing_answers_has_failed(tiles, monkeypatch):
     states = geopandas.read_file(report.package, layer="inspected").set_index("block_id")
     assert states.loc["r000000_c000000", "status"] == "failed"
     release.set()
+
+
+def test_a_map_whose_only_tile_falls_silent_is_delivered_with_a_blank_page(tiles, monkeypatch):
+    release, _ = hang(monkeypatch, "0.tif", after=3)
+    job = job_of(tiles / "0.tif", timeout_s=0.3)
+    report = run(job, monkeypatch)
+    release.set()
+    assert report.exit_code == 3
+    assert len(report.failures) == 1
+    assert report.n_cracks > 0
+    files = MapFiles.of(job.out)
+    assert all(path.exists() for path in (files.overview, files.page, files.report, files.figures))
 
 
 def test_a_pipe_in_the_place_of_a_tile_does_not_stop_the_job(tiles, monkeypatch):
