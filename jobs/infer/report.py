@@ -116,11 +116,22 @@ class Failures:
                     f"{name}: {reason}; repair it, or set on_bad_tile=record to leave "
                     "such tiles out, and give the same command again"
                 )
+        self.refuse_too_many("finished blocks are kept")
+
+    def refuse_too_many(self, rest: str = "repair these, or set a larger max_failed") -> None:
+        """Stop if more failed than the job allows; by headers alone, before the first block.
+
+        Args:
+            rest: of the sentence.
+
+        Raises:
+            InputError: There are too many.
+        """
         if len(self._reasons) > self._allowed:
             last = list(self.texts())[-1]
             raise InputError(
                 f"{len(self._reasons)} tiles or blocks failed, max_failed allows "
-                f"{self._allowed}; the last: {last}; finished blocks are kept"
+                f"{self._allowed}; the last: {last}; {rest}"
             )
 
     def without_silent_tiles(self, mosaic: Mosaic) -> Mosaic:

@@ -59,8 +59,7 @@ def run_inference(
         MapFiles.of(job.out).prepare(job, job.roads, job.vectors)
         delivery = _check_delivery(job)
         model = model_files(job.model) if predictor_factory is None else ModelFiles.stand_in()
-        plan = make_plan(job, open_mosaic(job, model.gsd_mm, say))
-        require_room(job, plan, local=local)
+        plan, failures = _plan(job, model, local=local)
         roads = read_roads(job.roads, plan.mosaic.grid)
         say(outline(plan))
         factory = predictor_factory or functools.partial(
@@ -71,7 +70,7 @@ def run_inference(
                 delivery.claim()
                 work.keep_owner()
             try:
-                report = _run(_Context(job, plan, roads, work, factory, local))
+                report = _run(_Context(job, plan, failures, roads, work, factory, local))
                 return report if delivery is None else _deliver(report, job, delivery)
             except KeyboardInterrupt:
                 _say_how_to_continue(work)
@@ -88,8 +87,7 @@ def plan_inference(job: InferJob) -> Forecast:
     MapFiles.of(job.out).prepare(job, job.roads, job.vectors)
     _check_delivery(job)
     model = model_files(job.model)
-    plan = make_plan(job, open_mosaic(job, model.gsd_mm, say))
-    require_room(job, plan)
+    plan, failures = _plan(job, model)
     read_roads(job.roads, plan.mosaic.grid)
     require_own(job)
     if store := BlockStore.of(job):
@@ -101,7 +99,17 @@ def plan_inference(job: InferJob) -> Forecast:
     now = JobRecord.of(job, plan, model, time.time())
     log.require_same(job, now)
     finished = log.usable_results(plan, now)
+    failures.count(finished)
     return Forecast.of(job, plan, finished, [line.inspected for line in log.lines.values()])
+
+
+def _plan(job: InferJob, model: ModelFiles, *, local: bool = False) -> tuple[Plan, Failures]:
+    """Cut the tiles into blocks, and refuse what headers alone tell, before any work."""
+    plan = make_plan(job, open_mosaic(job, model.gsd_mm, say))
+    failures = Failures(job, plan.mosaic)
+    failures.refuse_too_many()
+    require_room(job, plan, local=local)
+    return plan, failures
 
 
 def with_engine(job: InferJob, *, local: bool) -> InferJob:
@@ -128,6 +136,7 @@ class _Context:
 
     job: InferJob
     plan: Plan
+    failures: Failures
     roads: tuple[Segment, ...]
     work: WorkFolder
     factory: PredictorFactory
@@ -136,10 +145,9 @@ class _Context:
 
 def _run(context: _Context) -> InferReport:
     job, plan, work = context.job, context.plan, context.work
-    mosaic = plan.mosaic
-    failures = Failures(job, mosaic)
+    mosaic, failures = plan.mosaic, context.failures
     start = time.monotonic()
-    results = _compute_missing(context, failures)
+    results = _compute_missing(context)
     computed = time.monotonic()
     say("joining the blocks")
     if plan.probability is not None:
@@ -202,9 +210,9 @@ def _dropping_damaged_parts(work: WorkFolder) -> Iterator[None]:
         raise InputError(f"{error}: the same command does that now") from error
 
 
-def _compute_missing(context: _Context, failures: Failures) -> list[InspectedRow]:
+def _compute_missing(context: _Context) -> list[InspectedRow]:
     """Compute the blocks that are not finished; return the results of all."""
-    plan, work = context.plan, context.work
+    plan, work, failures = context.plan, context.work, context.failures
     results = {name: r for name, r in work.results().items() if r.status != "failed"}
     failures.count(results.values())
     todo = [i for i, block in enumerate(plan.blocks) if block.block_id not in results]

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import pyogrio
 import pytest
-from factories import GSD_M, Pool, darkness, infer_job, layer, street, write_tile
+from factories import GSD_M, Pool, darkness, describe_model, infer_job, layer, street, write_tile
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
@@ -28,6 +28,7 @@ from geo.cracks.parts import InspectedRow
 from geo.errors import InputError, OutputError
 from geo.grid import Window
 from jobs.infer import run as infer
+from jobs.infer.inputs import ModelFiles
 from jobs.infer.job import InferJob
 from jobs.infer.report import InferReport, Progress
 from jobs.infer.worker import PredictorFactory
@@ -177,13 +178,49 @@ def test_on_bad_tile_stop_ends_the_job_at_once(tiles: Path, tmp_path: Path) -> N
     assert not (tmp_path / "out.gpkg").exists()
 
 
-@pytest.mark.usefixtures("ray_less", "no_pictures")
-def test_more_failures_than_allowed_end_the_job(tiles: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("no_pictures")
+def test_more_failures_than_allowed_are_refused_before_any_work_and_by_the_plan(
+    tiles: Path, tmp_path: Path, ray_less: Pool
+) -> None:
+    def job(**values: object) -> InferJob:
+        model = describe_model(tmp_path / "model", gsd_mm=None)
+        return infer_job(tiles, tmp_path / "out.gpkg", model=model, **values)
+
+    run(job())
+    kept = {path.name for path in (tmp_path / "out.work" / "parts").iterdir()}
     for number in range(3):
         (tiles / f"empty{number}.tif").touch()
-    with pytest.raises(InputError, match=r"3 tiles or blocks failed, max_failed allows 2"):
-        run(infer_job(tiles, tmp_path / "out.gpkg", max_failed=2))
-    assert run(infer_job(tiles, tmp_path / "out.gpkg", max_failed=3)).exit_code == 3
+    ray_less.computed = []
+    words = "3 tiles or blocks failed, max_failed allows 2.* set a larger max_failed$"
+    for resume in ("never", "force"):
+        for refused in (run, infer.plan_inference):
+            with pytest.raises(InputError, match=words):
+                refused(job(max_failed=2, resume=resume))
+    assert {path.name for path in (tmp_path / "out.work" / "parts").iterdir()} == kept
+    assert ray_less.computed == []
+    assert run(job(max_failed=3, resume="force")).exit_code == 3
+
+
+@pytest.mark.usefixtures("ray_less", "no_pictures")
+def test_the_plan_counts_what_failed_in_finished_blocks(
+    tiles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(infer, "model_files", lambda _: ModelFiles.stand_in())
+    victim = tiles / "r0_c0.tif"
+    kept, moment = victim.read_bytes(), victim.stat().st_mtime_ns
+
+    def vanishing() -> WindowPredictor:
+        victim.unlink()
+        return darkness()
+
+    job = infer_job(tiles, tmp_path / "out.gpkg", block_strides=8)
+    assert infer.run_inference(job, vanishing).exit_code == 3
+    victim.write_bytes(kept)
+    os.utime(victim, ns=(moment, moment))
+    strict = job.model_copy(update={"max_failed": 0})
+    for refused in (run, infer.plan_inference):
+        with pytest.raises(InputError, match=r"max_failed allows 0.*finished blocks are kept$"):
+            refused(strict)
 
 
 def test_a_percentage_of_failures_allows_at_least_ten() -> None:
@@ -474,6 +511,7 @@ def test_the_speed_counts_from_the_work_on_the_first_block_on() -> None:
 SCRIPT = """
 import sys
 import numpy as np
+from jobs.infer.inputs import ModelFiles
 from jobs.infer.job import InferJob
 from jobs.infer.run import run_inference
 
