@@ -28,6 +28,7 @@ from geo.imagery.placing import (
     only_true,
     painting_key,
     place,
+    require_near_pixels,
     require_true_lengths,
     true_gsd_m,
 )
@@ -142,7 +143,8 @@ class Mosaic:
             reading: how patiently files are read.
 
         Raises:
-            InputError: no tile is left, or ``crs`` is not a projected CRS.
+            InputError: no tile is left, ``crs`` is not a projected CRS, or the pixels of the grid
+                are of quite another size than those of most of the imagery.
         """
         found = found if isinstance(found, Scan) else Scan(tuple(found), ())
         patience = reading or ReadOptions()
@@ -151,6 +153,8 @@ class Mosaic:
         if chosen is not None:
             require_true_lengths(chosen, known)
         frame = common_grid(known, chosen, gsd_m)
+        if chosen is not None or gsd_m is not None:
+            require_near_pixels(frame, known)
         tiles: list[Tile | ListedTile] = [*found.tiles, *found.listed]
         places = [place(tile, frame) for tile in tiles]
         placed = [item for item in places if isinstance(item, Placement)]

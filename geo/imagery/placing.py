@@ -30,6 +30,10 @@ ALIGNMENT_PX = 0.05
 SIGNIFICANT_DIGITS = 3
 """Pixel sizes are compared, and chosen where no tile gives one, with this many digits."""
 
+MOST_RESAMPLING = 3.0
+"""Imagery is brought to pixels that are larger or smaller by this factor at most: beyond it larger
+ones average thin cracks away, and smaller ones show no more, at ten times the work."""
+
 EDGE_POINTS = 8
 """An edge is followed through this many points into another CRS."""
 
@@ -125,6 +129,30 @@ def require_true_lengths(crs: CRS, tiles: Sequence[Tile]) -> None:
             f"crs={crs_name(crs)} shows lengths {false_by(error)} where the tiles lie; leave crs= "
             f"out for {crs_name(_utm(tiles))}, or give another system"
         )
+
+
+def require_near_pixels(grid: Grid, tiles: Sequence[Tile]) -> None:
+    """Refuse a grid whose pixels have quite another size than those of most of the imagery.
+
+    Raises:
+        InputError: they differ by more than `MOST_RESAMPLING`.
+    """
+    own = _gsd_of_most(tiles, grid.crs)
+    if math.isfinite(own) and (factor := resampling(own, grid.gsd_m)) > MOST_RESAMPLING:
+        raise InputError(
+            f"the pixels of the map would have {1000 * grid.gsd_m:.3g} mm, and most of the imagery "
+            f"has {1000 * own:.3g} mm: that is {factor:g} x, and at most {MOST_RESAMPLING:g} x is "
+            "resampled; leave gsd_mm out, or set one that is nearer"
+        )
+
+
+def resampling(one: float, other: float) -> float:
+    """Return the factor between two pixel sizes, at least 1, with the digits of `round_gsd`.
+
+    >>> resampling(0.005, 0.02), resampling(0.01, 0.01 / 3)
+    (4.0, 3.0)
+    """
+    return round_gsd(max(one, other) / min(one, other))
 
 
 def false_by(error: float) -> str:

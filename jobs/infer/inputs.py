@@ -15,7 +15,7 @@ from geo.files import readable
 from geo.imagery.find import Scan, scan, summary
 from geo.imagery.headers import Tile
 from geo.imagery.mosaic import Mosaic
-from geo.imagery.placing import true_gsd_m
+from geo.imagery.placing import MOST_RESAMPLING, resampling, true_gsd_m
 from geo.imagery.suspect import suspicions
 from jobs.infer.job import InferJob
 from wpcrack.inference.graph import require_torch_or_graph
@@ -38,8 +38,8 @@ def open_mosaic(job: InferJob, model_gsd_mm: float | None, say: Callable[[str], 
         say: Receives what the user should know.
 
     Raises:
-        InputError: No usable tile, an output among the inputs, an unusable area, or a tile that
-            cannot be used if that is to end the job.
+        InputError: No usable tile, an output among the inputs, an unusable area, pixels of quite
+            another size than asked for, or a tile that cannot be used if that is to end the job.
     """
     _refuse_output_folder(job)
     say("reading the headers of the tiles")
@@ -67,11 +67,23 @@ def _report_problems(job: InferJob, mosaic: Mosaic, say: Callable[[str], None]) 
 def _fit_to_model(
     job: InferJob, mosaic: Mosaic, model_gsd_mm: float, say: Callable[[str], None]
 ) -> Mosaic:
-    """Bring imagery of quite another pixel size to that of the model, and says so."""
+    """Bring imagery of quite another pixel size to that of the model, and say so.
+
+    Raises:
+        InputError: It is of a size that cannot be brought there.
+    """
     _warn_of_other_pixels(mosaic, model_gsd_mm, say)
-    is_near = _ratio(1000 * mosaic.grid.gsd_m, model_gsd_mm) <= MOST_GSD_RATIO
-    if is_near or job.gsd_mm or job.resample == "never":
+    gsd_mm = 1000 * mosaic.grid.gsd_m
+    factor = resampling(gsd_mm, model_gsd_mm)
+    if factor <= MOST_GSD_RATIO or job.gsd_mm or job.resample == "never":
         return mosaic
+    if factor > MOST_RESAMPLING:
+        raise InputError(
+            f"the pixels of most of the imagery have {gsd_mm:.3g} mm, and those of the model's "
+            f"training images {model_gsd_mm:g} mm: that is {factor:g} x, and at most "
+            f"{MOST_RESAMPLING:g} x is resampled; give another model, set gsd_mm, or keep the "
+            "pixels of the tiles with resample=never"
+        )
     say(f"resampling to {model_gsd_mm:g} mm; resample=never keeps the pixels of the tiles")
     return Mosaic.build(
         Scan(
@@ -89,17 +101,13 @@ def _fit_to_model(
 def _warn_of_other_pixels(mosaic: Mosaic, model_gsd_mm: float, say: Callable[[str], None]) -> None:
     opened = [tile for tile in mosaic.tiles if isinstance(tile, Tile)]
     sizes = {tile.path: 1000 * true_gsd_m(tile, mosaic.grid.crs) for tile in opened}
-    other = [path for path, mm in sizes.items() if _ratio(mm, model_gsd_mm) > MOST_GSD_RATIO]
+    other = [path for path, mm in sizes.items() if resampling(mm, model_gsd_mm) > MOST_GSD_RATIO]
     if other:
         say(
             f"warning: {len(other)} of {len(opened)} tiles have pixels that differ from the "
             f"{model_gsd_mm:g} mm of the model's training images by more than {MOST_GSD_RATIO} x, "
             f"like {other[0]} with {sizes[other[0]]:.3g} mm"
         )
-
-
-def _ratio(one: float, other: float) -> float:
-    return max(one, other) / min(one, other)
 
 
 def _refuse_output_folder(job: InferJob) -> None:

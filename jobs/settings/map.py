@@ -26,7 +26,8 @@ class Tiles(Block):
     """Projected coordinate system of the map, like EPSG:25832; null: that of most of the imagery,
     or UTM."""
     gsd_mm: Annotated[float, Field(gt=0)] | None = None
-    """Pixel size of the map; null: that of most of the imagery."""
+    """Pixel size of the map; null: that of most of the imagery, from which it differs by 3 x at
+    most."""
     stretch: tuple[float, float] | None = None
     """16-bit values that become 0 and 255; null: percentiles 1 and 99 of a sample."""
     aoi: Path | None = None

@@ -183,6 +183,8 @@ def test_labels_are_never_overwritten_and_nonsense_is_refused(city, tmp_path):
             cut(city, tmp_path / "v", **wrong)
     with pytest.raises(InputError, match="choose smaller"):
         cut(city, tmp_path / "v", window=201)
+    with pytest.raises(InputError, match="5 mm: that is 4 x, and at most 3 x is resampled"):
+        run_windows(Imagery(tiles=str(city), gsd_mm=20), tmp_path / "v")
     assert not (tmp_path / "v").exists()
 
 

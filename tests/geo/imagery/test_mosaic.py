@@ -8,7 +8,7 @@ import pickle
 import numpy as np
 import pytest
 import rasterio
-from factories import write_tile
+from factories import GSD_M, write_tile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.enums import ColorInterp
@@ -145,6 +145,24 @@ def test_a_crs_in_which_lengths_cannot_be_measured_is_refused(tmp_path, crs):
     write_tile(tmp_path / "a.tif", noise(8, 8))
     with pytest.raises(InputError, match=crs):
         read_tiles(tmp_path, crs)
+
+
+@pytest.mark.parametrize(
+    ("factor", "allowed"), [(3, True), (1 / 3, True), (3.1, False), (0.3, False)]
+)
+def test_a_grid_of_quite_another_pixel_size_than_most_of_the_imagery_is_refused(
+    tmp_path, factor, allowed
+):
+    write_tile(tmp_path / "a.tif", noise(90, 90))
+    write_tile(tmp_path / "odd.tif", noise(60, 60, 1), 0, 90, gsd=GSD_M * factor)
+    found = scan(str(tmp_path))
+    assert len(Mosaic.build(found).tiles) == 2
+    if allowed:
+        mosaic = Mosaic.build(found, gsd_m=GSD_M * factor)
+        assert mosaic.grid.gsd_m == pytest.approx(GSD_M * factor)
+    else:
+        with pytest.raises(InputError, match=r"most of the imagery has 5 mm.*leave gsd_mm out"):
+            Mosaic.build(found, gsd_m=GSD_M * factor)
 
 
 def test_nodata_alpha_and_internal_masks_are_invalid(tmp_path):

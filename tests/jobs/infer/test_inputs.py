@@ -128,6 +128,35 @@ def test_imagery_is_brought_to_the_pixel_size_of_the_model(tmp_path, gsd, values
     assert any(text.startswith("warning: 1 of 1 tiles") for text in said) == warned
 
 
+@pytest.mark.parametrize(
+    ("model_mm", "values", "words"),
+    [
+        (None, {"gsd_mm": 20}, r"would have 20 mm, .* has 5 mm: that is 4 x.*leave gsd_mm out"),
+        (None, {"gsd_mm": 1}, r"would have 1 mm, .* has 5 mm: that is 5 x, and at most 3 x"),
+        (40.0, {}, r"have 5 mm, .* 40 mm: that is 8 x.*another model.*gsd_mm.*resample=never"),
+        (1.0, {}, r"have 5 mm, .* 1 mm: that is 5 x"),
+        (None, {"gsd_mm": 15}, None),
+        (40.0, {"gsd_mm": 10}, None),
+        (40.0, {"resample": "never"}, None),
+    ],
+)
+def test_pixels_of_quite_another_size_are_refused_before_any_work_and_by_the_plan(
+    tmp_path, model_mm, values, words
+):
+    """What most of the imagery has decides, not a few tiles that are coarser."""
+    write_tile(tmp_path / "t" / "a.tif", IMAGE)
+    write_tile(tmp_path / "t" / "odd.tif", IMAGE[:100], SIDE, gsd=0.02)
+    model = describe_model(tmp_path / "model", gsd_mm=model_mm)
+    job = infer_job(tmp_path / "t", tmp_path / "map" / "o.gpkg", model=model, **values)
+    if words is None:
+        infer.plan_inference(job)
+        return
+    for refused in (infer.plan_inference, infer.run_inference):
+        with pytest.raises(InputError, match=words):
+            refused(job)
+    assert not job.work_folder.exists()
+
+
 def test_coarse_imagery_on_a_fine_grid_keeps_its_resolution_on_record(tmp_path):
     report = run(write_tile(tmp_path / "a.tif", IMAGE, gsd=0.01), tmp_path / "o.gpkg", gsd_mm=5)
     inspected = geopandas.read_file(report.package, layer="inspected")
