@@ -34,7 +34,8 @@ from jobs.runtime.memory import require_memory
 from jobs.runtime.ray_session import joins_cluster, ray_session
 from jobs.runtime.shared import SharedFolder, share
 from jobs.runtime.terminal import USER_ERRORS, say
-from wpcrack.errors import WpcrackError
+from wpcrack.errors import ConfigError, WpcrackError
+from wpcrack.inference.engine import gpus_here
 
 ACTOR_MEMORY_BYTES = 3 * 2**29
 """What an actor needs at most (1.5 GiB): libraries, model and two blocks with halo."""
@@ -178,15 +179,28 @@ def actor_bytes(job: InferJob, plan: Plan) -> float:
 
 
 def require_room(job: InferJob, plan: Plan, *, local: bool = False) -> None:
-    """Refuse blocks and windows that do not fit into this machine; a cluster has other ones.
+    """Refuse actors that do not fit into this machine; a cluster has other ones.
 
     Raises:
-        ConfigError: One actor needs more memory than there is.
+        ConfigError: One actor needs more memory or GPUs than there are.
     """
+    if joins_cluster(local=local):
+        return
+    if job.gpus_per_actor:
+        _require_gpus(job.gpus_per_actor)
     needed = actor_bytes(job, plan)
-    if needed > ACTOR_MEMORY_BYTES and not joins_cluster(local=local):
+    if needed > ACTOR_MEMORY_BYTES:
         remedy = "set a smaller block_strides, batch or lattice.window"
         require_memory(needed, "one actor with such blocks and windows", remedy)
+
+
+def _require_gpus(wanted: float) -> None:
+    found = gpus_here()
+    if found < wanted:
+        raise ConfigError(
+            f"gpus_per_actor={wanted:g} asks for so many GPUs here, and torch sees {found}; "
+            "leave it out, or ask for fewer"
+        )
 
 
 def _inputs(job: InferJob, plan: Plan) -> set[Path]:

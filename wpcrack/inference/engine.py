@@ -64,7 +64,7 @@ def choose(engine: Engine, *, gpu: bool | None = None) -> Literal["torch", "open
         ConfigError: It is not installed.
     """
     if engine == "auto":
-        has_gpu = _has_gpu() if gpu is None else gpu
+        has_gpu = gpus_here() > 0 if gpu is None else gpu
         engine = "torch" if has_gpu or not is_installed("openvino") else "openvino"
     if not is_installed(engine):
         other = "openvino" if engine == "torch" else "torch"
@@ -75,9 +75,10 @@ def choose(engine: Engine, *, gpu: bool | None = None) -> Literal["torch", "open
     return engine
 
 
-def _has_gpu() -> bool:
+def gpus_here() -> int:
+    """Return how many GPUs torch can use here; 0 without torch."""
     if not is_installed("torch") or not has_device_file():
-        return False  # without the seconds that torch takes
+        return 0  # without the seconds that torch takes
     import torch
 
-    return torch.cuda.is_available()
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0

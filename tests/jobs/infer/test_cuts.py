@@ -128,6 +128,7 @@ def test_the_engine_is_part_of_what_a_job_depends_on(pool, tmp_path):
     job = job_of(tile, tmp_path / "o.gpkg", model=describe_model(tmp_path / "run"), engine="torch")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(infer, "load_model", load)
+        patch.setattr("jobs.infer.actors.gpus_here", lambda: 1)
         first = infer.run_inference(job)
         other = job.model_copy(update={"engine": "openvino", "resume": "never"})
         assert infer.run_inference(other).run_id != first.run_id
