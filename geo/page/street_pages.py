@@ -151,9 +151,9 @@ def write_street_pages(package: Path, out: Path, backdrop: Overview) -> int:
 
 def unwritable_streets(package: Path) -> list[str]:
     """Name the streets of a map with letters that its pages cannot show."""
-    if ROAD_SEGMENT.name not in {str(name) for name, _ in pyogrio.list_layers(package)}:
+    if ROAD_SEGMENT.name not in {str(name) for name, _ in pyogrio.list_layers(literal(package))}:
         return []
-    table = pyogrio.read_dataframe(package, layer=ROAD_SEGMENT.name, read_geometry=False)
+    table = pyogrio.read_dataframe(literal(package), layer=ROAD_SEGMENT.name, read_geometry=False)
     return sorted(filter(is_unwritable, map(str, table["name"].dropna().unique())))
 
 

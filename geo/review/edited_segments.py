@@ -20,7 +20,7 @@ from geo.layers.classes import D6433_CLASSES, TYPES, crack_types
 from geo.layers.roads import Locations, RoadNetwork, Segment
 from geo.layers.schema import CRACK, GEOMETRY, INSPECTED, NETWORK, ROAD_SEGMENT
 from geo.layers.segment_rows import priority_of, ranks
-from geo.layers.segments import STEP_M, THIRDS, SurveyCells, axial_mean
+from geo.layers.segments import STEP_M, THIRDS, SurveyCells, axial_mean, places_in
 from geo.review.edited_map import EditedMap, to_batch
 from geo.review.places import SEEN
 
@@ -79,7 +79,7 @@ def _cells_pct(
         return None
     segment, table = network.segments[index], found.tables[INSPECTED.name]
     ground = segment.line.buffer(segment.width_m / 2 / found.unit_m)
-    points = _grid_points(ground, CELL_M / found.unit_m)
+    points = np.concatenate([np.empty((0, 2)), *places_in(ground, CELL_M / found.unit_m)])
     located = network.locate(points)
     own = (located.segment == index) & (located.along_m > 0)
     own &= located.along_m < segment.to_m - segment.from_m
@@ -179,11 +179,15 @@ def _share_out(
     add("transverse_count", main[0], (types[main[1]] == "transverse").astype(float))
     add("network_area_m2", np.empty(0, np.int64), np.empty(0))
     for shape in found.tables[NETWORK.name].geometry:
-        inside = network.locate(_grid_points(shape, STEP_M / found.unit_m))
-        _hit(cells, inside)
-        on = np.flatnonzero(inside.segment >= 0)
-        each_m2 = shape.area * found.unit_m**2 / max(len(inside.segment), 1)
-        add("network_area_m2", inside.segment[on], np.full(len(on), each_m2))
+        places = np.zeros(count)
+        total_places = 0
+        for points_in in places_in(shape, STEP_M / found.unit_m):
+            inside = network.locate(points_in)
+            _hit(cells, inside)
+            places += np.bincount(inside.segment[inside.segment >= 0], minlength=count)
+            total_places += len(points_in)
+        each_m2 = shape.area * found.unit_m**2 / max(total_places, 1)
+        add("network_area_m2", np.arange(count), places * each_m2)
     widths = _widths(segment, width[crack], meters, types[crack], count)
     return _Sums(sums, least, most, widths, cells)
 
@@ -235,13 +239,6 @@ def _samples(lines: Any, unit_m: float) -> tuple[FloatArray, Any, FloatArray]:
     each = (length / count)[part]
     points = shapely.line_interpolate_point(parts[part], (step + 0.5) * each)
     return shapely.get_coordinates(points), owner[part], each * unit_m
-
-
-def _grid_points(shape: shapely.Geometry, step: float) -> FloatArray:
-    left, bottom, right, top = shape.bounds
-    x, y = np.arange(left + step / 2, right, step), np.arange(bottom + step / 2, top, step)
-    places = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
-    return np.asarray(places[shapely.contains_xy(shape, *places.T)], np.float64)
 
 
 def _widths(

@@ -371,18 +371,13 @@ def _report(out: Path, surveys: Sequence[Survey], frames: Frames, chosen: _Chose
 
 def _left_out(surveys: Sequence[Survey], chosen: Set[str]) -> Iterator[str]:
     """Say which images are too small for a window, or gave the set no item, and why."""
-    small = [seen for seen in surveys if seen.too_small]
     large = [seen for seen in surveys if not seen.too_small]
+    unclear = "gave no item, as no window of them shows a crack clearly or is free of cracks"
+    lost = [seen for seen in large if seen.items and seen.source.stem not in chosen]
     for found, why in (
-        (small, "are smaller than a window"),
-        (
-            [seen for seen in large if not seen.items],
-            "gave no item, as no window of them shows a crack clearly or is free of cracks",
-        ),
-        (
-            [seen for seen in large if seen.items and seen.source.stem not in chosen],
-            "gave no item, as the larger class was reduced at random",
-        ),
+        ([seen for seen in surveys if seen.too_small], "are smaller than a window"),
+        ([seen for seen in large if not seen.items], unclear),
+        (lost, "gave no item, as the larger class was reduced at random"),
     ):
         if found:
             names = first_few(seen.source.image.name for seen in found)

@@ -326,6 +326,7 @@ def test_auto_is_openvino_on_a_cpu_and_torch_on_a_gpu(monkeypatch: pytest.Monkey
         (True, True, "torch"),
     ]:
         monkeypatch.setattr(torch.cuda, "is_available", lambda gpu=gpu: gpu)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda gpu=gpu: int(gpu))
         monkeypatch.setattr(
             engine, "is_installed", lambda name, there=installed: there or name == "torch"
         )
