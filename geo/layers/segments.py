@@ -275,11 +275,11 @@ def places_in(shape: shapely.Geometry, step: float) -> Iterator[FloatArray]:
     """
     left, bottom, right, top = shape.bounds
     x, y = np.arange(left + step / 2, right, step), np.arange(bottom + step / 2, top, step)
-    rows = max(1, PLACES_AT_ONCE // max(1, len(x)))
+    rows, edge = max(1, PLACES_AT_ONCE // max(1, len(x))), shapely.boundary(shape)
     for start in range(0, len(y), rows):
         strip = y[start : start + rows]
-        here = shapely.clip_by_rect(
-            shape, left - step, strip[0] - step, right + step, strip[-1] + step
+        here = shapely.clip_by_rect(  # of an area that it cuts to a corner, GEOS makes no ring
+            edge, left - step, strip[0] - step, right + step, strip[-1] + step
         )
         if here.is_empty:
             continue

@@ -132,7 +132,7 @@ def _has_classes(gray: NDArray[np.uint8]) -> bool:
     if n_white < LEAST_WHITE * np.count_nonzero(gray > LOSSY_NOISE):
         return True
     dark = gray[(gray > 0) & (gray <= MASK_LEVEL)]
-    return len(dark) > n_white and bool(np.ptp(dark) == 0)
+    return bool(len(dark) > n_white and np.ptp(dark) == 0)
 
 
 def _has_dark_colors(image: Image.Image, path: Path) -> bool:
