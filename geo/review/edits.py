@@ -51,10 +51,6 @@ SAME_DEG = 0.1
 """Change of a direction that is rounding."""
 
 
-SAME = 0.01
-"""Change of a length, as a share, that is rounding."""
-
-
 @dataclass(frozen=True)
 class Applied:
     """What was done.
