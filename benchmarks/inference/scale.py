@@ -1,7 +1,7 @@
 """Measure inference at the size of a city, on drawn rasters that compress well.
 
 Run from the repository root; each part runs alone, and small with --quick:
-    python -m benchmarks.inference.scale throughput [--model RUN] [--threads 2]
+    python -m benchmarks.inference.scale throughput [--model RUN] [--threads 2] [--tile-px 8192]
     python -m benchmarks.inference.scale sizes          .25, 1 and 4 Gpx with a stand-in network
     python -m benchmarks.inference.scale listing        100 000 tiles, as files and as an index
     python -m benchmarks.inference.scale actors [--model RUN]      two actors against one
@@ -29,7 +29,6 @@ from wpcrack.config import ModelConfig
 from wpcrack.model import ModelInfo, save_model
 from wpcrack.networks import Networks
 
-TILE_PX = 8192
 SMALL_TILE_PX = 2048
 TINY_TILE_PX = 32
 
@@ -47,6 +46,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small: to see that it works")
     parser.add_argument("--model", type=Path, help="run folder; default: random weights")
     parser.add_argument("--threads", type=int, default=2, help="of all actors together")
+    parser.add_argument("--tile-px", type=int, default=8192, help="side of a tile, if not --quick")
     parser.add_argument("--seed", type=int, default=0, help="of the drawing")
     parser.add_argument("--folder", type=Path, help="for rasters and maps; default: a new one")
     options = parser.parse_args()
@@ -60,7 +60,7 @@ def main() -> None:
 
 def throughput(options: argparse.Namespace, folder: Path) -> None:
     """Measure the whole job against the bare engine, and where the time goes."""
-    side, count = (SMALL_TILE_PX, 2) if options.quick else (TILE_PX, 2)
+    side, count = (SMALL_TILE_PX, 2) if options.quick else (options.tile_px, 2)
     draw_tiles(folder / "tiles", (count, count), side, options.seed)
     model = options.model or random_model(folder / "random")
     values = job_values(folder, "tiles", options.quick)
@@ -84,7 +84,7 @@ def throughput(options: argparse.Namespace, folder: Path) -> None:
 
 def sizes(options: argparse.Namespace, folder: Path) -> None:
     """Measure time per pixel and memory for growing mosaics, with a network that costs nothing."""
-    side, counts = (SMALL_TILE_PX, (1, 2, 4)) if options.quick else (TILE_PX, (2, 4, 8))
+    side, counts = (SMALL_TILE_PX, (1, 2, 4)) if options.quick else (options.tile_px, (2, 4, 8))
     print("growing mosaics, stand-in network, two actors")
     each = []
     for count in counts:
@@ -117,7 +117,7 @@ def listing(options: argparse.Namespace, folder: Path) -> None:
 
 def actors(options: argparse.Namespace, folder: Path) -> None:
     """Compare one actor with two of one thread each."""
-    side, count = (SMALL_TILE_PX, 2) if options.quick else (TILE_PX, 2)
+    side, count = (SMALL_TILE_PX, 2) if options.quick else (options.tile_px, 2)
     draw_tiles(folder / "tiles", (count, count), side, options.seed)
     model = options.model or random_model(folder / "random")
     speed: dict[int, Measured] = {}
