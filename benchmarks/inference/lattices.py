@@ -34,6 +34,7 @@ CHOICES = (
     (Lattice(window=512, overlap=32, blend=0), 8),
     (Lattice(window=640, overlap=64, blend=0), 6),
     (Lattice(window=768, overlap=64, blend=0), 5),
+    (Lattice(window=768, overlap=32, blend=0), 5),
     (Lattice(window=768, overlap=96, blend=0), 5),
 )
 """Lattices, and strides that make blocks of some 3500 pixels."""
