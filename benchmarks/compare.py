@@ -28,6 +28,7 @@ from benchmarks.compare_city import draw_epochs, map_epochs
 from benchmarks.compare_draw import Drawn, second_epoch
 from geo.compare.changes import KINDS, Comparison, compare
 from geo.compare.options import CompareOptions
+from geo.cracks.pixel_set import ramps
 
 STEP_M = 0.02
 NEAR_M = 0.1
@@ -167,8 +168,7 @@ def _sampled(shapes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Points along lines and the line of each."""
     parts, owner = shapely.get_parts(shapes, return_index=True)
     count = np.maximum(1, np.rint(shapely.length(parts) / STEP_M)).astype(int)
-    part = np.repeat(np.arange(len(parts)), count)
-    within = np.arange(len(part)) - np.repeat(np.cumsum(count) - count, count)
+    part, within = ramps(count)
     where = (within + 0.5) / count[part]
     points = shapely.line_interpolate_point(parts[part], where, normalized=True)
     return shapely.get_coordinates(points), owner[part]

@@ -23,6 +23,7 @@ from geo.compare.survey import (
     Samples,
     ShapeArray,
 )
+from geo.cracks.pixel_set import ramps
 
 TIP_COSINE = float(np.cos(np.radians(50.0)))
 """A crack goes on in another that turns less (the limit of linking)."""
@@ -180,9 +181,7 @@ def _continued(
 
 def pieces(own: Samples, runs: Runs, chosen: IntArray) -> Lines:
     """Lines of C chosen runs, cut where a crack has a gap."""
-    sizes = runs.last[chosen] - runs.first[chosen] + 1
-    owner = np.repeat(np.arange(len(chosen)), sizes)
-    within = np.arange(len(owner)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    owner, within = ramps(runs.last[chosen] - runs.first[chosen] + 1)
     sample = runs.first[chosen][owner] + within
     begins = (np.diff(owner, prepend=-1) != 0) | (np.diff(own.part[sample], prepend=-1) != 0)
     ends = np.append(begins[1:], True)[: len(sample)]

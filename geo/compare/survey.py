@@ -9,6 +9,8 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from geo.cracks.pixel_set import ramps
+
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
@@ -241,9 +243,8 @@ def _sampled(parts: _Parts) -> Samples:
     owner = np.repeat(np.arange(len(counts)), counts)
     arc = np.cumsum(parts.steps_m)
     starts = arc[np.cumsum(counts) - counts]
-    part = np.repeat(np.arange(len(counts)), count)
+    part, within = ramps(count)
     piece = (length / count)[part]
-    within = np.arange(len(part)) - np.repeat(np.cumsum(count) - count, count)
     along = starts[part] + (within + 0.5) * piece
 
     def at(place: FloatArray) -> FloatArray:

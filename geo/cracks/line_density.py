@@ -13,7 +13,7 @@ from itertools import groupby
 import numpy as np
 
 from geo.cracks.branches import BoolArray, BranchSet, IntArray, norms
-from geo.cracks.pixel_set import PixelSet
+from geo.cracks.pixel_set import PixelSet, ramps
 
 SAMPLES_AT_ONCE = 250_000
 """Pieces of line that are held at once: 50 MB."""
@@ -87,8 +87,7 @@ def sample(branches: BranchSet, cell_um: int, cells_each: float = 1.0) -> Sample
     start, run = branches.vertices[begin], branches.vertices[begin + 1] - branches.vertices[begin]
     length = norms(run)
     pieces = np.maximum(-(-length // round(cells_each * cell_um)), 1)
-    which = np.repeat(np.arange(len(begin)), pieces)
-    number = np.arange(len(which)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    which, number = ramps(pieces)
     parts, whole = pieces[which], length[which]
     middle = start[which] + run[which] * (2 * number + 1)[:, None] // (2 * parts)[:, None]
     own = whole * (number + 1) // parts - whole * number // parts

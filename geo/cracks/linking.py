@@ -17,6 +17,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from geo.cracks.branches import UM, BoolArray, BranchSet, FloatArray, IntArray, norms
+from geo.cracks.pixel_set import ramps
 from geo.options import LinkOptions
 
 NONE = -1
@@ -347,9 +348,7 @@ def _pairs_across(branches: BranchSet, crossing_um: int) -> _Pairs:
     order = np.argsort(node, kind="stable")
     begins = [np.searchsorted(node[order], branches.nodes[via, side]) for side in (0, 1)]
     widths = [degree[via, side] for side in (0, 1)]
-    count = widths[0] * widths[1]
-    which = np.repeat(np.arange(len(via)), count)
-    number = np.arange(len(which)) - np.repeat(np.cumsum(count) - count, count)
+    which, number = ramps(widths[0] * widths[1])
     first = order[begins[0][which] + number // widths[1][which]]
     second = order[begins[1][which] + number % widths[1][which]]
     others = (first >> 1 != via[which]) & (second >> 1 != via[which]) & (first >> 1 != second >> 1)

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from geo.cracks.branches import UM, BranchSet, IntArray
+from geo.cracks.pixel_set import ramps
 
 STEP_PX = 0.5
 """Distance of the points on a branch to which pixels are compared."""
@@ -64,8 +65,7 @@ def branch_of_pixels(
 def _points(branches: BranchSet) -> tuple[IntArray, IntArray]:
     """(K, 2) points along all branches in parts of a pixel, and the branch of each."""
     count = branches.lengths // round(STEP_PX * UM) + 2
-    number = np.repeat(np.arange(len(branches)), count)
-    place = np.arange(len(number)) - np.repeat(np.cumsum(count) - count, count)
+    number, place = ramps(count)
     way = branches.lengths[number] * place // (count[number] - 1)
     points = branches.at(2 * number, way)
     return (points * FRACTION + UM // 2) // UM, number

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from geo.cracks.branches import BoolArray, IntArray
-from geo.cracks.pixel_set import graph_components
+from geo.cracks.pixel_set import graph_components, ramps
 from geo.cracks.regions import BOX, MEASURED, WHOLE, RegionFiles, boxes
 from geo.files import write_text
 from geo.grid import Window
@@ -83,9 +83,7 @@ def _groups(sides: IntArray, halo_px: int) -> IntArray:
     cell = max(1, halo_px // 4)
     low, high = (sides[:, :2] - halo_px) // cell, (sides[:, 2:] + halo_px) // cell
     spans = high - low + 1
-    counts = spans.prod(axis=1)
-    piece = np.repeat(np.arange(len(sides)), counts)
-    step = np.arange(len(piece)) - np.repeat(np.cumsum(counts) - counts, counts)
+    piece, step = ramps(spans.prod(axis=1))
     x, y = low[piece, 0] + step % spans[piece, 0], low[piece, 1] + step // spans[piece, 0]
     _, place = np.unique((y - y.min()) * (np.ptp(x) + 1) + x - x.min(), return_inverse=True)
     count = len(sides)

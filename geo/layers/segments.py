@@ -18,6 +18,7 @@ import shapely
 from numpy.typing import NDArray
 
 from geo.cracks.branches import UM, FloatArray, IntArray
+from geo.cracks.pixel_set import ramps
 from geo.grid import Grid
 from geo.imagery.coverage import CoverageMap
 from geo.layers.classes import D6433_CLASSES, TYPES, crack_types
@@ -201,8 +202,7 @@ class RoadSurvey:
         lines = found.branches.lines
         length = lines.lengths[run]
         count = np.maximum(np.ceil(length / (STEP_M * UM)).astype(np.int64), 1)
-        owner = np.repeat(np.arange(len(run)), count)
-        step = np.arange(len(owner)) - np.repeat(np.cumsum(count) - count, count)
+        owner, step = ramps(count)
         branch = run[owner]
         way = lines.lengths[branch] * (2 * step + 1) // (2 * count[owner])
         points = lines.at(2 * branch, way) / (UM * self._grid.unit_m)

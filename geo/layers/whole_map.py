@@ -17,6 +17,7 @@ from geo.cracks.chains import Chains, chain
 from geo.cracks.collect import UNKNOWN, MapBranches
 from geo.cracks.linking import link
 from geo.cracks.networks import Networks, find_networks
+from geo.cracks.pixel_set import ramps
 from geo.grid import Grid
 from geo.layers.classes import d6433
 from geo.layers.crack_width import CrackWidths, crack_widths, width_p95
@@ -181,16 +182,13 @@ def _figures(branches: MapBranches, owner: IntArray, count: int) -> Figures:
 def crack_lines(found: CrackMap, chosen: IntArray) -> Names:
     """(C,) MultiLineStrings of cracks in the CRS: their branches in the order of travel."""
     chains = found.chains
-    counts = np.diff(chains.starts)[chosen]
-    step = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    index = np.repeat(chains.starts[chosen], counts) + step
+    crack, step = ramps(np.diff(chains.starts)[chosen])
+    index = chains.starts[chosen][crack] + step
     numbers = found.outside[chains.order[index]]
     along = found.branches.lines.take(numbers, chains.turned[index])
     places = along.vertices / (UM * found.grid.unit_m)
     lines = shapely.linestrings(places, indices=along.owner)
-    shapes: Names = shapely.multilinestrings(
-        lines, indices=np.repeat(np.arange(len(chosen)), counts)
-    )
+    shapes: Names = shapely.multilinestrings(lines, indices=crack)
     return shapes
 
 

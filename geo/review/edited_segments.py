@@ -15,6 +15,7 @@ import pyarrow as pa
 import shapely
 
 from geo.cracks.branches import UM, BoolArray, FloatArray
+from geo.cracks.pixel_set import ramps
 from geo.imagery.coverage import CELL_M
 from geo.layers.classes import D6433_CLASSES, TYPES, crack_types
 from geo.layers.roads import Locations, RoadNetwork, Segment
@@ -234,8 +235,7 @@ def _samples(lines: Any, unit_m: float) -> tuple[FloatArray, Any, FloatArray]:
     parts, owner = shapely.get_parts(lines, return_index=True)
     length = shapely.length(parts)
     count = np.maximum(np.ceil(length * unit_m / STEP_M), 1).astype(np.int64)
-    part = np.repeat(np.arange(len(parts)), count)
-    step = np.arange(len(part)) - np.repeat(np.cumsum(count) - count, count)
+    part, step = ramps(count)
     each = (length / count)[part]
     points = shapely.line_interpolate_point(parts[part], (step + 0.5) * each)
     return shapely.get_coordinates(points), owner[part], each * unit_m

@@ -19,6 +19,7 @@ import shapely
 from numpy.typing import NDArray
 from pyogrio.errors import DataLayerError, DataSourceError
 
+from geo.cracks.pixel_set import ramps
 from geo.errors import InputError
 from geo.grid import Grid
 from geo.layers.schema import CRACK, INSPECTED, NETWORK
@@ -261,8 +262,7 @@ def _cells_along(lines: geopandas.GeoDataFrame, side: float) -> tuple[IntArray, 
     parts, row = shapely.get_parts(lines.geometry.to_numpy(), return_index=True)
     length = shapely.length(parts)
     count = np.maximum(np.rint(length * STEPS / side), 1).astype(np.int64)
-    part = np.repeat(np.arange(len(parts)), count)
-    step = np.arange(len(part)) - np.repeat(np.cumsum(count) - count, count)
+    part, step = ramps(count)
     along = (step + 0.5) * (length / count)[part]
     points = shapely.get_coordinates(shapely.line_interpolate_point(parts[part], along))
     return _pack(np.floor(points / side).astype(np.int64)), row[part].astype(np.int64)
