@@ -41,7 +41,11 @@ class NotFiniteError(TrainingError):
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or its kind if it has none."""
+    r"""Return the first line of an error's message, or the name of its kind if it has none.
+
+    >>> first_line(ValueError("too large\nby far")), first_line(MemoryError())
+    ('too large', 'MemoryError')
+    """
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 

@@ -25,8 +25,8 @@ from jobs.runtime.cpus import usable_cpus
 from jobs.runtime.losses import end_with_ray, explain_losses
 from jobs.runtime.ray_private import few_processes, patient_start
 from jobs.runtime.signals import ignore_signals, keep_sigterm_handler
-from jobs.runtime.terminal import first_line, say
-from wpcrack.errors import ConfigError, WpcrackError
+from jobs.runtime.terminal import say
+from wpcrack.errors import ConfigError, WpcrackError, first_line
 
 START_PATIENCE_S = 300.0
 """A Ray of our own starts in 7 s on a quiet machine, and in more than 30 s on one at work."""

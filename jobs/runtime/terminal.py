@@ -75,15 +75,6 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def first_line(error: BaseException) -> str:
-    r"""Return the first line of an error's message, or the name of its kind if it has none.
-
-    >>> first_line(ValueError("too large\nby far")), first_line(MemoryError())
-    ('too large', 'MemoryError')
-    """
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
 def last_line(error: object) -> str:
     """Return the last line of a message, where Ray and Python say what went wrong."""
     return (str(error).strip().splitlines() or [type(error).__name__])[-1]

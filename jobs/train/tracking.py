@@ -15,10 +15,10 @@ from typing import Any, Protocol
 
 from geo.addresses import all_without_secrets
 from geo.files import write_text
-from jobs.runtime.terminal import first_line, say
+from jobs.runtime.terminal import say
 from jobs.train.folder import METRICS, read_metrics
 from jobs.train.job import TrainJob
-from wpcrack.errors import ConfigError
+from wpcrack.errors import ConfigError, first_line
 
 MEMORY = ".mlflow"
 """In the run folder: run and last epoch that MLflow has."""

@@ -28,14 +28,13 @@ from jobs.runtime.ray_session import (
     training_session,
 )
 from jobs.runtime.shared import NotShared, SharedFolder, share
-from jobs.runtime.terminal import first_line
 from jobs.train.folder import LEAVING_S, LOCK
 from jobs.train.job import TrainJob
 from jobs.train.run import Watch, run_training
 from jobs.tune.folder import Trial
 from jobs.tune.job import TuneJob
 from jobs.tune.sweep import ERROR, FATAL, JOB, NUMBER, USERS, Sweep
-from wpcrack.errors import ConfigError, DataError, StorageError
+from wpcrack.errors import ConfigError, DataError, StorageError, first_line
 
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",  # with verbose=0 it says nothing
