@@ -17,12 +17,11 @@ import pandas as pd
 import pyogrio
 import shapely
 from numpy.typing import NDArray
-from pyogrio.errors import DataLayerError, DataSourceError
 
 from geo.cracks.pixel_set import ramps
 from geo.errors import InputError
 from geo.grid import Grid
-from geo.layers.schema import CRACK, INSPECTED, NETWORK
+from geo.layers.schema import CRACK, INSPECTED, NETWORK, Layer
 from geo.paths import literal
 
 LEAST_LINE = 0.25
@@ -140,23 +139,16 @@ def read_places(package: Path, side_m: float, axes: FloatArray | None = None) ->
     """Divide the inspected ground of a map into places.
 
     Args:
-        package: a map of `wpcrack infer`.
+        package: a map that `geo.layers.sound_map.require_map` does not refuse.
         side_m: of a place.
         axes: (2, 2) of the squares, as `axes_of` gives them; None: those of the world.
 
     Raises:
-        InputError: it is no such map, or nothing was inspected.
+        InputError: nothing was inspected.
     """
-    cracks, networks, ground = (
-        _layer(package, layer.name, columns)
-        for layer, columns in (
-            (CRACK, ("confidence", "type", "severity_d6433")),
-            (NETWORK, ("confidence", "kind", "severity_d6433")),
-            (INSPECTED, ("status",)),
-        )
-    )
-    if ground.crs is None or not ground.crs.is_projected:
-        raise InputError(f"{package} has no projected coordinate system; lengths cannot be told")
+    cracks = _layer(package, CRACK, ["confidence", "type", "severity_d6433"])
+    networks = _layer(package, NETWORK, ["confidence", "kind", "severity_d6433"])
+    ground = _layer(package, INSPECTED, ["status"])
     side = side_m / float(ground.crs.axis_info[0].unit_conversion_factor)
     axes = np.eye(2) if axes is None else axes
     cracks, networks, ground = (_along(axes, table) for table in (cracks, networks, ground))
@@ -320,19 +312,7 @@ def _curve(cell: IntArray) -> IntArray:
     return result
 
 
-def _layer(package: Path, name: str, columns: Sequence[str]) -> geopandas.GeoDataFrame:
-    if not package.is_file():
-        raise InputError(f"{package} is no file; give a GeoPackage of `wpcrack infer`")
-    try:
-        table = pyogrio.read_dataframe(literal(package), layer=name, columns=list(columns))
-    except (DataLayerError, DataSourceError) as error:
-        raise InputError(
-            f"{package} is no map of `wpcrack infer`: its layer {name} cannot be read ({error})"
-        ) from error
-    missing = [column for column in columns if column not in table]
-    if missing:
-        raise InputError(
-            f"layer {name} of {package} has no column {', '.join(missing)}; make the map again "
-            "with `wpcrack assemble`"
-        )
+def _layer(package: Path, layer: Layer, columns: list[str]) -> geopandas.GeoDataFrame:
+    """Return the rows of a layer that have a shape."""
+    table = pyogrio.read_dataframe(literal(package), layer=layer.name, columns=columns)
     return table[table.geometry.notna() & ~table.geometry.is_empty].reset_index(drop=True)
