@@ -16,6 +16,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+import pyogrio
 from pyogrio.util import vsi_path
 
 _UNUSUAL = re.compile(r"[^\w.-]")
@@ -47,6 +48,11 @@ def literal(path: Path) -> Path:
         if one.stem == path.stem:  # a Shapefile is several files
             _link(folder / _UNUSUAL.sub("_", one.name), one)
     return folder / _UNUSUAL.sub("_", path.name)
+
+
+def layer_names(file: Path) -> set[str]:
+    """Return the names of the layers and tables of a vector file."""
+    return {str(name) for name, _ in pyogrio.list_layers(literal(file))}
 
 
 def _is_taken(path: Path) -> bool:

@@ -18,7 +18,7 @@ from geo.errors import InputError
 from geo.imagery.headers import crs_name
 from geo.layers.schema import CRACK, INSPECTED, NETWORK, ROAD_SEGMENT, RUN, Layer
 from geo.layers.sound_map import NEEDED, require_map
-from geo.paths import literal
+from geo.paths import layer_names, literal
 
 COLUMNS = [
     *("crack_id", "width_mean_mm", "network_id", "status", "gsd_mm", "survey_date"),
@@ -90,7 +90,6 @@ def read_map(path: Path, crs: CRS | None = None) -> SurveyMap:
         InputError: it is no map of ours, or holds nothing that was inspected.
     """
     require_map(path, {**NEEDED, ROAD_SEGMENT.name: ("segment_id", "width_m")})
-    layers = {str(name) for name, _ in pyogrio.list_layers(literal(path))}
     cracks = _read(path, CRACK)
     target = crs or cracks.crs
     unit_m = float(target.axis_info[0].unit_conversion_factor)
@@ -120,7 +119,7 @@ def read_map(path: Path, crs: CRS | None = None) -> SurveyMap:
         unit_m=unit_m,
         run_id=str(run["run_id"].iloc[0]) if len(run) else "",
         survey_date=max((str(day)[:10] for some in days for day in some), default=""),
-        segments=_segments(path, target, unit_m) if ROAD_SEGMENT.name in layers else None,
+        segments=_segments(path, target, unit_m),
         moved_from="" if own_crs == target else crs_name(RasterCRS.from_wkt(own_crs.to_wkt())),
     )
 
@@ -153,6 +152,8 @@ def _shapes(table: geopandas.GeoDataFrame, crs: CRS, unit_m: float) -> geopandas
 
 
 def _segments(path: Path, crs: CRS, unit_m: float) -> Segments | None:
+    if ROAD_SEGMENT.name not in layer_names(path):
+        return None
     table = _shapes(_read(path, ROAD_SEGMENT), crs, unit_m)
     if table.empty:
         return None

@@ -17,7 +17,7 @@ from geo.layers.style import CASING, CHANGE_COLORS, SEEN_BY_BOTH, change_legend
 from geo.outputs import seal_text
 from geo.page.kinds import CHANGE_FILTER, CHANGE_KINDS
 from geo.page.map_page import MAX_CRACKS, NOTHING, TABLE_ROWS, bounds_of, page, records
-from geo.paths import literal
+from geo.paths import layer_names, literal
 
 
 def write_change_page(package: Path, out: Path, summary: str) -> None:
@@ -40,7 +40,7 @@ def change_data(package: Path, summary: str, max_cracks: int = MAX_CRACKS) -> di
     networks = geopandas.read_file(literal(package), layer=CHANGE_NETWORK.name)
     ground = geopandas.read_file(literal(package), layer=COMPARED.name)
     segments = NOTHING
-    if CHANGE_SEGMENT.name in {str(name) for name, _ in pyogrio.list_layers(literal(package))}:
+    if CHANGE_SEGMENT.name in layer_names(package):
         found = geopandas.read_file(literal(package), layer=CHANGE_SEGMENT.name)
         order = found["change_m"].sort_values(ascending=False, kind="stable").index
         segments = records(found, CHANGE_SEGMENT, [int(k) for k in order[:TABLE_ROWS]])

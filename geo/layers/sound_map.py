@@ -35,7 +35,7 @@ from geo.layers.schema import (
     ColumnType,
     Layer,
 )
-from geo.paths import literal
+from geo.paths import layer_names, literal
 from geo.vectors import AREAS, HEAD_BYTES, LINES, Features, is_geopackage, read_features, refuse_far
 
 REMEDY = "make the map again with `wpcrack assemble`, or copy it again"
@@ -103,7 +103,7 @@ def require_map(package: Path, needed: Mapping[str, Sequence[str]] | None = None
         with warnings.catch_warnings():  # what matters is refused below, in our words
             warnings.simplefilter("ignore")
             _require_database(package)
-            names = {str(name) for name, _ in pyogrio.list_layers(literal(package))}
+            names = layer_names(package)
             _require_layers(names)
             for layer in LAYERS:
                 if layer.name in names:

@@ -16,7 +16,7 @@ from geo.errors import OutputError
 from geo.files import built_locally, output_errors, remove_leftovers, whole_file
 from geo.layers.schema import CRACK, NETWORK, ROAD_SEGMENT, Layer
 from geo.outputs import TILES_SEAL, require_replaceable
-from geo.paths import literal
+from geo.paths import layer_names, literal
 
 TILED = (CRACK, NETWORK, ROAD_SEGMENT)
 """Layers that a web map shows; outlines of pieces would be as many again."""
@@ -45,7 +45,7 @@ def write_web_tiles(package: Path) -> list[Path]:
     Raises:
         OutputError: a file cannot be written, or is not ours.
     """
-    there = {name for name, _ in pyogrio.list_layers(literal(package)).tolist()}
+    there = layer_names(package)
     written = []
     for layer in TILED:
         out = tiles_path(package, layer)

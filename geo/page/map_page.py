@@ -40,7 +40,7 @@ from geo.page.crops import Crop, worst_first
 from geo.page.kinds import MAP_FILTER, MAP_KINDS
 from geo.page.preview import encode_picture
 from geo.page.report import counted
-from geo.paths import literal
+from geo.paths import layer_names, literal
 from geo.review.record import read_accuracy
 
 DEGREES = "EPSG:4326"
@@ -171,10 +171,9 @@ def _image(overview: Overview) -> dict[str, Any] | None:
 
 def map_data(package: Path, max_cracks: int) -> dict[str, Any]:
     """Collect a finished GeoPackage for the page."""
-    names = {str(name) for name, _ in pyogrio.list_layers(literal(package))}
     cracks, total = _cracks(package, max_cracks)
     segments = NOTHING
-    if ROAD_SEGMENT.name in names:
+    if ROAD_SEGMENT.name in layer_names(package):
         found = geopandas.read_file(literal(package), layer=ROAD_SEGMENT.name)
         segments = records(found, ROAD_SEGMENT, _by_rank(found))
     inspected = geopandas.read_file(literal(package), layer=INSPECTED.name)

@@ -17,7 +17,7 @@ from geo.layers.schema import CRACK, INSPECTED, NETWORK, ROAD_SEGMENT
 from geo.layers.style import severity_legend
 from geo.options import Rules, SeverityOptions
 from geo.outputs import markdown_text, seal_text
-from geo.paths import literal
+from geo.paths import layer_names, literal
 from geo.review.estimate import Accuracy
 from geo.review.record import read_accuracy
 
@@ -93,7 +93,6 @@ def summarize(package: Path) -> MapReport:
     """Collect the figures of a finished GeoPackage."""
     cracks = pyogrio.read_dataframe(literal(package), layer=CRACK.name, read_geometry=False)
     inspected = geopandas.read_file(literal(package), layer=INSPECTED.name)
-    layers = {str(name) for name, _ in pyogrio.list_layers(literal(package))}
     networks = pyogrio.read_dataframe(literal(package), layer=NETWORK.name, read_geometry=False)
     blocks = inspected[inspected["block_id"].notna()]
     seen_m2 = blocks[blocks["valid_pct"] > 0].geometry.area
@@ -123,9 +122,7 @@ def summarize(package: Path) -> MapReport:
         rules=terms.rules,
         blocks=len(blocks),
         inspected_m2=float(seen_m2.sum()) * unit_m**2,
-        streets=_streets(package, terms.rules.segments.rank_by)
-        if ROAD_SEGMENT.name in layers
-        else (),
+        streets=_streets(package, terms.rules.segments.rank_by),
         failures=tuple(Failure(*pair) for pair in failures(inspected)),
         not_claimed=terms.not_claimed,
         accuracy=read_accuracy(package),
@@ -292,6 +289,8 @@ def _smallest_width(gsd_mm: float | None, options: SeverityOptions) -> float | N
 
 
 def _streets(package: Path, rank_by: str) -> tuple[Street, ...]:
+    if ROAD_SEGMENT.name not in layer_names(package):
+        return ()
     table = pyogrio.read_dataframe(literal(package), layer=ROAD_SEGMENT.name, read_geometry=False)
     street = table["name"].fillna("road " + table["road_id"])
     found = [_street(str(name), group, rank_by) for name, group in table.groupby(street)]

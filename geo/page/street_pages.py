@@ -32,7 +32,7 @@ from geo.outputs import seal_pdf
 from geo.page.letters import BOLD, FONT, is_unwritable, lettered
 from geo.page.preview import KM, scale_length
 from geo.page.report import counted, ground_m2
-from geo.paths import literal
+from geo.paths import layer_names, literal
 
 MAX_PAGES = 500
 """Streets with a page: the worst ones. All districts have one."""
@@ -126,13 +126,12 @@ def write_street_pages(package: Path, out: Path, backdrop: Overview) -> int:
     Raises:
         OutputError: the file cannot be written.
     """
-    names = {str(name) for name, _ in pyogrio.list_layers(literal(package))}
     none = geopandas.GeoDataFrame({"rank": [], "geometry": []})
     layers = Layers(
         geopandas.read_file(literal(package), layer=CRACK.name),
         geopandas.read_file(literal(package), layer=NETWORK.name),
         geopandas.read_file(literal(package), layer=ROAD_SEGMENT.name)
-        if ROAD_SEGMENT.name in names
+        if ROAD_SEGMENT.name in layer_names(package)
         else none,
         MapTerms.read(package),
     )
@@ -151,7 +150,7 @@ def write_street_pages(package: Path, out: Path, backdrop: Overview) -> int:
 
 def unwritable_streets(package: Path) -> list[str]:
     """Name the streets of a map with letters that its pages cannot show."""
-    if ROAD_SEGMENT.name not in {str(name) for name, _ in pyogrio.list_layers(literal(package))}:
+    if ROAD_SEGMENT.name not in layer_names(package):
         return []
     table = pyogrio.read_dataframe(literal(package), layer=ROAD_SEGMENT.name, read_geometry=False)
     return sorted(filter(is_unwritable, map(str, table["name"].dropna().unique())))

@@ -26,7 +26,7 @@ from geo.layers.schema import (
     Layer,
 )
 from geo.options import Rules
-from geo.paths import literal
+from geo.paths import layer_names, literal
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +52,7 @@ class EditedMap:
         Raises:
             InputError: the file has no coordinate system.
         """
-        names = {str(name) for name, _ in pyogrio.list_layers(literal(package))}
+        names = layer_names(package)
         wanted = (CRACK, NETWORK, OUTLINE, ROAD_SEGMENT, INSPECTED, RUN)
         tables = {
             x.name: pyogrio.read_dataframe(literal(package), layer=x.name)
