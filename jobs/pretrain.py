@@ -27,9 +27,6 @@ CARD, LOCK = "MODEL_CARD.md", ".lock"
 OWN = {MODEL_FOLDER, CARD, SCORES, STREETS, STATE, LOCK}
 """Names of the entries of a run folder of this job."""
 
-LINE_EVERY = 50
-"""Updates between two lines about the progress."""
-
 
 def run_pretrain(config: ShippedConfig, out: Path) -> Shipped:
     """Make the model and its model card in `out`; say how it goes.
@@ -48,9 +45,8 @@ def run_pretrain(config: ShippedConfig, out: Path) -> Shipped:
         require_no_model(out / MODEL_FOLDER, "a model of drawn pavement")
 
     def report(progress: Progress) -> None:
-        if progress.step % LINE_EVERY == 0 or progress.step == progress.steps:
-            terms = ", ".join(f"{name} {value:.3f}" for name, value in progress.terms.items())
-            print(f"step {progress.step} of {progress.steps}: {terms}", flush=True)
+        if progress.is_due:
+            print(progress.text(), flush=True)
 
     busy = ConfigError(f"another process trains in {out}; wait for its end or choose another out")
     with explain_write_errors(f"out {out}", SAME_COMMAND):

@@ -30,7 +30,7 @@ from jobs.adapt.plan import (
     require_workers,
     windows_of,
 )
-from jobs.runtime.folder import explain_write_errors, hold_lock
+from jobs.runtime.folder import SAME_COMMAND, explain_write_errors, hold_lock
 from jobs.runtime.signals import stop_on_sigterm
 from jobs.runtime.terminal import counted, say
 from jobs.windows.run import run_windows
@@ -40,12 +40,6 @@ from wpcrack.model import MODEL_FOLDER, find_model, run_name
 from wpcrack.training.adapt import Adapted, Learn, adapt
 from wpcrack.training.drawn import Progress, Report, train_path
 from wpcrack.training.taught_windows import AdaptConfig
-
-AGAIN = "free space, and the same command continues"
-"""What to do about a disk that is full."""
-
-LINE_EVERY = 50
-"""Updates between two lines about the progress."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +112,7 @@ def run_adapt(
         if known is not None:
             say(f"{out} is finished already; choose another out to adapt again")
             return AdaptReport(out, run_name(base), known)
-        with explain_write_errors(f"out {out}", AGAIN), stop_on_sigterm():
+        with explain_write_errors(f"out {out}", SAME_COMMAND), stop_on_sigterm():
             try:
                 return _adapt(config, out, base, images, local)
             except KeyboardInterrupt:
@@ -137,7 +131,7 @@ def _adapt(
         paths = list(list_images(out / WINDOWS).values())
     seen = min(len(paths), config.pictures)
     say(f"adapting {run_name(base)} to {seen} of {len(paths)} pictures, no label is read")
-    adapted = adapt(base, paths, config, out, _progress(config), _learn(config, local))
+    adapted = adapt(base, paths, config, out, _start_round, _learn(config, local))
     report = AdaptReport(out, run_name(base), adapted)
     write_text(out / CARD, model_card(config, report))
     return report
@@ -154,18 +148,15 @@ def _learn(config: AdaptOptions, local: bool) -> Learn:
     return train_path
 
 
-def _progress(config: AdaptConfig) -> Any:
-    def start_round(line: str) -> Report:
-        say(line)
+def _start_round(line: str) -> Report:
+    """Say what a round begins with; return what says how it goes on."""
+    say(line)
+    return _report
 
-        def report(progress: Progress) -> None:
-            if progress.step % LINE_EVERY == 0 or progress.step == config.steps:
-                terms = ", ".join(f"{name} {value:.3f}" for name, value in progress.terms.items())
-                say(f"step {progress.step} of {config.steps}: {terms}")
 
-        return report
-
-    return start_round
+def _report(progress: Progress) -> None:
+    if progress.is_due:
+        say(progress.text())
 
 
 def model_card(config: AdaptConfig, report: AdaptReport) -> str:

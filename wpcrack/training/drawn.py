@@ -13,7 +13,6 @@ import copy
 import json
 import logging
 import math
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,6 +42,9 @@ log = logging.getLogger(__name__)
 STATE = "state.pt"
 """Name of the file that an interrupted training continues from."""
 
+LINE_EVERY = 50
+"""Updates between two lines about the progress."""
+
 RESTART = "remove it, and the same command starts this training again"
 """What to do about a state that is damaged."""
 
@@ -54,8 +56,20 @@ class Progress:
     step: int
     steps: int
     terms: dict[str, float]
-    learning_rate: float
-    seconds: float
+
+    @property
+    def is_due(self) -> bool:
+        """Whether people are told of it: of the last one, and of one in LINE_EVERY."""
+        return self.step % LINE_EVERY == 0 or self.step == self.steps
+
+    def text(self) -> str:
+        """Return one line.
+
+        >>> Progress(50, 300, {"pixels": 0.25}).text()
+        'step 50 of 300: pixels 0.250'
+        """
+        terms = ", ".join(f"{name} {value:.3f}" for name, value in self.terms.items())
+        return f"step {self.step} of {self.steps}: {terms}"
 
 
 Report = Callable[[Progress], None]
@@ -183,7 +197,7 @@ class _Run:
 
     def train(self, report: Report | None) -> None:
         """Run all updates that are left."""
-        start, world = time.monotonic(), distributed.world_size()
+        world = distributed.world_size()
         for windows in batches_from(self.lesson.batches, self.config, self.step):
             share = learning_rate_share(self.step, self.config)
             for group in self.optimizer.param_groups:
@@ -193,12 +207,7 @@ class _Run:
             decay = min(self.config.ema_decay, self.step / (self.step + 10))
             average(self.average, self.path, decay)
             if report is not None and distributed.rank() == 0:
-                seconds = time.monotonic() - start
-                report(
-                    Progress(
-                        self.step, self.config.steps, terms, share * self.config.head_lr, seconds
-                    )
-                )
+                report(Progress(self.step, self.config.steps, terms))
             if self.step % self.config.save_every == 0 or self.step == self.config.steps:
                 self.save()
 
