@@ -20,7 +20,7 @@ from jobs.label.answers import (
 )
 from jobs.label.order import Choice, Part, Standing, left, next_window
 from jobs.label.table import Table, Window, inside, read_table, write_labels
-from jobs.page.journal import Journal, Undo, replay
+from jobs.page.journal import Journal, replay
 from jobs.page.pace import pace
 from wpcrack.data.images import read_shape
 from wpcrack.data.manifest import CORNER, LABELS, Label
@@ -161,11 +161,8 @@ class Session:
 
     def undo(self) -> int | None:
         """Take the last answer back; return its window, None if there was no answer."""
-        answers = replay(self._journal.events)
-        if not answers:
-            return None
-        self._journal.add(Undo(time.time()))
-        return self._places.get(answers[-1].file)
+        answer = self._journal.take_back()
+        return None if answer is None else self._places.get(answer.file)
 
     def window(self, index: int) -> Window:
         """Return a line of the manifest.

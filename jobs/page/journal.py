@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -93,6 +94,18 @@ class Journal(Generic[A]):
                 f"{self.path.name} cannot be written ({error.strerror}); check the space on disk"
             ) from error
         self.events.append(event)
+
+    def take_back(self) -> A | None:
+        """Take back the last answer that stands; return it, None if there is none.
+
+        Raises:
+            DataError: as `add` does.
+        """
+        answers = replay(self.events)
+        if not answers:
+            return None
+        self.add(Undo(time.time()))
+        return answers[-1]
 
 
 @contextmanager

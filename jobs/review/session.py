@@ -15,7 +15,7 @@ from geo.files import write_text
 from geo.review.estimate import VERDICTS, Accuracy, Share, Stratum, precision, recall
 from geo.review.estimate import Verdict as Judgment
 from geo.review.places import Places, draw_sample
-from jobs.page.journal import Codec, Journal, Undo, open_journal, replay
+from jobs.page.journal import Codec, Journal, open_journal, replay
 from jobs.page.pace import pace
 from jobs.review.source import AROUND, Picture, Scenes
 from wpcrack.data.images import write_png
@@ -200,11 +200,8 @@ class Session:
 
     def undo(self) -> int | None:
         """Take the last answer back; return its place, None if there was no answer."""
-        answers = replay(self._journal.events)
-        if not answers:
-            return None
-        self._journal.add(Undo(time.time()))
-        return answers[-1].place
+        answer = self._journal.take_back()
+        return None if answer is None else answer.place
 
     def place(self, number: int) -> Place:
         """Return a place of the sample.
