@@ -135,6 +135,29 @@ class InspectedRow:
         )
 
     @classmethod
+    def of_failure(
+        cls,
+        block: Block,
+        reason: str,
+        grid: Grid,
+        *,
+        seconds: float = 0.0,
+        survey_date: str | None = None,
+    ) -> InspectedRow:
+        """Describe a block of which nothing could be looked at; arguments as for `of`."""
+        return cls(
+            block_id=block.block_id,
+            window=block.window,
+            status="failed",
+            reason=reason,
+            tiles_failed=(),
+            valid_pct=0.0,
+            gsd_mm=1000.0 * grid.gsd_m,
+            survey_date=survey_date,
+            seconds=seconds,
+        )
+
+    @classmethod
     def of_row(cls, row: Mapping[str, Any]) -> InspectedRow:
         """Return the inverse of `dataclasses.asdict`, also of what JSON makes of that.
 

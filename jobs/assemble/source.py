@@ -190,17 +190,7 @@ def vectorize_all(orders: Sequence[Order], workers: int | None) -> Iterator[Path
 
 def write_missing(block: Block, grid: Grid, survey_date: str | None, path: Path) -> None:
     """Write the part of a block that was not computed: nothing found, nothing inspected."""
-    row = InspectedRow(
-        block_id=block.block_id,
-        window=block.window,
-        status="failed",
-        reason=NOT_COMPUTED,
-        tiles_failed=(),
-        valid_pct=0.0,
-        gsd_mm=1000 * grid.gsd_m,
-        survey_date=survey_date,
-        seconds=0.0,
-    )
+    row = InspectedRow.of_failure(block, NOT_COMPUTED, grid, survey_date=survey_date)
     write_part(path, [], row)
 
 

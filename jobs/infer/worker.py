@@ -99,7 +99,14 @@ class BlockWorker:
             log.exception("block %s failed", block.block_id)
             probability = np.zeros((block.window.height, block.window.width), np.uint8)
             ground = Ground.none(block.window)
-            return self._deliver(block, self._failed(block, error, start), [], probability, ground)
+            row = InspectedRow.of_failure(
+                block,
+                f"{type(error).__name__}: {error}",
+                self.plan.mosaic.grid,
+                seconds=time.monotonic() - start,
+                survey_date=self.plan.survey_date,
+            )
+            return self._deliver(block, row, [], probability, ground)
 
     def _deliver(
         self,
@@ -160,19 +167,6 @@ class BlockWorker:
         )
         seen = replace(inspected, gsd_mm=1000 * reader.gsd_m, thumbnail=reader.thumbnail)
         return seen, found, probability, ground
-
-    def _failed(self, block: Block, error: Exception, start: float) -> InspectedRow:
-        return InspectedRow(
-            block_id=block.block_id,
-            window=block.window,
-            status="failed",
-            reason=f"{type(error).__name__}: {error}",
-            tiles_failed=(),
-            valid_pct=0.0,
-            gsd_mm=1000 * self.plan.mosaic.grid.gsd_m,
-            survey_date=self.plan.survey_date,
-            seconds=time.monotonic() - start,
-        )
 
 
 class BlockView:
