@@ -8,7 +8,6 @@ Parts of the run are joined as they are; another threshold than theirs takes the
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from geo.errors import InputError, OutputError
-from geo.files import folder_of_parts, remove_leftovers
+from geo.errors import InputError
+from geo.files import folder_of_parts, output_errors, remove_leftovers
 from geo.imagery.overview import blank_backdrop, read_backdrop
 from geo.layers.assemble import AssembleReport, assemble
 from geo.layers.roads import read_roads
@@ -27,6 +26,7 @@ from geo.page.preview import OVERVIEW_PX
 from geo.page.report import MapReport
 from jobs.assemble.job import AssembleJob
 from jobs.assemble.source import Order, Source, vectorize_all, write_missing
+from jobs.infer.inputs import refuse_among_tiles
 from jobs.infer.outputs import MapFiles, map_options, run_record
 from jobs.infer.report import failure_lines
 from jobs.infer.work_folder import BACKDROP, CROPS
@@ -145,7 +145,7 @@ def _parts(source: Source, job: AssembleJob, *, kept: bool) -> Iterator[list[Pat
     """Give the files of all blocks: of the run, or new ones that last until the map is made."""
     finished = set(source.finished)
     missing = [block for block in source.record.blocks if block not in finished]
-    try:
+    with output_errors(job.out.parent):
         job.out.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(job.out)
         with folder_of_parts(job.out) as made:
@@ -173,11 +173,6 @@ def _parts(source: Source, job: AssembleJob, *, kept: bool) -> Iterator[list[Pat
                 if number % 100 == 0:
                     say(f"{number} of {len(orders)} blocks")
             yield list(folder.iterdir())
-    except OSError as error:
-        raise OutputError(
-            f"{job.out.parent} cannot be written ({error}); check the folder and the free space; "
-            "what was there before is unchanged"
-        ) from error
 
 
 def _record(source: Source, job: AssembleJob, origin: str, started: float) -> RunRecord:
@@ -204,8 +199,4 @@ def _refuse_output(source: Source, out: Path) -> None:
         )
     if place.is_relative_to(source.root.resolve()):
         raise InputError(f"out={out} lies in the work folder; choose a folder outside of it")
-    tiles = source.record.config["tiles"]
-    for value in [tiles] if isinstance(tiles, str) else tiles:
-        folder = Path(os.path.expanduser(value))
-        if folder.is_dir() and place.is_relative_to(folder.resolve()):
-            raise InputError(f"out={out} lies in the folder of the tiles; choose another one")
+    refuse_among_tiles(out, source.record.config["tiles"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def open_mosaic(job: InferJob, model_gsd_mm: float | None, say: Callable[[str], 
         InputError: No usable tile, an output among the inputs, an unusable area, pixels of quite
             another size than asked for, or a tile that cannot be used if that is to end the job.
     """
-    _refuse_output_folder(job)
+    refuse_among_tiles(job.out, job.tiles)
     say("reading the headers of the tiles")
     found = scan(job.tiles, job.patience)
     _refuse_outputs_as_tiles(job, found)
@@ -110,12 +110,16 @@ def _warn_of_other_pixels(mosaic: Mosaic, model_gsd_mm: float, say: Callable[[st
         )
 
 
-def _refuse_output_folder(job: InferJob) -> None:
-    """Refuse an output among the tiles: the next run would take its picture for a tile."""
-    for value in [job.tiles] if isinstance(job.tiles, str) else job.tiles:
+def refuse_among_tiles(out: Path, tiles: str | Sequence[str]) -> None:
+    """Refuse an output among the tiles: the next run would take its picture for a tile.
+
+    Raises:
+        InputError: It lies in a folder of them.
+    """
+    for value in [tiles] if isinstance(tiles, str) else tiles:
         folder = Path(os.path.expanduser(value))
-        if folder.is_dir() and job.out.resolve().is_relative_to(folder.resolve()):
-            raise InputError(f"out={job.out} lies in the folder of the tiles; choose another one")
+        if folder.is_dir() and out.resolve().is_relative_to(folder.resolve()):
+            raise InputError(f"out={out} lies in the folder of the tiles; choose another one")
 
 
 def _refuse_outputs_as_tiles(job: InferJob, found: Scan) -> None:
