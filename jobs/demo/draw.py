@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import geopandas
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +16,7 @@ from rasterio.transform import Affine
 from geo.grid import Grid
 from geo.imagery.writing import write_raster
 from geo.paths import literal
+from wpcrack.data.images import write_png
 from wpcrack.synthetic import City, DrawnWindow, WindowConfig, draw_training_street, draw_window
 
 CRS = "EPSG:25832"
@@ -69,7 +69,7 @@ def write_training_set(
     for label, window in _windows(config, size, seed):
         path = root / label / f"{window.source}_r{window.row:05d}_c{window.col:05d}.png"
         if not path.exists():
-            _write_png(path, window.image)
+            write_png(path, window.image)
             counts[label] += 1
             sources.add(window.source)
     return DrawnSet(counts["crack"], counts["road"], len(sources))
@@ -133,20 +133,8 @@ def _windows(
             yield "road", draw_window(rng, config, False, street)
 
 
-def _write_png(path: Path, image: Pixels) -> None:
-    if not cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR)):
-        raise OSError(f"{path} could not be written; is the disk full?")
-
-
-def _to_world(city: City, points_px: npt.NDArray[np.float64]) -> shapely.LineString:
-    east, north = ORIGIN_M
-    return shapely.LineString(
-        np.stack([east + points_px[:, 0] * city.gsd_m, north - points_px[:, 1] * city.gsd_m], 1)
-    )
-
-
 def _centerline_table(city: City) -> geopandas.GeoDataFrame:
-    cracks = city.cracks
+    cracks, grid = city.cracks, city_grid(city)
     width_mm = [crack.width_px * city.gsd_m * 1000 for crack in cracks]
     return geopandas.GeoDataFrame(
         {
@@ -155,13 +143,13 @@ def _centerline_table(city: City) -> geopandas.GeoDataFrame:
             "width_mean_mm": [float(width.mean()) for width in width_mm],
             "width_max_mm": [float(width.max()) for width in width_mm],
         },
-        geometry=[_to_world(city, crack.points_px) for crack in cracks],
+        geometry=[shapely.LineString(grid.to_world(crack.points_px)) for crack in cracks],
         crs=CRS,
     )
 
 
 def _road_table(city: City) -> geopandas.GeoDataFrame:
-    streets = city.streets
+    streets, grid = city.streets, city_grid(city)
     return geopandas.GeoDataFrame(
         {
             "road_id": [street.street_id for street in streets],
@@ -169,6 +157,6 @@ def _road_table(city: City) -> geopandas.GeoDataFrame:
             "width_m": [street.width_m for street in streets],
             "lanes": [1 for _ in streets],
         },
-        geometry=[_to_world(city, street.centerline_px) for street in streets],
+        geometry=[shapely.LineString(grid.to_world(street.centerline_px)) for street in streets],
         crs=CRS,
     )

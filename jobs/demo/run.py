@@ -106,17 +106,10 @@ def run_demo(out: Path, seed: int = 0, options: DemoOptions | None = None) -> De
         inferred = _infer(out, out / "run" if options.train else None)
     seconds |= {"infer": inferred.infer_s, "vectorize": inferred.assemble_s}
     with stages.run("compare", "the map with the drawn truth", {}):
-        score = score_map(out / "cracks.gpkg", city)
-        truth = score_truth(out / "cracks.gpkg", CityTruth.of(city, city_grid(city)))
-    report = DemoReport(
-        score,
-        truth,
-        seconds,
-        out / "cracks.gpkg",
-        out / "cracks.overview.png",
-        out / "cracks.map.html",
-        out / "report.json",
-    )
+        score = score_map(inferred.package, city)
+        truth = score_truth(inferred.package, CityTruth.of(city, city_grid(city)))
+    files = inferred.package, inferred.overview, inferred.map_page, out / "report.json"
+    report = DemoReport(score, truth, seconds, *files)
     values = {
         **asdict(score),
         **{name: round(value, 4) for name, value in asdict(truth).items()},
@@ -229,7 +222,7 @@ def _infer(out: Path, model: Path | None) -> InferReport:
         {
             "tiles": str(out / "tiles"),
             "model": model,
-            "out": out / "cracks.gpkg",
+            "out": out / _MAP,
             "roads": {
                 "path": out / "truth" / "roads.gpkg",
                 "id": "road_id",

@@ -155,9 +155,11 @@ def test_demo_writes_report_and_prints_where_the_map_lies(
         image, _ = merge(sorted((out / "tiles").glob("*.tif")))
         probability = (masks[0] > 0).astype(np.float32)
         seen, gray = image.any(axis=0), image.transpose(1, 2, 0)
-        geo.make_map(probability, place, CRS, out / "cracks.gpkg", valid=seen, image=gray)
+        package = out / "cracks.gpkg"
+        geo.make_map(probability, place, CRS, package, valid=seen, image=gray)
         assert model == (out / "run" if train else None)
-        return SimpleNamespace(infer_s=0.2, assemble_s=0.1)
+        pages = {"overview": out / "cracks.overview.png", "map_page": out / "cracks.map.html"}
+        return SimpleNamespace(package=package, infer_s=0.2, assemble_s=0.1, **pages)
 
     monkeypatch.setattr(demo, "find_model", lambda path: path)
     monkeypatch.setattr(demo, "_train", lambda out, seed, options: None)
