@@ -171,10 +171,16 @@ def width_sums(
     return WidthSums(*found)
 
 
-def widths_px(sums: WidthSums, options: WidthOptions) -> FloatArray:
-    """(N,) mean width of branches or cracks: loss of light / depth; nan where none was seen."""
-    seen = np.where(sums.length_px > 0, sums.length_px, np.nan)
-    width: FloatArray = np.maximum(sums.loss_px2, 0.0) / seen / depths(sums, options)
+def widths_mm(sums: WidthSums, depth: FloatArray, pixel_mm: float) -> FloatArray:
+    """(N,) mean width of branches or cracks: loss of light / depth; nan where none was seen.
+
+    Args:
+        sums: of N branches or cracks.
+        depth: (N,) share of the light that each takes, see `depths`.
+        pixel_mm: size of the pixels in which the sums are.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        width: FloatArray = pixel_mm * np.maximum(sums.loss_px2, 0.0) / sums.length_px / depth
     return width
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from geo.cracks.branch_sums import WIDTH_OPTIONS
 from geo.cracks.branches import BoolArray, FloatArray, IntArray
-from geo.cracks.width import WidthSums, depths
+from geo.cracks.width import WidthSums, depths, widths_mm
 from geo.layers.classes import is_measurable
 from geo.options import SeverityOptions
 
@@ -57,9 +57,7 @@ def crack_widths(
     depth = depths(whole, WIDTH_OPTIONS)
     coarsest = np.zeros(count)
     np.maximum.at(coarsest, owner, gsd_mm)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        branch = pixel_mm * np.maximum(sums.loss_px2, 0.0) / sums.length_px / depth[owner]
-        crack = pixel_mm * np.maximum(whole.loss_px2, 0.0) / whole.length_px / depth
+    branch, crack = widths_mm(sums, depth[owner], pixel_mm), widths_mm(whole, depth, pixel_mm)
     most = np.maximum(pixel_mm * whole.most_px / depth, crack)
     return CrackWidths(
         branch_mm=branch,

@@ -20,7 +20,7 @@ from geo.cracks.networks import find_networks
 from geo.cracks.pieces import pieces
 from geo.cracks.pixel_set import pixels_of
 from geo.cracks.split import branch_of_pixels
-from geo.cracks.width import WidthSums, width_sums, widths_px
+from geo.cracks.width import WidthSums, depths, width_sums, widths_mm
 from geo.grid import Grid, Window
 from geo.layers.classes import crack_types
 from geo.options import LinkOptions, NetworkOptions, TypeOptions
@@ -165,7 +165,8 @@ def test_widths_are_those_drawn(street):
     mask_width = np.array([b.mask_width_m for one in street.pieces for b in one.branches]) / GSD
     sums = width_sums(drawn_light(), street.pixels, mask_width, WIDTH_OPTIONS)
     free = WidthSums(*(getattr(sums, f.name)[street.free] for f in fields(WidthSums)))
-    mm = 1000 * GSD * widths_px(free.grouped(owner, len(street.chains)), WIDTH_OPTIONS)
+    whole = free.grouped(owner, len(street.chains))
+    mm = widths_mm(whole, depths(whole, WIDTH_OPTIONS), 1000 * GSD)
     found = {name: mm[street.crack(name)[0]] for name in WHOLE}
     assert found == pytest.approx(dict.fromkeys(WHOLE, 1000 * WIDTH_M), abs=1.0)
 

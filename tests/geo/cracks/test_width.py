@@ -6,7 +6,7 @@ from scipy.ndimage import gaussian_filter
 
 from geo.cracks.branches import BranchSet
 from geo.cracks.light import Patchwork, Picture
-from geo.cracks.width import WidthOptions, width_sums, widths_px
+from geo.cracks.width import WidthOptions, depths, width_sums, widths_mm
 from geo.grid import Window
 from geo.layers.classes import NOT_MEASURABLE, d6433, is_measurable
 from geo.layers.crack_width import crack_widths, width_p95
@@ -38,6 +38,10 @@ def seen(picture, valid=None, row=0, col=0):
 def measured(picture, line, mask_px, options=OPTIONS):
     branches = BranchSet.of_lines([line], np.array([[0, 1]]))
     return width_sums(seen(picture), branches, np.array([mask_px]), options)
+
+
+def widths_px(sums, options):
+    return widths_mm(sums, depths(sums, options), pixel_mm=1.0)
 
 
 ANGLES = np.radians([3, 31, 45, 77, 120])
