@@ -127,7 +127,9 @@ class Grid:
         >>> grid.subgrid(Window(2, 4, 3, 3)).transform.c
         102.0
         """
-        moved = moved_origin(self.transform, window.row_off, window.col_off)
+        a, b, c, d, e, f = self.transform[:6]
+        row, col = window.row_off, window.col_off
+        moved = Affine(a, b, a * col + b * row + c, d, e, d * col + e * row + f)
         return Grid(moved, self.crs, (window.height, window.width))
 
     def to_world(self, col_row: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -138,25 +140,11 @@ class Grid:
         """Map world coordinates (N, 2) x, y to pixel corner coordinates (N, 2) col, row."""
         return _apply(~self.transform, x_y)
 
-    def to_meters(self, col_row: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Map pixel coordinates (N, 2) to a plane in meters, with the origin at the grid's.
-
-        Lengths measured there are meters whatever the CRS's unit and the pixel's shape.
-        """
-        a, b, _, d, e, _ = self.transform[:6]
-        return _apply(Affine(a, b, 0, d, e, 0), col_row) * self.unit_m
-
     def footprint(self, window: Window | None = None) -> Polygon:
         """Return a window (default: the whole grid) as a polygon in world coordinates."""
         box = (window or self.window).polygon()
         polygon: Polygon = shapely.transform(box, self.to_world)
         return polygon
-
-
-def moved_origin(transform: Affine, row: float, col: float) -> Affine:
-    """Return the transform of the same pixels counted from pixel corner (row, col)."""
-    a, b, c, d, e, f = transform[:6]
-    return Affine(a, b, a * col + b * row + c, d, e, d * col + e * row + f)
 
 
 def _apply(transform: Affine, points: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 
 from geo.errors import InputError, first_line
-from geo.grid import Grid, Window, moved_origin
+from geo.grid import Grid, Window
 from geo.imagery.area import Area
 from geo.imagery.find import Scan, inspect_all, scan, summary
 from geo.imagery.headers import ListedTile, Tile, TileProblem
@@ -178,8 +178,8 @@ class Mosaic:
     ) -> Mosaic:
         """Move the origin of a frame to the corner of all tiles."""
         whole = hull(placed)
-        origin = moved_origin(frame.transform, whole.row_off, whole.col_off)
-        grid = Grid(_round_origin(origin), frame.crs, (whole.height, whole.width))
+        grid = frame.subgrid(whole)
+        grid = replace(grid, transform=_round_origin(grid.transform))
         windows = (item.window.shift(-whole.row_off, -whole.col_off) for item in placed)
         tiles = tuple(item.tile for item in placed)
         return cls(grid, tiles, tuple(windows), problems, stretch, None, reading)

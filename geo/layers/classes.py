@@ -17,7 +17,7 @@ D6433_CLASSES = ("low", "medium", "high", NOT_MEASURABLE)
 
 TYPES = ("longitudinal", "transverse", "diagonal", "unknown")
 
-ALLIGATOR, BLOCK = "alligator", "block"
+BLOCK = "block"
 
 
 def is_measurable(

@@ -13,7 +13,7 @@ from rasterio.errors import RasterioError
 
 from geo.errors import InputError, first_line
 from geo.files import whole_file
-from geo.grid import Grid, Window, moved_origin
+from geo.grid import Grid, Window
 from geo.imagery.mosaic import Block
 from geo.imagery.writing import write_raster
 
@@ -45,8 +45,7 @@ def write_probability(
     Raises:
         OSError: The disk does not take it.
     """
-    place = moved_origin(grid.transform, window.row_off, window.col_off)
-    write_raster(path, probability[None], Grid(place, grid.crs, probability.shape), "COG")
+    write_raster(path, probability[None], grid.subgrid(window), "COG")
 
 
 def read_probability(path: Path) -> NDArray[np.uint8]:

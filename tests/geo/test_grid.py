@@ -34,8 +34,6 @@ def test_meters_hold_for_oblong_pixels_and_feet():
     assert oblong.gsd_m == pytest.approx(0.01)
     feet = Grid(Affine(1, 0, 0, 0, -1, 0), CRS.from_epsg(2263), (4, 4))
     assert feet.gsd_m == pytest.approx(0.3048006, abs=1e-6)
-    ends = feet.to_meters(np.array([[0.0, 0.0], [3.0, 4.0]]))
-    assert np.hypot(*(ends[1] - ends[0])) == pytest.approx(5 * 0.3048006, abs=1e-5)
 
 
 def test_a_subgrid_covers_its_window():
