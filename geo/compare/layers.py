@@ -25,7 +25,6 @@ from geo.layers.schema import (
     COMPARED,
     GEOMETRY,
     REGISTRATION,
-    Layer,
 )
 from geo.layers.style import change_styles
 
@@ -111,7 +110,7 @@ def change_rows(
             "segment_id": _segment(maps[1], segment, len(shapes)),
             GEOMETRY: _wkb(shapes, maps[1]),
         }
-        yield _batch(CHANGE, columns)
+        yield CHANGE.batch(columns)
 
 
 def network_rows(new: SurveyMap, result: Comparison, sums: SegmentChanges | None) -> pa.RecordBatch:
@@ -128,7 +127,7 @@ def network_rows(new: SurveyMap, result: Comparison, sums: SegmentChanges | None
         "segment_id": _segment(new, None if sums is None else sums.area_segment, len(areas.kind)),
         GEOMETRY: _wkb(areas.shape, new),
     }
-    return _batch(CHANGE_NETWORK, columns)
+    return CHANGE_NETWORK.batch(columns)
 
 
 def segment_rows(new: SurveyMap, sums: SegmentChanges) -> pa.RecordBatch:
@@ -154,7 +153,7 @@ def segment_rows(new: SurveyMap, sums: SegmentChanges) -> pa.RecordBatch:
         "network_sd_m2": sums.network_sd_m2,
         GEOMETRY: _wkb(segments.lines, new),
     }
-    return _batch(CHANGE_SEGMENT, columns | {f"{k}_m": v for k, v in sums.meters.items()})
+    return CHANGE_SEGMENT.batch(columns | {f"{k}_m": v for k, v in sums.meters.items()})
 
 
 def registration_rows(new: SurveyMap, result: Comparison) -> pa.RecordBatch:
@@ -170,20 +169,13 @@ def registration_rows(new: SurveyMap, result: Comparison) -> pa.RecordBatch:
         "source": found.source,
         GEOMETRY: _wkb(shapes, new),
     }
-    return _batch(REGISTRATION, columns)
+    return REGISTRATION.batch(columns)
 
 
 def _ground_rows(new: SurveyMap, result: Comparison) -> pa.RecordBatch:
     parts = shapely.get_parts(result.both)
     shapes = shapely.multipolygons(parts, indices=np.arange(len(parts)))
-    return _batch(COMPARED, {"area_m2": shapely.area(parts), GEOMETRY: _wkb(shapes, new)})
-
-
-def _batch(layer: Layer, columns: dict[str, Any]) -> pa.RecordBatch:
-    """Columns in the layer's order and types; nan is empty."""
-    schema = layer.arrow()
-    arrays = [pa.array(columns[f.name], f.type, from_pandas=True) for f in schema]
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+    return COMPARED.batch({"area_m2": shapely.area(parts), GEOMETRY: _wkb(shapes, new)})
 
 
 def _named(ids: np.ndarray[Any, Any], index: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -18,7 +18,7 @@ from geo.cracks.collect import UNKNOWN
 from geo.grid import Grid
 from geo.imagery.headers import crs_name
 from geo.layers.classes import D6433_CLASSES, d6433, ltpp, network_severities
-from geo.layers.schema import CRACK, NETWORK, OUTLINE, Layer
+from geo.layers.schema import CRACK, NETWORK, OUTLINE
 from geo.layers.segments import Assignments
 from geo.layers.whole_map import CrackMap, crack_lines, tortuosities
 from geo.options import SAME_SIZE, AssembleOptions
@@ -115,7 +115,7 @@ def crack_rows(
         chosen = kept[start : start + ROWS_AT_ONCE]
         rows = {name: values[chosen] for name, values in columns.items()}
         shapes = shapely.to_wkb(crack_lines(found, chosen))
-        yield _batch(CRACK, rows | _of_run(options, len(chosen)) | {"geom": shapes})
+        yield CRACK.batch(rows | _of_run(options, len(chosen)) | {"geom": shapes})
 
 
 def network_rows(
@@ -144,7 +144,7 @@ def network_rows(
         **_of_run(options, count),
         "geom": shapely.to_wkb(shapely.transform(networks.outlines, lambda xy: xy / unit)),
     }
-    return _batch(NETWORK, columns)
+    return NETWORK.batch(columns)
 
 
 def outline_rows(
@@ -184,7 +184,7 @@ def outline_rows(
             "confidence": pieces["probability_sum"].to_numpy() / (255.0 * n_pixels),
             "geom": shapely.to_wkb(world_outlines(geometry, grid, options.simplify_px)),
         }
-        yield _batch(OUTLINE, columns)
+        yield OUTLINE.batch(columns)
 
 
 def pixel_centers(grid: Grid, row: IntArray, col: IntArray) -> FloatArray:
@@ -304,13 +304,3 @@ def _counts(geometry: Shapes) -> NDArray[np.int64]:
     parts, owner = shapely.get_parts(geometry, return_index=True)
     holes = np.bincount(owner, shapely.get_num_interior_rings(parts), minlength=len(geometry))
     return np.stack((np.bincount(owner, minlength=len(geometry)), holes.astype(np.int64)))
-
-
-def _batch(layer: Layer, columns: dict[str, Any]) -> pa.RecordBatch:
-    schema = layer.arrow()
-    arrays = [_array(columns[field.name], field.type) for field in schema]
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)
-
-
-def _array(values: Any, kind: pa.DataType) -> pa.Array:
-    return pa.array(values, kind, from_pandas=True)  # nan becomes null

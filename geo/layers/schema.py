@@ -6,9 +6,9 @@ added here and filled where the rows of its layer are made; without that, writin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -89,6 +89,12 @@ class Layer:
             wkb = {"ARROW:extension:name": "geoarrow.wkb"}
             fields.append(pa.field(GEOMETRY, pa.binary(), metadata=wkb))
         return pa.schema(fields)
+
+    def batch(self, columns: Mapping[str, Any]) -> pa.RecordBatch:
+        """Return columns, given by name, in the order and types of the layer; nan is empty."""
+        schema = self.arrow()
+        arrays = [pa.array(columns[f.name], f.type, from_pandas=True) for f in schema]
+        return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 _RUN_COLUMNS = (
