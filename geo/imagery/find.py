@@ -90,7 +90,8 @@ def scan(tiles: str | Sequence[str], options: ReadOptions | None = None) -> Scan
         InputError: nothing was found, or none of it can be used.
     """
     listing = find_tiles(tiles)
-    checked = [*inspect_all(listing.paths, options), *map(_with_stamp, listing.indexed)]
+    described = inspect_all(listing.paths, options or ReadOptions())
+    checked = [*described, *map(_with_stamp, listing.indexed)]
     found = Scan(
         tuple(item for item in checked if isinstance(item, Tile)),
         tuple(item for item in checked if isinstance(item, TileProblem)),
@@ -101,9 +102,7 @@ def scan(tiles: str | Sequence[str], options: ReadOptions | None = None) -> Scan
     return found
 
 
-def inspect_all(
-    paths: Sequence[str], options: ReadOptions | None = None
-) -> list[Tile | TileProblem]:
+def inspect_all(paths: Sequence[str], options: ReadOptions) -> list[Tile | TileProblem]:
     """Describe rasters as `inspect` does: many files with all processors, URLs side by side."""
     read = partial(_inspect_chunk, options=options)
     urls = [[path] for path in paths if is_remote(path)]
@@ -130,7 +129,7 @@ def summary(problems: Sequence[TileProblem]) -> str:
     return f"{named}; and {rest} more" if rest > 0 else named
 
 
-def _inspect_chunk(paths: Sequence[str], options: ReadOptions | None) -> list[Tile | TileProblem]:
+def _inspect_chunk(paths: Sequence[str], options: ReadOptions) -> list[Tile | TileProblem]:
     with gdal_settings(options):
         return _share_crs([inspect(path, options) for path in paths])
 

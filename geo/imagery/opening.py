@@ -71,13 +71,12 @@ def open_dataset(path: str, driver: str) -> Any:
 
 
 @contextmanager
-def gdal_settings(options: ReadOptions | None = None) -> Iterator[None]:
+def gdal_settings(options: ReadOptions) -> Iterator[None]:
     """Set up GDAL as every raster of a job is read."""
-    patience = options or ReadOptions()
     http = {
-        "GDAL_HTTP_TIMEOUT": patience.timeout_s,
-        "GDAL_HTTP_CONNECTTIMEOUT": patience.timeout_s,
-        "GDAL_HTTP_MAX_RETRY": patience.retries,
+        "GDAL_HTTP_TIMEOUT": options.timeout_s,
+        "GDAL_HTTP_CONNECTTIMEOUT": options.timeout_s,
+        "GDAL_HTTP_MAX_RETRY": options.retries,
         "GDAL_HTTP_RETRY_DELAY": RETRY_DELAY_S,
     }
     with rasterio.Env(**GDAL_OPTIONS, **http):

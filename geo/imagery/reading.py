@@ -240,15 +240,14 @@ def _file_blocks(raster: OpenRaster, window: Window) -> Iterator[Window]:
             yield part
 
 
-def open_raster(path: str, driver: str, options: ReadOptions | None = None) -> OpenRaster:
+def open_raster(path: str, driver: str, options: ReadOptions) -> OpenRaster:
     """Return the open raster of ``path``, kept for the next call; reopened if the file changed.
 
     Raises:
         OSError: the file has vanished or is not readable (RasterioIOError is one).
     """
-    how = options or ReadOptions()
-    key = (path, *stamp_of(path), how)
-    raster = _handles.open.pop(key, None) or OpenRaster.open(path, driver, how)
+    key = (path, *stamp_of(path), options)
+    raster = _handles.open.pop(key, None) or OpenRaster.open(path, driver, options)
     _handles.open[key] = raster
     while len(_handles.open) > MAX_OPEN:
         _handles.open.popitem(last=False)[1].dataset.close()
@@ -281,9 +280,7 @@ def _palette(dataset: Any) -> NDArray[np.uint8] | None:
     return table
 
 
-def measure_stretch(
-    files: Sequence[tuple[str, str]], options: ReadOptions | None = None
-) -> Stretch | None:
+def measure_stretch(files: Sequence[tuple[str, str]], options: ReadOptions) -> Stretch | None:
     """Take the percentiles 1 and 99 of 16-bit imagery, all bands together so that hues stay.
 
     Args:
@@ -306,9 +303,7 @@ def measure_stretch(
     return Stretch(low, max(high, low + 1))
 
 
-def _sample_values(
-    path: str, driver: str, options: ReadOptions | None
-) -> Iterator[NDArray[np.uint16]]:
+def _sample_values(path: str, driver: str, options: ReadOptions) -> Iterator[NDArray[np.uint16]]:
     """Yield valid values of a reduced raster, or of patches of a large one; none if unreadable."""
     try:
         raster = open_raster(path, driver, options)

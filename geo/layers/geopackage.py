@@ -27,8 +27,7 @@ from geo.files import built_locally, output_errors, remove_leftovers, sync, whol
 from geo.layers.partitions import file_or_folder
 from geo.layers.qgis import add_project, add_styles
 from geo.layers.schema import GEOMETRY, Layer
-from geo.layers.style import Style, styles
-from geo.options import Rules
+from geo.layers.style import Style
 from geo.outputs import require_replaceable
 from geo.paths import literal
 
@@ -58,7 +57,7 @@ def publish(
     layers: Sequence[LayerData],
     metadata: Mapping[str, str],
     *,
-    looks: Sequence[Style] | None = None,
+    looks: Sequence[Style],
     title: str = "Crack map",
     parquet_rows: int = 0,
 ) -> None:
@@ -73,7 +72,7 @@ def publish(
         crs: of all layers.
         layers: in the order in which their rows are asked for.
         metadata: kept with each layer.
-        looks: of the layers, in the order of a project; None: those of a map of default limits.
+        looks: of the layers, in the order of a project.
         title: of the project.
         parquet_rows: also write each spatial layer as ``<out stem>_<layer>.parquet``, a file or,
             with more rows than this, a folder (`geo.layers.partitions`); 0: no copies.
@@ -97,7 +96,7 @@ def publish(
                 beside = stack.enter_context(file_or_folder(path, parquet_rows))
                 copies[layer.name] = GeoParquetCopy(beside, layer, crs)
             written = [data.layer for data in layers]
-            shown = [look for look in looks or styles(Rules()) if look.layer in written]
+            shown = [look for look in looks if look.layer in written]
             with built_locally(temporary) as built:
                 for data in layers:
                     if copy := copies.get(data.layer.name):
