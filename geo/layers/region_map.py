@@ -56,7 +56,7 @@ from geo.options import AssembleOptions, MapRules
 ROW_LAYERS = (CRACK, NETWORK, OUTLINE)
 """Layers of which each region has rows of its own."""
 
-FORMAT = 2
+FORMAT = 3
 """Version of the results of regions."""
 
 

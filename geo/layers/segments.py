@@ -93,7 +93,7 @@ class RoadSurvey:
         self.sums: dict[str, FloatArray] = {}
         self.cells = [SurveyCells.of(segment, lane_m) for segment in network.segments]
         self._widths: list[FloatArray] = [np.empty((3, 0))]
-        self._crack_m = self._network_m2 = 0.0
+        self._crack_m = 0.0
 
     @property
     def segments(self) -> Sequence[Segment]:
@@ -109,17 +109,12 @@ class RoadSurvey:
         """Crack length on no road."""
         return self._crack_m - float(self.total("crack_length_m").sum())
 
-    @property
-    def unassigned_m2(self) -> float:
-        """Area of networks on no road."""
-        return self._network_m2 - float(self.total("network_area_m2").sum())
-
     def state(self) -> dict[str, Any]:
         """Return all that was added, as `add_state` takes it."""
         hits = [np.argwhere(cells.marks) for cells in self.cells]
         owner = np.repeat(np.arange(len(hits)), [len(places) for places in hits])
         return {
-            "totals": np.array([self._crack_m, self._network_m2]),
+            "crack_m": np.array(self._crack_m),
             "widths": np.concatenate(self._widths, axis=1),
             "hits": np.column_stack((owner, np.concatenate([np.empty((0, 2), np.int64), *hits]))),
             **{f"sum_{name}": values for name, values in self.sums.items()},
@@ -127,8 +122,7 @@ class RoadSurvey:
 
     def add_state(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Add what another survey of the same roads has taken in."""
-        crack_m, network_m2 = state["totals"].tolist()
-        self._crack_m, self._network_m2 = self._crack_m + crack_m, self._network_m2 + network_m2
+        self._crack_m += float(state["crack_m"])
         self._widths.append(state["widths"])
         for index, row, col in state["hits"].tolist():
             self.cells[index].marks[row, col] = True
@@ -159,7 +153,6 @@ class RoadSurvey:
         inside = np.flatnonzero(found.owner >= count)
         for start in range(0, len(inside), BRANCHES_AT_ONCE):
             self._locate(found, inside[start : start + BRANCHES_AT_ONCE])
-        self._network_m2 += float(found.networks.area_m2.sum())
         names = np.array([*(s.segment_id for s in self.segments), None], dtype=object)
         return Assignments(types, names[home], names[areas])
 
