@@ -17,6 +17,7 @@ from typing import Any
 import geopandas
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import shapely
 
 from geo import packages
@@ -90,50 +91,58 @@ def apply_edits(package: Path, segments_csv: Path, *, parquet: bool = False) -> 
     packages.require_closed(package)
     changes = packages.additions(package)
     found = EditedMap.read(package)
-    cracks, networks = found.tables[CRACK.name], found.tables[NETWORK.name]
-    wrong = [_is_wrong(table) for table in (cracks, networks)]
-    cracks, networks = cracks[~wrong[0]], networks[~wrong[1]]
-    if not changes and not any(mask.any() for mask in wrong):
+    wrong = sum(int(_is_wrong(found.tables[layer.name]).sum()) for layer in (CRACK, NETWORK))
+    if not changes and not wrong:
         return None
-    cracks, drawn, moved = _measured(_placed(cracks, "MultiLineString"), found)
-    networks = _placed(networks, "MultiPolygon")
-    outlines = found.tables[OUTLINE.name]
-    alive = outlines["crack_id"].isin(cracks["crack_id"]) & outlines["crack_id"].notna()
-    alive |= outlines["network_id"].isin(networks["network_id"]) & outlines["network_id"].notna()
-    tables = found.tables | {
-        CRACK.name: cracks,
-        NETWORK.name: networks,
-        OUTLINE.name: outlines[alive],
-    }
-    now = replace(found, tables=tables)
-    rows = None
-    if ROAD_SEGMENT.name in tables:
+    now, drawn, moved = _without_wrong(found)
+    cracks, rows = now.tables[CRACK.name], None
+    if ROAD_SEGMENT.name in now.tables:
         before = cracks["segment_id"].fillna("")
         rows = segment_rows_of(now, drawn | moved)
         moved |= ~drawn & (before != cracks["segment_id"].fillna("")).to_numpy()
-    kept = packages.kept_name(package) if changes else None
     applied = Applied(
-        wrong=int(sum(mask.sum() for mask in wrong)),
+        wrong=wrong,
         drawn=int(drawn.sum()),
         moved=int(moved.sum()),
         changes=tuple(changes),
         cracks=len(cracks),
         length_m=float(cracks["length_m"].sum()),
-        kept=kept,
+        kept=packages.kept_name(package) if changes else None,
     )
-    tables[RUN.name] = _run(now, applied)
-    layers = [CRACK, NETWORK, OUTLINE, INSPECTED, RUN]
-    batches = {layer.name: to_batch(layer, tables[layer.name]) for layer in layers}
-    if rows is not None:
-        batches[ROAD_SEGMENT.name] = rows
-        layers.append(ROAD_SEGMENT)
-    about = {name: str(tables[RUN.name][name].iloc[0] or "") for name in ("model", "run_id")}
-    data = [LayerData(layer, iter([batches[layer.name]])) for layer in layers]
-    most_rows = PARQUET_ROWS if parquet else 0
-    publish(package, found.crs, data, about, looks=styles(found.rules), parquet_rows=most_rows)
+    now.tables[RUN.name] = _run(now, applied)
+    _publish(package, now, rows, PARQUET_ROWS if parquet else 0)
     if rows is not None:
         write_csv(segments_csv, rows)
     return applied
+
+
+def _without_wrong(found: EditedMap) -> tuple[EditedMap, BoolArray, BoolArray]:
+    """Return a map without what is wrong, with the columns of the lines that it has now.
+
+    Returns:
+        the map; which of its cracks (K,) were drawn and which changed.
+    """
+    cracks, networks = (
+        found.tables[layer.name][~_is_wrong(found.tables[layer.name])] for layer in (CRACK, NETWORK)
+    )
+    cracks, drawn, moved = _measured(_placed(cracks, "MultiLineString"), found)
+    networks, outlines = _placed(networks, "MultiPolygon"), found.tables[OUTLINE.name]
+    alive = outlines["crack_id"].isin(cracks["crack_id"]) & outlines["crack_id"].notna()
+    alive |= outlines["network_id"].isin(networks["network_id"]) & outlines["network_id"].notna()
+    own = {CRACK.name: cracks, NETWORK.name: networks, OUTLINE.name: outlines[alive]}
+    return replace(found, tables=found.tables | own), drawn, moved
+
+
+def _publish(
+    package: Path, now: EditedMap, segments: pa.RecordBatch | None, parquet_rows: int
+) -> None:
+    layers = (CRACK, NETWORK, OUTLINE, INSPECTED, RUN)
+    data = [LayerData(layer, iter([to_batch(layer, now.tables[layer.name])])) for layer in layers]
+    if segments is not None:
+        data.append(LayerData(ROAD_SEGMENT, iter([segments])))
+    run = now.tables[RUN.name].iloc[0]
+    about = {name: str(run[name] or "") for name in ("model", "run_id")}
+    publish(package, now.crs, data, about, looks=styles(now.rules), parquet_rows=parquet_rows)
 
 
 def _is_wrong(table: geopandas.GeoDataFrame) -> pd.Series:
