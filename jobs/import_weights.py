@@ -1,7 +1,6 @@
 """Released checkpoint -> run folder that evaluate, predict and infer accept.
 
     wpcrack import-weights wpcracknet.ckpt --out runs/released
-    python -m jobs.import_weights wpcracknet.ckpt --out runs/released
 
 The file may hold anything beside the tensors; code in it is never run.
 """

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli.command import command, run_job, to_file
+from jobs.cli.command import command, report_figures, require_apart, run_job, to_file
 
 Port = Annotated[int, typer.Option(help="Of the page; 0 is any free one.")]
 Browser = Annotated[
@@ -66,7 +66,6 @@ def review(
     into the map, its report and its page. With --apply, cracks that you deleted, moved or drew in
     QGIS, or whose verdict you set to wrong, are respected: totals, ranks and reports are made anew.
     """
-    from jobs.cli.command import report_figures, require_apart
     from jobs.infer.outputs import MapFiles
     from jobs.review.run import ReviewOptions, review_folder
 
