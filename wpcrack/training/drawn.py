@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +35,7 @@ from wpcrack.training.drawn_windows import (
     Windows,
     batches_from,
 )
+from wpcrack.training.optim import average, groups_at, set_learning_rate
 
 log = logging.getLogger(__name__)
 
@@ -187,8 +187,8 @@ class _Run:
         self.average = copy.deepcopy(self.path).requires_grad_(False)
         self.optimizer = torch.optim.AdamW(
             [
-                *_groups(nets.classifier.encoder, config.encoder_lr, config.weight_decay),
-                *_groups(nets.detector, config.head_lr, config.weight_decay),
+                *groups_at(config.encoder_lr, [nets.classifier.encoder], config.weight_decay),
+                *groups_at(config.head_lr, [nets.detector], config.weight_decay),
             ],
             lr=config.head_lr,
             fused=True,
@@ -200,8 +200,7 @@ class _Run:
         world = distributed.world_size()
         for windows in batches_from(self.lesson.batches, self.config, self.step):
             share = learning_rate_share(self.step, self.config)
-            for group in self.optimizer.param_groups:
-                group["lr"] = group["peak_lr"] * share
+            set_learning_rate(self.optimizer, share)
             terms = self._update(tuple(part[distributed.rank() :: world] for part in windows))
             self.step += 1
             decay = min(self.config.ema_decay, self.step / (self.step + 10))
@@ -353,25 +352,6 @@ def learning_rate_share(step: int, config: DrawnTrainConfig) -> float:
     left = (config.steps - step) / (config.decay_share * config.steps)
     fall = (1 - math.cos(math.pi * min(1.0, left))) / 2
     return rise * (config.final_share + (1 - config.final_share) * fall)
-
-
-@torch.no_grad()
-def average(into: nn.Module, source: nn.Module, decay: float) -> None:
-    """Move every tensor of `into` towards that of `source` by the share 1 - decay."""
-    for mean, value in zip(into.state_dict().values(), source.state_dict().values(), strict=True):
-        if mean.is_floating_point():
-            mean.lerp_(value, 1 - decay)
-        else:
-            mean.copy_(value)
-
-
-def _groups(module: nn.Module, rate: float, decay: float) -> list[dict[str, Any]]:
-    """Parameter groups of a module; biases and norms do not decay."""
-    members = list(module.parameters())
-    return [
-        {"params": [p for p in members if p.ndim > 1], "peak_lr": rate, "weight_decay": decay},
-        {"params": [p for p in members if p.ndim <= 1], "peak_lr": rate, "weight_decay": 0.0},
-    ]
 
 
 @contextmanager

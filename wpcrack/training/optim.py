@@ -102,21 +102,39 @@ def groups(
     pretrained: Iterable[nn.Module], new: Iterable[nn.Module], config: OptimConfig
 ) -> list[dict[str, Any]]:
     """Make parameter groups with their peak learning rates; biases and norms do not decay."""
-    found: list[dict[str, Any]] = []
-    for modules, rate in ((pretrained, config.encoder_lr), (new, config.head_lr)):
-        members = [p for module in modules for p in module.parameters()]
-        matrices = [p for p in members if p.ndim > 1]
-        vectors = [p for p in members if p.ndim <= 1]
-        for parameters, decay in ((matrices, config.weight_decay), (vectors, 0.0)):
-            if parameters:
-                found.append({"params": parameters, "peak_lr": rate, "weight_decay": decay})
-    return found
+    return [
+        *groups_at(config.encoder_lr, pretrained, config.weight_decay),
+        *groups_at(config.head_lr, new, config.weight_decay),
+    ]
+
+
+def groups_at(rate: float, modules: Iterable[nn.Module], decay: float) -> list[dict[str, Any]]:
+    """Make parameter groups of one peak learning rate; biases and norms do not decay."""
+    members = [p for module in modules for p in module.parameters()]
+    matrices = [p for p in members if p.ndim > 1]
+    vectors = [p for p in members if p.ndim <= 1]
+    return [
+        {"params": parameters, "peak_lr": rate, "weight_decay": own}
+        for parameters, own in ((matrices, decay), (vectors, 0.0))
+        if parameters
+    ]
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, share: float) -> None:
     """Set each group to `share` of its peak."""
     for group in optimizer.param_groups:
         group["lr"] = group["peak_lr"] * share
+
+
+@torch.no_grad()
+def average(slow: nn.Module, fast: nn.Module, keep: float) -> None:
+    """Move each tensor of `slow` towards that of `fast`, by the share 1 - `keep`."""
+    pairs = zip(slow.state_dict().values(), fast.state_dict().values(), strict=True)
+    for mean, value in pairs:
+        if mean.is_floating_point():
+            mean.lerp_(value, 1 - keep)
+        else:
+            mean.copy_(value)
 
 
 def learning_rate_share(progress: float, config: OptimConfig) -> float:

@@ -14,7 +14,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from wpcrack import distributed
 from wpcrack.config import MethodConfig, TrainConfig
@@ -29,6 +29,7 @@ from wpcrack.training import losses
 from wpcrack.training.adversarial import adversarial_step, detector_step
 from wpcrack.training.optim import (
     Terms,
+    average,
     descend,
     evaluating,
     frozen,
@@ -138,9 +139,12 @@ class Learner:
             where = f"{stage} stage, {phase} phase, step {steps_done}"
             raise TrainingError(f"{where}: {error}") from error
         if stage != "detector" and self.teacher is not self.nets.classifier:
-            average(self.teacher, self.nets.classifier, self.config.train.ema_decay, steps_done)
+            keep = kept_share(self.config.train.ema_decay, steps_done)
+            average(self.teacher, self.nets.classifier, keep)
         if stage == "detector" and self.averaged is not None:
-            average(self.averaged, self.nets, self.config.train.detector_ema, stage_step)
+            average(
+                self.averaged, self.nets, kept_share(self.config.train.detector_ema, stage_step)
+            )
         return terms
 
     def _step(self, stage: str, batch: Batch, progress: float, steps_done: int) -> Terms:
@@ -251,16 +255,9 @@ class Learner:
             set_learning_rate(optimizer, 1.0 if constant else share)
 
 
-@torch.no_grad()
-def average(slow: nn.Module, fast: nn.Module, decay: float, steps_done: int) -> None:
-    """Move `slow` towards `fast`: an exponential average of all weights, short at the beginning."""
-    keep = min(decay, (1 + steps_done) / (10 + steps_done))
-    pairs = zip(slow.state_dict().values(), fast.state_dict().values(), strict=True)
-    for mean, value in pairs:
-        if mean.dtype.is_floating_point:
-            mean.lerp_(value, 1 - keep)
-        else:
-            mean.copy_(value)
+def kept_share(decay: float, steps_done: int) -> float:
+    """Return what an exponential average keeps in a step: less than `decay` at the beginning."""
+    return min(decay, (1 + steps_done) / (10 + steps_done))
 
 
 @contextmanager

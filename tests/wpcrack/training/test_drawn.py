@@ -11,8 +11,9 @@ import torch
 from wpcrack.config import ModelConfig
 from wpcrack.errors import CheckpointError
 from wpcrack.networks import Networks
-from wpcrack.training.drawn import Progress, average, learning_rate_share, loss_terms, pretrain
+from wpcrack.training.drawn import Progress, learning_rate_share, loss_terms, pretrain
 from wpcrack.training.drawn_windows import DrawnBatches, DrawnTrainConfig, WindowShape
+from wpcrack.training.optim import average
 
 TINY = DrawnTrainConfig(
     model=ModelConfig(pretrained="none", detector_channels=8),

@@ -7,7 +7,8 @@ import torch
 from factories import changed_tensors, tiny_batch, tiny_config, tiny_learner, weights_of
 
 from wpcrack.data.batch import Batch
-from wpcrack.training.stages import Learner, average, first_joint_epoch, is_joint_epoch
+from wpcrack.training.optim import average
+from wpcrack.training.stages import Learner, first_joint_epoch, is_joint_epoch, kept_share
 
 
 def learner(**changes: object) -> Learner:
@@ -150,5 +151,5 @@ def test_an_average_of_constant_weights_is_those_weights() -> None:
     slow = torch.nn.Conv2d(2, 3, 1)
     slow.load_state_dict(fast.state_dict())
     for step in range(5):
-        average(slow, fast, 0.9, step)
+        average(slow, fast, kept_share(0.9, step))
     torch.testing.assert_close(slow.weight, fast.weight)
