@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geo.outputs import require_replaceable
+from jobs.runtime.folder import explain_write_errors, require_writable
 from jobs.runtime.pictures import require_room, write_picture
 from jobs.runtime.terminal import counted, say
 from wpcrack.data.images import left_out, list_images, read_rgb
@@ -65,9 +65,9 @@ def run_predict(
         predictor: takes the model's place, for tests.
 
     Raises:
-        WpcrackError: a missing model, equal stems, no image that can be read, or `out` cannot be
-            written.
-        OutputError: a result would replace an input, or a file that is not this program's own.
+        WpcrackError: a missing model, equal stems, or no image that can be read.
+        OutputError: `out` cannot be written, or a result would replace an input, or a file that is
+            not this program's own.
     """
     if predictor is None:
         find_model(model)
@@ -134,14 +134,9 @@ def _photographs(given: Sequence[Path], out: Path) -> list[Path]:
 
 
 def _make_folder(out: Path) -> None:
-    try:
+    require_writable(out, f"--out {out}")
+    with explain_write_errors(f"--out {out}", "choose another folder"):
         out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"cannot make {out} ({error.strerror}); choose another folder") from error
-    if not os.access(out, os.W_OK):
-        raise DataError(
-            f"{out} may not be written; choose another folder or change its permissions"
-        )
 
 
 def _require_distinct(images: Sequence[Path], out: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from geo.errors import OutputError
 from jobs.cli import app
 from jobs.dataset import run_dataset
 from jobs.evaluate import report as score_figure
@@ -237,7 +238,7 @@ def test_missing_model_bad_figures_and_unwritable_json_stop_before_any_work(
         options(drawn, threshold=0)
     with pytest.raises(ConfigError, match=r"figure is .*a\.jpg"):
         options(drawn, figure=tmp_path / "a.jpg")
-    with pytest.raises(DataError, match="cannot make"):
+    with pytest.raises(OutputError, match="cannot be made"):
         run_predict(drawn, tmp_path / "file", [drawn / "images" / "p0.png"], predictor=never)
     monkeypatch.setattr(evaluate, "run_evaluate", never)
     (tmp_path / "folder.png").mkdir()
