@@ -197,7 +197,7 @@ class StageSteps(Block):
     adversarial: Annotated[int, Field(ge=0)] = 40
     """The three phases of the paper."""
     detector: Annotated[int, Field(ge=0)] = 300
-    """Detector and the trunks below it, with labels of the averaged classifier."""
+    """Detector and the encoders below it, with labels of the averaged classifier."""
 
 
 class StageCost(Block):
@@ -208,7 +208,7 @@ class StageCost(Block):
     adversarial: Positive = 3.0
     """The three phases."""
     detector: Positive = 2.2
-    """Detector and trunks."""
+    """Detector and encoders."""
 
 
 class TrainConfig(Block):
@@ -269,6 +269,10 @@ class TrainConfig(Block):
     """An image counts as found if the detector marks at least this share of it (selection)."""
     false_alarm_weight: NonNegative = 10.0
     """Selection score lost per share of validation road pixels that is marked."""
+
+    def cost_of(self, stage: str) -> float:
+        """Return what a stage costs beside the others: its steps by the cost of one."""
+        return float(getattr(self.steps, stage) * getattr(self.cost, stage))
 
 
 class MethodConfig(Block):

@@ -49,14 +49,13 @@ class TrainPlan:
     def stages(self) -> list[StagePlan]:
         """The stages in their order."""
         train = self.job.train
-        costs = {s: getattr(train.steps, s) * getattr(train.cost, s) for s in STAGES}
-        cap, whole = train.max_minutes, max(sum(costs.values()), 1e-9)
+        cap, whole = train.max_minutes, max(sum(map(train.cost_of, STAGES)), 1e-9)
         return [
             StagePlan(
                 stage,
                 steps := getattr(train.steps, stage),
                 -(-steps // train.epoch_steps),
-                None if cap is None else cap * costs[stage] / whole,
+                None if cap is None else cap * train.cost_of(stage) / whole,
             )
             for stage in STAGES
         ]

@@ -279,7 +279,7 @@ class Trainer:
 
     def progress(self) -> float:
         """Tell how far the run is, in [0, 1], by the relative cost of the stages."""
-        costs = [self._cost(stage) for stage in STAGES]
+        costs = [self.config.train.cost_of(stage) for stage in STAGES]
         at = self.position.stage
         if at >= len(STAGES):
             return 1.0
@@ -287,14 +287,10 @@ class Trainer:
 
     def stage_seconds(self, stage: str) -> float | None:
         """Return the seconds of a stage under `max_minutes`; None without a cap."""
-        cap = self.config.train.max_minutes
-        if cap is None:
-            return None
-        return 60 * cap * self._cost(stage) / sum(self._cost(s) for s in STAGES)
-
-    def _cost(self, stage: str) -> float:
         train = self.config.train
-        return float(getattr(train.steps, stage) * getattr(train.cost, stage))
+        if train.max_minutes is None:
+            return None
+        return 60 * train.max_minutes * train.cost_of(stage) / sum(map(train.cost_of, STAGES))
 
     def _agree(self, seconds: float) -> float:
         """Average a time over ranks, so that all leave a stage together."""
