@@ -166,8 +166,8 @@ def changes(old: Survey, new: Survey, aligned: Aligned, options: CompareOptions)
     shapely.prepare(both)
     before, after = aligned.before, aligned.after
     sides = [
-        _Side(before, aligned.sd_before_m, Other(after, both, _united(new.networks))),
-        _Side(after, aligned.sd_after_m, Other(before, both, _united(networks))),
+        _Side(before, aligned.sd_before_m, Other(after, both, _union(new.networks))),
+        _Side(after, aligned.sd_after_m, Other(before, both, _union(networks))),
     ]
     tip_m = limits.tip_px * float(np.hypot(old.gsd_m, new.gsd_m))
     (first, second), tolerance_m = _halves(sides, noise_m, tip_m, limits)
@@ -212,7 +212,7 @@ def _tolerance(sd_m: FloatArray, noise_m: float, limits: MatchOptions) -> FloatA
     return np.asarray(wide.clip(limits.min_tolerance_m, limits.max_tolerance_m))
 
 
-def _united(networks: ShapeArray) -> shapely.Geometry | None:
+def _union(networks: ShapeArray) -> shapely.Geometry | None:
     if not len(networks):
         return None
     union = shapely.union_all(networks)

@@ -87,7 +87,8 @@ def compute(
         setup = _Setup(ray.put(plan), factory, shared, pool.each["GPU"], store)
         blocks = (
             ray.data.from_items(
-                [{"index": index} for index in todo], override_num_blocks=_tasks(todo)
+                [{"index": index} for index in todo],
+                override_num_blocks=min(len(todo), MOST_TASKS),
             )
             .map(
                 _Actor,  # type: ignore[arg-type]  # a class is instantiated in each actor
@@ -207,10 +208,6 @@ def _inputs(job: InferJob, plan: Plan) -> set[Path]:
     """Return what the workers read: the folders of the tiles, and the model."""
     folders = {Path(tile.path).parent for tile in plan.mosaic.tiles}
     return folders if job.model is None else {*folders, job.model}
-
-
-def _tasks(todo: Sequence[int]) -> int:
-    return min(len(todo), MOST_TASKS)
 
 
 def _least(job: InferJob, local: bool) -> Request:

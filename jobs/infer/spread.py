@@ -11,7 +11,6 @@ from typing import Any
 
 from geo.cracks.parts import DamagedPart
 from geo.cracks.regions import Region
-from geo.errors import OutputError
 from jobs.infer.attempts import Attempts, FolderMarks, WorkerDied
 from jobs.runtime.capacity import Request, room_for
 from jobs.runtime.cpus import usable_cpus
@@ -103,9 +102,7 @@ def _run(setup: tuple[Callable[[Region], None], Path, SharedFolder], region: Reg
     except WorkerDied as error:
         return f"{error}; give the machines more memory, then give the same command again"
     except OSError as error:
-        return str(
-            OutputError(f"{folder} cannot be written ({error}); check the folder and free space")
-        )
+        return f"{folder} cannot be written ({error}); check the folder and free space"
     return ""
 
 

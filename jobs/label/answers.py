@@ -7,8 +7,8 @@ are kept says `jobs.page.journal`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -71,16 +71,14 @@ def read_events(path: Path) -> list[Event]:
     return journal.read_events(path, _CODEC)
 
 
-@contextmanager
-def open_journal(root: Path, name: str) -> Iterator[Journal[Answer]]:
+def open_journal(root: Path, name: str) -> AbstractContextManager[Journal[Answer]]:
     """Open a person's journal for this process alone.
 
     Raises:
         ConfigError: the name cannot be part of a file name.
         DataError: another process writes it, it cannot be written, or it holds anything else.
     """
-    with journal.open_journal(root / journal_name(name), _CODEC) as opened:
-        yield opened
+    return journal.open_journal(root / journal_name(name), _CODEC)
 
 
 def _read(values: Mapping[str, Any]) -> Answer | None:
