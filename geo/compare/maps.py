@@ -16,6 +16,7 @@ from rasterio.crs import CRS as RasterCRS
 from geo.compare.survey import FloatArray, Lines, ShapeArray, Survey
 from geo.errors import InputError
 from geo.imagery.headers import crs_name
+from geo.layers.run_rows import survey_days
 from geo.layers.schema import CRACK, INSPECTED, NETWORK, ROAD_SEGMENT, RUN, Layer
 from geo.layers.sound_map import NEEDED, require_map
 from geo.paths import layer_names, literal
@@ -111,14 +112,14 @@ def read_map(path: Path, crs: CRS | None = None) -> SurveyMap:
         inspected=shapely.union_all(inspected.geometry.to_numpy()),
         gsd_m=float(inspected["gsd_mm"].max()) / MM,
     )
-    days = [t["survey_date"].dropna() for t in (inspected, cracks) if "survey_date" in t]
+    days = survey_days(*(t for t in (inspected, cracks) if "survey_date" in t))
     return SurveyMap(
         path=path,
         survey=survey,
         crs=target,
         unit_m=unit_m,
         run_id=str(run["run_id"].iloc[0]) if len(run) else "",
-        survey_date=max((str(day)[:10] for some in days for day in some), default=""),
+        survey_date=max(days, default=""),
         segments=_segments(path, target, unit_m),
         moved_from="" if own_crs == target else crs_name(RasterCRS.from_wkt(own_crs.to_wkt())),
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 import geopandas
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyogrio
 import shapely
@@ -20,6 +21,7 @@ from geo.cracks.parts import InspectedRow
 from geo.grid import Grid
 from geo.imagery.headers import TileProblem
 from geo.layers.schema import INSPECTED, RUN
+from geo.layers.words import UNKNOWN
 from geo.options import AssembleOptions, Rules, SeverityOptions
 from geo.paths import literal
 
@@ -54,6 +56,17 @@ class MapTerms:
             Rules.of_text(row["rules"]),
             *(str(row[name] or "") for name in ("not_claimed", "model", "run_id")),
         )
+
+    def origin(self, *tables: pd.DataFrame) -> list[tuple[str, str]]:
+        """List when cracks or blocks of tables were surveyed, and what mapped them, with words."""
+        days = ", ".join(survey_days(*tables))
+        named = (("surveyed", days), ("model", self.model), ("run", self.run_id))
+        return [(what, value or UNKNOWN) for what, value in named]
+
+
+def survey_days(*tables: pd.DataFrame) -> list[str]:
+    """List the days in the columns survey_date of tables, in order; nothing where all are empty."""
+    return sorted({str(day)[:10] for table in tables for day in table["survey_date"].dropna()})
 
 
 def inspected_rows(

@@ -33,7 +33,7 @@ from geo.imagery.overview import Overview
 from geo.layers.run_rows import MapTerms, failures
 from geo.layers.schema import CRACK, INSPECTED, NETWORK, ROAD_SEGMENT, Column, Layer
 from geo.layers.style import CASING, STATUS, priority_legend, severity_legend
-from geo.layers.words import CLASS_WORDS, UNKNOWN
+from geo.layers.words import CLASS_WORDS
 from geo.options import Rules
 from geo.outputs import seal_text
 from geo.page.crops import Crop, worst_first
@@ -218,10 +218,7 @@ def _header(
         read_geometry=False,
         max_features=1,
     )
-    found = pd.concat((inspected["survey_date"], cracks["survey_date"])).dropna()
-    days = sorted({str(day)[:10] for day in found})
-    named = (("surveyed", ", ".join(days)), ("model", terms.model), ("run", terms.run_id))
-    return [(what, value or UNKNOWN) for what, value in named]
+    return terms.origin(inspected, cracks)
 
 
 def legend(rules: Rules) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import pyogrio
 
 from geo.files import write_text
 from geo.layers.classes import D6433_CLASSES, NOT_MEASURABLE, fine_enough
-from geo.layers.run_rows import MapTerms, failures
+from geo.layers.run_rows import MapTerms, failures, survey_days
 from geo.layers.schema import CRACK, INSPECTED, NETWORK, ROAD_SEGMENT
 from geo.layers.style import severity_legend
 from geo.options import Rules, SeverityOptions
@@ -97,7 +97,7 @@ def summarize(package: Path) -> MapReport:
     blocks = inspected[inspected["block_id"].notna()]
     seen_m2 = blocks[blocks["valid_pct"] > 0].geometry.area
     classes = {name: float(cracks[f"{name}_m"].sum()) for name in D6433_CLASSES}
-    days = sorted({str(day)[:10] for t in (blocks, cracks) for day in t["survey_date"].dropna()})
+    days = survey_days(blocks, cracks)
     unit_m = inspected.crs.axis_info[0].unit_conversion_factor if inspected.crs else 1.0
     pixels = blocks.loc[blocks["valid_pct"] > 0, "gsd_mm"]
     gsd_mm = float(pixels.min()) if len(pixels) else None

@@ -27,7 +27,6 @@ from geo.imagery.overview import Overview
 from geo.layers.run_rows import MapTerms
 from geo.layers.schema import CRACK, NETWORK, ROAD_SEGMENT
 from geo.layers.style import CASING, Entry, priority_legend, severity_legend
-from geo.layers.words import UNKNOWN
 from geo.outputs import seal_pdf
 from geo.page.letters import BOLD, FONT, is_unwritable, lettered
 from geo.page.preview import KM, scale_length
@@ -190,10 +189,8 @@ def _draw_page(canvas: Canvas, page: Page, layers: Layers, backdrop: Overview) -
     segments = page.segments
     top = A4[1] - MARGIN + 8
     terms = layers.terms
-    days = sorted({str(day)[:10] for day in layers.cracks["survey_date"].dropna()})
-    known = (("surveyed", ", ".join(days)), ("model", terms.model), ("run", terms.run_id))
     _text(canvas, MARGIN, top, page.title, 18, BOLD)
-    origin = ", ".join(f"{what} {value or UNKNOWN}" for what, value in known)
+    origin = ", ".join(f"{what} {value}" for what, value in terms.origin(layers.cracks))
     _text(canvas, MARGIN, top - 16, origin, 8)
     _text(canvas, MARGIN, top - 28, _figures(segments, layers), 9)
     frame = _frame(segments, layers, backdrop, top - 36 - MAP_HEIGHT)
