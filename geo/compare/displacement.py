@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import shapely
@@ -14,9 +13,6 @@ from geo.compare.survey import BoolArray, FloatArray, IntArray
 
 AT_ONCE = 100_000
 """Places that are looked up together: 15 MB."""
-
-Source = Literal["own", "neighbors", "none"]
-"""Where a neighborhood has its shift from: its own cracks, its neighbors, or it is not known."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +26,7 @@ class Registration:
         rotation_rad: (N,) about its center, counterclockwise.
         sd_m: (N,) standard deviation of the shift.
         support_m: (N,) meters of cracks that agree.
-        source: (N,) where the shift comes from.
+        source: (N,) whose cracks gave the shift: "own", "neighbors", or "none" (not known).
         residual_m: distance of agreeing lines that is left (standard deviation).
     """
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from wpcrack.synthetic.axis import StreetAxis
 from wpcrack.synthetic.lines import (
@@ -30,8 +29,6 @@ from wpcrack.synthetic.objects import (
 )
 from wpcrack.synthetic.shapes import quad_px
 from wpcrack.synthetic.surface import SurfaceStyle, draw_style
-
-Float64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,6 @@ from wpcrack.synthetic.objects import Manhole, StreetObject
 from wpcrack.synthetic.strokes import Stroke, darkening, mask
 from wpcrack.synthetic.surface import Material, SurfaceStyle, draw_style, lay_surface
 
-Float64 = npt.NDArray[np.float64]
-
 _OPTICS_MARGIN_PX = 3
 _SHORTEST_RUN_M = 0.05
 _RAGGED = ((0.9, 0.8), (0.25, 0.5), (0.07, 0.22), (0.012, 0.1))
