@@ -68,22 +68,24 @@ def crack_widths(
     )
 
 
-def width_p95(branch_mm: FloatArray, length: IntArray, owner: IntArray, count: int) -> FloatArray:
-    """(K,) width of branches that is exceeded on 5 % of each crack's length; nan where unseen.
+def width_p95(
+    width_mm: FloatArray, length: FloatArray | IntArray, owner: IntArray, count: int
+) -> FloatArray:
+    """(K,) width that is exceeded on 5 % of each owner's length; nan where none is known.
 
     Args:
-        branch_mm: (N,) width of each branch; nan counts nowhere.
-        length: (N,) of each.
-        owner: (N,) crack of each.
-        count: number of cracks.
+        width_mm: (N,) width of each piece of line; nan counts nowhere.
+        length: (N,) of each, in any unit.
+        owner: (N,) number of the crack or road segment of each.
+        count: number of owners.
     """
-    seen = np.flatnonzero(np.isfinite(branch_mm))
-    order = seen[np.lexsort((branch_mm[seen], owner[seen]))]
+    seen = np.flatnonzero(np.isfinite(width_mm))
+    order = seen[np.lexsort((width_mm[seen], owner[seen]))]
     who, way = owner[order], np.cumsum(length[order])
     total = np.bincount(who, length[order], count)
     before = (np.cumsum(total) - total)[who]
-    beyond = np.flatnonzero(way - before >= P95 * total[who])
+    beyond = np.flatnonzero(way - before >= P95 * total[who] - 1e-9)
     names, first = np.unique(who[beyond], return_index=True)
     width = np.full(count, np.nan)
-    width[names] = branch_mm[order[beyond[first]]]
+    width[names] = width_mm[order[beyond[first]]]
     return width

@@ -22,6 +22,7 @@ from geo.cracks.pixel_set import ramps
 from geo.grid import Grid
 from geo.imagery.coverage import CoverageMap
 from geo.layers.classes import D6433_CLASSES, TYPES, crack_types
+from geo.layers.crack_width import width_p95
 from geo.layers.roads import Locations, RoadNetwork, Segment, sections
 from geo.layers.whole_map import CrackMap
 from geo.options import TypeOptions
@@ -47,8 +48,6 @@ THIRDS = 3
 
 SEEN_SHARE = 0.5
 """A cell of which less was seen counts only if a crack was found in it."""
-
-P95 = 0.95
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,14 +176,7 @@ class RoadSurvey:
     def width_p95_mm(self) -> FloatArray:
         """(S,) width that is exceeded on 5 % of the line with a width; nan where there is none."""
         segment, width, meters = np.concatenate(self._widths, axis=1)
-        order = np.lexsort((width, segment))
-        who, way = segment[order].astype(np.int64), np.cumsum(meters[order])
-        total = np.bincount(who, meters[order], self._count)
-        beyond = np.flatnonzero(way - (np.cumsum(total) - total)[who] >= P95 * total[who] - 1e-9)
-        names, first = np.unique(who[beyond], return_index=True)
-        result = np.full(self._count, np.nan)
-        result[names] = width[order[beyond[first]]]
-        return result
+        return width_p95(width, meters, segment.astype(np.int64), self._count)
 
     def _add(self, name: str, segment: IntArray, values: FloatArray | None = None) -> None:
         added = np.bincount(segment, values, self._count)

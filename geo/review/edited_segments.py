@@ -18,6 +18,7 @@ from geo.cracks.branches import UM, BoolArray, FloatArray
 from geo.cracks.pixel_set import ramps
 from geo.imagery.coverage import CELL_M
 from geo.layers.classes import D6433_CLASSES, TYPES, crack_types
+from geo.layers.crack_width import width_p95
 from geo.layers.roads import Locations, RoadNetwork, Segment
 from geo.layers.schema import CRACK, GEOMETRY, INSPECTED, NETWORK, ROAD_SEGMENT
 from geo.layers.segment_rows import priority_of, ranks
@@ -134,10 +135,7 @@ class _Sums:
 def _share_out(
     found: EditedMap, network: RoadNetwork, table: pd.DataFrame, edited: BoolArray
 ) -> _Sums:
-    """Add up cracks and networks on segments; name the types and segments of edited cracks.
-
-    Cells in which a network lies count as hit: the lines in it are not in the map.
-    """
+    """Add up cracks and networks on segments; name the types and segments of edited cracks."""
     cracks, count = found.tables[CRACK.name], len(network.segments)
     cells = {
         index: SurveyCells(own.to_m - own.from_m, own.width_m, THIRDS * own.lanes)
@@ -178,19 +176,28 @@ def _share_out(
     main = home["segment"].to_numpy(np.int64), home["crack"].to_numpy(np.int64)
     add("crack_count", main[0], np.ones(len(home)))
     add("transverse_count", main[0], (types[main[1]] == "transverse").astype(float))
-    add("network_area_m2", np.empty(0, np.int64), np.empty(0))
-    for shape in found.tables[NETWORK.name].geometry:
-        places = np.zeros(count)
-        total_places = 0
-        for points_in in places_in(shape, STEP_M / found.unit_m):
-            inside = network.locate(points_in)
-            _hit(cells, inside)
-            places += np.bincount(inside.segment[inside.segment >= 0], minlength=count)
-            total_places += len(points_in)
-        each_m2 = shape.area * found.unit_m**2 / max(total_places, 1)
-        add("network_area_m2", np.arange(count), places * each_m2)
+    sums["network_area_m2"] = _networks_m2(found, network, cells)
     widths = _widths(segment, width[crack], meters, types[crack], count)
     return _Sums(sums, least, most, widths, cells)
+
+
+def _networks_m2(
+    found: EditedMap, network: RoadNetwork, cells: dict[int, SurveyCells]
+) -> FloatArray:
+    """Return the area of networks on segments, (S,); the lines in them are not in the map.
+
+    So each of the `cells` in which a network lies is marked as hit.
+    """
+    area_m2 = np.zeros(len(network.segments))
+    for shape in found.tables[NETWORK.name].geometry:
+        places, total = np.zeros(len(area_m2)), 0
+        for points in places_in(shape, STEP_M / found.unit_m):
+            located = network.locate(points)
+            _hit(cells, located)
+            places += np.bincount(located.segment[located.segment >= 0], minlength=len(places))
+            total += len(points)
+        area_m2 += places * (shape.area * found.unit_m**2 / max(total, 1))
+    return area_m2
 
 
 def _hit(cells: dict[int, SurveyCells], located: Locations) -> None:
@@ -254,10 +261,4 @@ def _widths(
         line = np.bincount(segment[own], meters[own], count)
         total = np.bincount(segment[own], (width_mm * meters)[own], count)
         result[f"{name}_width_mm"] = np.where(line > 0, total / np.where(line > 0, line, 1), np.nan)
-    p95 = np.full(count, np.nan)
-    for index in np.unique(segment[known]):
-        own = known & (segment == index)
-        order = np.argsort(width_mm[own])
-        way = np.cumsum(meters[own][order])
-        p95[index] = width_mm[own][order][np.searchsorted(way, 0.95 * way[-1])]
-    return result | {"width_p95_mm": p95}
+    return result | {"width_p95_mm": width_p95(width_mm, meters, segment, count)}
