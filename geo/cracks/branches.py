@@ -15,6 +15,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from geo.cracks.pixel_set import ramps
+
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -157,15 +159,13 @@ class BranchSet:
         """
         counts = self.starts[chosen + 1] - self.starts[chosen]
         starts = np.append(0, np.cumsum(counts))
-        place = np.arange(starts[-1]) - np.repeat(starts[:-1], counts)
+        one, place = ramps(counts)
         nodes = self.nodes[chosen]
         if turned is not None:
-            backward = np.repeat(turned, counts)
-            place = np.where(backward, np.repeat(counts, counts) - 1 - place, place)
+            place = np.where(turned[one], counts[one] - 1 - place, place)
             nodes = np.where(turned[:, None], nodes[:, ::-1], nodes)
-        index = place + np.repeat(self.starts[chosen], counts)
         in_order = self.is_canonical and turned is None and bool((np.diff(chosen) > 0).all())
-        return BranchSet(self.vertices[index], starts, nodes, in_order)
+        return BranchSet(self.vertices[self.starts[chosen][one] + place], starts, nodes, in_order)
 
 
 def norms(steps: IntArray) -> IntArray:

@@ -19,7 +19,6 @@ FloatArray = NDArray[np.float64]
 DOT_M = 1e-6
 """Half the length of the line that stands for a skeleton of a single node."""
 
-
 PRUNE_WIDTHS = 1.0
 """Free branches shorter than this many local widths are spurs."""
 

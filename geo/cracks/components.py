@@ -27,7 +27,7 @@ from geo.cracks.centerline import (
 )
 from geo.cracks.measure import FloatArray, MeasuredBranch, measure, path_widths
 from geo.cracks.outlines import Outlines
-from geo.cracks.pixel_set import IntArray, PixelSet, pixels_in_rings
+from geo.cracks.pixel_set import IntArray, PixelSet, pixels_in_rings, ramps
 from geo.cracks.skeleton import Skeletons, thin_components
 from geo.grid import Grid
 
@@ -247,13 +247,12 @@ def _reach(
 ) -> FloatArray:
     """Return (G, K) the distance of each pixel to its component's border."""
     first, count = thin.border_starts[members], np.diff(thin.border_starts)[members]
-    starts = np.cumsum(count) - count
-    owner = np.repeat(np.arange(len(members)), count)
-    index = np.arange(len(owner)) + (first - starts)[owner]
-    border = transform_points((thin.border[index] - corner[owner])[:, ::-1] + 0.5, to_m)
+    owner, step = ramps(count)
+    places = thin.border[first[owner] + step] - corner[owner]
+    border = transform_points(places[:, ::-1] + 0.5, to_m)
     away = points[owner] - border[:, None]
     squares = away[..., 0] * away[..., 0] + away[..., 1] * away[..., 1]
-    return np.sqrt(np.minimum.reduceat(squares, starts, axis=0))
+    return np.sqrt(np.minimum.reduceat(squares, np.cumsum(count) - count, axis=0))
 
 
 def _lines(paths: _Paths) -> NDArray[np.object_]:

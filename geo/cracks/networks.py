@@ -10,7 +10,7 @@ coarse block cracking lie too far apart for that: they are found as closed cells
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -101,16 +101,14 @@ def _all_networks(branches: BranchSet, lattice: _Lattice) -> tuple[_Found, IntAr
     """Dense networks, then blocks around them; and the network of each branch, -1 for none."""
     options, blocks = lattice.options, BlockLattice.of(lattice.options)
     dense = _Found.joined(
-        list(_batches(branches, lattice, lattice.squares(), lambda r: _patch(branches, r, lattice)))
+        _batches(branches, lattice, lattice.squares(), lambda r: _patch(branches, r, lattice))
     )
     coarse = _Found.joined(
-        list(
-            _batches(
-                branches,
-                replace(lattice, least_blocks=options.min_blocks),
-                blocks.squares(),
-                lambda region: block_patch(branches, region, blocks),
-            )
+        _batches(
+            branches,
+            replace(lattice, least_blocks=options.min_blocks),
+            blocks.squares(),
+            lambda region: block_patch(branches, region, blocks),
         )
     ).without(dense.shapes)
     found, place = _Found.sorted([dense, coarse])
@@ -200,12 +198,12 @@ class _Found:
         )
 
     @classmethod
-    def joined(cls, groups: Sequence[_Found]) -> _Found:
+    def joined(cls, groups: Iterable[_Found]) -> _Found:
         """All of them, see `sorted`."""
         return cls.sorted(groups)[0]
 
     @classmethod
-    def sorted(cls, groups: Sequence[_Found]) -> tuple[_Found, IntArray]:
+    def sorted(cls, groups: Iterable[_Found]) -> tuple[_Found, IntArray]:
         """All of them, from south to north, then from west to east by their first cells.
 
         Returns:

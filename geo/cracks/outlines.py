@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components, depth_first_order
 
-from geo.cracks.pixel_set import NE, NW, SE, SW, E, IntArray, N, PixelSet, S, W, firsts
+from geo.cracks.pixel_set import NE, NW, SE, SW, E, IntArray, N, PixelSet, S, W, firsts, ramps
 
 BoolArray = NDArray[np.bool_]
 
@@ -230,10 +230,8 @@ def _vertices(
     """
     head, tail = 2 * sides + is_down[sides], 2 * sides + ~is_down[sides]
     ends = np.stack((tail, head), axis=1).ravel()
-    rings = np.arange(len(counts))
     starts = np.cumsum(counts) - counts
-    ring = np.repeat(rings, counts)
-    within = np.arange(len(ends)) - starts[ring]
+    ring, within = ramps(counts)
     within = (within + is_hole[ring]) % counts[ring]
     closed = np.insert(ends[starts[ring] + within], starts + counts, ends[starts + is_hole])
     return np.column_stack((corners.col[closed], corners.row[closed]))
