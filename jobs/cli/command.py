@@ -49,7 +49,7 @@ Settings = Annotated[
 ]
 
 InPlaceOfTiles = Annotated[
-    Path | None, typer.Option(help="Folder of photographs, in place of tiles.")
+    Path | None, typer.Option(help="Folder of photographs, instead of tiles.")
 ]
 
 

@@ -21,7 +21,7 @@ def label(
         Path, typer.Argument(metavar="DIR", help="Folder that `wpcrack windows` wrote.")
     ],
     name: Annotated[
-        str, typer.Option(help="Yours, where several people label; it names your journal.")
+        str, typer.Option(help="Your name, where several people label: that of your journal.")
     ] = "",
     part: Annotated[
         str, typer.Option(metavar="K/N", help="Show every N-th window, from the K-th on.")
@@ -32,9 +32,10 @@ def label(
     port: Port = 0,
     browser: Browser = True,
 ) -> None:
-    """Say crack or road to windows, by key, on a local page.
+    """Label windows as crack or road, by key, on a local page.
 
-    Each answer is written at once; the same command goes on. Ctrl-C ends with what comes next.
+    Each answer is written at once; the same command continues. Ctrl-C ends and says
+    what to do next.
     """
     from jobs.label.order import Part
     from jobs.label.session import Who
@@ -62,7 +63,7 @@ def review(
 ) -> None:
     """Measure precision and recall of a map, by key.
 
-    Each answer is written at once; the same command goes on. Ctrl-C ends, and what was found goes
+    Each answer is written at once; the same command continues. Ctrl-C ends; what was found goes
     into the map, its report and its page. With --apply, cracks that you deleted, moved or drew in
     QGIS, or whose verdict you set to wrong, are respected: totals, ranks and reports are made anew.
     """

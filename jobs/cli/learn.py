@@ -165,7 +165,7 @@ def evaluate(
     ] = None,
     windows: Annotated[
         Path | None,
-        typer.Option(help="In place of both: labeled windows, as `wpcrack label` makes them."),
+        typer.Option(help="Instead of both: labeled windows, as `wpcrack label` makes them."),
     ] = None,
     model: Model = None,
     manifest: Annotated[

@@ -70,7 +70,7 @@ def assemble(
     """Make another map of what a run has found.
 
     The model is not run again; tiles and model are not needed. Keys that are not given keep the
-    values of the run. Another threshold takes stored probability (`wpcrack infer ...
+    values of the run. Another threshold needs stored probability (`wpcrack infer ...
     probability=keep`).
     """
     from jobs.assemble.source import Source
@@ -124,7 +124,7 @@ def windows(
         Path | None, typer.Option(help="Run folder that orders them; else the shipped model.")
     ] = None,
     ordered: Annotated[
-        bool, typer.Option("--ordered/--unordered", help="Those first that a model is unsure of.")
+        bool, typer.Option("--ordered/--unordered", help="Put first what a model is unsure of.")
     ] = True,
 ) -> None:
     """Cut windows out of tiles or photographs, to be labeled.
