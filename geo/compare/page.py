@@ -62,6 +62,7 @@ def change_data(package: Path, summary: str, max_cracks: int = MAX_CRACKS) -> di
             },
         },
         "failures": [],
+        "failed": 0,
         "bounds": bounds_of(ground),
         "image": None,
         "crops": [],

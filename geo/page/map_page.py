@@ -186,7 +186,7 @@ def map_data(package: Path, max_cracks: int) -> dict[str, Any]:
     )
     worst = f" The worst {len(cracks)} cracks are drawn, by severity and length."
     shown = worst if len(cracks) < len(total) else ""
-    terms, accuracy = MapTerms.read(package), read_accuracy(package)
+    terms, accuracy, failed = MapTerms.read(package), read_accuracy(package), failures(inspected)
     judged = f" {accuracy.text()}" if accuracy else ""
     return {
         "title": "Crack map",
@@ -196,7 +196,8 @@ def map_data(package: Path, max_cracks: int) -> dict[str, Any]:
         "summary": summary + shown + judged,
         "note": terms.not_claimed,
         "legend": legend(terms.rules),
-        "failures": failures(inspected)[:TABLE_ROWS],
+        "failures": failed[:TABLE_ROWS],
+        "failed": len(failed),
         "bounds": bounds_of(placed),
         "image": None,
         "crops": [],
@@ -270,7 +271,9 @@ def _blocks(inspected: geopandas.GeoDataFrame) -> str:
     failed = int(inspected["status"].isin(["failed", "partial"]).sum())
     if not failed:
         return f"Nothing failed in {blocks} {'block' if blocks == 1 else 'blocks'}."
-    return f"Failed, wholly or in part: {failed} of {blocks} blocks and files."
+    files = len(inspected) - blocks
+    places = counted(blocks, "block") + (f" and {counted(files, 'file')}" if files else "")
+    return f"Failed, wholly or in part: {failed} of {places}."
 
 
 def records(frame: geopandas.GeoDataFrame, layer: Layer, ranked: list[int]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const CRACK_REACH_PX = 6; // how near to a line a click must be
   const SEGMENT_REACH_PX = 8;
+  const LONG_ID = 20; // letters that fit beside the figures of a table; more are wrapped
 
   const map = L.map("map", { maxZoom: 26, zoomSnap: 0.25 });
   map.attributionControl.setPrefix("Leaflet 1.9.4");
@@ -19,11 +20,14 @@
   const column = (kind, name) => data[kind].columns.find((one) => one.name === name);
   const isNarrow = () => window.matchMedia("(max-width: 50rem)").matches;
 
-  // A value as people write it: classes in words, numbers with few digits.
+  // A value as people write it: classes in words, numbers with few digits, counts and ranks whole.
   function plain(one, found) {
     if (found === null || found === undefined) return "–";
     if (typeof found === "boolean") return found ? "yes" : "no";
-    if (typeof found === "number") return String(Number(found.toPrecision(3)));
+    if (typeof found === "number") {
+      const few = Math.abs(found) < 100 ? found.toPrecision(3) : Math.round(found);
+      return String(Number(Number(few).toFixed(4))); // what is smaller is rounding
+    }
     return one.words?.[found] ?? String(found);
   }
 
@@ -129,7 +133,8 @@
     if (kind !== "inspected") classes.reverse(); // the worst on top
     const keys = classes.map((one) => one.key);
     const keyed = column(kind, data.kinds[kind].by);
-    const number = (k) => keys.indexOf(keyed && value(keyed, k) || "");
+    // What people wrote into the map may be no class: it looks as the least one.
+    const number = (k) => Math.max(0, keys.indexOf(keyed && value(keyed, k) || ""));
     layers[kind] = new Shapes(data[kind].shapes, classes.map(look), number, { pane: kind }).addTo(map);
     overlays[data.kinds[kind].overlay] = layers[kind];
   }
@@ -221,7 +226,7 @@
         }
         const button = element("button", text);
         button.type = "button";
-        button.className = "id";
+        button.className = text.length > LONG_ID ? "id long" : "id";
         button.addEventListener("click", () => {
           map.fitBounds(layers[kind].bounds(k), { maxZoom: 24, padding: [40, 40] });
           open(kind, k, layers[kind].middle(k));
@@ -245,7 +250,9 @@
     const box = element("details");
     const list = element("ul");
     data.failures.forEach(([where, reason]) => list.append(element("li", `${where}: ${reason}`)));
-    box.append(element("summary", `Not inspected (${data.failures.length})`), list);
+    const more = data.failed - data.failures.length;
+    if (more > 0) list.append(element("li", `and ${more} more (layer inspected)`));
+    box.append(element("summary", `Not inspected (${data.failed})`), list);
     document.getElementById("tables").append(box);
   }
 

@@ -31,6 +31,7 @@ from geo.page.map_page import (
     STEPS_PER_M,
     encode_shapes,
     legend,
+    map_data,
     page,
     records,
     write_map,
@@ -79,6 +80,7 @@ def test_the_page_holds_every_layer_and_no_address(street, tmp_path):
     assert values(data["segments"], "name") == ["Am Markt", HOSTILE]
     assert values(data["inspected"], "status") == ["inspected"]
     assert data["failures"] == [[f"{HOSTILE}.tif", "is not a GeoTIFF; convert it"]]
+    assert "Failed, wholly or in part: 1 of 1 block and 1 file." in data["summary"]
     (south, west), (north, east) = data["bounds"]
     assert 51.4 < south < north < 51.5
     assert 8.9 < west < east < 9.1
@@ -263,6 +265,41 @@ def test_the_page_can_be_used_by_keyboard(shown):
     )
 
 
+@pytest.mark.slow
+@needs_browser
+def test_odd_classes_large_numbers_and_long_lists_are_told_as_they_are(street, tmp_path):
+    """A person may have drawn a crack without a class, and a city has a rank of four digits."""
+    data = map_data(street[0], 10)
+
+    def put(kind, name, values):
+        column = next(one for one in data[kind]["columns"] if one["name"] == name)
+        column.pop("levels", None)
+        column["values"] = values
+
+    put("cracks", "severity_d6433", [None, "hoch", "high"])
+    put("segments", "segment_id", ["{3f2504e0-4f89-11d3-9a0c-0305e82c3301}-000", "R2-000"])
+    put("segments", "rank", [1234, 2])
+    put("segments", "from_m", [12050.4, 0])
+    put("segments", "density_m_per_m2", [0.43056, -5e-6])
+    data["failures"], data["failed"] = [["a.tif", "is cut short"]] * 2, 1200
+    (tmp_path / "map.html").write_text(page(data), encoding="utf-8")
+    with browser((tmp_path / "map.html").as_uri(), tmp_path) as shown:
+        look = "crackMap.layers.cracks.looks[crackMap.layers.cracks.lookOf({})].color"
+        assert shown.run(f"[0, 1, 2].map((k) => {look.format('k')})") == ["#ffffff"] * 2 + [
+            "#d55e00"
+        ]
+        shown.run(f"{BUTTONS}[0].click()")
+        for words in ("rank1234", "from12050 m", "line per area0.431 m/m²"):
+            assert words in shown.run(CHOSEN), words
+        shown.run(f"{BUTTONS}[1].click()")
+        assert "line per area0 m/m²" in shown.run(CHOSEN)
+        failed = "document.querySelector('#tables details:last-child').textContent"
+        assert shown.run(failed).startswith("Not inspected (1200)")
+        assert shown.run(failed).endswith("and 1198 more (layer inspected)")
+        side = "document.getElementById('side')"
+        assert shown.run(f"{side}.scrollWidth <= {side}.clientWidth")
+
+
 COVERED = """(() => {
   const parts = [...document.querySelectorAll(
     '.leaflet-control, #header, #summary, #legend, #filter, #tables, #chosen')];
@@ -362,6 +399,7 @@ def many_cracks(count):
         "summary": f"{count} cracks",
         "note": "",
         "failures": [],
+        "failed": 0,
         "bounds": [[south, west], [north, east]],
         "image": None,
         "legend": legend(Rules()),
