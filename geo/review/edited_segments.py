@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import shapely
+from numpy.typing import NDArray
 
 from geo.cracks.branches import UM, BoolArray, FloatArray
 from geo.cracks.pixel_set import ramps
@@ -30,12 +31,27 @@ ROUNDING = 0.01
 """Meters of line, and square meters of networks, that are rounding."""
 
 
-def segment_rows_of(found: EditedMap, edited: BoolArray) -> pa.RecordBatch:
-    """Return the rows of road_segment, ranked again; name type and segment of edited cracks.
+@dataclass(frozen=True, eq=False)
+class Edited:
+    """What people have changed.
+
+    Attributes:
+        cracks: (K,) whose line they have drawn or changed.
+        left: (K,) those of them that lie beside their pieces: cells are other ones.
+        networks: (M,) whose area they have drawn or changed.
+    """
+
+    cracks: BoolArray
+    left: BoolArray
+    networks: BoolArray
+
+
+def segment_rows_of(found: EditedMap, edited: Edited) -> pa.RecordBatch:
+    """Return the rows of road_segment, ranked again; name type and segment of what was edited.
 
     Args:
-        found: the map; its cracks are named in place.
-        edited: (K,) cracks whose line people have drawn or changed.
+        found: the map; its cracks and networks are named in place.
+        edited: which of them to name anew.
     """
     table = found.tables[ROAD_SEGMENT.name]
     options = found.rules.segments
@@ -44,7 +60,7 @@ def segment_rows_of(found: EditedMap, edited: BoolArray) -> pa.RecordBatch:
     sums = _share_out(found, network, table, edited)
     for index, row in enumerate(rows):
         own = sums.of(index)
-        if sums.are_of(index, row):
+        if not sums.anew[index] and sums.are_of(index, row):
             continue
         row |= own
         surveyed = row["surveyed_area_m2"]
@@ -103,6 +119,7 @@ class _Sums:
             segments may have a class on either, as the map does not say where along it.
         widths: (S,) each, nan for none.
         cells: by the numbers of the segments whose lanes are known.
+        anew: (S,) whether a crack lies there that left its pieces.
     """
 
     meters: dict[str, FloatArray]
@@ -110,6 +127,7 @@ class _Sums:
     most: dict[str, FloatArray]
     widths: dict[str, FloatArray]
     cells: dict[int, SurveyCells]
+    anew: BoolArray
 
     def of(self, index: int) -> dict[str, Any]:
         """Return the columns of a segment that follow from its cracks."""
@@ -133,9 +151,9 @@ class _Sums:
 
 
 def _share_out(
-    found: EditedMap, network: RoadNetwork, table: pd.DataFrame, edited: BoolArray
+    found: EditedMap, network: RoadNetwork, table: pd.DataFrame, edited: Edited
 ) -> _Sums:
-    """Add up cracks and networks on segments; name the types and segments of edited cracks."""
+    """Add up cracks and networks on segments; name the types and segments of edited ones."""
     cracks, count = found.tables[CRACK.name], len(network.segments)
     cells = {
         index: SurveyCells(own.to_m - own.from_m, own.width_m, THIRDS * own.lanes)
@@ -156,7 +174,7 @@ def _share_out(
     total = own.groupby(["crack", "segment"])["meters"].sum().reset_index()
     home = _homes(total)
     road_deg = axial_mean(crack, located.direction_deg[on], meters, len(cracks))
-    _name_edited(found, total, home, edited, road_deg)
+    _name_edited(found, total, home, edited.cracks, road_deg)
     cracks = found.tables[CRACK.name]
     line_m = shapely.length(cracks.geometry.to_numpy()) * found.unit_m
     stretch = cracks["length_m"].to_numpy(float) / np.maximum(line_m, 1e-9)
@@ -176,20 +194,34 @@ def _share_out(
     main = home["segment"].to_numpy(np.int64), home["crack"].to_numpy(np.int64)
     add("crack_count", main[0], np.ones(len(home)))
     add("transverse_count", main[0], (types[main[1]] == "transverse").astype(float))
-    sums["network_area_m2"] = _networks_m2(found, network, cells)
+    ids = table["segment_id"].to_numpy(object)
+    sums["network_area_m2"] = _networks_m2(found, network, cells, ids, edited.networks)
     widths = _widths(segment, width[crack], meters, types[crack], count)
-    return _Sums(sums, least, most, widths, cells)
+    anew = np.bincount(where, edited.left[one], count) > 0
+    return _Sums(sums, least, most, widths, cells, anew)
 
 
 def _networks_m2(
-    found: EditedMap, network: RoadNetwork, cells: dict[int, SurveyCells]
+    found: EditedMap,
+    network: RoadNetwork,
+    cells: dict[int, SurveyCells],
+    ids: NDArray[np.object_],
+    edited: BoolArray,
 ) -> FloatArray:
-    """Return the area of networks on segments, (S,); the lines in them are not in the map.
+    """Return the area of networks on segments, (S,); name the segments of edited ones.
 
-    So each of the `cells` in which a network lies is marked as hit.
+    The lines in networks are not in the map, so each of the `cells` in which one lies is marked as
+    hit.
+
+    Args:
+        found: the map; its networks are named in place.
+        network: the S segments.
+        cells: by the numbers of segments.
+        ids: (S,) of the segments.
+        edited: (M,) networks that people have drawn or changed.
     """
-    area_m2 = np.zeros(len(network.segments))
-    for shape in found.tables[NETWORK.name].geometry:
+    areas, area_m2 = found.tables[NETWORK.name], np.zeros(len(network.segments))
+    for row, shape in enumerate(areas.geometry):
         places, total = np.zeros(len(area_m2)), 0
         for points in places_in(shape, STEP_M / found.unit_m):
             located = network.locate(points)
@@ -197,6 +229,9 @@ def _networks_m2(
             places += np.bincount(located.segment[located.segment >= 0], minlength=len(places))
             total += len(points)
         area_m2 += places * (shape.area * found.unit_m**2 / max(total, 1))
+        said = areas.loc[row, "segment_id"]
+        if edited[row] or not (places[ids == said].any() or pd.isna(said)):
+            areas.loc[row, "segment_id"] = ids[places.argmax()] if places.any() else None
     return area_m2
 
 

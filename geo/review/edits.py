@@ -39,7 +39,7 @@ from geo.layers.segments import STEP_M
 from geo.layers.style import styles
 from geo.options import PARQUET_ROWS
 from geo.review.edited_map import EditedMap, to_batch
-from geo.review.edited_segments import segment_rows_of
+from geo.review.edited_segments import Edited, segment_rows_of
 from geo.review.record import parse_accuracy
 
 WRONG = ("wrong", "reject", "rejected", "false")
@@ -51,6 +51,9 @@ SAME = 1e-3
 SAME_DEG = 0.1
 """Change of a direction that is rounding."""
 
+BESIDE_M, BESIDE_PX = 0.05, 2
+"""A line that lies farther than both from every piece was moved: it ran in the middle of one."""
+
 
 @dataclass(frozen=True)
 class Applied:
@@ -58,7 +61,7 @@ class Applied:
 
     Attributes:
         wrong: cracks and networks with such a verdict.
-        drawn, moved: cracks that people have drawn, or whose line they have changed.
+        drawn, moved: cracks and networks that people have drawn, or whose shape they have changed.
         changes: what differs from the map as it was written, in words.
         cracks, length_m: of the new map.
         kept: where the edited file is kept.
@@ -94,16 +97,17 @@ def apply_edits(package: Path, segments_csv: Path, *, parquet: bool = False) -> 
     wrong = sum(int(_is_wrong(found.tables[layer.name]).sum()) for layer in (CRACK, NETWORK))
     if not changes and not wrong:
         return None
-    now, drawn, moved = _without_wrong(found)
+    now, seen = _without_wrong(found)
     cracks, rows = now.tables[CRACK.name], None
     if ROAD_SEGMENT.name in now.tables:
         before = cracks["segment_id"].fillna("")
-        rows = segment_rows_of(now, drawn | moved)
-        moved |= ~drawn & (before != cracks["segment_id"].fillna("")).to_numpy()
+        rows = segment_rows_of(now, Edited(seen.drawn | seen.moved, seen.left, seen.areas))
+        elsewhere = (before != cracks["segment_id"].fillna("")).to_numpy()
+        seen = replace(seen, moved=seen.moved | (~seen.drawn & elsewhere))
     applied = Applied(
         wrong=wrong,
-        drawn=int(drawn.sum()),
-        moved=int(moved.sum()),
+        drawn=int(seen.drawn.sum() + seen.drawn_areas.sum()),
+        moved=int(seen.moved.sum() + seen.cut_areas.sum()),
         changes=tuple(changes),
         cracks=len(cracks),
         length_m=float(cracks["length_m"].sum()),
@@ -116,21 +120,42 @@ def apply_edits(package: Path, segments_csv: Path, *, parquet: bool = False) -> 
     return applied
 
 
-def _without_wrong(found: EditedMap) -> tuple[EditedMap, BoolArray, BoolArray]:
-    """Return a map without what is wrong, with the columns of the lines that it has now.
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """What people have drawn and changed of K cracks and M networks.
 
-    Returns:
-        the map; which of its cracks (K,) were drawn and which changed.
+    Attributes:
+        drawn, moved: (K,) cracks that are new, or whose line is another one.
+        left: (K,) those of them that no longer lie where they were seen.
+        drawn_areas, cut_areas: (M,) networks that are new, or whose area is another one.
     """
+
+    drawn: BoolArray
+    moved: BoolArray
+    left: BoolArray
+    drawn_areas: BoolArray
+    cut_areas: BoolArray
+
+    @property
+    def areas(self) -> BoolArray:
+        """(M,) networks that are new or changed."""
+        return self.drawn_areas | self.cut_areas
+
+
+def _without_wrong(found: EditedMap) -> tuple[EditedMap, _Seen]:
+    """Return a map without what is wrong, with the columns of the shapes that it has now."""
     cracks, networks = (
         found.tables[layer.name][~_is_wrong(found.tables[layer.name])] for layer in (CRACK, NETWORK)
     )
-    cracks, drawn, moved = _measured(_placed(cracks, "MultiLineString"), found)
-    networks, outlines = _placed(networks, "MultiPolygon"), found.tables[OUTLINE.name]
-    alive = outlines["crack_id"].isin(cracks["crack_id"]) & outlines["crack_id"].notna()
+    cracks, outlines = _placed(cracks, "MultiLineString"), found.tables[OUTLINE.name]
+    left = _left_pieces(cracks, outlines, found.unit_m)
+    cracks, drawn, moved = _measured(cracks, found, left)
+    networks, new, cut = _measured_areas(_placed(networks, "MultiPolygon"), found.unit_m)
+    there = cracks["crack_id"][~left]
+    alive = outlines["crack_id"].isin(there) & outlines["crack_id"].notna()
     alive |= outlines["network_id"].isin(networks["network_id"]) & outlines["network_id"].notna()
     own = {CRACK.name: cracks, NETWORK.name: networks, OUTLINE.name: outlines[alive]}
-    return replace(found, tables=found.tables | own), drawn, moved
+    return replace(found, tables=found.tables | own), _Seen(drawn, moved, left, new, cut)
 
 
 def _publish(
@@ -214,12 +239,32 @@ class _Figures:
         return np.asarray(moved | (np.abs(bent) > SAME))
 
 
+def _left_pieces(
+    cracks: geopandas.GeoDataFrame, outlines: geopandas.GeoDataFrame, unit_m: float
+) -> BoolArray:
+    """(K,) whether a crack with pieces of its own lies beside all pieces, as if it was moved."""
+    own = cracks["crack_id"].isin(outlines["crack_id"]) & cracks["crack_id"].notna()
+    if not own.any():
+        return np.zeros(len(cracks), bool)
+    parts, owner = shapely.get_parts(cracks.geometry.to_numpy(), return_index=True)
+    middles = shapely.line_interpolate_point(parts, 0.5, normalized=True)
+    (part, _), away = outlines.sindex.nearest(middles, return_all=False, return_distance=True)
+    pixel_m = cracks["gsd_mm"].fillna(0).to_numpy(float)[owner[part]] / 1000
+    beside = away * unit_m > np.maximum(BESIDE_M, BESIDE_PX * pixel_m)
+    return np.asarray(own & (np.bincount(owner[part], beside, len(cracks)) > 0), bool)
+
+
 def _measured(
-    cracks: geopandas.GeoDataFrame, found: EditedMap
+    cracks: geopandas.GeoDataFrame, found: EditedMap, left: BoolArray
 ) -> tuple[geopandas.GeoDataFrame, BoolArray, BoolArray]:
     """Give lines that people have drawn their columns, and those that they changed new ones.
 
     A program links what lies apart, a person does not: an edited crack has no more gap than before.
+
+    Args:
+        cracks: K of them.
+        found: the map.
+        left: (K,) those that no longer lie where they were seen.
 
     Returns:
         the cracks; which were drawn (K,) and which changed (K,).
@@ -231,7 +276,8 @@ def _measured(
     drawn = ~named | cracks[["length_m", *meters]].isna().any(axis=1).to_numpy()
     cracks["gap_m"] = cracks["gap_m"].fillna(pd.Series(figures.apart_m, cracks.index))
     cracks["type"] = cracks["type"].fillna("unknown")
-    moved = ~drawn & figures.differ(cracks)
+    cracks = _with_severity(cracks, "severity_d6433", "severity_ltpp")
+    moved = ~drawn & (figures.differ(cracks) | left)
     stored = (cracks["length_m"] - cracks["gap_m"]).to_numpy(float)
     scale = np.where(moved, figures.line_m / np.maximum(stored, 1e-9), 1.0)
     for name in (*meters, "area_m2"):
@@ -254,11 +300,44 @@ def _measured(
         plain |= {name: NOT_MEASURABLE for name in ("severity_d6433", "severity_ltpp")}
         for name, value in plain.items():
             cracks.loc[drawn, name] = value
-    parts = shapely.get_geometry(cracks.geometry.to_numpy()[~named], 0)
-    middles = shapely.get_coordinates(shapely.line_interpolate_point(parts, 0.5, normalized=True))
-    cracks.loc[~named, "crack_id"] = [f"drawn-{x:.2f}-{y:.2f}" for x, y in middles]
-    cracks["crack_id"] = _unique(cracks["crack_id"].tolist())
+    first = shapely.get_geometry(cracks.geometry.to_numpy(), 0)
+    middles = shapely.line_interpolate_point(first, 0.5, normalized=True)
+    cracks["crack_id"] = _named(cracks["crack_id"], middles)
     return cracks, drawn, moved
+
+
+def _measured_areas(
+    networks: geopandas.GeoDataFrame, unit_m: float
+) -> tuple[geopandas.GeoDataFrame, BoolArray, BoolArray]:
+    """Give networks that people have drawn or cut their area; line is taken to be even in it.
+
+    Returns:
+        the networks; which were drawn (M,) and of which the area changed (M,).
+    """
+    networks = _with_severity(networks.copy(), "severity_d6433")
+    area_m2 = shapely.area(networks.geometry.to_numpy()) * unit_m**2
+    stored = networks["area_m2"].to_numpy(float)
+    drawn = np.isnan(stored) | (networks["network_id"].fillna("") == "").to_numpy()
+    changed = ~drawn & (np.abs(area_m2 - stored) > SAME * stored)
+    line_m = networks["crack_length_m"].to_numpy(float) * area_m2 / stored
+    networks.loc[changed, "crack_length_m"] = line_m[changed]
+    networks.loc[drawn | changed, "area_m2"] = area_m2[drawn | changed]
+    middles = shapely.point_on_surface(networks.geometry.to_numpy())
+    networks["network_id"] = _named(networks["network_id"], middles)
+    return networks, drawn, changed
+
+
+def _with_severity(table: geopandas.GeoDataFrame, *columns: str) -> geopandas.GeoDataFrame:
+    """Say of what has no class that it could not be measured."""
+    return table.assign(**{name: table[name].fillna(NOT_MEASURABLE) for name in columns})
+
+
+def _named(ids: pd.Series, middles: Any) -> list[str]:
+    """Name what people have drawn by its middle; each name stands once."""
+    names = ids.fillna("").to_numpy(object, copy=True)
+    new = names == ""
+    names[new] = [f"drawn-{x:.2f}-{y:.2f}" for x, y in shapely.get_coordinates(middles[new])]
+    return _unique(names.tolist())
 
 
 def _unique(ids: Sequence[str]) -> list[str]:

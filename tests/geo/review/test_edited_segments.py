@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import geopandas
 import numpy as np
 import pandas as pd
 import pyogrio
@@ -15,6 +16,7 @@ from factories import EAST, NORTH, grid_of, layer, write_parts, write_roads
 from geo import packages
 from geo.layers.assemble import assemble
 from geo.options import AssembleOptions, RoadOptions
+from geo.page.report import summarize
 from geo.review.edits import apply_edits
 
 GSD = 0.01
@@ -161,3 +163,56 @@ def test_cells_are_empty_where_an_older_map_does_not_say_the_lanes(package):
     after = edit(package, lambda rows: without(rows, 0))
     assert after["zeb_cell_pct"].isna().tolist() == [False, True, False]
     require_same(before.drop("A-001"), after.drop("A-001").drop(columns="lanes"))
+
+
+def test_networks_that_people_cut_or_drew_have_the_area_of_their_shape(package):
+    """What layer, segments and report say of them is one figure."""
+    (before,) = layer(package, "network").itertuples()
+
+    def cut(rows):
+        whole = rows.geometry[0]
+        left, low, _, top = whole.bounds
+        half = shapely.intersection(whole, shapely.box(left, low, left + 0.4, top))
+        drawn = shapely.affinity.translate(half, -4, 0)
+        more = geopandas.GeoDataFrame(geometry=[drawn], crs=rows.crs)
+        rows = rows.set_geometry([half], crs=rows.crs)
+        both = geopandas.GeoDataFrame(pd.concat([rows, more], ignore_index=True), crs=rows.crs)
+        shapes = [shapely.MultiPolygon(shapely.get_parts(shape)) for shape in both.geometry]
+        return both.set_geometry(shapes, crs=rows.crs)
+
+    write(package, cut, "network")
+    applied = apply_edits(package, package.with_suffix(".csv"))
+    assert (applied.drawn, applied.moved) == (1, 1)
+    after = pyogrio.read_dataframe(package, layer="network").sort_values("network_id")
+    whole, drawn = after.itertuples()
+    assert whole.network_id == before.network_id
+    assert drawn.network_id.startswith("drawn-")
+    assert (whole.segment_id, drawn.segment_id) == ("A-001", "A-000")
+    assert after["area_m2"].tolist() == pytest.approx(after.area.tolist())
+    assert whole.area_m2 < before.area_m2 / 2
+    assert whole.crack_length_m / whole.area_m2 == pytest.approx(before.density_m_per_m2)
+    assert drawn.severity_d6433 == "not_measurable"
+    on_road = segments(package)["network_area_m2"]
+    assert on_road.sum() == pytest.approx(after["area_m2"].sum(), rel=1e-6)
+    assert summarize(package).network_m2 == pytest.approx(after["area_m2"].sum())
+
+
+def test_a_crack_moved_sideways_in_its_segment_hits_other_cells(package, maps):
+    """Length, direction and street stay; only that it left its pieces tells of the move."""
+
+    def aside(rows):
+        short = rows["length_m"].idxmin()
+        rows.loc[short, "geometry"] = shapely.affinity.translate(rows.geometry[short], 0, -2.335)
+        return rows
+
+    before = segments(package)
+    after = edit(package, aside)
+    assert after["crack_length_m"].tolist() == pytest.approx(before["crack_length_m"].tolist())
+    bare = segments(maps / "bare.gpkg")["zeb_cell_pct"]  # now it lies in a cell that was hit
+    assert after["zeb_cell_pct"].tolist() == pytest.approx(bare.tolist())
+    assert before["zeb_cell_pct"]["A-001"] > bare["A-001"]
+    short = layer(package, "crack").sort_values("length_m")["crack_id"].iloc[0]
+    assert short not in set(layer(package, "outline")["crack_id"])
+    write(package, lambda rows: rows.assign(severity_d6433=None))
+    assert apply_edits(package, package.with_suffix(".csv")).moved == 0
+    assert set(layer(package, "crack")["severity_d6433"]) == {"not_measurable"}
