@@ -1,12 +1,12 @@
 """What an output may replace: a file that this program wrote, as it left it, and no input.
 
-Pictures and texts carry a seal, a digest of their content: who edits a report or corrects a mask by
-hand breaks it, and the file is never replaced again. GeoPackages have their own: `geo.packages`.
+Pictures, texts and tables carry a seal, a digest of their content: who edits a report or corrects a
+mask by hand breaks it, and the file is never replaced again. GeoPackages have their own:
+`geo.packages`.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import os
@@ -123,6 +123,20 @@ def seal_pdf(data: bytes) -> bytes:
     return data + _PDF_SEAL % _digest(data).encode()
 
 
+def seal_csv(text: str) -> str:
+    """Put those names of columns in quotes that the bits of a digest name: readers see no change.
+
+    An edited table, or one that a spreadsheet has saved, has other quotes.
+
+    >>> seal_csv("rank,id\\r\\n1,a\\r\\n").splitlines()
+    ['"rank",id', '1,a']
+    """
+    head, end, rows = text.partition("\r\n")
+    digest = int(_digest(text.encode()), 16)
+    names = (f'"{x}"' if digest >> k & 1 else x for k, x in enumerate(head.split(",")))
+    return ",".join(names) + end + rows
+
+
 def _identity(path: Path) -> object:
     """Return what two names of one file have in common."""
     try:
@@ -170,10 +184,11 @@ def _is_json(path: Path, indents: Iterable[int]) -> bool:
     return text in forms
 
 
-def _is_own_csv(path: Path) -> bool:
+def _is_sealed_csv(path: Path) -> bool:
     with path.open(encoding="utf-8-sig", newline="") as stream:
-        head = next(csv.reader(stream), [])
-    return "segment_id" in head and "rank" in head
+        text = stream.read()
+    head, end, rows = text.partition("\r\n")
+    return bool(end) and seal_csv(head.replace('"', "") + end + rows) == text
 
 
 def _is_own_parquet(path: Path) -> bool:
@@ -205,7 +220,7 @@ _KINDS: dict[str, Callable[[Path], bool]] = {  # figures may have any name: they
     ".pdf": _is_sealed_pdf,
     ".html": _is_sealed_text,
     ".md": _is_sealed_text,
-    ".csv": _is_own_csv,
+    ".csv": _is_sealed_csv,
     ".parquet": _is_own_parquet,
     ".pmtiles": _is_own_tiles,
 }

@@ -17,6 +17,7 @@ from geo.layers.classes import D6433_CLASSES, TYPES
 from geo.layers.schema import ROAD_SEGMENT
 from geo.layers.segments import RoadSurvey
 from geo.options import SegmentOptions
+from geo.outputs import seal_csv
 
 CSV_DIGITS = 6
 """Millimeters on a road of a kilometer."""
@@ -114,7 +115,7 @@ def write_csv(path: Path, rows: pa.RecordBatch) -> None:
     writer = csv.DictWriter(text, names, extrasaction="ignore")
     writer.writeheader()
     writer.writerows({name: _short(value) for name, value in row.items()} for row in records)
-    write_text(path, text.getvalue(), "utf-8-sig")
+    write_text(path, seal_csv(text.getvalue()), "utf-8-sig")
 
 
 def _short(value: Any) -> Any:

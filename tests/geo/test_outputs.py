@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import sqlite3
 import subprocess
 import sys
@@ -21,7 +23,7 @@ from shapely.geometry import LineString
 import geo
 from geo.errors import OutputError
 from geo.grid import Grid
-from geo.outputs import is_own, require_replaceable, seal_png, seal_text
+from geo.outputs import is_own, require_replaceable, seal_csv, seal_png, seal_text
 from geo.packages import additions, kept_name, make_way, seal
 
 PLACE = Grid(Affine(0.005, 0, 5e5, 0, -0.005, 5.7e6), CRS.from_string(UTM32), (60, 80))
@@ -43,6 +45,24 @@ def sql(path: Path, *statements: str) -> None:
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
     return write_map(tmp_path / "cracks.gpkg")
+
+
+def test_a_table_is_ours_until_somebody_adds_a_note_or_a_spreadsheet_saves_it(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "cracks.segments.csv"
+    plain = "segment_id,name,rank\r\n1-000,Mill Street,1\r\n"
+    path.write_text(seal_csv(plain), "utf-8-sig", newline="")
+    assert is_own(path)
+    read = [list(csv.reader(io.StringIO(text))) for text in (path.read_text("utf-8-sig"), plain)]
+    assert read[0] == read[1]
+    for edited in (
+        plain.replace("rank", "rank,my note").replace(",1\r", ",1,mill in May\r"),
+        seal_csv(plain).replace("Street,1", "Street,2"),
+        plain,
+    ):
+        path.write_text(edited, "utf-8-sig", newline="")
+        assert not is_own(path)
 
 
 def png(path: Path) -> bytes:
