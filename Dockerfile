@@ -31,9 +31,10 @@ RUN pip install --no-cache-dir --only-binary=:all: \
     && python -c "import jobs.cli, ray, torch, rasterio, pyogrio"
 
 FROM python:${PYTHON}-slim-bookworm AS base
-# wget: the health checks of KubeRay call it; libgomp1: OpenMP of scikit-image and OpenVINO
+# wget: the health checks of KubeRay call it; libgomp1: OpenMP of scikit-image and OpenVINO;
+# fonts-dejavu-core: names in Cyrillic or Greek on the pages as PDF
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends libgomp1 wget \
+    && apt-get install --yes --no-install-recommends fonts-dejavu-core libgomp1 wget \
     && rm -rf /var/lib/apt/lists/* \
     && groupadd --gid 1000 ray \
     && useradd --uid 1000 --gid 1000 --create-home ray \

@@ -124,11 +124,11 @@ def seal_pdf(data: bytes) -> bytes:
 
 
 def seal_csv(text: str) -> str:
-    """Put those names of columns in quotes that the bits of a digest name: readers see no change.
+    r"""Put those names of columns in quotes that the bits of a digest name: readers see no change.
 
     An edited table, or one that a spreadsheet has saved, has other quotes.
 
-    >>> seal_csv("rank,id\\r\\n1,a\\r\\n").splitlines()
+    >>> seal_csv("rank,id\r\n1,a\r\n").splitlines()
     ['"rank",id', '1,a']
     """
     head, end, rows = text.partition("\r\n")

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Container, Sequence
+from contextlib import suppress
 from functools import cache
 
 from reportlab.pdfbase.pdfmetrics import getFont, registerFont
-from reportlab.pdfbase.ttfonts import TTFont
+from reportlab.pdfbase.ttfonts import TTFError, TTFont
 
 FONT, BOLD = "Helvetica", "Helvetica-Bold"
 """Of every reader, with the letters of Western Europe."""
 
-EMBEDDED = {FONT: "Vera", BOLD: "VeraBd"}
-"""Fonts of reportlab for texts with other letters; only what is used of them is in the file."""
+EMBEDDED = {FONT: ("DejaVuSans", "Vera"), BOLD: ("DejaVuSans-Bold", "VeraBd")}
+"""Fonts for texts with other letters, the first that is there; only what is used is in the file.
+
+DejaVu is Vera with the letters of more scripts, and installed on most systems; Vera is reportlab's.
+"""
+
+RIGHT_TO_LEFT = ("R", "AL")
+"""Classes of letters that would stand in the wrong order."""
 
 
 def lettered(text: str, font: str) -> tuple[str, str]:
@@ -23,7 +31,7 @@ def lettered(text: str, font: str) -> tuple[str, str]:
 def is_unwritable(name: str) -> bool:
     """Return whether a name has letters that no font of the pages has: `?` stands for them.
 
-    >>> is_unwritable("Łódzka"), is_unwritable("улица Мира")
+    >>> is_unwritable("Łódzka"), is_unwritable("和平路")
     (False, True)
     """
     return not _is_western(name) and _written(name).count("?") > name.count("?")
@@ -37,12 +45,22 @@ def _written(text: str) -> str:
     """Return a text in the letters of the embedded fonts: without an accent, or `?` at last."""
     known = [getFont(_embedded(font)).face.charToGlyph for font in EMBEDDED]
     tried = ((letter, unicodedata.normalize("NFD", letter)[0], "?") for letter in text)
-    return "".join(next(c for c in some if all(ord(c) in own for own in known)) for some in tried)
+    return "".join(next(c for c in some if _is_in(c, known)) for some in tried)
+
+
+def _is_in(letter: str, known: Sequence[Container[int]]) -> bool:
+    if unicodedata.bidirectional(letter) in RIGHT_TO_LEFT:
+        return False
+    return all(ord(letter) in own for own in known)
 
 
 @cache
 def _embedded(font: str) -> str:
     """Return the name of the font that stands in for one, and make it known."""
-    name = EMBEDDED[font]
-    registerFont(TTFont(name, f"{name}.ttf"))
-    return name
+    *wide, own = EMBEDDED[font]
+    for name in wide:
+        with suppress(TTFError):
+            registerFont(TTFont(name, f"{name}.ttf"))
+            return name
+    registerFont(TTFont(own, f"{own}.ttf"))
+    return own

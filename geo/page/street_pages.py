@@ -64,8 +64,14 @@ COLUMNS = (
 )
 """Column, title and digits of the table, and where it begins as a share of the width."""
 
-MAX_LETTERS = 24
-"""Of a name in the table."""
+MAX_LETTERS, LAST_LETTERS = 24, 9
+"""Of a name in the table, and of its end: there segments of one road differ."""
+
+TITLE_SIZES, TITLE_HEIGHT = (18, 12, 9), 40
+"""Points: a title that is too long for one size is written in the next one, in several lines."""
+
+LINE = 1.2
+"""Distance of lines in sizes of their letters."""
 
 SUMS = (
     *("surveyed_area_m2", "crack_length_m", "network_area_m2"),
@@ -189,7 +195,7 @@ def _draw_page(canvas: Canvas, page: Page, layers: Layers, backdrop: Overview) -
     segments = page.segments
     top = A4[1] - MARGIN + 8
     terms = layers.terms
-    _text(canvas, MARGIN, top, page.title, 18, BOLD)
+    _title(canvas, top, page.title)
     origin = ", ".join(f"{what} {value}" for what, value in terms.origin(layers.cracks))
     _text(canvas, MARGIN, top - 16, origin, 8)
     _text(canvas, MARGIN, top - 28, _figures(segments, layers), 9)
@@ -209,7 +215,20 @@ def _draw_page(canvas: Canvas, page: Page, layers: Layers, backdrop: Overview) -
     _table(canvas, below - 20, page)
     lines = simpleSplit(f"Not claimed: {terms.not_claimed}", FONT, NOTE_SIZE, MAP_WIDTH)
     for number, line in enumerate(reversed(lines)):
-        _text(canvas, MARGIN, NOTE_BOTTOM + 1.2 * NOTE_SIZE * number, line, NOTE_SIZE)
+        _text(canvas, MARGIN, NOTE_BOTTOM + LINE * NOTE_SIZE * number, line, NOTE_SIZE)
+
+
+def _title(canvas: Canvas, bottom: float, title: str) -> None:
+    """Draw a title in the largest letters in which all of it can be read, its last line below."""
+    text, font = lettered(title, BOLD)
+    for size in TITLE_SIZES:
+        lines, most = simpleSplit(text, font, size, MAP_WIDTH), int(TITLE_HEIGHT / (LINE * size))
+        if len(lines) <= most:
+            break
+    canvas.setFillColor("black", 1)
+    canvas.setFont(font, size)
+    for number, line in enumerate(reversed(lines[:most])):
+        canvas.drawString(MARGIN, bottom + LINE * size * number, line)
 
 
 def _figures(segments: geopandas.GeoDataFrame, layers: Layers) -> str:
@@ -357,8 +376,15 @@ def _table(canvas: Canvas, top: float, page: Page) -> None:
 
 
 def _cell(value: object, digits: int) -> str:
+    """Return what stands in the table; of a long name begin and end.
+
+    >>> _cell("{3f2504e0-4f89-11d3-9a0c-0305e82c3301}-007", 0)
+    '{3f2504e0-4f89…3301}-007'
+    """
+    if isinstance(value, str) and len(value) > MAX_LETTERS:
+        return f"{value[: MAX_LETTERS - LAST_LETTERS - 1]}…{value[-LAST_LETTERS:]}"
     if isinstance(value, str):
-        return value if len(value) <= MAX_LETTERS else f"{value[: MAX_LETTERS - 1]}…"
+        return value
     return "-" if pd.isna(value) else f"{value:.{digits}f}"
 
 

@@ -5,9 +5,43 @@ from __future__ import annotations
 import io
 
 import pytest
+from reportlab.pdfbase.pdfmetrics import getFont
+from reportlab.pdfbase.ttfonts import TTFont
 from reportlab.pdfgen.canvas import Canvas
 
+from geo.page import letters
 from geo.page.letters import BOLD, FONT, is_unwritable, lettered
+
+
+@pytest.fixture
+def only_vera(monkeypatch):
+    """A machine without DejaVu."""
+    own = {font: names[-1:] for font, names in letters.EMBEDDED.items()}
+    monkeypatch.setattr(letters, "EMBEDDED", own)
+    letters._embedded.cache_clear()
+    yield
+    letters._embedded.cache_clear()
+
+
+def test_other_scripts_are_written_where_the_machine_has_a_font_with_them(monkeypatch):
+    """A font of reportlab stands in for DejaVu, which is not on every machine."""
+    asked = []
+
+    def font(name, file):
+        asked.append(file)
+        return TTFont(name, file.replace("DejaVuSans-Bold", "VeraBd").replace("DejaVuSans", "Vera"))
+
+    monkeypatch.setattr(letters, "TTFont", font)
+    letters._embedded.cache_clear()
+    glyphs = dict.fromkeys(map(ord, "улица Мира 5"), 1)
+    for name in (FONT, BOLD):
+        face = getFont(letters._embedded(name)).face
+        monkeypatch.setattr(face, "charToGlyph", face.charToGlyph | glyphs | {ord("ש"): 1})
+    assert lettered("улица Мира 5", FONT) == ("улица Мира 5", "DejaVuSans")
+    assert not is_unwritable("улица Мира 5")
+    assert lettered("ש 5", BOLD) == ("? 5", "DejaVuSans-Bold")  # drawn, it would read backward
+    assert asked == ["DejaVuSans.ttf", "DejaVuSans-Bold.ttf"]
+    letters._embedded.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -19,7 +53,7 @@ from geo.page.letters import BOLD, FONT, is_unwritable, lettered
         ("улица 5", "????? 5"),
     ],
 )
-def test_names_keep_what_a_font_has(name, shown):
+def test_names_keep_what_a_font_has(name, shown, only_vera):
     text, font = lettered(name, FONT)
     assert text == shown
     assert is_unwritable(name) == (shown.count("?") > name.count("?"))

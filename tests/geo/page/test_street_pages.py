@@ -10,6 +10,7 @@ import geopandas
 import numpy as np
 import pytest
 from factories import EAST, NORTH, grid_of, write_parts, write_roads, write_tile
+from reportlab.pdfbase.pdfmetrics import stringWidth
 
 from geo import read_tiles
 from geo.errors import OutputError
@@ -17,8 +18,9 @@ from geo.imagery.overview import blank_backdrop, reduce
 from geo.layers.assemble import assemble
 from geo.options import AssembleOptions, RoadOptions
 from geo.outputs import is_own
+from geo.page.letters import BOLD
 from geo.page.report import summarize
-from geo.page.street_pages import unwritable_streets, write_street_pages
+from geo.page.street_pages import MAP_WIDTH, unwritable_streets, write_street_pages
 
 
 def texts(path):
@@ -104,6 +106,23 @@ def test_pages_and_report_say_the_same_of_how_much_of_a_street_was_seen(street, 
     assert found.coverage_pct == pytest.approx(100 * 4 / (8 + 12))
     page = texts(tmp_path / "s.pdf")[0]
     assert page[page.index("Allee") + 1] == f"{found.coverage_pct:.0f}"
+
+
+def test_long_names_stay_on_the_page_and_long_ids_apart(street, tmp_path):
+    package, backdrop = street
+    name = "Street of the " + "Old and New Bridges over the River " * 4
+    rows = geopandas.read_file(package, layer="road_segment").assign(name=name.strip())
+    road = "{3f2504e0-4f89-11d3-9a0c-0305e82c3301}"
+    rows["segment_id"] = [f"{road}-000", f"{road}-001"]
+    rows.to_file(package, layer="road_segment")
+    assert write_street_pages(package, tmp_path / "s.pdf", backdrop) == 1
+    (page,) = texts(tmp_path / "s.pdf")
+    title = page[: page.index(next(text for text in page if text.startswith("surveyed")))]
+    assert " ".join(reversed(title)) == name.strip()
+    assert all(stringWidth(line, BOLD, 9) <= MAP_WIDTH for line in title)
+    assert [text for text in page if "4f89" in text] == [
+        f"{{3f2504e0-4f89\\2053301}}-00{k}" for k in (0, 1)
+    ]
 
 
 def test_a_map_without_roads_or_imagery_has_one_page(street, tmp_path):
