@@ -11,6 +11,7 @@ from geo.compare.changes import Comparison
 from geo.compare.layers import NOT_CLAIMED
 from geo.compare.maps import SurveyMap, names_of
 from geo.compare.segments import SegmentChanges
+from geo.layers.schema import CHANGE_SEGMENT
 from geo.layers.words import CLASS_WORDS
 from geo.outputs import markdown_text
 
@@ -170,7 +171,9 @@ def _segment_table(segments: list[dict[str, Any]]) -> list[str]:
         f"| {one['change_sd_m']:.1f} |"
         for one in segments[:NAMED_SEGMENTS]
     ]
-    return [head, "|---|---|---|---|---|---|---|", *rows]
+    rest = len(segments) - NAMED_SEGMENTS
+    more = ["", f"and {rest} more, with less growth (layer {CHANGE_SEGMENT.name})"]
+    return [head, "|---|---|---|---|---|---|---|", *rows, *(more if rest > 0 else [])]
 
 
 def _registration_text(values: dict[str, Any]) -> list[str]:

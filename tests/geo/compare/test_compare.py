@@ -17,6 +17,7 @@ from geo.compare.changes import compare
 from geo.compare.maps import Segments
 from geo.compare.options import CompareOptions, RegistrationOptions
 from geo.compare.registration import register
+from geo.compare.report import _segment_table
 from geo.compare.segments import gather
 from geo.compare.survey import Lines, Survey, sample_lines
 from geo.errors import InputError
@@ -273,3 +274,12 @@ def test_a_drawn_street_comes_out_as_it_was_drawn():
     assert found.right >= 0.90
     assert found.quiet >= 0.97
     assert abs(found.growth_bias) <= 0.2  # of some 40 m; see docs/compare.md for more of them
+
+
+def test_a_report_says_how_many_segments_it_does_not_list():
+    numbers = ("inspected_pct", "before_m", "after_m", "change_m", "change_sd_m")
+    segments = [
+        {"segment_id": f"1-{k:03d}", "name": "A"} | dict.fromkeys(numbers, -k) for k in range(12)
+    ]
+    assert _segment_table(segments[:10])[-1].startswith("| 1-009 ")
+    assert _segment_table(segments)[-1] == "and 2 more, with less growth (layer change_segment)"
