@@ -34,6 +34,9 @@ TITLES = {"run": "How this map was made"}
 LONG_AGO = (1980, 1, 1, 0, 0, 0)
 """Time in an archive: equal maps are equal files."""
 
+AREA_DIGITS = 4
+"""Of square meters in a map tip: a piece of a crack may have a few square centimeters."""
+
 PX_MM = 0.28
 """Size of a pixel in SLD."""
 
@@ -243,7 +246,8 @@ def _tip(style: Style) -> str:
         value = f'represent_value("{column.name}")'
         unit = f" {column.sign}" if column.sign else ""
         if column.type == "real":
-            value = f"round(\"{column.name}\", 2) || '{unit}'"
+            digits = AREA_DIGITS if column.unit == "m2" else 2
+            value = f"round(\"{column.name}\", {digits}) || '{unit}'"
         elif column.name not in class_words(style.layer):
             value = f'"{column.name}"'
         safe = f"replace(coalesce(to_string({value}), '-'), map('&', '&amp;', '<', '&lt;'))"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from geo.layers.classes import NOT_MEASURABLE
 from geo.layers.schema import (
@@ -86,11 +86,12 @@ def priority_legend(options: SegmentOptions) -> tuple[Entry, ...]:
     medium, high = options.medium_pct, options.high_pct
     unit = "" if options.rank_by == "density_m_per_m2" else " %"
     what = RANKED[options.rank_by]
+    unknown = ", lanes not known or concrete" if options.rank_by == "zeb_cell_pct" else ""
     return (
         Entry("high", f"high priority ({what} > {high:g}{unit})", VIOLETS[0]),
         Entry("medium", f"medium priority ({medium:g} - {high:g}{unit})", VIOLETS[1]),
         Entry("low", f"low priority (< {medium:g}{unit})", VIOLETS[2]),
-        Entry("", f"not ranked (seen below {options.min_coverage_pct:g} %)", SLATE),
+        Entry("", f"not ranked (seen below {options.min_coverage_pct:g} %{unknown})", SLATE),
     )
 
 
@@ -194,7 +195,8 @@ def styles(rules: Rules) -> tuple[Style, ...]:
         cracks.append(Rule(chosen, entry.label, bright, 0.8, farthest=STREET_SCALE))
         far = Rule(chosen, entry.label, bright, 0.3, closest=STREET_SCALE, farthest=CITY_SCALE)
         cracks.append(far)
-        networks.append(Rule(chosen, f"network, {entry.key}", bright, 0.4, brush="b_diagonal"))
+        hatch = Rule(chosen, f"network, {entry.key}", bright, 0.4, "b_diagonal")
+        networks.append(replace(hatch, farthest=CITY_SCALE))
     segments = [
         Rule(equals("priority", entry.key), entry.label, rgba(entry.color, OPAQUE), 1.4)
         for entry in priority_legend(rules.segments)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -92,23 +92,31 @@ def caption(grid: Grid, terms: MapTerms, width: int) -> NDArray[np.uint8]:
     large, small = ImageFont.load_default(24), ImageFont.load_default(15)
     pen.line((0, 0, width, 0), fill="black")
     pen.text((16, 10), "Crack map", "black", large)
-    origin = ", ".join(filter(None, (terms.model, terms.run_id)))
-    pen.text((16, 42), origin or "model and run are not known", "black", small)
+    length_m = scale_length(LONGEST_BAR_PX * grid.gsd_m)
+    right = width - 90
+    left = right - round(length_m / grid.gsd_m)
+    pen.text(
+        (16, 42), _origin(terms, lambda text: small.getlength(text) < left - 32), "black", small
+    )
     pen.text((16, 68), "cracks (lines) and networks (areas)", "black", small)
     entries = (*severity_legend(terms.rules.severity), Entry("", "no imagery", OVERVIEW_BLANK))
     for number, entry in enumerate(entries):
         row, column = divmod(number, LEGEND_COLUMNS)
-        left, top = 16 + LEGEND_STEP_PX * column, 94 + 22 * row
-        pen.rectangle((left, top + 2, left + 32, top + 12), entry.color, CASING)
-        pen.text((left + 40, top - 2), entry.label, "black", small)
-    length_m = scale_length(LONGEST_BAR_PX * grid.gsd_m)
-    right = width - 90
-    left = right - round(length_m / grid.gsd_m)
+        edge, top = 16 + LEGEND_STEP_PX * column, 94 + 22 * row
+        pen.rectangle((edge, top + 2, edge + 32, top + 12), entry.color, CASING)
+        pen.text((edge + 40, top - 2), entry.label, "black", small)
     pen.rectangle((left, 72, right, 80), "black")
     text = f"{length_m:g} m" if length_m < KM else f"{length_m / KM:g} km"
     pen.text((left, 50), text, "black", small)
     _north(pen, (width - 40, 50), grid)
     return np.asarray(strip)
+
+
+def _origin(terms: MapTerms, fits: Callable[[str], bool]) -> str:
+    """Name model and run; of a long model the begin, so that the run can be read."""
+    names = (terms.model, *(f"{terms.model[:k]}..." for k in range(len(terms.model) - 1, 0, -1)))
+    texts = [", ".join(filter(None, (name, terms.run_id))) for name in names]
+    return next(filter(fits, texts), texts[-1]) or "model and run are not known"
 
 
 def scale_length(most: float) -> float:

@@ -19,7 +19,7 @@ from factories import EAST, NORTH, grid_of, write_roads
 from geo.layers.assemble import assemble
 from geo.layers.qgis import PROJECT, qml, sld
 from geo.layers.run_rows import MapTerms
-from geo.layers.style import change_styles, equals, styles
+from geo.layers.style import CITY_SCALE, change_styles, equals, styles
 from geo.layers.words import CLASS_WORDS
 from geo.options import AssembleOptions, RoadOptions, Rules, SegmentOptions, SeverityOptions
 from geo.packages import additions
@@ -107,11 +107,22 @@ def test_the_legends_name_the_limits_of_the_run(tmp_path):
     ]  # fmt: skip
     assert own["road_segment"].rules[1].label == "medium priority (7 - 40 %)"
     assert own["road_segment"].rules[-1].label == "not ranked (seen below 30 %)"
+    cells = styles(Rules(segments=SegmentOptions(rank_by="zeb_cell_pct")))[3].rules[-1].label
+    assert cells == "not ranked (seen below 50 %, lanes not known or concrete)"
     package = assemble([], tmp_path / "out.gpkg", GRID, options).path
     with closing(sqlite3.connect(package)) as base:
         (stored,) = base.execute("SELECT styleQML FROM layer_styles WHERE f_table_name = 'crack'")
     assert stored[0] == qml(own["crack"])
     assert MapTerms.read(package).rules == options.rules
+
+
+def test_far_away_only_segments_are_drawn_and_a_tip_tells_small_areas():
+    """A piece of a crack has some square centimeters."""
+    for style in STYLES:
+        shown = style.is_shown and style.layer.name != "road_segment"
+        assert all(0 < rule.farthest <= CITY_SCALE for rule in style.rules) == shown
+    (pieces,) = (style for style in STYLES if style.layer.name == "outline")
+    assert 'round("area_m2", 4)' in ET.fromstring(qml(pieces).split(">", 1)[1]).findtext("mapTip")
 
 
 PROJECT_TREE = """

@@ -91,6 +91,14 @@ def test_the_scale_bar_is_as_long_as_it_says(gsd, crs, monkeypatch):
     assert 80 <= bar <= 202
 
 
+def test_a_long_name_of_a_model_leaves_scale_and_arrow_free():
+    grid = grid_of((300, 300), 0.05)
+    models = ("m", "adapted-to-the-roads-of-the-city-of-2026-" * 2)
+    short, long = (caption(grid, MapTerms(Rules(), "", name, "4567"), 640) for name in models)
+    assert (short[:, 340:] == long[:, 340:]).all()
+    assert (short[:, 280:320] != long[:, 280:320]).any()
+
+
 def test_the_arrow_points_to_grid_north():
     terms = MapTerms(Rules(), "", "", "")
     for turn, (row, col) in ((0, (28, 560)), (180, (72, 560))):
