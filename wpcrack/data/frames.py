@@ -1,9 +1,10 @@
 """Which pictures show one place: they stand on one side of a split, or its score flatters.
 
-Pictures are of one frame if their names differ in a trailing counter (`11156-1`, `11156-2`), if
-their pixels are equal, or if their contents overlap: crops of one photograph, a photograph taken
-twice. Overlap is found by ORB points (Rublee et al., ICCV 2011) that agree on one shift, and
-believed where the pixels of the common part agree.
+Pictures are of one frame if their names say that they are parts of one photograph (`7_r0_c0`,
+`7_r0_c512`) or differ in a trailing counter (`11156-1`, `11156-2`), if their pixels are equal, or
+if their contents overlap: crops of one photograph, a photograph taken twice. Overlap is found by
+ORB points (Rublee et al., ICCV 2011) that agree on one shift, and believed where the pixels of the
+common part agree.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from wpcrack.data.manifest import origin
 from wpcrack.errors import ConfigError
 
 COUNTER = re.compile(r"^(?P<frame>.*\d.*?)[-_ ]\(?\d{1,3}\)?$")
@@ -106,7 +108,8 @@ class Frames:
     """The frame of each source.
 
     Attributes:
-        of: Frame by source; the first source of a frame stands for it.
+        of: Frame by source; the first source of a frame, or the photograph that it is a part of,
+            stands for it.
         overlapping: Pairs of pictures that only their content ties together.
         identical: Pairs of pictures whose pixels are equal.
         warnings: What was not believed.
@@ -141,12 +144,16 @@ def find_frames(
         ConfigError: `group` is no regular expression.
     """
     of = dict(sources or {name: name for name in contents})
-    names = sorted(set(of.values()))
     identical = _identical(contents)
-    equal = [(of[a], of[b]) for a, b in identical]
     if group is not None:
+        names = sorted(set(of.values()))
         ties = _by_name({name: named_frame(name, group) for name in names})
+        equal = [(of[a], of[b]) for a, b in identical]
         return Frames(_merge(names, [*equal, *ties]), (), identical, ())
+    photograph = {source: origin(source)[0] for source in of.values()}
+    of = {name: photograph[source] for name, source in of.items()}
+    names = sorted(set(of.values()))
+    equal = [(of[a], of[b]) for a, b in identical]
     warnings = []
     ties = [*equal, *_by_name({name: numbered_frame(name) for name in names})]
     if _is_too_large(names, ties):
@@ -165,7 +172,8 @@ def find_frames(
         )
         overlaps, overlapping = [], []
     frames = _merge(names, [*ties, *overlaps])
-    return Frames(frames, tuple(overlapping), identical, tuple(warnings))
+    by_source = {source: frames[name] for source, name in photograph.items()}
+    return Frames(by_source, tuple(overlapping), identical, tuple(warnings))
 
 
 def numbered_frame(name: str) -> str:

@@ -190,6 +190,19 @@ def test_pictures_of_one_frame_stand_on_one_side(drawn: Path, tmp_path: Path) ->
     assert sides == {"train", "val"}
 
 
+def test_parts_of_one_photograph_stand_on_one_side(drawn: Path, tmp_path: Path) -> None:
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+        for path in (drawn / folder).iterdir():
+            stem = path.stem.removesuffix("_mask")
+            for col in (0, 192):  # what stands beside it shows something else
+                shutil.copy(path, tmp_path / folder / f"{stem}_r0_c{col}.png")
+    for path in (tmp_path / "images").glob("*_c192.png"):
+        Image.fromarray(read_rgb(path)[::-1]).save(path)
+    report = build(tmp_path, tmp_path / "set", val=0.4)
+    assert [(c.sources, c.frames) for c in report.counts] == [(12, 6), (8, 4)]
+
+
 def test_a_set_of_one_frame_is_refused(drawn: Path, tmp_path: Path) -> None:
     for kind, ending in (("images", ""), ("masks", "_mask")):
         (tmp_path / kind).mkdir()

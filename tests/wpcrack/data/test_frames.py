@@ -77,6 +77,14 @@ def test_numbers_of_photographs_are_not_taken_for_parts_of_one() -> None:
     assert "--group" in found.warnings[0]
 
 
+def test_parts_of_one_photograph_are_one_frame_however_many_there_are() -> None:
+    parts = {f"street_r0_c{512 * k}": ground(k, SIDE) for k in range(6)}
+    of = frames_of({**parts, "IMG_7-1_r0_c0": ground(7, SIDE), "IMG_7-2_r0_c0": ground(8, SIDE)})
+    assert {of[name] for name in parts} == {"street"}
+    assert of["IMG_7-2_r0_c0"] == of["IMG_7-1_r0_c0"]
+    assert len(set(of.values())) == 2
+
+
 def test_a_video_is_not_one_frame_and_the_user_is_told() -> None:
     pictures = {f"v{k:02}": cut(40 * k, 200) for k in range(10)}
     found = find_frames({name: Content.of(image) for name, image in pictures.items()})
