@@ -31,7 +31,7 @@ from jobs.windows.cut import WindowsOptions
 from jobs.windows.run import ground_of
 from wpcrack.data.images import left_out, list_images, read_rgb, read_shape
 from wpcrack.data.manifest import NAME
-from wpcrack.errors import DataError
+from wpcrack.errors import CheckpointError, DataError
 from wpcrack.inference.predict import PICTURE_PX_BYTES
 from wpcrack.model import MODEL_FOLDER, find_model, read_info, run_name
 from wpcrack.training.adapt import (
@@ -150,7 +150,7 @@ def plan_adapt(
         WpcrackError, GeoError: What the adaption would raise before its first update.
     """
     require_workers(config)
-    base = find_model(model)
+    base = find_base(model)
     require_own(out)
     require_writable(out, f"out {out}")
     if finished(out) is not None:
@@ -179,6 +179,21 @@ def plan_adapt(
 
 
 # -- what the adaption asks as well ----------------------------------------------------------------
+
+
+def find_base(model: Path | None) -> Path:
+    """Return the folder of the model to start from; None: the shipped model.
+
+    Raises:
+        CheckpointError: There is none, or its detector is the paper's, which no window teaches.
+    """
+    base = find_model(model)
+    if read_info(base).model.detector != "default":
+        raise CheckpointError(
+            f"model {base} has the detector of the paper, which an adaption cannot teach; give a "
+            "model of `wpcrack train configs/train.yaml`, or leave out --model"
+        )
+    return base
 
 
 def require_own(out: Path) -> None:

@@ -23,6 +23,7 @@ from jobs.adapt.plan import (
     CARD,
     LOCK,
     WINDOWS,
+    find_base,
     finished,
     listed,
     require_own,
@@ -36,7 +37,7 @@ from jobs.runtime.terminal import counted, say
 from jobs.windows.run import run_windows
 from wpcrack.data.images import list_images
 from wpcrack.errors import ConfigError, DataError
-from wpcrack.model import MODEL_FOLDER, find_model, run_name
+from wpcrack.model import MODEL_FOLDER, run_name
 from wpcrack.training.adapt import Adapted, Learn, adapt
 from wpcrack.training.drawn import Progress, Report, train_path
 from wpcrack.training.taught_windows import AdaptConfig
@@ -101,7 +102,7 @@ def run_adapt(
         KeyboardInterrupt: Ctrl-C or SIGTERM; the last state is kept and the user is told so.
     """
     require_workers(config, local=local)
-    base = find_model(model)
+    base = find_base(model)
     require_own(out)
     with explain_write_errors(f"out {out}", "choose another folder", DataError):
         out.mkdir(parents=True, exist_ok=True)

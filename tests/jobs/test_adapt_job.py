@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from factories import street, tiny_model, write_tile
+from factories import describe_model, street, tiny_model, tiny_released, write_tile
 from PIL import Image
 from rays import shared_ray
 from typer.testing import CliRunner
@@ -139,6 +139,17 @@ def test_what_an_adaption_refuses_its_plan_refuses(
     monkeypatch.setattr(memory, "usable_memory", lambda: memory.Memory(10**8, 10**8))
     code, text = wpcrack("adapt", *words, *images, "--out", tmp_path / "a")
     assert (code, "0.1 of 0.1 GB are free here; set fewer pictures" in text) == (1, True), text
+
+
+@pytest.mark.parametrize("planned", [["--plan"], []])
+def test_a_model_with_the_detector_of_the_paper_is_refused(
+    place: Path, tmp_path: Path, planned: list[str]
+) -> None:
+    describe_model(tmp_path / "released" / "model", model=tiny_released().model_dump(mode="json"))
+    words = ["--model", tmp_path / "released", "--out", tmp_path / "a", *QUICK, *planned]
+    code, text = wpcrack("adapt", "--images", place / "photos", *words)
+    assert (code, "which an adaption cannot teach; give a model" in text) == (1, True), text
+    assert not (tmp_path / "a").exists()
 
 
 def test_a_full_disk_is_named_and_a_damaged_state_too(

@@ -8,6 +8,7 @@ import pytest
 from factories import TINY_MODEL
 
 from jobs.pretrain import CARD, run_pretrain
+from jobs.settings.load import load
 from wpcrack.config import ModelConfig
 from wpcrack.errors import ConfigError
 from wpcrack.training.drawn_windows import DrawnTrainConfig, WindowShape
@@ -45,3 +46,8 @@ def test_a_model_of_another_command_is_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="does not belong to a model of drawn pavement"):
         run_pretrain(ShippedConfig(), tmp_path)
     assert (tmp_path / "model" / "model.safetensors").read_text() == "of somebody else"
+
+
+def test_the_detector_of_the_paper_is_refused_before_any_work() -> None:
+    with pytest.raises(ConfigError, match=r"^train\.model: detector=released is the paper's"):
+        load(ShippedConfig, None, ["train.model.detector=released"])

@@ -8,7 +8,7 @@ from typing import Annotated
 import cv2
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -81,6 +81,16 @@ class DrawnTrainConfig(Block):
     """CPU threads of the networks."""
     workers: Annotated[int, Field(ge=0)] = 0
     """Processes that draw; 0: the training process draws."""
+
+    @field_validator("model")
+    @classmethod
+    def _has_our_detector(cls, model: ModelConfig) -> ModelConfig:
+        if model.detector != "default":
+            raise ValueError(
+                f"detector={model.detector} is the paper's, which drawn windows cannot teach; set "
+                "detector=default"
+            )
+        return model
 
 
 class DrawnBatches(Dataset[Windows]):
