@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import filecmp
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from geo.review.estimate import wilson
+from jobs.runtime.folder import explain_damage
 from jobs.runtime.pictures import require_room
 from jobs.runtime.terminal import say
 from jobs.train.split import read_sides
@@ -18,10 +20,14 @@ from wpcrack.data.read import Labeled, read_labeled
 from wpcrack.errors import ConfigError, DataError
 from wpcrack.inference.engine import load_predictor
 from wpcrack.inference.predict import DEFAULT_THRESHOLD, Engine, WindowPredictor
-from wpcrack.model import MODEL_FOLDER, find_model
+from wpcrack.model import CONFIG, MODEL_FOLDER, find_model
+from wpcrack.plain_yaml import load_plain
 from wpcrack.scoring.windows import WindowScores, score_windows
 
 MIN_SHARE = TrainConfig().label_min_share
+
+REMEDY = "restore it, or score a copy of the run's model/ folder"
+"""What to do about a damaged file of the run."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +110,7 @@ def evaluate_windows(
     """
     folder = None if predictor is not None and options.model is None else find_model(options.model)
     labeled, warnings = read_labeled(options.windows)
-    chosen, which = _choose(labeled, options, _sides(folder))
+    chosen, which = _choose(labeled, options, _sides(folder, options.windows))
     for warning in warnings:
         say(f"warning: {warning}")
     for each in chosen:
@@ -139,11 +145,33 @@ def _choose(
     return chosen, "held out by the training" if learned_here and wanted == "val" else wanted
 
 
-def _sides(folder: Path | None) -> Mapping[str, Split]:
-    """Return the side of each file in the training of a model, none if it is not known."""
+def _sides(folder: Path | None, windows: Path) -> Mapping[str, Split]:
+    """Return the side of each file in the training of a model, none if it is not known.
+
+    A file of another set may have the name of one that the training saw: where that one is still
+    there, its content tells.
+    """
     if folder is None or folder.name != MODEL_FOLDER:
         return {}
-    return read_sides(folder.parent, "restore it, or score a copy of the run's model/ folder") or {}
+    run = folder.parent
+    sides = read_sides(run, REMEDY) or {}
+    root = _learned_from(run)
+    if root is None or root.resolve() == windows.resolve():
+        return sides
+    return {name: side for name, side in sides.items() if not _differ(root / name, windows / name)}
+
+
+def _learned_from(run: Path) -> Path | None:
+    """Return the folder of the set that a run learned from; None if its settings are not there."""
+    path = run / CONFIG
+    if not path.is_file():
+        return None
+    with explain_damage(path, REMEDY):
+        return Path(load_plain(path.read_text(encoding="utf-8"))["data"]["root"])
+
+
+def _differ(one: Path, other: Path) -> bool:
+    return one.is_file() and other.is_file() and not filecmp.cmp(one, other, shallow=False)
 
 
 def _share(part: int, whole: int) -> tuple[float, float, float] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,28 @@ def test_windows_that_a_training_learned_from_judge_nothing(labeled: Path, tmp_p
         assert found.which == "held out by the training"
         assert found.scores == WindowScores(2, 1, 1, 1, DARK_PX / SIDE**2)
     assert seen(run, labeled, split="train").scores.cracks == 2
+
+
+def test_another_set_with_the_same_names_is_scored_as_a_whole(
+    labeled: Path, tmp_path: Path
+) -> None:
+    run = held_out_by_a_training(tmp_path, "a", "d", "f")
+    for name in ("crack", "road"):  # the set of the training, which is still there
+        (tmp_path / "learned" / name).mkdir(parents=True)
+        for path in (labeled / name).iterdir():
+            Image.fromarray(np.full((SIDE, SIDE, 3), 90, np.uint8)).save(
+                tmp_path / "learned" / name / path.name
+            )
+    (run / "config.yaml").write_text(json.dumps({"data": {"root": str(tmp_path / "learned")}}))
+    assert seen(run, labeled).which == "all that are labeled"
+    assert seen(run, tmp_path / "learned").which == "held out by the training"
+    shutil.copytree(tmp_path / "learned", tmp_path / "copy")
+    assert seen(run, tmp_path / "copy").which == "held out by the training"
+    shutil.rmtree(tmp_path / "learned")  # nothing but the names is known now
+    assert seen(run, labeled).which == "held out by the training"
+    (run / "config.yaml").write_text("data:")
+    with pytest.raises(ConfigError, match=r"config\.yaml is damaged"):
+        seen(run, labeled)
 
 
 def test_a_split_of_the_set_is_used_if_it_is_asked_for(labeled: Path, tmp_path: Path) -> None:
