@@ -75,6 +75,7 @@ def run_evaluate(options: EvaluateOptions, predictor: WindowPredictor | None = N
     """
     if predictor is None:
         find_model(options.model)
+    _require_figure_apart(options)
     selection = select(options)
     for path in (*(each.image for each in selection.pairs), *selection.roads):
         require_room(path)
@@ -90,6 +91,20 @@ def run_evaluate(options: EvaluateOptions, predictor: WindowPredictor | None = N
     folders = [folder for folder in (options.images, options.road) if folder]
     notes = [selection.note, *(text for folder in folders for text in left_out(folder))]
     return Evaluation(scores, options.resize, seconds, "; ".join(filter(None, notes)) or None)
+
+
+def _require_figure_apart(options: EvaluateOptions) -> None:
+    """Refuse a figure in a folder of photographs or masks, where it would be one the next time.
+
+    Raises:
+        ConfigError: it would lie there.
+    """
+    for folder in filter(None, (options.images, options.masks, options.road)):
+        if options.figure is not None and options.figure.parent.resolve() == folder.resolve():
+            raise ConfigError(
+                f"figure {options.figure} would lie in {folder}, where it would be taken for a "
+                "picture the next time; choose another folder"
+            )
 
 
 def score_selection(
@@ -137,7 +152,8 @@ def select(options: EvaluateOptions) -> Selection:
     """Choose the images to score.
 
     With a manifest, sources that gave road windows only and have no mask are crack-free images:
-    those of the split that lie in `images` or `road` are scored as such, the others are noted.
+    those of the split that lie in `images` or `road` are scored as such, the others are noted, and
+    so are photographs in `road` that the manifest does not know.
 
     Raises:
         ConfigError: a split without a manifest.
@@ -164,11 +180,16 @@ def select(options: EvaluateOptions) -> Selection:
         )
     unmasked = (list_images(options.images) | roads).items()
     chosen = {stem: path for stem, path in unmasked if stem in wanted - paired}
-    unseen = wanted - paired - chosen.keys()
-    note = (
-        f"crack-free images of the split not found: {first_few(unseen)}; add --road to score them"
-    )
-    return Selection(tuple(pairs), tuple(chosen.values()), note if unseen else None)
+    notes = []
+    if unseen := wanted - paired - chosen.keys():
+        names = first_few(unseen)
+        notes.append(f"crack-free images of the split not found: {names}; add --road to score them")
+    if unknown := roads.keys() - {row.source for row in rows}:
+        notes.append(
+            f"photographs of {options.road} that {options.manifest} does not list are left out: "
+            f"{first_few(unknown)}; leave out --manifest to score them"
+        )
+    return Selection(tuple(pairs), tuple(chosen.values()), "; ".join(notes) or None)
 
 
 def _sources(rows: list[Row], options: EvaluateOptions) -> set[str]:

@@ -194,6 +194,25 @@ def test_road_images_of_the_split_are_scored_by_false_area(drawn: Path, manifest
     assert both["fp_area_share"] == (4 * 11 + 4 * 12) / (2 * 96 * 128)
 
 
+def test_road_images_that_the_manifest_does_not_list_are_named(
+    drawn: Path, manifest: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    shutil.copy(drawn / "road" / "p8.png", tmp_path / "other" / "lane.png")
+    found = run_evaluate(options(drawn, manifest=manifest, road=tmp_path / "other"), darkness)
+    assert f"that {manifest} does not list are left out: lane" in found.summary()
+    both = run_evaluate(options(drawn, manifest=manifest, road=drawn / "road"), darkness)
+    assert both.note is None
+
+
+@pytest.mark.parametrize("name", ["images", "masks", "road"])
+def test_a_figure_among_the_pictures_is_refused(drawn: Path, name: str) -> None:
+    figure = drawn / "images" / ".." / name / "figure.png"
+    with pytest.raises(ConfigError, match="would be taken for a picture the next time"):
+        score(drawn, road=drawn / "road", figure=figure)
+    assert not figure.exists()
+
+
 def test_road_images_may_lie_among_the_images_of_a_manifest(
     drawn: Path, manifest: Path, tmp_path: Path
 ) -> None:
