@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wpcrack.errors import DataError
+from wpcrack.errors import ConfigError, DataError
 from wpcrack.inference.engine import load_predictor
 from wpcrack.inference.lattice import Lattice
 from wpcrack.inference.predict import Engine, WindowPredictor, predict_image
@@ -45,7 +45,7 @@ def load_model(
 
     Raises:
         CheckpointError: it is missing, unreadable or of another architecture.
-        ConfigError: the engine is not installed.
+        ConfigError: the engine is unknown or not installed, or there is no thread.
 
     >>> import wpcrack
     >>> model = wpcrack.load_model("runs/first")
@@ -66,13 +66,14 @@ def predict(
         image: (H, W, 3) uint8, RGB, of any size; beyond its edges it is mirrored.
         lattice: windows that cover an image with a side above 1024 pixels, and how they are
             blended; None: the default.
-        batch: windows per call of the network.
+        batch: windows per call of the network, at least 1.
 
     Returns:
         (H, W) float32, the probability in [0, 1] that a pixel is crack, in steps of 1 / 255.
 
     Raises:
-        DataError: the image has another shape or type.
+        DataError: the image is no array, or has another shape or type.
+        ConfigError: the batch is empty.
         CheckpointError: the model gives values that are not numbers.
 
     >>> import wpcrack
@@ -81,6 +82,12 @@ def predict(
     >>> probability.shape == image.shape[:2], probability.dtype.name
     (True, 'float32')
     """
+    if not isinstance(image, np.ndarray):
+        raise DataError(
+            f"the image is of type {type(image).__name__}; give a NumPy array (H, W, 3) uint8, RGB"
+        )
+    if batch < 1:
+        raise ConfigError(f"batch is {batch}; give a number of windows, 1 or more")
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         raise DataError(
             f"the image has shape {image.shape} and type {image.dtype}; give (H, W, 3) uint8, RGB"

@@ -23,7 +23,7 @@ from geo.cracks.light import Picture
 from geo.cracks.parts import InspectedRow, write_part
 from geo.cracks.piece_table import to_table
 from geo.cracks.pieces import Piece, pieces
-from geo.errors import InputError
+from geo.errors import InputError, OutputError
 from geo.files import folder_of_parts
 from geo.grid import Grid
 from geo.imagery.mosaic import Block
@@ -71,7 +71,8 @@ def polygonize(
         One row per crack outside networks, from west to east.
 
     Raises:
-        InputError: the array is no probability, or lengths cannot be measured in the CRS.
+        InputError: the array or the threshold is no probability, or lengths cannot be measured in
+            the CRS.
 
     >>> import numpy as np
     >>> from affine import Affine
@@ -119,8 +120,8 @@ def make_map(
         options: filters, classes, and the roads along which cracks are counted.
 
     Raises:
-        InputError: the array is no probability, or lengths cannot be measured in the CRS.
-        OutputError: the file cannot be written.
+        InputError: see there.
+        OutputError: the file cannot be written, or is not called *.gpkg.
 
     >>> import numpy as np
     >>> from affine import Affine
@@ -133,6 +134,8 @@ def make_map(
     ('cracks.gpkg', 1, 0.4)
     """
     path = Path(out)
+    if path.suffix.lower() != ".gpkg":
+        raise OutputError(f"out is {path}; the file is a GeoPackage, name it *.gpkg")
     grid, seen = _check(probability, transform, crs, valid, image)
     found = _pieces(probability, grid, threshold, seen, image)
     row = InspectedRow.of(Block("whole", grid.window), seen, (), grid, seconds=0.0)
@@ -155,6 +158,9 @@ def _check(
     Raises:
         InputError: the array is no probability, or lengths cannot be measured in the CRS.
     """
+    for name, array in (("probability", probability), ("valid", valid), ("image", image)):
+        if not isinstance(array, np.ndarray) and (array is not None or name == "probability"):
+            raise InputError(f"{name} is of type {type(array).__name__}; give a NumPy array")
     if probability.ndim != 2 or not probability.size:
         raise InputError(f"probability has shape {probability.shape}; give (height, width)")
     low, high = float(probability.min()), float(probability.max())
@@ -168,7 +174,12 @@ def _check(
             f"image has shape {image.shape} and type {image.dtype}; give (height, width, bands) of "
             "probability's size as uint8"
         )
-    grid = Grid(Affine(*transform[:6]), job_crs(crs), probability.shape)
+    place = Affine(*transform[:6])
+    if not abs(place.determinant) > 0:
+        raise InputError(
+            f"transform={tuple(place)[:6]} gives pixels without an area; give one as rasterio does"
+        )
+    grid = Grid(place, job_crs(crs), probability.shape)
     middle = grid.to_world(np.array([[probability.shape[1] / 2, probability.shape[0] / 2]]))
     error = float(length_error(grid.crs, middle)[0])
     if abs(error) > MOST_ERROR:
@@ -185,7 +196,13 @@ def _pieces(
     seen: NDArray[np.bool_],
     image: NDArray[np.uint8] | None,
 ) -> list[Piece]:
-    """Cut the cracks out of an array whose borders are those of the mosaic."""
+    """Cut the cracks out of an array whose borders are those of the mosaic.
+
+    Raises:
+        InputError: the threshold is no probability.
+    """
+    if not 0 <= threshold <= 1:
+        raise InputError(f"threshold is {threshold}; give a number from 0 to 1")
     rounded = np.where(seen, np.rint(CERTAIN * probability), 0).astype(np.uint8)
     level = max(1, math.ceil(CERTAIN * threshold - 1e-9))
     ring = np.pad(seen, 1, constant_values=False)

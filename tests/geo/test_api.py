@@ -82,3 +82,28 @@ def test_without_imagery_there_is_no_crack_and_its_neighbors_say_so():
 def test_arrays_that_are_no_probability_on_a_map_are_refused(probability, crs, words):
     with pytest.raises(geo.InputError, match=words):
         geo.polygonize(probability, PLACE, crs)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"probability": [[0.0, 1.0]]}, "probability is of type list; give a NumPy array"),
+        ({"probability": None}, "probability is of type NoneType"),
+        ({"valid": [[True]]}, "valid is of type list"),
+        ({"transform": Affine(0, 0, 0, 0, 0, 0)}, "pixels without an area"),
+        ({"transform": Affine(np.nan, 0, 0, 0, 1, 0)}, "pixels without an area"),
+        ({"threshold": float("nan")}, "threshold is nan; give a number from 0 to 1"),
+        ({"threshold": 127}, "threshold is 127"),
+    ],
+)
+def test_what_cannot_be_mapped_is_refused_in_a_sentence(changes, words):
+    given = {"probability": np.zeros((4, 4)), "transform": PLACE, "crs": "EPSG:25832", **changes}
+    with pytest.raises(geo.InputError, match=words):
+        geo.polygonize(**given)
+
+
+def test_a_map_is_called_gpkg(tmp_path):
+    for name in ("cracks.shp", "cracks"):
+        with pytest.raises(geo.OutputError, match=r"name it \*\.gpkg"):
+            geo.make_map(np.zeros((4, 4)), PLACE, "EPSG:25832", tmp_path / name)
+    assert list(tmp_path.iterdir()) == []

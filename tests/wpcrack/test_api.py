@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 import wpcrack
 from wpcrack import api
-from wpcrack.errors import CheckpointError, DataError
+from wpcrack.errors import CheckpointError, ConfigError, DataError
 from wpcrack.inference.lattice import Lattice
 from wpcrack.synthetic import WindowConfig, draw_training_street, draw_window
 
@@ -72,12 +73,38 @@ def test_an_image_of_any_size_gives_a_probability_of_each_pixel(
 
 
 @pytest.mark.parametrize(
-    "wrong", [np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3)), np.zeros((0, 8, 3), np.uint8)]
+    "wrong",
+    [
+        np.zeros((8, 8), np.uint8),
+        np.zeros((8, 8, 3)),
+        np.zeros((0, 8, 3), np.uint8),
+        np.zeros((8, 8, 3), np.uint8).tolist(),
+        "photo.jpg",
+    ],
 )
-def test_an_array_that_is_no_image_is_refused(run: Path, wrong: NDArray[np.generic]) -> None:
+def test_what_is_no_image_is_refused(run: Path, wrong: Any) -> None:
     model = wpcrack.load_model(run, engine="torch")
-    with pytest.raises(DataError, match=r"give \(H, W, 3\) uint8, RGB"):
+    with pytest.raises(DataError, match=r"give .*\(H, W, 3\) uint8, RGB"):
         wpcrack.predict(model, wrong)
+
+
+@pytest.mark.parametrize("batch", [0, -1])
+def test_a_batch_without_a_window_is_refused(
+    run: Path, image: NDArray[np.uint8], batch: int
+) -> None:
+    """Nothing would be predicted, and the map would be 0."""
+    model = wpcrack.load_model(run, engine="torch")
+    with pytest.raises(ConfigError, match=f"batch is {batch}; give a number of windows"):
+        wpcrack.predict(model, image, batch=batch)
+
+
+def test_an_unknown_engine_and_no_thread_are_refused(run: Path) -> None:
+    for unknown in ("numpy", "OpenVINO"):  # the one is installed, the other no package
+        with pytest.raises(ConfigError, match=f"engine is '{unknown}'; give auto, torch, openvino"):
+            wpcrack.load_model(run, engine=unknown)  # type: ignore[arg-type]
+    for engine in ("torch", "openvino"):
+        with pytest.raises(ConfigError, match="threads is 0; give a number of CPU cores"):
+            wpcrack.load_model(run, engine=engine, threads=0)  # type: ignore[arg-type]
 
 
 def test_a_run_without_a_model_is_refused(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ the OpenVINO graph of a model.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from wpcrack.errors import ConfigError
 from wpcrack.inference.graph import load_graph
@@ -36,8 +36,10 @@ def load_predictor(
     Raises:
         CheckpointError: The model is missing, unreadable or of another architecture; or it has no
             graph for an installation without torch.
-        ConfigError: The engine is not installed.
+        ConfigError: The engine is unknown or not installed, or there is no thread.
     """
+    if threads is not None and threads < 1:
+        raise ConfigError(f"threads is {threads}; give a number of CPU cores, 1 or more")
     if choose(engine) == "openvino":
         scales = len(read_info(find_model(path)).scales_at(gsd_mm))
         return OpenVinoPredictor(load_graph(path), threads, scales=scales)
@@ -61,8 +63,10 @@ def choose(engine: Engine, *, gpu: bool | None = None) -> Literal["torch", "open
         gpu: whether there is a GPU; None: as this process sees it.
 
     Raises:
-        ConfigError: It is not installed.
+        ConfigError: It is unknown or not installed.
     """
+    if engine not in get_args(Engine):
+        raise ConfigError(f"engine is {engine!r}; give {', '.join(get_args(Engine))}")
     if engine == "auto":
         has_gpu = gpus_here() > 0 if gpu is None else gpu
         engine = "torch" if has_gpu or not is_installed("openvino") else "openvino"
