@@ -14,7 +14,13 @@ from geo.outputs import require_replaceable
 from jobs.runtime.folder import explain_write_errors, require_writable
 from jobs.runtime.pictures import require_room, write_picture
 from jobs.runtime.terminal import counted, say
-from wpcrack.data.images import left_out, list_images, read_rgb
+from wpcrack.data.images import (
+    LONGEST_STEM,
+    is_named_too_long,
+    left_out,
+    list_images,
+    read_rgb,
+)
 from wpcrack.errors import NAMED_AT_MOST, ConfigError, DataError
 from wpcrack.inference.engine import load_predictor
 from wpcrack.inference.lattice import Lattice
@@ -53,8 +59,8 @@ def run_predict(
 ) -> PredictReport:
     """Write probability (8 bit), mask (0 / 255) and overlay of each photograph to `out`.
 
-    Photographs that cannot be read, or do not fit into memory, are named after all others were
-    delivered.
+    Photographs that cannot be read, do not fit into memory, or have too long a name, are named
+    after all others were delivered.
 
     Args:
         model: run folder, or its model/ folder; None: the shipped model.
@@ -79,6 +85,7 @@ def run_predict(
     failures: list[str] = []
     for path in paths:
         try:
+            _require_short(path)
             require_room(path)
             image = read_rgb(path)
         except (DataError, ConfigError) as error:
@@ -131,6 +138,14 @@ def _photographs(given: Sequence[Path], out: Path) -> list[Path]:
         for sentence in left_out(path):
             say(f"left out: {sentence}")
     return paths
+
+
+def _require_short(path: Path) -> None:
+    if is_named_too_long(path):
+        raise DataError(
+            f"{path} has a name of more than {LONGEST_STEM} bytes, and those of its results would "
+            "be too long; rename it"
+        )
 
 
 def _make_folder(out: Path) -> None:

@@ -18,7 +18,7 @@ from jobs.dataset import run_dataset
 from jobs.evaluate import report as score_figure
 from jobs.evaluate import run as evaluate
 from jobs.evaluate.run import EvaluateOptions, run_evaluate
-from jobs.predict import run_predict
+from jobs.predict import ENDINGS, run_predict
 from wpcrack.data.build import BuildOptions
 from wpcrack.data.images import read_rgb
 from wpcrack.data.manifest import read_manifest
@@ -343,6 +343,31 @@ def test_inputs_of_equal_stem_are_refused_before_any_work(drawn: Path, tmp_path:
     assert not (tmp_path / "out").exists()
     with pytest.raises(DataError, match="no image is given"):
         run_predict(drawn, tmp_path / "out", [], predictor=darkness)
+
+
+def test_a_name_too_long_for_results_and_windows_is_named(
+    drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "photos").mkdir()
+    shutil.copy(drawn / "images" / "p0.png", tmp_path / "photos" / "b.png")
+    shutil.copy(drawn / "images" / "p1.png", tmp_path / "photos" / f"a{'ü' * 110}.png")
+    report = run_predict(drawn, tmp_path / "out", [tmp_path / "photos"], predictor=darkness)
+    assert report.exit_code == 3
+    assert {path.name for path in report.written} == {f"b_{x}.png" for x in ENDINGS}
+    assert "has a name of more than 220 bytes" in capsys.readouterr().err
+    (tmp_path / "photos" / "b.png").rename(tmp_path / "photos" / f"{'b' * 220}.png")
+    (tmp_path / "photos" / f"a{'ü' * 110}.png").unlink()
+    report = run_predict(drawn, tmp_path / "out", [tmp_path / "photos"], predictor=darkness)
+    assert report.exit_code == 0
+    for folder in ("images", "masks"):
+        shutil.copytree(drawn / folder, tmp_path / folder)
+        (tmp_path / folder / "p0.png").rename(tmp_path / folder / f"{'p' * 221}.png")
+    build = BuildOptions(window=32)
+    with pytest.raises(DataError, match=r"names of more than 220 bytes \(1, such as ppp"):
+        run_dataset(tmp_path / "images", tmp_path / "masks", tmp_path / "set", build)
+    for folder in ("images", "masks"):
+        (tmp_path / folder / f"{'p' * 221}.png").rename(tmp_path / folder / f"{'p' * 220}.png")
+    run_dataset(tmp_path / "images", tmp_path / "masks", tmp_path / "set", build)
 
 
 def test_one_bad_photograph_of_two_is_named_and_the_other_delivered_with_exit_code_3(

@@ -5,7 +5,6 @@ Pixel masks decide the labels and are then forgotten: no later step sees one.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
@@ -29,6 +28,7 @@ from wpcrack.data.manifest import (
     few_items_warnings,
     hold_out,
     require_both_classes,
+    require_names,
     window_name,
 )
 from wpcrack.data.masks import read_pair
@@ -137,7 +137,7 @@ def build_image_level(
     options = options or BuildOptions()
     _require_inputs_stay(out, [images, masks, *([options.road] if options.road else [])])
     sources = _list_sources(images, masks, options)
-    _require_utf8(sources)
+    require_names(source.image for source in sources)
     with replace_set(out) as part:
         surveys = [_survey(source, options.cut) for source in sources]
         _require_items(surveys, options)
@@ -161,18 +161,6 @@ def build_image_level(
             },
         )
     return report
-
-
-def _require_utf8(sources: Sequence[Source]) -> None:
-    """Refuse names that a manifest cannot hold."""
-    odd = [os.fsencode(source.stem) for source in sources]
-    named = [name.decode("utf-8", "backslashreplace") for name in odd if not _is_utf8(name)]
-    if named:
-        raise DataError(f"names that are no UTF-8 ({first_few(named)}); rename these files")
-
-
-def _is_utf8(name: bytes) -> bool:
-    return name.decode("utf-8", "ignore").encode() == name
 
 
 @dataclass(frozen=True)

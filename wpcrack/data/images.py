@@ -35,6 +35,10 @@ PART_PX = 8192
 
 SAVE_AS = "save it as JPEG or PNG"
 
+LONGEST_STEM = 220
+"""Bytes of a name without its ending: what is made of a photograph, such as a window or a mask, is
+called `<stem>_r123_c456.png`, and a name has 255 bytes at most, also while the file is written."""
+
 UNREAD = (".heic", ".heif", ".avif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".gif", ".jp2")
 """Endings of pictures that are not read, but named, so that none is missed unsaid."""
 
@@ -106,6 +110,11 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
             range (32-bit integers, floats).
     """
     return decode(path, _to_rgb)
+
+
+def is_named_too_long(path: Path) -> bool:
+    """Return whether files that are made of a photograph cannot be named after it."""
+    return len(os.fsencode(path.stem)) > LONGEST_STEM
 
 
 def read_shape(path: Path) -> tuple[int, int]:

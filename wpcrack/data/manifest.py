@@ -20,6 +20,7 @@ from typing import Literal, NoReturn, TypeVar
 
 import numpy as np
 
+from wpcrack.data.images import LONGEST_STEM, is_named_too_long
 from wpcrack.errors import ConfigError, DataError, first_few
 from wpcrack.files import whole_file
 
@@ -93,6 +94,24 @@ KNOWN_COLUMNS = (*COLUMNS, *TILE_COLUMNS, *LABEL_COLUMNS)
 def window_name(source: str, row: int, col: int) -> str:
     """Name the PNG of a window: `<source>_r<row>_c<col>.png`."""
     return f"{source}_r{row}_c{col}.png"
+
+
+def require_names(photographs: Iterable[Path]) -> None:
+    """Raise DataError about names that a manifest cannot hold, or that are too long for windows."""
+    known = list(photographs)
+    if long := [path.name for path in known if is_named_too_long(path)]:
+        raise DataError(
+            f"names of more than {LONGEST_STEM} bytes ({len(long)}, such as {min(long)}) are too "
+            "long for windows to be named after them; rename these files"
+        )
+    stems = [os.fsencode(path.stem) for path in known]
+    odd = [stem.decode("utf-8", "backslashreplace") for stem in stems if not _is_utf8(stem)]
+    if odd:
+        raise DataError(f"names that are no UTF-8 ({first_few(odd)}); rename these files")
+
+
+def _is_utf8(name: bytes) -> bool:
+    return name.decode("utf-8", "ignore").encode() == name
 
 
 def origin(stem: str) -> tuple[str, int, int]:
