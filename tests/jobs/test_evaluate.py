@@ -370,6 +370,24 @@ def test_a_name_too_long_for_results_and_windows_is_named(
     run_dataset(tmp_path / "images", tmp_path / "masks", tmp_path / "set", build)
 
 
+def test_values_that_no_mask_has_are_refused_before_anything_is_predicted(
+    drawn: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=r"said to be crack \(77\); p0\.png has values 0, 255"):
+        score(drawn, mask_values=(77,))
+    with pytest.raises(DataError, match="check that the masks are of the values 77 on cracks"):
+        run_dataset(
+            drawn / "images",
+            drawn / "masks",
+            tmp_path / "set",
+            BuildOptions(window=32, mask_values=(77,)),
+        )
+    shutil.copytree(drawn / "masks", tmp_path / "empty")
+    for path in (tmp_path / "empty").iterdir():
+        Image.fromarray(np.zeros((96, 128), np.uint8)).save(path)
+    assert score(drawn, masks=tmp_path / "empty", mask_values=(1,))["fp_area_share"] > 0
+
+
 def test_one_bad_photograph_of_two_is_named_and_the_other_delivered_with_exit_code_3(
     drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

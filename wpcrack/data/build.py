@@ -263,8 +263,10 @@ def _require_items(surveys: Sequence[Survey], options: BuildOptions) -> None:
         )
     found = {row.label for seen in surveys for row in seen.items}
     if "crack" not in found:
+        values = ", ".join(map(str, options.mask_values))
+        crack = f"of the values {values}" if values else "white (above 127)"
         raise DataError(
-            "no window shows a crack; check that the masks are white (above 127) on cracks, "
+            f"no window shows a crack; check that the masks are {crack} on cracks, "
             "or change the window"
         )
     if "road" not in found:

@@ -112,10 +112,24 @@ def check_masks(pairs: Iterable[Pair]) -> None:
     """Read all photographs and masks, one pair in memory at a time, before work that takes long.
 
     Raises:
-        DataError: see `read_pair`.
+        DataError: see `read_pair`; or something is drawn in the masks, but none of the values that
+            are said to be crack.
     """
-    for pair in pairs:
-        read_pair(pair)
+    known = list(pairs)
+    is_cracked = [bool(read_pair(each)[1].any()) for each in known]
+    if not any(is_cracked):
+        _require_values(known)
+
+
+def _require_values(pairs: Sequence[Pair]) -> None:
+    """Refuse masks that show anything but the values that are said to be crack."""
+    for mask, values in ((pair.mask, pair.mask_values) for pair in pairs if pair.mask_values):
+        if len(_counts(mask)[0]) > 1:
+            raise DataError(
+                f"no mask in {mask.parent} has a pixel of the values that are said to be crack "
+                f"({', '.join(map(str, values))}); {mask.name} has {_holds(mask)}: correct "
+                "--mask-values, in a training data.mask_values"
+            )
 
 
 def _is_drawn(gray: NDArray[np.uint8], *, is_lossy: bool) -> bool:
