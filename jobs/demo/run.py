@@ -29,7 +29,7 @@ from jobs.infer.job import InferJob
 from jobs.infer.report import InferReport
 from jobs.infer.run import run_inference
 from jobs.runtime.folder import explain_write_errors
-from wpcrack.errors import DataError
+from wpcrack.errors import ConfigError, DataError
 from wpcrack.model import find_model
 from wpcrack.synthetic import City, CityConfig, WindowConfig, draw_city
 
@@ -89,9 +89,12 @@ def run_demo(out: Path, seed: int = 0, options: DemoOptions | None = None) -> De
         options: How large it is.
 
     Raises:
+        ConfigError: There is no such seed.
         DataError: `out` holds something that no demo made.
     """
     options = options or DemoOptions()
+    if seed < 0:
+        raise ConfigError(f"seed is {seed}; give 0 or more")
     if not options.train:
         find_model(None)  # refused before anything is drawn
     _prepare(out, seed)

@@ -27,7 +27,7 @@ from jobs.demo.draw import (
 )
 from jobs.demo.run import DemoOptions, run_demo
 from jobs.demo.score import score_map
-from wpcrack.errors import CheckpointError, DataError
+from wpcrack.errors import CheckpointError, ConfigError, DataError
 from wpcrack.synthetic import City, CityConfig, WindowConfig, draw_city
 
 SMALL = DemoOptions(
@@ -190,6 +190,14 @@ def test_without_a_model_the_demo_says_so_before_it_draws(
     with pytest.raises(CheckpointError, match="holds no model"):
         run_demo(tmp_path / "demo", options=replace(SMALL, train=False))
     assert not (tmp_path / "demo").exists()
+
+
+def test_a_seed_that_is_none_costs_no_earlier_demo(tmp_path: Path) -> None:
+    (tmp_path / "demo.json").write_text("{}")
+    (tmp_path / "tiles").mkdir()
+    with pytest.raises(ConfigError, match="seed is -1; give 0 or more"):
+        run_demo(tmp_path, seed=-1, options=SMALL)
+    assert (tmp_path / "tiles").is_dir()
 
 
 def test_demo_never_touches_a_folder_that_is_not_its_own(tmp_path: Path) -> None:
