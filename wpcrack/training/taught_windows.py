@@ -28,6 +28,9 @@ from wpcrack.training.streets import drawn_batches
 ROAD, CRACK, IGNORED = 0, 1, 2
 """Values of a label."""
 
+FLIPS = {True: (True, True, True), "horizontal": (False, True, False), False: (False,) * 3}
+"""Whether windows are turned upside down, mirrored and transposed, by `augment.flip`."""
+
 AIMED = 0.5
 """Share of a picture's windows that lie around a crack: in a city most show none."""
 
@@ -63,7 +66,7 @@ class AdaptConfig(Block):
     zoom: tuple[Positive, Positive] = (0.8, 1.5)
     """Range of the random zoom of a picture's windows."""
     augment: AugmentConfig = AugmentConfig(fade=0.7, blur_px=1.5, grain=0.08)
-    """Random changes of a picture's windows."""
+    """Random changes of a picture's windows; how they are zoomed says `zoom` alone."""
     encoder_lr: Positive = 4e-5
     """Peak learning rate of the encoder, an eighth of the one that the shipped model was trained
     with. Four times as much unlearns what it knew of other roads."""
@@ -88,6 +91,12 @@ class AdaptConfig(Block):
     def _leaves_a_band(self) -> Self:
         if self.road > self.crack:
             raise ValueError(f"road ({self.road:g}) must not lie above crack ({self.crack:g})")
+        return self
+
+    @model_validator(mode="after")
+    def _zooms_once(self) -> Self:
+        if self.augment.zoom != AugmentConfig().zoom:
+            raise ValueError("augment.zoom is for trainings; an adaption zooms as zoom says")
         return self
 
 
@@ -135,7 +144,8 @@ class TaughtBatches(Dataset[Windows]):
             corner = np.array([rows[pick], cols[pick]]) - rng.integers(side, size=2)
             corner = np.clip(corner, 0, np.array(labels.shape) - side)
         here = tuple(slice(int(first), int(first) + side) for first in corner)
-        size, flips = (config.batch.side,) * 2, rng.random(3) < 0.5
+        size = (config.batch.side,) * 2
+        flips = (rng.random(3) < 0.5) & np.array(FLIPS[config.augment.flip])
         pixels = cv2.resize(np.ascontiguousarray(image[here]), size, interpolation=cv2.INTER_AREA)
         known = cv2.resize(labels[here], size, interpolation=cv2.INTER_NEAREST)
         turned = [_turn(np.asarray(part, np.uint8), flips) for part in (pixels, known)]

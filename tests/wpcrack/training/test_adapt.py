@@ -96,7 +96,8 @@ def test_windows_show_what_their_labels_say_however_they_are_turned_and_zoomed(
     labels = np.zeros((120, 160), np.uint8)
     image[40:56], labels[40:56] = 20, CRACK
     image[80:96], labels[80:96] = 110, IGNORED
-    config = tiny(drawn_share=0, zoom=zoom, augment=STILL, batch={"side": 64, "count": 8})
+    turned = STILL.model_copy(update={"flip": True})
+    config = tiny(drawn_share=0, zoom=zoom, augment=turned, batch={"side": 64, "count": 8})
     batches = TaughtBatches(config, 0, [image], [labels])
     pixels, mask, ignored = (part.numpy() for part in batches[3])
     dark, middle = pixels[..., 0] < 65, (pixels[..., 0] > 90) & (pixels[..., 0] < 140)
@@ -107,6 +108,25 @@ def test_windows_show_what_their_labels_say_however_they_are_turned_and_zoomed(
     assert all(np.array_equal(a, b) for a, b in zip(again, (pixels, mask, ignored), strict=True))
     other = TaughtBatches(config, 1, [image], [labels])[3]
     assert not np.array_equal(other[0], pixels)
+
+
+@pytest.mark.parametrize("flip", [True, False, "horizontal"])
+def test_windows_are_turned_as_the_settings_allow(flip: bool | str) -> None:
+    rows, cols = np.mgrid[0:96, 0:96]
+    image = np.dstack((rows, cols, rows)).astype(np.uint8)
+    still = {**STILL.model_dump(), "flip": flip}
+    config = tiny(drawn_share=0, zoom=(1.0, 1.0), augment=still, batch={"side": 64, "count": 16})
+    pixels = TaughtBatches(config, 0, [image], [np.zeros((96, 96), np.uint8)])[0][0].numpy()
+    down = pixels[:, -1, 0, 0] > pixels[:, 0, 0, 0]
+    right = pixels[:, 0, -1, 1] > pixels[:, 0, 0, 1]
+    seen = set(zip(down.tolist(), right.tolist(), strict=True))
+    wanted = {False: {(True, True)}, "horizontal": {(True, True), (True, False)}}
+    assert seen == wanted[flip] if flip in wanted else len(seen) > 2
+
+
+def test_a_zoom_of_trainings_is_refused() -> None:
+    with pytest.raises(ValueError, match="an adaption zooms as zoom says"):
+        tiny(augment={"zoom": (1.5, 2.0)})
 
 
 def test_labeled_pictures_come_back_as_they_were_and_a_damaged_one_is_named(tmp_path: Path) -> None:
