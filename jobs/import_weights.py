@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from geo.files import write_text
+from jobs.runtime.folder import require_writable
 from wpcrack.errors import CheckpointError
 from wpcrack.model import MODEL_FOLDER, save_model
 from wpcrack.released_weights import import_released
@@ -29,10 +30,12 @@ def run_import(file: Path, out: Path) -> Path:
         The model folder.
 
     Raises:
-        CheckpointError: The file does not hold the released networks, or `out` cannot be used.
+        CheckpointError: The file does not hold the released networks, or `out` is in use.
+        OutputError: `out` cannot be written.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CheckpointError(f"{out} exists already and is not empty; choose another --out")
+    require_writable(out, f"--out {out}")
     networks, info = import_released(file)
     info = info.model_copy(update={"trained": {**info.trained, "wpcrack": version("wpcrack")}})
     folder = out / MODEL_FOLDER

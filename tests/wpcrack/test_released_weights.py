@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 import jobs.cli
 import jobs.import_weights
+from geo.errors import OutputError
 from jobs.import_weights import run_import
 from jobs.predict import run_predict
 from wpcrack.data.images import read_rgb, write_png
@@ -126,6 +127,12 @@ def test_a_folder_with_content_is_not_overwritten(released: State, tmp_path: Pat
     torch.save(released, tmp_path / "a.pth")
     with pytest.raises(CheckpointError, match="is not empty; choose another --out"):
         run_import(tmp_path / "a.pth", tmp_path)
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_the_file_is_read(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot be made"):
+        run_import(tmp_path / "nothing.pth", tmp_path / "file" / "run")
 
 
 def refusal(content: object, tmp_path: Path) -> str:
