@@ -252,9 +252,6 @@ def test_the_citation_names_this_version() -> None:
 def test_the_examples_of_the_python_page_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from factories import tiny_model
-
-    tiny_model(tmp_path / "demo/run/model")
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     for number, block in enumerate(blocks(DOCS / "python.md", "python")):

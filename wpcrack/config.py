@@ -242,7 +242,7 @@ class TrainConfig(Block):
     and delivered. 0: the last weights (released)."""
     blend: Share = 0.5
     """Share of these weights in the delivered ones, where the training starts from a model; the
-    rest is that model. 1: the trained weights alone."""
+    rest is that model. 1: the trained weights alone. Needs `train.detector_ema`."""
     freeze_batchnorm: bool = True
     """Encoder BatchNorm keeps its ImageNet statistics (the paper's rule)."""
     joint: bool = True
