@@ -85,7 +85,7 @@ def read_image_level(
         seed: of that split.
         group: regular expression that names the frame of a source; see `find_frames`.
         kept: side of each file in an earlier reading of this set, by its place under `root`. They
-            stay there. A file that is new joins its frame, or train; one that ties both sides
+            stay there, also where they were moved to the folder of the other label. A file that is new joins its frame, or train; one that ties both sides
             together is left out.
 
     Returns:
@@ -207,6 +207,7 @@ def _split(
     root: Path, rows: list[Row], kept: Mapping[str, Split], rule: _Rule
 ) -> tuple[list[Row], list[str]]:
     """Give each row a side; also return warnings."""
+    kept = {**kept, **_relabeled(rows, kept)}
     if kept.keys() >= {row.file for row in rows}:
         return [replace(row, split=kept[row.file]) for row in rows], []
     contents = {row.file: Content.of(read_rgb(root / row.file)) for row in rows}
@@ -221,6 +222,20 @@ def _split(
     val = hold_out(labels, rule.fraction, rule.seed)
     sides = {source: frame in val for source, frame in frames.of.items()}
     return [replace(row, split="val" if sides[row.source] else "train") for row in rows], warnings
+
+
+def _relabeled(rows: Sequence[Row], kept: Mapping[str, Split]) -> dict[str, Split]:
+    """Return the sides of known files that now lie in the folder of the other label."""
+    files = {row.file for row in rows}
+    gone = {_in_folder(file): side for file, side in kept.items() if file not in files}
+    new = {row.file: _in_folder(row.file) for row in rows if row.file not in kept}
+    return {file: gone[name] for file, name in new.items() if name and name in gone}
+
+
+def _in_folder(file: str) -> str:
+    """Return the path of a file inside crack/ or road/; nothing of one that lies elsewhere."""
+    label, _, name = file.partition("/")
+    return name if label in LABELS else ""
 
 
 def _join(

@@ -132,6 +132,14 @@ def test_pictures_added_later_change_no_side(folders: Path) -> None:
     assert [name for name in sorted(added) if later.sides[name] == "val"] == ["crack/again.png"]
 
 
+def test_a_picture_whose_label_is_corrected_keeps_its_side(folders: Path) -> None:
+    kept = read_image_level(folders).sides
+    held = next(name for name, side in kept.items() if side == "val" and name.startswith("crack"))
+    (folders / held).rename(folders / held.replace("crack/", "road/", 1))
+    later = read_image_level(folders, kept=kept).sides
+    assert later[held.replace("crack/", "road/", 1)] == "val"
+
+
 def test_a_picture_that_ties_both_sides_together_is_left_out(folders: Path) -> None:
     kept = read_image_level(folders).sides
     train = next(name for name, side in kept.items() if side == "train")
