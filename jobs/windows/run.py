@@ -93,7 +93,7 @@ def run_windows(
     if options.ordered:
         require_torch_or_graph(find_model(options.model))
     ground = ground_of(source, options)
-    with replace_set(out) as folder:
+    with replace_set(out, keep=True) as folder:
         say("choosing windows")
         chosen = _choose(ground, options)
         cut = Cutter(ground, folder, options).cut(chosen)

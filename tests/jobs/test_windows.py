@@ -20,6 +20,7 @@ from jobs.label.session import Who, open_session
 from jobs.settings.map import Imagery
 from jobs.windows.cut import WindowsOptions
 from jobs.windows.run import run_windows
+from wpcrack.data.folder import write_marker
 from wpcrack.data.images import read_rgb
 from wpcrack.data.read import read_image_level
 from wpcrack.errors import CheckpointError, ConfigError, DataError
@@ -186,6 +187,17 @@ def test_labels_are_never_overwritten_and_nonsense_is_refused(city, tmp_path):
     with pytest.raises(InputError, match="5 mm: that is 4 x, and at most 3 x is resampled"):
         run_windows(Imagery(tiles=str(city), gsd_mm=20), tmp_path / "v")
     assert not (tmp_path / "v").exists()
+
+
+def test_a_set_of_another_command_is_not_replaced(city, tmp_path):
+    built = tmp_path / "set"
+    built.mkdir()
+    (built / "manifest.csv").write_text("file,label\na.png,crack\n")
+    (built / "a.png").touch()
+    write_marker(built, {})
+    with pytest.raises(DataError, match="set is not empty; choose another"):
+        cut(city, built)
+    assert (built / "a.png").exists()
 
 
 def test_the_command_says_what_comes_next(city, tmp_path):

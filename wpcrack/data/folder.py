@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -17,15 +18,17 @@ MARKER = "dataset.json"
 """Says that `wpcrack dataset` made the folder, with which options, from what."""
 
 _MADE_BY = "wpcrack dataset"
+_DIGEST = "manifest_sha256"
 
 
 @contextmanager
-def replace_set(out: Path) -> Iterator[Path]:
+def replace_set(out: Path, *, keep: bool = False) -> Iterator[Path]:
     """Give an empty folder beside `out` to fill; it takes the place of `out` at the end.
 
     Args:
         out: where the set is to stand: nothing there yet, an empty folder, or an older set that
             holds nothing but what its build wrote.
+        keep: refuse an older set, too.
 
     Yields:
         The folder to write into; after an exception `out` is as it was.
@@ -35,7 +38,7 @@ def replace_set(out: Path) -> Iterator[Path]:
             cannot be written.
     """
     out = out.resolve()
-    _require_replaceable(out)
+    _require_replaceable(out, keep=keep)
     with ExitStack() as stack:
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
@@ -76,12 +79,17 @@ def _sole_builder(out: Path) -> Iterator[None]:
 
 def write_marker(folder: Path, facts: Mapping[str, object]) -> None:
     """Note in the folder that this command built it, with the facts a reader may want to know."""
-    text = json.dumps({"made_by": _MADE_BY, **facts}, indent=2)
+    text = json.dumps({"made_by": _MADE_BY, **facts, _DIGEST: _digest(folder)}, indent=2)
     with whole_file(folder / MARKER) as part:
         part.write_text(text + "\n", encoding="utf-8")
 
 
-def _require_replaceable(out: Path) -> None:
+def _digest(folder: Path) -> str:
+    """Hash the manifest: who edits it, as the manual allows, must not lose that."""
+    return hashlib.sha256((folder / manifest.NAME).read_bytes()).hexdigest()
+
+
+def _require_replaceable(out: Path, *, keep: bool) -> None:
     if not out.exists():
         return
     if not out.is_dir():
@@ -89,8 +97,10 @@ def _require_replaceable(out: Path) -> None:
     files = {p.relative_to(out).as_posix() for p in out.rglob("*") if not p.is_dir()}
     if not files:
         return
-    if not _has_marker(out):
-        raise DataError(f"{out} is not empty and was not built here; choose another output folder")
+    facts = _marker(out)
+    if keep or facts is None:
+        built = "" if keep else " and was not built here"
+        raise DataError(f"{out} is not empty{built}; choose another output folder")
     listed = {row.file for row in manifest.read_manifest(out / manifest.NAME)}
     foreign = sorted(files - listed - {MARKER, manifest.NAME})
     if foreign:
@@ -98,11 +108,17 @@ def _require_replaceable(out: Path) -> None:
             f"{out} holds {len(foreign)} files that its build did not write (such as {foreign[0]}) "
             "and that a new build would delete; move them or choose another output folder"
         )
+    if facts.get(_DIGEST, _digest(out)) != _digest(out):  # earlier versions noted none
+        raise DataError(
+            f"{out / manifest.NAME} was edited since it was built, and a new one would replace it; "
+            "choose another output folder"
+        )
 
 
-def _has_marker(out: Path) -> bool:
+def _marker(out: Path) -> dict[str, object] | None:
+    """Return what the build of a folder noted; None: it was not built here."""
     try:
         facts = json.loads((out / MARKER).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
-    return isinstance(facts, dict) and facts.get("made_by") == _MADE_BY
+        return None
+    return facts if isinstance(facts, dict) and facts.get("made_by") == _MADE_BY else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -305,6 +306,21 @@ def test_rebuilding_replaces_an_own_set_and_nothing_else(drawn: Path, built: Pat
     with pytest.raises(DataError, match="not empty and was not built here"):
         build(drawn, built, window=32)
     assert [p.name for p in built.parent.iterdir()] == ["set"]
+
+
+def test_a_manifest_that_was_edited_is_not_replaced(drawn: Path, built: Path) -> None:
+    path = built / "manifest.csv"
+    as_built = path.read_text()
+    path.write_text(as_built.replace(",crack,", ",,", 1))
+    before = tree(built)
+    with pytest.raises(DataError, match=r"manifest\.csv was edited since it was built"):
+        build(drawn, built, window=32)
+    assert tree(built) == before
+    path.write_text(as_built)
+    marker = json.loads((built / "dataset.json").read_text())
+    del marker["manifest_sha256"]  # as built by earlier versions
+    (built / "dataset.json").write_text(json.dumps(marker))
+    build(drawn, built, window=32)
 
 
 def test_a_set_never_replaces_the_images_that_it_is_built_from(drawn: Path, built: Path) -> None:
