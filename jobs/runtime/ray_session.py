@@ -128,7 +128,7 @@ def prepare_environment(*, local: bool = False) -> None:
 
 @contextmanager
 def ray_session(
-    request: Request, *, dashboard: bool = False, local: bool = False
+    request: Request, *, dashboard: bool = False, spare: bool = True, local: bool = False
 ) -> Iterator[None]:
     """Give a job its Ray: one that is already initialized, RAY_ADDRESS, or one of its own.
 
@@ -140,6 +140,8 @@ def ray_session(
         request: What the job needs at least.
         dashboard: Whether a Ray of our own tries to run its dashboard: Ray Train logs less with it,
             and works without it.
+        spare: Whether a Ray of our own starts a worker for each CPU in advance. Ray Train gives
+            its processes an environment of their own, for which these are of no use.
         local: Never join RAY_ADDRESS (demo).
 
     Raises:
@@ -158,7 +160,7 @@ def ray_session(
     try:
         with keep_sigterm_handler():
             if address == "local":
-                _start(math.ceil(request.cpus), dashboard)
+                _start(math.ceil(request.cpus), dashboard, spare)
             else:
                 _join(address)
         require(request, "this machine" if address == "local" else f"the cluster at {address}")
@@ -172,7 +174,7 @@ def ray_session(
 
 def training_session(request: Request, local: bool) -> AbstractContextManager[None]:
     """Give a training its Ray for the workers."""
-    return ray_session(request, dashboard=True, local=local)
+    return ray_session(request, dashboard=True, spare=False, local=local)
 
 
 def run_interruptibly(
@@ -247,7 +249,7 @@ def require_open_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def _start(cpus: int, dashboard: bool) -> None:
+def _start(cpus: int, dashboard: bool, spare: bool) -> None:
     import ray
 
     require_open_files()
@@ -258,7 +260,7 @@ def _start(cpus: int, dashboard: bool) -> None:
                 _quiet_stderr(),
                 _own_address(),
                 patient_start(START_PATIENCE_S),
-                few_processes(dashboard),
+                few_processes(dashboard, spare),
             ):
                 ray.init(
                     address="local",

@@ -6,7 +6,7 @@ import json
 import math
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -276,11 +276,12 @@ class ProgressLines(Followed):
     def __init__(
         self,
         metrics: Path,
-        tell: Callable[[dict[str, Any]], None] = lambda _: None,
+        others: Sequence[Callable[[dict[str, Any]], None] | None] = (),
         after_all: str | None = None,
     ) -> None:
-        """Look at the file; ``tell`` gets each new line, too; ``after_all`` follows the last."""
-        self.metrics, self.tell, self.after_all = metrics, tell, after_all
+        """Look at the file; others get each new line, too; ``after_all`` follows the last."""
+        self.metrics, self.after_all = metrics, after_all
+        self.others = [tell for tell in others if tell is not None]
         self.shown = {line["epoch"] for line in read_metrics(metrics)}
         self.started, self.progress_at_start = time.monotonic(), self._progress()
         super().__init__(self._show_new)
@@ -297,7 +298,8 @@ class ProgressLines(Followed):
                     say(f"warning: {warning}")
                 elapsed = time.monotonic() - self.started
                 say(describe(line, elapsed, self.progress_at_start))
-                self.tell(line)
+                for tell in self.others:
+                    tell(line)
                 if self.after_all and line["train/progress"] == 1:
                     say(self.after_all)
 

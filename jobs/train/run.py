@@ -13,7 +13,7 @@ import functools
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,8 +67,8 @@ class Watch:
 
     after_epoch: Callable[[dict[str, Any]], None] | None = None
     """In-process training: gets each new line of metrics.jsonl; what it raises ends the run."""
-    callbacks: Sequence[Any] = ()
-    """Ray Train: user callbacks of the controller."""
+    tell: Callable[[dict[str, Any]], None] | None = None
+    """Gets each new line of metrics.jsonl too, in a thread beside the training."""
 
 
 def run_training(job: TrainJob, *, local: bool = False, watch: Watch | None = None) -> TrainReport:
@@ -77,7 +77,7 @@ def run_training(job: TrainJob, *, local: bool = False, watch: Watch | None = No
     Args:
         job: What to do.
         local: Use a Ray of our own even if RAY_ADDRESS names another.
-        watch: Who is told of each epoch beside the terminal.
+        watch: Who is told of each epoch beside the terminal and the trackers.
 
     Raises:
         WpcrackError: Unusable data or settings, a loss that is not finite, lost workers.
@@ -102,14 +102,14 @@ def run_training(job: TrainJob, *, local: bool = False, watch: Watch | None = No
             say(needs.start)
             for warning in (*data.warnings, *needs.warnings):
                 say(f"warning: {warning}")
-            started = time.monotonic()
+            started, watch = time.monotonic(), watch or Watch()
             try:
                 then = FUSING if needs.fuses else None
                 with (
                     Trackers(root, job) as trackers,
-                    ProgressLines(root / METRICS, trackers.epoch, then),
+                    ProgressLines(root / METRICS, (trackers.epoch, watch.tell), then),
                 ):
-                    fit(job, local, watch or Watch())
+                    fit(job, local, watch)
             except KeyboardInterrupt:
                 epochs = len(read_metrics(root / METRICS))
                 say(
@@ -139,7 +139,7 @@ def fit(job: TrainJob, local: bool, watch: Watch) -> None:
         train_loop(values, after_epoch=watch.after_epoch)
 
     if scaling.num_workers == 0:
-        make_trainer(in_process, config, watch).fit()
+        make_trainer(in_process, config).fit()
         return
     mend_list(config.run_dir)
     request, data = Request("worker", scaling.least, scaling.each), config.data
@@ -149,18 +149,17 @@ def fit(job: TrainJob, local: bool, watch: Watch) -> None:
         has_begun = functools.partial(is_locked, config.run_dir / WRITER)
         try:
             with say_while_waiting(request, has_begun):
-                run_interruptibly(make_trainer(loop, config, watch).fit, end_train_controllers)
+                run_interruptibly(make_trainer(loop, config).fit, end_train_controllers)
         except TrainingFailedError as error:
             raise explain_failure(error) from error
 
 
-def make_trainer(loop: Callable[[dict[str, Any]], None], config: TrainJob, watch: Watch) -> Any:
+def make_trainer(loop: Callable[[dict[str, Any]], None], config: TrainJob) -> Any:
     """Make Ray's trainer of a job whose paths are absolute.
 
     Args:
         loop: what each worker runs.
         config: the job.
-        watch: its callbacks are Ray's.
     """
     from ray.train import CheckpointConfig
 
@@ -171,7 +170,6 @@ def make_trainer(loop: Callable[[dict[str, Any]], None], config: TrainJob, watch
         scaling,
         scaling.each,
         storage_of(config),
-        callbacks=watch.callbacks,
         checkpoints=CheckpointConfig(
             num_to_keep=scaling.num_to_keep,
             checkpoint_score_attribute=judged_by(config),
@@ -186,7 +184,6 @@ def ray_trainer(
     each: dict[str, float],
     storage: tuple[str, str],
     *,
-    callbacks: Sequence[Any] = (),
     checkpoints: Any = None,
 ) -> Any:
     """Make Ray's trainer of any training.
@@ -197,7 +194,6 @@ def ray_trainer(
         scaling: how many workers.
         each: resources of one, as Ray names them.
         storage: path for Ray's files, and name of the run in it.
-        callbacks: Ray's, of the user.
         checkpoints: Ray's `CheckpointConfig`; None: the loop keeps its states itself.
     """
     from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -219,7 +215,6 @@ def ray_trainer(
             name=storage[1],
             storage_path=storage[0],
             worker_runtime_env={"env_vars": worker_environment() | hidden},
-            callbacks=list(callbacks),
             failure_config=FailureConfig(  # type: ignore[call-arg]  # as above
                 max_failures=scaling.max_failures,
                 max_preemption_failures=-1,  # a spot node that is taken back is no failure

@@ -146,9 +146,11 @@ def stop_if_weak(sweep: Sweep, number: int, line: dict[str, Any]) -> None:
 
 
 def trial(config: Mapping[str, Any], shared: SharedFolder) -> None:
-    """Run one trial for Ray Tune: a training that reports its epochs through Ray Train."""
+    """Run one trial for Ray Tune: a training whose epochs it reports as they are recorded.
+
+    Ray's own callback would send them through an actor, a further process for each trial.
+    """
     from ray import tune
-    from ray.tune.integration.ray_train import TuneReportCallback
 
     job = TrainJob.model_validate_json(config[JOB])
     try:
@@ -158,7 +160,7 @@ def trial(config: Mapping[str, Any], shared: SharedFolder) -> None:
         return
     wait_for_folder(job.run_dir)
     try:
-        run_training(job, watch=Watch(callbacks=[TuneReportCallback()]))  # type: ignore[no-untyped-call]
+        run_training(job, watch=Watch(tell=tune.report))
     except ENDS_SWEEP as error:
         tune.report({FATAL: str(error)})
     except Exception as error:  # noted in results.csv; the sweep goes on

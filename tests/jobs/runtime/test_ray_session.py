@@ -119,7 +119,7 @@ def test_nobody_else_can_join_a_ray_of_our_own(bare_environment: pytest.MonkeyPa
 
     Nor does it run a process that it does not use: each costs a second of CPU and may listen.
     """
-    with ray_session(ONE, local=True):
+    with ray_session(ONE, spare=False, local=True):
         address = ray.get_runtime_context().gcs_address
         session = {os.getpid(), *(int(p) for p in descendants(os.getpid()))}
         assert {place for place in listening(session) if not is_loopback(place)} == set()
@@ -142,6 +142,8 @@ def test_nobody_else_can_join_a_ray_of_our_own(bare_environment: pytest.MonkeyPa
             assert intruder.returncode != 0
             assert "intruded" not in output
             assert "Failed to connect to Ray cluster" in errors
+        names = [Path(f"/proc/{p}/cmdline").read_text() for p in descendants(os.getpid())]
+        assert not [name for name in names if name.startswith("ray::") and "Agent" not in name]
         assert ray.get(ray.remote(lambda: "ours").remote()) == "ours"
 
 
