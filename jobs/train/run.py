@@ -197,7 +197,9 @@ def ray_trainer(
         checkpoints: Ray's `CheckpointConfig`; None: the loop keeps its states itself.
     """
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
+
+    from jobs.train.ranks import Ranks
 
     ends = scaling.least, scaling.num_workers
     workers = ends if scaling.least < scaling.num_workers else scaling.num_workers
@@ -205,7 +207,7 @@ def ray_trainer(
     return TorchTrainer(
         loop,
         train_loop_config=values,
-        torch_config=TorchConfig(timeout_s=RANKS_WAIT_S),
+        torch_config=Ranks(timeout_s=RANKS_WAIT_S),  # type: ignore[arg-type]  # it asks no more
         scaling_config=ScalingConfig(
             num_workers=workers,  # type: ignore[arg-type]  # mypy sees that of Train V1
             use_gpu=scaling.use_gpu,

@@ -173,7 +173,7 @@ def importance(key: str, values: Sequence[Any], ranks: NDArray[np.float64]) -> I
     return Importance(key, strength, sign, reached / (SHUFFLES + 1))
 
 
-def ranked(values: Sequence[float]) -> NDArray[np.float64]:
+def ranked(values: Sequence[Any]) -> NDArray[np.float64]:
     """Return ranks from 1 on; equal values share the mean of theirs.
 
     >>> ranked([5, 3, 5]).tolist()
