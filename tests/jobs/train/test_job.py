@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -16,6 +17,8 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
+import torch.distributed as dist
 from factories import (
     TINY_MODEL,
     descendants,
@@ -33,9 +36,11 @@ from jobs.runtime import shared as runtime_shared
 from jobs.runtime.allocator import SETTINGS
 from jobs.runtime.shared import NotShared, share
 from jobs.train import loop as train_loop
+from jobs.train.checkpoints import LocalStates
 from jobs.train.folder import METRICS, read_metrics
 from jobs.train.job import TrainJob
-from jobs.train.run import FUSING, Watch, make_trainer, run_training
+from jobs.train.run import FUSING, make_trainer, run_training
+from wpcrack.data.batches import Shard
 from wpcrack.errors import CheckpointError, DataError
 from wpcrack.model import load_model
 from wpcrack.networks import Networks
@@ -46,6 +51,7 @@ from wpcrack.training.fusion import Fusion
 
 WINDOW = WindowConfig(size=64)
 WORKER = b"RayTrainWorker"
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 PATIENCE_S = 1200.0
 """For hangs alone: no run takes a tenth of it on a quiet machine."""
 STEPS: dict[str, Any] = {"steps": {"warmup": 2, "adversarial": 2, "detector": 2}}
@@ -80,9 +86,16 @@ def measured(run_dir: Path) -> list[dict[str, Any]]:
     ]
 
 
-def test_a_run_leaves_a_loadable_model_metrics_and_a_card(drawn_set: Path, tmp_path: Path) -> None:
-    report = run_training(make_job(drawn_set, tmp_path / "run", 0))
-    root = tmp_path / "run"
+@pytest.fixture(scope="module")
+def whole(drawn_set: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainJob:
+    """An undisturbed run in this process."""
+    job = make_job(drawn_set, tmp_path_factory.mktemp("whole") / "run", 0)
+    assert not run_training(job).already_finished
+    return job
+
+
+def test_a_run_leaves_a_loadable_model_metrics_and_a_card(whole: TrainJob) -> None:
+    root, report = whole.run_dir, run_training(whole)  # finished already
     assert report.epochs == 6
     assert load_model(root).info.trained["epoch"] == report.best_epoch
     assert json.loads((root / "report.json").read_text())["items"]["val"]["sources"] >= 1
@@ -121,20 +134,18 @@ def test_validation_images_without_masks_are_refused(drawn_set: Path, tmp_path: 
 
 
 def test_a_finished_run_is_left_as_it_is(
-    drawn_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    whole: TrainJob, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    job = make_job(drawn_set, tmp_path / "run", 0)
-    run_training(job)
-    before = (tmp_path / "run" / "model" / "model.safetensors").stat().st_mtime_ns
-    assert run_training(job).already_finished
+    model = whole.run_dir / "model" / "model.safetensors"
+    before = model.stat().st_mtime_ns
+    assert run_training(whole).already_finished
     assert "finished already" in capsys.readouterr().err
-    assert (tmp_path / "run" / "model" / "model.safetensors").stat().st_mtime_ns == before
+    assert model.stat().st_mtime_ns == before
 
 
 def test_a_continued_run_equals_an_undisturbed_one(
-    drawn_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    drawn_set: Path, whole: TrainJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_training(make_job(drawn_set, tmp_path / "whole", 0))
     write = train_loop.RunFiles.write
 
     def stop_after_three(self: Any, report: Any) -> None:
@@ -147,8 +158,8 @@ def test_a_continued_run_equals_an_undisturbed_one(
         run_training(make_job(drawn_set, tmp_path / "cut", 0))
     monkeypatch.setattr(train_loop.RunFiles, "write", write)
     run_training(make_job(drawn_set, tmp_path / "cut", 0))
-    assert measured(tmp_path / "cut") == measured(tmp_path / "whole")
-    a, b = (tmp_path / name / "model" / "model.safetensors" for name in ("cut", "whole"))
+    assert measured(tmp_path / "cut") == measured(whole.run_dir)
+    a, b = (p / "model" / "model.safetensors" for p in (tmp_path / "cut", whole.run_dir))
     assert a.read_bytes() == b.read_bytes()
 
 
@@ -262,7 +273,7 @@ def test_lost_spot_machines_are_no_failures_and_no_wait_is_too_long(
     drawn_set: Path, tmp_path: Path
 ) -> None:
     job = make_job(drawn_set, tmp_path / "run", 2, scaling={"max_failures": 1})
-    trainer = make_trainer(lambda _: None, job.absolute(), Watch())
+    trainer = make_trainer(lambda _: None, job.absolute())
     assert trainer.scaling_config.num_workers == 2
     policy = trainer.run_config.failure_config
     assert (policy.max_failures, policy.max_preemption_failures) == (1, -1)
@@ -272,14 +283,14 @@ def test_lost_spot_machines_are_no_failures_and_no_wait_is_too_long(
 
 def test_a_range_of_workers_is_rays(drawn_set: Path, tmp_path: Path) -> None:
     job = make_job(drawn_set, tmp_path / "run", 2, scaling={"num_workers": "1..2"})
-    trainer = make_trainer(lambda _: None, job.absolute(), Watch())
+    trainer = make_trainer(lambda _: None, job.absolute())
     assert trainer.scaling_config.num_workers == (1, 2)
 
 
 @pytest.mark.parametrize("use_gpu", [False, True])
 def test_a_worker_without_a_gpu_sees_none(drawn_set: Path, tmp_path: Path, use_gpu: bool) -> None:
     job = make_job(drawn_set, tmp_path / "run", 2, scaling={"use_gpu": use_gpu})
-    trainer = make_trainer(lambda _: None, job.absolute(), Watch())
+    trainer = make_trainer(lambda _: None, job.absolute())
     hidden = trainer.run_config.worker_runtime_env["env_vars"].get("CUDA_VISIBLE_DEVICES")
     assert hidden == (None if use_gpu else "")
 
@@ -294,21 +305,45 @@ LONGER = {"train": {"epoch_steps": 4, "steps": {"warmup": 8, "adversarial": 8, "
 """Epochs of some tenths of a second, so that a kill meets them in the middle."""
 
 
+class NoStates(LocalStates):
+    """The states of a rank that keeps none."""
+
+    def keep(self, state: Any, report: Any) -> None:
+        """Leave it to rank 0."""
+
+
+def train_rank(job: TrainJob, rank: int, meeting: Path) -> None:
+    """One of two ranks that have torch alone in common, and no Ray."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ray.train.report", lambda _: None)
+        dist.init_process_group("gloo", f"file://{meeting}", rank=rank, world_size=2)
+        states = NoStates(job) if rank else LocalStates(job)
+        train_loop.train(job, Shard(rank, 2), torch.device("cpu"), states, None)
+        dist.destroy_process_group()
+
+
 @pytest.fixture(scope="module")
-def ray_here() -> Iterator[None]:
-    """A Ray of this process, for the trainings that it runs itself."""
+def two_undisturbed(drawn_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two ranks, which are forks of this process: they need not load the libraries."""
+    folder = tmp_path_factory.mktemp("two")
+    job = make_job(drawn_set, folder / "run", 2, **LONGER)
+    job.run_dir.mkdir()
+    fork = multiprocessing.get_context("fork")
+    given = [(job, rank, folder / "meeting") for rank in range(2)]
+    ranks = [fork.Process(target=train_rank, args=each) for each in given]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join()
+    assert [rank.exitcode for rank in ranks] == [0, 0]
+    return job.run_dir
+
+
+@pytest.fixture(scope="module")
+def ray_here(two_undisturbed: Path) -> Iterator[None]:
+    """A Ray of this process, for the trainings that it runs itself; nothing forks beside it."""
     with shared_ray():
         yield
-
-
-@pytest.fixture(scope="module")
-def two_undisturbed(
-    ray_here: None, drawn_set: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """A run of two workers."""
-    run_dir = tmp_path_factory.mktemp("two") / "run"
-    run_training(make_job(drawn_set, run_dir, 2, **LONGER), local=True)
-    return run_dir
 
 
 def assert_close(found: Path, wanted: Path, tolerance: float) -> None:
@@ -319,22 +354,20 @@ def assert_close(found: Path, wanted: Path, tolerance: float) -> None:
             assert value == pytest.approx(b[key], abs=tolerance), key
 
 
-@pytest.mark.ray
-def test_two_workers_give_the_numbers_of_one(
-    drawn_set: Path, two_undisturbed: Path, tmp_path: Path
-) -> None:
-    run_training(make_job(drawn_set, tmp_path / "one", 0, **LONGER))
-    first = measured(tmp_path / "one")[0]
-    for key, value in measured(two_undisturbed)[0].items():
-        assert value == pytest.approx(first[key], abs=1e-4), key  # later ones round apart
-    assert len(measured(two_undisturbed)) == EPOCHS
+@pytest.fixture(scope="module")
+def alone(drawn_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An undisturbed run in this process."""
+    run_dir = tmp_path_factory.mktemp("alone") / "run"
+    run_training(make_job(drawn_set, run_dir, 0, **LONGER))
+    return run_dir
 
 
-@pytest.mark.ray
-def test_a_killed_worker_of_two_changes_nothing(
-    drawn_set: Path, two_undisturbed: Path, tmp_path: Path
-) -> None:
-    run_dir = tmp_path / "run"
+@pytest.fixture(scope="module")
+def one_of_two_killed(
+    ray_here: None, drawn_set: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A run of two workers, of which one is killed in the middle."""
+    run_dir = tmp_path_factory.mktemp("killed") / "run"
 
     def kill_one() -> None:
         wait_until(lambda: len(read_metrics(run_dir / METRICS)) >= 3)
@@ -346,12 +379,49 @@ def test_a_killed_worker_of_two_changes_nothing(
         killed = other.submit(kill_one)
         run_training(make_job(drawn_set, run_dir, 2, **LONGER), local=True)
         killed.result()
-    assert_close(run_dir, two_undisturbed, 1e-4)
+    return run_dir
+
+
+@pytest.mark.ray
+def test_ctrl_c_ends_every_process_and_the_same_command_continues(
+    drawn_set: Path, tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    longer = {"train": {"steps": {"warmup": 2, "adversarial": 0, "detector": 20}}}
+    job = make_job(drawn_set, run_dir, 1, **longer)
+    with all_helpers(), started(job, tmp_path) as process:
+        wait_until(lambda: len(read_metrics(run_dir / METRICS)) >= 2)
+        variables = Path(f"/proc/{processes(process.pid, WORKER)[0]}/environ").read_text()
+        assert variables.count("MALLOC_") == len(SETTINGS)  # it keeps what it frees
+        os.kill(process.pid, signal.SIGINT)
+        assert process.wait(PATIENCE_S) == 130
+        wait_until(lambda: not processes(process.pid))
+    log = (tmp_path / "log").read_text()
+    assert "the same command continues" in log
+    assert "(raylet)" not in log  # Ray has no words of its own about it
+    assert len(read_metrics(run_dir / METRICS)) < 22
+    assert run_training(make_job(drawn_set, run_dir, 0, **longer)).epochs == 22
+
+
+@pytest.mark.ray
+def test_two_workers_give_the_numbers_of_one(one_of_two_killed: Path, alone: Path) -> None:
+    """The first epochs end long before the kill."""
+    first = measured(alone)[0]
+    for key, value in measured(one_of_two_killed)[0].items():
+        assert value == pytest.approx(first[key], abs=1e-4), key  # later ones round apart
+    assert len(measured(one_of_two_killed)) == EPOCHS
+
+
+@pytest.mark.ray
+def test_a_killed_worker_of_two_changes_nothing(
+    one_of_two_killed: Path, two_undisturbed: Path
+) -> None:
+    assert_close(one_of_two_killed, two_undisturbed, 1e-4)
 
 
 @pytest.mark.ray
 def test_a_killed_worker_and_a_killed_driver_change_nothing_bit_by_bit(
-    ray_here: None, drawn_set: Path, tmp_path: Path
+    ray_here: None, drawn_set: Path, alone: Path, tmp_path: Path
 ) -> None:
     """Checkpoints lie at a URI."""
     run_dir, place = tmp_path / "run", f"file://{tmp_path}/states"
@@ -367,9 +437,8 @@ def test_a_killed_worker_and_a_killed_driver_change_nothing_bit_by_bit(
         assert len(read_metrics(run_dir / METRICS)) < EPOCHS
         with ending_within(PATIENCE_S):
             run_training(job, local=True)  # while the workers of the first still leave
-    run_training(make_job(drawn_set, tmp_path / "undisturbed", 0, **LONGER))
-    assert measured(run_dir) == measured(tmp_path / "undisturbed")
-    a, b = (p / "model" / "model.safetensors" for p in (run_dir, tmp_path / "undisturbed"))
+    assert measured(run_dir) == measured(alone)
+    a, b = (p / "model" / "model.safetensors" for p in (run_dir, alone))
     assert a.read_bytes() == b.read_bytes()
     assert not (run_dir / "checkpoints").exists()
     kept = {p.name for p in (tmp_path / "states").glob("run-*/checkpoints/*")}
@@ -406,27 +475,6 @@ def test_a_killed_node_changes_nothing(
     assert_close(run_dir, two_undisturbed, 1e-4)
 
 
-@pytest.mark.ray
-def test_ctrl_c_ends_every_process_and_the_same_command_continues(
-    drawn_set: Path, tmp_path: Path
-) -> None:
-    run_dir = tmp_path / "run"
-    longer = {"train": {"steps": {"warmup": 2, "adversarial": 0, "detector": 20}}}
-    job = make_job(drawn_set, run_dir, 1, **longer)
-    with all_helpers(), started(job, tmp_path) as process:
-        wait_until(lambda: len(read_metrics(run_dir / METRICS)) >= 2)
-        variables = Path(f"/proc/{processes(process.pid, WORKER)[0]}/environ").read_text()
-        assert variables.count("MALLOC_") == len(SETTINGS)  # it keeps what it frees
-        os.kill(process.pid, signal.SIGINT)
-        assert process.wait(PATIENCE_S) == 130
-        wait_until(lambda: not processes(process.pid))
-    log = (tmp_path / "log").read_text()
-    assert "the same command continues" in log
-    assert "(raylet)" not in log  # Ray has no words of its own about it
-    assert len(read_metrics(run_dir / METRICS)) < 22
-    assert run_training(make_job(drawn_set, run_dir, 0, **longer)).epochs == 22
-
-
 def started(
     job: TrainJob, folder: Path, ray_of: str = USERS, *, local: bool = True
 ) -> AbstractContextManager[subprocess.Popen[bytes]]:
@@ -441,7 +489,7 @@ def started(
     (folder / "job.json").write_text(job.model_dump_json(), encoding="utf-8")
     code = (
         "import sys; from pathlib import Path; from jobs.train.job import TrainJob\n"
-        "from jobs.train.run import Watch, make_trainer, run_training\n"
+        "from jobs.train.run import run_training\n"
         f"{ray_of}\n"
         f"job = TrainJob.model_validate_json(Path({str(folder / 'job.json')!r}).read_text())\n"
         "try:\n"
