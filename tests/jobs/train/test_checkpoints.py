@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 import json
+import multiprocessing
 import os
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -450,22 +450,19 @@ def test_a_stop_while_a_state_is_written_waits_for_its_end(
 # -- the driver dies ---------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_driver_that_is_killed_anywhere_ends_like_an_undisturbed_one(
     data_set: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
+    """Forks of this process, so that none has to load the libraries."""
     job = tiny_job(data_set, tmp_path / "run")
-    (tmp_path / "job.json").write_text(job.model_dump_json(), encoding="utf-8")
-    code = (
-        "from pathlib import Path; from jobs.train.job import TrainJob\n"
-        "from jobs.train.run import run_training\n"
-        f"path = Path({str(tmp_path / 'job.json')!r})\n"
-        "run_training(TrainJob.model_validate_json(path.read_text()))\n"
-    )
     for epochs, pause in ((1, 0.0), (3, 0.15)):
-        process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+        driver = multiprocessing.get_context("fork").Process(target=run_training, args=(job,))
+        driver.start()
         wait_until(lambda n=epochs: len(read_metrics(job.run_dir / METRICS)) >= n)  # type: ignore[misc]
         time.sleep(pause)
-        os.kill(process.pid, signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
+        driver.kill()
+        driver.join()
+        assert driver.exitcode == -signal.SIGKILL
     run_training(job)
     assert_same_run(job.run_dir, undisturbed)
