@@ -301,7 +301,8 @@ def read_part(
     """
     try:
         wanted = pa.schema([SCHEMA.field(name) for name in columns or SCHEMA.names])
-        table = pq.read_table(path, columns=wanted.names, partitioning=None, use_threads=False)
+        with pq.ParquetFile(path) as file:  # `read_table` takes twice the time
+            table = file.read(wanted.names, use_threads=False)
         row = json.loads(table.schema.metadata[_INSPECTED_KEY])
         pieces = table.select(wanted.names).cast(wanted)
         inspected = InspectedRow.of_row(row)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +42,8 @@ KM = 1000.0
 LINE_SHARE = 0.0015
 """Width of a drawn crack as a share of the longest side: seen when the picture fits a screen."""
 
+SEVERITY = "severity_d6433"
+
 FEATURES_AT_ONCE = 20_000
 """Cracks drawn from memory at a time."""
 
@@ -61,11 +63,10 @@ def draw_overview(overview: Overview, package: Path, out: Path) -> None:
     )
     terms, grid = MapTerms.read(package), overview.grid
     legend = severity_legend(terms.rules.severity)[::-1]  # the most severe one comes last
-    for entry in legend:
-        area = _burn(package, NETWORK, entry, grid)
+    for entry, area in zip(legend, _burn(package, NETWORK, legend, grid), strict=True):
         image[area] = (image[area].astype(np.uint16) + rgb(entry.color)) // 2
     radius = max(1, round(max(image.shape[:2]) * LINE_SHARE / 2))
-    lines = [_thicken(_burn(package, CRACK, entry, grid), radius) for entry in legend]
+    lines = [_thicken(marked, radius) for marked in _burn(package, CRACK, legend, grid)]
     every = np.logical_or.reduce(lines)
     image[_thicken(every, 1) & ~every] = rgb(CASING)
     for entry, line in zip(legend, lines, strict=True):
@@ -141,13 +142,17 @@ def _north(pen: ImageDraw.ImageDraw, center: tuple[float, float], grid: Grid) ->
     pen.text(tuple(center - 1.2 * NORTH_PX * along), "N", "black", font, anchor="mm")
 
 
-def _burn(package: Path, layer: Layer, entry: Entry, grid: Grid) -> NDArray[np.bool_]:
-    """Mark the pixels of the reduced grid that a feature of a class touches."""
-    burned = np.zeros(grid.shape, np.uint8)
-    for shapes in _shapes(package, layer, entry.key):
-        in_pixels = shapely.transform(shapes, grid.to_pixel)
-        rasterize(((shape, 1) for shape in in_pixels), out=burned, all_touched=True)
-    return burned.astype(bool)
+def _burn(
+    package: Path, layer: Layer, legend: Sequence[Entry], grid: Grid
+) -> list[NDArray[np.bool_]]:
+    """Mark for each class the pixels of the reduced grid that its features touch."""
+    burned = [np.zeros(grid.shape, np.uint8) for _ in legend]
+    for shapes, severities in _shapes(package, layer):
+        for entry, marked in zip(legend, burned, strict=True):
+            in_pixels = shapely.transform(shapes[severities == entry.key], grid.to_pixel)
+            if len(in_pixels):
+                rasterize(((shape, 1) for shape in in_pixels), out=marked, all_touched=True)
+    return [marked.astype(bool) for marked in burned]
 
 
 def _thicken(marked: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
@@ -156,18 +161,22 @@ def _thicken(marked: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
     return np.asarray(binary_dilation(marked, x * x + y * y <= radius * radius + 1))
 
 
-def _shapes(package: Path, layer: Layer, severity: str) -> Iterator[NDArray[np.object_]]:
-    """Yield the geometries of one class of a layer, a bounded number at a time."""
+def _shapes(
+    package: Path, layer: Layer
+) -> Iterator[tuple[NDArray[np.object_], NDArray[np.object_]]]:
+    """Yield the geometries of a layer and their severities, a bounded number at a time."""
     with pyogrio.open_arrow(
         literal(package),
         layer=layer.name,
-        columns=[],
-        where=f"severity_d6433 = '{severity}'",
+        columns=[SEVERITY],
         batch_size=FEATURES_AT_ONCE,
         use_pyarrow=True,
     ) as (_, reader):
         for batch in reader:
-            yield shapely.from_wkb(batch[GEOMETRY].to_numpy(zero_copy_only=False))
+            geometry, severity = (
+                batch[name].to_numpy(zero_copy_only=False) for name in (GEOMETRY, SEVERITY)
+            )
+            yield shapely.from_wkb(geometry), severity
 
 
 def _write_png(out: Path, image: NDArray[np.uint8]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -42,9 +43,15 @@ def sql(path: Path, *statements: str) -> None:
             base.execute(statement)
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A map for tests to copy."""
+    return write_map(tmp_path_factory.mktemp("map") / "cracks.gpkg")
+
+
 @pytest.fixture
-def package(tmp_path: Path) -> Path:
-    return write_map(tmp_path / "cracks.gpkg")
+def package(written: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copy(written, tmp_path / "cracks.gpkg"))
 
 
 def test_a_table_is_ours_until_somebody_adds_a_note_or_a_spreadsheet_saves_it(

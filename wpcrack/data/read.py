@@ -85,8 +85,8 @@ def read_image_level(
         seed: of that split.
         group: regular expression that names the frame of a source; see `find_frames`.
         kept: side of each file in an earlier reading of this set, by its place under `root`. They
-            stay there, also where they were moved to the folder of the other label. A file that is new joins its frame, or train; one that ties both sides
-            together is left out.
+            stay there, also where they were moved to the folder of the other label. A file that is
+            new joins its frame, or train; one that ties both sides together is left out.
 
     Returns:
         The items in byte order of their files, with warnings worth showing.

@@ -196,19 +196,19 @@ GRIDS = [
 ]
 
 
-@pytest.mark.parametrize("grid", GRIDS, ids=["square", "oblong", "rotated"])
-def test_paths_measured_in_bulk_are_what_they_are_one_by_one(grid, monkeypatch):
-    for seed in range(3):
-        mask = crumbs(seed)
-        bulk = measured(mask, grid)
-        with monkeypatch.context() as patch:
-            patch.setattr(components, "is_path", lambda thin: np.zeros(len(thin.names), bool))
-            single = measured(mask, grid)
-        assert len(bulk) > 50
-        for one, other in zip(bulk, single, strict=True):
-            assert repr(one.branches) == repr(other.branches)
-            for line, same in zip(one.branches, other.branches, strict=True):
-                assert line.line.tobytes() == same.line.tobytes()
+@pytest.mark.parametrize(
+    ("seed", "grid"), list(enumerate(GRIDS)), ids=["square", "oblong", "rotated"]
+)
+def test_paths_measured_in_bulk_are_what_they_are_one_by_one(seed, grid, monkeypatch):
+    mask = crumbs(seed)
+    bulk = measured(mask, grid)
+    monkeypatch.setattr(components, "is_path", lambda thin: np.zeros(len(thin.names), bool))
+    single = measured(mask, grid)
+    assert len(bulk) > 50
+    for one, other in zip(bulk, single, strict=True):
+        assert repr(one.branches) == repr(other.branches)
+        for line, same in zip(one.branches, other.branches, strict=True):
+            assert line.line.tobytes() == same.line.tobytes()
 
 
 def test_paths_are_measured_alike_in_any_company(monkeypatch):

@@ -19,10 +19,16 @@ BLUR_PX = 0.45
 
 def slit(width, angle, depth=0.6, *, light=120.0, noise=0.0, seed=0):
     """A picture of a straight slit through its middle, and its centerline in pixels."""
-    side = SIZE * FINE
-    rows, cols = (np.mgrid[:side, :side] + 0.5) / FINE - SIZE / 2
-    away = np.abs(cols * np.sin(angle) - rows * np.cos(angle))
-    covered = (away <= width / 2).reshape(SIZE, FINE, SIZE, FINE).mean(axis=(1, 3))
+    rows, cols = np.mgrid[:SIZE, :SIZE] + 0.5 - SIZE / 2
+
+    def away(x, y):
+        return np.abs(x * np.sin(angle) - y * np.cos(angle))
+
+    covered = (away(cols, rows) <= width / 2).astype(float)
+    edge = np.abs(away(cols, rows) - width / 2) < 1  # where pixels are covered in part
+    within = (np.arange(FINE) + 0.5) / FINE - 0.5
+    x, y = cols[edge][:, None, None] + within, rows[edge][:, None, None] + within[:, None]
+    covered[edge] = (away(x, y) <= width / 2).mean(axis=(1, 2))
     picture = light * gaussian_filter(1 - depth * covered, BLUR_PX)
     picture += np.random.default_rng(seed).normal(0, noise, picture.shape)
     reach = 100 * np.array([np.cos(angle), np.sin(angle)])

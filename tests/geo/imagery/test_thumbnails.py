@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 from affine import Affine
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.crs import CRS
 
@@ -41,6 +41,7 @@ def test_a_picture_that_is_not_reduced_is_the_imagery(height, width):
     assert (found.image == np.where(VALID[..., None], IMAGE, 0)).all()
 
 
+@settings(max_examples=25)
 @given(st.integers(1, 60))
 def test_a_pixel_of_one_block_is_the_mean_of_its_ground(longest_px):
     found = compose(longest_px, *SHAPE)

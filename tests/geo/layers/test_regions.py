@@ -103,7 +103,7 @@ def crossing(side_px):
 
 
 def both(folder, seed, side_px, mask=None, options=OPTIONS):
-    """The map at once, and the map of regions."""
+    """The map at once, and a function that makes that of regions; folders give it anew."""
     folder.mkdir(parents=True, exist_ok=True)
     mask = drawn(seed) if mask is None else mask
     shade = (128 + np.arange(mask.size).reshape(mask.shape) % 100).astype(np.uint8)
@@ -127,13 +127,13 @@ def both(folder, seed, side_px, mask=None, options=OPTIONS):
             work(region)
             assert result(region).exists()
 
-    def again():
+    def again(results=folder):
         return assemble_regions(
             regions,
-            folder / "regions.gpkg",
+            results / "regions.gpkg",
             GRID,
             options,
-            folder=folder / "results",
+            folder=results / "results",
             run_all=run_all,
         )
 
@@ -179,14 +179,19 @@ def test_rows_are_those_of_a_map_made_at_once(scenes, seed, blocks):
     assert report.not_measurable_m == pytest.approx(once.not_measurable_m)
 
 
+@pytest.fixture(scope="module")
+def crossed(scenes):
+    side = 4 * BLOCK
+    return both(scenes / "crossed", 0, side, crossing(side), NARROW)
+
+
 @pytest.mark.parametrize(("at_once", "batches"), [(1, 4), (3, 2), (10**9, 1)])
 def test_what_is_left_is_decided_in_batches_with_the_same_rows(
-    scenes, at_once, batches, monkeypatch
+    crossed, tmp_path, at_once, batches, monkeypatch
 ):
     monkeypatch.setattr(region_rest, "PIECES_AT_ONCE", at_once)
-    side = 4 * BLOCK
-    once, again, _ = both(scenes / f"rest-{at_once}", 0, side, crossing(side), NARROW)
-    report = again()
+    once, again, _ = crossed
+    report = again(tmp_path)
     for layer in LAYERS[:-1]:
         pd.testing.assert_frame_equal(table(report.path, layer), table(once.path, layer))
     assert report.n_cracks == once.n_cracks == 6
@@ -194,7 +199,7 @@ def test_what_is_left_is_decided_in_batches_with_the_same_rows(
     assert len(done) == batches
     stamps = [path.stat().st_mtime_ns for path in done]
     done[-1].unlink()  # as if it had been killed then
-    assert again().n_cracks == 6
+    assert again(tmp_path).n_cracks == 6
     assert [path.stat().st_mtime_ns for path in done][:-1] == stamps[:-1]
     assert done[-1].exists()
 

@@ -80,8 +80,8 @@ def test_an_accuracy_survives_json():
 
 
 def test_intervals_cover_the_truth_of_a_drawn_city():
-    """One city of the benchmark and fewer reviews: 95 % within the chance of 200 of them."""
-    shares = cover(CITIES["usual"], reviews=200, seed=1)
+    """One city of the benchmark and fewer reviews: 95 % within the chance of 100 of them."""
+    shares = cover(CITIES["usual"], reviews=100, seed=1)
     for name in ("precision", "recall"):
         assert 0.91 <= shares[name] <= 0.99, shares
     assert np.isfinite(list(shares.values())).all()
