@@ -154,11 +154,13 @@ def standing_of(job: TrainJob) -> str:
     root = job.run_dir.absolute()
     require_own(root)
     require_writable(root, f"run_dir {job.run_dir}")
-    epochs = len(read_metrics(root / METRICS))
     if job.resume == "never":
         lost = f"; {epochs} finished epochs there are dropped" if epochs else ""
+        metrics = root / METRICS  # which may be damaged
+        epochs = metrics.read_bytes().count(b"\n") if metrics.is_file() else 0
         return f"starts in {job.run_dir}{lost}"
     changed = require_same(root, job)
+    epochs = len(read_metrics(root / METRICS))
     if read_report(root) is not None and not changed:
         return f"is finished in {job.run_dir}"
     if not epochs:

@@ -259,6 +259,10 @@ def test_a_dry_run_says_what_lies_in_the_run_folder(data_set: Path, tmp_path: Pa
         )
     assert standing().endswith("after 2 epochs")
     assert standing(resume="never").endswith("2 finished epochs there are dropped")
+    sound = (root / METRICS).read_text()
+    (root / METRICS).write_text("[1\n")
+    assert standing(resume="never").endswith("1 finished epochs there are dropped")
+    (root / METRICS).write_text(sound)
     result = CliRunner().invoke(jobs.cli.app, arguments(data_set, root, "seed=1"))
     assert result.exit_code == 1
     assert "seed: 0 -> 1" in result.stderr
