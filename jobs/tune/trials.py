@@ -12,13 +12,13 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from geo.errors import OutputError
-from jobs.runtime.capacity import NodeKind, Request, places, say_while_waiting
+from jobs.runtime.capacity import Request, room_for, say_while_waiting
 from jobs.runtime.cpus import usable_cpus
 from jobs.runtime.folder import is_locked
 from jobs.runtime.ray_session import (
@@ -195,7 +195,7 @@ def at_once(job: TuneJob, room: int | None) -> int:
     """Return how many trials run at a time, so that each gets all of its workers.
 
     Ray Tune itself sees only the trials' drivers: with more trials than room, each could hold some
-    of the workers that another waits for.
+    of the workers that another waits for. Nodes that an autoscaler may add count too.
 
     Args:
         job: Tells what a trial needs, and the user's wish.
@@ -204,9 +204,7 @@ def at_once(job: TuneJob, room: int | None) -> int:
     Raises:
         ConfigError: The cluster has room for fewer than asked, or for none.
     """
-    import ray
-
-    slots = worker_slots(job, [node["Resources"] for node in ray.nodes() if node["Alive"]])  # type: ignore[no-untyped-call]
+    slots = room_for(Request("worker", 1, job.scaling.each))
     fitting = slots // job.scaling.num_workers
     wanted = job.tune.concurrent or (fitting if room is None else min(room, fitting))
     if fitting < max(wanted, 1):
@@ -217,8 +215,3 @@ def at_once(job: TuneJob, room: int | None) -> int:
             "scaling.num_workers or scaling.cpus_per_worker"
         )
     return wanted
-
-
-def worker_slots(job: TuneJob, nodes: Sequence[Mapping[str, float]]) -> int:
-    """Count workers that fit on the nodes together; a worker never spans two nodes."""
-    return places(job.scaling.each, [NodeKind(node) for node in nodes])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -27,19 +29,23 @@ from typer.testing import CliRunner
 
 import jobs.cli
 from geo.errors import OutputError
+from jobs.runtime import ray_private
 from jobs.runtime.shared import share
 from jobs.settings.load import load
+from jobs.train.checkpoints import storage_of
 from jobs.train.folder import METRICS, REPORT, WRITER, open_run, read_metrics
 from jobs.train.job import TrainJob
 from jobs.train.run import Watch, run_training
 from jobs.tune import trials
 from jobs.tune.adapters import Decisions, Suggestions
-from jobs.tune.folder import JOURNAL, SWEEP, note, read_trials, trial_folder
+from jobs.tune.folder import JOURNAL, SWEEP, Trial, note, read_trials, trial_folder
 from jobs.tune.job import TuneJob
+from jobs.tune.plan import plan_sweep
+from jobs.tune.results import draw_sweep
 from jobs.tune.run import run_tune
 from jobs.tune.status import read_status
 from jobs.tune.sweep import FATAL, JOB, Sweep
-from jobs.tune.trials import at_once, worker_slots
+from jobs.tune.trials import at_once
 from wpcrack.errors import ConfigError, DataError, StorageError, TrainingError, WpcrackError
 
 STEPS = {"steps": {"warmup": 1, "adversarial": 1, "detector": 3}}
@@ -329,30 +335,56 @@ def test_status_of_no_sweep_is_one_sentence(tmp_path: Path) -> None:
     assert result.stderr.startswith(f"error: {tmp_path} holds no sweep")
 
 
-def test_workers_are_counted_by_node_so_that_trials_cannot_starve_each_other() -> None:
-    nodes = [{"CPU": 6.0, "GPU": 1.0}, {"CPU": 7.0}, {"CPU": 3.0, "GPU": 4.0}, {}]
-    job = make_job(Path("set"), Path("run"))
-    four = job.model_copy(update={"scaling": job.scaling.model_copy(update={"cpus_per_worker": 4})})
-    assert worker_slots(job, nodes) == 16
-    assert worker_slots(four, nodes) == 2
-    gpu = job.model_copy(update={"scaling": job.scaling.model_copy(update={"use_gpu": True})})
-    assert worker_slots(gpu, nodes) == 4
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Nodes that a test may change; without an autoscaler."""
+    nodes: list[dict[str, Any]] = []
+    monkeypatch.setattr("ray.nodes", lambda: nodes)
+    monkeypatch.setattr(ray_private, "node_groups", list)
+    return nodes
+
+
+def test_workers_are_counted_by_node_so_that_trials_cannot_starve_each_other(
+    cluster: list[dict[str, Any]],
+) -> None:
+    has: tuple[dict[str, float], ...] = (
+        {"CPU": 6.0, "GPU": 1.0},
+        {"CPU": 7.0},
+        {"CPU": 3.0, "GPU": 4.0},
+        {},
+    )
+    cluster += [{"Alive": True, "Resources": resources} for resources in has]
+    assert at_once(make_job(Path("set"), Path("run"), 1), None) == 16
+    assert at_once(make_job(Path("set"), Path("run"), 1, scaling={"cpus_per_worker": 4}), None) == 2
+    assert at_once(make_job(Path("set"), Path("run"), 1, scaling={"use_gpu": True}), None) == 4
+
+
+def test_nodes_that_an_autoscaler_may_add_have_room_for_trials(
+    cluster: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.append({"Alive": True, "Resources": {"memory": 2.0**34}})  # a head at rest
+    monkeypatch.setattr(ray_private, "node_groups", lambda: [({"CPU": 8.0}, 3)])
+    scaling = {"cpus_per_worker": 4}
+    assert at_once(make_job(Path("set"), Path("run"), 2, scaling=scaling), None) == 3
+    with pytest.raises(ConfigError, match=r"room for 6 workers of 4 CPU, 4 trials at once need 8"):
+        at_once(
+            make_job(Path("set"), Path("run"), 2, scaling=scaling, tune={"concurrent": 4}), None
+        )
 
 
 @pytest.mark.parametrize(
     ("wish", "room", "want"), [(None, 3, 3), (2, 3, 2), (None, 9, 4), (None, None, 4), (4, None, 4)]
 )
 def test_as_many_trials_run_at_once_as_all_their_workers_fit(
-    monkeypatch: pytest.MonkeyPatch, wish: int | None, room: int | None, want: int
+    cluster: list[dict[str, Any]], wish: int | None, room: int | None, want: int
 ) -> None:
-    nodes = [{"Alive": True, "Resources": {"CPU": cpus}} for cpus in (5.0, 4.0)]
-    nodes.append({"Alive": False, "Resources": {"CPU": 64.0}})
-    monkeypatch.setattr("ray.nodes", lambda: nodes)
+    cluster += [{"Alive": True, "Resources": {"CPU": cpus}} for cpus in (5.0, 4.0)]
+    cluster.append({"Alive": False, "Resources": {"CPU": 64.0}})
     assert at_once(make_job(Path("set"), Path("run"), 2, tune={"concurrent": wish}), room) == want
 
 
-def test_more_trials_at_once_than_fit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ray.nodes", lambda: [{"Alive": True, "Resources": {"CPU": 5.0}}])
+def test_more_trials_at_once_than_fit_are_refused(cluster: list[dict[str, Any]]) -> None:
+    cluster.append({"Alive": True, "Resources": {"CPU": 5.0}})
     with pytest.raises(ConfigError, match=r"room for 5 workers of 1 CPU, 3 trials .* need 6"):
         at_once(make_job(Path("set"), Path("run"), 2, tune={"concurrent": 3}), None)
     with pytest.raises(ConfigError, match=r"1 trials at once need 8"):
