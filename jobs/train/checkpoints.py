@@ -12,14 +12,16 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from geo.addresses import without_secrets
 from geo.files import write_text
-from jobs.runtime.folder import SAME_COMMAND
+from jobs.runtime.folder import SAME_COMMAND, explain_damage
 from jobs.runtime.signals import postpone_signals
-from jobs.train.folder import CHECKPOINTS, METRICS, read_metrics
+from jobs.train.folder import ANEW, CHECKPOINTS, METRICS, read_metrics
 from jobs.train.job import TrainJob
 from wpcrack import distributed
 from wpcrack.errors import ConfigError, StorageError, first_line
@@ -34,6 +36,8 @@ UNJUDGED = -1e9
 """Score that Ray is told of a state within an epoch: below any other, and no -inf for its JSON."""
 
 RUN_ID = ".run_id"
+"""In the run folder of a run whose states lie elsewhere: its id, and on two more lines where they
+lie, scaling.storage_path and the run's name in it."""
 SNAPSHOT = "checkpoint_manager_snapshot.json"
 """Ray's list of checkpoints, in the folder above them; written in place: a crash may halve it."""
 
@@ -179,10 +183,43 @@ def storage_of(job: TrainJob) -> tuple[str, str]:
         return str(root.parent), root.name
     path = place if "://" in place else str(Path(place).absolute())
     require_storage(path)
-    known = root / RUN_ID
-    if not known.exists():
-        write_text(known, uuid.uuid4().hex[:8])
-    return path, f"{root.name}-{known.read_text(encoding='utf-8')}"
+    number = [*_known_place(root), uuid.uuid4().hex[:8]][0]
+    name = f"{root.name}-{number}"
+    write_text(root / RUN_ID, f"{number}\n{without_secrets(path)}\n{name}\n")
+    return path, name
+
+
+def require_same_storage(job: TrainJob) -> None:
+    """Refuse to go on with a run whose states lie where Ray would not look for them.
+
+    It would begin anew, and drop the epochs that are there.
+
+    Args:
+        job: an unfinished run, or one that has not begun.
+
+    Raises:
+        ConfigError: Its states lie at another scaling.storage_path, or under the name that the run
+            folder had before.
+    """
+    root, place = job.run_dir.absolute(), job.scaling.storage_path
+    known = _known_place(root)
+    if len(known) < 3 or not read_metrics(root / METRICS):
+        return
+    number, kept, name = known
+    now = None
+    if place is not None:
+        path = place if "://" in place else str(Path(place).absolute())
+        now = f"{root.name}-{number}"
+        if now == name and (without_secrets(path) == kept or _has_run(path, name)):
+            return
+    if now is not None and now != name:
+        remedy = f"give the folder the name {name.removesuffix(f'-{number}')} again"
+    else:
+        remedy = f"set scaling.storage_path={kept} again, and scaling.num_workers=1 or more"
+    raise ConfigError(
+        f"run_dir {job.run_dir} has its checkpoints in {name} at scaling.storage_path={kept}, and "
+        f"not {'in run_dir' if now is None else f'in {now} at {place}'}; {remedy}, or {ANEW}"
+    )
 
 
 def require_storage(path: str) -> None:
@@ -191,11 +228,36 @@ def require_storage(path: str) -> None:
     Raises:
         ConfigError: Of what pyarrow and the storage say.
     """
+    with _storage(path) as (files, inner):
+        files.create_dir(inner, recursive=True)
+
+
+def _known_place(root: Path) -> list[str]:
+    """Return the lines of RUN_ID; none if states lie in the run folder."""
+    path = root / RUN_ID
+    if not path.exists():
+        return []
+    with explain_damage(path, ANEW):
+        return path.read_text(encoding="utf-8").splitlines()
+
+
+def _has_run(path: str, name: str) -> bool:
+    """Return whether a storage holds a run, as where it was moved."""
+    with _storage(path) as (files, inner):
+        return str(files.get_file_info(f"{inner}/{name}/{CHECKPOINTS}").type.name) == "Directory"
+
+
+@contextmanager
+def _storage(path: str) -> Iterator[tuple[Any, str]]:
+    """Give pyarrow's file system of a path or address, and the folder in it.
+
+    Raises:
+        ConfigError: Of what pyarrow and the storage say.
+    """
     import pyarrow.fs
 
     try:
-        filesystem, inner = pyarrow.fs.FileSystem.from_uri(path)
-        filesystem.create_dir(inner, recursive=True)
+        yield pyarrow.fs.FileSystem.from_uri(path)
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"scaling.storage_path {path} cannot be used ({first_line(error)}); give a folder "

@@ -12,6 +12,7 @@ import yaml
 
 from jobs.runtime.folder import require_writable
 from jobs.runtime.terminal import counted
+from jobs.train.checkpoints import require_same_storage
 from jobs.train.folder import METRICS, read_data, read_metrics, require_own, require_same
 from jobs.train.job import TrainJob
 from jobs.train.needs import PROGRAM_BYTES, Needs, find_needs
@@ -155,14 +156,15 @@ def standing_of(job: TrainJob) -> str:
     require_own(root)
     require_writable(root, f"run_dir {job.run_dir}")
     if job.resume == "never":
-        lost = f"; {epochs} finished epochs there are dropped" if epochs else ""
         metrics = root / METRICS  # which may be damaged
         epochs = metrics.read_bytes().count(b"\n") if metrics.is_file() else 0
+        lost = f"; {epochs} finished epochs there are dropped" if epochs else ""
         return f"starts in {job.run_dir}{lost}"
-    changed = require_same(root, job)
     epochs = len(read_metrics(root / METRICS))
+    changed = require_same(root, job)
     if read_report(root) is not None and not changed:
         return f"is finished in {job.run_dir}"
+    require_same_storage(job)
     if not epochs:
         return f"starts in {job.run_dir}"
     return f"goes on in {job.run_dir} after {epochs} epochs"

@@ -31,7 +31,7 @@ from jobs.runtime.ray_session import (
 from jobs.runtime.shared import share
 from jobs.runtime.signals import stop_on_sigterm
 from jobs.runtime.terminal import USER_ERRORS, last_line, say
-from jobs.train.checkpoints import judged_by, storage_of
+from jobs.train.checkpoints import judged_by, require_same_storage, storage_of
 from jobs.train.folder import (
     METRICS,
     WRITER,
@@ -89,6 +89,8 @@ def run_training(job: TrainJob, *, local: bool = False, watch: Watch | None = No
         require_own(job.run_dir)
         data = read_data(job, anew=job.resume == "never")
         is_done = job.resume == "auto" and read_report(job.run_dir) is not None
+        if not is_done and job.resume != "never":
+            require_same_storage(job)
         needs = None if is_done else find_needs(job, data, local=local)
         with open_run(job) as root:
             finished = read_report(root)

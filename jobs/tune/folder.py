@@ -23,6 +23,7 @@ from typing import Any, Literal, get_args
 
 from geo.files import write_text
 from jobs.runtime.folder import SAME_COMMAND, explain_damage, explain_write_errors, read_lines
+from jobs.train.checkpoints import require_same_storage
 from jobs.train.folder import (
     ANEW,
     CHECKPOINTS,
@@ -33,6 +34,7 @@ from jobs.train.folder import (
     FolderKind,
     read_metrics,
 )
+from jobs.train.job import TrainJob
 from jobs.train.split import SPLIT
 from wpcrack.training.selection import LABEL_FREE, MASKED_IOU, objective
 
@@ -158,6 +160,18 @@ def is_finished(root: Path, total: int) -> bool:
     path = root / REPORT
     with explain_damage(path, ANEW):
         return path.exists() and json.loads(path.read_text(encoding="utf-8"))["trials"] >= total
+def require_states(job: TrainJob, root: Path) -> None:
+    """Refuse to go on with trials whose states lie elsewhere than those of the sweep would.
+
+    Raises:
+        ConfigError: See `require_same_storage`.
+    """
+    for trial in read_trials(root):
+        if trial.status == "running":
+            folder = trial_folder(root, trial.number)
+            require_same_storage(job.model_copy(update={"run_dir": folder}))
+
+
 
 
 def open_journal(root: Path, *, retry_failed: bool) -> None:

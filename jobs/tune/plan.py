@@ -13,7 +13,7 @@ from typing import Any
 from jobs.runtime.folder import require_writable
 from jobs.train.folder import read_data, require_own, require_same
 from jobs.train.needs import find_needs
-from jobs.tune.folder import SWEEP, is_finished, read_trials
+from jobs.tune.folder import SWEEP, is_finished, require_states
 from jobs.tune.job import AshaConfig, TuneJob, read_space
 from jobs.tune.sampler import make_sampler
 from jobs.tune.trials import trials_here
@@ -99,7 +99,7 @@ def require_folder(job: TuneJob) -> None:
     if job.resume != "never":
         require_same(root, job, SWEEP)
         is_finished(root, 0)
-        read_trials(root)
+        require_states(job, root)
 
 
 def _rungs(asha: AshaConfig, judged: int) -> list[int]:

@@ -22,7 +22,15 @@ from jobs.runtime.versions import versions
 from jobs.train.folder import REPORT, open_run, read_data
 from jobs.train.needs import find_needs
 from jobs.train.split import keep_split
-from jobs.tune.folder import BEST, PICTURE, RESULTS, SWEEP, is_finished, read_trials
+from jobs.tune.folder import (
+    BEST,
+    PICTURE,
+    RESULTS,
+    SWEEP,
+    is_finished,
+    read_trials,
+    require_states,
+)
 from jobs.tune.job import TuneJob, read_space
 from jobs.tune.results import best_trial, draw_sweep, importances, objective_name
 from jobs.tune.sampler import make_sampler
@@ -55,6 +63,7 @@ def run_tune(job: TuneJob, *, local: bool = False) -> SweepStatus:
                 say(f"{job.run_dir} is finished already; resume=never sweeps again")
             else:
                 (root / REPORT).unlink(missing_ok=True)
+                require_states(job, root)
                 for warning in (*data.warnings, *needs.warnings):
                     say(f"warning: {warning}")
                 keep_split(root, data)

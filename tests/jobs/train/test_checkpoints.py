@@ -34,6 +34,7 @@ from jobs.train.checkpoints import (
     complete_states,
     mend_list,
     newest_state,
+    require_same_storage,
     require_storage,
     storage_of,
 )
@@ -41,6 +42,7 @@ from jobs.train.folder import CHECKPOINTS, METRICS, read_metrics
 from jobs.train.job import TrainJob
 from jobs.train.loop import quiet_board, train
 from jobs.train.pace import LEAVING_S, LOOK_S, Pace
+from jobs.train.plan import plan_training
 from jobs.train.run import Watch, explain_failure, run_training
 from wpcrack.data.batches import Shard
 from wpcrack.errors import ConfigError, StorageError, TrainingError, WpcrackError
@@ -305,6 +307,50 @@ def test_elsewhere_runs_of_one_name_do_not_meet(tmp_path: Path, scheme: str) -> 
     assert len(names) == 4
     assert all(name.startswith("run-") for name in names)
     assert (tmp_path / "states").is_dir()
+
+
+def test_a_run_goes_on_only_where_its_states_lie(tmp_path: Path) -> None:
+    def run(name: str = "run", place: str | None = "states") -> TrainJob:
+        kept = {} if place is None else {"storage_path": str(tmp_path / place), "num_workers": 1}
+        return tiny_job(tmp_path, tmp_path / name, **kept)
+
+    def refusal(job: TrainJob) -> str:
+        with pytest.raises(ConfigError) as caught:
+            require_same_storage(job)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    (tmp_path / "run").mkdir()
+    states = tmp_path / "states" / storage_of(run())[1] / CHECKPOINTS
+    require_same_storage(run(place=None))  # no epoch is lost
+    (tmp_path / "run" / METRICS).write_text('{"epoch": 0, "stage": "warmup"}\n')
+    states.mkdir(parents=True)
+    require_same_storage(run())
+    assert f"set scaling.storage_path={tmp_path / 'states'} again" in refusal(run(place=None))
+    assert f"and not in {states.parent.name} at {tmp_path / 'b'}" in refusal(run(place="b"))
+    (tmp_path / "states").rename(tmp_path / "b")
+    require_same_storage(run(place="b"))
+    (tmp_path / "run").rename(tmp_path / "renamed")
+    assert "give the folder the name run again" in refusal(run("renamed", "b"))
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / METRICS).write_text('{"epoch": 0, "stage": "warmup"}\n')
+    require_same_storage(run("new"))  # from states in the run folder on
+
+
+@pytest.mark.parametrize("resume", ["auto", "force"])
+def test_a_run_whose_states_lie_elsewhere_is_refused_before_work_and_keeps_its_epochs(
+    data_set: Path, tmp_path: Path, resume: str
+) -> None:
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    storage_of(tiny_job(data_set, run_dir, storage_path=str(tmp_path / "a"), num_workers=1))
+    lines = '{"epoch": 0, "stage": "warmup"}\n{"epoch": 1, "stage": "warmup"}\n'
+    (run_dir / METRICS).write_text(lines)
+    job = tiny_job(data_set, run_dir).model_copy(update={"resume": resume})
+    for start in (run_training, plan_training):
+        with pytest.raises(ConfigError, match=r"has its checkpoints in run-.* resume=never"):
+            start(job)
+    assert (run_dir / METRICS).read_text() == lines
 
 
 @pytest.mark.parametrize(

@@ -287,6 +287,22 @@ def test_another_config_in_the_same_folder_is_refused(
         run_tune(make_job(data_set, tmp_path / "sweep", resume="never"))
 
 
+def test_a_sweep_whose_states_lie_elsewhere_is_refused_and_fails_no_trial(
+    data_set: Path, tmp_path: Path, drawn: Drawn
+) -> None:
+    drawn.at[0, 2] = KeyboardInterrupt()
+    job = make_job(data_set, tmp_path / "sweep")
+    with pytest.raises(KeyboardInterrupt):
+        run_tune(job)
+    place = {"storage_path": str(tmp_path / "states"), "num_workers": 1}
+    before = make_job(data_set, trial_folder(tmp_path / "sweep", 0), scaling=place)
+    storage_of(before)
+    for start in (run_tune, plan_sweep):
+        with pytest.raises(ConfigError, match=r"set scaling\.storage_path=.*states again"):
+            start(job)
+    assert [trial.status for trial in read_trials(tmp_path / "sweep")] == ["running"]
+
+
 @pytest.mark.parametrize("error", [DataError("an image is odd"), ConfigError("sides differ")])
 def test_defaults_that_cannot_be_trained_end_the_sweep_with_their_reason(
     data_set: Path, tmp_path: Path, drawn: Drawn, error: WpcrackError
