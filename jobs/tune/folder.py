@@ -88,9 +88,14 @@ class Trial:
 
     @property
     def best(self) -> dict[str, Any] | None:
-        """The epoch of the highest objective."""
+        """The epoch of the highest objective among those that were the best of the training so far.
+
+        What starts from a model keeps no model of its adversarial stage, however it is judged.
+        """
         numbers = [
-            line for line in self.judged_epochs if line[objective(line)] == line[objective(line)]
+            line
+            for line in self.judged_epochs
+            if line.get("best", True) and line[objective(line)] == line[objective(line)]
         ]
         return max(numbers, key=lambda line: float(line[objective(line)]), default=None)
 
@@ -155,11 +160,6 @@ def _with_epochs(root: Path, trial: Trial) -> Trial:
     return found
 
 
-def is_finished(root: Path, total: int) -> bool:
-    """Return whether a report of as many trials is there; with more trials the sweep goes on."""
-    path = root / REPORT
-    with explain_damage(path, ANEW):
-        return path.exists() and json.loads(path.read_text(encoding="utf-8"))["trials"] >= total
 def require_states(job: TrainJob, root: Path) -> None:
     """Refuse to go on with trials whose states lie elsewhere than those of the sweep would.
 
@@ -172,6 +172,11 @@ def require_states(job: TrainJob, root: Path) -> None:
             require_same_storage(job.model_copy(update={"run_dir": folder}))
 
 
+def is_finished(root: Path, total: int) -> bool:
+    """Return whether a report of as many trials is there; with more trials the sweep goes on."""
+    path = root / REPORT
+    with explain_damage(path, ANEW):
+        return path.exists() and json.loads(path.read_text(encoding="utf-8"))["trials"] >= total
 
 
 def open_journal(root: Path, *, retry_failed: bool) -> None:

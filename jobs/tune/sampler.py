@@ -45,6 +45,8 @@ class PastTrial:
     params: Params
     status: Literal["running", "finished", "stopped", "failed"]
     values: Sequence[float]
+    score: float | None = None
+    """Of the epoch that it keeps; None: the highest of its values."""
 
 
 Sampler = Callable[[int, Sequence[PastTrial]], Params | None]
@@ -184,7 +186,7 @@ class Tpe:
         state = TrialState.RUNNING if running else TrialState.PRUNED
         return create_trial(
             state=TrialState.COMPLETE if finished else state,
-            value=max(values) if finished else None,
+            value=(max(values) if trial.score is None else trial.score) if finished else None,
             params=params,
             distributions=distributions,
             intermediate_values={} if trial.status == "failed" else dict(enumerate(values)),

@@ -89,7 +89,8 @@ class Sweep:
         if self._known >= self.total:
             return None
         number = self._known
-        earlier = [PastTrial(t.params, t.status, t.values) for t in read_trials(self.root)]
+        trials = read_trials(self.root)
+        earlier = [PastTrial(t.params, t.status, t.values, t.score) for t in trials]
         params = self.sampler(number, earlier)
         if params is None:
             return None

@@ -287,6 +287,22 @@ def test_another_config_in_the_same_folder_is_refused(
         run_tune(make_job(data_set, tmp_path / "sweep", resume="never"))
 
 
+def test_the_score_of_a_trial_is_that_of_the_model_that_it_kept(
+    data_set: Path, tmp_path: Path
+) -> None:
+    """What starts from a model keeps none of its adversarial stage."""
+    lines = [
+        (1, "adversarial", 0.9, False),
+        (2, "detector", 0.4, True),
+        (3, "detector", 0.3, False),
+    ]
+    names = ("epoch", "stage", "val/score", "best")
+    epochs = tuple({**dict(zip(names, line, strict=True)), "seconds": 1.0} for line in lines)
+    trial = Trial(0, {}, "finished", epochs)
+    assert (trial.score, trial.best, trial.values) == (0.4, epochs[1], [0.9, 0.4, 0.3])
+    assert Trial(1, {}, "stopped", epochs[:1]).score is None
+
+
 def test_a_sweep_whose_states_lie_elsewhere_is_refused_and_fails_no_trial(
     data_set: Path, tmp_path: Path, drawn: Drawn
 ) -> None:
