@@ -95,7 +95,8 @@ def best_yaml(job: TuneJob, space: Space, best: Trial) -> str:
     Its run folder lies beside the sweep's, so the file can be trained from as it is.
     """
     run_dir = job.run_dir.absolute()
-    training = space.job(best.params, run_dir=str(run_dir.with_name(f"{run_dir.name}-best")))
+    beside = str(run_dir.with_name(f"{run_dir.name}-best"))
+    training = space.job(best.params, run_dir=beside, resume="auto")
     values = training.absolute().model_dump(mode="json", exclude_defaults=True)
     by = "IoU on the masked validation set" if best.val_iou is not None else "label-free score"
     head = (

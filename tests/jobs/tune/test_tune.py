@@ -287,6 +287,14 @@ def test_another_config_in_the_same_folder_is_refused(
         run_tune(make_job(data_set, tmp_path / "sweep", resume="never"))
 
 
+def test_a_best_config_continues_what_it_began_however_the_sweep_did(
+    data_set: Path, tmp_path: Path, drawn: Drawn
+) -> None:
+    for resume in ("never", "force"):
+        run_tune(make_job(data_set, tmp_path / resume, resume=resume, tune={"trials": 1}))
+        assert load(TrainJob, tmp_path / resume / "best.yaml").resume == "auto"
+
+
 def test_the_score_of_a_trial_is_that_of_the_model_that_it_kept(
     data_set: Path, tmp_path: Path
 ) -> None:
