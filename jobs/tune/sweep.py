@@ -9,7 +9,7 @@ from typing import Any
 
 from jobs.runtime.folder import is_locked
 from jobs.runtime.terminal import say
-from jobs.train.folder import WRITER
+from jobs.train.folder import CONFIG, WRITER
 from jobs.train.job import TrainJob
 from jobs.train.split import share_split
 from jobs.tune.folder import (
@@ -103,12 +103,16 @@ class Sweep:
         return Trial(number, params)
 
     def training(self, trial: Trial) -> TrainJob:
-        """Return what a trial runs; all share one seed, so that only settings differ."""
-        scaling = self.job.scaling
+        """Return what a trial runs; all share one seed, so that only settings differ.
+
+        Whether it may go on was decided by the sweep's own record; places in that of the trial are
+        absolute, and differ where sweep and data have been moved.
+        """
+        scaling, folder = self.job.scaling, trial_folder(self.root, trial.number)
         return self.space.job(
             trial.params,
-            run_dir=str(trial_folder(self.root, trial.number)),
-            resume="force" if self.job.resume == "force" else "auto",
+            run_dir=str(folder),
+            resume="force" if (folder / CONFIG).exists() else "auto",
             scaling={**scaling.model_dump(), "cpus_per_worker": scaling.threads},
         ).absolute()
 

@@ -311,6 +311,29 @@ def test_the_score_of_a_trial_is_that_of_the_model_that_it_kept(
     assert Trial(1, {}, "stopped", epochs[:1]).score is None
 
 
+def test_a_sweep_that_was_moved_with_its_data_goes_on(
+    data_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drawn: Drawn
+) -> None:
+    shutil.copytree(data_set, tmp_path / "old" / "set")
+    monkeypatch.chdir(tmp_path / "old")
+    job = make_job(Path("set"), Path("sweep"), tune={"trials": 2})
+
+    def opening(job: TrainJob, *, watch: Watch) -> None:
+        with open_run(job):
+            drawn(job, watch=watch)
+
+    monkeypatch.setattr(trials, "run_training", opening)
+    drawn.at[1, 2] = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        run_tune(job)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "old").rename(tmp_path / "new")
+    monkeypatch.chdir(tmp_path / "new")
+    run_tune(job)
+    assert [row["error"] for row in rows(Path("sweep"))] == ["", ""]
+    assert drawn.epochs[-3:] == [(1, 2), (1, 3), (1, 4)]
+
+
 def test_a_sweep_whose_states_lie_elsewhere_is_refused_and_fails_no_trial(
     data_set: Path, tmp_path: Path, drawn: Drawn
 ) -> None:
