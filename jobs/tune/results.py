@@ -144,7 +144,8 @@ def importances(dimensions: Sequence[Dimension], trials: Sequence[Trial]) -> lis
 
     Trials that were stopped early count with what they had reached.
     """
-    scored = [t for t in trials if t.score is not None]
+    keys = {d.key for d in dimensions}  # which trials of another space, before resume=force, lack
+    scored = [t for t in trials if t.score is not None and keys <= t.params.keys()]
     if len(scored) < FEWEST:
         return []
     ranks = ranked([t.score for t in scored])

@@ -176,8 +176,12 @@ class Tpe:
     def _frozen(
         self, trial: PastTrial, distributions: dict[str, BaseDistribution]
     ) -> FrozenTrial | None:
-        """Return a trial as Optuna keeps it; None if the defaults lie outside the space."""
-        if not all(d.holds(trial.params[d.key]) for d in self.space.dimensions):
+        """Return a trial as Optuna keeps it; None if it lies outside the space.
+
+        The defaults may, and trials of another space that resume=force goes on from.
+        """
+        dimensions = self.space.dimensions
+        if not all(d.key in trial.params and d.holds(trial.params[d.key]) for d in dimensions):
             return None
         params = {d.key: to_optuna(d, trial.params[d.key]) for d in self.space.dimensions}
         values = [v if np.isfinite(v) else -np.inf for v in trial.values]

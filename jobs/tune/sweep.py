@@ -164,7 +164,7 @@ class Halving:
             time_attr="epochs",
             metric="value",
             mode="max",
-            max_t=MOST_EPOCHS,
+            max_t=max(MOST_EPOCHS, config.grace),
             grace_period=config.grace,
             reduction_factor=config.factor,
         )

@@ -295,6 +295,20 @@ def test_a_best_config_continues_what_it_began_however_the_sweep_did(
         assert load(TrainJob, tmp_path / resume / "best.yaml").resume == "auto"
 
 
+def test_force_goes_on_with_a_space_of_more_and_of_other_keys(
+    data_set: Path, tmp_path: Path, drawn: Drawn
+) -> None:
+    run_tune(make_job(data_set, tmp_path / "sweep"))
+    space = {"losses.rec_full": SPACE["losses.rec_full"], "optim.head_lr": {"uniform": [0.1, 0.2]}}
+    tune = {"space": space, "trials": 14, "asha": {"enabled": False}}
+    status = run_tune(make_job(data_set, tmp_path / "sweep", resume="force", tune=tune))
+    assert (status.total, status.is_complete) == (14, True)
+    table = rows(tmp_path / "sweep")
+    assert [bool(row["optim.head_lr"]) for row in table] == 6 * [False] + 8 * [True]
+    found = json.loads((tmp_path / "sweep" / REPORT).read_text())["importance"]
+    assert {one["key"] for one in found} == set(space)
+
+
 def test_the_score_of_a_trial_is_that_of_the_model_that_it_kept(
     data_set: Path, tmp_path: Path
 ) -> None:
