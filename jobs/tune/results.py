@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 from geo.addresses import all_without_secrets
 from geo.files import write_text
 from jobs.runtime.folder import explain_damage
+from jobs.runtime.pictures import write_picture
 from jobs.train.folder import ANEW
 from jobs.tune.folder import BEST, JOURNAL, RESULTS, Trial
 from jobs.tune.job import Dimension, Space, TuneJob
@@ -240,6 +241,9 @@ def draw_sweep(
         trials: by number.
         found: strongest first; empty if there are too few trials to say.
         objective: what the score is.
+
+    Raises:
+        OutputError: It cannot be written.
     """
     height = PLOT_HEIGHT + 90 + ROW * max(len(found), 1)
     sheet = Image.new("RGB", (WIDTH, height), "white")
@@ -247,7 +251,7 @@ def draw_sweep(
     pen.fontmode = "L"
     draw_scores(pen, font, trials, objective)
     draw_bars(pen, font, found, PLOT_HEIGHT + 30)
-    sheet.save(path)
+    write_picture(path, np.asarray(sheet))
 
 
 def draw_scores(

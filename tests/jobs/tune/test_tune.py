@@ -364,6 +364,23 @@ def test_a_sweep_whose_states_lie_elsewhere_is_refused_and_fails_no_trial(
     assert [trial.status for trial in read_trials(tmp_path / "sweep")] == ["running"]
 
 
+def test_a_picture_that_cannot_be_written_is_one_sentence_and_the_old_one_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "sweep.png"
+    draw_sweep(path, [], [], "score")
+    old = path.read_bytes()
+
+    def full(path: Path, _: bytes) -> None:
+        path.open("wb").close()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OutputError, match=r"sweep\.png could not be written .*No space left"):
+        draw_sweep(path, [], [], "score")
+    assert path.read_bytes() == old
+
+
 @pytest.mark.parametrize("error", [DataError("an image is odd"), ConfigError("sides differ")])
 def test_defaults_that_cannot_be_trained_end_the_sweep_with_their_reason(
     data_set: Path, tmp_path: Path, drawn: Drawn, error: WpcrackError
