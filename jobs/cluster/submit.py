@@ -48,7 +48,7 @@ JOB_FILE = "job.yaml"
 
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.py[co]", ".*")
 
-TEXT_KEYS = frozenset({"tiles", "storage_path"})
+TEXT_KEYS = frozenset({"tiles", "storage_path", "mlflow"})
 """Keys that name files although they are text: they may also be globs and URLs."""
 
 Place = Callable[[str, str], str]

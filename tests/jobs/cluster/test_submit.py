@@ -29,7 +29,7 @@ from jobs.cluster.api import (
     proxy_of,
     use_token,
 )
-from jobs.cluster.submit import collect, map_paths, on_the_cluster, on_this_machine
+from jobs.cluster.submit import Place, collect, map_paths, on_the_cluster, on_this_machine
 from jobs.infer.job import InferJob
 from jobs.settings.load import find_config, load
 from jobs.train.job import TrainJob
@@ -170,6 +170,18 @@ def test_the_storage_of_checkpoints_is_a_path_too() -> None:
     job["scaling"] = {"storage_path": "runs"}
     with pytest.raises(ConfigError, match=r"^scaling\.storage_path=runs is relative"):
         map_paths(TrainJob.model_validate(job), on_the_cluster)
+
+
+def test_the_folder_of_mlflow_is_a_path_too() -> None:
+    def sent(place: str, where: Place = on_the_cluster) -> Any:
+        job = {"data": {"root": "/d"}, "run_dir": "/r", "tracking": {"mlflow": place}}
+        return map_paths(TrainJob.model_validate(job), where)["tracking"]["mlflow"]
+
+    for place in ("http://mlflow:5000", "sqlite:////mnt/runs.db", "/mnt/mlruns"):
+        assert sent(place) == place
+    with pytest.raises(ConfigError, match=r"^tracking\.mlflow=mlruns is relative"):
+        sent("mlruns")
+    assert sent("mlruns", on_this_machine) == str(Path("mlruns").absolute())
 
 
 def test_a_cluster_with_a_node_elsewhere_is_remote(
