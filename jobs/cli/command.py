@@ -90,6 +90,16 @@ def command(
                     raise
                 print(f"error: {without(error.name)}", file=sys.stderr)
                 code = 1
+            except PermissionError as error:  # of looking at a path, before any use of it
+                if error.filename is None:
+                    raise
+                name = without_secrets(os.fsdecode(error.filename))
+                print(
+                    f"error: {name} may not be entered, read or written ({error.strerror}); change "
+                    "its permissions or those of the folders above it, or name another",
+                    file=sys.stderr,
+                )
+                code = 1
             except KeyboardInterrupt:
                 code = INTERRUPTED
             raise typer.Exit(code)

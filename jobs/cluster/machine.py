@@ -169,10 +169,10 @@ def _storage(folder: Path, token: str | None) -> dict[str, Any]:
     A folder that a job would make is tried where it would be made: in the nearest one above.
     """
     found: dict[str, Any] = {"path": str(folder), "free": None, "error": None}
-    found["is_there"] = folder.is_dir()
-    found["is_shared"] = token is None or (folder / token).exists()
+    found["is_there"] = os.path.isdir(folder)  # False, too, where a folder above may not be entered
+    found["is_shared"] = token is None or os.path.exists(folder / token)
     tried = folder.absolute()
-    while not tried.exists():
+    while not os.path.exists(tried):
         tried = tried.parent
     try:
         with tempfile.TemporaryDirectory(dir=tried, prefix=".wpcrack-") as name:

@@ -85,10 +85,10 @@ def find_hook(name: str) -> Hook:
     module, _, function = name.partition(":")
     try:
         found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # whatever a module of the user raises
         raise ConfigError(
-            f"tracking.hook={name} cannot be imported ({first_line(error)}); give "
-            "package.module:function of an installed package"
+            f"tracking.hook={name} cannot be imported ({type(error).__name__}: "
+            f"{first_line(error)}); give package.module:function of an installed package"
         ) from error
     if not callable(found):
         raise ConfigError(f"tracking.hook={name} is no function")

@@ -139,6 +139,16 @@ def test_exit_codes_say_what_happened(
         assert result.stdout == ""
 
 
+def test_a_path_in_a_folder_of_others_is_one_sentence(calls: Calls) -> None:
+    calls.outcome = PermissionError(13, "Permission denied", "/home/other/set")
+    result = wpcrack("infer", *NEEDED)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: /home/other/set may not be entered, read or written (")
+    assert result.stderr.count("\n") == 1
+    calls.outcome = PermissionError(13, "Permission denied")  # of no path
+    assert isinstance(wpcrack("infer", *NEEDED).exception, PermissionError)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

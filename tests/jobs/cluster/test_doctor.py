@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 import jobs.cli
-from jobs.cluster import doctor
+from jobs.cluster import doctor, machine
 from jobs.cluster.api import ClusterError
 from jobs.cluster.doctor import Check, compare_versions, machine_checks
 from jobs.cluster.machine import PACKAGES, facts
@@ -140,6 +142,26 @@ def test_a_folder_that_a_job_would_make_is_fine_here_and_missing_on_a_cluster(
 def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert facts(str(tmp_path / "file"))["storage"]["error"] == "Not a directory"
+
+
+def test_a_folder_below_one_that_may_not_be_entered_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looking = os.stat
+
+    def locked(path: Any, **how: Any) -> os.stat_result:
+        if str(path).startswith(f"{tmp_path}/others/"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return looking(path, **how)
+
+    def full(**_: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    (tmp_path / "others").mkdir()
+    monkeypatch.setattr(os, "stat", locked)
+    monkeypatch.setattr(machine.tempfile, "TemporaryDirectory", full)
+    found = machine._storage(tmp_path / "others" / "runs" / "deep", None)
+    assert (found["is_there"], found["error"]) == (False, "Permission denied")
 
 
 def test_facts_are_gathered_without_our_dependencies() -> None:

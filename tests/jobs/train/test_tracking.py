@@ -130,6 +130,17 @@ def test_a_hook_hears_start_epochs_and_end_and_may_fail(
         Trackers(tmp_path, job_of(tmp_path, hook="my_hooks:other"))
 
 
+@pytest.mark.parametrize("text", ["no_such_name", "def tell(:"])
+def test_a_hook_in_a_module_with_a_fault_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    name = f"faulty_{len(text)}"
+    (tmp_path / f"{name}.py").write_text(text)
+    with pytest.raises(ConfigError, match=rf"hook={name}:tell cannot be imported \(\w+Error: "):
+        Trackers(tmp_path, job_of(tmp_path, hook=f"{name}:tell"))
+
+
 def test_a_tracker_that_is_not_there_is_refused_before_anything_is_read(tmp_path: Path) -> None:
     nothing = ImageLevelSet(root=tmp_path, items=())
     with pytest.raises(ConfigError, match=r"tracking.hook=no_such:hook cannot be imported"):
