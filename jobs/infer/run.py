@@ -31,6 +31,7 @@ from jobs.infer.probability import write_vrt
 from jobs.infer.report import Failures, InferReport, Progress
 from jobs.infer.work_folder import WorkFolder, explain_errors, open_work, require_own
 from jobs.infer.worker import PredictorFactory
+from jobs.runtime.folder import how_to_continue
 from jobs.runtime.ray_session import joins_cluster
 from jobs.runtime.signals import stop_on_sigterm
 from jobs.runtime.terminal import say
@@ -73,7 +74,7 @@ def run_inference(
                 report = _run(_Context(job, plan, failures, roads, work, factory, local))
                 return report if delivery is None else _deliver(report, job, delivery)
             except KeyboardInterrupt:
-                _say_how_to_continue(work)
+                _say_how_to_continue(work, job.resume)
                 raise
 
 
@@ -243,9 +244,9 @@ def _refuse_if_nothing_seen(results: Collection[InspectedRow]) -> None:
         )
 
 
-def _say_how_to_continue(work: WorkFolder) -> None:
+def _say_how_to_continue(work: WorkFolder, resume: str) -> None:
     finished, total = len(work.results()), len(work.plan.blocks)
     say(
         f"interrupted: {finished} of {total} blocks are finished and kept in {work.root}; "
-        "the same command continues"
+        f"{how_to_continue(resume)}"
     )

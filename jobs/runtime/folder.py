@@ -41,6 +41,16 @@ DAMAGE = (
 """What reading a damaged file may raise."""
 
 
+def how_to_continue(resume: str) -> str:
+    """Say which command goes on with an interrupted job.
+
+    Args:
+        resume: as that command has it; `never` would empty the folder again.
+    """
+    command = "the same command" if resume != "never" else "the same command without resume=never"
+    return f"{command} continues"
+
+
 @contextmanager
 def hold_lock(path: Path, busy: Exception, *, patience_s: float = 0.0) -> Iterator[None]:
     """Hold a lock file, which one process has at a time; it goes with the process that has it.

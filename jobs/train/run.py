@@ -20,7 +20,7 @@ from typing import Any
 from geo.errors import GeoError
 from jobs.runtime.allocator import keep_freed_memory, worker_environment
 from jobs.runtime.capacity import Request, say_while_waiting
-from jobs.runtime.folder import SAME_COMMAND, is_locked
+from jobs.runtime.folder import SAME_COMMAND, how_to_continue, is_locked
 from jobs.runtime.ray_private import end_train_controllers
 from jobs.runtime.ray_session import (
     joins_cluster,
@@ -116,7 +116,7 @@ def run_training(job: TrainJob, *, local: bool = False, watch: Watch | None = No
                 epochs = len(read_metrics(root / METRICS))
                 say(
                     f"interrupted: {epochs} epochs are finished and kept in {job.run_dir}; "
-                    "the same command continues"
+                    f"{how_to_continue(job.resume)}"
                 )
                 raise
             report = write_report(root, job, data, time.monotonic() - started)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from geo.files import write_text
+from jobs.runtime.folder import how_to_continue
 from jobs.runtime.ray_session import joins_cluster
 from jobs.runtime.signals import stop_on_sigterm
 from jobs.runtime.terminal import say
@@ -62,8 +63,8 @@ def run_tune(job: TuneJob, *, local: bool = False) -> SweepStatus:
             if is_finished(root, total) and not job.tune.retry_failed:
                 say(f"{job.run_dir} is finished already; resume=never sweeps again")
             else:
-                (root / REPORT).unlink(missing_ok=True)
                 require_states(job, root)
+                (root / REPORT).unlink(missing_ok=True)
                 for warning in (*data.warnings, *needs.warnings):
                     say(f"warning: {warning}")
                 keep_split(root, data)
@@ -83,7 +84,7 @@ def run_trials(sweep: Sweep, *, local: bool) -> None:
         ended = sum(trial.status != "running" for trial in read_trials(sweep.root))
         say(
             f"interrupted: {ended} ended trials and the checkpoints of the others are kept in "
-            f"{sweep.job.run_dir}; the same command continues"
+            f"{sweep.job.run_dir}; {how_to_continue(sweep.job.resume)}"
         )
         raise
 

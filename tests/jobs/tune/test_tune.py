@@ -273,7 +273,7 @@ def test_a_trial_that_really_diverges_is_noted_and_the_others_are_not_touched(
 
 
 def test_another_config_in_the_same_folder_is_refused(
-    data_set: Path, tmp_path: Path, drawn: Drawn
+    data_set: Path, tmp_path: Path, drawn: Drawn, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_tune(make_job(data_set, tmp_path / "sweep", tune={"trials": 1}))
     with pytest.raises(ConfigError, match=r"holds a sweep with other settings.*seed: 0 -> 1"):
@@ -281,7 +281,12 @@ def test_another_config_in_the_same_folder_is_refused(
     other = {"trials": 1, "space": {"erase.grid": {"choice": [8]}}}
     with pytest.raises(ConfigError, match=r"tune\.space"):
         run_tune(make_job(data_set, tmp_path / "sweep", tune=other))
-    run_tune(make_job(data_set, tmp_path / "sweep", seed=1, resume="never", tune={"trials": 1}))
+    drawn.at[0, 3] = KeyboardInterrupt()
+    anew = make_job(data_set, tmp_path / "sweep", seed=1, resume="never", tune={"trials": 1})
+    with pytest.raises(KeyboardInterrupt):
+        run_tune(anew)
+    assert "the same command without resume=never continues" in capsys.readouterr().err
+    run_tune(anew)
     (tmp_path / "sweep" / "thesis.docx").write_text("precious")
     with pytest.raises(ConfigError, match=r"thesis\.docx, which does not belong to a sweep"):
         run_tune(make_job(data_set, tmp_path / "sweep", resume="never"))
