@@ -78,7 +78,7 @@ def run_trials(sweep: Sweep, *, local: bool) -> None:
     try:
         if sweep.job.scaling.num_workers == 0:
             run_in_process(sweep)
-        else:
+        elif sweep.left:
             run_on_ray(sweep, local=local)
     except KeyboardInterrupt:
         ended = sum(trial.status != "running" for trial in read_trials(sweep.root))

@@ -36,6 +36,7 @@ from jobs.train.checkpoints import storage_of
 from jobs.train.folder import METRICS, REPORT, WRITER, open_run, read_metrics
 from jobs.train.job import TrainJob
 from jobs.train.run import Watch, run_training
+from jobs.tune import run as tune_run
 from jobs.tune import trials
 from jobs.tune.adapters import Decisions, Suggestions
 from jobs.tune.folder import JOURNAL, SWEEP, Trial, note, read_trials, trial_folder
@@ -226,6 +227,21 @@ def test_a_finished_sweep_says_so_and_goes_on_with_more_trials(
     assert drawn.epochs == []
     assert run_tune(make_job(data_set, tmp_path / "sweep", tune={"trials": 3})).total == 3
     assert {number for number, _ in drawn.epochs} == {2}
+
+
+def test_a_sweep_whose_trials_have_all_ended_is_concluded_without_ray(
+    data_set: Path, tmp_path: Path, drawn: Drawn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_tune(make_job(data_set, tmp_path / "sweep", tune={"trials": 2}))
+
+    def starts(*_: Any, **__: Any) -> None:
+        pytest.fail("there is nothing to run")
+
+    monkeypatch.setattr(tune_run, "run_on_ray", starts)
+    (tmp_path / "sweep" / REPORT).unlink()  # killed before it was written
+    run_tune(make_job(data_set, tmp_path / "sweep", 1, tune={"trials": 2}))
+    again = make_job(data_set, tmp_path / "sweep", 1, tune={"trials": 2, "retry_failed": True})
+    assert run_tune(again).is_complete
 
 
 def test_failed_trials_are_run_again_only_on_request(
