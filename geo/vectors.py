@@ -33,12 +33,10 @@ from geo.paths import literal
 
 FORMATS = "GeoPackage, GeoParquet, FlatGeobuf, GeoJSON or Shapefile"
 
-SQLITE, PARQUET, FLATGEOBUF, SHAPEFILE = (
-    b"SQLite format 3\0",
-    b"PAR1",
-    b"fgb\x03fgb",
-    b"\0\0\x27\x0a",
-)
+CURVES = "holds curves; make lines of them: ogr2ogr -nlt CONVERT_TO_LINEAR out.gpkg {}"
+
+SQLITE, PARQUET = b"SQLite format 3\0", b"PAR1"
+FLATGEOBUF, SHAPEFILE = b"fgb\x03fgb", b"\0\0\x27\x0a"
 """First bytes of files."""
 
 APPLICATION_ID = slice(68, 72)
@@ -146,8 +144,7 @@ def read_features(
                 warnings.simplefilter("ignore", RuntimeWarning)
                 return _of_database(path, layer, columns, like)
     except NotImplementedError as error:  # shapely's for curves
-        remedy = f"make lines of them: ogr2ogr -nlt CONVERT_TO_LINEAR out.gpkg {path.name}"
-        raise InputError(f"holds curves; {remedy}") from error
+        raise InputError(CURVES.format(path.name)) from error
     except _UNREADABLE as error:
         raise InputError(f"cannot be read ({first_line(error)}); write it again") from error
     if head.startswith(b"PK"):
@@ -179,7 +176,7 @@ def _of_database(
     if not layers:
         raise ValueError("it has no layer with geometries")
     if layer is not None and layer not in layers:
-        raise ValueError(f"it has no layer {layer}, but {', '.join(layers)}")
+        raise InputError(f"has no layer {layer}; give one of {', '.join(layers)}")
     told = {x: pyogrio.read_info(literal(path), layer=x) for x in ([layer] if layer else layers)}
     fields = {name: tuple(map(str, about["fields"])) for name, about in told.items()}
     chosen = next((x for x in fields if chosen_column(fields[x], like)), next(iter(fields)))
@@ -286,6 +283,8 @@ def read_vectors(
         of_kind = np.isin(shapely.get_type_id(features.shapes), kinds)
         wanted = features.take(np.flatnonzero(there & of_kind))
         _refuse_impossible(wanted, "line" if kinds is LINES else "polygon")
+    except NotImplementedError as error:  # for those in a collection
+        raise InputError(f"{key}={path} {CURVES.format(path.name)}") from error
     except InputError as error:
         raise InputError(f"{key}={path} {error}") from error
     return wanted

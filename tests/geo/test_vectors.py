@@ -204,7 +204,7 @@ def test_views_and_chosen_layers_of_a_geopackage_are_read(tmp_path):
         )
     assert len(read_roads(RoadOptions(path=path), GRID)) == 2
     assert len(read_roads(RoadOptions(path=path, layer="one"), GRID)) == 1
-    with pytest.raises(InputError, match="no layer two, but roads"):
+    with pytest.raises(InputError, match=r"gpkg has no layer two; give one of roads, one$"):
         read_roads(RoadOptions(path=path, layer="two"), GRID)
 
 
@@ -220,6 +220,18 @@ def test_curves_are_refused_with_what_makes_lines_of_them(tmp_path, kind):
     told = "holds curves; make lines of them: ogr2ogr -nlt CONVERT_TO_LINEAR out.gpkg roads.gpkg"
     with pytest.raises(InputError, match=told):
         read_roads(RoadOptions(path=path), GRID)
+
+
+@pytest.mark.parametrize("kinds", [LINES, AREAS])
+def test_curves_in_a_collection_are_refused_too(tmp_path, kinds):
+    curve = bytearray(wkb([STREET[0], (EAST + 15, NORTH - 6), STREET[1]]))
+    curve[1] = 8
+    collection = struct.pack("<BII", 1, 7, 2) + wkb(STREET) + bytes(curve)
+    nested = struct.pack("<BII", 1, 7, 1) + collection
+    path = write_wkb(tmp_path / "roads.parquet", [wkb(STREET), nested])
+    told = "roads.parquet holds curves; make lines of them: ogr2ogr -nlt CONVERT_TO_LINEAR"
+    with pytest.raises(InputError, match=told):
+        read_vectors(path, "roads.path", kinds)
 
 
 @pytest.mark.parametrize("kinds", [LINES, AREAS])
