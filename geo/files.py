@@ -167,9 +167,12 @@ def remove_leftovers(out: Path) -> None:
 
 
 def folder_of_parts(out: Path) -> tempfile.TemporaryDirectory[str]:
-    """Make a hidden folder beside a map, which goes with its context or by `remove_leftovers`."""
-    prefix = f".{out.stem}.{os.getpid()}."
-    return tempfile.TemporaryDirectory(prefix=prefix, suffix=PARTS, dir=out.parent)
+    """Make a hidden folder beside a map, which goes with its context or by `remove_leftovers`.
+
+    Its name begins with the root: pyarrow takes a path that begins with `s3:` for an address.
+    """
+    prefix, beside = f".{out.stem}.{os.getpid()}.", out.parent.absolute()
+    return tempfile.TemporaryDirectory(prefix=prefix, suffix=PARTS, dir=beside)
 
 
 def _remove(path: Path) -> None:

@@ -192,7 +192,7 @@ def _is_sealed_csv(path: Path) -> bool:
 
 
 def _is_own_parquet(path: Path) -> bool:
-    names = pq.read_schema(path).names
+    names = pq.read_schema(path.absolute()).names
     return {"geom", "bbox"} <= set(names) and names[0].endswith("_id")
 
 

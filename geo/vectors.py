@@ -194,7 +194,7 @@ def _of_database(
 
 
 def _of_parquet(path: Path, columns: Sequence[str], like: Sequence[str]) -> Features:
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path.absolute()) as file:
         schema = file.schema_arrow
         about = json.loads((schema.metadata or {}).get(b"geo", b"null"))
         if about is None:

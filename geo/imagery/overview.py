@@ -190,7 +190,7 @@ def save_backdrop(path: Path, overview: Overview) -> None:
 def read_backdrop(path: Path) -> Overview | None:
     """Read the overview that `save_backdrop` wrote; None if there is none that can be read."""
     try:
-        with rasterio.open(path, driver="GTiff") as dataset:
+        with rasterio.open(path.absolute(), driver="GTiff") as dataset:
             bands = dataset.read()
             grid = Grid(dataset.transform, dataset.crs, dataset.shape)
     except RasterioError:

@@ -74,7 +74,7 @@ def _in_json(path: Path) -> Sequence[Mapping[str, Any]] | None:
 
 def _in_parquet(path: Path) -> Sequence[Mapping[str, Any]] | None:
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path.absolute()) as file:
             if not {ASSETS, GEOMETRY} <= set(file.schema_arrow.names):
                 return None
             rows = file.read([ASSETS, GEOMETRY]).to_pylist()

@@ -78,15 +78,17 @@ def test_such_a_tile_is_left_out_by_name_and_the_others_are_mapped_and_cut(
         infer.run_inference(infer_job(tiles, tmp_path / "p.gpkg", aoi=there), darkness)
 
 
-@pytest.mark.parametrize(("folder", "name"), [("Neu!", "a"), (" x;y", "a;b"), ("x.zip!y", "a!\nb")])
+@pytest.mark.parametrize(
+    ("folder", "name"), [("Neu!", "a"), (" x;y", "a;b"), ("s3:x", "a"), ("x.zip!y", "a!\nb")]
+)
 def test_maps_are_made_changed_and_compared_whatever_the_folder_and_the_files_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, name: str
 ) -> None:
     monkeypatch.setattr(infer, "compute", in_process)
     monkeypatch.chdir(tmp_path)
     (here := Path(folder)).mkdir()
-    image, _ = street(128)
-    tiles = write_tile(here / "tiles" / "a.tif", image).parent
+    image, _ = street(160)
+    tiles = write_tile(here.absolute() / "tiles" / "a.tif", image).parent
     line = shapely.LineString([(EAST, NORTH - 0.1), (EAST + 1, NORTH - 0.1)])
     streets = geopandas.GeoDataFrame({"name": ["A"]}, geometry=[line], crs=25832)
     streets.to_file(tmp_path / "roads.shp")
