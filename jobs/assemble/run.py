@@ -192,7 +192,7 @@ def _record(source: Source, job: AssembleJob, origin: str, started: float) -> Ru
 def _refuse_output(source: Source, out: Path) -> None:
     """Refuse to replace the map of the run, or to write where a job looks for tiles or blocks."""
     place = out.resolve()
-    if place == source.first_map.resolve():
+    if place.with_suffix(".gpkg") == source.first_map.resolve():
         raise InputError(
             f"out={out} is the map of the run itself; choose another name (the command of `wpcrack "
             "infer`, given again, renews it: blocks are kept unless the threshold changes)"

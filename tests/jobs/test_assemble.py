@@ -266,6 +266,7 @@ def test_another_threshold_without_probability_is_refused_with_the_way_to_it(
     ("out", "words"),
     [
         ("map/cracks.gpkg", "is the map of the run itself"),
+        ("map/cracks.GPKG", "is the map of the run itself"),
         ("map/cracks.work/new.gpkg", "lies in the work folder"),
         ("tiles/new.gpkg", "lies in the folder of the tiles"),
         ("map/new.shp", "name it *.gpkg"),
