@@ -27,6 +27,7 @@ from geo.page.report import MapReport
 from jobs.assemble.job import AssembleJob
 from jobs.assemble.source import Order, Source, vectorize_all, write_missing
 from jobs.infer.inputs import refuse_among_tiles
+from jobs.infer.job_log import settings_anywhere
 from jobs.infer.outputs import MapFiles, map_options, run_record
 from jobs.infer.report import failure_lines
 from jobs.infer.work_folder import BACKDROP, CROPS
@@ -177,7 +178,8 @@ def _parts(source: Source, job: AssembleJob, *, kept: bool) -> Iterator[list[Pat
 
 def _record(source: Source, job: AssembleJob, origin: str, started: float) -> RunRecord:
     """Return the layer run: the settings as a run with them would have had, and their origin."""
-    own = job.model_dump(mode="json", exclude={"workers"})
+    own = settings_anywhere(job)
+    del own["workers"]
     return run_record(
         source.record,
         json.dumps(source.record.config | own),

@@ -21,7 +21,7 @@ from geo.grid import Grid
 from geo.imagery.mosaic import Block
 from jobs.assemble.job import AssembleJob
 from jobs.infer.job import crack_level, find_work_folder
-from jobs.infer.job_log import MAP_KEYS, JobLog, JobRecord
+from jobs.infer.job_log import MAP_KEYS, JobLog, JobRecord, settings_anywhere
 from jobs.infer.plan import PARTS, PROBABILITY, part_file
 from jobs.infer.probability import ground_file, probability_file, read_probability
 from jobs.infer.work_folder import LOCK
@@ -113,7 +113,7 @@ class Source:
 
     def record_of(self, job: AssembleJob) -> JobRecord:
         """Return the record of a run that had the settings of a map from the beginning."""
-        values = job.model_dump(mode="json")
+        values = settings_anywhere(job)
         given = {key: values[key] for key in ("threshold", *MAP_KEYS)}
         return replace(self.record, config=self.record.config | given)
 

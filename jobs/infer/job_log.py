@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass
@@ -27,6 +28,7 @@ from geo.files import whole_file
 from geo.grid import Grid, Window
 from geo.imagery.headers import TileProblem
 from geo.imagery.mosaic import Block, Mosaic
+from geo.imagery.opening import is_remote
 from geo.options import MapRules
 from jobs.infer.inputs import ModelFiles
 from jobs.infer.job import InferJob
@@ -96,7 +98,7 @@ class JobRecord:
         }
         return cls(
             started=started,
-            config=all_without_secrets(job.model_dump(mode="json")),
+            config=all_without_secrets(settings_anywhere(job)),
             model=model.name,
             model_hash=model.sha256,
             ground=ground,
@@ -173,6 +175,24 @@ class JobRecord:
         if not record.run_id:  # asks for every setting
             raise ValueError("it has no settings")
         return record
+
+
+def settings_anywhere(job: BaseModel) -> dict[str, Any]:
+    """Return all settings as JSON values; tiles and roads are found from any folder.
+
+    Other commands read them later: `assemble` the roads, `review` the tiles.
+    """
+    config = job.model_dump(mode="json")
+    for section, key in ((config, "tiles"), (config["roads"], "path")):
+        if given := section.get(key):
+            section[key] = _absolute(given)
+    return config
+
+
+def _absolute(given: str | list[str]) -> str | list[str]:
+    if isinstance(given, list):
+        return [str(_absolute(one)) for one in given]
+    return given if is_remote(given) else os.path.abspath(os.path.expanduser(given))
 
 
 class _Noted(BaseModel):

@@ -212,6 +212,23 @@ def test_tiles_and_model_are_not_needed(kept: Path, tmp_path: Path) -> None:
     assert "data:image/webp" in out.with_name("other.map.html").read_text(encoding="utf-8")
 
 
+def test_roads_and_tiles_are_those_of_the_run_from_whatever_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    street(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    first = run(Path(), out=Path("map") / "cracks.gpkg")
+    (tmp_path / "map" / "roads.gpkg").write_bytes(b"others")
+    monkeypatch.chdir(tmp_path / "map")
+    assert assemble("cracks.work", "out=again.gpkg").exit_code == 3
+    assert_equal_maps(Path("again.gpkg"), Path("cracks.gpkg"))
+    given = f"roads.path={Path('..') / 'roads.gpkg'}"
+    assert assemble("cracks.work", "out=again.gpkg", given).exit_code == 3
+    assert set(geopandas.read_file("again.gpkg", layer="crack")["run_id"]) == {first.run_id}
+    beside = assemble("cracks.work", f"out={tmp_path / 'tiles' / 'new.gpkg'}")
+    assert "lies in the folder of the tiles" in beside.stderr
+
+
 def test_the_run_row_says_where_the_map_comes_from(kept: Path, tmp_path: Path) -> None:
     out = tmp_path / "other.gpkg"
     assemble(kept / "map", f"out={out}", "threshold=0.3")
