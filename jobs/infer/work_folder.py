@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import glob
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -19,6 +18,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 from geo.cracks.parts import InspectedRow
+from geo.files import remove_leftovers
 from geo.imagery.mosaic import Block
 from jobs.infer.block_store import BlockStore, names_of
 from jobs.infer.delivery import OWNER
@@ -161,9 +161,13 @@ class WorkFolder:
 
 
 def _sweep(job: InferJob, plan: Plan) -> None:
-    """Remove the unfinished files of a process that was killed; the lock says that it is gone."""
+    """Remove the unfinished files of a process that was killed.
+
+    Of those in the work folder the lock says that it is gone; beside the map other commands write.
+    """
     root = plan.parts.parent
-    left = [*job.out.absolute().parent.glob(f".{glob.escape(job.out.stem)}.*.tmp.gpkg*")]
+    remove_leftovers(job.out)
+    left: list[Path] = []
     for folder in (root, plan.parts, root / PROBABILITY, root / ASSEMBLY):
         left += folder.glob(".*.tmp*")
     for path in left:

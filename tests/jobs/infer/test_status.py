@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import time
 
 import numpy as np
@@ -277,9 +278,11 @@ def test_what_a_killed_process_left_half_written_is_swept_up(folder, pool):
     pool.stop_after = 2
     with pytest.raises(KeyboardInterrupt):
         infer.run_inference(job)
-    torn = [folder / f".o.4711.tmp.gpkg{end}" for end in ("", "-journal", "-wal")]
-    torn.append(job.work_folder / "parts" / ".r000000_c000000.parquet.4711.tmp")
-    others = [folder / ".other.4711.tmp.gpkg", folder / ".o.gpkg"]
+    gone, lives = 999_999_999, os.getppid()
+    torn = [folder / f".o.{gone}.tmp.gpkg{end}" for end in ("", "-journal", "-wal")]
+    torn.append(job.work_folder / "parts" / f".r000000_c000000.parquet.{gone}.tmp")
+    others = [folder / f".other.{gone}.tmp.gpkg", folder / ".o.gpkg"]
+    others += [folder / f".o.{lives}.tmp.gpkg", folder / f".o.v2.{lives}.tmp.gpkg"]
     for path in (*torn, *others):
         path.touch()
     pool.stop_after = None
