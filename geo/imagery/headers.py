@@ -6,7 +6,6 @@ import math
 import os
 import stat
 import time
-import warnings
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -19,7 +18,7 @@ from affine import Affine
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 from shapely.geometry import Polygon
 
 from geo.addresses import without_secrets
@@ -209,7 +208,7 @@ def _inspect_file(path: Path, options: ReadOptions) -> Tile | TileProblem:
         return TileProblem(str(path), "is a ZIP file; unpack it, and give the folder")
     if driver is None:
         return TileProblem(str(path), _FOREIGN_FORMAT)
-    with _open_quietly(str(path), driver) as dataset:
+    with open_dataset(str(path), driver) as dataset:
         stamp = (status.st_size, status.st_mtime_ns)
         transform, crs = dataset.transform, dataset.crs
         if transform.is_identity:
@@ -226,18 +225,12 @@ def _inspect_url(url: str, options: ReadOptions) -> Tile | TileProblem:
         driver, stamp = _driver_by_suffix(url), NO_STAMP
     if driver is None:
         return TileProblem(url, _FOREIGN_FORMAT)
-    with _open_quietly(url, driver) as dataset:
+    with open_dataset(url, driver) as dataset:
         return _describe(_Header(url, stamp, dataset.transform, dataset.crs), dataset, options)
 
 
 def _driver_by_suffix(url: str) -> str | None:
     return _DRIVERS.get(os.path.splitext(without_secrets(url))[1].lower(), "GTiff")
-
-
-def _open_quietly(path: str, driver: str) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # becomes a problem below
-        return open_dataset(path, driver)
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import rasterio
-from rasterio.errors import RasterioIOError
+from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 
 from geo.options import ReadOptions
 
@@ -61,7 +62,8 @@ def open_dataset(path: str, driver: str) -> Any:
     Raises:
         RasterioIOError: it cannot be opened, or makes GDAL open another file.
     """
-    with rasterio.Env(**OPEN_OPTIONS):
+    with rasterio.Env(**OPEN_OPTIONS), warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a world file may give its place
         dataset = rasterio.open(gdal_path(path), driver=driver, sharing=False)
         other = dataset.get_tag_item("OVERVIEW_FILE", "OVERVIEWS")
     if other:

@@ -212,6 +212,7 @@ def test_of_overlapping_tiles_the_last_path_is_seen_where_it_is_valid(tmp_path):
     assert raster.valid.all()
 
 
+@pytest.mark.filterwarnings("error")
 def test_a_png_with_world_file_and_prj_is_a_tile(tmp_path):
     image = noise(8, 8)
     with rasterio.open(write_tile(tmp_path / "a.tif", image)) as tiff:
