@@ -35,7 +35,7 @@ from geo.imagery.opening import (
     zip_begins,
 )
 from geo.imagery.scale import MOST_ERROR, length_error
-from geo.imagery.sidecars import crs_beside, world_transform
+from geo.imagery.sidecars import crs_beside, prj_file, world_file, world_transform
 from geo.imagery.web import NO_STAMP, WEB, look_at
 from geo.options import ReadOptions
 
@@ -84,7 +84,8 @@ class Tile:
         bands: number of bands, an alpha band included.
         dtype: uint8 or uint16.
         nodata: value of missing pixels, if it has one.
-        stamp: (bytes, mtime in ns), to notice another file under the same name.
+        stamp: (bytes, mtime in ns), to notice another file under the same name; the time is that
+            of a world file or .prj that was read and is newer.
     """
 
     path: str
@@ -209,12 +210,16 @@ def _inspect_file(path: Path, options: ReadOptions) -> Tile | TileProblem:
     if driver is None:
         return TileProblem(str(path), _FOREIGN_FORMAT)
     with open_dataset(str(path), driver) as dataset:
-        stamp = (status.st_size, status.st_mtime_ns)
-        transform, crs = dataset.transform, dataset.crs
+        transform, crs, beside = dataset.transform, dataset.crs, list[Path | None]()
         if transform.is_identity:
             transform = world_transform(path) or transform
-        found = _Header(str(path), stamp, transform, crs or crs_beside(path))
-        return _describe(found, dataset, options)
+            beside.append(world_file(path))
+        if not crs:
+            crs = crs_beside(path)
+            beside.append(prj_file(path))
+        times = [file.stat().st_mtime_ns for file in beside if file]
+        stamp = (status.st_size, max([status.st_mtime_ns, *times]))
+        return _describe(_Header(str(path), stamp, transform, crs), dataset, options)
 
 
 def _inspect_url(url: str, options: ReadOptions) -> Tile | TileProblem:

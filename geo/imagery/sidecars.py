@@ -26,9 +26,7 @@ def world_transform(path: Path) -> Affine | None:
 
     Its names for `a.tif` are `a.tfw`, `a.tifw` and `a.wld`, in small or capital letters.
     """
-    kind = path.suffix.removeprefix(".")
-    endings = (f"{kind[:1]}{kind[-1:]}w", f"{kind}w", "wld")
-    text = _text_beside(path, endings)
+    text = _decode(world_file(path))
     try:
         values = [float(word.replace(",", ".")) for word in (text or "").split()]
     except ValueError:
@@ -39,9 +37,20 @@ def world_transform(path: Path) -> Affine | None:
     return Affine(a, b, x - (a + b) / 2, d, e, y - (d + e) / 2)
 
 
+def world_file(path: Path) -> Path | None:
+    """Return the world file of a raster, if there is one."""
+    kind = path.suffix.removeprefix(".")
+    return _beside(path, (f"{kind[:1]}{kind[-1:]}w", f"{kind}w", "wld"))
+
+
+def prj_file(path: Path) -> Path | None:
+    """Return the .prj of a raster, if there is one."""
+    return _beside(path, ("prj",))
+
+
 def crs_beside(path: Path) -> CRS | None:
     """Read the CRS in the .prj of a raster; None if there is none that can be understood."""
-    text = _text_beside(path, ("prj",))
+    text = _decode(prj_file(path))
     if not text:
         return None
     try:
@@ -50,17 +59,20 @@ def crs_beside(path: Path) -> CRS | None:
         return None
 
 
-def _text_beside(path: Path, endings: tuple[str, ...]) -> str | None:
-    """Return the text of the first file of the same stem that there is."""
+def _beside(path: Path, endings: tuple[str, ...]) -> Path | None:
+    """Return the first file of the same stem that there is."""
     for ending in endings:
         for name in dict.fromkeys((ending.lower(), ending.upper(), ending)):
             file = path.with_suffix(f".{name}")
             if file.is_file() and file.stat().st_size <= MOST_BYTES:
-                return _decode(file.read_bytes())
+                return file
     return None
 
 
-def _decode(content: bytes) -> str | None:
+def _decode(file: Path | None) -> str | None:
+    if file is None:
+        return None
+    content = file.read_bytes()
     for encoding in ENCODINGS:
         try:
             return content.decode(encoding)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import zipfile
 
@@ -50,6 +51,27 @@ def test_nothing_but_world_file_and_prj_is_read_beside_a_tile(tmp_path):
             read_tiles(path)
         with pytest.raises(BlockingIOError):  # nobody has asked
             server.accept()
+
+
+def test_a_world_file_or_prj_that_is_written_anew_makes_another_tile(tmp_path):
+    path, world, prj = (tmp_path / f"a.{ending}" for ending in ("png", "pgw", "prj"))
+    Image.fromarray(IMAGE).save(path)
+    with rasterio.open(write_tile(tmp_path / "own" / "a.tif", IMAGE)) as tif:
+        prj.write_text(tif.crs.to_wkt())
+        a, b, c, d, e, f = tif.transform[:6]
+    world.write_text("\n".join(map(str, (a, d, b, e, c, f))))
+    for file in (path, world, prj):
+        os.utime(file, ns=(0, 10**18))
+    stamps = [scan(str(path)).tiles[0].stamp]
+    for file in (world, prj):
+        os.utime(file, ns=(0, 2 * 10**18))
+        stamps.append(scan(str(path)).tiles[0].stamp)
+        os.utime(file, ns=(0, 10**18))
+    assert stamps == [(path.stat().st_size, k * 10**18) for k in (1, 2, 2)]
+    beside = write_tile(tmp_path / "b.tif", IMAGE)
+    beside.with_suffix(".tfw").write_text(world.read_text())
+    os.utime(beside, ns=(0, 10**18))
+    assert scan(str(beside)).tiles[0].stamp[1] == 10**18  # it is not read: the tile has a place
 
 
 def test_world_files_and_prj_are_read_under_any_usual_name_and_encoding(tmp_path):
