@@ -15,7 +15,7 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterWindow
 
 from geo.addresses import without_secrets
-from geo.imagery.headers import Tile, crs_name, same_crs
+from geo.imagery.headers import ListedTile, Tile, crs_name, is_metric, same_crs
 from geo.imagery.missing import THICK_PX
 from geo.imagery.mosaic import Mosaic
 from geo.imagery.opening import gdal_settings
@@ -61,18 +61,23 @@ def suspicions(mosaic: Mosaic) -> list[str]:
 
 def _shifted(mosaic: Mosaic) -> list[str]:
     """State how accurately tiles of another datum are brought into the system of the map."""
-    systems = {crs_name(tile.crs): tile.crs for tile in mosaic.tiles}
+    systems = {crs_name(tile.crs): tile for tile in mosaic.tiles}
     sentences = []
-    for name, crs in systems.items():
-        error_m = shift_error_m(crs, mosaic.grid.crs)
+    for name, tile in systems.items():
+        error_m = shift_error_m(tile.crs, mosaic.grid.crs)
         if error_m is None or error_m > USUAL_SHIFT_M:
             known = "an unknown accuracy" if error_m is None else f"an accuracy of {error_m:g} m"
             sentences.append(
                 f"tiles in {name} are brought to {crs_name(mosaic.grid.crs)} with {known}, as PROJ "
-                "has no better shift between their datums at hand; install its grid (projsync), or "
-                f"map in the system of the tiles (crs={name})"
+                "has no better shift between their datums at hand; install its grid (projsync)"
+                + (f", or map in the system of the tiles (crs={name})" if _is_true(tile) else "")
             )
     return sentences
+
+
+def _is_true(tile: Tile | ListedTile) -> bool:
+    """Return whether a map can be made in the system of a tile, as far as its header tells."""
+    return tile.is_true if isinstance(tile, Tile) else is_metric(tile.crs)
 
 
 @lru_cache(maxsize=64)

@@ -121,6 +121,12 @@ def test_a_coarse_datum_shift_is_stated(tmp_path: Path, monkeypatch: pytest.Monk
     )
     (sentence,) = suspicions(open_mosaic(tmp_path))
     assert "tiles in EPSG:31467 are brought to EPSG:25832 with an accuracy of 3 m" in sentence
+    assert sentence.endswith("(projsync), or map in the system of the tiles (crs=EPSG:31467)")
+    place = Affine(7e-8, 0, 9.0, 0, -4.5e-8, 51.46)
+    write_tile(tmp_path / "b.tif", pavement(), crs="EPSG:4314", transform=place)
+    (sentence,) = suspicions(open_mosaic(tmp_path))
+    assert "tiles in EPSG:4314 are brought to EPSG:25832" in sentence
+    assert sentence.endswith("install its grid (projsync)")  # no map is made in degrees
 
 
 def test_ordinary_tiles_are_not_suspected(tmp_path: Path) -> None:
