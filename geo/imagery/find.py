@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -51,6 +52,9 @@ FOREIGN_SUFFIXES = frozenset(
 LIST_SUFFIXES = frozenset({".txt", ".lst"})
 
 GLOB_CHARACTERS = frozenset("*?[")
+
+ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+"""How any address begins, also of a kind that is not read."""
 
 INDEX_SUFFIXES = frozenset(
     {".gpkg", ".parquet", ".geoparquet", ".fgb", ".geojson", ".json", ".shp"}
@@ -213,10 +217,15 @@ def _expand(value: str) -> Iterable[str]:
         return _some(files, f"no raster (.tif .jp2 .png .jpg) in the folder {value}")
     if path.exists():
         return _in_list(path) if path.suffix.lower() in LIST_SUFFIXES else [os.path.abspath(path)]
-    if GLOB_CHARACTERS & set(value):
+    if GLOB_CHARACTERS & set(value) and not ADDRESS.match(value):
         matches = glob.iglob(str(path), recursive=True)
         files = [os.path.abspath(match) for match in matches if not os.path.isdir(match)]
         return _some(files, f"no file matches {value}")
+    if ADDRESS.match(value):
+        raise InputError(
+            f"tiles={value} is an address of a kind that is not read, only those that begin with "
+            "https:// or s3:// are; download it, and give the folder"
+        )
     raise InputError(f"tiles={value} does not exist; give a folder, a glob, a raster or a list")
 
 
@@ -308,12 +317,14 @@ def _listed(features: Features, rasters: Sequence[Any]) -> tuple[ListedTile, ...
         raise InputError("has no coordinate system; write it again with one")
     if not len(features):
         raise InputError("lists no raster; check tiles=")
-    outlined = np.isfinite(shapely.bounds(shapes)).all(axis=1)
+    bounds = shapely.bounds(shapes)
+    outlined = np.isfinite(bounds).all(axis=1)
+    outlined &= (bounds[:, 2:] > bounds[:, :2]).all(axis=1)  # a point is no footprint
     for row, name in enumerate(rasters):
         if not isinstance(name, str) or not name or not outlined[row]:
             raise InputError(f"has no path or no footprint in row {row}; complete or remove it")
     here = os.path.abspath(features.path.parent)
-    outlines = shapely.box(*shapely.bounds(shapes).T)
+    outlines = shapely.box(*bounds.T)
     return tuple(
         ListedTile(_absolute(here, name), outline, crs)
         for name, outline in zip(rasters, outlines, strict=True)

@@ -96,7 +96,7 @@ def _tile(number: int, item: Mapping[str, Any]) -> StacTile:
         hrefs = _hrefs(item[ASSETS])
     except (*_UNREADABLE, shapely.errors.ShapelyError) as error:
         raise InputError(f"has a damaged item {name} ({first_line(error)})") from error
-    if outline is None or outline.is_empty:
+    if outline is None or not outline.area:
         raise InputError(f"has no footprint of item {name}; complete or remove it")
     if len(hrefs) != 1:
         raise InputError(

@@ -129,6 +129,7 @@ def test_what_an_index_gets_wrong_is_said_with_the_file(tmp_path):
         ({"name": ["a.tif"], "geometry": [shapely.box(0, 0, 1, 1)]}, "no column of raster paths"),
         ({"path": [None], "geometry": [shapely.box(0, 0, 1, 1)]}, "row 0"),
         ({"path": ["a.tif"], "geometry": [None]}, "row 0"),
+        ({"path": ["a.tif"], "geometry": [shapely.Point(1, 1)]}, "row 0"),
         ({"path": [], "geometry": []}, "lists no raster"),
     ],
 )
@@ -367,6 +368,12 @@ def test_object_stores_are_left_to_gdal_and_lists_on_servers_refused():
     for url in ("https://city.org/tiles.txt", "s3://city/index.gpkg"):
         with pytest.raises(InputError, match="download it"):
             find_tiles(url)
+
+
+@pytest.mark.parametrize("url", ["gs://city/a.tif", "S3://city/a.tif", "az://c/*.tif"])
+def test_addresses_of_other_kinds_are_refused_as_what_they_are(url):
+    with pytest.raises(InputError, match=r"is an address .* begin with https:// or s3://"):
+        find_tiles(url)
 
 
 def test_many_files_are_read_by_several_processes_in_the_same_order(tmp_path, monkeypatch):

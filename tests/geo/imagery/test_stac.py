@@ -80,6 +80,12 @@ def test_an_item_without_one_tile_is_named(tmp_path, assets, message):
         read_index(write_json(tmp_path / "items.json", [item(0, assets)]))
 
 
+def test_an_item_at_a_point_has_no_footprint(tmp_path):
+    point = {"type": "Point", "coordinates": [7, 50]}
+    with pytest.raises(InputError, match="no footprint of item item0"):
+        read_index(write_json(tmp_path / "items.json", [ITEMS[0] | {"geometry": point}]))
+
+
 def test_an_item_without_a_place_is_named(tmp_path):
     lost = ITEMS[0] | {"geometry": None}
     with pytest.raises(InputError, match="no footprint of item item0"):
