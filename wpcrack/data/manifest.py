@@ -39,7 +39,8 @@ MOST_SHOWN = 40
 """Characters of a wrong cell that a message repeats."""
 
 ALIKE = 0.8
-"""A foreign column whose name is as much like that of an absent one (`difflib`) is misspelt."""
+"""A foreign column whose name begins as that of an absent one, and is as much like it (`difflib`),
+is misspelt; `weight` is another word than `height`."""
 
 LONGEST_NAME = 255
 """Bytes of a file's name that file systems take."""
@@ -194,7 +195,8 @@ def require_columns(path: Path, columns: Sequence[str], needed: Sequence[str]) -
         raise DataError(f"{path} has two columns {first_few(twice)}; remove one of them")
     absent = [name for name in COLUMNS if name not in times]
     for name in (name[:MOST_SHOWN] for name in times if name not in KNOWN_COLUMNS):
-        meant = difflib.get_close_matches(name.lower(), absent, n=1, cutoff=ALIKE)
+        alike = difflib.get_close_matches(name.lower(), absent, n=1, cutoff=ALIKE)
+        meant = [one for one in alike if one[:1] == name[:1].lower()]
         if meant:
             raise DataError(
                 f"{path} has no column {meant[0]}, but one named {name!r}; rename it to "

@@ -111,6 +111,14 @@ def test_foreign_columns_and_the_empty_cells_of_a_spreadsheet_are_passed_over(bu
     assert read_image_level(built) == expected
 
 
+def test_a_word_of_its_own_is_no_misspelt_column(built: Path) -> None:
+    edit(built, drop=("height", "width"))
+    path = built / "manifest.csv"
+    header, *lines = path.read_text().splitlines()
+    path.write_text("\n".join([f"{header},weight", *(f"{line},1" for line in lines)]))
+    assert len(read_image_level(built).items) == 20
+
+
 def test_images_beside_the_manifest_are_not_skipped_silently(built: Path) -> None:
     shutil.copy(next((built / "crack").iterdir()), built / "crack" / "mine.png")
     assert any("mine.png" in warning for warning in read_image_level(built).warnings)
