@@ -130,6 +130,7 @@ def fit(job: TrainJob, local: bool, watch: Watch) -> None:
     prepare_environment()
     from ray.train.v2.api.exceptions import TrainingFailedError
 
+    import jobs.train.ranks  # noqa: F401  # now: our code may be unpacked anew when Ray is joined
     from jobs.train.checkpoints import mend_list
     from jobs.train.loop import train_loop
 
