@@ -1,4 +1,4 @@
-"""A server of object storage for the tests of inference."""
+"""What tests of inference share: a server of object storage, maps without pictures."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from urllib.parse import urlencode
 import pyarrow.fs
 import pytest
 from factories import free_port
+
+from jobs.infer import run as infer
 
 KEYS = {"AWS_ACCESS_KEY_ID": "us", "AWS_SECRET_ACCESS_KEY": "them"}
 
@@ -26,3 +28,9 @@ def server() -> Iterator[str]:
         pyarrow.fs.S3FileSystem(**place, allow_bucket_creation=True).create_dir("city")
         yield urlencode(place)
         there.stop()
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of what is computed: the pages and pictures of a map take half of its time."""
+    monkeypatch.setattr(infer, "draw_map", lambda *_: None)

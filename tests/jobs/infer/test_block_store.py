@@ -17,6 +17,8 @@ from jobs.infer.job import InferJob
 from jobs.infer.report import InferReport
 from wpcrack.errors import ConfigError
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 
 @pytest.fixture
 def tiles(tmp_path: Path) -> Path:

@@ -67,12 +67,6 @@ def ray_less(monkeypatch: pytest.MonkeyPatch) -> Pool:
 
 
 @pytest.fixture
-def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For tests of what is computed: the pages and pictures of a map take half of its time."""
-    monkeypatch.setattr(infer, "draw_map", lambda *_: None)
-
-
-@pytest.fixture
 def tiles(tmp_path: Path) -> Path:
     return write_tiles(tmp_path / "tiles", 2)
 
@@ -253,6 +247,7 @@ def test_tiles_that_all_vanish_deliver_nothing(tiles: Path, tmp_path: Path) -> N
     assert not (tmp_path / "out.gpkg").exists()
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_an_interrupted_job_continues_where_it_was(
     tiles: Path, tmp_path: Path, ray_less: Pool, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -556,6 +551,7 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize(
     "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
 )
@@ -591,6 +587,7 @@ def test_a_signal_leaves_no_process_and_a_state_that_can_be_continued_on_ray(
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("no_pictures")
 def test_one_raster_and_four_tiles_give_the_same_cracks_on_ray(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -637,6 +634,7 @@ def killed_by(trap: NDArray[np.uint8]) -> Callable[[], WindowPredictor]:
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_pictures")
 def test_a_block_or_a_model_that_kills_its_worker_is_given_up_on_ray(
     tmp_path: Path, tiles: Path
 ) -> None:

@@ -20,7 +20,7 @@ from jobs.runtime.ray_session import ray_session
 from jobs.runtime.shared import NotShared, is_seen
 from wpcrack.errors import WpcrackError
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("no_pictures")]
 
 
 @pytest.fixture(scope="module", autouse=True)
