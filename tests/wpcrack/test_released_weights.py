@@ -86,11 +86,10 @@ def test_every_kind_of_file_gives_the_same_networks(
 ) -> None:
     WRITERS[name](released, tmp_path / name)
     imported, info = import_released(tmp_path / name, TINY)
-    tolerance = 1e-3 if name.startswith("half") else 0
+    tolerance, found = 1e-3 if name.startswith("half") else 0, imported.state_dict()
     for key, tensor in networks.state_dict().items():
-        found = imported.state_dict()[key]
-        assert found.dtype == tensor.dtype
-        torch.testing.assert_close(found, tensor, rtol=tolerance, atol=tolerance)
+        assert found[key].dtype == tensor.dtype
+        torch.testing.assert_close(found[key], tensor, rtol=tolerance, atol=tolerance)
     assert info.model == TINY
     assert info.trained["imported"] == name
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
@@ -43,15 +43,18 @@ def frames_of(pictures: dict[str, NDArray[np.uint8]], group: str | None = None) 
     return dict(found.of)
 
 
+OTHERS = {f"other{'xyz'[k]}": Content.of(ground(k + 1, SIDE)) for k in range(3)}
+
+
+@settings(max_examples=50)
 @given(st.integers(-120, 120), st.integers(-120, 120))
 def test_pictures_that_share_half_of_their_content_are_one_frame(dy: int, dx: int) -> None:
     shares = (SIDE - abs(dy)) * (SIDE - abs(dx)) >= SIDE**2 / 2
     pictures = {"a": cut(220, 220), "b": cut(220 + dy, 220 + dx, noise=1)}
-    pictures |= {f"other{'xyz'[k]}": ground(k + 1, SIDE) for k in range(3)}
-    of = frames_of(pictures)
+    of = find_frames({name: Content.of(image) for name, image in pictures.items()} | OTHERS).of
     assert not shares or of["a"] == of["b"] == "a"
     assert len(set(of.values())) in (4, 5)
-    assert all(of[name] == name for name in pictures if name.startswith("other"))
+    assert all(of[name] == name for name in OTHERS)
 
 
 def test_pictures_that_share_nothing_are_frames_of_their_own() -> None:

@@ -112,6 +112,14 @@ def tiny_run(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
+@pytest.fixture(scope="module")
+def tiny_converted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """Such a run with its graph beside the model, for tests to copy, and this graph."""
+    run = tmp_path_factory.mktemp("tiny") / "run"
+    tiny_model(run / "model")
+    return run, load_graph(run)
+
+
 @pytest.mark.parametrize(
     "paam",
     [
@@ -236,16 +244,16 @@ DAMAGES = [damage_text, flip_a_bit, forget_the_record, plant_another]
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_graph_that_does_not_fit_its_hashes_is_made_again(
     damage: Callable[[Path], None],
-    run: Path,
-    graph: Any,
+    tiny_converted: tuple[Path, Any],
+    tmp_path: Path,
     drawn: tuple[Windows, NDArray[np.bool_]],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(conversion, "convert", lambda *_: graph.clone())
-    first = load_predictor(run, "openvino", 1)(drawn[0][:1])
+    whole, graph = tiny_converted
+    run = shutil.copytree(whole, tmp_path / "run")
+    first = OpenVinoPredictor(graph.clone(), 1)(drawn[0][:1])
     (kept,) = (run / "model").glob("openvino-*")
-    monkeypatch.undo()
     damage(kept)
     monkeypatch.setattr(conversion, "convert", lambda *_: graph.clone())
     assert np.array_equal(load_predictor(run, "openvino", 1)(drawn[0][:1]), first)
