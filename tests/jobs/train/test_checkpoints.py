@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 import json
-import multiprocessing
 import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -57,7 +57,7 @@ def data_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def tiny_job(data_set: Path, run_dir: Path, **scaling: Any) -> TrainJob:
-    steps = {"epoch_steps": 4, "steps": {"warmup": 8, "adversarial": 8, "detector": 16}}
+    steps = {"epoch_steps": 2, "steps": {"warmup": 4, "adversarial": 4, "detector": 8}}
     return TrainJob.model_validate(tiny_training(data_set, run_dir, train=steps, scaling=scaling))
 
 
@@ -215,14 +215,14 @@ def test_at_the_notice_of_a_leaving_machine_a_state_is_kept_that_ends_as_an_undi
 ) -> None:
     job = tiny_job(data_set, tmp_path / "run", checkpoint_minutes=None)
     job.run_dir.mkdir()
-    node = Notice(job.run_dir, reads=5)
+    node = Notice(job.run_dir, reads=2)
     monkeypatch.setattr("ray.train.get_checkpoint", lambda: None)
     monkeypatch.setattr("ray.train.get_preemption_info", node.get_preemption_info)
     monkeypatch.setattr("ray.train.report", node.report)
     monkeypatch.setattr("jobs.train.pace.LOOK_S", 0.0)
     with pytest.raises(KeyboardInterrupt):
         train(job, Shard(), torch.device("cpu"), RayStates(job), None)
-    assert node.names == ["epoch_00000", "epoch_00001_step_000000006"]
+    assert node.names == ["epoch_00000", "epoch_00001_step_000000003"]
     monkeypatch.undo()
     run_training(job)
     assert_same_run(job.run_dir, undisturbed)
@@ -496,19 +496,38 @@ def test_a_stop_while_a_state_is_written_waits_for_its_end(
 # -- the driver dies ---------------------------------------------------------------------------
 
 
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+DRIVERS = """
+import os, signal, sys
+from pathlib import Path
+from jobs.train.job import TrainJob
+from jobs.train.run import run_training
+
+job = TrainJob.model_validate_json(Path(sys.argv[1]).read_text())
+for _ in range(2):
+    driver = os.fork()
+    if not driver:
+        run_training(job)
+        os._exit(0)
+    print(driver, flush=True)
+    if os.WTERMSIG(os.waitpid(driver, 0)[1]) != signal.SIGKILL:
+        sys.exit("not killed")
+"""
+"""Two drivers, one after the other, forks of a process that imports torch once."""
+
+
 def test_a_driver_that_is_killed_anywhere_ends_like_an_undisturbed_one(
     data_set: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
-    """Forks of this process, so that none has to load the libraries."""
     job = tiny_job(data_set, tmp_path / "run")
-    for epochs, pause in ((1, 0.0), (3, 0.15)):
-        driver = multiprocessing.get_context("fork").Process(target=run_training, args=(job,))
-        driver.start()
-        wait_until(lambda n=epochs: len(read_metrics(job.run_dir / METRICS)) >= n)  # type: ignore[misc]
-        time.sleep(pause)
-        driver.kill()
-        driver.join()
-        assert driver.exitcode == -signal.SIGKILL
+    (tmp_path / "job.json").write_text(job.model_dump_json(), encoding="utf-8")
+    command = [sys.executable, "-c", DRIVERS, str(tmp_path / "job.json")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as parent:
+        assert parent.stdout is not None
+        for epochs, pause in ((1, 0.0), (3, 0.15)):
+            driver = int(parent.stdout.readline())
+            wait_until(lambda n=epochs: len(read_metrics(job.run_dir / METRICS)) >= n)  # type: ignore[misc]
+            time.sleep(pause)
+            os.kill(driver, signal.SIGKILL)
+    assert parent.returncode == 0
     run_training(job)
     assert_same_run(job.run_dir, undisturbed)
