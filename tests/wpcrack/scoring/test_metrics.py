@@ -153,7 +153,7 @@ def test_board_pools_pixels_of_images_of_any_size(image_seeds: list[int]) -> Non
     assert scores.fp_area_share == (np.concatenate(free).mean() if free else None)
 
 
-@settings(deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(seeds)
 def test_resized_scores_take_the_nearest_pixel(seed: int) -> None:
     probability, truth = drawn(seed, shape=(11, 17))

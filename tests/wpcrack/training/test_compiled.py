@@ -41,6 +41,12 @@ def learned(data: ImageLevelSet, **settings: object) -> tuple[Trainer, dict[str,
     return made, weights_of(made.nets)
 
 
+@pytest.fixture(scope="module")
+def wanted(data: ImageLevelSet) -> dict[str, Tensor]:
+    """What is learned without a compiler."""
+    return learned(data)[1]
+
+
 def assert_same(found: dict[str, Tensor], wanted: dict[str, Tensor], close: float) -> None:
     assert found.keys() == wanted.keys()
     for name, value in wanted.items():
@@ -48,9 +54,8 @@ def assert_same(found: dict[str, Tensor], wanted: dict[str, Tensor], close: floa
 
 
 def test_compiled_encoders_learn_the_same(
-    data: ImageLevelSet, monkeypatch: pytest.MonkeyPatch
+    data: ImageLevelSet, wanted: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, wanted = learned(data)
     eager = partial(compile_encoders, backend="aot_eager")
     monkeypatch.setattr(trainer, "compile_encoders", eager)
     made, found = learned(data, compile=True)
@@ -63,9 +68,8 @@ def broken_compiler(*_: Any) -> None:
 
 
 def test_without_a_compiler_one_warning_is_all_that_changes(
-    data: ImageLevelSet, monkeypatch: pytest.MonkeyPatch
+    data: ImageLevelSet, wanted: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, wanted = learned(data)
     broken = partial(compile_encoders, backend=broken_compiler)
     monkeypatch.setattr(trainer, "compile_encoders", broken)
     made, found = learned(data, compile=True)
@@ -88,7 +92,8 @@ def test_trying_out_changes_no_weight_statistic_gradient_or_draw(data: ImageLeve
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_the_default_compiler_learns_the_same(data: ImageLevelSet) -> None:
-    _, wanted = learned(data)
+def test_the_default_compiler_learns_the_same(
+    data: ImageLevelSet, wanted: dict[str, Tensor]
+) -> None:
     _, found = learned(data, compile=True)  # with a warning where there is no compiler
     assert_same(found, wanted, 1e-3)
