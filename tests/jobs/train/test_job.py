@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +17,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import torch
-import torch.distributed as dist
 from factories import (
     TINY_MODEL,
     descendants,
@@ -36,11 +34,9 @@ from jobs.runtime import shared as runtime_shared
 from jobs.runtime.allocator import SETTINGS
 from jobs.runtime.shared import NotShared, share
 from jobs.train import loop as train_loop
-from jobs.train.checkpoints import LocalStates
 from jobs.train.folder import METRICS, read_metrics
 from jobs.train.job import TrainJob
 from jobs.train.run import FUSING, make_trainer, run_training
-from wpcrack.data.batches import Shard
 from wpcrack.errors import CheckpointError, DataError
 from wpcrack.model import load_model
 from wpcrack.networks import Networks
@@ -51,7 +47,6 @@ from wpcrack.training.fusion import Fusion
 
 WINDOW = WindowConfig(size=64)
 WORKER = b"RayTrainWorker"
-pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 PATIENCE_S = 1200.0
 """For hangs alone: no run takes a tenth of it on a quiet machine."""
 STEPS: dict[str, Any] = {"steps": {"warmup": 2, "adversarial": 2, "detector": 2}}
@@ -305,43 +300,48 @@ LONGER = {"train": {"epoch_steps": 4, "steps": {"warmup": 8, "adversarial": 8, "
 """Epochs of some tenths of a second, so that a kill meets them in the middle."""
 
 
+RANKS = """
+import os, sys
+from pathlib import Path
+import torch, torch.distributed as dist, ray.train
+from jobs.train.checkpoints import LocalStates
+from wpcrack.data.batches import Shard
+from jobs.train.job import TrainJob
+from jobs.train.loop import train
+
 class NoStates(LocalStates):
-    """The states of a rank that keeps none."""
+    def keep(self, state, report): pass
 
-    def keep(self, state: Any, report: Any) -> None:
-        """Leave it to rank 0."""
-
-
-def train_rank(job: TrainJob, rank: int, meeting: Path) -> None:
-    """One of two ranks that have torch alone in common, and no Ray."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ray.train.report", lambda _: None)
-        dist.init_process_group("gloo", f"file://{meeting}", rank=rank, world_size=2)
-        states = NoStates(job) if rank else LocalStates(job)
-        train_loop.train(job, Shard(rank, 2), torch.device("cpu"), states, None)
-        dist.destroy_process_group()
+job = TrainJob.model_validate_json(Path(sys.argv[1]).read_text())
+ray.train.report = lambda _: None
+child = os.fork()
+rank = int(bool(child))
+dist.init_process_group("gloo", f"file://{sys.argv[2]}", rank=rank, world_size=2)
+states = NoStates(job) if rank else LocalStates(job)
+train(job, Shard(rank, 2), torch.device("cpu"), states, None)
+dist.destroy_process_group()
+if rank and os.waitpid(child, 0)[1]:
+    sys.exit("rank 0 has failed")
+"""
+"""Two ranks that have torch alone in common, and no Ray: forks of a process that loads it once."""
 
 
 @pytest.fixture(scope="module")
 def two_undisturbed(drawn_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two ranks, which are forks of this process: they need not load the libraries."""
+    """A run of two ranks without Ray."""
     folder = tmp_path_factory.mktemp("two")
     job = make_job(drawn_set, folder / "run", 2, **LONGER)
     job.run_dir.mkdir()
-    fork = multiprocessing.get_context("fork")
-    given = [(job, rank, folder / "meeting") for rank in range(2)]
-    ranks = [fork.Process(target=train_rank, args=each) for each in given]
-    for rank in ranks:
-        rank.start()
-    for rank in ranks:
-        rank.join()
-    assert [rank.exitcode for rank in ranks] == [0, 0]
+    (folder / "job.json").write_text(job.model_dump_json(), encoding="utf-8")
+    command = [sys.executable, "-c", RANKS, str(folder / "job.json"), str(folder / "meeting")]
+    done = subprocess.run(command, capture_output=True, timeout=PATIENCE_S, check=False)
+    assert done.returncode == 0, done.stderr.decode()
     return job.run_dir
 
 
 @pytest.fixture(scope="module")
-def ray_here(two_undisturbed: Path) -> Iterator[None]:
-    """A Ray of this process, for the trainings that it runs itself; nothing forks beside it."""
+def ray_here() -> Iterator[None]:
+    """A Ray of this process, for the trainings that it runs itself."""
     with shared_ray():
         yield
 
