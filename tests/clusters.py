@@ -32,6 +32,25 @@ LIFE_SIGNS = {
 }
 """Settings of the cluster, so that the load of the machine decides nothing."""
 
+START = """
+from ray._private import services
+from ray._private.node import Node
+from ray.scripts.scripts import main
+
+for name in ("start_monitor", "start_log_monitor", "start_ray_client_server"):
+    setattr(Node, name, lambda *_, **options: None)
+whole = services.start_ray_process
+
+def start(command, kind, *given, **options):
+    modules = ["--modules-to-load=JobHead,NodeHead,StateHead"] if kind == "dashboard" else []
+    return whole([*command, *modules], kind, *given, **options)
+
+services.start_ray_process = start
+main()
+"""
+"""The program `ray`, whose head does without the processes that no command of ours asks: it adds
+no nodes, shows no pages, and takes no drivers from elsewhere."""
+
 
 class Head:
     """A Ray head of our own: its processes, its addresses and its token."""
@@ -42,6 +61,7 @@ class Head:
         self.token.write_text("0123456789abcdef" * 4)
         gcs, dashboard, agent, client = (free_port() for _ in range(4))
         self.gcs, self.url = f"127.0.0.1:{gcs}", f"http://127.0.0.1:{dashboard}"
+        self.needed = dashboard, agent
         self.process = self._start(
             "head",
             "--head",
@@ -77,7 +97,7 @@ class Head:
     def _start(
         self, name: str, *options: str, before: tuple[str, ...] = ()
     ) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *options]
+        command = [sys.executable, "-c", START, "start", "--block", *options]
         command += ["--disable-usage-stats", f"--object-store-memory={100 * 2**20}"]
         if before:
             *tool, first = before
@@ -93,10 +113,11 @@ class Head:
             )
 
     def answers(self) -> bool:
-        """Whether the dashboard takes connections."""
+        """Whether the dashboard takes connections, and the agent that starts what it is sent."""
         assert self.process.poll() is None, (self.folder / "head.log").read_text()
-        host, port = self.url.rpartition("/")[2].split(":")
-        with suppress(OSError), socket.create_connection((host, int(port)), timeout=1):
+        with suppress(OSError):
+            for port in self.needed:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
             return True
         return False
 

@@ -7,8 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -94,22 +94,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def jobs(
-    head: Head, node: subprocess.Popen[bytes], place: Path
-) -> Iterator[Mapping[str, subprocess.Popen[str]]]:
-    """Jobs that were submitted at once: they run while other tests do."""
-    commands = {
-        "train": ("train", "train.yaml", "data.root=set", "run_dir=runs/first"),
-        "tune": ("tune", "sweep.yaml", "data.root=set", "run_dir=runs/sweep"),
-    }
-    with ExitStack() as stack:
-        yield {
-            name: stack.enter_context(running(head, place, *command))
-            for name, command in commands.items()
-        }
-
-
-@pytest.fixture(scope="module")
 def cracks(place: Path) -> Path:
     """A map of the same tiles that was made in this process, without a cluster."""
     places = {"tiles": str(place / "tiles"), "model": place / "untrained"}
@@ -120,7 +104,6 @@ def cracks(place: Path) -> Path:
         return infer.run_inference(job, local=True).package
 
 
-@pytest.mark.usefixtures("jobs")
 def test_a_wrong_token_is_refused_with_a_sentence(head: Head, place: Path) -> None:
     wrong = head.folder / "wrong"
     wrong.write_text("f" * 64)
@@ -131,6 +114,7 @@ def test_a_wrong_token_is_refused_with_a_sentence(head: Head, place: Path) -> No
     assert not (place / "never.work").exists()
 
 
+@pytest.mark.usefixtures("node")
 def test_the_doctor_finds_the_cluster_fit(head: Head, place: Path) -> None:
     done = subprocess.run(
         [
@@ -151,11 +135,15 @@ def test_the_doctor_finds_the_cluster_fit(head: Head, place: Path) -> None:
         assert found["cluster", name] in ("ok", "note")
 
 
-def test_a_stopped_job_is_continued_by_the_same_command(head: Head, place: Path) -> None:
+def test_a_stopped_training_is_continued_and_ends_with_its_model_and_its_exit_code(
+    head: Head, place: Path
+) -> None:
+    """First in the driver's process, then by a worker of the cluster."""
     command = ("train", "train.yaml", "data.root=set", "run_dir=runs/stopped")
-    command += (f"train.steps.detector={LONG - 2}", "scaling.num_workers=0")
-    metrics = place / "runs" / "stopped" / "metrics.jsonl"
-    with running(head, place, *command) as process:
+    command += (f"train.steps.detector={LONG - 2}",)
+    run = place / "runs" / "stopped"
+    metrics = run / "metrics.jsonl"
+    with running(head, place, *command, "scaling.num_workers=0") as process:
         wait_until(lambda: len(lines(metrics)) >= 2, PATIENCE_S)
         os.kill(process.pid, signal.SIGINT)  # no terminal: the job goes on
         _, errors = process.communicate(timeout=PATIENCE_S)
@@ -169,29 +157,23 @@ def test_a_stopped_job_is_continued_by_the_same_command(head: Head, place: Path)
     attached = submit(head, place, "--attach", job_id)
     assert attached.returncode == 130
     assert "the same command continues" in attached.stdout
-    assert submit(head, place, *command).returncode == 0
+    done = submit(head, place, *command)
+    assert done.returncode == 0, done.stdout + done.stderr
     after = lines(metrics)
     assert after[: len(before) - 1] == before[:-1]
     assert [json.loads(line)["epoch"] for line in after] == list(range(LONG))
-
-
-def test_a_submitted_training_ends_with_its_model_and_its_exit_code(
-    jobs: Mapping[str, subprocess.Popen[str]], place: Path
-) -> None:
-    done = finished(jobs["train"])
-    assert done.returncode == 0, done.stdout + done.stderr
     assert "best epoch" in done.stdout
     assert "wpcrack submit --attach raysubmit_" in done.stderr
     assert " INFO " not in done.stderr  # Ray's client tells of uploads and connections
-    run = place / "runs" / "first"
     assert (run / "model" / "model.safetensors").is_file()
-    assert json.loads((run / "report.json").read_text())["epochs"] == 3
+    assert json.loads((run / "report.json").read_text())["epochs"] == LONG
 
 
+@pytest.mark.slow
 def test_a_submitted_sweep_ends_with_its_best_settings_and_its_exit_code(
-    jobs: Mapping[str, subprocess.Popen[str]], place: Path
+    head: Head, place: Path
 ) -> None:
-    done = finished(jobs["tune"])
+    done = submit(head, place, "tune", "sweep.yaml", "data.root=set", "run_dir=runs/sweep")
     assert done.returncode == 0, done.stdout + done.stderr
     sweep = place / "runs" / "sweep"
     assert len(lines(sweep / "results.csv")) == 1 + SWEEP["tune"]["trials"]
