@@ -25,6 +25,7 @@ from typer.testing import CliRunner, Result
 
 import jobs.cli
 from jobs.assemble.source import NOT_COMPUTED
+from jobs.infer import outputs
 from jobs.infer import run as infer
 from jobs.infer.report import InferReport, read_status
 from wpcrack.inference.predict import WindowPredictor
@@ -41,6 +42,14 @@ def brightness() -> WindowPredictor:
 @pytest.fixture(autouse=True)
 def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(infer, "compute", in_process)
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of layers: pictures and pages take a third of the time."""
+    monkeypatch.setattr(infer, "draw_map", lambda *_: None)
+    for name in ("draw_overview", "write_map"):
+        monkeypatch.setattr(outputs, name, lambda *_: None)
 
 
 def street(folder: Path) -> Path:
@@ -92,6 +101,7 @@ def assert_equal_maps(one: Path, other: Path, layers: tuple[str, ...] = LAYERS) 
         pd.testing.assert_frame_equal(*tables)
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_the_same_settings_give_the_runs_own_layers(kept: Path, tmp_path: Path) -> None:
     out = tmp_path / "again.gpkg"
     result = assemble(kept / "map" / "cracks.work", f"out={out}")
@@ -100,6 +110,7 @@ def test_the_same_settings_give_the_runs_own_layers(kept: Path, tmp_path: Path) 
     assert "c.tif" in result.stdout
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_clock_that_is_set_back_changes_no_layer(
     kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,6 +134,7 @@ def test_a_clock_that_is_set_back_changes_no_layer(
         assert_equal_maps(path, kept / "map" / "cracks.gpkg")
 
 
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize("threshold", [0.3, 0.501, 0.85])
 def test_another_threshold_gives_what_a_run_with_it_gives(
     kept: Path, tmp_path: Path, threshold: float
@@ -145,6 +157,7 @@ jobs.cli.app(["assemble", *sys.argv[1:]])
 """
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_the_next_run_removes_what_a_killed_one_left(kept: Path, tmp_path: Path) -> None:
     out, given = tmp_path / "other.gpkg", "threshold=0.3"
     work = str(kept / "map" / "cracks.work")
@@ -160,6 +173,7 @@ def test_the_next_run_removes_what_a_killed_one_left(kept: Path, tmp_path: Path)
     assert hidden == {f".other.{os.getppid()}.tmp.gpkg", ".other.b.999999999.tmp.gpkg"}
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_thresholds_find_more_and_fewer_cracks(kept: Path, tmp_path: Path) -> None:
     found = []
     for threshold in (0.5, 0.7, 0.85):
@@ -172,6 +186,7 @@ def test_thresholds_find_more_and_fewer_cracks(kept: Path, tmp_path: Path) -> No
     assert found[0] > found[1] > found[2] > 0
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_probability_is_vectorized_by_several_processes_alike(kept: Path, tmp_path: Path) -> None:
     for workers in (1, 2):
         out = tmp_path / f"w{workers}.gpkg"
@@ -229,6 +244,7 @@ def test_roads_and_tiles_are_those_of_the_run_from_whatever_folder(
     assert "lies in the folder of the tiles" in beside.stderr
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_the_run_row_says_where_the_map_comes_from(kept: Path, tmp_path: Path) -> None:
     out = tmp_path / "other.gpkg"
     assemble(kept / "map", f"out={out}", "threshold=0.3")
@@ -266,6 +282,7 @@ def test_blocks_that_were_never_computed_are_named_and_exit_3(kept: Path, tmp_pa
     assert rows.geometry.area.sum() == pytest.approx(seen * GSD_M**2, rel=0.01)
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_another_threshold_without_probability_is_refused_with_the_way_to_it(
     tmp_path: Path,
 ) -> None:
@@ -340,6 +357,7 @@ def test_a_folder_in_which_a_job_runs_is_left_alone(kept: Path, tmp_path: Path) 
     assert "another process works in" in result.stderr
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_probability_of_a_block_goes_with_its_part(tmp_path: Path) -> None:
     folder = street(tmp_path)
     run(folder, probability="keep")
@@ -353,6 +371,7 @@ def test_probability_of_a_block_goes_with_its_part(tmp_path: Path) -> None:
     assert "keeps no probability of" in assemble(folder / "map", out, "threshold=0.3").stderr
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_the_printed_config_leaves_every_value_to_the_run(kept: Path, tmp_path: Path) -> None:
     printed = CliRunner().invoke(jobs.cli.app, ["config", "assemble"])
     assert yaml.safe_load(printed.stdout) is None
