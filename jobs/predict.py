@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from geo.outputs import require_replaceable
+from geo.outputs import is_own, require_replaceable
 from jobs.runtime.folder import explain_write_errors, require_writable
 from jobs.runtime.pictures import require_room, write_picture
 from jobs.runtime.terminal import counted, say
@@ -134,10 +134,20 @@ def _photographs(given: Sequence[Path], out: Path) -> list[Path]:
                 f"out={out} is the folder of the photographs, where results would be taken for "
                 "photographs the next time; choose another one"
             )
-        paths += list_images(path).values()
+        found = list_images(path).values()
+        results = [image for image in found if _is_result(image)]
+        paths += [image for image in found if image not in results]
+        if results:
+            files = counted(len(results), "file")
+            say(f"left out: {files} that `wpcrack predict` wrote to {path}")
         for sentence in left_out(path):
             say(f"left out: {sentence}")
     return paths
+
+
+def _is_result(path: Path) -> bool:
+    """Return whether a file is what an earlier call made of a photograph."""
+    return path.stem.endswith(tuple(f"_{ending}" for ending in ENDINGS)) and is_own(path)
 
 
 def _require_short(path: Path) -> None:

@@ -145,6 +145,11 @@ def read_info(folder: Path) -> ModelInfo:
         return ModelInfo.model_validate(load_plain(text))
     except ValidationError as error:
         problem = error.errors()[0]
+        if problem["loc"] == ("format",):
+            raise CheckpointError(
+                f"model {folder} is of format {problem['input']!r}, this version of wpcrack reads "
+                "format 1; use the version that wrote it, or train again"
+            ) from error
         key = ".".join(map(str, problem["loc"])) or CONFIG
         raise _unreadable(folder, f"{key}: {problem['msg']}") from error
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:

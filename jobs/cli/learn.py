@@ -58,7 +58,9 @@ def dataset(
     images: Images,
     masks: Masks,
     out: Annotated[Path, typer.Option(help="Folder of the set: crack/, road/, manifest.csv.")],
-    window: Annotated[int, typer.Option(help="Side of a window in pixels.")] = 128,
+    window: Annotated[
+        int | None, typer.Option(help="Side of a window in pixels; 128 if not given.")
+    ] = None,
     val: Annotated[float, typer.Option(help="Share of frames held out.")] = 0.2,
     seed: Annotated[int, typer.Option(help="Of the split and the undersampling.")] = 0,
     road: Annotated[Path | None, typer.Option(help="Further images without any crack.")] = None,
@@ -80,8 +82,10 @@ def dataset(
     """
     from wpcrack.data.build import BuildOptions
 
+    if window is not None and protocol == "whole":
+        raise typer.BadParameter("--protocol whole cuts no windows of a chosen side; leave it out")
     options = BuildOptions(
-        window=window,
+        window=BuildOptions.window if window is None else window,
         val=val,
         seed=seed,
         road=road,

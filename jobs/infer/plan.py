@@ -23,6 +23,7 @@ from jobs.runtime.cpus import usable_cpus
 from jobs.runtime.folder import is_plain_file
 from jobs.runtime.terminal import clock, counted
 from wpcrack.inference.lattice import Lattice
+from wpcrack.inference.machine import native_bfloat16
 
 PARTS, PROBABILITY = "parts", "probability"
 """Folders of the blocks' files in a work folder."""
@@ -30,10 +31,10 @@ PARTS, PROBABILITY = "parts", "probability"
 PICTURED_FROM = 1000
 """Blocks from which on workers make the picture behind the map; of fewer the tiles are read."""
 
-ASSUMED_MPX_PER_S = 1.4
-"""Per CPU core, read to part, with the default network: what the demo city reached on two AMD EPYC
-cores with bfloat16 instructions (2.8 Mpx/s, README). Of other machines an assumption, and said to
-be one, until a block is measured."""
+ASSUMED_MPX_PER_S = {True: 1.4, False: 0.4}
+"""Per CPU core, read to part: with bfloat16 instructions what the demo city reached on two AMD EPYC
+cores, without them what `benchmarks.inference.scale throughput` did with the shipped model (AVX2,
+docs/speed.md). Of other machines an assumption, and said to be one, until a block is measured."""
 
 PART_BYTES = 24 * 2**10
 """A part without any crack, and its row in the GeoPackage: mostly Parquet's own description."""
@@ -166,7 +167,8 @@ class Forecast:
         known = finished or earlier
         seconds = sum(result.seconds for result in known)
         measured = sum(result.valid_px for result in known) / 1e6
-        speed, origin = usable * ASSUMED_MPX_PER_S, "assumed from another machine"
+        assumed = ASSUMED_MPX_PER_S[native_bfloat16()]
+        speed, origin = usable * assumed, "assumed from another machine"
         if measured and seconds:
             speed = actors * measured / seconds
             origin = f"measured on {counted(len(known), 'block')}{'' if finished else ' before'}"

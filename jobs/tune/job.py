@@ -40,7 +40,7 @@ class AshaConfig(Block):
     """false: every trial runs to its end."""
     grace: Count = 3
     """Epochs after a trial's warm-up stage before it may be stopped."""
-    factor: Annotated[float, Field(gt=1)] = 2.0
+    factor: Annotated[float, Field(ge=1.1)] = 2.0
     """At grace, grace * factor, grace * factor^2, ... such epochs the best 1 / factor go on."""
 
 

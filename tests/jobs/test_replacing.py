@@ -109,6 +109,21 @@ def test_predict_renews_its_own_results_but_not_a_mask_corrected_by_hand(tmp_pat
         run_predict(None, tmp_path / "out", [tmp_path / "a.png"], predictor=darkness())
 
 
+def test_predict_takes_no_result_of_its_own_for_a_photograph(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, _ = street(64)
+    for name in ("a.png", "b_mask.png"):
+        write_png(tmp_path / name, image)
+    run_predict(None, tmp_path, [tmp_path / "a.png"], predictor=darkness())
+    report = run_predict(None, tmp_path / "out", [tmp_path], predictor=darkness())
+    assert {path.name for path in report.written if "overlay" in path.name} == {
+        "a_overlay.png",
+        "b_mask_overlay.png",
+    }
+    assert "left out: 3 files that `wpcrack predict` wrote" in capsys.readouterr().err
+
+
 def test_figures_replace_only_figures(tmp_path: Path) -> None:
     config = tmp_path / "train.yaml"
     config.write_text("run_dir: r\n")
@@ -158,6 +173,7 @@ def test_figures_replace_no_report_of_a_map_nor_a_record(tiles: Path, tmp_path: 
     report.rename(tmp_path / "kept.json")
     assert told_of_figures(tmp_path / "kept.json")
     assert told_of_figures(report)  # the next `assemble` or `review` writes it again
+    (tmp_path / "manifest.csv").write_text("file,label\n")
     write_marker(tmp_path, {"images": "i"})
     assert told_of_figures(tmp_path / MARKER)
     assert not told_of_figures(tmp_path / "scores.report.json")

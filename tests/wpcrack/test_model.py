@@ -179,7 +179,7 @@ def test_a_misshapen_tensor_is_named_with_both_shapes_and_others_are_counted(fol
         (CONFIG, b"model: {encoder: [", "cannot be read"),
         (CONFIG, b"model: " + 2000 * b"[", "nested too deeply"),
         (CONFIG, b"trained: {day: 2026-13-45}", "month must be"),
-        (CONFIG, b"format: 2\nmodel: {}", "format: Input should be 1"),
+        (CONFIG, b"format: 2\nmodel: {}", "is of format 2.*use the version that wrote it"),
         (CONFIG, b"model: {encodr: x}", "model.encodr: Extra inputs"),
         (CONFIG, b"\xff\xfe\xff", "cannot be read"),
     ],

@@ -138,7 +138,9 @@ def _f1(tp: float, fp: float, fn: float) -> float:
 
 
 def masked_iou(nets: Networks, pairs: Sequence[Pair], shard: Shard, device: torch.device) -> float:
-    """Compute the crack IoU, pooled over all pixels of all images, as `wpcrack evaluate` does.
+    """Compute the crack IoU at scale 1, pooled over all pixels of all images.
+
+    `wpcrack evaluate` pools in the same way, but fuses the scales of the delivered model.
 
     Args:
         nets: left in eval mode.

@@ -275,7 +275,7 @@
   const classes = data.legend[data.kinds.cracks.legend].map((entry) => [entry.label, entry.key]);
   const byClass = choice("class", `${by.label} `, classes);
   const byType = choice("type", "Type ", words("cracks", "type"));
-  const byStreet = choice("street", "Street ", levels("segments", "name").sort().map((one) => [one, one]));
+  const byStreet = choice("street", "Street ", levels("segments", "name").sort((a, b) => a.localeCompare(b)).map((one) => [one, one]));
   const longer = element("input");
   Object.assign(longer, { type: "number", name: "length", min: 0, step: 0.5, value: 0 });
   const lengthBox = element("label", "At least, m ");

@@ -168,6 +168,9 @@ def test_a_wrong_config_is_one_sentence_and_exit_1(
     assert calls.jobs == []
 
 
+WHOLE = ("dataset", "--images", "i", "--masks", "m", "--out", "o", "--protocol", "whole")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -176,6 +179,7 @@ def test_a_wrong_config_is_one_sentence_and_exit_1(
         ("infer", "infer", "another"),
         ("predict", "--model", "m", "--out", "o"),
         ("dataset", "--images", "i"),
+        (*WHOLE, "--window", "96"),
         ("evaluate", "--model", "m", "--images", "i", "--masks", "k", "--split", "test"),
         ("config",),
     ],

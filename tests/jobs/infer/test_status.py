@@ -128,6 +128,14 @@ def test_the_plan_counts_blocks_and_pixels_and_writes_nothing(folder):
     assert 0 < forecast.disk_bytes < forecast.free_bytes
 
 
+def test_a_processor_without_bfloat16_is_assumed_to_be_slower(folder, monkeypatch):
+    speeds = []
+    for native in (True, False):
+        monkeypatch.setattr("jobs.infer.plan.native_bfloat16", lambda native=native: native)
+        speeds.append(infer.plan_inference(job_of(folder, actors=1)).mpx_per_s)
+    assert speeds[0] == pytest.approx(3.5 * speeds[1])
+
+
 def test_the_plan_names_a_system_with_heights_in_few_words(tmp_path):
     image = np.full((SIDE, SIDE), 90, np.uint8)
     write_tile(tmp_path / "tiles" / "a.tif", image, crs="EPSG:25832+7837")

@@ -240,6 +240,11 @@ def test_asha_stops_the_weaker_half_after_its_grace_but_never_the_defaults() -> 
     assert not any(off.stops(n, epoch(k, -n)) for n in range(5) for k in range(5))
 
 
+def test_a_factor_whose_steps_would_not_end_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"greater than or equal to 1\.1"):
+        AshaConfig(factor=1.000001)
+
+
 def test_a_grace_longer_than_any_trial_stops_none() -> None:
     halving = Halving(AshaConfig(grace=10**9))
     assert not any(halving.stops(n, epoch(k, -n)) for n in range(5) for k in range(5))
