@@ -271,7 +271,15 @@ def forget(path: str) -> None:
 
 
 def _palette(dataset: Any) -> NDArray[np.uint8] | None:
-    """Return the color of each value of a palette raster, (N, 3), or None for others."""
+    """Return the color of each value of a raster with a palette, (N, 3), or None for others.
+
+    A gray TIFF of which 0 is white (TIFF 6.0, PhotometricInterpretation 0) is read as if it had
+    one: GDAL gives its values as they are.
+    """
+    if dataset.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES":
+        white = np.iinfo(np.uint8).max
+        turned = np.arange(white, -1, -1, dtype=np.uint8)
+        return turned[:, None].repeat(3, axis=1) if dataset.dtypes[0] == "uint8" else None
     if dataset.colorinterp[0] != ColorInterp.palette:
         return None
     table = np.zeros((np.iinfo(dataset.dtypes[0]).max + 1, 3), np.uint8)

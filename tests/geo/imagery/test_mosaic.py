@@ -193,6 +193,9 @@ def test_one_band_is_repeated_and_a_palette_expanded(tmp_path):
     write_tile(tmp_path / "gray.tif", gray)
     raster = read_tiles(tmp_path / "gray.tif").read(Window(0, 0, 8, 8))
     assert np.array_equal(raster.image, np.dstack((gray, gray, gray)))
+    path = write_tile(tmp_path / "turned.tif", gray, photometric="miniswhite")
+    raster = read_tiles(path).read(Window(0, 0, 8, 8))
+    assert np.array_equal(raster.image, 255 - np.dstack((gray, gray, gray)))
     path = write_tile(tmp_path / "palette.tif", gray % 2, photometric="palette")
     with rasterio.open(path, "r+") as tiff:
         tiff.write_colormap(1, {0: (1, 2, 3, 255), 1: (40, 50, 60, 255)})
