@@ -1,8 +1,8 @@
 """How the workers of a training become ranks that talk to each other, told without torch.
 
 The controller of a training needs to know no more than where rank 0 listens. Ray's `TorchConfig`
-has it import torch all the same, before it asks for workers: 4 s of CPU time and a quarter of a
-gigabyte. Here only the workers do; what they do is Ray's.
+has it import torch all the same, before it asks for workers: some 4 s of CPU time. Here only the
+workers do; what they do is Ray's, by functions that it keeps to itself.
 """
 
 from __future__ import annotations
