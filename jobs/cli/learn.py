@@ -83,7 +83,7 @@ def dataset(
     from wpcrack.data.build import BuildOptions
 
     if window is not None and protocol == "whole":
-        raise typer.BadParameter("--protocol whole cuts no windows of a chosen side; leave it out")
+        raise typer.BadParameter("--protocol whole takes whole photographs; leave out --window")
     options = BuildOptions(
         window=BuildOptions.window if window is None else window,
         val=val,
