@@ -68,8 +68,6 @@ def _fit(
 ) -> None:
     from ray.train.v2.api.exceptions import TrainingFailedError
 
-    import jobs.train.ranks  # noqa: F401  # as in jobs.train.run
-
     assert isinstance(lesson.batches, TaughtBatches)
     config = AdaptConfig.model_validate(options.model_dump(include={*AdaptConfig.model_fields}))
     values = {

@@ -130,7 +130,6 @@ def fit(job: TrainJob, local: bool, watch: Watch) -> None:
     prepare_environment()
     from ray.train.v2.api.exceptions import TrainingFailedError
 
-    import jobs.train.ranks  # noqa: F401  # now: our code may be unpacked anew when Ray is joined
     from jobs.train.checkpoints import mend_list
     from jobs.train.loop import train_loop
 
@@ -200,9 +199,7 @@ def ray_trainer(
         checkpoints: Ray's `CheckpointConfig`; None: the loop keeps its states itself.
     """
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
-
-    from jobs.train.ranks import Ranks
+    from ray.train.torch import TorchConfig, TorchTrainer
 
     ends = scaling.least, scaling.num_workers
     workers = ends if scaling.least < scaling.num_workers else scaling.num_workers
@@ -210,7 +207,7 @@ def ray_trainer(
     return TorchTrainer(
         loop,
         train_loop_config=values,
-        torch_config=Ranks(timeout_s=RANKS_WAIT_S),  # type: ignore[arg-type]  # it asks no more
+        torch_config=TorchConfig(timeout_s=RANKS_WAIT_S),
         scaling_config=ScalingConfig(
             num_workers=workers,  # type: ignore[arg-type]  # mypy sees that of Train V1
             use_gpu=scaling.use_gpu,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import yaml
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
@@ -149,7 +150,7 @@ def importances(dimensions: Sequence[Dimension], trials: Sequence[Trial]) -> lis
     scored = [t for t in trials if t.score is not None and keys <= t.params.keys()]
     if len(scored) < FEWEST:
         return []
-    ranks = ranked([t.score for t in scored])
+    ranks = pd.Series([t.score for t in scored]).rank().to_numpy()
     found = [importance(d.key, [t.params[d.key] for t in scored], ranks) for d in dimensions]
     return sorted(found, key=lambda one: -one.strength)
 
@@ -167,24 +168,13 @@ def importance(key: str, values: Sequence[Any], ranks: NDArray[np.float64]) -> I
     names = [repr(v) for v in values]
     if len(set(names)) < 2:
         return Importance(key, 0.0, 0, 1.0)
-    x = ranked(values) if ordered else np.unique(names, return_inverse=True)[1]
+    x = pd.Series(values).rank().to_numpy() if ordered else np.unique(names, return_inverse=True)[1]
     strength = abs(correlation(x, ranks)) if ordered else eta(x, ranks)
     shuffled = (rng.permutation(ranks) for _ in range(SHUFFLES))
     chance = [abs(correlation(x, r)) if ordered else eta(x, r) for r in shuffled]
     reached = 1 + sum(value >= strength - 1e-12 for value in chance)
     sign = int(np.sign(correlation(x, ranks))) if ordered else 0
     return Importance(key, strength, sign, reached / (SHUFFLES + 1))
-
-
-def ranked(values: Sequence[Any]) -> NDArray[np.float64]:
-    """Return ranks from 1 on; equal values share the mean of theirs.
-
-    >>> ranked([5, 3, 5]).tolist()
-    [2.5, 1.0, 2.5]
-    """
-    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
-    ranks: NDArray[np.float64] = np.cumsum(count) - (count - 1) / 2
-    return ranks[place]
 
 
 def correlation(x: NDArray[Any], y: NDArray[Any]) -> float:

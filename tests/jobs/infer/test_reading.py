@@ -25,6 +25,9 @@ from jobs.infer.worker import BLOCKS_AT_A_TIME, BlockWorker
 
 SIDE = 192
 
+PATIENCE_S = 2.0
+"""For tiles that hang; the others answer within it on a busy machine, too."""
+
 
 @pytest.fixture
 def tiles(tmp_path):
@@ -125,11 +128,11 @@ def hang(monkeypatch, *names, after=0):
 def test_a_tile_that_hangs_is_recorded_and_the_rest_delivered(tiles, monkeypatch):
     whole = run(job_of(tiles, "whole"), monkeypatch)
     release, calls = hang(monkeypatch, "1.tif")
-    report = run(job_of(tiles, timeout_s=0.5), monkeypatch, threads=BLOCKS_AT_A_TIME)
+    report = run(job_of(tiles, timeout_s=PATIENCE_S), monkeypatch, threads=BLOCKS_AT_A_TIME)
     assert report.exit_code == 3
     (failure,) = report.failures
     assert failure.startswith(str(tiles / "1.tif"))
-    assert "gave no answer within 0.5 s" in failure
+    assert "gave no answer within 2 s" in failure
     assert report.surveyed_mpx == pytest.approx(whole.surveyed_mpx * 3 / 4)
     assert len(calls) == 2  # as it hung and as it was asked by itself; then it is left alone
     release.set()
@@ -137,7 +140,7 @@ def test_a_tile_that_hangs_is_recorded_and_the_rest_delivered(tiles, monkeypatch
 
 def test_a_block_of_which_nothing_answers_has_failed(tiles, monkeypatch):
     release, _ = hang(monkeypatch, "0.tif", "1.tif")
-    report = run(job_of(tiles, timeout_s=0.3), monkeypatch)
+    report = run(job_of(tiles, timeout_s=PATIENCE_S), monkeypatch)
     assert [os.path.basename(text.partition(":")[0]) for text in report.failures] == [
         "0.tif",
         "1.tif",
@@ -149,7 +152,7 @@ def test_a_block_of_which_nothing_answers_has_failed(tiles, monkeypatch):
 
 def test_a_map_whose_only_tile_falls_silent_is_delivered_with_a_blank_page(tiles, monkeypatch):
     release, _ = hang(monkeypatch, "0.tif", after=3)
-    job = job_of(tiles / "0.tif", timeout_s=0.3)
+    job = job_of(tiles / "0.tif", timeout_s=PATIENCE_S)
     report = run(job, monkeypatch)
     release.set()
     assert report.exit_code == 3
