@@ -52,6 +52,10 @@ REGION_S = 0.5
 REGIONS_LOG = "regions.log"
 """In the campaign's folder: the process of each begin of a region; without it there are none."""
 
+HOLD = "hold"
+"""In the campaign's folder: no network answers while it is there. A node takes long to replace on a
+busy machine, and the job would end without it."""
+
 PATIENCE_S = 300.0
 """A job that finishes no block for so long does not recover."""
 
@@ -214,7 +218,9 @@ def kill(kind: Kind, job: Job, nodes: Nodes) -> None:
         assert job.process.poll() is None, f"the job ended before all kills: {job.log()}"
         os.kill(job.regions()[-1], signal.SIGKILL)
     else:
+        (job.folder / HOLD).touch()
         nodes.replace_one()
+        (job.folder / HOLD).unlink()
 
 
 def is_worker(pid: int) -> bool:
@@ -233,7 +239,7 @@ def drive(folder: Path, out: Path) -> None:
     if (folder / REGIONS_LOG).exists():
         spread.SPREAD_FROM, spread.REGION_BLOCKS = 2, REGION_BLOCKS
         spread._run = slowly(spread._run, folder / REGIONS_LOG)
-    run_inference(job_of(folder / "tiles", out), stand_in(WINDOW_S, folder / "actors"))
+    run_inference(job_of(folder / "tiles", out), stand_in(WINDOW_S, folder))
 
 
 def slowly(run: Callable[[Any, Any], str], log: Path) -> Callable[[Any, Any], str]:
@@ -259,16 +265,23 @@ def job_of(tiles: Path, out: Path) -> Any:
     return InferJob.model_validate(values | {"lattice": lattice, "block_strides": 1})
 
 
-def stand_in(seconds: float, actors: Path | None = None) -> Callable[[], Any]:
-    """Make a deterministic network that finds dark pixels, and say in which process it lives."""
+def stand_in(seconds: float, folder: Path | None = None) -> Callable[[], Any]:
+    """Make a deterministic network that finds dark pixels.
+
+    Args:
+        seconds: it takes for a window.
+        folder: of the campaign: it says there in which process it lives, and waits for `HOLD`.
+    """
 
     def factory() -> Any:
-        if actors is not None:
-            actors.mkdir(exist_ok=True)
-            (actors / str(os.getpid())).touch()
+        if folder is not None:
+            (folder / "actors").mkdir(exist_ok=True)
+            (folder / "actors" / str(os.getpid())).touch()
 
         def predict(windows: NDArray[np.uint8]) -> NDArray[np.float32]:
             time.sleep(seconds * len(windows))
+            while folder is not None and (folder / HOLD).exists():
+                time.sleep(0.02)
             return np.where(windows.mean(-1) < 80, 0.9, 0.1).astype(np.float32)
 
         return predict
