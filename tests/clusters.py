@@ -29,6 +29,7 @@ LIFE_SIGNS = {
     "RAY_health_check_period_ms": "500",  # a killed node is noticed after 3 s, not 15
     "RAY_health_check_timeout_ms": "120000",  # a slow one is not taken for dead,
     "RAY_worker_register_timeout_seconds": "600",  # nor a process that starts slowly
+    "RAY_prestart_worker_first_driver": "0",  # workers that nobody asked for
 }
 """Settings of the cluster, so that the load of the machine decides nothing."""
 

@@ -67,7 +67,7 @@ def shared_ray() -> Iterator[None]:
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, path)))  # workers import this file
         for name, value in FEW.items():
             patch.setenv(name, value)
-        with ray_session(Request("worker", CPUS, {"CPU": 1.0}), spare=False, local=True):
+        with ray_session(Request("worker", CPUS, {"CPU": 1.0}), local=True):
             yield
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gc
 import os
-import re
 import signal
 import sys
 import time
@@ -64,7 +63,7 @@ def patient_start(patience_s: float) -> Iterator[None]:
 
 
 @contextmanager
-def few_processes(dashboard: bool, spare: bool = True) -> Iterator[None]:
+def few_processes(dashboard: bool) -> Iterator[None]:
     """Start a node of our own without the processes that nothing here uses.
 
     They are two or three Pythons, a third of the CPU time of a start: the autoscaler's monitor,
@@ -74,32 +73,19 @@ def few_processes(dashboard: bool, spare: bool = True) -> Iterator[None]:
 
     Args:
         dashboard: Whether the process of the dashboard is wanted.
-        spare: Whether a worker for each CPU is started before anybody asks for it.
     """
-    from ray._private import services
     from ray._private.node import Node
 
     unused = ["start_monitor", "start_log_monitor"] + ([] if dashboard else ["start_api_server"])
     whole = {name: getattr(Node, name) for name in unused}
-    start = services.start_ray_process
-
-    def without_spare(command: list[str], *given: Any, **options: Any) -> Any:
-        return start([SPARE.sub("0", word) for word in command], *given, **options)
-
     for name in unused:
         setattr(Node, name, lambda _node, **_options: None)
-    if not spare:
-        services.start_ray_process = without_spare
     try:
         yield
     finally:
-        services.start_ray_process = start
         for name, former in whole.items():
             setattr(Node, name, former)
 
-
-SPARE = re.compile(r"(?<=^--num_prestart_python_workers=)\d+")
-"""In the command of a raylet: how many workers it starts at once."""
 
 NEEDED = ("raylet", "gcs_server")
 """Processes of a Ray without which it does nothing."""

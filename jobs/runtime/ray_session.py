@@ -44,6 +44,7 @@ LOCAL_ENVIRONMENT = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # everywhere: all ports on loopback alone
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # else `uv run` starts every worker anew
+    "RAY_prestart_worker_first_driver": "0",  # else a worker for each CPU, which nobody may need
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the coming default; the old one warns
     # Beside other work the parts of a Ray need minutes to find each other; Ray gives them 5 to 60 s
     "RAY_py_gcs_connect_timeout_s": f"{START_PATIENCE_S:.0f}",
@@ -128,7 +129,7 @@ def prepare_environment(*, local: bool = False) -> None:
 
 @contextmanager
 def ray_session(
-    request: Request, *, dashboard: bool = False, spare: bool = True, local: bool = False
+    request: Request, *, dashboard: bool = False, local: bool = False
 ) -> Iterator[None]:
     """Give a job its Ray: one that is already initialized, RAY_ADDRESS, or one of its own.
 
@@ -140,8 +141,6 @@ def ray_session(
         request: What the job needs at least.
         dashboard: Whether a Ray of our own tries to run its dashboard: Ray Train logs less with it,
             and works without it.
-        spare: Whether a Ray of our own starts a worker for each CPU in advance. Ray Train gives
-            its processes an environment of their own, for which these are of no use.
         local: Never join RAY_ADDRESS (demo).
 
     Raises:
@@ -160,7 +159,7 @@ def ray_session(
     try:
         with keep_sigterm_handler():
             if address == "local":
-                _start(math.ceil(request.cpus), dashboard, spare)
+                _start(math.ceil(request.cpus), dashboard)
             else:
                 _join(address)
         require(request, "this machine" if address == "local" else f"the cluster at {address}")
@@ -174,7 +173,7 @@ def ray_session(
 
 def training_session(request: Request, local: bool) -> AbstractContextManager[None]:
     """Give a training its Ray for the workers."""
-    return ray_session(request, dashboard=True, spare=False, local=local)
+    return ray_session(request, dashboard=True, local=local)
 
 
 def run_interruptibly(
@@ -249,7 +248,7 @@ def require_open_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def _start(cpus: int, dashboard: bool, spare: bool) -> None:
+def _start(cpus: int, dashboard: bool) -> None:
     import ray
 
     require_open_files()
@@ -260,7 +259,7 @@ def _start(cpus: int, dashboard: bool, spare: bool) -> None:
                 _quiet_stderr(),
                 _own_address(),
                 patient_start(START_PATIENCE_S),
-                few_processes(dashboard, spare),
+                few_processes(dashboard),
             ):
                 ray.init(
                     address="local",

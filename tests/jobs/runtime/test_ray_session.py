@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import os
 import signal
 import socket
@@ -103,7 +104,7 @@ def test_processes_of_a_ray_of_our_own_are_told_where_it_is(
     assert address == f"127.0.0.1:{port}"
 
 
-UNUSED = ("monitor.py", "dashboard.py")
+UNUSED = {"monitor.py", "dashboard.py", "default_worker.py"}
 """Programs of Ray that a Ray of our own goes without."""
 
 INTRUDER = """
@@ -119,12 +120,12 @@ def test_nobody_else_can_join_a_ray_of_our_own(bare_environment: pytest.MonkeyPa
 
     Nor does it run a process that it does not use: each costs a second of CPU and may listen.
     """
-    with ray_session(ONE, spare=False, local=True):
+    with ray_session(ONE, local=True):
         address = ray.get_runtime_context().gcs_address
         session = {os.getpid(), *(int(p) for p in descendants(os.getpid()))}
         assert {place for place in listening(session) if not is_loopback(place)} == set()
-        commands = " ".join(Path(f"/proc/{p}/cmdline").read_text() for p in session)
-        assert not [name for name in UNUSED if name in commands]
+        words = [Path(f"/proc/{p}/cmdline").read_text().split("\0") for p in session]
+        assert UNUSED & {os.path.basename(word) for word in itertools.chain(*words)} == set()
         given = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
         given["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # else it does not even look on loopback
         intruders = [
