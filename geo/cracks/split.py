@@ -63,12 +63,20 @@ def branch_of_pixels(
 
 
 def _points(branches: BranchSet) -> tuple[IntArray, IntArray]:
-    """(K, 2) points along all branches in parts of a pixel, and the branch of each."""
+    """(K, 2) points along all branches in parts of a pixel, and the branch of each.
+
+    The point of a node is that of its first branch: any number of branches may meet there.
+    """
     count = branches.lengths // round(STEP_PX * UM) + 2
     number, place = ramps(count)
     way = branches.lengths[number] * place // (count[number] - 1)
     points = branches.at(2 * number, way)
-    return (points * FRACTION + UM // 2) // UM, number
+    last = np.cumsum(count) - 1
+    ends = np.column_stack((last + 1 - count, last)).ravel()
+    _, first = np.unique(branches.nodes, return_index=True)
+    kept = np.ones(len(number), bool)
+    kept[np.delete(ends, first)] = False
+    return (points[kept] * FRACTION + UM // 2) // UM, number[kept]
 
 
 def _apart(points: IntArray, piece: IntArray) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:

@@ -60,6 +60,19 @@ def test_a_pixel_between_two_branches_goes_to_the_western_one():
     assert found.tolist() == [1]
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_of_any_number_of_branches_that_meet_in_a_pixel_the_first_has_it(seed):
+    rng = np.random.default_rng(seed)
+    piece = np.repeat([0, 1, 2], (7, 6, 2))
+    centers = rng.integers(20, 60, (3, 2))
+    middles = centers[piece] + 0.5
+    lines = [np.stack((place, place + rng.uniform(-15, 15, 2))) for place in middles]
+    branches = BranchSet.of_lines(lines, np.column_stack((piece, 3 + np.arange(15))))
+    western = branches.canonical[1][::2] >> 1
+    found = branch_of_pixels(centers[:, ::-1], np.arange(3), branches, piece)
+    assert found.tolist() == [western[piece[western] == k][0] for k in range(3)]
+
+
 def test_areas_add_up():
     lines, piece, pixels, own = scene(3)
     branches = BranchSet.of_lines(lines, np.arange(2 * len(lines)).reshape(-1, 2))
