@@ -24,6 +24,9 @@ BoolArray = NDArray[np.bool_]
 UM = 1_000_000
 """Micrometers in a meter: far below a pixel, and a world of 9e12 m fits into 64 bits."""
 
+ABOVE_HALF = 0.505
+"""Coordinates of 1e7 m have errors of some thousandths of a micrometer."""
+
 
 @dataclass(frozen=True, eq=False)
 class BranchSet:
@@ -51,7 +54,7 @@ class BranchSet:
             nodes: (N, 2) numbers of their nodes, unique in the whole map.
         """
         starts = np.append(0, np.cumsum(counts)).astype(np.int64)
-        vertices = np.rint(points_m * UM).astype(np.int64).reshape(-1, 2)
+        vertices = rounded(points_m * UM).reshape(-1, 2)
         return cls(vertices, starts, nodes.astype(np.int64).reshape(-1, 2))
 
     @classmethod
@@ -166,6 +169,15 @@ class BranchSet:
             nodes = np.where(turned[:, None], nodes[:, ::-1], nodes)
         in_order = self.is_canonical and turned is None and bool((np.diff(chosen) > 0).all())
         return BranchSet(self.vertices[self.starts[chosen][one] + place], starts, nodes, in_order)
+
+
+def rounded(values: FloatArray) -> IntArray:
+    """Round to whole numbers; what is a half but for the error of a sum goes up.
+
+    Centers of pixels of an odd number of micrometers are halves, which depend in their last digit
+    on the mosaic from whose corner they were counted.
+    """
+    return np.asarray(np.floor(values + ABOVE_HALF), np.int64)
 
 
 def norms(steps: IntArray) -> IntArray:

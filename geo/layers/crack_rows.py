@@ -13,7 +13,7 @@ import pyarrow as pa
 import shapely
 from numpy.typing import NDArray
 
-from geo.cracks.branches import UM, FloatArray, IntArray
+from geo.cracks.branches import UM, FloatArray, IntArray, rounded
 from geo.cracks.collect import UNKNOWN
 from geo.grid import Grid
 from geo.imagery.headers import crs_name
@@ -202,7 +202,7 @@ def place_ids(grid: Grid, places: FloatArray) -> list[str]:
     system = f"{crs_name(grid.crs)}|{width:.9g}|{height:.9g}"
     start = int.from_bytes(hashlib.sha256(system.encode()).digest()[:8], "big")
     state = np.full(len(places), start, np.uint64)
-    for column in np.rint(places.T * 10.0**ID_DIGITS).astype(np.int64).astype(np.uint64):
+    for column in rounded(places.T * 10.0**ID_DIGITS).astype(np.uint64):
         state = _mixed(state + _GOLDEN ^ _mixed(column))
     text = state.astype(">u8").tobytes().hex()
     return [text[at : at + 16] for at in range(0, len(text), 16)]

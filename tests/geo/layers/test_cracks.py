@@ -21,6 +21,7 @@ from rasterio.crs import CRS
 from rasterio.features import rasterize
 
 from geo import files
+from geo.cracks.branches import BranchSet
 from geo.cracks.parts import InspectedRow, read_part
 from geo.cracks.piece_table import to_pieces
 from geo.cracks.pieces import pieces
@@ -489,16 +490,18 @@ def test_an_output_that_cannot_be_written_is_said(tmp_path, mask):
         assemble(paths, tmp_path / "file" / "out.gpkg", grid)
 
 
-@given(st.integers(0, 1000), st.integers(0, 1000), st.integers(0, 50), st.integers(0, 50))
-def test_a_place_keeps_its_id_when_the_mosaic_grows(top, left, more_rows, more_cols):
-    def id_of(grid, row, col):
-        return place_ids(grid, pixel_centers(grid, np.array([row]), np.array([col])))[0]
+@given(*[st.integers(0, 1000)] * 2, *[st.integers(0, 50)] * 2, st.sampled_from((0.005, 0.003125)))
+def test_a_place_keeps_its_id_when_the_mosaic_grows(top, left, more_rows, more_cols, gsd):
+    def center(grid, row, col):
+        return pixel_centers(grid, np.array([row]), np.array([col]))
 
-    small = grid_of((4, 4))
+    small = grid_of((4, 4), gsd)
     large = small.subgrid(Window(-more_rows, -more_cols, 100, 100))
-    one = id_of(small, top, left)
-    assert id_of(large, top + more_rows, left + more_cols) == one
-    assert id_of(small, top, left + 1) != one
+    here, there = center(small, top, left), center(large, top + more_rows, left + more_cols)
+    assert place_ids(large, there) == place_ids(small, here)
+    assert place_ids(small, center(small, top, left + 1)) != place_ids(small, here)
+    lines = [BranchSet.of_lines([place], np.zeros((1, 2))).vertices for place in (here, there)]
+    assert np.array_equal(*lines)
 
 
 def test_the_readme_table_names_every_column_once():
