@@ -25,6 +25,9 @@ CSV_DIGITS = 6
 CONCRETE = ("concrete", "beton", "pcc", "jpcp", "crcp")
 """Words in the surface of roads that are rated by slabs."""
 
+ASPHALT = ("asphalt", "asfalt", "bitum")
+"""Words in that of roads that are not, such as asphalt concrete."""
+
 FORMULA = "=+-@\t\r"
 """A spreadsheet runs a text that begins with one of these."""
 
@@ -49,7 +52,7 @@ def _row(roads: RoadSurvey, index: int, options: SegmentOptions) -> dict[str, An
     area, surveyed = total("area_m2"), total("surveyed_area_m2")
     length, network = total("crack_length_m"), total("network_area_m2")
     cracked = network + options.crack_band_m * length
-    slabs = any(word in segment.surface.lower() for word in CONCRETE)
+    no_cells = segment.lanes is None or has_slabs(segment.surface)
     return {
         "segment_id": segment.segment_id,
         "road_id": segment.road_id,
@@ -69,11 +72,23 @@ def _row(roads: RoadSurvey, index: int, options: SegmentOptions) -> dict[str, An
         "network_area_m2": network,
         "density_m_per_m2": length / surveyed if surveyed > 0 else None,
         "cracking_pct": min(100.0, 100.0 * cracked / surveyed) if surveyed > 0 else None,
-        "zeb_cell_pct": None if slabs or segment.lanes is None else roads.cells[index].hit_pct,
+        "zeb_cell_pct": None if no_cells else roads.cells[index].hit_pct,
         **{f"{name}_m": total(f"{name}_m") for name in (*D6433_CLASSES, *TYPES)},
         **{f"{name}_width_mm": _mean(total, name) for name in TYPES if name != "unknown"},
         "geom": shapely.to_wkb(segment.line),
     }
+
+
+def has_slabs(surface: str) -> bool:
+    """Return whether a road of such a surface is rated by slabs.
+
+    >>> [has_slabs(name) for name in ("PCC slabs", "Beton", "Asphaltbeton", "asphalt concrete")]
+    [True, True, False, False]
+    """
+    concrete, asphalt = (
+        any(word in surface.lower() for word in words) for words in (CONCRETE, ASPHALT)
+    )
+    return concrete and not asphalt
 
 
 def _mean(total: Callable[[str], float], name: str) -> float | None:

@@ -290,7 +290,7 @@ def test_roads_without_lines_or_file_are_refused(tmp_path):
 
 def test_cells_belong_to_lanes_that_are_known_and_not_to_slabs(tmp_path):
     lines = [[at(0, k), at(30, k)] for k in (2, 5, 8)]
-    columns = {"lanes": [1.0, None, 1.0], "top": ["asphalt", "asphalt", "PCC slabs"]}
+    columns = {"lanes": [1.0, None, 1.0], "top": ["Asphalt concrete", "asphalt", "PCC slabs"]}
     path = write_roads(tmp_path / "roads.gpkg", lines, **columns)
     roads = RoadOptions(path=path, lanes="lanes", surface="top", lane_m=2.0, default_lanes=1)
     report = package(tmp_path, drawn_cracks(), roads)
