@@ -121,7 +121,7 @@ def orientations(steps_m: FloatArray, owner: NDArray[np.int64], count: int) -> F
     north = np.bincount(owner, (y * y - x * x) / unit, minlength=count)
     none = np.hypot(east, north) < 1e-9 * np.bincount(owner, length, minlength=count)
     degrees = [
-        math.degrees(math.atan2(e, n) / 2) % 180
+        math.degrees(math.atan2(e, n) / 2) % 180 % 180  # -1e-15 % 180 is 180
         for e, n in zip(east.tolist(), north.tolist(), strict=True)
     ]
     return np.where(none, math.nan, degrees)

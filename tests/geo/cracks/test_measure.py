@@ -16,6 +16,7 @@ from rasterio.features import rasterize
 from scipy import ndimage
 
 from geo.cracks import components
+from geo.cracks.measure import orientations
 from geo.grid import Grid
 
 ANGLES = 50
@@ -66,6 +67,11 @@ def test_length_width_and_area_of_straight_cracks_are_unbiased(width):
     assert abs(np.mean(lengths) / length - 1) <= 0.02
     assert abs(np.mean(widths) - width) <= (0.1 if width <= 8 else 0.25)
     assert np.abs(np.array(areas) - 1).max() <= 0.01
+
+
+def test_a_direction_is_below_180_degrees():
+    steps = np.array([[-1e-17, 1.0], [-1e-9, 1.0], [0.0, 1.0]])
+    assert orientations(steps, np.arange(3), 3).tolist() == pytest.approx([0, 180 - 5.73e-8, 0])
 
 
 def test_a_sine_shaped_crack_is_not_cut_short():
