@@ -30,6 +30,9 @@ COLUMNS = [
 SEEN = ("inspected", "partial")
 """Status of ground that was looked at."""
 MM = 1000.0
+SLIT_M = 1e-4
+"""Two sides of blocks that lie closer together are one: turned or brought into another system, a
+corner of one block lies beside the side of another by what rounding leaves."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +112,7 @@ def read_map(path: Path, crs: CRS | None = None) -> SurveyMap:
         width_mm=cracks["width_mean_mm"].to_numpy(float),
         network_ids=networks["network_id"].to_numpy(object),
         networks=shapely.make_valid(networks.geometry.to_numpy()),
-        inspected=shapely.union_all(inspected.geometry.to_numpy()),
+        inspected=united(inspected.geometry.to_numpy()),
         gsd_m=float(inspected["gsd_mm"].max()) / MM,
     )
     days = survey_days(*(t for t in (inspected, cracks) if "survey_date" in t))
@@ -123,6 +126,11 @@ def read_map(path: Path, crs: CRS | None = None) -> SurveyMap:
         segments=_segments(path, target, unit_m),
         moved_from="" if own_crs == target else crs_name(RasterCRS.from_wkt(own_crs.to_wkt())),
     )
+
+
+def united(ground: ShapeArray) -> shapely.Geometry:
+    """Return the ground of all blocks as one, without slits between them."""
+    return shapely.union_all(ground, grid_size=SLIT_M)
 
 
 def names_of(old: Path, new: Path) -> tuple[str, str]:

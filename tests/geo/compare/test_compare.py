@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from benchmarks.compare import score
 from benchmarks.compare_draw import second_epoch
 from geo.compare.changes import compare
-from geo.compare.maps import Segments
+from geo.compare.maps import Segments, united
 from geo.compare.options import CompareOptions, RegistrationOptions
 from geo.compare.registration import register
 from geo.compare.report import _segment_table
@@ -219,6 +219,18 @@ def test_too_few_cracks_leave_the_survey_where_it_is():
 def test_surveys_without_common_ground_are_refused():
     with pytest.raises(InputError, match="no inspected ground in common"):
         compare(survey(*STAR), survey(*STAR, ground=shapely.box(90, 90, 99, 99)), CompareOptions())
+
+
+@pytest.mark.parametrize("degrees", [0, 17, 34])
+def test_the_side_that_two_blocks_share_is_no_border(degrees):
+    west = shapely.Polygon([(0, 0), (10, 0), (10, 3), (8, 4), (10, 5), (10, 10), (0, 10)])
+    east = shapely.Polygon([(10, 0), (20, 0), (20, 10), (10, 10), (10, 7), (12, 6.5), (10, 6)])
+    here = shapely.affinity.rotate(shapely.MultiPolygon([west, east]), degrees, (0, 0))
+    there = shapely.affinity.translate(here, 5e5, 5.8e6)
+    seen = united(np.array(shapely.get_parts(there)))
+    assert seen.area == pytest.approx(200 - 2 - 1, abs=1e-3)
+    holes = 2 + 2 * np.sqrt(5) + 1 + 2 * np.sqrt(4.25)
+    assert shapely.length(seen) == pytest.approx(60 + holes, abs=1e-3)
 
 
 def test_nothing_compared_with_nothing_is_empty():
