@@ -35,6 +35,9 @@ REST = 0.5
 LONGEST_M = 5e6
 """A longer road, an eighth of the way around the Earth, is an error in its coordinates."""
 
+EDGE_M = 1e-6
+"""What lies beyond the end of a line is at its end, up to the rounding of its length."""
+
 
 @dataclass(frozen=True, eq=False)
 class Segment:
@@ -363,6 +366,12 @@ class RoadNetwork:
         result.across_m[at] = np.where(left, distance, -distance) * self._unit_m
         result.direction_deg[at] = direction
         return result
+
+    def beside(self, index: int, located: Locations) -> NDArray[np.bool_]:
+        """Return which points (N,) lie on a segment, and beyond neither end of its line."""
+        length_m = self.segments[index].line.length * self._unit_m
+        own = (located.segment == index) & (located.along_m > EDGE_M)
+        return np.asarray(own & (located.along_m < length_m - EDGE_M))
 
     def _along(
         self, shapes: NDArray[np.object_], segment: NDArray[np.int64], points: FloatArray

@@ -166,8 +166,8 @@ class RoadSurvey:
             for line, from_m, to_m in sections(segment.line, STRIDE_M, self._grid.unit_m):
                 points, share = self._cells_beside(line, segment.width_m, coverage)
                 located = self._network.locate(points)
-                own = located.segment == index
-                own &= (located.along_m > from_m) & (located.along_m < to_m)
+                own = self._network.beside(index, located)
+                own &= (located.along_m >= from_m) & (located.along_m < to_m)
                 here = np.full(int(own.sum()), index)
                 self._add("area_m2", here, np.full(len(here), cell_m2))
                 self._add("surveyed_area_m2", here, cell_m2 * share[own])

@@ -99,8 +99,7 @@ def _cells_pct(
     ground = segment.line.buffer(segment.width_m / 2 / found.unit_m)
     points = np.concatenate([np.empty((0, 2)), *places_in(ground, CELL_M / found.unit_m)])
     located = network.locate(points)
-    own = (located.segment == index) & (located.along_m > 0)
-    own &= located.along_m < segment.to_m - segment.from_m
+    own = network.beside(index, located)
     near = table.iloc[table.sindex.query(ground, "intersects")]
     near = near[near["status"].isin(SEEN)]
     share = np.zeros(len(points))

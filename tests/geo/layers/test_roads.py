@@ -22,8 +22,8 @@ from geo.errors import InputError
 from geo.imagery.coverage import CoverageMap, cell_px, encode
 from geo.layers.assemble import assemble
 from geo.layers.roads import RoadNetwork, Segment, read_roads, sections
-from geo.layers.segments import STEP_M, SurveyCells, places_in
-from geo.options import AssembleOptions, RoadOptions
+from geo.layers.segments import STEP_M, RoadSurvey, SurveyCells, places_in
+from geo.options import AssembleOptions, RoadOptions, TypeOptions
 
 GSD = 0.02
 GRID = grid_of((500, 1500), GSD)
@@ -224,6 +224,21 @@ def test_points_go_to_the_nearest_road_within_half_its_width():
     assert located.along_m[:4] == pytest.approx([2, 2, 2, 3])
     assert located.across_m[:4] == pytest.approx([1, 2, -1.5, 3.9])
     assert located.direction_deg[0] == pytest.approx(90)
+
+
+def test_the_ground_of_a_segment_ends_square_however_its_length_is_rounded():
+    grid = grid_of((800, 800), 0.1)
+    side, rng = cell_px(grid), np.random.default_rng(0)
+    seen = np.ones(grid.shape, bool)
+    coverage = CoverageMap(grid, [(grid.window, encode(seen, grid.window, side))])
+    for _ in range(40):
+        steps = rng.uniform(2, 6, (rng.integers(2, 5), 2))
+        line = shapely.LineString(np.cumsum(steps, axis=0) + at(20, 60))
+        roads = RoadNetwork([Segment("A-000", "A", "", line, 0, line.length, 4.0)], 1.0)
+        survey = RoadSurvey(roads, grid, TypeOptions(), 3.5)
+        survey.survey(coverage)
+        (area,) = survey.total("area_m2")
+        assert area == pytest.approx(4 * line.length, abs=2)  # a half circle has 6 m2
 
 
 @settings(deadline=None, max_examples=40)
