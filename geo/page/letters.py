@@ -1,4 +1,4 @@
-"""Letters of the pages as PDF: which font has them, and what stands for those that none has."""
+"""Letters of pages as PDF and of pictures: which font has them, what stands for those of none."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Container, Sequence
 from contextlib import suppress
 from functools import cache
 
+from PIL import ImageFont
 from reportlab.pdfbase.pdfmetrics import getFont, registerFont
 from reportlab.pdfbase.ttfonts import TTFError, TTFont
 
@@ -26,6 +27,13 @@ RIGHT_TO_LEFT = ("R", "AL")
 def lettered(text: str, font: str) -> tuple[str, str]:
     """Return a text in letters that can be shown, and the font that has them."""
     return (text, font) if _is_western(text) else (_written(text), _embedded(font))
+
+
+def drawable(text: str, size: int) -> tuple[str, ImageFont.FreeTypeFont | ImageFont.ImageFont]:
+    """Return a text in letters that a picture can show, and the font; Pillow's own has ASCII."""
+    if text.isascii():
+        return text, ImageFont.load_default(size)
+    return _written(text), ImageFont.truetype(getFont(_embedded(FONT)).face.filename, size)
 
 
 def is_unwritable(name: str) -> bool:

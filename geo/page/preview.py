@@ -23,6 +23,7 @@ from geo.layers.run_rows import MapTerms
 from geo.layers.schema import CRACK, GEOMETRY, NETWORK, Layer
 from geo.layers.style import CASING, OVERVIEW_BLANK, Entry, rgb, severity_legend
 from geo.outputs import seal_png
+from geo.page.letters import drawable
 from geo.paths import literal
 
 OVERVIEW_PX = 2000
@@ -30,6 +31,9 @@ OVERVIEW_PX = 2000
 
 CAPTION_PX = (146, 640)
 """Height and least width of what stands below the picture."""
+
+SMALL = 15
+"""Size of letters."""
 
 LEGEND_COLUMNS, LEGEND_STEP_PX = 3, 190
 
@@ -90,15 +94,14 @@ def caption(grid: Grid, terms: MapTerms, width: int) -> NDArray[np.uint8]:
     """
     strip = Image.new("RGB", (width, CAPTION_PX[0]), "white")
     pen = ImageDraw.Draw(strip)
-    large, small = ImageFont.load_default(24), ImageFont.load_default(15)
+    large, small = ImageFont.load_default(24), ImageFont.load_default(SMALL)
     pen.line((0, 0, width, 0), fill="black")
     pen.text((16, 10), "Crack map", "black", large)
     length_m = scale_length(LONGEST_BAR_PX * grid.gsd_m)
     right = width - 90
     left = right - round(length_m / grid.gsd_m)
-    pen.text(
-        (16, 42), _origin(terms, lambda text: small.getlength(text) < left - 32), "black", small
-    )
+    text, font = drawable(_origin(terms, lambda text: _length(text) < left - 32), SMALL)
+    pen.text((16, 42), text, "black", font)
     pen.text((16, 68), "cracks (lines) and networks (areas)", "black", small)
     entries = (*severity_legend(terms.rules.severity), Entry("", "no imagery", OVERVIEW_BLANK))
     for number, entry in enumerate(entries):
@@ -120,6 +123,12 @@ def _origin(terms: MapTerms, fits: Callable[[str], bool]) -> str:
     return next(filter(fits, texts), texts[-1]) or "model and run are not known"
 
 
+def _length(text: str) -> float:
+    """Return the pixels that a text takes."""
+    shown, font = drawable(text, SMALL)
+    return font.getlength(shown)
+
+
 def scale_length(most: float) -> float:
     """Return the longest length of 1, 2 or 5 with zeros that is not above another.
 
@@ -138,7 +147,7 @@ def _north(pen: ImageDraw.ImageDraw, center: tuple[float, float], grid: Grid) ->
     tip, base = center + NORTH_PX * along, center - NORTH_PX * along / 2
     sides = (base + NORTH_PX * across / 2, base - NORTH_PX * across / 2)
     pen.polygon([*map(tuple, (tip, sides[0], center, sides[1]))], "black")
-    font = ImageFont.load_default(15)
+    font = ImageFont.load_default(SMALL)
     pen.text(tuple(center - 1.2 * NORTH_PX * along), "N", "black", font, anchor="mm")
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from geo.page.letters import drawable
 from wpcrack.scoring import metrics
 from wpcrack.scoring.scores import ImageScore, PixelScores, Scores
 
@@ -130,7 +131,8 @@ def draw_sheet(rows: Sequence[Panels], threshold: float) -> RGB:
         x += 34 + int(font.getlength(name))
     y = HEADER
     for row, strip in zip(rows, strips, strict=True):
-        pen.text((GAP, y), row.label, "black", font)
+        label, letters = drawable(row.label, FONT_SIZE)
+        pen.text((GAP, y), label, "black", letters)
         sheet.paste(Image.fromarray(strip), (GAP, y + LABEL - GAP))
         y += LABEL + strip.shape[0]
     return np.asarray(sheet)

@@ -99,6 +99,12 @@ def test_a_long_name_of_a_model_leaves_scale_and_arrow_free():
     assert (short[:, 280:320] != long[:, 280:320]).any()
 
 
+def test_a_name_with_other_letters_than_ascii_can_be_read():
+    grid = grid_of((300, 300), 0.05)
+    one, other = (caption(grid, MapTerms(Rules(), "", name, "4567"), 640) for name in ("äé", "öè"))
+    assert (one != other).any()  # both would be two empty boxes
+
+
 def test_the_arrow_points_to_grid_north():
     terms = MapTerms(Rules(), "", "", "")
     for turn, (row, col) in ((0, (28, 560)), (180, (72, 560))):
