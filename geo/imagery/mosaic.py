@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -178,8 +179,7 @@ class Mosaic:
     ) -> Mosaic:
         """Move the origin of a frame to the corner of all tiles."""
         whole = hull(placed)
-        grid = frame.subgrid(whole)
-        grid = replace(grid, transform=_round_origin(grid.transform))
+        grid = _round_origin(frame.subgrid(whole))
         windows = (item.window.shift(-whole.row_off, -whole.col_off) for item in placed)
         tiles = tuple(item.tile for item in placed)
         return cls(grid, tiles, tuple(windows), problems, stretch, None, reading)
@@ -294,9 +294,10 @@ def _sample_headers(found: Scan, reading: ReadOptions) -> list[Tile]:
     return usable
 
 
-def _round_origin(transform: Affine) -> Affine:
-    a, b, c, d, e, f = transform[:6]
-    return Affine(a, b, round(c, ORIGIN_DIGITS), d, e, round(f, ORIGIN_DIGITS))
+def _round_origin(grid: Grid) -> Grid:
+    digits = ORIGIN_DIGITS + max(0, round(math.log10(grid.unit_m)))  # a kilometer has more
+    a, b, c, d, e, f = grid.transform[:6]
+    return replace(grid, transform=Affine(a, b, round(c, digits), d, e, round(f, digits)))
 
 
 class PixelSizes:

@@ -8,6 +8,7 @@ import pickle
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 from factories import GSD_M, write_tile
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -125,6 +126,13 @@ def test_a_cut_tile_still_says_where_it_should_have_been(tmp_path):
     (tmp_path / "cut.tif").write_bytes(good.read_bytes()[:6000])
     (problem,) = scan(str(tmp_path)).problems
     assert problem.footprint.equals_exact(inspect(good).grid.footprint(), 1e-9)
+
+
+def test_the_map_lies_where_its_tiles_do_in_a_crs_of_kilometers_too(tmp_path):
+    crs = "+proj=utm +zone=32 +datum=WGS84 +units=km"
+    place = Affine(5e-6, 0, 500.1234567, 0, -5e-6, 5700.7654321)
+    write_tile(tmp_path / "a.tif", np.full((8, 8, 3), 90, np.uint8), crs=crs, transform=place)
+    assert read_tiles(tmp_path).grid.transform.almost_equals(place, 1e-9)
 
 
 def test_nothing_found_or_nothing_usable_names_the_folder(tmp_path):
