@@ -284,7 +284,7 @@ CHANGE = Layer(
         Column("width_after_mm", "real", "mm", "mean width of the new crack, where measurable"),
         Column("width_change_mm", "real", "mm", "after - before; empty if one is not measurable"),
         Column("width_sd_mm", "real", "mm", "standard deviation of the change"),
-        Column("segment_id", "text", "", "road segment it lies on; empty if none"),
+        Column("segment_id", "text", "", "road segment with most of its line; empty if none"),
     ),
 )
 
@@ -300,7 +300,7 @@ CHANGE_NETWORK = Layer(
         Column("after_m2", "real", "m2", "area in the new survey, where both looked"),
         Column("growth_m2", "real", "m2", "after - before"),
         Column("growth_sd_m2", "real", "m2", "standard deviation of it"),
-        Column("segment_id", "text", "", "road segment it lies on; empty if none"),
+        Column("segment_id", "text", "", "road segment with most of its area; empty if none"),
     ),
 )
 

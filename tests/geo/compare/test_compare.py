@@ -280,6 +280,25 @@ def test_a_stretch_lies_on_the_nearest_road_within_half_its_width_as_on_the_map(
     assert found.network_after_m2[1] == pytest.approx(0.8)
 
 
+def test_a_stretch_over_several_segments_is_shared_out_as_on_the_map():
+    places = [shapely.LineString([(x, 0), (x + 10, 0)]) for x in (-10, 0, 10)]
+    segments = Segments(
+        ids=np.array(["1-000", "1-001", "1-002"], object),
+        names=np.array([None] * 3, object),
+        lines=np.array(places, object),
+        width_m=np.full(3, 6.0),
+    )
+    crack = [(-4, 1), (18, 1)]
+    network = shapely.box(2, -2, 14, -1.5)
+    one, other = (survey(crack, widths=[mm], networks=[network]) for mm in (10.0, 30.0))
+    found = gather(compare(one, other, CompareOptions()), segments)
+    for meters in (found.before_m, found.after_m, found.meters["widened"]):
+        assert meters.tolist() == pytest.approx([4, 10, 8], abs=0.5)
+    assert found.width_change_mm.tolist() == pytest.approx([20] * 3)
+    assert found.network_after_m2.tolist() == pytest.approx([0, 4, 2], abs=0.1)
+    assert found.line_segment.tolist() == found.area_segment.tolist() == [1]
+
+
 def test_a_drawn_street_comes_out_as_it_was_drawn():
     drawn = second_epoch(0, street_m=800)
     found = score(drawn, compare(drawn.old, drawn.new, CompareOptions()))
