@@ -264,6 +264,11 @@ def ground_m2(segments: pd.DataFrame) -> pd.Series:
     return ground.fillna(segments["length_m"] * segments["width_m"])
 
 
+def street_of(segments: pd.DataFrame) -> pd.Series:
+    """Return the street of each segment: its name, or the id of its road where it has none."""
+    return segments["name"].fillna("road " + segments["road_id"])
+
+
 def counted(count: int, noun: str) -> str:
     """Return a number with its noun.
 
@@ -292,8 +297,8 @@ def _streets(package: Path, rank_by: str) -> tuple[Street, ...]:
     if ROAD_SEGMENT.name not in layer_names(package):
         return ()
     table = pyogrio.read_dataframe(literal(package), layer=ROAD_SEGMENT.name, read_geometry=False)
-    street = table["name"].fillna("road " + table["road_id"])
-    found = [_street(str(name), group, rank_by) for name, group in table.groupby(street)]
+    streets = table.groupby(street_of(table))
+    found = [_street(str(name), group, rank_by) for name, group in streets]
     return tuple(sorted(found, key=lambda s: (-(s.density_m_per_m2 or 0.0), s.name)))
 
 

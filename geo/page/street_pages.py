@@ -30,7 +30,7 @@ from geo.layers.style import CASING, Entry, priority_legend, severity_legend
 from geo.outputs import seal_pdf
 from geo.page.letters import BOLD, FONT, is_unwritable, lettered
 from geo.page.preview import KM, scale_length
-from geo.page.report import counted, ground_m2
+from geo.page.report import counted, ground_m2, street_of
 from geo.paths import layer_names, literal
 
 MAX_PAGES = 500
@@ -153,12 +153,12 @@ def write_street_pages(package: Path, out: Path, backdrop: Overview) -> int:
     return len(pages)
 
 
-def unwritable_streets(package: Path) -> list[str]:
-    """Name the streets of a map with letters that its pages cannot show."""
+def streets(package: Path) -> list[str]:
+    """Name the streets of a map, which have a page each, the first MAX_PAGES of the worst."""
     if ROAD_SEGMENT.name not in layer_names(package):
         return []
     table = pyogrio.read_dataframe(literal(package), layer=ROAD_SEGMENT.name, read_geometry=False)
-    return sorted(filter(is_unwritable, map(str, table["name"].dropna().unique())))
+    return sorted(street_of(table).unique())
 
 
 def _pages(segments: geopandas.GeoDataFrame) -> list[Page]:
@@ -167,7 +167,7 @@ def _pages(segments: geopandas.GeoDataFrame) -> list[Page]:
         return [Page("Crack map", segments, segments)]
     ranked = segments.sort_values(["rank", "segment_id"], na_position="last")
     ranked["label"] = ranked["segment_id"]
-    street = ranked["name"].fillna("road " + ranked["road_id"])
+    street = street_of(ranked)
     road = street.map(dict(zip(street, ranked["road_id"], strict=True)))
     street = street.where(~street.map(is_unwritable), "road " + road + ": " + street)
     districts = [

@@ -21,16 +21,17 @@ from geo.layers.assemble import SEGMENTS_CSV as SEGMENTS
 from geo.layers.assemble import AssembleReport, assemble, assemble_regions
 from geo.layers.roads import Segment
 from geo.layers.run_rows import RunRecord
-from geo.layers.schema import LAYERS
+from geo.layers.schema import LAYERS, ROAD_SEGMENT
 from geo.layers.web_tiles import TILED, tiles_path, write_web_tiles
 from geo.options import AssembleOptions, Format, MapRules, RoadOptions
 from geo.outputs import require_replaceable
 from geo.packages import additions, kept_name
 from geo.page.crops import Crop, cut_crops, save_crops
+from geo.page.letters import is_unwritable
 from geo.page.map_page import write_map
 from geo.page.preview import OVERVIEW_PX, draw_overview
 from geo.page.report import MapReport, write_report
-from geo.page.street_pages import unwritable_streets, write_street_pages
+from geo.page.street_pages import MAX_PAGES, streets, write_street_pages
 from jobs.infer import spread
 from jobs.infer.job import OVERVIEW, InferJob
 from jobs.infer.job_log import JobRecord
@@ -209,8 +210,17 @@ class MapFiles:
         copies = [path for kind in rules.formats for path in self.copies(kind)]
         return [*astuple(self)[:3], self.report, self.figures, *table, *copies]
 
+    def left(self, rules: MapRules, roads: RoadOptions) -> list[Path]:
+        """List files of an earlier map that one of these rules and roads does not make again."""
+        kinds: tuple[Format, ...] = get_args(Format)
+        made = set(self.written(rules, roads))
+        if not roads.path:
+            made -= {path for path in made if path.name.endswith(f"_{ROAD_SEGMENT.name}.parquet")}
+        every = [self.segments, *(path for kind in kinds for path in self.copies(kind))]
+        return [path for path in every if path not in made and path.exists()]
+
     def prepare(self, rules: MapRules, roads: RoadOptions, inputs: Iterable[Path]) -> None:
-        """Refuse to replace what is not ours, before any work; say what will be kept aside.
+        """Refuse to replace what is not ours, before any work; say what is kept, and what stays.
 
         Args:
             rules: of the map.
@@ -228,6 +238,11 @@ class MapFiles:
             say(
                 f"{self.package} was changed by you or another program ({first_few(added)}): it "
                 f"will be kept as {kept_name(self.package).name} when the new map is complete"
+            )
+        if left := self.left(rules, roads):
+            say(
+                f"of an earlier map and not made again: {first_few(path.name for path in left)}; "
+                "remove them, or ask for them (formats, roads.path)"
             )
 
     def draw(self, backdrop: Overview, crops: Sequence[Crop], rules: MapRules) -> MapReport:
@@ -252,16 +267,22 @@ class MapFiles:
         return write_report(self.package, self.report, self.figures)
 
     def draw_streets(self, backdrop: Overview) -> None:
-        """Write the pages of the streets; name those whose letters they lack.
+        """Write the pages of the streets; say which letters they lack, and how many have none.
 
         Raises:
             GeoError: the file cannot be written.
         """
         write_street_pages(self.package, self.streets, backdrop)
-        if names := unwritable_streets(self.package):
+        names = streets(self.package)
+        if lacking := list(filter(is_unwritable, names)):
             say(
-                f"{self.streets.name} has no letters for {first_few(names)}: ? stands for them, "
+                f"{self.streets.name} has no letters for {first_few(lacking)}: ? stands for them, "
                 "with the id of the road beside"
+            )
+        if len(names) > MAX_PAGES:
+            say(
+                f"{self.streets.name} has pages of the worst {MAX_PAGES} of {len(names)} streets; "
+                f"the others are in {self.segments.name}"
             )
 
 

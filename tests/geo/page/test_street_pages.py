@@ -20,7 +20,7 @@ from geo.options import AssembleOptions, RoadOptions
 from geo.outputs import is_own
 from geo.page.letters import BOLD
 from geo.page.report import summarize
-from geo.page.street_pages import MAP_WIDTH, unwritable_streets, write_street_pages
+from geo.page.street_pages import MAP_WIDTH, streets, write_street_pages
 
 
 def texts(path):
@@ -57,7 +57,7 @@ def test_each_street_has_a_page_with_map_table_and_legend(street, tmp_path):
     package, backdrop = street
     assert write_street_pages(package, tmp_path / "s.pdf", backdrop) == 2
     first, second = texts(tmp_path / "s.pdf")
-    assert unwritable_streets(package) == ["Allee ü \u4e2d"]
+    assert streets(package) == ["Allee ü \u4e2d", "Beta (x)"]
     assert first[1:2] == ["surveyed 2026-05-04, model m-1, run 0123"]
     assert re.fullmatch(r"16 m of road in 1 segment: 11\.0 m .* 0\.00 m2 of networks\.", first[2])
     assert second[0] == "Beta \\(x\\)"

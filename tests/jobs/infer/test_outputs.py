@@ -86,6 +86,28 @@ def test_geoparquet_on_request_holds_the_same_cracks(delivered: tuple[InferRepor
     assert copy.crs == cracks.crs
 
 
+def test_what_an_earlier_map_left_and_this_one_does_not_make_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = infer_job(tmp_path, tmp_path / "a.gpkg", formats=["gpkg", "parquet"])
+    made, left = ("map.html", "crack.parquet"), ("segments.csv", "road_segment.parquet")
+    for name in (*made, *left, "streets.pdf"):
+        (tmp_path / f"a{'_' if name.endswith('parquet') else '.'}{name}").touch()
+    outputs.MapFiles.of(job.out).prepare(job, job.roads, [])
+    told = capsys.readouterr().err
+    assert "a.segments.csv, a.streets.pdf, a_road_segment.parquet" in told
+    assert not any(name in told for name in ("map.html", "_crack"))
+
+
+def test_streets_beyond_those_with_a_page_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outputs, "write_street_pages", lambda *_: None)
+    monkeypatch.setattr(outputs, "streets", lambda _: [f"street {k}" for k in range(501)])
+    outputs.MapFiles.of(tmp_path / "a.gpkg").draw_streets(None)  # type: ignore[arg-type]
+    assert "the worst 500 of 501 streets" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("missing", [False, True])
 def test_workers_make_the_picture_of_a_large_map_and_tiles_are_not_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: bool
