@@ -37,7 +37,6 @@ from geo.layers.schema import (
 from geo.layers.segment_rows import write_csv
 from geo.layers.segments import STEP_M
 from geo.layers.style import styles
-from geo.options import PARQUET_ROWS
 from geo.review.edited_map import EditedMap, to_batch
 from geo.review.edited_segments import Edited, segment_rows_of
 from geo.review.record import parse_accuracy
@@ -76,13 +75,14 @@ class Applied:
     kept: Path | None
 
 
-def apply_edits(package: Path, segments_csv: Path, *, parquet: bool = False) -> Applied | None:
+def apply_edits(package: Path, segments_csv: Path, *, parquet_rows: int = 0) -> Applied | None:
     """Make an edited map whole again; the edited file is kept under another name.
 
     Args:
         package: the map; the new one takes its place.
         segments_csv: the table of the segments, written if there are any.
-        parquet: also write each layer as a GeoParquet file beside the map.
+        parquet_rows: also write each layer as GeoParquet beside the map, a folder of files if it
+            has more rows than this; 0: no copies.
 
     Returns:
         None if nothing was edited.
@@ -114,7 +114,7 @@ def apply_edits(package: Path, segments_csv: Path, *, parquet: bool = False) -> 
         kept=packages.kept_name(package) if changes else None,
     )
     now.tables[RUN.name] = _run(now, applied)
-    _publish(package, now, rows, PARQUET_ROWS if parquet else 0)
+    _publish(package, now, rows, parquet_rows)
     if rows is not None:
         write_csv(segments_csv, rows)
     return applied

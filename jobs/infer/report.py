@@ -43,7 +43,7 @@ class InferReport:
         map_page: The page to open in a browser.
         run_id: Fingerprint of settings, model and inputs.
         n_cracks: Rows of the layer crack.
-        area_m2: Area of all cracks.
+        area_m2: Area of the pixels of cracks and networks.
         n_tiles: Files that were found.
         n_blocks: Blocks of the mosaic.
         surveyed_mpx: Valid pixels, in millions.

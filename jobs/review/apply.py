@@ -13,7 +13,7 @@ from typing import Any
 
 from geo.imagery.overview import read_backdrop
 from geo.layers.web_tiles import write_web_tiles
-from geo.options import Format
+from geo.options import PARQUET_ROWS, Format
 from geo.outputs import require_replaceable
 from geo.page.preview import draw_overview
 from geo.review.edits import Applied, apply_edits
@@ -68,7 +68,8 @@ def run_apply(package: Path) -> ApplyReport:
     formats = files.formats()
     require_writable(package.parent, str(package))
     require_replaceable([*pages, *(path for kind in formats for path in files.copies(kind))])
-    applied = apply_edits(package, files.segments, parquet="parquet" in formats)
+    most_rows = run.config.get("parquet_rows", PARQUET_ROWS) if "parquet" in formats else 0
+    applied = apply_edits(package, files.segments, parquet_rows=most_rows)
     if applied is None:
         return ApplyReport(package, None)
     work = run.work_folder(package)

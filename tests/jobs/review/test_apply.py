@@ -258,9 +258,12 @@ def beside(package):
 
 
 def test_every_format_that_stands_beside_the_map_is_made_again(package):
-    before = beside(package)
+    before, parts = beside(package), package.with_name("cracks_crack.parquet")
+    with sqlite3.connect(package) as base:
+        base.execute("UPDATE run SET config = json_set(config, '$.parquet_rows', 1)")
     rewrite(package, lambda rows: rows.iloc[1:])
     report = run_apply(package)
+    assert parts.is_dir()  # as a map with that setting has it
     assert report.formats == ("parquet", "pmtiles", "pdf")
     assert "also made again, beside it: parquet, pmtiles, pdf" in report.summary()
     after = beside(package)
