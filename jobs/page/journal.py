@@ -82,8 +82,14 @@ class Journal(Generic[A]):
         """Write an event to disk, then count it.
 
         Raises:
-            DataError: it cannot be written; the journal is as it was before.
+            DataError: it cannot be written, or the file is no longer there; the journal is as it
+                was before.
         """
+        if not self._is_there():
+            raise DataError(
+                f"{self.path} was moved, removed or replaced; press Ctrl-C in the terminal, and "
+                "start the program again with the folder as it is now"
+            )
         end = self._file.seek(0, os.SEEK_END)
         try:
             self._file.write(_line(event, self._codec))
@@ -94,6 +100,13 @@ class Journal(Generic[A]):
                 f"{self.path.name} cannot be written ({error.strerror}); check the space on disk"
             ) from error
         self.events.append(event)
+
+    def _is_there(self) -> bool:
+        """Return whether the path still leads to the file that is written."""
+        try:
+            return os.path.samestat(os.fstat(self._file.fileno()), os.stat(self.path))
+        except OSError:
+            return False
 
     def take_back(self) -> A | None:
         """Take back the last answer that stands; return it, None if there is none.

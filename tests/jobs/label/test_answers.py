@@ -88,6 +88,24 @@ def test_a_full_disk_leaves_the_journal_as_it_was(tmp_path, monkeypatch):
         assert len(read_events(journal.path)) == 2
 
 
+@pytest.mark.parametrize("act", ["move the folder", "remove", "replace"])
+def test_no_answer_is_written_where_nobody_reads_it(tmp_path, act):
+    root = tmp_path / "windows"
+    root.mkdir()
+    with open_journal(root, "") as journal:
+        journal.add(said("a.png", "crack"))
+        if act == "move the folder":
+            root.rename(tmp_path / "moved")
+        elif act == "remove":
+            journal.path.unlink()
+        else:  # as editors and programs that keep folders alike do
+            (root / "copy").write_bytes(journal.path.read_bytes())
+            (root / "copy").replace(journal.path)
+        with pytest.raises(DataError, match=r"labels\.jsonl was moved, removed or replaced"):
+            journal.add(said("b.png", "road"))
+        assert journal.events == [said("a.png", "crack")]
+
+
 def test_a_line_in_the_middle_that_is_no_answer_is_named(tmp_path):
     path = write(tmp_path, said("a.png", "crack"))
     path.write_bytes(b'{"file": "a.png", "label": "pothole", "time": 1}\n' + path.read_bytes())
