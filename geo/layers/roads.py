@@ -198,7 +198,8 @@ def _ids(found: Features, column: str) -> list[str]:
 
 
 def _texts(found: Features, column: str | None) -> list[str]:
-    return [""] * len(found) if column is None else [_text(v) for v in found.columns[column]]
+    values = [""] * len(found) if column is None else found.columns[column]
+    return [_text(value).strip() for value in values]
 
 
 def _text(value: Any) -> str:

@@ -314,12 +314,14 @@ def test_cells_belong_to_lanes_that_are_known_and_not_to_slabs(tmp_path):
     assert segments.surface.tolist() == columns["top"]
 
 
-def test_names_that_a_spreadsheet_would_run_are_made_text(tmp_path):
-    name = '=HYPERLINK("http://x")'
-    path = write_roads(tmp_path / "roads.gpkg", [[at(0, 5), at(30, 5)]], street=[name])
+def test_names_that_a_spreadsheet_would_run_are_made_text_and_blanks_are_none(tmp_path):
+    name, lines = '=HYPERLINK("http://x")', [[at(0, y), at(30, y)] for y in (5, 1)]
+    path = write_roads(tmp_path / "roads.gpkg", lines, street=[f" {name}", "  "])
     package(tmp_path, drawn_cracks(), RoadOptions(path=path, name="street"))
     with (tmp_path / "out.segments.csv").open(encoding="utf-8-sig", newline="") as stream:
-        assert [row["name"] for row in csv.DictReader(stream)] == [f"'{name}"]
+        assert [row["name"] for row in csv.DictReader(stream)] == [f"'{name}", ""]
+    named = read(tmp_path / "out.gpkg", "road_segment").name
+    assert (named[0], named.isna().tolist()) == (name, [False, True])
 
 
 def test_a_network_is_shared_out_by_its_area(tmp_path):
