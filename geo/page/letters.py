@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import cache
 
 from PIL import ImageFont
-from reportlab.pdfbase.pdfmetrics import getFont, registerFont
+from reportlab.pdfbase.pdfmetrics import getFont, registerFont, stringWidth
 from reportlab.pdfbase.ttfonts import TTFError, TTFont
 
 FONT, BOLD = "Helvetica", "Helvetica-Bold"
@@ -19,6 +19,9 @@ EMBEDDED = {FONT: ("DejaVuSans", "Vera"), BOLD: ("DejaVuSans-Bold", "VeraBd")}
 
 DejaVu is Vera with the letters of more scripts, and installed on most systems; Vera is reportlab's.
 """
+
+MAX_LETTERS, LAST_LETTERS = 24, 9
+"""Of a name in a table, and of its end: there segments of one road differ."""
 
 RIGHT_TO_LEFT = ("R", "AL")
 """Classes of letters that would stand in the wrong order."""
@@ -34,6 +37,14 @@ def drawable(text: str, size: int) -> tuple[str, ImageFont.FreeTypeFont | ImageF
     if text.isascii():
         return text, ImageFont.load_default(size)
     return _written(text), ImageFont.truetype(getFont(_embedded(FONT)).face.filename, size)
+
+
+def shortened(name: str, font: str, size: float, width: float) -> str:
+    """Return a name, or its begin and end, that is no wider than some points."""
+    most = min(len(name), MAX_LETTERS) - LAST_LETTERS
+    cut = (f"{name[:k]}…{name[-LAST_LETTERS:]}" for k in reversed(range(most)))
+    tried = (name, *cut) if len(name) <= MAX_LETTERS else cut
+    return next((x for x in tried if stringWidth(*lettered(x, font), size) <= width), name)
 
 
 def is_unwritable(name: str) -> bool:

@@ -25,10 +25,10 @@ from reportlab.pdfgen.canvas import Canvas
 from geo.files import output_errors, whole_file
 from geo.imagery.overview import Overview
 from geo.layers.run_rows import MapTerms
-from geo.layers.schema import CRACK, NETWORK, ROAD_SEGMENT
+from geo.layers.schema import CRACK, INSPECTED, NETWORK, ROAD_SEGMENT
 from geo.layers.style import CASING, Entry, priority_legend, severity_legend
 from geo.outputs import seal_pdf
-from geo.page.letters import BOLD, FONT, is_unwritable, lettered
+from geo.page.letters import BOLD, FONT, is_unwritable, lettered, shortened
 from geo.page.preview import KM, scale_length
 from geo.page.report import counted, ground_m2, street_of
 from geo.paths import layer_names, literal
@@ -64,8 +64,8 @@ COLUMNS = (
 )
 """Column, title and digits of the table, and where it begins as a share of the width."""
 
-MAX_LETTERS, LAST_LETTERS = 24, 9
-"""Of a name in the table, and of its end: there segments of one road differ."""
+CELL_SIZE, NAME_WIDTH = 7.5, 0.21 * MAP_WIDTH
+"""Points of the letters of the table, and of the widest name: the next column stays free."""
 
 TITLE_SIZES, TITLE_HEIGHT = (18, 12, 9), 40
 """Points: a title that is too long for one size is written in the next one, in several lines."""
@@ -104,6 +104,7 @@ class Layers:
     cracks: geopandas.GeoDataFrame
     networks: geopandas.GeoDataFrame
     segments: geopandas.GeoDataFrame
+    inspected: pd.DataFrame
     terms: MapTerms
 
 
@@ -138,6 +139,9 @@ def write_street_pages(package: Path, out: Path, backdrop: Overview) -> int:
         geopandas.read_file(literal(package), layer=ROAD_SEGMENT.name)
         if ROAD_SEGMENT.name in layer_names(package)
         else none,
+        pyogrio.read_dataframe(
+            literal(package), layer=INSPECTED.name, columns=["survey_date"], read_geometry=False
+        ),
         MapTerms.read(package),
     )
     document = io.BytesIO()
@@ -196,7 +200,8 @@ def _draw_page(canvas: Canvas, page: Page, layers: Layers, backdrop: Overview) -
     top = A4[1] - MARGIN + 8
     terms = layers.terms
     _title(canvas, top, page.title)
-    origin = ", ".join(f"{what} {value}" for what, value in terms.origin(layers.cracks))
+    known = terms.origin(layers.inspected, layers.cracks)
+    origin = ", ".join(f"{what} {value}" for what, value in known)
     _text(canvas, MARGIN, top - 16, origin, 8)
     _text(canvas, MARGIN, top - 28, _figures(segments, layers), 9)
     frame = _frame(segments, layers, backdrop, top - 36 - MAP_HEIGHT)
@@ -364,15 +369,15 @@ def _table(canvas: Canvas, top: float, page: Page) -> None:
     if page.table.empty:
         return
     for _, title, _, place in COLUMNS:
-        _text(canvas, MARGIN + place * MAP_WIDTH, top, title or page.of, 7.5, BOLD)
+        _text(canvas, MARGIN + place * MAP_WIDTH, top, title or page.of, CELL_SIZE, BOLD)
     for line, (_, row) in enumerate(page.table.head(MAX_ROWS).iterrows(), start=1):
         for name, _, digits, place in COLUMNS:
             cell = _cell(row[name], digits)
-            _text(canvas, MARGIN + place * MAP_WIDTH, top - 12 * line, cell, 7.5)
+            _text(canvas, MARGIN + place * MAP_WIDTH, top - 12 * line, cell, CELL_SIZE)
     rest = len(page.table) - MAX_ROWS
     if rest > 0:
         text = f"and {rest} more {page.of}s (see the table of segments)"
-        _text(canvas, MARGIN, top - 12 * (MAX_ROWS + 1), text, 7.5)
+        _text(canvas, MARGIN, top - 12 * (MAX_ROWS + 1), text, CELL_SIZE)
 
 
 def _cell(value: object, digits: int) -> str:
@@ -381,10 +386,8 @@ def _cell(value: object, digits: int) -> str:
     >>> _cell("{3f2504e0-4f89-11d3-9a0c-0305e82c3301}-007", 0)
     '{3f2504e0-4f89…3301}-007'
     """
-    if isinstance(value, str) and len(value) > MAX_LETTERS:
-        return f"{value[: MAX_LETTERS - LAST_LETTERS - 1]}…{value[-LAST_LETTERS:]}"
     if isinstance(value, str):
-        return value
+        return shortened(value, FONT, CELL_SIZE, NAME_WIDTH)
     return "-" if pd.isna(value) else f"{value:.{digits}f}"
 
 

@@ -18,9 +18,9 @@ from geo.imagery.overview import blank_backdrop, reduce
 from geo.layers.assemble import assemble
 from geo.options import AssembleOptions, RoadOptions
 from geo.outputs import is_own
-from geo.page.letters import BOLD
+from geo.page.letters import BOLD, FONT
 from geo.page.report import summarize
-from geo.page.street_pages import MAP_WIDTH, streets, write_street_pages
+from geo.page.street_pages import COLUMNS, MAP_WIDTH, streets, write_street_pages
 
 
 def texts(path):
@@ -123,12 +123,26 @@ def test_long_names_stay_on_the_page_and_long_ids_apart(street, tmp_path):
     assert [text for text in page if "4f89" in text] == [
         f"{{3f2504e0-4f89\\2053301}}-00{k}" for k in (0, 1)
     ]
+    rows["segment_id"] = ["BOULEVARD-DE-LA-MADELEINE-000", "MM WARWICK DOWN WAY-001"]
+    rows.to_file(package, layer="road_segment")
+    write_street_pages(package, tmp_path / "s.pdf", backdrop)
+    wide = [text for text in texts(tmp_path / "s.pdf")[0] if text.endswith(("EINE-000", "WAY-001"))]
+    place = (COLUMNS[2][3] - COLUMNS[1][3]) * MAP_WIDTH  # up to the next column
+    assert len(wide) == 2
+    assert all(stringWidth(text.replace("\\205", "…"), FONT, 7.5) < place for text in wide)
 
 
 def test_a_map_without_roads_or_imagery_has_one_page(street, tmp_path):
     package, backdrop = street
     blank = blank_backdrop(backdrop.grid, 100)
     assert write_street_pages(package.with_name("no_roads.gpkg"), tmp_path / "s.pdf", blank) == 1
-    assert texts(tmp_path / "s.pdf")[0][0] == "Crack map"
+    (page,) = texts(tmp_path / "s.pdf")
+    assert page[0] == "Crack map"
+    rows = geopandas.read_file(package, layer="inspected").assign(survey_date=["2026-05-04"])
+    rows.to_file(package, layer="inspected")
+    cracks = geopandas.read_file(package, layer="crack")
+    cracks.assign(survey_date=None).to_file(package, layer="crack")
+    write_street_pages(package, tmp_path / "s.pdf", blank)  # a road without a crack has a day, too
+    assert texts(tmp_path / "s.pdf")[0][1].startswith("surveyed 2026-05-04, ")
     with pytest.raises(OutputError, match="absent"):
         write_street_pages(package, tmp_path / "absent" / "s.pdf", blank)
