@@ -154,9 +154,14 @@ def _north(pen: ImageDraw.ImageDraw, center: tuple[float, float], grid: Grid) ->
 def _burn(
     package: Path, layer: Layer, legend: Sequence[Entry], grid: Grid
 ) -> list[NDArray[np.bool_]]:
-    """Mark for each class the pixels of the reduced grid that its features touch."""
+    """Mark for each class the pixels of the reduced grid that its features touch.
+
+    What people wrote into the map may be no class: it counts as the first one.
+    """
     burned = [np.zeros(grid.shape, np.uint8) for _ in legend]
-    for shapes, severities in _shapes(package, layer):
+    keys = [entry.key for entry in legend]
+    for shapes, written in _shapes(package, layer):
+        severities = np.where(np.isin(written, keys), written, keys[0])
         for entry, marked in zip(legend, burned, strict=True):
             in_pixels = shapely.transform(shapes[severities == entry.key], grid.to_pixel)
             if len(in_pixels):

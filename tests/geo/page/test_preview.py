@@ -6,6 +6,7 @@ import re
 import threading
 from dataclasses import replace
 
+import geopandas
 import numpy as np
 import pytest
 import rasterio
@@ -71,6 +72,11 @@ def test_the_overview_shows_imagery_cracks_and_nothing_elsewhere(street, tmp_pat
     assert (picture[90, :140] == 90).all()
     assert (picture[10, 160:] == 160).all()
     assert (picture[90, 160:] == 236).all()
+    rows = geopandas.read_file(package, layer="crack")
+    classes = rows["severity_d6433"].where(rows["severity_d6433"] == "medium", "hairline")
+    rows.assign(severity_d6433=classes).to_file(package, layer="crack")
+    draw_overview(reduce(mosaic, 300), package, tmp_path / "edited.png")
+    assert (read_png(tmp_path / "edited.png")[:100, :300] == picture).all()
 
 
 @pytest.mark.parametrize(("gsd", "crs"), [(0.013, 25832), (0.9, 25832), (0.5, 2263)])
