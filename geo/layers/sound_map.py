@@ -46,13 +46,13 @@ NEEDED: Mapping[str, Sequence[str]] = {
     INSPECTED.name: ("status", "gsd_mm"),
     RUN.name: ("run_id",),
 }
-"""Layers of every map, and columns without which nothing can be said of it."""
+"""Layers and columns without which nothing can be said of a map."""
 
-OPTIONAL = (
-    *("verdict", "accuracy", "survey_date", "surface", "district", "name", "priority"),
-    "lanes",
-)
+OPTIONAL = ("verdict", "surface", "district", "priority", "lanes")
 """Columns that older maps lack."""
+
+TOLD = ("accuracy", "survey_date", "name")
+"""Columns that are looked at wherever they are: a page and a report tell of them."""
 
 EMPTY = ("rank", "lanes", "density_m_per_m2", "cracking_pct", "zeb_cell_pct")
 """Figures of road segments that may be empty, beside those of widths."""
@@ -104,7 +104,7 @@ def require_map(package: Path, needed: Mapping[str, Sequence[str]] | None = None
             warnings.simplefilter("ignore")
             _require_database(package)
             names = layer_names(package)
-            _require_layers(names)
+            _require_layers(names, _layers() if needed is None else NEEDED)
             for layer in LAYERS:
                 if layer.name in names:
                     columns = _columns(layer) if needed is None else needed.get(layer.name, ())
@@ -128,8 +128,12 @@ def _require_database(package: Path) -> None:
         raise ValueError(verdict)
 
 
-def _require_layers(names: Iterable[str]) -> None:
-    missing = [name for name in NEEDED if name not in names]
+def _layers() -> list[str]:
+    return [layer.name for layer in LAYERS if layer is not ROAD_SEGMENT]
+
+
+def _require_layers(names: Iterable[str], needed: Iterable[str]) -> None:
+    missing = [name for name in needed if name not in names]
     if missing:
         raise InputError(
             f"has no layer {', '.join(missing)}, so it is no map of `wpcrack infer`; give one, or "
@@ -144,7 +148,7 @@ def _columns(layer: Layer) -> list[str]:
 def _require_layer(package: Path, layer: Layer, needed: Sequence[str]) -> None:
     known = {column.name: column.type for column in layer.columns}
     if layer.is_spatial:
-        wanted = [name for name in known if name in (*needed, *OPTIONAL)]
+        wanted = [name for name in known if name in (*needed, *OPTIONAL, *TOLD)]
         try:
             found = read_features(package, layer.name, columns=wanted)
         except InputError as error:

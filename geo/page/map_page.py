@@ -277,9 +277,12 @@ def _blocks(inspected: geopandas.GeoDataFrame) -> str:
 
 
 def records(frame: geopandas.GeoDataFrame, layer: Layer, ranked: list[int]) -> dict[str, Any]:
-    """Return attributes by column, shapes, and the rows of the table, worst first."""
+    """Return attributes by column, shapes, and the rows of the table, worst first.
+
+    Columns that people have added are left out.
+    """
     known = {column.name: column for column in layer.columns}
-    names = [str(column) for column in frame.columns if column != frame.geometry.name]
+    names = [column for column in frame.columns if column in known]
     return {
         "columns": [_described(known[n]) | _values(frame[n]) for n in names],
         "shapes": encode_shapes(frame.geometry),
@@ -316,6 +319,8 @@ def _plain_values(column: pd.Series) -> list[Any]:
 def _plain(value: Any) -> Any:
     if value is None or value is pd.NaT or (isinstance(value, float) and math.isnan(value)):
         return None
+    if isinstance(value, pd.Timestamp):
+        return str(value.date())
     if isinstance(value, bool | np.bool_):
         return bool(value)
     if isinstance(value, int | np.integer):

@@ -12,6 +12,7 @@ import pytest
 from geo.compare.maps import read_map
 from geo.errors import InputError
 from geo.layers.sound_map import require_map
+from geo.page.map_page import map_data
 from jobs.review.apply import run_apply
 from jobs.review.source import MapRun
 
@@ -42,10 +43,11 @@ def test_a_map_is_one_and_so_is_an_edited_one(package):
     change(
         package,
         "UPDATE crack SET crack_id = NULL, length_m = NULL, verdict = 'wrong'",
-        "ALTER TABLE crack ADD COLUMN note TEXT",
+        *(f"ALTER TABLE {x} ADD COLUMN note TEXT" for x in ("crack", "road_segment", "inspected")),
         "CREATE TABLE own (x)",
     )
     require_map(package)
+    map_data(package, 10)
 
 
 @pytest.mark.parametrize(
@@ -59,6 +61,10 @@ def test_a_map_is_one_and_so_is_an_edited_one(package):
         ("DELETE FROM run", "damaged"),
         ("ALTER TABLE network DROP COLUMN area_m2", "no column area_m2 in its layer network"),
         ("DELETE FROM gpkg_contents WHERE table_name = 'inspected'", "no layer inspected"),
+        ("DELETE FROM gpkg_contents WHERE table_name = 'outline'", "no layer outline"),
+        ("ALTER TABLE run DROP COLUMN accuracy", "no column accuracy in its layer run"),
+        ("ALTER TABLE crack DROP COLUMN survey_date", "no column survey_date in its layer crack"),
+        ("ALTER TABLE road_segment DROP COLUMN name", "no column name in its layer road_segment"),
     ],
 )
 def test_what_no_map_has_is_one_sentence(package, statement, words):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import geopandas
 import numpy as np
+import pandas as pd
 import pytest
 import rasterio
 import shapely
@@ -21,7 +22,7 @@ from geo.imagery.headers import TileProblem
 from geo.imagery.mosaic import Mosaic
 from geo.imagery.overview import reduce
 from geo.layers.assemble import assemble
-from geo.layers.schema import CRACK
+from geo.layers.schema import CRACK, NETWORK
 from geo.layers.style import rgb
 from geo.options import AssembleOptions, RoadOptions, Rules
 from geo.page.crops import CROP_PX, MAX_CROPS, cut_crops, read_crops, save_crops
@@ -144,9 +145,20 @@ def test_steps_of_shapes_add_up_to_their_places(at_once, monkeypatch):
     assert np.abs(places - expected).max() < 0.51 / STEPS_PER_M
 
 
+def test_columns_of_people_are_left_out_and_a_day_has_no_hour():
+    columns = {"area_m2": [2.0, 1.0], "note": ["mine", None]}
+    days = pd.to_datetime(["2026-05-04", None])
+    squares = [shapely.box(0, 0, 2, 1), shapely.box(3, 0, 4, 1)]
+    frame = geopandas.GeoDataFrame(columns | {"survey_date": days}, geometry=squares, crs=25832)
+    found = records(frame, NETWORK, [])
+    assert [column["name"] for column in found["columns"]] == ["area_m2", "survey_date"]
+    assert values(found, "survey_date") == ["2026-05-04", None]
+
+
 SAID = "document.getElementById('said').textContent"
 CHOSEN = "document.getElementById('chosen').textContent"
 MARKS = "document.querySelectorAll('.leaflet-chosen-pane path').length"
+DATA = "JSON.parse(document.getElementById('data').textContent)"
 SCALE = "document.querySelector('.leaflet-control-scale-line').textContent"
 BUTTONS = "[...document.querySelectorAll('#tables button.id')]"
 SHOWN = "document.getElementById('shown').textContent"
@@ -244,6 +256,16 @@ def test_filters_leave_what_they_name_on_map_and_in_tables(shown):
     shown.press("Escape")
     shown.run(f"{street}.value = ''; document.querySelector('[name=length]').value = 0; {change}")
     assert shown.run(SHOWN) == ""
+    address = shown.run("location.href")
+    shown.run("document.querySelector('[name=length]').focus()")
+    shown.press("9")
+    assert shown.run(SHOWN) != ""
+    shown.ask("Page.navigate", url="about:blank")
+    shown.run("history.back()")
+    shown.wait(f"location.href === {address!r} && document.body?.dataset.ready !== undefined")
+    shown.run(LATER)  # a browser fills forms in again after the page has begun
+    filled = "document.querySelector('[name=length]').value"
+    assert (shown.run(filled), shown.run(SHOWN)) == ("0", "")
 
 
 @pytest.mark.slow
@@ -257,12 +279,18 @@ def test_the_page_can_be_used_by_keyboard(shown):
     shown.press("Enter")
     shown.wait(f"{MARKS} > 0")
     shown.wait(f"{SCALE} !== {json.dumps(before)}")
+    for k, segment in enumerate(shown.run(f"{DATA}.segments.ranked")):
+        shown.run(f"{BUTTONS}[{k}].click()")
+        shown.run(LATER)  # each lies in the middle, also where the one before is near
+        seen = f"crackMap.map.getBounds().contains(crackMap.layers.segments.bounds({segment}))"
+        assert shown.run(seen)
+        middle = f"crackMap.layers.segments.bounds({segment}).getCenter()"
+        away = f"crackMap.map.latLngToContainerPoint({middle})"
+        away += ".distanceTo(crackMap.map.getSize().divideBy(2))"
+        assert shown.run(away) < 20
     shown.press("Escape")
     shown.wait(f"{MARKS} === 0")
-    shown.run(
-        "crackMap.map.fitBounds(JSON.parse(document.getElementById('data').textContent).bounds,"
-        " {animate: false}); null"
-    )
+    shown.run(f"crackMap.map.fitBounds({DATA}.bounds, {{animate: false}}); null")
 
 
 @pytest.mark.slow
@@ -278,6 +306,7 @@ def test_odd_classes_large_numbers_and_long_lists_are_told_as_they_are(street, t
 
     put("cracks", "severity_d6433", [None, "hoch", "high"])
     put("segments", "segment_id", ["{3f2504e0-4f89-11d3-9a0c-0305e82c3301}-000", "R2-000"])
+    put("segments", "name", ["Donauschifffahrtselektrizitätswerkstraße" * 2, None])
     put("segments", "rank", [1234, 2])
     put("segments", "from_m", [12050.4, 0])
     put("segments", "density_m_per_m2", [0.43056, -5e-6])
@@ -288,6 +317,11 @@ def test_odd_classes_large_numbers_and_long_lists_are_told_as_they_are(street, t
         assert shown.run(f"[0, 1, 2].map((k) => {look.format('k')})") == ["#ffffff"] * 2 + [
             "#d55e00"
         ]
+        change = "document.querySelector('#filter').dispatchEvent(new Event('input'))"
+        chosen = "document.querySelector('[name=class]').value"
+        shown.run(f"{chosen} = 'not_measurable'; {change}")
+        assert shown.run(SHOWN).startswith("Shown: 2 of 3 cracks")
+        shown.run(f"{chosen} = ''; {change}")
         shown.run(f"{BUTTONS}[0].click()")
         for words in ("rank1234", "from12050 m", "line per area0.431 m/m²"):
             assert words in shown.run(CHOSEN), words
@@ -298,6 +332,9 @@ def test_odd_classes_large_numbers_and_long_lists_are_told_as_they_are(street, t
         assert shown.run(failed).endswith("and 1198 more (layer inspected)")
         side = "document.getElementById('side')"
         assert shown.run(f"{side}.scrollWidth <= {side}.clientWidth")
+        shown.run(f"{BUTTONS}[0].click()")
+        popup = "document.querySelector('.leaflet-popup-content')"
+        assert shown.run(f"{popup}.scrollWidth <= {popup}.clientWidth")
 
 
 COVERED = """(() => {
@@ -338,17 +375,26 @@ def test_on_a_phone_nothing_covers_anything(shown):
 
 @pytest.mark.slow
 @needs_browser
-def test_paper_shows_whole_tables(shown):
-    shown.ask("Emulation.setEmulatedMedia", media="print")
+def test_paper_shows_whole_tables_the_whole_view_and_the_colors(shown):
+    shown.run(f"{BUTTONS}[0].click()")
     shown.run("dispatchEvent(new Event('beforeprint'))")
+    box = "document.getElementById('map').getBoundingClientRect()"
+    screen = shown.run(f"[{box}.width, {box}.height]")
+    shown.ask("Emulation.setEmulatedMedia", media="print")
+    width, height = shown.run(f"[{box}.width, {box}.height]")
+    assert (width / screen[0], height) == pytest.approx((height / screen[1], 450), rel=0.01)
+    assert shown.run("getComputedStyle(document.querySelector('#chosen .close')).display") == "none"
+    color = "getComputedStyle(document.querySelector('#legend i')).printColorAdjust"
+    assert shown.run(color) == "exact"
     closed = "document.querySelectorAll('#tables details:not([open])').length"
     assert shown.run(closed) == 0
     side = "document.getElementById('side')"
     assert shown.run(f"{side}.scrollHeight - {side}.clientHeight") <= 1
     assert shown.run("document.documentElement.scrollHeight > innerHeight")
-    shown.run("dispatchEvent(new Event('afterprint'))")
     shown.ask("Emulation.setEmulatedMedia", media="")
+    shown.run("dispatchEvent(new Event('afterprint'))")
     assert shown.run(closed) == 2
+    shown.press("Escape")
 
 
 @pytest.mark.slow
