@@ -3,6 +3,7 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const CRACK_REACH_PX = 6; // how near to a line a click must be
   const SEGMENT_REACH_PX = 8;
+  const PAPER_PX = { width: 680, height: 450 }; // room for the map on a page of A4
   const LONG_ID = 20; // letters that fit beside the figures of a table; more are wrapped
 
   const map = L.map("map", { maxZoom: 26, zoomSnap: 0.25 });
@@ -228,7 +229,9 @@
         button.type = "button";
         button.className = text.length > LONG_ID ? "id long" : "id";
         button.addEventListener("click", () => {
-          map.fitBounds(layers[kind].bounds(k), { maxZoom: 24, padding: [40, 40] });
+          map.fitBounds(layers[kind].bounds(k), { // at once: a popup would stop it on its way
+            maxZoom: 24, padding: [40, 40], animate: false,
+          });
           open(kind, k, layers[kind].middle(k));
         });
         cell.append(button);
@@ -296,9 +299,10 @@
       const segment = of(kind, "segment_id");
       return (k) => !byStreet.value || streets.get(segment(k)) === byStreet.value;
     };
-    const isOfClass = (kind) => {
+    const isOfClass = (kind) => { // what is no class is what it looks as: the least one
       const found = of(kind, data.kinds[kind].by);
-      return (k) => !byClass.value || found(k) === byClass.value;
+      const least = (key) => classes.some(([, one]) => one === key) ? key : classes.at(-1)[1];
+      return (k) => !byClass.value || least(found(k)) === byClass.value;
     };
     const [type, lengths] = [of("cracks", "type"), by.lengths.map((name) => of("cracks", name))];
     const length = (k) => Math.max(...lengths.map((one) => one(k)));
@@ -329,11 +333,15 @@
     document.getElementById("header").append(element("dt", what), element("dd", found));
   });
 
-  // On paper nothing can be opened: all tables are.
+  // On paper nothing can be opened: all tables are. The map is there as it is here, but smaller.
   let closed = [];
   window.addEventListener("beforeprint", () => {
     closed = [...document.querySelectorAll("#tables details:not([open])")];
     closed.forEach((box) => { box.open = true; });
+    const { x, y } = map.getSize(), { style } = map.getContainer();
+    style.setProperty("--width", `${x}px`);
+    style.setProperty("--height", `${y}px`);
+    style.setProperty("--reduced", Math.min(1, PAPER_PX.width / x, PAPER_PX.height / y));
   });
   window.addEventListener("afterprint", () => closed.forEach((box) => { box.open = false; }));
   window.crackMap = { map, layers }; // for whoever extends or tests the page
