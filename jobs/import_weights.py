@@ -7,11 +7,11 @@ The file may hold anything beside the tensors; code in it is never run.
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from pathlib import Path
 
 from geo.files import write_text
 from jobs.runtime.folder import require_writable
+from jobs.runtime.versions import own_version
 from wpcrack.errors import CheckpointError
 from wpcrack.model import MODEL_FOLDER, save_model
 from wpcrack.released_weights import import_released
@@ -37,7 +37,7 @@ def run_import(file: Path, out: Path) -> Path:
         raise CheckpointError(f"{out} exists already and is not empty; choose another --out")
     require_writable(out, f"--out {out}")
     networks, info = import_released(file)
-    info = info.model_copy(update={"trained": {**info.trained, "wpcrack": version("wpcrack")}})
+    info = info.model_copy(update={"trained": {**info.trained, "wpcrack": own_version()}})
     folder = out / MODEL_FOLDER
     save_model(folder, networks, info)
     write_text(out / CARD, model_card(info.trained))

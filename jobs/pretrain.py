@@ -7,7 +7,6 @@ No photograph and no label is read. The same command continues an interrupted tr
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from pathlib import Path
 
 from geo.files import write_text
@@ -18,6 +17,8 @@ from jobs.runtime.folder import (
     refuse_foreign,
     require_no_model,
 )
+from jobs.runtime.terminal import say
+from jobs.runtime.versions import own_version
 from wpcrack.errors import ConfigError
 from wpcrack.model import MODEL_FOLDER, WEIGHTS
 from wpcrack.training.drawn import STATE, Progress
@@ -76,7 +77,7 @@ def model_card(config: ShippedConfig, shipped: Shipped) -> str:
             "",
             f"* Encoder: `{train.model.encoder}`, ImageNet weights as NOTICE names them",
             f"* Windows: drawn by wpcrack.synthetic.pavement, pixels of {low:g} to {high:g} mm",
-            f"* Training: {train.steps} updates, seed {train.seed}, wpcrack {version('wpcrack')}; "
+            f"* Training: {train.steps} updates, seed {train.seed}, wpcrack {own_version()}; "
             f"then {config.streets.steps} with {config.streets.share:.0%} windows of drawn streets",
             f"* Scales: {', '.join(f'{scale:g}' for scale in config.scales)}, fused by the root of "
             "the mean square",

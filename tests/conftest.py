@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib.metadata
 import os
 import signal
 
@@ -44,3 +45,16 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the image collections in {folder}")
     return folder
+
+
+@pytest.fixture
+def uninstalled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the program look as in a checkout of which only the dependencies are installed."""
+    installed = importlib.metadata.distribution
+
+    def distribution(name: str) -> importlib.metadata.Distribution:
+        if name == "wpcrack":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return installed(name)
+
+    monkeypatch.setattr(importlib.metadata, "distribution", distribution)

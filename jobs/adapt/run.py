@@ -11,7 +11,6 @@ from __future__ import annotations
 import shlex
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ from jobs.adapt.plan import (
 from jobs.runtime.folder import SAME_COMMAND, explain_write_errors, hold_lock
 from jobs.runtime.signals import stop_on_sigterm
 from jobs.runtime.terminal import counted, say
+from jobs.runtime.versions import own_version
 from jobs.windows.run import run_windows
 from wpcrack.data.images import list_images
 from wpcrack.errors import ConfigError, DataError
@@ -174,7 +174,7 @@ def model_card(config: AdaptConfig, report: AdaptReport) -> str:
             f"* {counted(config.rounds, 'round')} of {counted(config.steps, 'update')}, "
             f"{config.drawn_share:.0%} drawn windows with exact masks, {config.blend:.0%} of the "
             f"weights learned, the rest those before, seed {config.seed}, "
-            f"wpcrack {version('wpcrack')}",
+            f"wpcrack {own_version()}",
             f"* Delivered: {'the adapted model' if a.is_better else 'the model it started from'}. "
             f"{outcome}",
             f"* Drawn windows: IoU {a.before.iou:.3f} before, {a.after.iou:.3f} after; marked "

@@ -30,9 +30,9 @@ for job in JOBS.values():
 
 def _print_version(asked: bool) -> None:
     if asked:
-        from jobs.runtime.versions import versions
+        from jobs.runtime.versions import own_version
 
-        print(f"wpcrack {versions(('wpcrack',))['wpcrack']}")
+        print(f"wpcrack {own_version()}")
         raise typer.Exit
 
 

@@ -13,6 +13,11 @@ NOT_INSTALLED = "not installed"
 """Stands for another package that is missing, as torch may be where only maps are made."""
 
 
+def own_version() -> str:
+    """Return the version of this program, or that it is a checkout."""
+    return versions((OWN,))[OWN]
+
+
 def versions(names: Sequence[str]) -> dict[str, str]:
     """Return the version of Python and of each named distribution."""
     found = {"python": platform.python_version()}

@@ -46,6 +46,7 @@ def wpcrack(*words: str | Path) -> tuple[int, str]:
     return found.exit_code, found.output
 
 
+@pytest.mark.usefixtures("uninstalled")
 def test_photographs_and_tiles_give_a_model_with_its_card(place: Path) -> None:
     base, out = place / "base", place / "photographs"
     words = ["adapt", "--images", place / "photos", "--model", base, "--out", out, *QUICK]

@@ -17,6 +17,7 @@ from wpcrack.training.streets import StreetTrainConfig
 
 
 def test_the_card_names_training_and_scores(
+@pytest.mark.usefixtures("uninstalled")
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = ShippedConfig(

@@ -101,7 +101,7 @@ def tiny_import(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-@pytest.mark.usefixtures("tiny_import")
+@pytest.mark.usefixtures("tiny_import", "uninstalled")
 def test_the_run_folder_is_one_that_predict_accepts(
     released: State, networks: Networks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
