@@ -40,6 +40,7 @@ def run_pretrain(config: ShippedConfig, out: Path) -> Shipped:
         CheckpointError: `out` holds the state of another config.
         ConfigError: `out` holds something else, or another process works there.
         OutputError: `out` cannot be written.
+        KeyboardInterrupt: Ctrl-C; the last state is kept and the user is told so.
     """
     refuse_foreign(out, OWN, "out", "a model of drawn pavement")
     if not (out / STATE).exists():
@@ -53,7 +54,11 @@ def run_pretrain(config: ShippedConfig, out: Path) -> Shipped:
     with explain_write_errors(f"out {out}", SAME_COMMAND):
         out.mkdir(parents=True, exist_ok=True)
         with hold_lock(out / LOCK, busy):
-            shipped = make_shipped(config, out, report)
+            try:
+                shipped = make_shipped(config, out, report)
+            except KeyboardInterrupt:
+                say(f"interrupted: what is finished is kept in {out}; the same command continues")
+                raise
             write_text(out / CARD, model_card(config, shipped))
     score = shipped.scores[FUSED]
     megabytes = (shipped.model / WEIGHTS).stat().st_size / 1e6

@@ -20,7 +20,7 @@ from geo.files import write_text
 from jobs.registry import JOBS, find, names_with_config
 from jobs.runtime.folder import explain_write_errors
 from jobs.runtime.ray_session import prepare_environment
-from jobs.runtime.signals import INTERRUPTED
+from jobs.runtime.signals import INTERRUPTED, stop_on_sigterm
 from jobs.runtime.terminal import USER_ERRORS, outlast_readers
 from wpcrack.errors import ConfigError
 
@@ -63,8 +63,8 @@ def command(
 ) -> Callable[[Callable[P, int | None]], Callable[P, None]]:
     """Make a subcommand of a function: what it returns is the exit code.
 
-    A user's error becomes one line on stderr and exit code 1. An argument `json` is checked before
-    the function does anything.
+    A user's error becomes one line on stderr and exit code 1; SIGTERM and SIGHUP end it as Ctrl-C
+    does. An argument `json` is checked before the function does anything.
 
     Args:
         example: Of its use, for the help.
@@ -79,9 +79,12 @@ def command(
             if uses_ray:
                 prepare_environment()
             try:
+                _require_working_folder()
                 kwargs.update({name: _at_home(value) for name, value in kwargs.items()})
                 _require_place_for_figures(kwargs.get("json"))
-                code = function(*args, **kwargs) or 0
+                with stop_on_sigterm():
+                    code = function(*args, **kwargs) or 0
+                sys.stdout.flush()
             except USER_ERRORS as error:
                 print(f"error: {without_secrets(str(error))}", file=sys.stderr)
                 code = 1
@@ -115,6 +118,18 @@ def _print_any_name() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _require_working_folder() -> None:
+    """Refuse to work in a folder that was removed: no relative path leads anywhere from there.
+
+    Raises:
+        OutputError: so it is.
+    """
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise OutputError("the folder in which you are was removed; change to another") from error
 
 
 def _at_home(value: Any) -> Any:

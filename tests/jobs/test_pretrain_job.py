@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from factories import TINY_MODEL
@@ -16,8 +17,8 @@ from wpcrack.training.shipped import ShippedConfig
 from wpcrack.training.streets import StreetTrainConfig
 
 
-def test_the_card_names_training_and_scores(
 @pytest.mark.usefixtures("uninstalled")
+def test_the_card_names_training_and_scores(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = ShippedConfig(
@@ -39,6 +40,16 @@ def test_the_card_names_training_and_scores(
     for name, score in shipped.scores.items():
         assert f"| {name} | {score.iou:.3f} |" in card
     assert str(shipped.model) in capsys.readouterr().out
+
+
+def test_an_interrupted_training_says_how_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("jobs.pretrain.make_shipped", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        run_pretrain(ShippedConfig(), tmp_path)
+    told = f"interrupted: what is finished is kept in {tmp_path}; the same command continues\n"
+    assert capsys.readouterr().err == told
 
 
 def test_a_model_of_another_command_is_not_replaced(tmp_path: Path) -> None:

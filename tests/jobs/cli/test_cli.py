@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from jobs.registry import JOBS, find
 from jobs.runtime.versions import versions
 from jobs.settings.load import shipped_configs
 from wpcrack.errors import WpcrackError
+from wpcrack.files import whole_folder
 
 ROOT = Path(__file__).parents[3]
 COMMANDS = [command.name for command in jobs.cli.app.registered_commands]
@@ -137,6 +139,35 @@ def test_exit_codes_say_what_happened(
     if code == 1:
         assert result.stderr == f"error: {outcome}\n"
         assert result.stdout == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_what_ends_a_program_ends_every_command_as_ctrl_c_does(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        with whole_folder(tmp_path / "set"):
+            signal.raise_signal(number)
+
+    monkeypatch.setattr("jobs.dataset.run_dataset", killed)
+    before = signal.signal(number, lambda *_: None)
+    try:
+        assert wpcrack("dataset", "--images=a", "--masks=b", "--out=c").exit_code == 130
+    finally:
+        signal.signal(number, before)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_working_folder_that_was_removed_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    result = wpcrack("infer", "tiles=t", "out=o.gpkg")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: the folder in which you are was removed")
+    assert result.stderr.count("\n") == 1
 
 
 def test_a_path_in_a_folder_of_others_is_one_sentence(calls: Calls) -> None:
