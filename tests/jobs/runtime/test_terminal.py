@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from jobs.runtime.signals import postpone_signals, stop_on_sigterm
+
+ROOT = Path(__file__).resolve().parents[3]
 
 WORK = """
 import os, sys
@@ -31,6 +34,44 @@ def test_a_job_whose_reader_has_gone_does_its_work(tmp_path: Path) -> None:
     with os.fdopen(writer, "w") as gone:
         subprocess.run([sys.executable, "-c", WORK, out], stdout=gone, stderr=gone, check=True)
     assert out.is_file()
+
+
+def test_a_job_whose_terminal_is_closed_does_its_work(tmp_path: Path) -> None:
+    """Writing to it is another error (EIO) than writing to a pipe without a reader."""
+    terminal, end = pty.openpty()
+    os.close(terminal)
+    out = tmp_path / "done"
+    subprocess.run([sys.executable, "-c", WORK, out], stdout=end, stderr=end, check=True)
+    os.close(end)
+    assert out.is_file()
+
+
+def test_a_job_whose_log_lies_on_a_full_disk_does_its_work(tmp_path: Path) -> None:
+    out = tmp_path / "done"
+    with open("/dev/full", "w") as full:
+        subprocess.run(
+            [sys.executable, "-c", WORK, out], stdout=subprocess.DEVNULL, stderr=full, check=True
+        )
+    assert out.is_file()
+
+
+@pytest.mark.parametrize("name", ["infer", "paper"], ids=["beyond the buffer", "within it"])
+def test_a_result_that_a_full_disk_does_not_take_is_an_error(name: str) -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "jobs.cli", "config", name]
+        ran = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    assert (ran.returncode, ran.stderr.count("\n")) == (1, 1), ran.stderr
+    assert ran.stderr.startswith("error: ")
+
+
+def test_what_is_not_to_be_buffered_is_written_line_by_line() -> None:
+    """The container image sets PYTHONUNBUFFERED."""
+    code = (
+        "import os; from jobs.runtime.terminal import outlast_readers; outlast_readers(); "
+        "print('told'); os._exit(0)"
+    )
+    ran = subprocess.run([sys.executable, "-u", "-c", code], stdout=subprocess.PIPE, cwd=ROOT)
+    assert ran.stdout == b"told\n"
 
 
 def test_no_file_of_a_job_takes_the_number_of_a_closed_stream(tmp_path: Path) -> None:
