@@ -213,3 +213,18 @@ def test_what_is_built_holds_everything_and_runs_from_another_folder(
         [python, "-c", where], capture_output=True, text=True, cwd=tmp_path, env={}
     )
     assert run.stdout.count(str(site)) == 3, run.stdout + run.stderr
+
+
+def test_a_python_that_is_too_old_is_refused_and_costs_no_environment(tmp_path: Path) -> None:
+    for name in ("Makefile", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / ".venv").mkdir()
+    old = tmp_path / "python3.10"
+    told = "import sys; sys.version_info = (3, 10, 13); exec(sys.argv[1])"
+    old.write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "{told}" "$2"\n')
+    old.chmod(0o755)
+    made = subprocess.run(
+        ["make", "venv", f"PYTHON={old}"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert f"error: no Python 3.11 or newer found as '{old}'" in made.stderr
+    assert (made.returncode, (tmp_path / ".venv").is_dir()) == (2, True)
