@@ -31,7 +31,11 @@ TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 TOKEN_FILE = Path(".ray") / "auth_token"
 """Below the home directory: where Ray looks for a token if no variable names one."""
 
-TALKATIVE = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")
+TALKATIVE = (
+    "ray._private.runtime_env.packaging",
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray.dashboard.modules.job.sdk",
+)
 """Loggers that tell of every upload and of every connection that ends."""
 
 NODES_TIMEOUT_S = 30

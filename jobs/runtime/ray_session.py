@@ -344,7 +344,8 @@ def _join(address: str) -> None:
         host, _, port = address.rpartition("://")[2].rpartition(":")
         if host and port.isdigit():
             knock(host, int(port))
-        ray.init(logging_level=logging.WARNING, log_to_driver=False)
+        with _quiet_stderr():  # Ray tells there that it has read RAY_BACKEND_LOG_LEVEL
+            ray.init(logging_level=logging.WARNING, log_to_driver=False)
     except ray.exceptions.AuthenticationError as error:
         raise ConfigError(
             f"the cluster at RAY_ADDRESS={address} asks for a token and got none, or a wrong one; "

@@ -19,6 +19,7 @@ import jobs.cli
 from jobs.cluster import follow as submit_follow
 from jobs.cluster import submit
 from jobs.cluster.api import (
+    TALKATIVE,
     ClusterError,
     Node,
     bypass_proxy,
@@ -292,6 +293,12 @@ def test_what_listens_but_is_no_dashboard_is_told_apart() -> None:
         raise ConnectionError("Failed to connect to Ray at address: http://h:1.")
     with pytest.raises(ClusterError, match="refused: broken"), explain_refusals("http://h:1"):
         raise ConnectionResetError("broken")
+
+
+def test_ray_does_not_tell_of_the_upload() -> None:
+    from ray._private.runtime_env import packaging
+
+    assert packaging.default_logger.name in TALKATIVE
 
 
 def test_the_given_address_beats_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,7 @@ from jobs.runtime.ray_session import (
     LOCAL_ENVIRONMENT,
     LONGEST_SOCKET,
     RayStartError,
+    _join,
     _wait_for_data_threads,
     joins_cluster,
     prepare_environment,
@@ -64,6 +65,14 @@ def test_settings_of_a_local_ray_are_not_forced_on_a_named_cluster(
     prepare_environment()
     assert not set(LOCAL_ENVIRONMENT) & set(os.environ)
     assert set(DRIVER_ENVIRONMENT) <= set(os.environ)
+
+
+def test_a_job_that_joins_a_cluster_shows_no_line_of_ray(
+    bare_environment: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    bare_environment.setattr("ray.init", lambda **_: os.write(2, b"Set ray log level"))
+    _join("local")
+    assert capfd.readouterr().err == ""
 
 
 def test_a_cluster_that_is_not_there_is_named_before_ray_tries_for_minutes(
