@@ -1,6 +1,7 @@
 # Images for every node of a cluster (head, GPU and CPU workers) and for a single machine.
 # Not executed by the authors; checked statically (tests/jobs/cluster/test_cluster_files.py).
 #   docker build -t REGISTRY/wpcrack:0.1.0 .
+#   install -d -m 777 demo   (docker would make it as root; the program runs as user 1000)
 #   docker run --rm --shm-size=4g -v "$PWD/demo:/city/demo" REGISTRY/wpcrack:0.1.0 wpcrack demo
 # To map only, on CPUs, without torch and CUDA (a quarter of the size):
 #   docker build --target map -t REGISTRY/wpcrack-map:0.1.0 .
