@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from geo.files import write_text
 from geo.packages import make_way
 from jobs.demo.draw import TrainingSetSize, city_grid, write_city, write_training_set
 from jobs.demo.score import MapScore, score_map
@@ -119,7 +120,7 @@ def run_demo(out: Path, seed: int = 0, options: DemoOptions | None = None) -> De
         "seed": seed,
         "seconds": {k: round(v, 1) for k, v in seconds.items()},
     }
-    report.report.write_text(json.dumps(values, indent=2) + "\n")
+    write_text(report.report, json.dumps(values, indent=2) + "\n")
     print(render(report))
     return report
 
