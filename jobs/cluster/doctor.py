@@ -39,6 +39,9 @@ GOOD_SHM_SHARE = 0.3
 LOCAL_SHM = 512 * 2**20
 """Object store of a Ray that a job starts for itself (jobs.runtime.ray_session)."""
 
+LEARNING = ("torch", "torchvision", "timm", "tensorboard")
+"""Distributions without which maps can be made."""
+
 CLUSTER = "cluster"
 LEAST_PYTHON = (3, 11)
 CHECKOUT = Path(__file__).resolve().parents[2] / "pyproject.toml"
@@ -199,7 +202,10 @@ def _packages(found: Mapping[str, str | None]) -> Iterator[Check]:
     """Yield one line for Ray, one for all others together."""
     wanted = requirements()
     wrong = []
+    unused = LEARNING if _makes_maps_alone(found) else ()
     for name, version in found.items():
+        if name in unused:
+            continue
         need = wanted.get(name)
         if version is None or (need and not need.specifier.contains(version, prereleases=True)):
             wrong.append(f"{name} {version or 'is missing'} ({need.specifier if need else 'any'})")
@@ -213,7 +219,8 @@ def _packages(found: Mapping[str, str | None]) -> Iterator[Check]:
     if others:
         yield Check("FAIL", "packages", f"{', '.join(others)}; install the package wpcrack again")
     else:
-        yield Check("ok", "packages", f"{len(found)} found in the versions asked for")
+        count = len(found) - len(unused)
+        yield Check("ok", "packages", f"{count} found in the versions asked for")
 
 
 def requirements() -> dict[str, Requirement]:
@@ -228,7 +235,14 @@ def requirements() -> dict[str, Requirement]:
     return {one.name: one for one in parsed if one.marker is None or one.marker.evaluate()}
 
 
+def _makes_maps_alone(packages: Mapping[str, str | None]) -> bool:
+    return not any(packages[name] for name in LEARNING)
+
+
 def _torch(found: Mapping[str, Any]) -> Check:
+    if _makes_maps_alone(found["packages"]):
+        text = "is missing: maps can be made; to train, install all that wpcrack asks for"
+        return Check("note", "torch", text)
     versions = f"{found['packages']['torch']}, torchvision {found['packages']['torchvision']}"
     error, wanted = found["torch"]["error"], found["torch"]["wanted"]
     if error:

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import jobs.cli
 from jobs.cluster import doctor, machine
 from jobs.cluster.api import ClusterError
-from jobs.cluster.doctor import Check, compare_versions, machine_checks
+from jobs.cluster.doctor import LEARNING, Check, compare_versions, machine_checks
 from jobs.cluster.machine import PACKAGES, facts
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -54,7 +54,7 @@ def test_a_machine_that_runs_the_tests_fails_nothing(found: dict[str, Any]) -> N
         (("python",), "3.10.1", "python", "3.11 or newer"),
         (("packages", "ray"), "2.9.0", "ray", "pip install 'ray["),
         (("packages", "ray"), None, "ray", "is missing"),
-        (("packages", "pyogrio"), "0.1", "packages", "pyogrio 0.1 (>=0.8)"),
+        (("packages", "pyogrio"), "0.1", "packages", "pyogrio 0.1 (>=0."),
         (("torch", "error"), "RuntimeError: nms", "torch", "install both again"),
         (("torch", "wanted"), "1.0.0", "torch", "belongs to torch 1.0.0"),
         (("maps", "missing"), ["GPKG"], "maps", "lacks GPKG"),
@@ -88,6 +88,17 @@ def test_what_could_be_better_is_a_note(found: dict[str, Any]) -> None:
     found["disk"]["free"] = 6 * GIB
     assert states(found)["disk"].state == "note"
     assert "--shm-size=9.6g" in states(found, is_node=True)["shm"].text
+
+
+def test_an_installation_for_maps_alone_is_one(found: dict[str, Any]) -> None:
+    found["packages"] |= dict.fromkeys(LEARNING)
+    found["torch"] |= {"error": "ModuleNotFoundError: No module named 'torch'", "wanted": None}
+    assert {name: c.state for name, c in states(found).items() if c.state != "ok"} == {
+        "torch": "note"
+    }
+    assert "maps can be made" in states(found)["torch"].text
+    found["packages"]["torchvision"] = "0.29.1"
+    assert states(found)["torch"].state == "FAIL"
 
 
 def test_other_versions_on_the_cluster_fail(found: dict[str, Any]) -> None:
