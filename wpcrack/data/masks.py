@@ -146,7 +146,9 @@ def _has_classes(gray: NDArray[np.uint8]) -> bool:
     if n_white < LEAST_WHITE * np.count_nonzero(gray > LOSSY_NOISE):
         return True
     dark = gray[(gray > 0) & (gray <= MASK_LEVEL)]
-    return bool(len(dark) > n_white and np.ptp(dark) == 0)
+    if not len(dark) or np.ptp(dark):
+        return False  # edges that fade are of many values
+    return bool(len(dark) > n_white or dark[0] <= LOSSY_NOISE)  # as the number of a class is
 
 
 def _has_dark_colors(image: Image.Image, path: Path) -> bool:
