@@ -288,6 +288,11 @@ def _refuse_other_formats(path: Path) -> None:
             raise DataError(f"{path} is {kind}, which is not read; {do}")
     if path.suffix.lower() in UNREAD:
         raise DataError(f"{path} has a format that is not read ({path.suffix}); {SAVE_AS}")
+    if head.startswith((b"II*\0", b"MM\0*")):
+        raise DataError(
+            f"{path} cannot be read as an image (a damaged TIFF, or one of an unusual number or "
+            f"kind of bands); copy it again, or {SAVE_AS}"
+        )
 
 
 def _oriented_shape(image: Image.Image, path: Path) -> tuple[int, int]:

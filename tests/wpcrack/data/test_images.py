@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from factories import write_tile
 from PIL import Image
 
 from wpcrack.data.images import list_images, pair, read_rgb, read_shape, write_png
@@ -185,6 +186,16 @@ def test_other_formats_are_named_whatever_the_name_says(
             with pytest.raises(DataError, match=rf"{name} .*{sentence}") as caught:
                 read(tmp_path / name)
             assert "damaged" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("bands", "kind"), [(5, np.uint8), (3, np.uint16)])
+def test_a_whole_tiff_of_unusual_bands_is_not_called_damaged_alone(
+    tmp_path: Path, bands: int, kind: type[np.generic]
+) -> None:
+    write_tile(tmp_path / "a.tif", np.zeros((H, W, bands), kind), photometric="MINISBLACK")
+    for read in (read_rgb, read_shape):
+        with pytest.raises(DataError, match=r"a damaged TIFF, or one of an unusual number"):
+            read(tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA"])
