@@ -48,6 +48,9 @@ JOB_FILE = "job.yaml"
 
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.py[co]", ".*")
 
+SQLITE = "sqlite:///"
+"""What MLflow calls a store in a file; a fourth stroke begins an absolute path."""
+
 TEXT_KEYS = frozenset({"tiles", "storage_path", "mlflow"})
 """Keys that name files although they are text: they may also be globs and URLs."""
 
@@ -260,7 +263,10 @@ def map_paths(job: BaseModel, place: Place, prefix: str = "") -> dict[str, Any]:
 
 def on_this_machine(key: str, text: str) -> str:
     """Return a path as seen from anywhere on this machine; URLs stay as they are."""
-    return text if is_address(text) else str(Path(text).expanduser().absolute())
+    path = text.removeprefix(SQLITE)
+    if is_address(path):
+        return text
+    return text.removesuffix(path) + str(Path(path).expanduser().absolute())
 
 
 def on_the_cluster(key: str, text: str) -> str:
@@ -269,7 +275,8 @@ def on_the_cluster(key: str, text: str) -> str:
     Raises:
         ConfigError: A path that is relative to this machine's folders.
     """
-    if is_address(text) or Path(text).is_absolute():
+    path = text.removeprefix(SQLITE)
+    if is_address(path) or Path(path).is_absolute():
         return text
     raise ConfigError(
         f"{key}={text} is relative to a folder of this machine, which the cluster cannot see; "

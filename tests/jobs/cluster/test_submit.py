@@ -180,9 +180,12 @@ def test_the_folder_of_mlflow_is_a_path_too() -> None:
 
     for place in ("http://mlflow:5000", "sqlite:////mnt/runs.db", "/mnt/mlruns"):
         assert sent(place) == place
-    with pytest.raises(ConfigError, match=r"^tracking\.mlflow=mlruns is relative"):
-        sent("mlruns")
+    for place in ("mlruns", "sqlite:///runs.db"):
+        with pytest.raises(ConfigError, match=rf"^tracking\.mlflow={place} is relative"):
+            sent(place)
     assert sent("mlruns", on_this_machine) == str(Path("mlruns").absolute())
+    assert sent("sqlite:///r.db", on_this_machine) == f"sqlite:///{Path('r.db').absolute()}"
+    assert sent("http://mlflow:5000", on_this_machine) == "http://mlflow:5000"
 
 
 def test_a_cluster_with_a_node_elsewhere_is_remote(
