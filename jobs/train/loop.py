@@ -146,7 +146,8 @@ class RunFiles:
         self.ticked, self.warnings = time.monotonic(), list(trainer.warnings)
         board = str(self.root / TENSORBOARD)
         with explain_write_errors(board, SAME_COMMAND, StorageError):
-            self.board = SummaryWriter(board, purge_step=trainer.position.step)
+            # TensorBoard drops what lies at this step, too: that of the last finished epoch.
+            self.board = SummaryWriter(board, purge_step=trainer.position.step + 1)
 
     def write(self, report: EpochReport) -> dict[str, Any]:
         """Record an epoch; a model that is the best so far replaces model/ as a whole.

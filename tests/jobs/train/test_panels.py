@@ -11,11 +11,11 @@ from factories import image_level_set, tiny_training
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from jobs.train.job import TrainJob
-from jobs.train.loop import PANELS
+from jobs.train.loop import PANELS, RunFiles
 from jobs.train.run import run_training
 from wpcrack.data.read import read_image_level
 from wpcrack.training.selection import COLUMNS, GAP_PX, choose_windows
-from wpcrack.training.trainer import Trainer
+from wpcrack.training.trainer import Position, Trainer
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +54,9 @@ def test_a_panel_holds_image_maps_and_mask_and_leaves_the_training_alone(job: Tr
 
 def test_tensorboard_holds_losses_learning_rates_and_panels_of_every_epoch(job: TrainJob) -> None:
     run_training(job)
+    continued = trainer(job)
+    continued.position = Position(epoch=3, step=3)
+    RunFiles(job, continued).close()  # a later start drops no epoch that is finished
     found = EventAccumulator(str(job.run_dir / "tensorboard"))
     found.Reload()
     scalars = found.Tags()["scalars"]
