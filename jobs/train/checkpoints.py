@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -220,6 +220,24 @@ def require_same_storage(job: TrainJob) -> None:
         f"run_dir {job.run_dir} has its checkpoints in {name} at scaling.storage_path={kept}, and "
         f"not {'in run_dir' if now is None else f'in {now} at {place}'}; {remedy}, or {ANEW}"
     )
+
+
+def drop_states(job: TrainJob) -> None:
+    """Free the space of states that nobody will continue from; the best model stays.
+
+    Args:
+        job: whose states they are; they lie in its run folder or at scaling.storage_path.
+    """
+    root, place = job.run_dir.absolute(), job.scaling.storage_path
+    shutil.rmtree(root / CHECKPOINTS, ignore_errors=True)
+    if place is None:
+        return
+    with suppress(ConfigError):  # as where none were written, or they are gone
+        number, _, name = (*_known_place(root), "", "", "")[:3]
+        path = place if "://" in place else str(Path(place).absolute())
+        with _storage(path) as (files, inner):
+            if name == f"{root.name}-{number}":
+                files.delete_dir(f"{inner}/{name}")
 
 
 def require_storage(path: str) -> None:

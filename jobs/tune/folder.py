@@ -2,7 +2,7 @@
 
 run_dir/
     config.yaml      the resolved config; decides whether the sweep may be continued
-    trials.jsonl     a line when a trial gets its settings, another when it ends
+    trials.jsonl     a line when a trial gets its settings, after each epoch, and when it ends
     trials/00000/    run folder of a training (jobs.train.folder); 00000 has the defaults
     results.csv      every trial
     best.yaml        config of `wpcrack train` with the best settings
@@ -15,7 +15,6 @@ Nothing else is kept: a process that dies loses no more than the epoch that it w
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +25,6 @@ from jobs.runtime.folder import SAME_COMMAND, explain_damage, explain_write_erro
 from jobs.train.checkpoints import require_same_storage
 from jobs.train.folder import (
     ANEW,
-    CHECKPOINTS,
     CONFIG,
     FREE_KEYS,
     METRICS,
@@ -160,6 +158,17 @@ def _with_epochs(root: Path, trial: Trial) -> Trial:
     return found
 
 
+def read_course(root: Path) -> list[tuple[int, int]]:
+    """Read in which order the epochs of all trials ended: numbers of trial and epoch.
+
+    Raises:
+        ConfigError: The journal is damaged.
+    """
+    lines = read_lines(root / JOURNAL, ANEW)
+    with explain_damage(root / JOURNAL, ANEW):
+        return [(int(line["trial"]), int(line["epoch"])) for line in lines if "epoch" in line]
+
+
 def require_states(job: TrainJob, root: Path) -> None:
     """Refuse to go on with trials whose states lie elsewhere than those of the sweep would.
 
@@ -200,6 +209,3 @@ def note(root: Path, number: int, **entry: Any) -> None:
         file.write(json.dumps({"trial": number, **entry}) + "\n")
 
 
-def drop_states(root: Path, number: int) -> None:
-    """Free the space of states that nobody will continue from; the best model stays."""
-    shutil.rmtree(trial_folder(root, number) / CHECKPOINTS, ignore_errors=True)

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from jobs.runtime.folder import is_locked
 from jobs.runtime.terminal import say
+from jobs.train.checkpoints import drop_states
 from jobs.train.folder import CONFIG, WRITER
 from jobs.train.job import TrainJob
 from jobs.train.split import share_split
 from jobs.tune.folder import (
     Ending,
     Trial,
-    drop_states,
     note,
     open_journal,
+    read_course,
     read_trials,
     trial_folder,
 )
@@ -53,13 +54,13 @@ class Sweep:
         open_journal(root, retry_failed=job.tune.retry_failed)
         self.halving = Halving(job.tune.asha)
         trials = read_trials(root)
-        weak = {trial.number for trial in trials if self._replay(trial)}
+        weak = self._replay(trials)
         self._waiting = [trial for trial in trials if trial.status == "running"]
         self._known = 1 + max((trial.number for trial in trials), default=-1)
         self._open = {trial.number for trial in self._waiting}
         for trial in trials:
             if trial.status in ("finished", "stopped"):
-                drop_states(root, trial.number)
+                self._drop_states(trial.number)
         for trial in tuple(self._waiting):
             if trial.number in weak:  # cut off between the decision and the note of it
                 say(f"trial {trial.number} stopped: others are better")
@@ -119,6 +120,7 @@ class Sweep:
     def epoch(self, number: int, line: Mapping[str, Any]) -> bool:
         """Take note of an epoch; return whether the trial ends with it."""
         stops = self.halving.stops(number, line)
+        note(self.root, number, epoch=line["epoch"])
         score = f", score {line[objective(line)]:.3f}" if line["stage"] != "warmup" else ""
         say(
             f"trial {number} epoch {line['epoch']} {line['stage']}{score}"
@@ -136,13 +138,24 @@ class Sweep:
         if status == "failed":
             say(f"trial {number} failed: {error}")
         else:
-            drop_states(self.root, number)
+            self._drop_states(number)
         self.write()
 
-    def _replay(self, trial: Trial) -> bool:
-        """Judge the recorded epochs again; return whether the trial ends with the last of them."""
-        stops = [self.halving.stops(trial.number, line) for line in trial.lines]
-        return bool(stops) and stops[-1]
+    def _replay(self, trials: Sequence[Trial]) -> set[int]:
+        """Judge the recorded epochs again, in their order; return which trials end with the last.
+
+        An epoch that was recorded just before a crash comes after those that were noted.
+        """
+        lines = {(trial.number, line["epoch"]): line for trial in trials for line in trial.lines}
+        stops = dict[int, bool]()
+        for number, epoch in dict.fromkeys((*read_course(self.root), *lines)):
+            if (number, epoch) in lines:
+                stops[number] = self.halving.stops(number, lines[number, epoch])
+        return {number for number, ends in stops.items() if ends}
+
+    def _drop_states(self, number: int) -> None:
+        folder = trial_folder(self.root, number)
+        drop_states(self.job.model_copy(update={"run_dir": folder}))
 
     def write(self) -> None:
         """Bring results.csv and best.yaml up to date."""

@@ -32,6 +32,7 @@ from jobs.train.checkpoints import (
     LocalStates,
     RayStates,
     complete_states,
+    drop_states,
     mend_list,
     newest_state,
     require_same_storage,
@@ -335,6 +336,26 @@ def test_a_run_goes_on_only_where_its_states_lie(tmp_path: Path) -> None:
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / METRICS).write_text('{"epoch": 0, "stage": "warmup"}\n')
     require_same_storage(run("new"))  # from states in the run folder on
+
+
+@pytest.mark.parametrize("scheme", ["file://", ""])
+def test_states_of_an_ended_trial_are_dropped_where_they_lie(tmp_path: Path, scheme: str) -> None:
+    place = f"{scheme}{tmp_path}/states"
+    jobs = [
+        tiny_job(tmp_path, tmp_path / name, storage_path=place, num_workers=1)
+        for name in ("00000", "00001")
+    ]
+    for job in jobs:
+        drop_states(job)  # there are none
+        job.run_dir.mkdir()
+        (job.run_dir / CHECKPOINTS).mkdir()
+        (tmp_path / "states" / storage_of(job)[1] / CHECKPOINTS).mkdir(parents=True)
+    drop_states(jobs[0])
+    assert [path.name[:5] for path in (tmp_path / "states").iterdir()] == ["00001"]
+    assert not (jobs[0].run_dir / CHECKPOINTS).exists()
+    (jobs[1].run_dir / RUN_ID).write_text(f"\n{place}\n\n")  # damaged
+    drop_states(jobs[1])
+    assert [path.name[:5] for path in (tmp_path / "states").iterdir()] == ["00001"]
 
 
 @pytest.mark.parametrize("resume", ["auto", "force"])

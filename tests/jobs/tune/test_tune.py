@@ -546,6 +546,28 @@ def test_ray_tune_asks_the_sweep_and_every_end_is_noted(data_set: Path, tmp_path
         assert suggestions.suggest("4") == "FINISHED"
 
 
+def test_a_continued_sweep_judges_the_epochs_of_trials_at_once_in_the_order_in_which_they_ended(
+    data_set: Path, tmp_path: Path
+) -> None:
+    job = make_job(data_set, tmp_path / "sweep", 1)
+    with open_run(job, SWEEP) as root:
+        sweep = Sweep(job, root)
+        numbers = [trial.number for trial in (sweep.next() for _ in range(3)) if trial]
+        for number, score in ((2, 0.1), (1, 0.5)):
+            lines = [
+                {"epoch": k, "stage": "detector", "val/score": score, "seconds": 1.0}
+                for k in range(3)
+            ]
+            trial_folder(root, number).mkdir(parents=True, exist_ok=True)
+            (trial_folder(root, number) / METRICS).write_text(
+                "".join(f"{json.dumps(line)}\n" for line in lines)
+            )
+            assert not any(sweep.epoch(number, line) for line in lines)
+        again = Sweep(job, root)
+        assert [trial.number for trial in (again.next() for _ in range(3)) if trial] == numbers
+        assert [trial.status for trial in read_trials(root)] == ["running"] * 3
+
+
 def test_a_trial_on_a_node_without_the_shared_folder_ends_the_sweep_and_is_kept(
     data_set: Path, tmp_path: Path
 ) -> None:
