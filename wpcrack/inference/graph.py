@@ -52,10 +52,11 @@ def load_graph(path: Path | None) -> Any:
         if (graph := _read(place, folder)) is not None:
             return graph
     require_torch_or_graph(folder, found=False)
+    # Hashed before it is read: a training that goes on may replace the model meanwhile.
+    made_from, place = _made_from(folder), folder / f"{DELIVERED}-{_fingerprint(folder)}"
     graph = _convert(folder)
-    place = folder / f"{DELIVERED}-{_fingerprint(folder)}"
     shutil.rmtree(place, ignore_errors=True)  # it is not there, or does not fit
-    _keep(graph, place, folder)
+    _keep(graph, place, made_from)
     return graph
 
 
@@ -90,7 +91,7 @@ def deliver_graph(folder: Path) -> Path:
     """
     try:
         with whole_folder(folder / DELIVERED) as part:
-            _write(_convert(folder), part, folder, half=True)
+            _write(_convert(folder), part, _made_from(folder), half=True)
     except (OSError, RuntimeError) as error:
         raise StorageError(
             f"the graph cannot be written to {folder} ({error}); free space or choose another "
@@ -145,12 +146,12 @@ def _read(place: Path, folder: Path) -> Any | None:
     return None
 
 
-def _keep(graph: Any, place: Path, folder: Path) -> None:
+def _keep(graph: Any, place: Path, made_from: Mapping[str, str]) -> None:
     """Write a graph under a name of its own, then move it: readers see all of it or nothing."""
     fresh = place.with_name(f".{place.name}.{uuid.uuid4().hex}")
     try:
         fresh.mkdir()
-        _write(graph, fresh, folder, half=False)
+        _write(graph, fresh, made_from, half=False)
         os.rename(fresh, place)
     except (OSError, RuntimeError) as error:  # read-only, full, or another worker was faster
         log.info("the OpenVINO graph was not kept in %s (%s)", place, error)
@@ -158,10 +159,10 @@ def _keep(graph: Any, place: Path, folder: Path) -> None:
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def _write(graph: Any, place: Path, folder: Path, *, half: bool) -> None:
+def _write(graph: Any, place: Path, made_from: Mapping[str, str], *, half: bool) -> None:
     openvino().save_model(graph, place / GRAPH, compress_to_fp16=half)
     files = {name: _hash((place / name).read_bytes()) for name in (GRAPH, CONSTANTS)}
-    record = {"made_from": _made_from(folder), "files": files}
+    record = {"made_from": made_from, "files": files}
     (place / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 

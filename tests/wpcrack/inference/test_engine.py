@@ -308,6 +308,27 @@ def test_two_workers_that_convert_at_once_leave_one_graph(
 
 
 @needs_openvino
+def test_a_model_that_a_training_replaces_while_it_is_converted_gets_a_graph_of_its_own(
+    tiny_converted: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, graph = tiny_converted
+    run, made = shutil.copytree(whole, tmp_path / "run"), list[int]()
+    for kept in (run / "model").glob("openvino-*"):
+        shutil.rmtree(kept)
+
+    def meanwhile(*_: object) -> Any:
+        made.append(len(made))
+        if made == [0]:
+            tiny_model(run / "model", seed=1)
+        return graph.clone()
+
+    monkeypatch.setattr(conversion, "convert", meanwhile)
+    for _ in range(3):
+        load_graph(run)
+    assert made == [0, 1]  # the second is of the new weights, and used again
+
+
+@needs_openvino
 def test_openvino_reports_to_nobody(tiny_run: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
