@@ -52,31 +52,25 @@ def learn_on_ray(options: AdaptOptions, *, local: bool = False) -> Learn:
         keep_start(rule, nets, place, lesson)
         if kept_step(rule, place) < rule.steps:
             keep_taught(place / TAUGHT, lesson.batches.images, lesson.batches.labels)
-            _fit(options, rule, place.absolute(), lesson, report, local)
+            config = options.model_dump(mode="json", include={*AdaptConfig.model_fields})
+            values = {
+                "config": config,
+                "rule": rule.model_dump(mode="json"),
+                "shares_encoder": nets.shares_encoder,
+                "round": lesson.batches.number,
+                "identity": lesson.identity,
+                "place": str(place.absolute()),
+            }
+            _fit(options, values, report, local)
         return train_path(rule, nets, place, lesson)  # nothing is left to do: reads the state
 
     return learn
 
 
-def _fit(
-    options: AdaptOptions,
-    rule: DrawnTrainConfig,
-    place: Path,
-    lesson: Lesson,
-    report: Report | None,
-    local: bool,
-) -> None:
+def _fit(options: AdaptOptions, values: dict[str, Any], report: Report | None, local: bool) -> None:
     from ray.train.v2.api.exceptions import TrainingFailedError
 
-    assert isinstance(lesson.batches, TaughtBatches)
-    config = AdaptConfig.model_validate(options.model_dump(include={*AdaptConfig.model_fields}))
-    values = {
-        "config": config.model_dump(mode="json"),
-        "rule": rule.model_dump(mode="json"),
-        "round": lesson.batches.number,
-        "identity": lesson.identity,
-        "place": str(place),
-    }
+    place = Path(values["place"])
     scaling, each = options.scaling, options.scaling.each_with(options.threads)
     request = Request("worker", scaling.num_workers, each)
     shutil.rmtree(place / "ray", ignore_errors=True)  # what an earlier start noted there
@@ -102,8 +96,11 @@ def learn_loop(values: dict[str, Any], *, shared: SharedFolder) -> None:
     images, labels = read_taught(place / TAUGHT)
     config = AdaptConfig.model_validate(values["config"])
     lesson = Lesson(TaughtBatches(config, values["round"], images, labels), values["identity"])
+    nets = Networks(rule.model)
+    if values["shares_encoder"]:
+        nets.share_encoder()
     learn = functools.partial(
-        train_path, rule, Networks(rule.model), place, lesson, device=ray.train.torch.get_device()
+        train_path, rule, nets, place, lesson, device=ray.train.torch.get_device()
     )
     if ray.train.get_context().get_world_rank():
         learn()

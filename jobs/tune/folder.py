@@ -207,5 +207,3 @@ def note(root: Path, number: int, **entry: Any) -> None:
     path = root / JOURNAL
     with explain_write_errors(str(path), SAME_COMMAND), path.open("a", encoding="utf-8") as file:
         file.write(json.dumps({"trial": number, **entry}) + "\n")
-
-

@@ -42,10 +42,14 @@ class Networks(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Compute (B, 1, H, W) crack logits of (B, 3, H, W) in [0, 1], without CAM or label."""
         seen = self.classifier.encoder(image)
-        shared = self.reconstructor.encoder is self.classifier.encoder
-        beside = seen if shared else self.reconstructor.encoder(image)
+        beside = seen if self.shares_encoder else self.reconstructor.encoder(image)
         logits: Tensor = self.detector(seen, beside, image.shape[-2:])
         return logits
+
+    @property
+    def shares_encoder(self) -> bool:
+        """Whether both inputs of the detector come from one encoder."""
+        return self.reconstructor.encoder is self.classifier.encoder
 
     def share_encoder(self) -> None:
         """Let the detector read the classifier's encoder twice: inference takes half the time."""

@@ -151,7 +151,8 @@ def adapt(
         info = read_info(base).model_copy(update={"trained": trained})
         with torch_threads(config.threads):
             info = with_fusion(info, networks)
-        save_model(place / MODEL_FOLDER, networks, info, predicts_only=True)
+        one = networks.shares_encoder  # of two, as `wpcrack train` makes them, both are kept
+        save_model(place / MODEL_FOLDER, networks, info, predicts_only=one)
         teacher = place / MODEL_FOLDER
     found = compare(base, teacher, images[::HELD], config.check, config.threads)
     adapted = Adapted(

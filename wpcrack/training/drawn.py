@@ -86,14 +86,16 @@ def pretrain(config: DrawnTrainConfig, folder: Path, report: Report | None = Non
         report: Called after every update.
 
     Returns:
-        Networks with the averaged weights, in eval mode; classifier and reconstructor hold the
-        same encoder weights.
+        Networks with the averaged weights, in eval mode; classifier and reconstructor share an
+        encoder.
 
     Raises:
         CheckpointError: The folder holds the state of another config.
     """
     torch.manual_seed(config.seed)
-    return train_path(config, Networks(config.model), folder, Lesson(DrawnBatches(config)), report)
+    nets = Networks(config.model)
+    nets.share_encoder()
+    return train_path(config, nets, folder, Lesson(DrawnBatches(config)), report)
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,8 @@ def train_path(
     device: torch.device = CPU,
 ) -> Networks:
     """Train encoder and detector of networks on any windows; see `pretrain`.
+
+    Of networks with two encoders, as `wpcrack train` makes them, both are trained.
 
     Where there are several ranks, each learns from its share of the windows of a batch, and all
     together do what one rank does with all of them; the first writes the state and reports.
@@ -157,11 +161,9 @@ def keep_start(config: DrawnTrainConfig, nets: Networks, folder: Path, lesson: L
 
 def delivered(run: _Run) -> Networks:
     """Return the averaged weights as networks for inference."""
-    nets = run.nets.to(CPU)
-    nets.classifier.encoder.load_state_dict(run.average[0].state_dict())
-    nets.reconstructor.encoder.load_state_dict(run.average[0].state_dict())
-    nets.detector.load_state_dict(run.average[1].state_dict())
-    return nets.eval().requires_grad_(False)
+    for trained, mean in zip(run.path, run.average, strict=True):
+        trained.load_state_dict(mean.state_dict())
+    return run.nets.to(CPU).eval().requires_grad_(False)
 
 
 class _Run:
@@ -178,6 +180,8 @@ class _Run:
         assert isinstance(nets.detector, Detector)
         self.config, self.nets, self.folder, self.lesson = config, nets, folder, lesson
         self.path = nn.ModuleList([nets.classifier.encoder, nets.detector])
+        if not nets.shares_encoder:
+            self.path.append(nets.reconstructor.encoder)
         self.path.to(device).to(memory_format=torch.channels_last)
         self.device = device
         self.path.requires_grad_(True).train()
@@ -185,9 +189,10 @@ class _Run:
             if isinstance(module, nn.BatchNorm2d):
                 module.eval()
         self.average = copy.deepcopy(self.path).requires_grad_(False)
+        encoders = [self.path[0], *self.path[2:]]
         self.optimizer = torch.optim.AdamW(
             [
-                *groups_at(config.encoder_lr, [nets.classifier.encoder], config.weight_decay),
+                *groups_at(config.encoder_lr, encoders, config.weight_decay),
                 *groups_at(config.head_lr, [nets.detector], config.weight_decay),
             ],
             lr=config.head_lr,
@@ -214,7 +219,8 @@ class _Run:
         image, mask, faint = (part.to(self.device) for part in windows)
         image = image.permute(0, 3, 1, 2).float().div(255)
         image = image.contiguous(memory_format=torch.channels_last)
-        logits = crack_logits(self.path[0], self.path[1], image)
+        encoder, detector, *others = self.path
+        logits = crack_logits(encoder, detector, image, *others)
         clear = 1 - F.max_pool2d(faint[:, None].float(), 3, 1, 1)
         terms = loss_terms(logits, mask[:, None].float(), clear, self.config)
         total = torch.stack(list(terms.values())).sum()
@@ -300,10 +306,16 @@ def _of_another_config(file: Path) -> CheckpointError:
     )
 
 
-def crack_logits(encoder: nn.Module, detector: nn.Module, image: Tensor) -> Tensor:
-    """(B, 1, H, W) logits of (B, 3, H, W) images in [0, 1]; one encoder feeds both inputs."""
+def crack_logits(
+    encoder: nn.Module, detector: nn.Module, image: Tensor, beside: nn.Module | None = None
+) -> Tensor:
+    """(B, 1, H, W) logits of (B, 3, H, W) images in [0, 1]; one encoder feeds both inputs.
+
+    Where there is one `beside` it, that one feeds the second.
+    """
     features = encoder(image)
-    logits: Tensor = detector(features, features, image.shape[-2:])
+    others = features if beside is None else beside(image)
+    logits: Tensor = detector(features, others, image.shape[-2:])
     return logits
 
 

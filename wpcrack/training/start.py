@@ -98,7 +98,7 @@ def start_networks(config: TrainedModelConfig) -> Networks:
         return networks
     trained = load_model(start.folder).networks
     found = trained.state_dict()
-    if trained.reconstructor.encoder is trained.classifier.encoder:  # the rest was never trained
+    if trained.shares_encoder:  # the rest was never trained
         found = {name: value for name, value in found.items() if name.startswith(PATH)}
     shapes = {name: value.shape for name, value in networks.state_dict().items()}
     fits = {name: value for name, value in found.items() if shapes.get(name) == value.shape}

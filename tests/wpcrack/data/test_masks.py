@@ -134,7 +134,7 @@ def test_a_bright_class_does_not_hide_a_dark_one(
         read_mask(path, line.shape)
     few = np.asarray(classes((255, 255, 255), (1, 1, 1)).convert("L"))
     Image.fromarray(few).save(path)
-    with pytest.raises(DataError, match="values 0, 1, 255: .*--mask-values 255"):
+    with pytest.raises(DataError, match=r"values 0, 1, 255: .*--mask-values 255"):
         read_mask(path, line.shape)
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 from wpcrack.config import AugmentConfig
 from wpcrack.errors import CheckpointError, DataError
 from wpcrack.inference.engine import load_predictor
-from wpcrack.model import WEIGHTS, find_model, read_info
+from wpcrack.model import WEIGHTS, find_model, read_info, save_model
 from wpcrack.networks import Networks
 from wpcrack.training import adapt as adaption
 from wpcrack.training import fusion
@@ -175,6 +175,21 @@ def test_an_interrupted_adaption_goes_on_to_the_same_model(place: Path) -> None:
     assert weights(place / "cut") == weights(place / "whole")
     assert weights(place / "cut") != (place / "base" / WEIGHTS).read_bytes()
     assert not list((place / "cut").glob("round-*"))
+
+
+def test_an_adaption_that_learns_nothing_gives_the_model_that_it_started_from(place: Path) -> None:
+    still = {"encoder_lr": 1e-30, "head_lr": 1e-30, "augment": STILL, "steps": 1}
+    image = np.random.default_rng(0).integers(0, 255, (1, 96, 96, 3), np.uint8)
+    nets = Networks(read_info(place / "base").model)
+    for shares in (False, True):
+        if shares:
+            nets.share_encoder()
+        save_model(place / "base", nets, read_info(place / "base"), predicts_only=shares)
+        run(place, f"out {shares}", tiny(**still))
+        old, new = (
+            load_predictor(place / name, "torch")(image) for name in ("base", f"out {shares}")
+        )
+        assert np.abs(new - old).max() < 1e-3
 
 
 def test_a_round_teaches_the_next_by_the_fusion_that_suits_its_networks(
