@@ -189,6 +189,18 @@ class TrainJob(MethodConfig):
         return self
 
     @model_validator(mode="after")
+    def _start_stays(self) -> TrainJob:
+        for name, place in (("init", self.model.init), ("weights_file", self.model.weights_file)):
+            if self.resume != "never" or not isinstance(place, Path):
+                continue
+            if place.resolve().is_relative_to(self.run_dir.resolve()):
+                raise ValueError(
+                    f"model.{name}={place} lies in run_dir, which resume=never empties first; "
+                    "choose another run_dir"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _gives_a_model(self) -> TrainJob:
         if not (self.train.steps.adversarial or self.train.steps.detector):
             raise ValueError(

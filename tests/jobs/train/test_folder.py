@@ -77,6 +77,17 @@ def test_never_starts_in_an_emptied_folder(tmp_path: Path) -> None:
         assert sorted(p.name for p in root.iterdir()) == [".lock", "config.yaml"]
 
 
+@pytest.mark.parametrize("model", [{"init": "run"}, {"weights_file": "run/model/a.pth"}])
+def test_a_folder_that_holds_what_the_training_starts_from_is_not_emptied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: dict[str, str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    job(tmp_path / "run", model=model)
+    job(tmp_path / "other", model=model, resume="never")
+    with pytest.raises(ValueError, match="lies in run_dir, which resume=never empties first"):
+        job(tmp_path / "run", model=model, resume="never")
+
+
 @pytest.mark.parametrize("resume", ["auto", "never", "force"])
 def test_a_folder_with_foreign_files_is_never_touched(tmp_path: Path, resume: str) -> None:
     (tmp_path / "thesis.docx").write_text("precious")
