@@ -68,6 +68,7 @@ class TrainReport:
     score: float
     """Of the kept model, by the metric that selected it."""
     seconds: float
+    """Of all starts, but for what a crash lost."""
     val: dict[str, float]
     """Figures of the val split, by name."""
     held_out: Mapping[str, WindowScores] = field(default_factory=dict)
@@ -84,8 +85,10 @@ class TrainReport:
         return {**asdict(self), "run_dir": str(self.run_dir)}
 
 
-def write_report(root: Path, job: TrainJob, data: ImageLevelSet, seconds: float) -> TrainReport:
-    """Write report.json and the model card."""
+def write_report(
+    root: Path, job: TrainJob, data: ImageLevelSet, seconds: float, start: str
+) -> TrainReport:
+    """Write report.json and the model card; `start` says what the networks started from."""
     lines = read_metrics(root / METRICS)
     with explain_damage(root / METRICS, ANEW):
         best = max((line for line in lines if line["best"]), key=lambda x: x["epoch"], default=None)
@@ -95,14 +98,16 @@ def write_report(root: Path, job: TrainJob, data: ImageLevelSet, seconds: float)
             f"{job.run_dir} holds no model: no epoch of it has a score that is a number; lower the "
             "learning rates (optim.encoder_lr, optim.head_lr) and set resume=never"
         )
-    chosen_by = objective(best)
+    chosen_by, trained = objective(best), _trained(root)
     values = {
+        "start": start,
+        "blend": trained.get("blend", 1.0),
         "epochs": len(lines),
         "best_epoch": best["epoch"],
         "score": score,
         "selection": SELECTED_ON[chosen_by],
         "val": {k.removeprefix("val/"): v for k, v in best.items() if k.startswith("val/")},
-        HELD_OUT: _held_out(root),
+        HELD_OUT: dict(trained.get(HELD_OUT, {})),
         "items": counts(data),
         "seconds": round(seconds, 1),
         "seed": job.seed,
@@ -113,10 +118,10 @@ def write_report(root: Path, job: TrainJob, data: ImageLevelSet, seconds: float)
     return _report_of(job.run_dir, values)
 
 
-def _held_out(root: Path) -> dict[str, Any]:
-    """Return what the kept model's description says of held-out windows; nothing without one."""
+def _trained(root: Path) -> dict[str, Any]:
+    """Return what the kept model's description says of its training; nothing without one."""
     try:
-        return dict(read_info(find_model(root)).trained.get(HELD_OUT, {}))
+        return read_info(find_model(root)).trained
     except CheckpointError:
         return {}
 
@@ -230,6 +235,7 @@ def model_card(job: TrainJob, values: dict[str, Any]) -> str:
         f"| {name} | {s['found']} of {s['cracks']} | {s['marked']} of {s['roads']} |"
         for name, s in values[HELD_OUT].items()
     ]
+    rest = "" if values["blend"] == 1 else ", the rest of the model that it started from"
     software = ", ".join(f"{name} {number}" for name, number in values["versions"].items())
     return "\n".join(
         [
@@ -240,10 +246,9 @@ def model_card(job: TrainJob, values: dict[str, Any]) -> str:
             f"* Data: `{job.data.root}`; licence as stated by the user: {job.data.license}",
             f"* Pixel size: {gsd}",
             f"* Encoder: {job.model.encoder}, seed {job.seed}, batch {job.train.batch_size}",
-            f"* Start: model.init={job.model.init}; {job.train.drawn_share:.0%} drawn windows with "
-            "exact masks in the detector stage",
-            f"* Weights: {job.train.blend:.0%} trained, the rest of the model that it started "
-            "from, if there was one",
+            f"* Start: {values['start']}; {job.train.drawn_share:.0%} drawn windows with exact "
+            "masks in the detector stage",
+            f"* Weights: {values['blend']:.0%} trained{rest}",
             f"* Versions: {software}",
             "",
             "| split | crack | road | sources |",
@@ -282,7 +287,8 @@ class ProgressLines(Followed):
         """Look at the file; others get each new line, too; ``after_all`` follows the last."""
         self.metrics, self.after_all = metrics, after_all
         self.others = [tell for tell in others if tell is not None]
-        self.shown = {line["epoch"] for line in read_metrics(metrics)}
+        self.shown = {line["epoch"]: line.get("seconds") for line in read_metrics(metrics)}
+        self.told = {*self.shown}
         self.started, self.progress_at_start = time.monotonic(), self._progress()
         super().__init__(self._show_new)
 
@@ -291,17 +297,26 @@ class ProgressLines(Followed):
         return float(lines[-1]["train/progress"]) if lines else 0.0
 
     def _show_new(self) -> None:
+        before = 0.0
         for line in read_metrics(self.metrics):
-            if line["epoch"] not in self.shown:
-                self.shown.add(line["epoch"])
-                for warning in line.get("warnings", ()):
-                    say(f"warning: {warning}")
-                elapsed = time.monotonic() - self.started
-                say(describe(line, elapsed, self.progress_at_start))
-                for tell in self.others:
-                    tell(line)
-                if self.after_all and line["train/progress"] == 1:
-                    say(self.after_all)
+            epoch, seconds = line["epoch"], line.get("seconds")
+            if epoch not in self.shown or self.shown[epoch] != seconds:  # new, or after a crash
+                self.progress_at_start = min(self.progress_at_start, before)
+                self.shown[epoch] = seconds
+                self._show(line)
+            before = float(line.get("train/progress", 0.0))
+
+    def _show(self, line: dict[str, Any]) -> None:
+        for warning in line.get("warnings", ()):
+            say(f"warning: {warning}")
+        elapsed = time.monotonic() - self.started
+        say(describe(line, elapsed, self.progress_at_start))
+        if line["epoch"] not in self.told:
+            self.told.add(line["epoch"])
+            for tell in self.others:
+                tell(line)
+        if self.after_all and line["train/progress"] == 1:
+            say(self.after_all)
 
 
 def describe(line: dict[str, Any], elapsed_s: float, progress_at_start: float) -> str:

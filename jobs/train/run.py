@@ -105,6 +105,7 @@ def run_training(job: TrainJob, *, local: bool = False, watch: Watch | None = No
             for warning in (*data.warnings, *needs.warnings):
                 say(f"warning: {warning}")
             started, watch = time.monotonic(), watch or Watch()
+            earlier_s = sum(line.get("seconds", 0.0) for line in read_metrics(root / METRICS))
             try:
                 then = FUSING if needs.fuses else None
                 with (
@@ -119,7 +120,8 @@ def run_training(job: TrainJob, *, local: bool = False, watch: Watch | None = No
                     f"{how_to_continue(job.resume)}"
                 )
                 raise
-            report = write_report(root, job, data, time.monotonic() - started)
+            seconds = earlier_s + time.monotonic() - started
+            report = write_report(root, job, data, seconds, needs.start)
             for line in closing_lines(report, job, data):
                 say(line)
             return report

@@ -152,7 +152,10 @@ def test_a_continued_run_equals_an_undisturbed_one(
     with pytest.raises(KeyboardInterrupt):
         run_training(make_job(drawn_set, tmp_path / "cut", 0))
     monkeypatch.setattr(train_loop.RunFiles, "write", write)
-    run_training(make_job(drawn_set, tmp_path / "cut", 0))
+    lines = read_metrics(tmp_path / "cut" / METRICS)
+    lines[0]["seconds"] = 1000.0
+    (tmp_path / "cut" / METRICS).write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert 1000 < run_training(make_job(drawn_set, tmp_path / "cut", 0)).seconds < 2000
     assert measured(tmp_path / "cut") == measured(whole.run_dir)
     a, b = (p / "model" / "model.safetensors" for p in (tmp_path / "cut", whole.run_dir))
     assert a.read_bytes() == b.read_bytes()
@@ -211,12 +214,17 @@ def test_held_out_windows_judge_the_model_and_the_one_that_it_started_from(
     assert report["held_out"]["start"]["found"] == start.found
     card = (tmp_path / "run" / "MODEL_CARD.md").read_text()
     assert f"| start | {start.found} of {start.cracks} | 0 of {start.roads} |" in card
+    assert f"* Start: the networks start from model.init={tmp_path / 'base'}; 35% drawn" in card
+    assert "* Weights: 50% trained, the rest of the model that it started from\n" in card
 
     monkeypatch.setattr(train_loop, "HELD_OUT_PX", 64 * 64 * 2)  # of many windows a part
     asked.clear()
     from_scratch = make_job(drawn_set, tmp_path / "other", 0, train=every)
     assert [*run_training(from_scratch).held_out] == ["trained"]
     assert asked == [(2, 0.002)]
+    card = (tmp_path / "other" / "MODEL_CARD.md").read_text()
+    assert "* Start: the shipped model has another model.encoder: the networks start from" in card
+    assert "* Weights: 100% trained\n" in card
 
 
 def test_a_start_that_is_gone_when_the_training_ends_costs_the_comparison_alone(

@@ -22,7 +22,13 @@ from jobs.train.folder import METRICS, open_run, read_data
 from jobs.train.job import TrainJob
 from jobs.train.needs import FEW_LABELS, warn_of_few_labels
 from jobs.train.plan import plan_training
-from jobs.train.report import TrainReport, closing_lines, next_command, read_report
+from jobs.train.report import (
+    ProgressLines,
+    TrainReport,
+    closing_lines,
+    next_command,
+    read_report,
+)
 from wpcrack.config import MethodConfig
 from wpcrack.data.masks import ORIENTATION
 from wpcrack.errors import ConfigError
@@ -237,6 +243,31 @@ def test_a_finished_run_says_what_its_score_means_and_names_the_next_command(
         f"wpcrack evaluate --images {data_set}/crack --masks '{data_set}/crack copy' "
         f"--model '{tmp_path}/my run'"
     )
+
+
+def test_an_epoch_that_runs_again_after_a_crash_is_shown_again_and_told_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def write(*seconds: float) -> None:
+        lines = (
+            {"epoch": k, "stage": "detector", "step": k, "best": True, "seconds": each}
+            | {"val/score": 0.5, "train/progress": (k + 1) / 10}
+            | {"train/images_per_s": 1.0, "train/data_wait": 0.0}
+            for k, each in enumerate(seconds)
+        )
+        metrics.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+
+    metrics, told = tmp_path / "metrics.jsonl", list[int]()
+    write(1.0, 2.0)  # the state of the second epoch was not kept
+    shown = ProgressLines(metrics, [lambda line: told.append(line["epoch"])])
+    shown.started -= 60
+    for epochs in ((1.0, 3.0), (1.0, 3.0, 4.0), (1.0, 3.0, 5.0), (1.0, 3.0, 5.0)):
+        write(*epochs)
+        shown._show_new()
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split()[2] for line in lines] == ["1", "2", "2"]
+    assert lines[0].endswith("20%, ETA 8:00")
+    assert told == [2]
 
 
 def test_a_damaged_report_of_a_run_is_a_sentence(tmp_path: Path) -> None:
