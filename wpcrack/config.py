@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from wpcrack.config_block import Block, Count, NonNegative, OddCount, Positive, Share
+from wpcrack.config_block import Block, Count, NonNegative, OddCount, Positive, Seed, Share
 from wpcrack.label_config import PseudoLabelConfig
 
 
@@ -278,7 +278,7 @@ class TrainConfig(Block):
 class MethodConfig(Block):
     """Everything that decides what is learned."""
 
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     """Seed of weights, sampling, augmentation, erasing and drawn windows."""
     model: TrainedModelConfig = TrainedModelConfig()
     """Networks."""

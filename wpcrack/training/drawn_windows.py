@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from wpcrack.config import ModelConfig
-from wpcrack.config_block import Block, Count, NonNegative, Positive
+from wpcrack.config_block import Block, Count, NonNegative, Positive, Seed
 from wpcrack.synthetic.pavement import PavementConfig, draw_pavement
 
 SPEED_FIELDS = {"save_every", "threads", "workers"}
@@ -35,7 +35,7 @@ class WindowShape(Block):
 class DrawnTrainConfig(Block):
     """Everything that decides what is learned from drawn pavement."""
 
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     """Of weights and windows."""
     model: ModelConfig = ModelConfig()
     """Networks; encoder and detector are trained."""

@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from torch.utils.data import Dataset
 
 from wpcrack.config import AugmentConfig
-from wpcrack.config_block import Block, Count, NonNegative, Positive, Share
+from wpcrack.config_block import Block, Count, NonNegative, Positive, Seed, Share
 from wpcrack.data.augment import recolor
 from wpcrack.errors import CheckpointError
 from wpcrack.files import whole_folder
@@ -47,7 +47,7 @@ Sample = tuple[Image, NDArray[np.bool_], NDArray[np.bool_]]
 class AdaptConfig(Block):
     """How a model is adapted."""
 
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     """Of pictures, windows and augmentation."""
     rounds: Count = 1
     """How often a new teacher labels the pictures. A second round adds nothing on the same roads,

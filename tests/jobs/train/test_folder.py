@@ -146,6 +146,12 @@ def test_a_batch_that_workers_cannot_share_is_refused() -> None:
         job(Path("run"), scaling={"num_workers": "2..20"})
 
 
+def test_a_seed_that_generators_do_not_take_is_refused() -> None:
+    assert job(Path("run"), seed=2**63 - 1).seed == 2**63 - 1
+    with pytest.raises(ValueError, match="less than 9223372036854775808"):
+        job(Path("run"), seed=2**63)
+
+
 def test_a_range_of_workers_has_two_ends_the_smaller_first() -> None:
     scaling = job(Path("run"), scaling={"num_workers": "2..3"}).scaling
     assert (scaling.least, scaling.num_workers, scaling.is_elastic) == (2, 3, True)
