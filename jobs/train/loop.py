@@ -16,6 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 from jobs.runtime.counters import counter
 from jobs.runtime.folder import SAME_COMMAND, explain_write_errors
 from jobs.runtime.shared import SharedFolder
+from jobs.runtime.terminal import last_line
 from jobs.runtime.versions import versions
 from jobs.train.checkpoints import LocalStates, RayStates, States
 from jobs.train.folder import METRICS, TENSORBOARD, read_data, sole_writer, truncate_metrics
@@ -94,7 +95,7 @@ def train(
     )
     state = states.latest()
     if state is not None:
-        trainer.load_state_dict(state)
+        load(trainer, state, job)
     files = RunFiles(job, trainer) if shard.rank == 0 else None
     steps = counter("wpcrack_train_steps", "Steps of trainings.") if files is not None else None
     before = trainer.position.step
@@ -118,6 +119,22 @@ def train(
     if files is not None:
         files.complete_model()
         files.close()
+
+
+def load(trainer: Trainer, state: dict[str, Any], job: TrainJob) -> None:
+    """Let a training go on from a state.
+
+    Raises:
+        CheckpointError: It is of other networks or optimizers, as resume=force allows.
+    """
+    try:
+        trainer.load_state_dict(state)
+    except (RuntimeError, ValueError, LookupError) as error:
+        raise CheckpointError(
+            f"the last checkpoint of {job.run_dir} does not fit these settings "
+            f"({last_line(error).strip()}); set those of model and optim as they were, with "
+            "resume=force, or set resume=never to start again"
+        ) from error
 
 
 @contextmanager

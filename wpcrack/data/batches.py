@@ -25,7 +25,7 @@ from wpcrack.data.augment import as_planes, changes_colors, erase_grid, recolor,
 from wpcrack.data.batch import Batch, Exact
 from wpcrack.data.pictures import Images
 from wpcrack.data.read import Item
-from wpcrack.errors import ConfigError, DataError
+from wpcrack.errors import ConfigError, DataError, TrainingError
 from wpcrack.synthetic.pavement import PavementConfig, draw_pavement
 
 PREFETCH = 3
@@ -255,10 +255,18 @@ class Loaders:
     def stream(self, orders: Sequence[Order]) -> Iterator[Batch]:
         """Yield batches in the order in which they are asked for."""
         self._orders[:] = orders
-        for batch in self._loader:
-            if isinstance(batch, DataError):
-                raise batch
-            yield batch.each(Tensor.pin_memory) if self._pin else batch
+        try:
+            for batch in self._loader:
+                if isinstance(batch, DataError):
+                    raise batch
+                yield batch.each(Tensor.pin_memory) if self._pin else batch
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise TrainingError(
+                "a process that prepares batches was killed (out of memory, or of room in "
+                "/dev/shm?); set fewer scaling.loaders, or 0, and the same command continues"
+            ) from error
 
 
 class _Loading(Dataset["Batch | DataError"]):

@@ -11,9 +11,10 @@ from factories import image_level_set, tiny_training
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from jobs.train.job import TrainJob
-from jobs.train.loop import PANELS, RunFiles
+from jobs.train.loop import PANELS, RunFiles, load
 from jobs.train.run import run_training
 from wpcrack.data.read import read_image_level
+from wpcrack.errors import CheckpointError
 from wpcrack.training.selection import COLUMNS, GAP_PX, choose_windows
 from wpcrack.training.trainer import Position, Trainer
 
@@ -50,6 +51,13 @@ def test_a_panel_holds_image_maps_and_mask_and_leaves_the_training_alone(job: Tr
     assert torch.equal(torch.get_rng_state(), draws)
     assert all(torch.equal(v, before[k]) for k, v in made.nets.state_dict().items())
     assert torch.equal(made.panels(4), rows)
+
+
+def test_a_state_of_other_networks_is_one_sentence(job: TrainJob) -> None:
+    state, model = trainer(job).state_dict(), job.model.model_copy(update={"detector_channels": 16})
+    other = job.model_copy(update={"model": model})
+    with pytest.raises(CheckpointError, match=r"not fit these settings \(size mismatch.*=never"):
+        load(trainer(other), state, other)
 
 
 def test_tensorboard_holds_losses_learning_rates_and_panels_of_every_epoch(job: TrainJob) -> None:

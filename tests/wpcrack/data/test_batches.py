@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from wpcrack.config import MethodConfig
 from wpcrack.data.batches import BatchSource, Sampler, Shard, validation_batches, validation_part
 from wpcrack.data.pictures import Images, reflect_to
 from wpcrack.data.read import Item
-from wpcrack.errors import ConfigError, DataError
+from wpcrack.errors import ConfigError, DataError, TrainingError
 
 HEIGHT, WIDTH = 32, 48
 
@@ -81,6 +83,18 @@ def test_loading_processes_change_no_batch(items: list[Item], tmp_path: Path) ->
     lost = BatchSource(Images(broken), made.config, made.shard, loaders=1)
     with pytest.raises(DataError, match=r"00\.png"):
         list(lost.stream(0, 3, 0))
+
+
+def test_a_loading_process_that_is_killed_is_one_sentence(items: list[Item]) -> None:
+    def killed() -> Iterator[Any]:
+        yield thread.load(0, 0)
+        raise RuntimeError("DataLoader worker (pid(s) 23520) exited unexpectedly")
+
+    thread = source(items)
+    processes = BatchSource(thread.images, thread.config, thread.shard, loaders=1)
+    processes._loaders.__dict__["_loader"] = killed()
+    with pytest.raises(TrainingError, match=r"was killed .*fewer scaling\.loaders"):
+        list(processes.stream(0, 2, 0))
 
 
 # -- drawn windows -----------------------------------------------------------------------------
