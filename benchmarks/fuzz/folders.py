@@ -156,7 +156,7 @@ def draw_training(folder: Path) -> list[Path]:
         data = read_data(job)
         keep_split(root, data)
         _write_lines(root / METRICS, EPOCHS)
-        write_report(root, job, data, 3.0)
+        write_report(root, job, data, 3.0, "ImageNet")
     return [folder / "run" / name for name in (CONFIG, SPLIT, METRICS, REPORT)]
 
 
@@ -176,7 +176,7 @@ def read_training(path: Path) -> object:
         closing_lines(finished, job, data)
     force = TrainJob.model_validate({**settings, "resume": "force"})
     with open_run(force) as root:
-        write_report(root, job, data, 1.0)
+        write_report(root, job, data, 1.0, "ImageNet")
         truncate_metrics(root, 2)
     return finished
 
