@@ -30,6 +30,7 @@ from geo.imagery.opening import (
     ForeignFile,
     driver_of,
     driver_of_bytes,
+    has_end,
     is_remote,
     open_dataset,
     zip_begins,
@@ -275,7 +276,7 @@ def _describe(header: _Header, dataset: Any, options: ReadOptions) -> Tile | Til
         stamp=header.stamp,
     )
     reason = _bad_crs(tile) or _bad_size(tile) or _bad_place(tile) or _bad_bands(dataset)
-    reason = reason or _cut_short(dataset, header.stamp)
+    reason = reason or _cut_short(dataset, header)
     return tile if reason is None else TileProblem(path, reason, tile.grid.footprint(), crs)
 
 
@@ -356,10 +357,13 @@ def _bad_bands(dataset: Any) -> str | None:
     )
 
 
-def _cut_short(dataset: Any, stamp: tuple[int, int]) -> str | None:
+def _cut_short(dataset: Any, header: _Header) -> str | None:
     """Compare the file's size with the end of its last blocks; None where either is unknown."""
+    stamp = header.stamp
     if stamp == NO_STAMP:
         return None
+    if not is_remote(header.path) and not has_end(Path(header.path), dataset.driver):
+        return f"is truncated (its {stamp[0]} bytes have no end); copy it again"
     rows, cols = dataset.block_shapes[-1]
     row, col = (dataset.height - 1) // rows, (dataset.width - 1) // cols
     for band in {1, dataset.count}:

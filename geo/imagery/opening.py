@@ -21,6 +21,7 @@ GDAL_OPTIONS: dict[str, Any] = {
     "GDAL_CACHEMAX": GDAL_CACHE_BYTES,
     "GDAL_NUM_THREADS": "1",
     "GDAL_ERROR_ON_LIBJPEG_WARNING": True,  # a cut JPEG is else filled with gray, with a warning
+    "GDAL_PNG_WHOLE_IMAGE_OPTIM": False,  # which gives noise for what a cut PNG lacks, in silence
 }
 
 OPEN_OPTIONS: dict[str, Any] = {
@@ -44,6 +45,12 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"\x00\x00\x00\x0cjP  ", "JP2OpenJPEG"),
     (b"\xff\x4f\xff\x51", "JP2OpenJPEG"),
 )
+
+_ENDS = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}
+"""What stands at the end of a whole file."""
+
+TAIL_BYTES = 2**16
+"""Where that is looked for: something may stand behind it."""
 
 _REMOTE_PREFIXES = {
     "https://": "/vsicurl/https://",
@@ -125,6 +132,15 @@ def driver_of(path: Path) -> str | None:
     """
     with path.open("rb") as stream:
         return driver_of_bytes(stream.read(16))
+
+
+def has_end(path: Path, driver: str) -> bool:
+    """Return whether a PNG or JPEG is there to its end; of other formats that is not known here."""
+    if driver not in _ENDS:
+        return True
+    with path.open("rb") as stream:
+        stream.seek(max(0, path.stat().st_size - TAIL_BYTES))
+        return _ENDS[driver] in stream.read()
 
 
 def zip_begins(path: Path) -> bool:

@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,9 @@ WHOLE_PX = 8192
 
 PATCHES = 4
 """Patches along each axis of a large raster."""
+
+STREAMS = ("PNG", "JPEG")
+"""Drivers that tell of a fault once, and give gray or noise for what follows."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,8 @@ class OpenRaster:
     """An alpha band or a mask tells what is valid."""
     nodata: float | None
     """Value of pixels that may be missing, if there is one."""
+    is_stream: bool
+    """A PNG or JPEG, decoded from its begin on: behind a fault nothing is known."""
     block_shape: tuple[int, int]
     shape: tuple[int, int]
     dtype: str
@@ -108,10 +113,15 @@ class OpenRaster:
             palette=_palette(dataset),
             has_mask=has_mask,
             nodata=own if options.nodata is None else options.nodata,
+            is_stream=dataset.driver in STREAMS,
             block_shape=dataset.block_shapes[0],
             shape=dataset.shape,
             dtype=dataset.dtypes[0],
         )
+
+    def anew(self) -> OpenRaster:
+        """Return the same raster with a decoder of its own, at its begin."""
+        return replace(self, dataset=open_dataset(self.dataset.name, self.dataset.driver))
 
     def valid(
         self, pixels: NDArray[Any], area: RasterWindow, shape: tuple[int, int]
@@ -188,10 +198,15 @@ def read_readable(
         reason = str(error.__cause__ or error)
     image = np.zeros((window.height, window.width, 3), np.uint8)
     valid = np.zeros((window.height, window.width), bool)
+    if raster.is_stream:
+        raster = raster.anew()
     for block in _file_blocks(raster, window):
-        with suppress(RasterioIOError):  # the reason is already known
-            here = block.slices_in(window)
+        here = block.slices_in(window)
+        try:
             image[here], valid[here] = read_window(raster, block, stretch=stretch)
+        except RasterioIOError:  # the reason is already known
+            if raster.is_stream:
+                return image, valid, reason
     return image, valid | _islands(raster, window, valid), reason
 
 

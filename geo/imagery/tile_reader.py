@@ -66,8 +66,8 @@ class TileReader:
                 seen = [Pixels(window, image, image[..., 0] > 0, first_line(error))]
             if all(pixels.failure is None for pixels in seen):
                 return seen
+            forget(tile.path)  # a PNG or JPEG tells of a fault once
             if attempt < tries - 1:
-                forget(tile.path)
                 time.sleep(RETRY_DELAY_S * 2**attempt)
         _failed_before.add((tile.path, tile.stamp))
         return seen

@@ -12,6 +12,7 @@ from affine import Affine
 from factories import GSD_M, write_tile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from rasterio.enums import ColorInterp
 
 from geo import read_tiles
@@ -20,6 +21,7 @@ from geo.grid import Window
 from geo.imagery.find import scan
 from geo.imagery.headers import inspect
 from geo.imagery.mosaic import Mosaic
+from geo.options import ReadOptions
 
 
 def noise(height, width, seed=0):
@@ -260,6 +262,29 @@ def test_a_corrupt_block_costs_its_own_pixels_only(tmp_path, whole):
     )
     assert np.array_equal(raster.image, expected)
     assert [os.path.basename(failure.path) for failure in raster.failures] == ["a.tif"]
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg"])
+def test_of_a_png_or_jpeg_nothing_counts_behind_a_fault_whatever_window_reads_it(tmp_path, name):
+    path = tmp_path / name
+    Image.fromarray(noise(128, 64)).save(path)
+    path.with_suffix(f".{name[2]}gw").write_text("0.005\n0\n0\n-0.005\n500000\n5700000\n")
+    mosaic = read_tiles(path, reading=ReadOptions(tiles_crs="EPSG:25832", retries=0))
+    whole = mosaic.read(mosaic.grid.window)
+    assert whole.valid.all()
+    assert not whole.failures
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert "truncated" in inspect(path, mosaic.reading).reason
+    cut = mosaic.read(mosaic.grid.window)
+    count = cut.valid.all(axis=1).sum()
+    assert 30 < count < 100
+    assert not cut.valid[count:].any()
+    assert np.array_equal(cut.image[:count], whole.image[:count])
+    for row in (0, 40, 80, 112):
+        window = Window(row, 8, 16, 24)
+        part = mosaic.read(window)
+        assert np.array_equal(part.valid, cut.valid[window.slices_in(mosaic.grid.window)])
+        assert bool(part.failures) is not part.valid.all()
 
 
 def test_a_tile_that_vanishes_after_listing_is_a_failure_not_an_exception(four):
