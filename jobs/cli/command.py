@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import inspect
 import io
@@ -30,6 +31,17 @@ STDOUT = Path("-")
 
 LEFT_OUT_TO_MAP = ("torch", "torchvision", "timm", "optuna", "tensorboard")
 """Packages of pyproject.toml that an installation for maps alone does without."""
+
+_NO_ACCESS = (
+    "may not be entered, read or written",
+    "change its permissions or those of the folders above it, or name another",
+)
+UNUSABLE_PATHS = {
+    errno.EACCES: _NO_ACCESS,
+    errno.EPERM: _NO_ACCESS,
+    errno.ENAMETOOLONG: ("cannot be the name of a file", "give a shorter one"),
+}
+"""Errors of looking at a path: what is wrong with it, and what to do."""
 
 OTHER_FILE = "name a file in a folder that exists and may be written"
 OTHER_NAME = "figures need a file of their own, name another"
@@ -93,15 +105,12 @@ def command(
                     raise
                 print(f"error: {without(error.name)}", file=sys.stderr)
                 code = 1
-            except PermissionError as error:  # of looking at a path, before any use of it
-                if error.filename is None:
+            except OSError as error:  # of looking at a path, before any use of it
+                if error.filename is None or error.errno not in UNUSABLE_PATHS:
                     raise
                 name = without_secrets(os.fsdecode(error.filename))
-                print(
-                    f"error: {name} may not be entered, read or written ({error.strerror}); change "
-                    "its permissions or those of the folders above it, or name another",
-                    file=sys.stderr,
-                )
+                what, remedy = UNUSABLE_PATHS[error.errno]
+                print(f"error: {name} {what} ({error.strerror}); {remedy}", file=sys.stderr)
                 code = 1
             except KeyboardInterrupt:
                 code = INTERRUPTED
@@ -192,7 +201,7 @@ def read_job(name: str, settings: list[str] | None, base: Mapping[str, Any] | No
     from jobs.settings.load import find_config, load, shipped_configs
 
     given = list(settings or ())
-    if given and ("=" not in given[0] or Path(given[0]).is_file()):
+    if given and ("=" not in given[0] or os.path.isfile(given[0])):  # of any length
         file: Path | None = find_config(given.pop(0))
     else:
         file = next((path for path in shipped_configs() if path.stem == name), None)

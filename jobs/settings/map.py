@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -39,7 +40,7 @@ class Tiles(Block):
     def vectors(self) -> list[Path]:
         """Files that the job reads beside rasters: area, roads, lists and indices of tiles."""
         named = [self.tiles] if isinstance(self.tiles, str) else list(self.tiles)
-        files = [path for path in map(Path, named) if path.is_file()]
+        files = [Path(name) for name in named if os.path.isfile(name)]
         return [*files, *(path for path in (self.aoi, self.roads.path) if path)]
 
 

@@ -113,6 +113,13 @@ def test_a_config_file_and_overrides_reach_the_job(calls: Calls, tmp_path: Path)
     assert json.loads(as_json.stdout) == {"n_cracks": 3}
 
 
+def test_many_tiles_may_be_listed_first(calls: Calls) -> None:
+    names = [f"tile_{number:04d}.tif" for number in range(50)]
+    result = wpcrack("infer", f"tiles=[{','.join(names)}]", "out=o.gpkg")
+    assert result.exit_code == 0, result.output
+    assert calls.jobs[0].tiles == tuple(names)
+
+
 def test_the_config_is_optional_and_may_be_a_shipped_name(calls: Calls) -> None:
     assert wpcrack("infer", *NEEDED).exit_code == 0
     assert wpcrack("infer", "infer", *NEEDED).exit_code == 0
@@ -170,11 +177,20 @@ def test_a_working_folder_that_was_removed_is_one_sentence(
     assert result.stderr.count("\n") == 1
 
 
-def test_a_path_in_a_folder_of_others_is_one_sentence(calls: Calls) -> None:
-    calls.outcome = PermissionError(13, "Permission denied", "/home/other/set")
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (PermissionError(13, "Permission denied", "/other/set"), "may not be entered, read or"),
+        (OSError(36, "File name too long", "/other/set"), "cannot be the name of a file"),
+    ],
+)
+def test_a_path_that_cannot_be_looked_at_is_one_sentence(
+    calls: Calls, error: OSError, words: str
+) -> None:
+    calls.outcome = error
     result = wpcrack("infer", *NEEDED)
     assert result.exit_code == 1
-    assert result.stderr.startswith("error: /home/other/set may not be entered, read or written (")
+    assert result.stderr.startswith(f"error: /other/set {words}")
     assert result.stderr.count("\n") == 1
     calls.outcome = PermissionError(13, "Permission denied")  # of no path
     assert isinstance(wpcrack("infer", *NEEDED).exception, PermissionError)
