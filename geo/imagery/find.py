@@ -12,12 +12,14 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import shapely
@@ -26,7 +28,8 @@ from rasterio.crs import CRS
 from geo.addresses import without_secrets
 from geo.errors import InputError, first_line
 from geo.imagery.headers import ListedTile, Tile, TileProblem, inspect
-from geo.imagery.opening import gdal_settings, is_remote, stamp_of
+from geo.imagery.opening import gdal_settings, is_remote, stamp_of, url_of
+from geo.imagery.sidecars import names_beside
 from geo.imagery.stac import read_stac
 from geo.options import ReadOptions
 from geo.vectors import Features, chosen_column, read_features
@@ -56,6 +59,17 @@ GLOB_CHARACTERS = frozenset("*?[")
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 """How any address begins, also of a kind that is not read."""
 
+FOREIGN_ADDRESS = (
+    "an address of a kind that is not read, only those that begin with https:// or s3:// are; "
+    "download it"
+)
+
+LOCAL = "file://"
+"""How the address of a file of this machine begins."""
+
+FOLDERS = 16
+"""Folders whose names are kept; tiles of an index come in the order of their paths."""
+
 INDEX_SUFFIXES = frozenset(
     {".gpkg", ".parquet", ".geoparquet", ".fgb", ".geojson", ".json", ".shp"}
 )
@@ -70,6 +84,10 @@ PATH_COLUMNS = ("location", "path", "filepath", "filename", "file", "href", "url
 
 NAMED_COLUMNS = 8
 """Columns that an error lists."""
+
+
+class ForeignAddress(InputError):
+    """A tile on a server of a kind that is not asked; the message does not name the list."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +113,7 @@ def scan(tiles: str | Sequence[str], options: ReadOptions | None = None) -> Scan
     """
     listing = find_tiles(tiles)
     described = inspect_all(listing.paths, options or ReadOptions())
-    checked = [*described, *map(_with_stamp, listing.indexed)]
+    checked = [*described, *_with_stamps(listing.indexed)]
     found = Scan(
         tuple(item for item in checked if isinstance(item, Tile)),
         tuple(item for item in checked if isinstance(item, TileProblem)),
@@ -154,14 +172,30 @@ def _first_equal(crs: CRS, by_text: dict[str, CRS]) -> CRS:
     return by_text[text]
 
 
-def _with_stamp(tile: ListedTile) -> ListedTile | TileProblem:
-    try:
-        return replace(tile, stamp=stamp_of(tile.path))
-    except (OSError, ValueError) as error:  # ValueError: a name that cannot be one
-        reason = (
-            f"is in the index, but cannot be found ({first_line(error)}); write the index again"
-        )
-        return TileProblem(tile.path, reason, tile.footprint, tile.crs)
+def _with_stamps(tiles: Iterable[ListedTile]) -> Iterator[ListedTile | TileProblem]:
+    """Note size and time of tiles that an index names, as far as they are there."""
+    names_in = lru_cache(FOLDERS)(_names_in)
+    for tile in tiles:
+        try:
+            size, time_ns = stamp_of(tile.path)
+            if not is_remote(tile.path):
+                folder, name = os.path.split(tile.path)
+                beside = names_in(folder).intersection(names_beside(name))
+                times = [os.stat(os.path.join(folder, one)).st_mtime_ns for one in beside]
+                time_ns = max([time_ns, *times])
+            yield replace(tile, stamp=(size, time_ns))
+        except (OSError, ValueError) as error:  # ValueError: a name that cannot be one
+            reason = (
+                f"is in the index, but cannot be found ({first_line(error)}); write the index again"
+            )
+            yield TileProblem(tile.path, reason, tile.footprint, tile.crs)
+
+
+def _names_in(folder: str) -> frozenset[str]:
+    """List a folder, which is quicker than to ask for each file that may lie beside a tile."""
+    with suppress(OSError):
+        return frozenset(os.listdir(folder))
+    return frozenset()
 
 
 @dataclass(frozen=True)
@@ -222,10 +256,7 @@ def _expand(value: str) -> Iterable[str]:
         files = [os.path.abspath(match) for match in matches if not os.path.isdir(match)]
         return _some(files, f"no file matches {value}")
     if ADDRESS.match(value):
-        raise InputError(
-            f"tiles={value} is an address of a kind that is not read, only those that begin with "
-            "https:// or s3:// are; download it, and give the folder"
-        )
+        raise InputError(f"tiles={value} is {FOREIGN_ADDRESS}, and give the folder")
     raise InputError(f"tiles={value} does not exist; give a folder, a glob, a raster or a list")
 
 
@@ -234,6 +265,11 @@ def _raster_url(url: str) -> str:
     suffix = os.path.splitext(shown)[1].lower()
     if suffix in LIST_SUFFIXES | INDEX_SUFFIXES:
         raise InputError(f"tiles={shown} is a list on a server; download it and give the copy")
+    if shown.endswith("/") or "*" in shown:
+        raise InputError(
+            f"tiles={shown} names no single raster, and servers are not asked for lists; write the "
+            "addresses into a text file, one a line, and give that"
+        )
     return url
 
 
@@ -260,7 +296,10 @@ def _walk(folder: Path, unlisted: list[OSError]) -> Iterator[tuple[str, list[str
             folders.clear()
             continue
         seen.add(place)
-        folders.sort(key=lambda name: (os.path.islink(os.path.join(root, name)), name))
+        shown = (name for name in folders if not name.startswith("."))  # no trash, no snapshots
+        folders[:] = sorted(
+            shown, key=lambda name: (os.path.islink(os.path.join(root, name)), name)
+        )
         yield root, names
 
 
@@ -271,8 +310,10 @@ def _in_list(path: Path) -> list[str]:
         raise InputError(f"{path} cannot be read as a UTF-8 list of paths: {error}") from error
     names = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     here = os.path.abspath(path.parent)
-    files = [n if is_remote(n) else os.path.abspath(os.path.join(here, n)) for n in names]
-    return _some(files, f"the list {path} names no file")
+    try:
+        return _some([_located(here, n) for n in names], f"the list {path} names no file")
+    except ForeignAddress as error:
+        raise InputError(f"the list {path} {error}") from error
 
 
 def _some(paths: list[str], complaint: str) -> list[str]:
@@ -295,7 +336,7 @@ def read_index(path: Path) -> tuple[ListedTile, ...]:
         if path.suffix.lower() in STAC_SUFFIXES and (items := read_stac(path)) is not None:
             here = os.path.abspath(path.parent)
             return tuple(
-                ListedTile(_absolute(here, item.href), shapely.box(*item.footprint.bounds), LON_LAT)
+                ListedTile(_located(here, item.href), shapely.box(*item.footprint.bounds), LON_LAT)
                 for item in items
             )
         features = read_features(path, like=PATH_COLUMNS)
@@ -326,10 +367,25 @@ def _listed(features: Features, rasters: Sequence[Any]) -> tuple[ListedTile, ...
     here = os.path.abspath(features.path.parent)
     outlines = shapely.box(*bounds.T)
     return tuple(
-        ListedTile(_absolute(here, name), outline, crs)
+        ListedTile(_located(here, name), outline, crs)
         for name, outline in zip(rasters, outlines, strict=True)
     )
 
 
-def _absolute(folder: str, name: str) -> str:
-    return name if is_remote(name) else os.path.abspath(os.path.join(folder, name))
+def _located(folder: str, name: str) -> str:
+    """Return the absolute path or the URL that a list or an index in a folder means.
+
+    >>> _located("/city", "a.tif"), _located("/city", "file:///data/a%20b.tif")
+    ('/city/a.tif', '/data/a b.tif')
+
+    Raises:
+        ForeignAddress: It is an address of a kind that is not read.
+    """
+    name = url_of(name)
+    if is_remote(name):
+        return name
+    if name.startswith(LOCAL):
+        name = unquote(name.removeprefix(LOCAL).removeprefix("localhost"))
+    elif ADDRESS.match(name):
+        raise ForeignAddress(f"names {without_secrets(name)}, {FOREIGN_ADDRESS}")
+    return os.path.abspath(os.path.join(folder, os.path.expanduser(name)))

@@ -109,6 +109,18 @@ def gdal_path(path: str) -> str:
     return path
 
 
+def url_of(name: str) -> str:
+    """Return the URL that GDAL's own name of it means; other names as they are.
+
+    >>> url_of("/vsis3/city/a.tif"), url_of("/data/a.tif")
+    ('s3://city/a.tif', '/data/a.tif')
+    """
+    for prefix, virtual in _REMOTE_PREFIXES.items():
+        if name.startswith(virtual):
+            return prefix + name.removeprefix(virtual)
+    return name
+
+
 def stamp_of(path: str) -> tuple[int, int]:
     """Return (bytes, mtime in ns) of a file; zeros for a URL.
 

@@ -6,6 +6,7 @@ Nothing else is: an .aux.xml, .ovr or .msk can name any file or server, and GDAL
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 
 from affine import Affine
@@ -39,13 +40,21 @@ def world_transform(path: Path) -> Affine | None:
 
 def world_file(path: Path) -> Path | None:
     """Return the world file of a raster, if there is one."""
-    kind = path.suffix.removeprefix(".")
-    return _beside(path, (f"{kind[:1]}{kind[-1:]}w", f"{kind}w", "wld"))
+    return _first(path, _world_names(path.name))
 
 
 def prj_file(path: Path) -> Path | None:
     """Return the .prj of a raster, if there is one."""
-    return _beside(path, ("prj",))
+    return _first(path, _prj_names(path.name))
+
+
+def names_beside(name: str) -> list[str]:
+    """Return the names that the world file and the .prj of a raster may have.
+
+    >>> names_beside("a.tif")[:3], names_beside("a.tif")[-2:]
+    (['a.tfw', 'a.TFW', 'a.tifw'], ['a.prj', 'a.PRJ'])
+    """
+    return _world_names(name) + _prj_names(name)
 
 
 def crs_beside(path: Path) -> CRS | None:
@@ -59,13 +68,26 @@ def crs_beside(path: Path) -> CRS | None:
         return None
 
 
-def _beside(path: Path, endings: tuple[str, ...]) -> Path | None:
-    """Return the first file of the same stem that there is."""
-    for ending in endings:
-        for name in dict.fromkeys((ending.lower(), ending.upper(), ending)):
-            file = path.with_suffix(f".{name}")
-            if file.is_file() and file.stat().st_size <= MOST_BYTES:
-                return file
+def _world_names(name: str) -> list[str]:
+    kind = os.path.splitext(name)[1].removeprefix(".")
+    return _names(name, (f"{kind[:1]}{kind[-1:]}w", f"{kind}w", "wld"))
+
+
+def _prj_names(name: str) -> list[str]:
+    return _names(name, ("prj",))
+
+
+def _names(name: str, endings: tuple[str, ...]) -> list[str]:
+    stem = os.path.splitext(name)[0]
+    spelt = ((ending.lower(), ending.upper(), ending) for ending in endings)
+    return [f"{stem}.{ending}" for ways in spelt for ending in dict.fromkeys(ways)]
+
+
+def _first(path: Path, names: list[str]) -> Path | None:
+    """Return the first of some files beside a raster that there is."""
+    for file in map(path.with_name, names):
+        if file.is_file() and file.stat().st_size <= MOST_BYTES:
+            return file
     return None
 
 

@@ -60,6 +60,7 @@ def index_of(paths, column="location", crs=None, shift=0.0):
 def test_a_folder_is_searched_to_the_bottom_in_byte_order(tmp_path):
     paths = write_city(tmp_path, picture())
     write_tile(tmp_path / ".hidden.tif", picture(1, 1))
+    write_tile(tmp_path / "row0" / ".Trash-1000" / "files" / "a.tif", picture(1, 1))
     (tmp_path / "note.doc").touch()
     assert find_tiles(str(tmp_path)).paths == tuple(map(str, paths))
 
@@ -90,6 +91,25 @@ def test_each_way_to_name_tiles_gives_the_same_picture(tmp_path):
         assert np.array_equal(raster.image, image), way
         assert (raster.valid.all(), raster.failures) == (True, ())
         assert tuple(mosaic.grid.transform[:6]) == pytest.approx((GSD, 0, EAST, 0, -GSD, NORTH))
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+def test_names_in_a_list_or_index_mean_what_other_programs_mean(tmp_path, monkeypatch, indexed):
+    def find(*names):
+        if indexed:
+            boxes = [shapely.box(0, 0, 1, 1)] * len(names)
+            frame = geopandas.GeoDataFrame({"location": names}, geometry=boxes, crs=25832)
+            frame.to_file(tmp_path / "index.gpkg")
+            return [tile.path for tile in find_tiles(str(tmp_path / "index.gpkg")).indexed]
+        (tmp_path / "tiles.txt").write_text("\n".join(names))
+        return list(find_tiles(str(tmp_path / "tiles.txt")).paths)
+
+    monkeypatch.setenv("HOME", "/home/anna")
+    names = ["~/a.tif", "file:///data/a%20b.tif", "/vsicurl/https://city.org/c.tif"]
+    meant = ["/data/a b.tif", "/home/anna/a.tif", "https://city.org/c.tif", "s3://city/d.tif"]
+    assert find(*names, "/vsis3/city/d.tif") == meant
+    with pytest.raises(InputError, match=r"names gs://city/a.tif, an address of a kind"):
+        find("b.tif", "gs://city/a.tif")
 
 
 def test_an_index_is_planned_from_a_sample_of_headers(tmp_path, monkeypatch):
@@ -367,6 +387,9 @@ def test_object_stores_are_left_to_gdal_and_lists_on_servers_refused():
     assert find_tiles("s3://city/2026/a.tif").paths == ("s3://city/2026/a.tif",)
     for url in ("https://city.org/tiles.txt", "s3://city/index.gpkg"):
         with pytest.raises(InputError, match="download it"):
+            find_tiles(url)
+    for url in ("https://city.org/2026/?sig=x1", "s3://city/2026/*.tif"):
+        with pytest.raises(InputError, match=r"names no single raster.*into a text file"):
             find_tiles(url)
 
 

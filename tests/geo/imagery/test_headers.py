@@ -6,6 +6,7 @@ import os
 import socket
 import zipfile
 
+import geopandas
 import numpy as np
 import pytest
 import rasterio
@@ -19,6 +20,7 @@ from rasterio.transform import from_origin
 from geo import read_tiles
 from geo.errors import InputError
 from geo.imagery.find import scan
+from geo.imagery.headers import inspect
 from geo.imagery.overview import reduce
 from geo.options import ReadOptions
 
@@ -53,7 +55,12 @@ def test_nothing_but_world_file_and_prj_is_read_beside_a_tile(tmp_path):
             server.accept()
 
 
-def test_a_world_file_or_prj_that_is_written_anew_makes_another_tile(tmp_path):
+@pytest.mark.parametrize("indexed", [False, True])
+def test_a_world_file_or_prj_that_is_written_anew_makes_another_tile(tmp_path, indexed):
+    def stamp(path):
+        found = scan(str(tmp_path / "index.gpkg" if indexed else path))
+        return (found.listed or found.tiles)[0].stamp
+
     path, world, prj = (tmp_path / f"a.{ending}" for ending in ("png", "pgw", "prj"))
     Image.fromarray(IMAGE).save(path)
     with rasterio.open(write_tile(tmp_path / "own" / "a.tif", IMAGE)) as tif:
@@ -62,10 +69,13 @@ def test_a_world_file_or_prj_that_is_written_anew_makes_another_tile(tmp_path):
     world.write_text("\n".join(map(str, (a, d, b, e, c, f))))
     for file in (path, world, prj):
         os.utime(file, ns=(0, 10**18))
-    stamps = [scan(str(path)).tiles[0].stamp]
+    outline = inspect(path).grid.footprint()
+    frame = geopandas.GeoDataFrame({"path": ["a.png"]}, geometry=[outline], crs=25832)
+    frame.to_file(tmp_path / "index.gpkg")
+    stamps = [stamp(path)]
     for file in (world, prj):
         os.utime(file, ns=(0, 2 * 10**18))
-        stamps.append(scan(str(path)).tiles[0].stamp)
+        stamps.append(stamp(path))
         os.utime(file, ns=(0, 10**18))
     assert stamps == [(path.stat().st_size, k * 10**18) for k in (1, 2, 2)]
     beside = write_tile(tmp_path / "b.tif", IMAGE)
