@@ -40,6 +40,8 @@ WHOLE_PX = 8192
 PATCHES = 4
 """Patches along each axis of a large raster."""
 
+RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+
 STREAMS = ("PNG", "JPEG")
 """Drivers that tell of a fault once, and give gray or noise for what follows."""
 
@@ -79,6 +81,9 @@ class OpenRaster:
     dataset: Any
     bands: tuple[int, ...]
     palette: NDArray[np.uint8] | None
+    """(N, 4) red, green, blue and alpha of each value."""
+    white_is_zero: bool
+    """Of a gray TIFF (6.0, PhotometricInterpretation 0); GDAL gives its values as they are."""
     has_mask: bool
     """An alpha band or a mask tells what is valid."""
     nodata: float | None
@@ -109,8 +114,9 @@ class OpenRaster:
         own = None if has_mask else dataset.nodata
         return cls(
             dataset=dataset,
-            bands=(1, 2, 3) if dataset.count >= 3 else (1,),
+            bands=_bands(dataset),
             palette=_palette(dataset),
+            white_is_zero=dataset.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES",
             has_mask=has_mask,
             nodata=own if options.nodata is None else options.nodata,
             is_stream=dataset.driver in STREAMS,
@@ -132,6 +138,8 @@ class OpenRaster:
             valid = self.dataset.dataset_mask(window=area, out_shape=shape) > 0
         if self.nodata is not None:
             valid &= (pixels != self.nodata).any(axis=2)
+        if self.palette is not None:
+            valid &= self.palette[pixels[..., 0], 3] > 0
         return valid
 
 
@@ -170,11 +178,13 @@ def read_window(
     )
     valid = raster.valid(image, area, (rows, cols))
     if raster.palette is not None:
-        image = raster.palette[image[..., 0]]
+        image = raster.palette[image[..., 0], :3]
     else:
         if raster.dtype == "uint16":
             assert stretch is not None, f"{raster.dataset.name} has 16 bits"
             image = stretch.apply(image)
+        if raster.white_is_zero:
+            image = ~image
         if image.shape[2] == 1:
             image = image.repeat(3, axis=2)
     return image, valid
@@ -285,21 +295,22 @@ def forget(path: str) -> None:
         _handles.open.pop(key).dataset.close()
 
 
-def _palette(dataset: Any) -> NDArray[np.uint8] | None:
-    """Return the color of each value of a raster with a palette, (N, 3), or None for others.
+def _bands(dataset: Any) -> tuple[int, ...]:
+    """Return the numbers of red, green and blue, else of the first three bands, or of the first."""
+    kinds = list(dataset.colorinterp)
+    if set(RGB) <= set(kinds):
+        return tuple(kinds.index(color) + 1 for color in RGB)
+    return (1, 2, 3) if dataset.count >= 3 else (1,)
 
-    A gray TIFF of which 0 is white (TIFF 6.0, PhotometricInterpretation 0) is read as if it had
-    one: GDAL gives its values as they are.
-    """
-    if dataset.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES":
-        white = np.iinfo(np.uint8).max
-        turned = np.arange(white, -1, -1, dtype=np.uint8)
-        return turned[:, None].repeat(3, axis=1) if dataset.dtypes[0] == "uint8" else None
+
+def _palette(dataset: Any) -> NDArray[np.uint8] | None:
+    """Return the color and alpha of each value of a raster with a palette, or None for others."""
     if dataset.colorinterp[0] != ColorInterp.palette:
         return None
-    table = np.zeros((np.iinfo(dataset.dtypes[0]).max + 1, 3), np.uint8)
+    table = np.zeros((np.iinfo(dataset.dtypes[0]).max + 1, 4), np.uint8)
+    table[:, 3] = 255
     for index, color in dataset.colormap(1).items():
-        table[index] = color[:3]
+        table[index] = color
     return table
 
 

@@ -213,6 +213,35 @@ def test_one_band_is_repeated_and_a_palette_expanded(tmp_path):
     assert np.array_equal(raster.image, np.array([[1, 2, 3], [40, 50, 60]])[gray % 2])
 
 
+def test_16_bits_of_which_0_is_white_are_stretched_and_turned(tmp_path):
+    deep = noise(8, 8)[..., 0] * np.uint16(16)
+    images = []
+    for kind in ("minisblack", "miniswhite"):
+        mosaic = read_tiles(write_tile(tmp_path / f"{kind}.tif", deep, photometric=kind))
+        images.append(mosaic.read(mosaic.grid.window).image)
+    assert np.array_equal(images[1], 255 - images[0])
+
+
+def test_transparent_colors_of_a_palette_are_missing(tmp_path):
+    values = noise(8, 8)[..., 0] % 4
+    picture = Image.fromarray(values)
+    picture.putpalette([*range(12)])
+    picture.save(tmp_path / "a.png", transparency=bytes([255, 0, 90, 0]))
+    (tmp_path / "a.pgw").write_text("0.005\n0\n0\n-0.005\n500000\n5700000\n")
+    mosaic = read_tiles(tmp_path / "a.png", reading=ReadOptions(tiles_crs="EPSG:25832"))
+    raster = mosaic.read(mosaic.grid.window)
+    assert np.array_equal(raster.valid, values % 2 == 0)
+    assert np.array_equal(raster.image[values == 2], np.full(((values == 2).sum(), 3), [6, 7, 8]))
+
+
+def test_bands_are_taken_by_their_colors_where_the_file_names_them(tmp_path):
+    image = noise(8, 8)
+    path = write_tile(tmp_path / "a.tif", image[..., ::-1], photometric="minisblack")
+    with rasterio.open(path, "r+") as tiff:
+        tiff.colorinterp = [ColorInterp.blue, ColorInterp.green, ColorInterp.red]
+    assert np.array_equal(read_tiles(path).read(Window(0, 0, 8, 8)).image, image)
+
+
 def test_of_overlapping_tiles_the_last_path_is_seen_where_it_is_valid(tmp_path):
     under, over = noise(8, 8, seed=1), noise(8, 8, seed=2)
     over[0, 3] = 0
