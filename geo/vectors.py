@@ -135,9 +135,12 @@ def read_features(
             raise InputError(NOT_UTF8)
         with path.open("rb") as stream:
             head = stream.read(HEAD_BYTES)
+        is_geojson = head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")
+        if layer not in (None, path.stem) and (is_geojson or head.startswith(PARQUET)):
+            raise InputError(f"has no layer {layer}, but a single one without a name; name none")
         if head.startswith(PARQUET):
             return _of_parquet(path, columns, like)
-        if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
+        if is_geojson:
             return _of_geojson(path, columns, like)
         if is_geopackage(head) or head.startswith((FLATGEOBUF, SHAPEFILE)):
             with warnings.catch_warnings():  # what matters is refused below, in our words
@@ -224,7 +227,7 @@ def _of_geojson(path: Path, columns: Sequence[str], like: Sequence[str]) -> Feat
     names = tuple(dict.fromkeys(name for row in properties for name in row))
     texts = [json.dumps(row["geometry"]) if row.get("geometry") else None for row in rows]
     shapes = shapely.force_2d(shapely.from_geojson(np.array(texts, object), on_invalid="ignore"))
-    broken = sum(1 for text, shape in zip(texts, shapes, strict=True) if text and not shape)
+    broken = sum(1 for text, x in zip(texts, shapes, strict=True) if text and x is None)
     system = content["crs"]["properties"]["name"] if content.get("crs") else "OGC:CRS84"
     values = {name: [row.get(name) for row in properties] for name in _wanted(names, columns, like)}
     return Features(path, shapes, values, names, _crs(system), broken)
@@ -246,8 +249,7 @@ def _of_wkb(column: pa.ChunkedArray) -> tuple[Shapes, int]:
         shapes = np.concatenate(found)
         if shapely.has_z(shapes).any() or shapely.has_m(shapes).any():
             shapes = shapely.force_2d(shapes)
-    there = len(column) - column.null_count
-    return shapes, there - int(np.sum(~shapely.is_missing(shapes)))
+    return shapes, len(column) - column.null_count - int(np.sum(~shapely.is_missing(shapes)))
 
 
 def read_vectors(
@@ -327,9 +329,7 @@ def refuse_far(features: Features, kind: str) -> None:
     """
     crs = features.crs
     assert crs is not None, "files without a system are refused before"
-    limits = np.array(FARTHEST_DEG)
-    if crs.is_projected:
-        limits = np.full(2, FARTHEST_M / float(crs.linear_units_factor[1]))
+    limits = FARTHEST_M / float(crs.linear_units_factor[1]) if crs.is_projected else FARTHEST_DEG
     places, count = [], 0
     for low in range(0, len(features), ROWS_AT_ONCE):
         shapes = features.shapes[low : low + ROWS_AT_ONCE]

@@ -208,6 +208,18 @@ def test_views_and_chosen_layers_of_a_geopackage_are_read(tmp_path):
         read_roads(RoadOptions(path=path, layer="two"), GRID)
 
 
+@pytest.mark.parametrize("ending", ["geojson", "parquet", "fgb", "shp", "gpkg"])
+def test_a_layer_that_a_file_lacks_is_refused_and_an_empty_line_is_none(tmp_path, ending):
+    path = tmp_path / f"roads.{ending}"
+    shapes = [shapely.LineString(STREET), shapely.LineString()]
+    frame = geopandas.GeoDataFrame(geometry=shapes[: 1 if ending == "fgb" else 2], crs=25832)
+    frame.to_parquet(path) if ending == "parquet" else frame.to_file(path)
+    for layer in (None, "roads"):
+        assert len(read_roads(RoadOptions(path=path, layer=layer), GRID)) == 1
+    with pytest.raises(InputError, match=f"{ending} has no layer two"):
+        read_roads(RoadOptions(path=path, layer="two"), GRID)
+
+
 @pytest.mark.parametrize("kind", [8, 9, 11], ids=["circular", "compound", "multi"])
 def test_curves_are_refused_with_what_makes_lines_of_them(tmp_path, kind):
     path = tmp_path / "roads.gpkg"
