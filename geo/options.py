@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -277,6 +278,8 @@ class MapRules(Options):
     cracks."""
     simplify_px: NonNegative = 1.0
     """Tolerance of outline simplification in pixels; areas are measured before. 0: exact."""
+    survey_date: date | None = None
+    """Day of the survey, for the attribute."""
     formats: tuple[Format, ...] = ("gpkg",)
     """parquet: also a GeoParquet file of each layer beside the GeoPackage; pmtiles: also vector
     tiles for web maps, of the layers crack, network and road_segment; pdf: also a file with
@@ -317,8 +320,6 @@ class AssembleOptions(MapRules):
     """Likewise shorter ones."""
     roads: RoadOptions | None = None
     """Lines by which cracks are typed and gathered; without them no layer road_segment."""
-    survey_date: str | None = None
-    """ISO date, for the attribute."""
     model: str = ""
     """Name of the model, for the attribute."""
     run_id: str = ""

@@ -73,7 +73,6 @@ class InspectedRow:
         tiles_failed: paths of the tiles that failed.
         valid_pct: share of the block's pixels with imagery, percent.
         gsd_mm: pixel size.
-        survey_date: ISO date, or None if not configured.
         seconds: time spent.
         coverage: which of it had imagery, see `geo.imagery.coverage.encode`.
         footprint: the same as WKB in mosaic pixel coordinates, hexadecimal; "" for the whole
@@ -88,7 +87,6 @@ class InspectedRow:
     tiles_failed: tuple[str, ...]
     valid_pct: float
     gsd_mm: float
-    survey_date: str | None
     seconds: float
     coverage: str = ""
     footprint: str = ""
@@ -103,7 +101,6 @@ class InspectedRow:
         grid: Grid,
         *,
         seconds: float,
-        survey_date: str | None = None,
     ) -> InspectedRow:
         """Describe a block that was read.
 
@@ -113,7 +110,6 @@ class InspectedRow:
             failures: tiles that failed on reading it.
             grid: the mosaic's grid.
             seconds: time spent on the block.
-            survey_date: ISO date of the survey, if known.
         """
         if failures:
             status: Status = "partial" if valid.any() else "failed"
@@ -128,7 +124,6 @@ class InspectedRow:
             tiles_failed=tuple(problem.path for problem in failures),
             valid_pct=100.0 * float(valid.mean()),
             gsd_mm=1000.0 * grid.gsd_m,
-            survey_date=survey_date,
             seconds=seconds,
             coverage=encode(valid, block.window, cell_px(grid)),
             footprint=_footprint(valid, block.window),
@@ -142,7 +137,6 @@ class InspectedRow:
         grid: Grid,
         *,
         seconds: float = 0.0,
-        survey_date: str | None = None,
     ) -> InspectedRow:
         """Describe a block of which nothing could be looked at; arguments as for `of`."""
         return cls(
@@ -153,7 +147,6 @@ class InspectedRow:
             tiles_failed=(),
             valid_pct=0.0,
             gsd_mm=1000.0 * grid.gsd_m,
-            survey_date=survey_date,
             seconds=seconds,
         )
 

@@ -196,7 +196,10 @@ def _publish(
     record = content.run or RunRecord()
     layers = [LayerData(layer, rows) for layer, rows in zip(ROW_LAYERS, content.rows, strict=True)]
     layers += [
-        LayerData(INSPECTED, iter([inspected_rows(inspected, content.problems, at.grid)])),
+        LayerData(
+            INSPECTED,
+            iter([inspected_rows(inspected, content.problems, at.grid, chosen.survey_date)]),
+        ),
         LayerData(RUN, iter([run_rows(record, chosen, totals.not_measurable_m)])),
     ]
     if survey is not None:

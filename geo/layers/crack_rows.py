@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import date
 from typing import Any
 
 import numpy as np
@@ -229,10 +228,9 @@ def _seen(found: CrackMap, part: slice) -> dict[str, NDArray[Any]]:
 
 
 def _of_run(options: AssembleOptions, count: int) -> dict[str, Any]:
-    survey = date.fromisoformat(options.survey_date) if options.survey_date else None
     return {
         "verdict": [None] * count,
-        "survey_date": [survey] * count,
+        "survey_date": [options.survey_date] * count,
         "model": [options.model] * count,
         "run_id": [options.run_id] * count,
     }

@@ -70,10 +70,14 @@ def survey_days(*tables: pd.DataFrame) -> list[str]:
 
 
 def inspected_rows(
-    blocks: Sequence[InspectedRow], problems: Sequence[TileProblem], grid: Grid
+    blocks: Sequence[InspectedRow],
+    problems: Sequence[TileProblem],
+    grid: Grid,
+    survey_date: date | None,
 ) -> pa.RecordBatch:
     """Return the rows of the blocks by id, then of the tiles left out."""
-    rows = [_block_row(row, grid) for row in sorted(blocks, key=lambda row: row.block_id)]
+    about = {"survey_date": survey_date}
+    rows = [_block_row(row, grid) | about for row in sorted(blocks, key=lambda row: row.block_id)]
     rows += [_tile_row(problem, grid) for problem in problems]
     return pa.RecordBatch.from_pylist(rows, schema=INSPECTED.arrow())
 
@@ -89,7 +93,6 @@ def _block_row(row: InspectedRow, grid: Grid) -> dict[str, Any]:
         "tiles_failed": ";".join(row.tiles_failed) or None,
         "valid_pct": row.valid_pct,
         "gsd_mm": row.gsd_mm,
-        "survey_date": date.fromisoformat(row.survey_date) if row.survey_date else None,
         "seconds": row.seconds,
         "geom": None
         if imagery is None

@@ -152,8 +152,7 @@ def _parts(source: Source, job: AssembleJob, *, kept: bool) -> Iterator[list[Pat
         with folder_of_parts(job.out) as made:
             folder, grid = Path(made), source.grid
             for block in missing:
-                place = folder / f"{block.block_id}.parquet"
-                write_missing(block, grid, source.record.config["survey_date"], place)
+                write_missing(block, grid, folder / f"{block.block_id}.parquet")
             if kept:
                 old = [source.part(block) for block in source.finished]
                 yield [*old, *folder.iterdir()]

@@ -188,10 +188,9 @@ def vectorize_all(orders: Sequence[Order], workers: int | None) -> Iterator[Path
         yield from pool.map(_vectorize, orders)
 
 
-def write_missing(block: Block, grid: Grid, survey_date: str | None, path: Path) -> None:
+def write_missing(block: Block, grid: Grid, path: Path) -> None:
     """Write the part of a block that was not computed: nothing found, nothing inspected."""
-    row = InspectedRow.of_failure(block, NOT_COMPUTED, grid, survey_date=survey_date)
-    write_part(path, [], row)
+    write_part(path, [], InspectedRow.of_failure(block, NOT_COMPUTED, grid))
 
 
 def _vectorize(order: Order) -> Path:

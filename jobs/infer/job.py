@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from datetime import date
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -73,8 +72,6 @@ class InferJob(MapRules, Imagery):
     images is brought to their size, unless gsd_mm is given; never: it is taken as it is."""
     threshold: Probability = DEFAULT_THRESHOLD
     """A pixel is crack from this probability on."""
-    survey_date: date | None = None
-    """Day of the survey, for the attribute."""
     lattice: Lattice = Lattice()
     """Windows that the network sees."""
     block_strides: Count = 5

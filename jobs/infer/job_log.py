@@ -47,7 +47,7 @@ OLD = ("fingerprint.json", "manifest.jsonl", "session.json", "job.json")
 FORMAT = 3
 """Version of parts and log; parts of another version are never mixed in."""
 
-BLOCK_KEYS = ("threshold", "block_strides", "survey_date", "engine", "nodata", "band4")
+BLOCK_KEYS = ("threshold", "block_strides", "engine", "nodata", "band4")
 """Settings that decide what lies in a part, besides those of the lattice."""
 
 MAP_KEYS = frozenset({"roads", *MapRules.model_fields}) - {"formats", "parquet_rows"}

@@ -96,7 +96,6 @@ def map_options(rules: MapRules, roads: RoadOptions, record: JobRecord) -> Assem
     return AssembleOptions.of(
         rules,
         roads=roads,
-        survey_date=record.config["survey_date"],
         model=record.model_label,
         run_id=record.run_id,
     )

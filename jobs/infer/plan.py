@@ -56,7 +56,6 @@ def make_plan(job: InferJob, mosaic: Mosaic) -> Plan:
         lattice=job.lattice,
         level=job.level,
         batch=job.batch,
-        survey_date=job.survey_date.isoformat() if job.survey_date else None,
         probability=work / PROBABILITY if job.probability == "keep" else None,
         picture=PictureGrid(mosaic.grid, OVERVIEW_PX) if len(blocks) >= PICTURED_FROM else None,
     )
@@ -73,7 +72,6 @@ class Plan:
     level: int
     """Smallest 8-bit probability that is crack."""
     batch: int
-    survey_date: str | None
     probability: Path | None = None
     """Folder for the probability of each block; None: it is not kept."""
     picture: PictureGrid | None = None

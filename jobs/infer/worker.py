@@ -104,7 +104,6 @@ class BlockWorker:
                 f"{type(error).__name__}: {error}",
                 self.plan.mosaic.grid,
                 seconds=time.monotonic() - start,
-                survey_date=self.plan.survey_date,
             )
             return self._deliver(block, row, [], probability, ground)
 
@@ -163,7 +162,6 @@ class BlockWorker:
             reader.failures,
             frame,
             seconds=time.monotonic() - start - reader.waited_s,
-            survey_date=self.plan.survey_date,
         )
         seen = replace(inspected, gsd_mm=1000 * reader.gsd_m, thumbnail=reader.thumbnail)
         return seen, found, probability, ground

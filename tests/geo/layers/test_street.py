@@ -104,8 +104,7 @@ def world(geometry):
 def street(request, tmp_path_factory):
     folder, cut = tmp_path_factory.mktemp("street"), request.param
     mask, probability, valid, image = drawn()
-    about = {"seconds": 0.25, "survey_date": "2025-05-17"}
-    parts = write_parts(folder, GRID, mask, probability, cut, valid, image, **about)
+    parts = write_parts(folder, GRID, mask, probability, cut, valid, image, seconds=0.25)
     line = shapely.get_coordinates(world(shapely.LineString([(0, 2), (LENGTH, 2)])))
     columns = {"ref": ["S7"], "called": ["Ringstraße"], "wide": [3.5], "n": [1]}
     roads = write_roads(folder / "roads.gpkg", [line], **columns)

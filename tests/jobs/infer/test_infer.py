@@ -347,13 +347,20 @@ def test_settings_of_the_map_alone_keep_every_block(
     total, ray_less.computed = len(ray_less.computed), []
     assert total > 1
     limits = {"d6433_mm": [3, 5], "max_gsd_mm": 50}
-    changed: dict[str, object] = {"min_length_m": 0.6, "severity": limits}
+    changed: dict[str, object] = {
+        "min_length_m": 0.6,
+        "severity": limits,
+        "survey_date": "2026-05-01",
+    }
     second = run(infer_job(tiles, tmp_path / "out.gpkg", **changed))
     assert ray_less.computed == []
     assert second.n_cracks == first.n_cracks - 1
     assert second.run_id != first.run_id
     fresh = run(infer_job(tiles, tmp_path / "fresh.gpkg", **changed))
-    pd.testing.assert_frame_equal(layer(second.package), layer(fresh.package))
+    for name, without in (("crack", ("run_id",)), ("inspected", ("seconds",))):
+        tables = [layer(made.package, name, without) for made in (second, fresh)]
+        pd.testing.assert_frame_equal(*tables)
+        assert set(tables[0].survey_date.astype(str)) == {"2026-05-01"}
     assert set(layer(second.package).severity_d6433) == {"high"}
 
 
@@ -483,7 +490,7 @@ def test_the_threshold_is_met_by_the_smallest_8_bit_probability_at_or_above_it()
 def row_of(name: str, status: str = "inspected", **values: object) -> InspectedRow:
     window = Window(0, 0, 1000, 1000)
     given = {"reason": "", "tiles_failed": (), "valid_pct": 100.0, "gsd_mm": 5.0, "seconds": 1.0}
-    return InspectedRow(name, window, status, **given | {"survey_date": None} | values)  # type: ignore[arg-type]
+    return InspectedRow(name, window, status, **given | values)  # type: ignore[arg-type]
 
 
 def test_progress_says_how_far_how_fast_and_how_long() -> None:

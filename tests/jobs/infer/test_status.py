@@ -45,7 +45,7 @@ def job_of(folder, **values):
 
 
 def row_of(name, status="inspected", seconds=1.0):
-    return InspectedRow(name, MPX, status, "", (), 100.0, 5.0, None, seconds)
+    return InspectedRow(name, MPX, status, "", (), 100.0, 5.0, seconds)
 
 
 FOREIGN = ["../../x", "/tmp/x", "r000000_c000000/../../x", "", "r000000_c000000\n"]
