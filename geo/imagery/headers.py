@@ -57,6 +57,9 @@ SAME_PLACE = 1e-6
 WEB_MERCATOR = frozenset({3857, 900913, 3785, 102100})
 """EPSG codes whose lengths are off by 1 / cos(latitude): fit to show, not to measure in."""
 
+COMPOUND = ("COMPD_CS", "COMPOUNDCRS")
+"""How the description of a CRS with heights begins."""
+
 PIXEL_TYPES = ("uint8", "uint16")
 
 _FOREIGN_FORMAT = (
@@ -185,7 +188,19 @@ def inspect(path: str | Path, options: ReadOptions | None = None) -> Tile | Tile
 def crs_name(crs: CRS) -> str:
     """Name a CRS for people: its authority code, else its own name."""
     authority = crs.to_authority()
-    return ":".join(authority) if authority else str(crs.to_dict(projjson=True).get("name", crs))
+    if authority:
+        return ":".join(authority)
+    described = crs.to_dict(projjson=True)
+    return str(described.get("source_crs", described).get("name", crs))  # of one with TOWGS84
+
+
+@lru_cache(maxsize=64)
+def horizontal(crs: CRS) -> CRS:
+    """Return a CRS without its heights, which imagery does not have."""
+    text = crs.to_wkt()
+    if not text.startswith(COMPOUND):
+        return crs
+    return CRS.from_wkt(pyproj.CRS.from_wkt(text).sub_crs_list[0].to_wkt())
 
 
 def same_crs(one: CRS, other: CRS) -> bool:
@@ -260,6 +275,7 @@ def _describe(header: _Header, dataset: Any, options: ReadOptions) -> Tile | Til
         )
     if not crs:
         return TileProblem(path, _no_crs(path))
+    crs = horizontal(crs)
     if transform.is_identity:
         return TileProblem(path, "has no position; add a geotransform or a world file")
     if not abs(transform.determinant) > 0 or not math.isfinite(sum(transform[:6])):
@@ -327,7 +343,10 @@ def _bad_place(tile: Tile) -> str | None:
 def _bad_crs(tile: Tile) -> str | None:
     if tile.crs.is_geographic or tile.crs.is_projected:
         return None
-    return f"is in {crs_name(tile.crs)}, which is not tied to the Earth; give it a projected system"
+    return (
+        f"is in {crs_name(tile.crs)}, which is not tied to the Earth; give it a projected system, "
+        "or say with tiles_crs= in which it is"
+    )
 
 
 def _bad_size(tile: Tile) -> str | None:

@@ -17,7 +17,15 @@ from shapely.geometry import Point, Polygon
 
 from geo.errors import InputError
 from geo.grid import Grid, Window
-from geo.imagery.headers import ListedTile, Tile, TileProblem, crs_name, is_metric, same_crs
+from geo.imagery.headers import (
+    ListedTile,
+    Tile,
+    TileProblem,
+    crs_name,
+    horizontal,
+    is_metric,
+    same_crs,
+)
 from geo.imagery.scale import MOST_ERROR, length_error
 from geo.imagery.warp import transformer
 
@@ -107,7 +115,7 @@ def job_crs(crs: str | CRS) -> CRS:
         InputError: it is none, or lengths cannot be measured in it.
     """
     try:
-        parsed = CRS.from_user_input(crs)
+        parsed = horizontal(CRS.from_user_input(crs))
     except ValueError as error:
         raise InputError(f"crs={crs} is not a coordinate system; give e.g. EPSG:25832") from error
     if not parsed.is_projected:

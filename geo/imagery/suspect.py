@@ -62,6 +62,7 @@ def suspicions(mosaic: Mosaic) -> list[str]:
 def _shifted(mosaic: Mosaic) -> list[str]:
     """State how accurately tiles of another datum are brought into the system of the map."""
     systems = {crs_name(tile.crs): tile for tile in mosaic.tiles}
+    systems.pop(crs_name(mosaic.grid.crs), None)
     sentences = []
     for name, tile in systems.items():
         error_m = shift_error_m(tile.crs, mosaic.grid.crs)

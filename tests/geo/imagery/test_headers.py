@@ -15,13 +15,15 @@ from factories import GSD_M as GSD
 from factories import write_tile
 from PIL import Image
 from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
 from rasterio.transform import from_origin
 
 from geo import read_tiles
 from geo.errors import InputError
 from geo.imagery.find import scan
-from geo.imagery.headers import inspect
+from geo.imagery.headers import crs_name, inspect
 from geo.imagery.overview import reduce
+from geo.imagery.placing import job_crs
 from geo.options import ReadOptions
 
 IMAGE = np.random.default_rng(0).integers(1, 256, (32, 32, 3)).astype(np.uint8)
@@ -82,6 +84,18 @@ def test_a_world_file_or_prj_that_is_written_anew_makes_another_tile(tmp_path, i
     beside.with_suffix(".tfw").write_text(world.read_text())
     os.utime(beside, ns=(0, 10**18))
     assert scan(str(beside)).tiles[0].stamp[1] == 10**18  # it is not read: the tile has a place
+
+
+def test_heights_of_a_system_do_not_count(tmp_path):
+    path = write_tile(tmp_path / "a.tif", IMAGE, crs="EPSG:25832+7837")
+    with rasterio.open(path) as tif:
+        assert tif.crs.to_epsg() != 25832
+    assert inspect(path).crs == job_crs("EPSG:25832+7837") == CRS.from_epsg(25832)
+
+
+def test_a_system_with_a_shift_to_wgs_84_has_its_own_name():
+    place = "+proj=tmerc +lon_0=12.5 +x_0=0 +y_0=0 +ellps=bessel +towgs84=598.1,73.7,418.2"
+    assert crs_name(CRS.from_string(place)) == "unknown"
 
 
 def test_world_files_and_prj_are_read_under_any_usual_name_and_encoding(tmp_path):

@@ -129,6 +129,16 @@ def test_a_coarse_datum_shift_is_stated(tmp_path: Path, monkeypatch: pytest.Monk
     assert sentence.endswith("install its grid (projsync)")  # no map is made in degrees
 
 
+def test_tiles_of_one_system_in_other_words_are_not_suspected(tmp_path: Path) -> None:
+    words = "+proj=utm +zone=32 +ellps=GRS80 +towgs84=0,0,0 +units=m"  # GDAL: EPSG:25832, unequal
+    other = CRS.from_string(words)
+    assert other != CRS.from_epsg(25832)
+    write_tile(tmp_path / "a.tif", np.vstack((pavement(), pavement())))
+    path = write_tile(tmp_path / "b.tif", pavement(), col=400, crs=None)
+    path.with_suffix(".prj").write_text(other.to_wkt())
+    assert suspicions(open_mosaic(tmp_path)) == []
+
+
 def test_ordinary_tiles_are_not_suspected(tmp_path: Path) -> None:
     image = pavement()
     image[::7, ::5] = 0
