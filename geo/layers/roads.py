@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -95,6 +96,15 @@ def read_roads(options: RoadOptions, grid: Grid) -> tuple[Segment, ...]:
             f"nothing of {KEY}={options.path} lies on the tiles; check its coordinate system"
         )
     return tuple(segments)
+
+
+def roads_digest(segments: Sequence[Segment]) -> str | None:
+    """Return a hash of all that a map takes of roads; None without any."""
+    digest = hashlib.sha256()
+    for segment in segments:
+        values = vars(segment) | {"line": segment.line.wkb_hex}
+        digest.update(repr(sorted(values.items())).encode("utf-8", "backslashreplace"))
+    return digest.hexdigest() if segments else None
 
 
 @dataclass(frozen=True, eq=False)

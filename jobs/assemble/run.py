@@ -115,7 +115,7 @@ def run_assemble(source: Source, job: AssembleJob) -> AssembledMap:
     if not kept:
         source.require_probability(job.threshold)
     roads = read_roads(job.roads, source.grid)
-    record = source.record_of(job)
+    record = source.record_of(job, roads)
     unfinished = len(source.record.blocks) - len(source.finished)
     if unfinished:
         say(f"{unfinished} of {len(source.record.blocks)} blocks are not computed yet")

@@ -19,6 +19,7 @@ from geo.cracks.pieces import Ground, block_pieces
 from geo.errors import InputError
 from geo.grid import Grid
 from geo.imagery.mosaic import Block
+from geo.layers.roads import Segment, roads_digest
 from jobs.assemble.job import AssembleJob
 from jobs.infer.job import crack_level, find_work_folder
 from jobs.infer.job_log import MAP_KEYS, JobLog, JobRecord, settings_anywhere
@@ -111,11 +112,12 @@ class Source:
         """Return the file of what else is stored with it."""
         return ground_file(self.root / PROBABILITY, block)
 
-    def record_of(self, job: AssembleJob) -> JobRecord:
+    def record_of(self, job: AssembleJob, roads: Sequence[Segment]) -> JobRecord:
         """Return the record of a run that had the settings of a map from the beginning."""
         values = settings_anywhere(job)
         given = {key: values[key] for key in ("threshold", *MAP_KEYS)}
-        return replace(self.record, config=self.record.config | given)
+        config = self.record.config | given
+        return replace(self.record, config=config, roads=roads_digest(roads))
 
     def require_probability(self, threshold: float) -> None:
         """Refuse a threshold that takes the probability of blocks that do not have it.

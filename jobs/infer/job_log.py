@@ -76,6 +76,7 @@ class JobRecord:
             cannot be used has no place.
         problems: files that are left out.
         blocks: of the whole job, finished or not.
+        roads: hash of what the map takes of its roads; None without any.
     """
 
     started: float
@@ -86,9 +87,12 @@ class JobRecord:
     inputs: dict[str, list[int]]
     problems: tuple[TileProblem, ...]
     blocks: tuple[Block, ...]
+    roads: str | None = None
 
     @classmethod
-    def of(cls, job: InferJob, plan: Plan, model: ModelFiles, started: float) -> JobRecord:
+    def of(
+        cls, job: InferJob, plan: Plan, model: ModelFiles, started: float, roads: str | None = None
+    ) -> JobRecord:
         """Return the record of a job that starts."""
         mosaic, grid = plan.mosaic, plan.mosaic.grid
         ground = {
@@ -105,6 +109,7 @@ class JobRecord:
             inputs=_inputs(mosaic),
             problems=mosaic.problems,
             blocks=plan.blocks,
+            roads=roads,
         )
 
     @property
@@ -121,8 +126,9 @@ class JobRecord:
 
     @property
     def run_id(self) -> str:
-        """First 12 hex digits of the hash of settings and inputs."""
-        content = {"settings": self.settings, "inputs": self.inputs}
+        """First 12 hex digits of the hash of settings, inputs and roads."""
+        content: dict[str, Any] = {"settings": self.settings, "inputs": self.inputs}
+        content |= {"roads": self.roads} if self.roads else {}
         text = json.dumps(content, sort_keys=True, indent=1)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -226,6 +232,7 @@ class _Noted(BaseModel):
     model_hash: str
     ground: Ground
     inputs: dict[str, list[int]]
+    roads: str | None = None
 
     def values(self) -> dict[str, Any]:
         """Return the values, of which the grid is one that can be."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 from geo.cracks.parts import DamagedPart, InspectedRow
 from geo.errors import InputError
-from geo.layers.roads import Segment, read_roads
+from geo.layers.roads import Segment, read_roads, roads_digest
 from jobs.infer.actors import cluster_has_gpus, compute, require_room
 from jobs.infer.block_store import BlockStore
 from jobs.infer.delivery import Delivery
@@ -66,7 +66,8 @@ def run_inference(
         factory = predictor_factory or functools.partial(
             load_model, model.folder, job.cpus_per_actor, job.engine, 1000 * plan.mosaic.grid.gsd_m
         )
-        with open_work(job, plan, JobRecord.of(job, plan, model, started)) as work:
+        record = JobRecord.of(job, plan, model, started, roads_digest(roads))
+        with open_work(job, plan, record) as work:
             if delivery is not None:
                 delivery.claim()
                 work.keep_owner()

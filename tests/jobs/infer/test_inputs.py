@@ -287,6 +287,22 @@ def test_only_the_surroundings_of_roads_are_inspected(tmp_path):
     assert 0 < both.surveyed_mpx < report.surveyed_mpx / 2
 
 
+def test_another_name_of_a_road_is_another_run_of_the_same_blocks(tmp_path):
+    tile = write_tile(tmp_path / "a.tif", IMAGE)
+    line = [(EAST, NORTH - 0.8), (EAST + 1.6, NORTH - 0.8)]
+
+    def made_with(name):
+        path = write_roads(tmp_path / "roads.gpkg", [line], name=[name])
+        report = run(tile, tmp_path / "o.gpkg", roads={"path": str(path), "name": "name"})
+        named = geopandas.read_file(report.package, layer="road_segment")
+        assert set(named["name"]) == {name}
+        return report.run_id
+
+    old, new = made_with("Mill Street"), made_with("Church Street")
+    assert old != new
+    assert made_with("Mill Street") == old
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
