@@ -43,12 +43,14 @@ CHUNK = 500
 REQUESTS_AT_ONCE = 16
 """Servers answer late, not slowly: headers of this many URLs are asked for together."""
 
-TILE_SUFFIXES = frozenset({".tif", ".tiff", ".jp2", ".j2k", ".png", ".jpg", ".jpeg", ".jfif"})
+TILE_SUFFIXES = frozenset(
+    {".tif", ".tiff", ".jp2", ".j2k", ".jpx", ".j2c", ".jpc", ".png", ".jpg", ".jpeg", ".jfif"}
+)
 """Files of a folder that are taken for tiles (whether they are is decided by their content)."""
 
 FOREIGN_SUFFIXES = frozenset(
     {".vrt", ".gti", ".img", ".ecw", ".sid", ".asc", ".bil", ".hdf", ".nc", ".zarr", ".mbtiles"}
-    | {".heic", ".heif", ".avif", ".dng", ".webp", ".bmp"}
+    | {".heic", ".heif", ".avif", ".dng", ".webp", ".bmp", ".ntf", ".nitf", ".ers", ".pix"}
 )
 """Rasters of a folder that are never opened, but reported, so that none is missed unsaid."""
 

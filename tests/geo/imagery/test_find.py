@@ -416,9 +416,12 @@ def test_links_to_folders_are_followed_and_never_in_circles(tmp_path):
     (tmp_path / "tiles" / "twice").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "tiles")
     (tmp_path / "tiles" / "IMG_1.HEIC").write_bytes(b"....ftypheic")
+    (tmp_path / "tiles" / "c.NTF").write_bytes(b"NITF02.10")
+    (tmp_path / "tiles" / "d.jpx").write_bytes(b"\0\0\0\x0cjP  ")
     found = scan(str(tmp_path / "tiles"))
     assert [os.path.relpath(tile.path, tmp_path) for tile in found.tiles] == [
         "tiles/a.tif",
         "tiles/linked/b.tif",
     ]
-    assert [os.path.basename(problem.path) for problem in found.problems] == ["IMG_1.HEIC"]
+    left_out = [os.path.basename(problem.path) for problem in found.problems]
+    assert left_out == ["IMG_1.HEIC", "c.NTF", "d.jpx"]
