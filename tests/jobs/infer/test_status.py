@@ -136,11 +136,11 @@ def test_a_processor_without_bfloat16_is_assumed_to_be_slower(folder, monkeypatc
     assert speeds[0] == pytest.approx(3.5 * speeds[1])
 
 
-def test_the_plan_names_a_system_with_heights_in_few_words(tmp_path):
+def test_the_plan_names_a_system_with_heights_without_them(tmp_path):
     image = np.full((SIDE, SIDE), 90, np.uint8)
     write_tile(tmp_path / "tiles" / "a.tif", image, crs="EPSG:25832+7837")
     text = infer.plan_inference(job_of(tmp_path)).text()
-    assert "grid      ETRS89 / UTM zone 32N + DHHN2016 height, 256 x 256 pixels" in text
+    assert "grid      EPSG:25832, 256 x 256 pixels" in text
 
 
 def test_the_plan_of_half_a_job_counts_what_is_left_at_the_speed_that_was_measured(folder, pool):
