@@ -122,7 +122,8 @@ def _polygons(path: Path, grid: Grid) -> Iterator[Polygon]:
 def _region(polygons: Iterable[Polygon], grid: Grid, key: str) -> tuple[Polygon, ...]:
     """Return the polygons that meet the mosaic, in pixel coordinates."""
     on_grid = shapely.transform(np.array(list(polygons), object), grid.to_pixel)
-    met = on_grid[shapely.intersects(on_grid, grid.window.polygon())]
+    frame = grid.window.polygon()
+    met = on_grid[shapely.intersects(on_grid, frame) & ~shapely.touches(on_grid, frame)]
     if not len(met):
         raise InputError(f"nothing of {key} lies on the tiles; check its coordinate system")
     return tuple(met)

@@ -365,6 +365,10 @@ def _bad_bands(dataset: Any) -> str | None:
     if len(types) > 1 or types[0] not in PIXEL_TYPES:
         remedy = f"gdal_translate -ot Byte -scale {name} out.tif"
         return f"has {' and '.join(types)} pixels, expected uint8 or uint16; convert it: {remedy}"
+    bits = int(dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", 8))
+    if bits < 8 and dataset.colorinterp[0] != ColorInterp.palette:
+        remedy = f"gdal_translate -ot Byte -scale 0 {2**bits - 1} 0 255 {name} out.tif"
+        return f"has pixels of {bits} bits, expected 8 or 16; convert it: {remedy}"
     count = dataset.count
     gray_alpha = count == 2 and dataset.colorinterp[1] == ColorInterp.alpha
     if count in (1, 3, 4) or gray_alpha:

@@ -102,6 +102,14 @@ def test_another_outline_has_another_digest():
     assert on_pixels(one).digest == on_pixels(one).digest != on_pixels(other).digest
 
 
+def test_an_area_that_only_touches_the_tiles_is_refused(tmp_path):
+    beside = shapely.box(5e5 - 5, 5.8e6 - 9, 5e5, 5.8e6)
+    path = tmp_path / "beside.gpkg"
+    geopandas.GeoSeries([beside], crs=25832).to_file(path)
+    with pytest.raises(InputError, match="nothing of aoi=.* lies on the tiles"):
+        Area.read(GRID, path, buffer_m=1)
+
+
 def test_an_area_without_a_system_is_refused(tmp_path):
     geopandas.GeoDataFrame(geometry=[shapely.box(0, 0, 1, 1)]).to_parquet(tmp_path / "a.parquet")
     with pytest.raises(InputError, match="no coordinate system"):

@@ -138,7 +138,7 @@ def test_a_tile_that_lies_nowhere_is_refused_with_a_remedy_that_helps(tmp_path, 
         assert scan(str(path), ReadOptions(tiles_crs="EPSG:4647")).tiles
 
 
-def test_remedies_for_archives_control_points_and_many_bands_help(tmp_path):
+def test_remedies_for_archives_control_points_and_odd_bands_help(tmp_path):
     image = IMAGE
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("a.tif", "")
@@ -151,7 +151,9 @@ def test_remedies_for_archives_control_points_and_many_bands_help(tmp_path):
     (tmp_path / "d.zip").write_bytes(b"PK\3\4" + many_disks)
     (tmp_path / "e.tif").write_bytes(b"xx" + many_disks)
     of_zips = (("a.zip", "unpack it"), ("d.zip", "unpack it"), ("e.tif", "no GeoTIFF|not a"))
-    for name, words in (*of_zips, ("b.tif", "gdalwarp"), ("c.tif", "-b RED")):
+    write_tile(tmp_path / "f.tif", image[..., :1] // 16, nbits=4)
+    of_bands = (("c.tif", "-b RED"), ("f.tif", "pixels of 4 bits.*-scale 0 15 0 255"))
+    for name, words in (*of_zips, *of_bands, ("b.tif", "gdalwarp")):
         with pytest.raises(InputError, match=words):
             scan(str(tmp_path / name))
 
