@@ -106,7 +106,7 @@ def test_an_area_that_only_touches_the_tiles_is_refused(tmp_path):
     beside = shapely.box(5e5 - 5, 5.8e6 - 9, 5e5, 5.8e6)
     path = tmp_path / "beside.gpkg"
     geopandas.GeoSeries([beside], crs=25832).to_file(path)
-    with pytest.raises(InputError, match="nothing of aoi=.* lies on the tiles"):
+    with pytest.raises(InputError, match=r"nothing of aoi=.* lies on the tiles"):
         Area.read(GRID, path, buffer_m=1)
 
 
