@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from jobs.runtime.ray_session import knock
+from jobs.runtime.losses import knock
 from wpcrack.errors import WpcrackError
 
 if TYPE_CHECKING:

@@ -2,12 +2,15 @@
 
 Ray Data and Ray Train start workers again, so what arrives here is beyond that. Where the raylet or
 the head of a Ray of our own is gone, Ray would end this process without a word, or wait for ever.
+So it does with a head that was joined and is lost, after a minute in which it may come back.
 """
 
 from __future__ import annotations
 
 import os
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,9 +21,20 @@ from wpcrack.errors import WpcrackError
 POLL_S = 0.2
 """Pause between two looks at the processes of our own Ray."""
 
+KNOCK_S, SILENT_S = 5.0, 45.0
+"""Pause between two knocks at a head that was joined, and the silence after which it is said."""
+
+CONNECT_TIMEOUT_S = 5.0
+"""A cluster that does not take a connection within this time is not there."""
+
 LOST = (
     "a process of Ray, or its machine, was lost ({}); end other programs or free memory, then give "
     "the same command again: what is finished is kept"
+)
+
+SILENT = (
+    "the head of the cluster at {} has not answered for {:.0f} s; if it stays away, Ray ends this "
+    "process: start the cluster again, then give the same command again: what is finished is kept"
 )
 
 
@@ -82,3 +96,41 @@ def end_with_ray() -> Iterator[None]:
     finally:
         is_over.set()
         watching.join()  # else it could see how Ray is ended
+
+
+@contextmanager
+def watch_head(address: str) -> Iterator[None]:
+    """Say when the head of a cluster that was joined answers no more: Ray ends without a word then.
+
+    Args:
+        address: HOST:PORT of the head.
+    """
+    host, _, port = address.rpartition(":")
+    is_over = threading.Event()
+
+    def watch() -> None:
+        heard = time.monotonic()
+        while not is_over.wait(KNOCK_S):
+            try:
+                knock(host, int(port))
+                heard = time.monotonic()
+            except OSError:
+                if time.monotonic() - heard >= SILENT_S:
+                    say(f"warning: {SILENT.format(address, SILENT_S)}")
+                    return
+
+    threading.Thread(target=watch, daemon=True, name="wpcrack-head").start()
+    try:
+        yield
+    finally:
+        is_over.set()
+
+
+def knock(host: str, port: int) -> None:
+    """Fail within seconds where nobody listens; Ray's own clients try for minutes.
+
+    Raises:
+        OSError: No connection.
+    """
+    with socket.create_connection((host, port), timeout=CONNECT_TIMEOUT_S):
+        pass

@@ -17,12 +17,12 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from jobs.runtime.capacity import Request, require
 from jobs.runtime.cpus import usable_cpus
-from jobs.runtime.losses import end_with_ray, explain_losses
+from jobs.runtime.losses import end_with_ray, explain_losses, knock, watch_head
 from jobs.runtime.ray_private import few_processes, patient_start
 from jobs.runtime.signals import ignore_signals, keep_sigterm_handler
 from jobs.runtime.terminal import say
@@ -83,9 +83,6 @@ SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 
 OPEN_FILES, OPEN_FILES_PER_CPU = 192, 32
 """That a process of a Ray of our own may need; 70 were open with two CPUs."""
-
-CONNECT_TIMEOUT_S = 5.0
-"""A cluster that does not take a connection within this time is not there."""
 
 
 class RayStartError(WpcrackError):
@@ -163,7 +160,11 @@ def ray_session(
             else:
                 _join(address)
         require(request, "this machine" if address == "local" else f"the cluster at {address}")
-        with explain_losses(), end_with_ray() if address == "local" else nullcontext():
+        is_own = address == "local"
+        with (
+            explain_losses(),
+            end_with_ray() if is_own else watch_head(ray.get_runtime_context().gcs_address),
+        ):
             yield
     finally:
         with ignore_signals():
@@ -209,16 +210,6 @@ def run_interruptibly(
                 thread.join(FIT_ENDS_S)
         raise
     outcome.result()
-
-
-def knock(host: str, port: int) -> None:
-    """Fail within seconds where nobody listens; Ray's own clients try for minutes.
-
-    Raises:
-        OSError: No connection.
-    """
-    with socket.create_connection((host, port), timeout=CONNECT_TIMEOUT_S):
-        pass
 
 
 def _wait_for_data_threads() -> None:

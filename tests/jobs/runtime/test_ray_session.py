@@ -19,7 +19,7 @@ import ray  # before the environment of a test is bare: it reads then whether to
 from factories import descendants, infer_job, processes, running_python, wait_until
 
 from jobs.infer.run import run_inference
-from jobs.runtime import ray_private
+from jobs.runtime import losses, ray_private
 from jobs.runtime.capacity import Request
 from jobs.runtime.losses import LostProcess, explain_losses
 from jobs.runtime.ray_private import patient_start
@@ -356,6 +356,25 @@ with losses.end_with_ray():
     told = log.read_text()
     assert told.startswith("error: a process of Ray, or its machine, was lost (raylet)")
     assert told.count("\n") == 1
+
+
+def test_a_head_that_was_joined_and_answers_no_more_is_said_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(losses, "say", said.append)
+    monkeypatch.setattr(losses, "KNOCK_S", 0.01)
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        address = f"127.0.0.1:{head.getsockname()[1]}"
+        monkeypatch.setattr(losses, "SILENT_S", 0.0)
+        with losses.watch_head(address):
+            for _ in range(3):
+                head.accept()[0].close()  # it knocks again and again
+            assert said == []
+            head.close()
+            wait_until(lambda: "wpcrack-head" not in {t.name for t in threading.enumerate()})
+    (warning,) = said
+    assert warning.startswith(f"warning: the head of the cluster at {address} has not answered for")
 
 
 def test_what_processes_of_ray_have_started_ends_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
