@@ -160,9 +160,12 @@ class Session:
         self._journal.add(Answer(file, verdict, time.time(), again, self._before.get(file)))
 
     def undo(self) -> int | None:
-        """Take the last answer back; return its window, None if there was no answer."""
-        answer = self._journal.take_back()
-        return None if answer is None else self._places.get(answer.file)
+        """Take the last answer back; return its window, None if there was no answer.
+
+        One about a window that the manifest no longer lists stays: nobody would see it undone.
+        """
+        answer = self._journal.take_back() if self.last() else None
+        return None if answer is None else self.place(answer.file)
 
     def window(self, index: int) -> Window:
         """Return a line of the manifest.
@@ -242,12 +245,15 @@ class Session:
         )
 
     def agreement(self) -> Agreement:
-        """Return how far second answers agree with first ones."""
-        return agreement(self.people())
+        """Return how far second answers agree with first ones, on windows of the manifest."""
+        people = {name: replay(events) for name, events in self.people().items()}
+        return agreement(
+            {name: [a for a in own if a.file in self._places] for name, own in people.items()}
+        )
 
     def balance(self) -> Mapping[Label, int]:
-        """Count the labels of the whole folder."""
-        counts = Counter(self._all_labels().values())
+        """Count the labels of the windows that the manifest lists."""
+        counts = Counter(x for file, x in self._all_labels().items() if file in self._places)
         return {label: counts[label] for label in LABELS}
 
     def _all_labels(self) -> dict[str, Label | None]:

@@ -91,6 +91,23 @@ def test_labels_by_hand_are_kept_and_come_back_after_an_undo(folder, labels_of):
     assert list(labels_of(folder).values()) == ["road"]
 
 
+def test_answers_on_windows_that_left_the_manifest_neither_count_nor_are_undone(folder):
+    with open_session(folder, Who("anna")) as anna, open_session(folder, Who("bob")) as bob:
+        bob.answer(1, "road")
+        anna.answer(0, "crack")
+        anna.answer(1, "crack")
+    lines = (folder / "manifest.csv").read_text().splitlines(keepends=True)
+    (folder / "manifest.csv").write_text("".join(lines[:2] + lines[3:]))
+    with open_session(folder, Who("anna")) as anna:
+        assert anna.undo() is None
+        assert anna.balance() == {"crack": 1, "road": 0}
+        assert anna.agreement().pairs == 0
+    (folder / "manifest.csv").write_text("".join(lines))
+    with open_session(folder, Who("anna")) as anna:
+        assert anna.agreement().open == ("a_r100_c230.png",)
+        assert anna.undo() == 1
+
+
 def test_a_clock_that_is_set_back_does_not_turn_answers_around(folder, labels_of, monkeypatch):
     hours = itertools.count()
     monkeypatch.setattr(time, "time", lambda: 2e9 - 3600 * next(hours))
