@@ -337,17 +337,28 @@ def _join(address: str) -> None:
             knock(host, int(port))
         with _quiet_stderr():  # Ray tells there that it has read RAY_BACKEND_LOG_LEVEL
             ray.init(logging_level=logging.WARNING, log_to_driver=False)
-    except ray.exceptions.AuthenticationError as error:
-        raise ConfigError(
-            f"the cluster at RAY_ADDRESS={address} asks for a token and got none, or a wrong one; "
-            "set RAY_AUTH_MODE=token, and have its token in ~/.ray/auth_token"
-        ) from error
-    except (OSError, ValueError, RuntimeError) as error:
+    except (ray.exceptions.AuthenticationError, OSError, ValueError, RuntimeError) as error:
+        if _lacks_token(error):
+            raise ConfigError(
+                f"the cluster at RAY_ADDRESS={address} asks for a token and got none, or a wrong "
+                "one; set RAY_AUTH_MODE=token, and have its token in ~/.ray/auth_token"
+            ) from error
         raise ConfigError(
             f"no Ray answers at RAY_ADDRESS={address} ({first_line(error)}); start that cluster, "
             "set RAY_AUTH_MODE=token if it asks for a token, or unset RAY_ADDRESS to work on this "
             "machine"
         ) from error
+
+
+def _lacks_token(error: BaseException | None) -> bool:
+    """Return whether a cluster asks for a token; Ray hides that in the text of a cause."""
+    from ray.exceptions import AuthenticationError
+
+    while error is not None:
+        if isinstance(error, AuthenticationError) or AuthenticationError.__name__ in str(error):
+            return True
+        error = error.__cause__
+    return False
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from types import SimpleNamespace
 import pytest
 import ray  # before the environment of a test is bare: it reads then whether tokens are asked
 from factories import descendants, infer_job, processes, running_python, wait_until
+from ray.exceptions import AuthenticationError
 
 from jobs.infer.run import run_inference
 from jobs.runtime import losses, ray_private
@@ -47,6 +48,13 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
         monkeypatch.setenv(name, "")  # so that what the test sets is taken back
         monkeypatch.delenv(name)
     return monkeypatch
+
+
+def caused_by(cause: Exception) -> Exception:
+    """Wrap an error as Ray does."""
+    error = ConnectionError("not connected")
+    error.__cause__ = cause
+    return error
 
 
 def test_a_local_ray_gets_its_environment_but_what_the_user_set_stays(
@@ -85,6 +93,28 @@ def test_a_cluster_that_is_not_there_is_named_before_ray_tries_for_minutes(
         bare_environment.setenv("RAY_ADDRESS", address)
         with pytest.raises(ConfigError, match=f"no Ray answers at RAY_ADDRESS={address}"):
             ray_session(ONE).__enter__()
+
+
+REFUSED = "Traceback:\nray.exceptions.AuthenticationError: RPC error: InvalidAuthToken"
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (AuthenticationError("no token"), "asks for a token and got none, or a wrong one"),
+        (caused_by(RuntimeError(REFUSED)), "asks for a token and got none, or a wrong one"),
+        (caused_by(RuntimeError("timed out")), r"no Ray answers at .* \(not connected\)"),
+    ],
+)
+def test_a_cluster_that_asks_for_a_token_is_told_from_one_that_is_not_there(
+    bare_environment: pytest.MonkeyPatch, error: Exception, words: str
+) -> None:
+    def init(**_: object) -> None:
+        raise error
+
+    bare_environment.setattr("ray.init", init)
+    with pytest.raises(ConfigError, match=words):
+        _join("auto")
 
 
 def test_sigterm_interrupts_a_job_and_is_restored_afterwards() -> None:
