@@ -150,7 +150,8 @@ def render(report: MapReport) -> str:
     classes = {entry.key: entry.label for entry in severity_legend(report.rules.severity)}
     by_class = {classes.get(k, k): length for k, length in report.length_by_severity.items()}
     lines += ["## Cracks", "", *_lengths("severity (ASTM D6433)", by_class), ""]
-    lines += [*_lengths("type", report.length_by_type), ""]
+    by_type = {markdown_text(name): length for name, length in report.length_by_type.items()}
+    lines += [*_lengths("type", by_type), ""]
     if report.accuracy is not None:
         lines += ["## Accuracy", "", *_accuracy(report.accuracy), ""]
     if report.streets:

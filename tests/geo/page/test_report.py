@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from geo.errors import OutputError
 from geo.imagery.headers import TileProblem
 from geo.layers.assemble import assemble
 from geo.options import AssembleOptions, RoadOptions
-from geo.page.report import summarize, write_report
+from geo.page.report import render, summarize, write_report
 
 
 def package(tmp_path, mask, roads=None, problems=(), **place):
@@ -62,6 +63,8 @@ def test_totals_streets_and_failures_are_those_of_the_package(tmp_path, mask):
     stored = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     assert stored["cracks"] == 2
     assert stored["streets"][0]["crack_length_m"] == pytest.approx(1.5, rel=0.02)
+    drawn = replace(report, length_by_type={"a|b <i>": 1.0})  # as somebody wrote in QGIS
+    assert "| a\\|b &lt;i> | 1.0 |" in render(drawn)
 
 
 def test_an_empty_map_is_reported_as_empty(tmp_path):
