@@ -279,14 +279,15 @@ def _blocks(inspected: geopandas.GeoDataFrame) -> str:
 def records(frame: geopandas.GeoDataFrame, layer: Layer, ranked: list[int]) -> dict[str, Any]:
     """Return attributes by column, shapes, and the rows of the table, worst first.
 
-    Columns that people have added are left out.
+    Columns that people have added are left out, and from the table rows whose shape they removed.
     """
     known = {column.name: column for column in layer.columns}
     names = [column for column in frame.columns if column in known]
+    shapes = encode_shapes(frame.geometry)
     return {
         "columns": [_described(known[n]) | _values(frame[n]) for n in names],
-        "shapes": encode_shapes(frame.geometry),
-        "ranked": ranked,
+        "shapes": shapes,
+        "ranked": [row for row in ranked if shapes["parts"][row]],
     }
 
 
@@ -349,6 +350,8 @@ def encode_shapes(shapes: geopandas.GeoSeries) -> dict[str, list[int]]:
     for low in range(0, len(shapes), SHAPES_AT_ONCE):
         screen = shapes.iloc[low : low + SHAPES_AT_ONCE].to_crs(SCREEN_CRS).to_numpy()
         parts, owner = shapely.get_parts(screen, return_index=True)
+        full = ~shapely.is_empty(parts)
+        parts, owner = parts[full], owner[full]
         areas = shapely.get_type_id(parts) == shapely.GeometryType.POLYGON
         parts[areas] = shapely.get_exterior_ring(parts[areas])
         vertices, line = shapely.get_coordinates(parts, return_index=True)

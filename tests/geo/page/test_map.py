@@ -155,6 +155,15 @@ def test_columns_of_people_are_left_out_and_a_day_has_no_hour():
     assert values(found, "survey_date") == ["2026-05-04", None]
 
 
+def test_what_has_no_shape_is_in_no_table_as_a_click_could_not_show_it():
+    shapes = [shapely.box(0, 0, 2, 1), None, shapely.Polygon(), shapely.box(3, 0, 4, 1)]
+    frame = geopandas.GeoDataFrame({"area_m2": [2.0, 3.0, 4.0, 1.0]}, geometry=shapes, crs=25832)
+    found = records(frame, NETWORK, [2, 1, 0, 3])
+    assert found["ranked"] == [0, 3]
+    assert found["shapes"]["parts"] == [1, 0, 0, 1]
+    assert values(found, "area_m2") == [2, 3, 4, 1]
+
+
 SAID = "document.getElementById('said').textContent"
 CHOSEN = "document.getElementById('chosen').textContent"
 MARKS = "document.querySelectorAll('.leaflet-chosen-pane path').length"
