@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import pyarrow as pa
 import pyogrio
 from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, GeometryError
 
@@ -73,7 +74,7 @@ def _write(package: Path, layer: Layer, out: Path) -> None:
         pyogrio.open_arrow(literal(package), layer=layer.name, use_pyarrow=True) as (about, rows),
     ):
         pyogrio.write_arrow(
-            rows,
+            _days_as_text(rows),
             literal(built),
             layer=layer.name,
             driver="PMTiles",
@@ -90,3 +91,10 @@ def _write(package: Path, layer: Layer, out: Path) -> None:
         )
         if not math.isfinite(pyogrio.read_info(literal(built))["total_bounds"][0]):
             raise OutputError(f"{out} shows nothing after writing; check the disk")
+
+
+def _days_as_text(rows: pa.RecordBatchReader) -> pa.RecordBatchReader:
+    """Return rows with days such as 2026-05-01: tiles have no dates, and GDAL writes 2026/05/01."""
+    fields = [f.with_type(pa.string()) if pa.types.is_date(f.type) else f for f in rows.schema]
+    schema = pa.schema(fields)
+    return pa.RecordBatchReader.from_batches(schema, (batch.cast(schema) for batch in rows))
