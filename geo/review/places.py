@@ -30,6 +30,9 @@ LEAST_LINE = 0.25
 STEPS = 16
 """Points per side at which lines are looked at."""
 
+BESIDE = 1e-3
+"""Of a side: a square is looked at so far from its middle, which two blocks may share."""
+
 CONFIDENCES = ("low", "middle", "high")
 """Thirds of the marked places by confidence."""
 
@@ -263,7 +266,7 @@ def _cells_along(lines: geopandas.GeoDataFrame, side: float) -> tuple[IntArray, 
 def _cells_in(areas: geopandas.GeoDataFrame, side: float) -> Iterator[IntArray]:
     """Yield the squares whose middle lies in each area."""
     for shape, cells in _candidates(areas, side):
-        yield _pack(cells[shapely.contains_xy(shape, (cells + 0.5) * side)])
+        yield _pack(cells[shapely.contains_xy(shape, (cells + 0.5 + BESIDE) * side)])
 
 
 def _cells_touched(areas: geopandas.GeoDataFrame, side: float) -> Iterator[IntArray]:
