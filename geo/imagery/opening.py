@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,6 +54,9 @@ _ENDS = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}
 TAIL_BYTES = 2**16
 """Where that is looked for: something may stand behind it."""
 
+DAMAGE = ("Corrupt JPEG data", "Premature end of JPEG file", "PackBitsDecode:Discarding")
+"""What is in a warning of GDAL if it gives gray or noise for a damaged block of a TIFF."""
+
 _REMOTE_PREFIXES = {
     "https://": "/vsicurl/https://",
     "http://": "/vsicurl/http://",
@@ -90,6 +95,25 @@ def gdal_settings(options: ReadOptions) -> Iterator[None]:
     }
     with rasterio.Env(**GDAL_OPTIONS, **http):
         yield
+
+
+class _Listener(logging.Handler):
+    """Note what GDAL warns of while a thread decodes blocks."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if any(sign in text for sign in DAMAGE):
+            _noted.damage = text.partition(":")[2]  # behind the class of the warning
+
+
+_noted = threading.local()
+logging.getLogger("rasterio").addHandler(_Listener(logging.WARNING))
+
+
+def take_damage() -> str | None:
+    """Return the last damage that GDAL warned this thread of; None if it was taken before."""
+    damage: str | None = _noted.__dict__.pop("damage", None)
+    return damage
 
 
 def is_remote(path: str) -> bool:

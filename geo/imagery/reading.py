@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from rasterio.windows import Window as RasterWindow
 from geo.errors import InputError
 from geo.grid import Window
 from geo.imagery.missing import MARGIN, gaps
-from geo.imagery.opening import open_dataset, stamp_of
+from geo.imagery.opening import open_dataset, stamp_of, take_damage
 from geo.options import ReadOptions
 
 MAX_OPEN = 32
@@ -70,7 +70,7 @@ class Stretch:
         return eight
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class OpenRaster:
     """An open raster and what reading it needs to know, asked once.
 
@@ -125,9 +125,28 @@ class OpenRaster:
             dtype=dataset.dtypes[0],
         )
 
-    def anew(self) -> OpenRaster:
-        """Return the same raster with a decoder of its own, at its begin."""
-        return replace(self, dataset=open_dataset(self.dataset.name, self.dataset.driver))
+    def reopen(self) -> None:
+        """Begin anew with another decoder and an empty cache."""
+        name, driver = self.dataset.name, self.dataset.driver
+        self.dataset.close()
+        self.dataset = open_dataset(name, driver)
+
+    @contextmanager
+    def reading(self) -> Iterator[Any]:
+        """Give the data set, and make a failure of damage of which it only warns.
+
+        It would give such a block from its cache from then on, without a word.
+
+        Raises:
+            RasterioIOError: a block is damaged.
+        """
+        take_damage()
+        try:
+            yield self.dataset
+        finally:
+            if damage := take_damage():
+                self.reopen()
+                raise RasterioIOError(damage)
 
     def valid(
         self, pixels: NDArray[Any], area: RasterWindow, shape: tuple[int, int]
@@ -170,13 +189,15 @@ def read_window(
     area = RasterWindow(window.col_off, window.row_off, window.width, window.height)
     rows, cols = shape or (window.height, window.width)
     image = np.empty((rows, cols, len(raster.bands)), raster.dtype)
-    raster.dataset.read(
-        raster.bands,
-        window=area,
-        out=image.transpose(2, 0, 1),  # GDAL interleaves the bands itself, 3 x faster than numpy
-        resampling=Resampling.average if raster.palette is None else Resampling.nearest,
-    )
-    valid = raster.valid(image, area, (rows, cols))
+    with raster.reading() as dataset:
+        dataset.read(
+            raster.bands,
+            window=area,
+            # GDAL interleaves the bands itself, 3 x faster than numpy
+            out=image.transpose(2, 0, 1),
+            resampling=Resampling.average if raster.palette is None else Resampling.nearest,
+        )
+        valid = raster.valid(image, area, (rows, cols))
     if raster.palette is not None:
         image = raster.palette[image[..., 0], :3]
     else:
@@ -209,7 +230,7 @@ def read_readable(
     image = np.zeros((window.height, window.width, 3), np.uint8)
     valid = np.zeros((window.height, window.width), bool)
     if raster.is_stream:
-        raster = raster.anew()
+        raster.reopen()
     for block in _file_blocks(raster, window):
         here = block.slices_in(window)
         try:
@@ -243,7 +264,8 @@ def _absent(raster: OpenRaster, window: Window) -> NDArray[np.bool_]:
 
     def read(part: Window) -> NDArray[np.bool_]:
         area = RasterWindow(part.col_off, part.row_off, part.width, part.height)
-        bands = raster.dataset.read(raster.bands, window=area)
+        with raster.reading() as dataset:
+            bands = dataset.read(raster.bands, window=area)
         return np.asarray((bands == raster.nodata).all(axis=0))
 
     with suppress(RasterioIOError):
@@ -360,7 +382,8 @@ def _patches(shape: tuple[int, int]) -> Iterator[RasterWindow]:
 
 
 def _values(raster: OpenRaster, window: RasterWindow, shape: tuple[int, int]) -> NDArray[np.uint16]:
-    bands = raster.dataset.read(raster.bands, window=window, out_shape=(len(raster.bands), *shape))
-    valid = raster.valid(np.moveaxis(bands, 0, -1), window, shape)
+    with raster.reading() as dataset:
+        bands = dataset.read(raster.bands, window=window, out_shape=(len(raster.bands), *shape))
+        valid = raster.valid(np.moveaxis(bands, 0, -1), window, shape)
     values: NDArray[np.uint16] = bands[:, valid].ravel()
     return values

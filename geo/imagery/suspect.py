@@ -136,7 +136,8 @@ def _has_many_values(raster: OpenRaster) -> bool:
     if ColorInterp.alpha not in kinds:
         return False
     small = tuple(min(side, SAMPLE_PX) for side in raster.shape)
-    band = raster.dataset.read(kinds.index(ColorInterp.alpha) + 1, out_shape=small)
+    with raster.reading() as dataset:
+        band = dataset.read(kinds.index(ColorInterp.alpha) + 1, out_shape=small)
     return len(np.unique(band)) > ALPHA_VALUES
 
 
@@ -160,7 +161,9 @@ def _edge(raster: OpenRaster) -> Iterator[NDArray[np.generic]]:
     lines = [RasterWindow(0, row, cols, 1) for row in (0, rows - 1)]
     lines += [RasterWindow(col, row, 1, part) for col in (0, cols - 1) for row in (0, rows - part)]
     for line in lines:
-        yield raster.dataset.read(raster.bands, window=line).reshape(len(raster.bands), -1).T
+        with raster.reading() as dataset:
+            pixels = dataset.read(raster.bands, window=line)
+        yield pixels.reshape(len(raster.bands), -1).T
 
 
 def _longest_run(marked: NDArray[np.bool_]) -> int:

@@ -274,16 +274,19 @@ def test_a_png_with_world_file_and_prj_is_a_tile(tmp_path):
 
 
 @pytest.mark.parametrize("whole", [Window(0, 0, 128, 64), Window(40, 3, 60, 30)])
-def test_a_corrupt_block_costs_its_own_pixels_only(tmp_path, whole):
-    image = noise(128, 64)
-    layout = {"tiled": True, "blockxsize": 64, "blockysize": 64, "compress": "deflate"}
-    path = write_tile(tmp_path / "a.tif", image, **layout)
+@pytest.mark.parametrize(("compress", "sound"), [("deflate", 0), ("JPEG", 1000), ("packbits", 0)])
+def test_a_corrupt_block_costs_its_own_pixels_only(tmp_path, whole, compress, sound):
+    layout = {"tiled": True, "blockxsize": 64, "blockysize": 64, "compress": compress}
+    path = write_tile(tmp_path / "a.tif", noise(128, 64), nodata=0, **layout)
+    image = read_tiles(path).read(Window(0, 0, 128, 64)).image
     with rasterio.open(path) as tiff:
         offset = int(tiff.get_tag_item("BLOCK_OFFSET_0_1", "TIFF", bidx=1))
     with path.open("r+b") as stream:
-        stream.seek(offset)
+        stream.seek(offset + sound)
         stream.write(b"\xff" * 200)
-    raster = read_tiles(path).read(whole)
+    mosaic = read_tiles(path)
+    mosaic.read(whole)
+    raster = mosaic.read(whole)  # again: no cache has what the block seemed to hold
     rows = np.arange(whole.row_off, whole.row_end)
     assert np.array_equal(raster.valid, np.repeat((rows < 64)[:, None], whole.width, axis=1))
     expected = np.where(
