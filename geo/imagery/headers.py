@@ -35,7 +35,7 @@ from geo.imagery.opening import (
     open_dataset,
     zip_begins,
 )
-from geo.imagery.scale import MOST_ERROR, length_error
+from geo.imagery.scale import MOST_ERROR, is_metric, length_error
 from geo.imagery.sidecars import crs_beside, prj_file, world_file, world_transform
 from geo.imagery.web import NO_STAMP, WEB, look_at
 from geo.options import ReadOptions
@@ -53,9 +53,6 @@ MOST_DEG = 90.0
 
 SAME_PLACE = 1e-6
 """To degrees and back moves a point by no more than this share of its coordinates."""
-
-WEB_MERCATOR = frozenset({3857, 900913, 3785, 102100})
-"""EPSG codes whose lengths are off by 1 / cos(latitude): fit to show, not to measure in."""
 
 COMPOUND = ("COMPD_CS", "COMPOUNDCRS")
 """How the description of a CRS with heights begins."""
@@ -208,12 +205,6 @@ def same_crs(one: CRS, other: CRS) -> bool:
     return one is other or bool(one == other)
 
 
-@lru_cache(maxsize=64)
-def is_metric(crs: CRS) -> bool:
-    """Return whether lengths may be true in a CRS: projected, and not Web Mercator."""
-    return bool(crs.is_projected) and crs.to_epsg() not in WEB_MERCATOR
-
-
 def _inspect_file(path: Path, options: ReadOptions) -> Tile | TileProblem:
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
@@ -267,12 +258,8 @@ class _Header:
 def _describe(header: _Header, dataset: Any, options: ReadOptions) -> Tile | TileProblem:
     path, transform = header.path, header.transform
     crs = named_crs(options.tiles_crs) if options.tiles_crs else header.crs
-    if dataset.gcps[0] and transform.is_identity:
-        name = os.path.basename(path)
-        remedy = f"gdalwarp -tps -r bilinear {name} placed.tif"
-        return TileProblem(
-            path, f"has ground control points, but no pixel grid; make one: {remedy}"
-        )
+    if transform.is_identity and (reason := _no_grid(dataset, path)):
+        return TileProblem(path, reason)
     if not crs:
         return TileProblem(path, _no_crs(path))
     crs = horizontal(crs)
@@ -313,6 +300,18 @@ def named_crs(name: str) -> CRS:
 @lru_cache(maxsize=64)
 def _to_degrees(crs: CRS) -> pyproj.Transformer:
     return pyproj.Transformer.from_crs(crs.to_wkt(), WGS84.to_wkt(), always_xy=True)
+
+
+def _no_grid(dataset: Any, path: str) -> str | None:
+    """Say how a raster that has points or coefficients instead of a pixel grid gets one."""
+    if dataset.gcps[0]:
+        place, option = "ground control points", "-tps"
+    elif dataset.tags(ns="RPC"):
+        place, option = "coefficients (RPCs)", "-rpc"
+    else:
+        return None
+    remedy = f"gdalwarp {option} -r bilinear {os.path.basename(path)} placed.tif"
+    return f"has {place}, but no pixel grid; make one: {remedy}"
 
 
 def _no_crs(path: str) -> str:

@@ -23,10 +23,9 @@ from geo.imagery.headers import (
     TileProblem,
     crs_name,
     horizontal,
-    is_metric,
     same_crs,
 )
-from geo.imagery.scale import MOST_ERROR, length_error
+from geo.imagery.scale import MOST_ERROR, is_metric, length_error
 from geo.imagery.warp import transformer
 
 PIXEL_SIZE_TOLERANCE = 1e-6

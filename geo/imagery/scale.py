@@ -19,10 +19,19 @@ from rasterio.crs import CRS
 MOST_ERROR = 0.01
 """Lengths that are further from the truth than this are not measured in a system."""
 
+WEB_MERCATOR = frozenset({3857, 900913, 3785, 102100})
+"""EPSG codes whose lengths are off by 1 / cos(latitude): fit to show, not to measure in."""
+
 STEP_M = 50.0
 """Length of the steps to both sides: long enough for 1e-6, short enough to be the place's own."""
 
 DIRECTIONS_DEG = (0, 45, 90, 135)
+
+
+@lru_cache(maxsize=64)
+def is_metric(crs: CRS) -> bool:
+    """Return whether lengths may be true in a CRS: projected, and not Web Mercator."""
+    return bool(crs.is_projected) and crs.to_epsg() not in WEB_MERCATOR
 
 
 def length_error(crs: CRS, places: NDArray[np.float64]) -> NDArray[np.float64]:

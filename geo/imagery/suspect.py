@@ -15,11 +15,12 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterWindow
 
 from geo.addresses import without_secrets
-from geo.imagery.headers import ListedTile, Tile, crs_name, is_metric, same_crs
+from geo.imagery.headers import ListedTile, Tile, crs_name, same_crs
 from geo.imagery.missing import THICK_PX
 from geo.imagery.mosaic import Mosaic
 from geo.imagery.opening import gdal_settings
 from geo.imagery.reading import OpenRaster, open_raster
+from geo.imagery.scale import is_metric
 
 SAMPLED_TILES = 16
 

@@ -16,6 +16,7 @@ from factories import write_tile
 from PIL import Image
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
+from rasterio.rpc import RPC
 from rasterio.transform import from_origin
 
 from geo import read_tiles
@@ -146,6 +147,10 @@ def test_remedies_for_archives_control_points_and_odd_bands_help(tmp_path):
     shape = {"width": 9, "height": 9, "count": 3, "dtype": "uint8"}
     with rasterio.open(tmp_path / "b.tif", "w", "GTiff", gcps=points, crs=25832, **shape) as tif:
         tif.write(np.ones((3, 9, 9), np.uint8))
+    one, line, sample = ([float(i == place) for i in range(20)] for place in (0, 2, 1))
+    rpcs = RPC(0, 100, 50, 1e-5, one, line, 4, 4, 10, 1e-5, one, sample, 4, 4)
+    with rasterio.open(tmp_path / "r.tif", "w", "GTiff", rpcs=rpcs, **shape) as tif:
+        tif.write(np.ones((3, 9, 9), np.uint8))
     write_tile(tmp_path / "c.tif", np.dstack((image, image[..., :2])))
     many_disks = b"PK\6\7" + bytes(12) + b"\2\0\0\0PK\5\6" + bytes(18)
     (tmp_path / "d.zip").write_bytes(b"PK\3\4" + many_disks)
@@ -153,7 +158,8 @@ def test_remedies_for_archives_control_points_and_odd_bands_help(tmp_path):
     of_zips = (("a.zip", "unpack it"), ("d.zip", "unpack it"), ("e.tif", "no GeoTIFF|not a"))
     write_tile(tmp_path / "f.tif", image[..., :1] // 16, nbits=4)
     of_bands = (("c.tif", "-b RED"), ("f.tif", "pixels of 4 bits.*-scale 0 15 0 255"))
-    for name, words in (*of_zips, *of_bands, ("b.tif", "gdalwarp")):
+    of_places = (("b.tif", "gdalwarp -tps"), ("r.tif", "RPCs.*gdalwarp -rpc .*r.tif"))
+    for name, words in (*of_zips, *of_bands, *of_places):
         with pytest.raises(InputError, match=words):
             scan(str(tmp_path / name))
 
