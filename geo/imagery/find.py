@@ -338,7 +338,7 @@ def read_index(path: Path) -> tuple[ListedTile, ...]:
         if path.suffix.lower() in STAC_SUFFIXES and (items := read_stac(path)) is not None:
             here = os.path.abspath(path.parent)
             return tuple(
-                ListedTile(_located(here, item.href), shapely.box(*item.footprint.bounds), LON_LAT)
+                ListedTile(_located(here, item.href), item.outline, LON_LAT, valid_only=True)
                 for item in items
             )
         features = read_features(path, like=PATH_COLUMNS)

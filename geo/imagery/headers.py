@@ -28,6 +28,7 @@ from geo.grid import Grid
 from geo.imagery.opening import (
     RETRY_DELAY_S,
     ForeignFile,
+    driver_by_suffix,
     driver_of,
     driver_of_bytes,
     has_end,
@@ -62,8 +63,6 @@ PIXEL_TYPES = ("uint8", "uint16")
 _FOREIGN_FORMAT = (
     "is not a GeoTIFF, JPEG 2000, PNG or JPEG; convert it: gdal_translate -of COG in out.tif"
 )
-
-_DRIVERS = {".jp2": "JP2OpenJPEG", ".j2k": "JP2OpenJPEG", ".png": "PNG", ".jpg": "JPEG"}
 
 _LASTING = (FileNotFoundError, PermissionError, ValueError, ForeignFile)
 """Errors that another try does not mend (ValueError: undecodable metadata, a private address)."""
@@ -132,6 +131,8 @@ class ListedTile:
     footprint: Polygon
     crs: CRS
     stamp: tuple[int, int] = NO_STAMP
+    valid_only: bool = False
+    """Whether the footprint is that of its valid pixels, and the raster may be larger."""
 
 
 @dataclass(frozen=True)
@@ -234,15 +235,11 @@ def _inspect_url(url: str, options: ReadOptions) -> Tile | TileProblem:
         file = look_at(url, options)
         driver, stamp = driver_of_bytes(file.head), file.stamp
     else:  # of an object store
-        driver, stamp = _driver_by_suffix(url), NO_STAMP
+        driver, stamp = driver_by_suffix(url), NO_STAMP
     if driver is None:
         return TileProblem(url, _FOREIGN_FORMAT)
     with open_dataset(url, driver) as dataset:
         return _describe(_Header(url, stamp, dataset.transform, dataset.crs), dataset, options)
-
-
-def _driver_by_suffix(url: str) -> str | None:
-    return _DRIVERS.get(os.path.splitext(without_secrets(url))[1].lower(), "GTiff")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import Any
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 
+from geo.addresses import without_secrets
 from geo.options import ReadOptions
 
 GDAL_CACHE_BYTES = 128 * 2**20
@@ -47,6 +48,8 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"\x00\x00\x00\x0cjP  ", "JP2OpenJPEG"),
     (b"\xff\x4f\xff\x51", "JP2OpenJPEG"),
 )
+
+_BY_SUFFIX = {".jp2": "JP2OpenJPEG", ".j2k": "JP2OpenJPEG", ".png": "PNG", ".jpg": "JPEG"}
 
 _ENDS = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}
 """What stands at the end of a whole file."""
@@ -188,3 +191,8 @@ def zip_begins(path: Path) -> bool:
 def driver_of_bytes(head: bytes) -> str | None:
     """Return the driver that a file's first 16 bytes call for; see `driver_of`."""
     return next((driver for magic, driver in _MAGIC if head.startswith(magic)), None)
+
+
+def driver_by_suffix(url: str) -> str:
+    """Return the driver that the name of a file calls for whose first bytes are not known."""
+    return _BY_SUFFIX.get(os.path.splitext(without_secrets(url))[1].lower(), "GTiff")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import geopandas
@@ -76,6 +76,14 @@ class Placement:
         rows = round(INDEX_SLACK * self.window.height) + 2
         cols = round(INDEX_SLACK * self.window.width) + 2
         return self.window.pad(rows, cols)
+
+    def allows(self, window: Window) -> bool:
+        """Return whether the tile may really have a window: what else it shows is never seen."""
+        if self.reach.intersection(window) == window:
+            return True
+        in_fact = replace(self, window=window).reach
+        is_part = isinstance(self.tile, ListedTile) and self.tile.valid_only
+        return is_part and in_fact.intersection(self.window) == self.window
 
 
 def common_grid(tiles: Sequence[Tile], crs: CRS | None, gsd_m: float | None) -> Grid:

@@ -38,10 +38,10 @@ _UNREADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, Recursi
 
 @dataclass(frozen=True)
 class StacTile:
-    """A raster that an item names, and the item's footprint in longitude and latitude."""
+    """A raster that an item names, and what holds the item's footprint, in degrees."""
 
     href: str
-    footprint: shapely.Geometry
+    outline: shapely.Polygon
 
 
 def read_stac(path: Path) -> list[StacTile] | None:
@@ -102,7 +102,7 @@ def _tile(number: int, item: Mapping[str, Any]) -> StacTile:
         raise InputError(
             f"names {len(hrefs)} rasters in item {name}; give one of them the role visual or data"
         )
-    return StacTile(hrefs[0], outline)
+    return StacTile(hrefs[0], outline.convex_hull)
 
 
 def _outline(value: Any) -> shapely.Geometry | None:

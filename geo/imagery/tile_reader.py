@@ -42,7 +42,7 @@ class TileReader:
         place_in_fact = place(found, self.grid)
         if isinstance(place_in_fact, TileProblem):
             return place_in_fact
-        if place_in_fact.window.intersection(placed.reach) != place_in_fact.window:
+        if not placed.allows(place_in_fact.window):
             reason = "is not where the tile index says; write the index again"
             return TileProblem(tile.path, reason, tile.footprint, tile.crs)
         if found.dtype == "uint16" and self.stretch is None:

@@ -6,10 +6,14 @@ import json
 from pathlib import Path
 
 import geopandas
+import numpy as np
 import pytest
 import shapely
+from factories import EAST, GSD_M, NORTH, write_tile
 
+from geo import read_tiles
 from geo.errors import InputError
+from geo.grid import Window
 from geo.imagery.find import find_tiles, read_index
 
 COG = "image/tiff; application=geotiff; profile=cloud-optimized"
@@ -90,3 +94,19 @@ def test_an_item_without_a_place_is_named(tmp_path):
     lost = ITEMS[0] | {"geometry": None}
     with pytest.raises(InputError, match="no footprint of item item0"):
         read_index(write_json(tmp_path / "items.json", [lost]))
+
+
+@pytest.mark.parametrize("right", [20, 32, 60])
+def test_a_raster_is_seen_as_far_as_its_item_reaches(tmp_path, right):
+    image = np.full((32, 40, 3), 90, np.uint8)
+    write_tile(tmp_path / "a.tif", image)
+    outline = shapely.box(EAST, NORTH - 32 * GSD_M, EAST + right * GSD_M, NORTH)
+    of_item = geopandas.GeoSeries([outline], crs=25832).to_crs(4326)[0]
+    geometry = json.loads(shapely.to_geojson(of_item))
+    of_tile = item(0, {"a": {"href": "a.tif", "type": COG}}) | {"geometry": geometry}
+    mosaic = read_tiles(write_json(tmp_path / "items.json", [of_tile]))
+    seen = mosaic.read(Window(0, 0, 32, 60))
+    assert not seen.failures
+    cols = np.flatnonzero(seen.valid.any(axis=0))
+    assert np.array_equal(cols, np.arange(len(cols)))
+    assert min(right, 40) <= len(cols) <= min(right + 4, 40)
