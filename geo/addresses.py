@@ -1,4 +1,4 @@
-"""Addresses of rasters without what lets one in: passwords, signatures, tokens.
+"""Addresses of rasters, without what lets one in: passwords, signatures, tokens.
 
 They stand in the request alone. Maps, pages, reports, logs and work folders are passed on, so they
 get the address without user, password and query.
@@ -8,11 +8,27 @@ from __future__ import annotations
 
 import re
 from typing import Any
+from urllib.parse import unquote
 
 _ADDRESS = re.compile(
     r"(?P<scheme>\b[A-Za-z][A-Za-z0-9+.-]*:/{1,2})(?:[^\s/@'\"<>]*@)?"
     r"(?P<place>[^\s?#'\"<>]*)(?:[?#][^\s'\"<>]*)?"
 )
+
+
+_LOCAL = "file://"
+"""How the address of a file of this machine begins."""
+
+
+def file_of(text: str) -> str:
+    """Return the path that the address of a file of this machine means; others as they are.
+
+    >>> file_of("file:///data/a%20b.tif"), file_of("/data/a%20b.tif")
+    ('/data/a b.tif', '/data/a%20b.tif')
+    """
+    if not text.startswith(_LOCAL):
+        return text
+    return unquote(text.removeprefix(_LOCAL).removeprefix("localhost"))
 
 
 def without_secrets(text: str) -> str:

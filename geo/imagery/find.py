@@ -19,13 +19,12 @@ from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import numpy as np
 import shapely
 from rasterio.crs import CRS
 
-from geo.addresses import without_secrets
+from geo.addresses import file_of, without_secrets
 from geo.errors import InputError, first_line
 from geo.imagery.headers import ListedTile, Tile, TileProblem, inspect
 from geo.imagery.opening import gdal_settings, is_remote, stamp_of, url_of
@@ -65,9 +64,6 @@ FOREIGN_ADDRESS = (
     "an address of a kind that is not read, only those that begin with https:// or s3:// are; "
     "download it"
 )
-
-LOCAL = "file://"
-"""How the address of a file of this machine begins."""
 
 FOLDERS = 16
 """Folders whose names are kept; tiles of an index come in the order of their paths."""
@@ -222,7 +218,7 @@ def find_tiles(tiles: str | Sequence[str]) -> Listing:
     Raises:
         InputError: nothing at all was found under a given value, or an index is unusable.
     """
-    given = [tiles] if isinstance(tiles, str) else [str(value) for value in tiles]
+    given = [file_of(str(value)) for value in ([tiles] if isinstance(tiles, str) else tiles)]
     values = [value if is_remote(value) else os.path.expanduser(value) for value in given]
     if not values:
         raise InputError("no tiles given; set tiles= to a folder, a glob, a raster or a list")
@@ -383,11 +379,9 @@ def _located(folder: str, name: str) -> str:
     Raises:
         ForeignAddress: It is an address of a kind that is not read.
     """
-    name = url_of(name)
+    name = file_of(url_of(name))
     if is_remote(name):
         return name
-    if name.startswith(LOCAL):
-        name = unquote(name.removeprefix(LOCAL).removeprefix("localhost"))
-    elif ADDRESS.match(name):
+    if ADDRESS.match(name):
         raise ForeignAddress(f"names {without_secrets(name)}, {FOREIGN_ADDRESS}")
     return os.path.abspath(os.path.join(folder, os.path.expanduser(name)))

@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from geo.addresses import file_of
 from geo.imagery.area import Area
 from geo.imagery.find import Scan
 from geo.imagery.mosaic import Mosaic
@@ -35,6 +36,11 @@ class Tiles(Block):
     """Vector file of polygons; outside of them nothing is inspected."""
     roads: RoadOptions = RoadOptions()
     """Roads."""
+
+    @field_validator("tiles")
+    @classmethod
+    def _as_paths(cls, tiles: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        return file_of(tiles) if isinstance(tiles, str) else tuple(map(file_of, tiles))
 
     @property
     def vectors(self) -> list[Path]:

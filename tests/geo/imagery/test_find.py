@@ -84,7 +84,7 @@ def test_each_way_to_name_tiles_gives_the_same_picture(tmp_path):
     merged = write_tile(tmp_path / "one.tif", image)
     ways = [str(tmp_path / "tiles"), str(tmp_path / "tiles" / "**" / "*.tif"), str(merged)]
     ways += [str(tmp_path / f"index.{kind}") for kind in ("gpkg", "parquet", "geojson")]
-    ways += [str(tmp_path / "tiles.txt")]
+    ways += [str(tmp_path / "tiles.txt"), f"file://{tmp_path}/til%65s"]
     for way in [*ways, [str(path) for path in paths]]:
         mosaic = read_tiles(way)
         raster = mosaic.read(mosaic.grid.window)

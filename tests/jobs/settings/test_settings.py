@@ -157,6 +157,11 @@ def test_several_texts_are_a_list_unless_a_file_has_that_name(
     assert load(Tiles, overrides=["tiles=in/y #2"]).tiles == "in/y #2"
 
 
+def test_the_address_of_a_file_of_tiles_is_its_path() -> None:
+    assert load(Tiles, overrides=["tiles=[file:///a%20b, c]"]).tiles == ("/a b", "c")
+    assert load(Tiles, overrides=["tiles=file:///a"]).tiles == "/a"
+
+
 def test_a_tilde_is_the_home_directory_in_files_and_overrides(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
