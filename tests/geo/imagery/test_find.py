@@ -9,6 +9,7 @@ import re
 import socket
 import threading
 import time
+import zipfile
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -69,6 +70,18 @@ def test_a_folder_with_an_archive_alone_says_what_to_do(tmp_path):
     (tmp_path / "city.zip").write_bytes(b"PK\3\4")
     with pytest.raises(InputError, match=r"but city\.zip; unpack it"):
         find_tiles(str(tmp_path))
+
+
+def test_an_archive_is_named_if_nothing_of_its_imagery_lies_there(tmp_path):
+    path = write_tile(tmp_path / "a.tif", picture(1, 1))
+    for name, held in (("old", "x/a.tif"), ("new", "x/b.TIF"), ("roads", "roads.shp")):
+        with zipfile.ZipFile(tmp_path / f"{name}.zip", "w") as archive:
+            archive.writestr(held, "")
+    (tmp_path / "cut.zip").write_bytes((tmp_path / "new.zip").read_bytes()[:40])
+    found = scan(str(tmp_path))
+    assert [tile.path for tile in found.tiles] == [str(path)]
+    assert [os.path.basename(problem.path) for problem in found.problems] == ["new.zip"]
+    assert "unpack it" in found.problems[0].reason
 
 
 def test_each_way_to_name_tiles_gives_the_same_picture(tmp_path):
