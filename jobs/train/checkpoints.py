@@ -181,7 +181,7 @@ def storage_of(job: TrainJob) -> tuple[str, str]:
     root, place = job.run_dir.absolute(), job.scaling.storage_path
     if place is None:
         return str(root.parent), root.name
-    path = place if "://" in place else str(Path(place).absolute())
+    path = _resolved(place)
     require_storage(path)
     number = [*_known_place(root), uuid.uuid4().hex[:8]][0]
     name = f"{root.name}-{number}"
@@ -208,7 +208,7 @@ def require_same_storage(job: TrainJob) -> None:
     number, kept, name = known
     now = None
     if place is not None:
-        path = place if "://" in place else str(Path(place).absolute())
+        path = _resolved(place)
         now = f"{root.name}-{number}"
         if now == name and (without_secrets(path) == kept or _has_run(path, name)):
             return
@@ -226,18 +226,20 @@ def drop_states(job: TrainJob) -> None:
     """Free the space of states that nobody will continue from; the best model stays.
 
     Args:
-        job: whose states they are; they lie in its run folder or at scaling.storage_path.
+        job: whose states they are; they lie in its run folder or elsewhere, at the
+            scaling.storage_path of now or of then.
     """
     root, place = job.run_dir.absolute(), job.scaling.storage_path
     shutil.rmtree(root / CHECKPOINTS, ignore_errors=True)
-    if place is None:
-        return
-    with suppress(ConfigError):  # as where none were written, or they are gone
-        number, _, name = (*_known_place(root), "", "", "")[:3]
-        path = place if "://" in place else str(Path(place).absolute())
-        with _storage(path) as (files, inner):
-            if name == f"{root.name}-{number}":
-                files.delete_dir(f"{inner}/{name}")
+    known: list[str] = []
+    with suppress(ConfigError):  # it is damaged
+        known = _known_place(root)
+    if len(known) < 3 or known[2] != f"{root.name}-{known[0]}":
+        return  # those of a folder of another name, which this one may be a copy of
+    for path in (place, known[1]):
+        if path is not None:
+            with suppress(ConfigError), _storage(_resolved(path)) as (files, inner):  # or gone
+                files.delete_dir(f"{inner}/{known[2]}")
 
 
 def require_storage(path: str) -> None:
@@ -248,6 +250,11 @@ def require_storage(path: str) -> None:
     """
     with _storage(path) as (files, inner):
         files.create_dir(inner, recursive=True)
+
+
+def _resolved(place: str) -> str:
+    """Return a place as Ray takes it: an address as it is, a path from the root."""
+    return place if "://" in place else str(Path(place).absolute())
 
 
 def _known_place(root: Path) -> list[str]:

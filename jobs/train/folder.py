@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,12 +79,17 @@ TRAINING = FolderKind("training run", "trains", frozenset(OWN | RAY_OWN))
 
 
 @contextmanager
-def open_run(job: TrainJob, kind: FolderKind = TRAINING) -> Iterator[Path]:
+def open_run(
+    job: TrainJob,
+    kind: FolderKind = TRAINING,
+    drop_elsewhere: Callable[[TrainJob], None] | None = None,
+) -> Iterator[Path]:
     """Prepare the run folder as `resume` asks, and keep other processes out of it.
 
     Args:
         job: Names the folder, and decides whether it may be continued.
         kind: What it is for.
+        drop_elsewhere: Called before the folder is emptied, to remove what is kept outside of it.
 
     Raises:
         ConfigError: The folder belongs to another config, to a running process, or is not ours.
@@ -100,6 +105,8 @@ def open_run(job: TrainJob, kind: FolderKind = TRAINING) -> Iterator[Path]:
     )
     with hold_lock(root / LOCK, busy, patience_s=STATUS_S):
         if job.resume == "never":
+            if drop_elsewhere is not None:
+                drop_elsewhere(job)
             empty(root)
         claim(root, job, kind)
         yield root

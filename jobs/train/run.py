@@ -31,7 +31,7 @@ from jobs.runtime.ray_session import (
 from jobs.runtime.shared import share
 from jobs.runtime.signals import stop_on_sigterm
 from jobs.runtime.terminal import USER_ERRORS, last_line, say
-from jobs.train.checkpoints import judged_by, require_same_storage, storage_of
+from jobs.train.checkpoints import drop_states, judged_by, require_same_storage, storage_of
 from jobs.train.folder import (
     METRICS,
     WRITER,
@@ -92,7 +92,7 @@ def run_training(job: TrainJob, *, local: bool = False, watch: Watch | None = No
         if not is_done and job.resume != "never":
             require_same_storage(job)
         needs = None if is_done else find_needs(job, data, local=local)
-        with open_run(job) as root:
+        with open_run(job, drop_elsewhere=drop_states) as root:
             finished = read_report(root)
             if finished is not None:
                 say(f"{job.run_dir} is finished already; resume=never trains again")

@@ -22,7 +22,7 @@ from typing import Any, Literal, get_args
 
 from geo.files import write_text
 from jobs.runtime.folder import SAME_COMMAND, explain_damage, explain_write_errors, read_lines
-from jobs.train.checkpoints import require_same_storage
+from jobs.train.checkpoints import drop_states, require_same_storage
 from jobs.train.folder import (
     ANEW,
     CONFIG,
@@ -179,6 +179,12 @@ def require_states(job: TrainJob, root: Path) -> None:
         if trial.status == "running":
             folder = trial_folder(root, trial.number)
             require_same_storage(job.model_copy(update={"run_dir": folder}))
+
+
+def drop_all_states(job: TrainJob) -> None:
+    """Free the space of the states of all trials that are there."""
+    for folder in (job.run_dir / TRIALS).glob("*/"):
+        drop_states(job.model_copy(update={"run_dir": folder}))
 
 
 def is_finished(root: Path, total: int) -> bool:

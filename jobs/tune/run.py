@@ -28,6 +28,7 @@ from jobs.tune.folder import (
     PICTURE,
     RESULTS,
     SWEEP,
+    drop_all_states,
     is_finished,
     read_trials,
     require_states,
@@ -59,7 +60,7 @@ def run_tune(job: TuneJob, *, local: bool = False) -> SweepStatus:
     with stop_on_sigterm():
         data = read_data(job, anew=job.resume == "never")
         needs = find_needs(job, data, trials=trials_here(job), local=local)
-        with open_run(job, SWEEP) as root:
+        with open_run(job, SWEEP, drop_all_states) as root:
             if is_finished(root, total) and not job.tune.retry_failed:
                 say(f"{job.run_dir} is finished already; resume=never sweeps again")
             else:

@@ -358,6 +358,28 @@ def test_states_of_an_ended_trial_are_dropped_where_they_lie(tmp_path: Path, sch
     assert [path.name[:5] for path in (tmp_path / "states").iterdir()] == ["00001"]
 
 
+@pytest.mark.parametrize("now", ["states", "other", None])
+def test_a_new_start_drops_the_states_of_the_run_before_where_they_lie(
+    data_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, now: str | None
+) -> None:
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    place = str(tmp_path / "states")
+    old = storage_of(tiny_job(data_set, run_dir, storage_path=place, num_workers=1))[1]
+    (tmp_path / "states" / old / CHECKPOINTS).mkdir(parents=True)
+    (tmp_path / "states" / "run-of-others").mkdir()
+    elsewhere = {} if now is None else {"storage_path": str(tmp_path / now), "num_workers": 1}
+    job = tiny_job(data_set, run_dir, **elsewhere).model_copy(update={"resume": "never"})
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("jobs.train.run.fit", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run_training(job)
+    assert [path.name for path in (tmp_path / "states").iterdir()] == ["run-of-others"]
+
+
 @pytest.mark.parametrize("resume", ["auto", "force"])
 def test_a_run_whose_states_lie_elsewhere_is_refused_before_work_and_keeps_its_epochs(
     data_set: Path, tmp_path: Path, resume: str

@@ -378,11 +378,17 @@ def test_a_sweep_whose_states_lie_elsewhere_is_refused_and_fails_no_trial(
         run_tune(job)
     place = {"storage_path": str(tmp_path / "states"), "num_workers": 1}
     before = make_job(data_set, trial_folder(tmp_path / "sweep", 0), scaling=place)
-    storage_of(before)
+    states = tmp_path / "states" / storage_of(before)[1]
+    states.mkdir()
     for start in (run_tune, plan_sweep):
         with pytest.raises(ConfigError, match=r"set scaling\.storage_path=.*states again"):
             start(job)
     assert [trial.status for trial in read_trials(tmp_path / "sweep")] == ["running"]
+    assert states.exists()
+    drawn.at[0, 0] = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        run_tune(job.model_copy(update={"resume": "never"}))
+    assert not states.exists()
 
 
 def test_a_picture_that_cannot_be_written_is_one_sentence_and_the_old_one_stays(
