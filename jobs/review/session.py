@@ -162,7 +162,10 @@ def _strata(plan: Plan, given: Mapping[int, Verdict]) -> list[Stratum]:
 
 
 def _by_class(plan: Plan, given: Mapping[int, Verdict], name: str) -> dict[str, Share]:
-    """Return the precision of each class; the size of its part of a stratum is estimated, too."""
+    """Return the precision of each class; the size of its part of a stratum is estimated, too.
+
+    It is rounded up: of a stratum that is not wholly judged, no class is taken to be.
+    """
     found = {}
     judged = Counter(plan.places[k].stratum for k in given)
     for value in sorted({getattr(p, name) for p in plan.places if p.marked}):
@@ -171,7 +174,7 @@ def _by_class(plan: Plan, given: Mapping[int, Verdict], name: str) -> dict[str, 
         for k, verdict in own.items():
             counts[plan.places[k].stratum][verdict] += 1
         strata = [
-            Stratum(True, max(round(size * sum(c.values()) / judged[stratum]), sum(c.values())), c)
+            Stratum(True, -(-size * sum(c.values()) // judged[stratum]), c)
             for stratum, size in plan.sizes.items()
             if (c := counts[stratum])
         ]

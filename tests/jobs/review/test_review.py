@@ -26,7 +26,7 @@ from jobs.page.server import make_token
 from jobs.review.apply import run_apply
 from jobs.review.run import ReviewOptions, draw_again, draw_plan
 from jobs.review.server import make_app
-from jobs.review.session import Plan
+from jobs.review.session import Place, Plan, assess
 from jobs.review.source import MapRun, Scenes, open_imagery
 from wpcrack.data.manifest import read_manifest
 from wpcrack.errors import ConfigError, DataError
@@ -79,6 +79,15 @@ def test_a_person_who_is_right_measures_the_map(package, opened):
     assert accuracy.recall.low < 1
     assert accuracy.judged == len(session.plan.places)
     assert set(accuracy.by_type) == {p.kind for p in session.plan.places if p.marked}
+
+
+@pytest.mark.parametrize("kinds", ["abb", "aabb", "aabbb"])
+def test_a_class_is_known_for_sure_only_where_its_stratum_is_wholly_judged(kinds: str) -> None:
+    places = tuple(Place(0, 0, "small", True, kind, "low", 1.0) for kind in kinds)
+    for unseen in (0, 1):
+        plan = Plan("run", len(kinds), 0, 64, {"small": len(kinds) + unseen}, places)
+        found = assess(plan, dict.fromkeys(range(len(kinds)), "accept"))
+        assert [share.low < 1 for share in found.by_type.values()] == [bool(unseen)] * 2
 
 
 def test_answers_survive_and_another_sample_is_refused(package, opened):
