@@ -30,6 +30,7 @@ from wpcrack.model import MODEL_FOLDER, Model, ModelInfo, describe_anew, load_mo
 from wpcrack.scoring.windows import WindowScores, score_windows
 from wpcrack.training.fusion import with_fusion
 from wpcrack.training.selection import COLUMNS, objective
+from wpcrack.training.start import other_start, path_hash
 from wpcrack.training.trainer import EpochReport, Trainer
 
 PANELS = " | ".join(COLUMNS)
@@ -125,8 +126,12 @@ def load(trainer: Trainer, state: dict[str, Any], job: TrainJob) -> None:
     """Let a training go on from a state.
 
     Raises:
-        CheckpointError: It is of other networks or optimizers, as resume=force allows.
+        CheckpointError: It is of other networks or optimizers, as resume=force allows; or the model
+            that the training started from is another one now, which only resume=force allows.
     """
+    known = trainer.learner.start_hash
+    if state.get("start", known) != known and job.resume != "force":  # older states do not say
+        raise other_start(job.model)
     try:
         trainer.load_state_dict(state)
     except (RuntimeError, ValueError, LookupError) as error:
@@ -232,7 +237,7 @@ class RunFiles:
     def complete_model(self) -> None:
         """Choose how the kept model fuses its scales, and see how it does on held-out windows.
 
-        The model that the training started from is seen beside it, if it can still be read.
+        The model that the training started from is seen beside it, if it is still there.
 
         Raises:
             StorageError: The model cannot be written.
@@ -244,7 +249,9 @@ class RunFiles:
         scores = {"trained": self._on_held_out(replace(model, info=info))}
         if start is not None:
             with suppress(CheckpointError):
-                scores["start"] = self._on_held_out(load_model(start))
+                first = load_model(start)
+                if path_hash(first.networks.state_dict()) == self.trainer.learner.start_hash:
+                    scores["start"] = self._on_held_out(first)
         windows = {name: asdict(each) for name, each in scores.items()}
         trained = info.trained | {HELD_OUT: windows}
         describe_anew(model.folder, info.model_copy(update={"trained": trained}))

@@ -37,7 +37,14 @@ from wpcrack.training.optim import (
     make_optimizers,
     set_learning_rate,
 )
-from wpcrack.training.start import blend, find_start, restore_path, start_networks
+from wpcrack.training.start import (
+    blend,
+    find_start,
+    path_hash,
+    read_first,
+    restore_path,
+    start_networks,
+)
 
 STAGES = ("warmup", "adversarial", "detector")
 PHASES = {
@@ -62,6 +69,8 @@ class Learner:
         if config.train.channels_last:
             self.nets.to(memory_format=torch.channels_last)
         distributed.broadcast_weights(self.nets)
+        came_along = self.start.folder is not None
+        self.start_hash = path_hash(self.nets.state_dict()) if came_along else None
         self.teacher: Classifier = self.nets.classifier
         if config.pseudo_label.source == "ema":
             self.teacher = copy.deepcopy(self.nets.classifier).requires_grad_(False).eval()
@@ -88,8 +97,7 @@ class Learner:
     @cached_property
     def _first(self) -> dict[str, Tensor]:
         """Tensors of the model that the training starts from."""
-        with torch.random.fork_rng(devices=[]):
-            return start_networks(self.config.model).state_dict()
+        return read_first(self.config.model, self.start_hash)
 
     def start_average(self) -> Networks:
         """Begin the average over the detector stage with the networks as they are."""
@@ -111,7 +119,7 @@ class Learner:
             )
             self.nets.reconstructor.head.load_state_dict(self.nets.classifier.head.state_dict())
         if stage == "detector" and self.start.folder is not None:
-            restore_path(self.nets, self.config.model)
+            restore_path(self.nets, self._first)
             distributed.broadcast_weights(self.nets)
         if stage == "detector" and self.config.train.detector_ema:
             self.start_average()

@@ -8,6 +8,7 @@ its networks are others than the training's, the training starts from ImageNet a
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,18 +107,51 @@ def start_networks(config: TrainedModelConfig) -> Networks:
     return networks
 
 
-@torch.no_grad()
-def restore_path(networks: Networks, config: TrainedModelConfig) -> None:
-    """Give encoders and detector the weights again that the training started from.
+def read_first(config: TrainedModelConfig, known: str | None) -> dict[str, Tensor]:
+    """Read again the tensors of the model that the training started from.
+
+    Args:
+        config: names the model.
+        known: its `path_hash`.
 
     Raises:
-        CheckpointError, ConfigError: See `start_networks`.
+        CheckpointError, ConfigError: See `start_networks`; or it is another model now.
     """
     with torch.random.fork_rng(devices=[]):
-        started = start_networks(config).state_dict()
+        first = start_networks(config).state_dict()
+    if path_hash(first) != known:
+        raise other_start(config)
+    return first
+
+
+def path_hash(tensors: Mapping[str, Tensor]) -> str:
+    """Hash encoders and detector, to know a model again."""
+    digest = hashlib.sha256()
+    for name, value in tensors.items():
+        if name.startswith(PATH):
+            digest.update(value.cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def other_start(config: TrainedModelConfig) -> CheckpointError:
+    """Return the error of a model that was trained anew while trainings go on from it."""
+    return CheckpointError(
+        f"model.init={config.init} is another model now than when this training began; put that "
+        "one back, or set resume=force to go on with this one, resume=never to start again"
+    )
+
+
+@torch.no_grad()
+def restore_path(networks: Networks, first: Mapping[str, Tensor]) -> None:
+    """Give encoders and detector the weights again that the training started from.
+
+    Args:
+        networks: that are changed.
+        first: tensors of the model by name.
+    """
     for name, value in networks.state_dict().items():
         if name.startswith(PATH):
-            value.copy_(started[name])
+            value.copy_(first[name])
 
 
 @torch.no_grad()

@@ -328,6 +328,7 @@ class Trainer:
         """Return all that continues the run exactly; sampling needs only the position."""
         averaged = self.learner.averaged
         return {
+            "start": self.learner.start_hash,
             "nets": self.nets.state_dict(),
             "teacher": self.learner.teacher.state_dict(),
             "optimizers": {k: v.state_dict() for k, v in self.learner.optimizers.by_name().items()},

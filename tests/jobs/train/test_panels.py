@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from factories import image_level_set, tiny_training
+from factories import image_level_set, tiny_model, tiny_training
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from jobs.train.job import TrainJob
@@ -58,6 +59,21 @@ def test_a_state_of_other_networks_is_one_sentence(job: TrainJob) -> None:
     other = job.model_copy(update={"model": model})
     with pytest.raises(CheckpointError, match=r"not fit these settings \(size mismatch.*=never"):
         load(trainer(other), state, other)
+
+
+def test_a_start_that_was_trained_anew_meanwhile_is_one_sentence(
+    job: TrainJob, tmp_path: Path
+) -> None:
+    model = job.model.model_copy(update={"init": tiny_model(tmp_path / "base" / "model").parent})
+    job = job.model_copy(update={"model": model})
+    state = trainer(job).state_dict()
+    load(trainer(job), state, job)
+    tiny_model(tmp_path / "base" / "model", seed=1)
+    with pytest.raises(CheckpointError, match=r"base is another model now than .* resume=force"):
+        load(trainer(job), state, job)
+    load(trainer(job), state, job.model_copy(update={"resume": "force"}))
+    del state["start"]  # as of older versions
+    load(trainer(job), state, job)
 
 
 def test_tensorboard_holds_losses_learning_rates_and_panels_of_every_epoch(job: TrainJob) -> None:

@@ -97,6 +97,17 @@ def test_the_detector_stage_goes_on_from_the_model_whatever_the_stages_before_di
         assert group["lr"] == pytest.approx(config.trained_share * group["peak_lr"])
 
 
+def test_a_start_that_was_trained_anew_meanwhile_is_not_blended_in(
+    tmp_path: Path, shipped: Networks
+) -> None:
+    learner = tiny_learner(method_from("shipped"))
+    tiny_model(tmp_path / "weights", seed=8)
+    with pytest.raises(CheckpointError, match=r"model\.init=shipped is another model now"):
+        learner.enter("detector")
+    save_model(tmp_path / "weights", shipped, ModelInfo(model=shipped.config), predicts_only=True)
+    learner.enter("detector")
+
+
 @pytest.mark.usefixtures("shipped")
 @pytest.mark.parametrize("share", [0.25, 1.0])
 def test_what_is_delivered_lies_between_the_model_and_the_trained_average(share: float) -> None:
