@@ -9,13 +9,14 @@ encoder and the detector at half precision.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import AfterValidator, Field, ValidationError
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 from wpcrack.config import ModelConfig
 from wpcrack.config_block import Block
@@ -173,7 +174,7 @@ def load_model(path: Path | None) -> Model:
     except (OSError, SafetensorError) as error:
         raise _unreadable(folder, first_line(error)) from error
     networks = Networks(info.model.model_copy(update={"pretrained": "none"}))
-    if all(name.partition(".")[0] in PARTS for name in tensors):
+    if _has_parts_alone(tensors):
         path_only = _inference_path(networks)
         _require_fit(tensors, path_only.state_dict(), folder)
         path_only.load_state_dict(tensors)  # copies: half precision becomes single
@@ -182,6 +183,23 @@ def load_model(path: Path | None) -> Model:
         _require_fit(tensors, networks.state_dict(), folder)
         networks.load_state_dict(tensors)
     return Model(networks.eval().requires_grad_(False), info, folder)
+
+
+def has_one_encoder(folder: Path) -> bool:
+    """Return whether a model folder holds one encoder for both inputs; reads no weights.
+
+    Raises:
+        CheckpointError: Its file of weights cannot be read.
+    """
+    try:
+        with safe_open(folder / WEIGHTS, "numpy") as file:
+            return _has_parts_alone(file.keys())
+    except (OSError, SafetensorError) as error:
+        raise _unreadable(folder, first_line(error)) from error
+
+
+def _has_parts_alone(names: Iterable[str]) -> bool:
+    return all(name.partition(".")[0] in PARTS for name in names)
 
 
 def _umask() -> int:

@@ -33,7 +33,7 @@ from wpcrack.data.images import left_out, list_images, read_rgb, read_shape
 from wpcrack.data.manifest import NAME
 from wpcrack.errors import CheckpointError, DataError
 from wpcrack.inference.predict import PICTURE_PX_BYTES
-from wpcrack.model import MODEL_FOLDER, find_model, read_info, run_name
+from wpcrack.model import MODEL_FOLDER, find_model, has_one_encoder, read_info, run_name
 from wpcrack.training.adapt import (
     LONGEST_PX,
     REPORT,
@@ -291,12 +291,17 @@ def memory_bytes(config: AdaptConfig, base: Path, shapes: Sequence[tuple[int, in
         config: how.
         base: folder of the model to start from.
         shapes: (H, W) of the pictures that are looked at.
+
+    Raises:
+        CheckpointError: The model cannot be read.
     """
     seen = [min(height, LONGEST_PX) * min(width, LONGEST_PX) for height, width in shapes]
     nets = on_meta(read_info(base).model)
     side, count = config.batch.side, config.batch.count
     windows = torch.empty(count, 3, side, side, device="meta")
-    _, kept = measure(nets, lambda: crack_logits(nets.classifier.encoder, nets.detector, windows))
+    path = nets.classifier.encoder, nets.detector, windows
+    beside = None if has_one_encoder(base) else nets.reconstructor.encoder
+    _, kept = measure(nets, lambda: crack_logits(*path, beside))
     weights = WEIGHT_BYTES * COPIES * sum(p.numel() for p in nets.parameters())
     opened = PICTURE_PX_BYTES * max(height * width for height, width in shapes)
     return PROGRAM_BYTES + SEEN_PX_BYTES * sum(seen) + max(opened, kept + weights)

@@ -16,11 +16,13 @@ from rays import shared_ray
 from typer.testing import CliRunner
 
 from jobs.adapt.job import AdaptOptions
+from jobs.adapt.plan import memory_bytes
 from jobs.adapt.run import run_adapt
 from jobs.cli import app
 from jobs.runtime import memory
 from jobs.settings.load import load
-from wpcrack.model import WEIGHTS
+from wpcrack.errors import CheckpointError
+from wpcrack.model import WEIGHTS, load_model, save_model
 
 QUICK = [
     *("rounds=1", "steps=1", "batch.side=64", "batch.count=2", "window=96", "pictures=4"),
@@ -120,6 +122,19 @@ def test_a_plan_says_what_will_be_done_and_writes_nothing(place: Path) -> None:
     assert code == 0, text
     assert '"pictures": 4' in text
     assert not (place / "planned").exists()
+
+
+def test_a_plan_counts_what_both_encoders_of_a_model_keep(place: Path, tmp_path: Path) -> None:
+    two, config = place / "base" / "model", AdaptOptions()
+    model = load_model(two)
+    save_model(tmp_path / "one", model.networks, model.info, predicts_only=True)
+    shapes = [(256, 256)] * 2
+    kept = [memory_bytes(config, base, shapes) for base in (tmp_path / "one", two)]
+    windows = 4 * 3 * config.batch.count * config.batch.side**2
+    assert kept[1] > kept[0] + windows
+    (tmp_path / "one" / WEIGHTS).write_bytes(b"cut")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        memory_bytes(config, tmp_path / "one", shapes)
 
 
 @pytest.mark.parametrize("planned", [["--plan"], []])
