@@ -121,6 +121,8 @@ def overlay(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uin
 def _photographs(given: Sequence[Path], out: Path) -> list[Path]:
     """Replace each folder by the photographs in it, and say what in it is left out.
 
+    One that is named twice, as by its folder and by itself, is taken once.
+
     Raises:
         DataError: see `list_images`; or the results would lie among the photographs of a folder.
     """
@@ -142,7 +144,7 @@ def _photographs(given: Sequence[Path], out: Path) -> list[Path]:
             say(f"left out: {files} that `wpcrack predict` wrote to {path}")
         for sentence in left_out(path):
             say(f"left out: {sentence}")
-    return paths
+    return list({path.parent.resolve() / path.name: path for path in paths}.values())
 
 
 def _is_result(path: Path) -> bool:

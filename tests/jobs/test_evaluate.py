@@ -320,9 +320,11 @@ def test_predict_takes_folders_and_files_and_names_what_it_leaves_out(
         (tmp_path / place).write_bytes((drawn / "images" / f"p{k}.png").read_bytes())
     (tmp_path / "two" / "e.png").write_bytes((drawn / "images" / "p4.png").read_bytes())
     (tmp_path / "one" / "photo.HEIC").touch()
-    given = [tmp_path / name for name in ("one", "two", "d.png")]
+    twice = ("one/a.png", "d.png", "two/../d.png")
+    given = [tmp_path / name for name in ("one", "two", "d.png", *twice)]
     found = run_predict(drawn, tmp_path / "out", given, predictor=darkness)
     assert found.exit_code == 0
+    assert len(found.written) == 3 * 3
     assert {p.name for p in (tmp_path / "out").glob("*_mask.png")} == {
         f"{stem}_mask.png" for stem in "aed"
     }
