@@ -249,7 +249,9 @@ class TrainConfig(Block):
     """Detector stage also updates both encoders (the paper's joint fine-tuning)."""
     joint_after: Annotated[int, Field(ge=0)] | None = None
     """In the adversarial stage, the detector's loss also updates both encoders in every
-    `joint_every`-th epoch after this one; null: never. Paper: 50."""
+    `joint_every`-th epoch after this one; null: never. Paper: 50. Epochs are `epoch_steps` steps
+    each here, from the first step on: those of metrics.jsonl are others after a warmup that is no
+    multiple of them, or that `max_minutes` ends."""
     joint_every: Count = 2
     """See `joint_after` (paper)."""
     decoder_stops: bool = False
