@@ -10,8 +10,9 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
-"""What every generator takes; torch's takes no more."""
+SEEDS = 2**63
+"""Seeds that every generator takes; torch's takes no more."""
+Seed = Annotated[int, Field(ge=0, lt=SEEDS)]
 
 
 def _odd(side: int) -> int:

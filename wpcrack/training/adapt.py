@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from wpcrack.config import ModelConfig
+from wpcrack.config_block import SEEDS
 from wpcrack.data.images import read_rgb
 from wpcrack.errors import DataError
 from wpcrack.files import whole_file, whole_folder
@@ -223,7 +224,7 @@ def label(image: Image, teacher: WindowPredictor, config: AdaptConfig) -> Label:
 def round_rule(config: AdaptConfig, model: ModelConfig, number: int) -> DrawnTrainConfig:
     """Return how the student of a round learns."""
     return DrawnTrainConfig(
-        seed=config.seed + number,
+        seed=(config.seed + number) % SEEDS,
         model=model,
         steps=config.steps,
         batches=(config.batch,),

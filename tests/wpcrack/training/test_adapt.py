@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from wpcrack.config import AugmentConfig
+from wpcrack.config import AugmentConfig, ModelConfig
+from wpcrack.config_block import SEEDS
 from wpcrack.errors import CheckpointError, DataError
 from wpcrack.inference.engine import load_predictor
 from wpcrack.model import WEIGHTS, find_model, read_info, save_model
@@ -24,7 +25,7 @@ from wpcrack.networks import Networks
 from wpcrack.training import adapt as adaption
 from wpcrack.training import fusion
 from wpcrack.training import standing as checks
-from wpcrack.training.adapt import LONGEST_PX, REPORT, adapt, label, read_pictures
+from wpcrack.training.adapt import LONGEST_PX, REPORT, adapt, label, read_pictures, round_rule
 from wpcrack.training.drawn import Progress
 from wpcrack.training.fusion import Fusion
 from wpcrack.training.taught_windows import (
@@ -262,3 +263,8 @@ def test_large_photographs_are_not_kept_whole(tmp_path: Path) -> None:
     for image in read_pictures(sorted(tmp_path.iterdir()), AdaptConfig()):
         assert image.shape == (40, LONGEST_PX, 3)
         assert image.base is None  # a view would hold all pixels of its picture
+
+
+def test_each_round_has_a_seed_of_its_own_after_the_largest_one_too() -> None:
+    config, model = AdaptConfig(seed=SEEDS - 1), ModelConfig()
+    assert [round_rule(config, model, k).seed for k in range(3)] == [SEEDS - 1, 0, 1]
