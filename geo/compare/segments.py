@@ -28,10 +28,10 @@ from geo.compare.survey import (
 from geo.layers.roads import RoadLines
 from geo.layers.segments import places_in
 
-STEP_M = 0.5
-"""Distance of these places on stretches: shorter ones have one, in the middle."""
+STEP_M = 1.0
+"""Distance of such places on stretches: shorter ones have one, in the middle."""
 
-AREA_STEPS = 20
+AREA_STEPS = 10
 """In which the side of a square of a network's area is cut, for places in it."""
 
 _Places = tuple[FloatArray, IntArray, FloatArray]
