@@ -17,8 +17,8 @@ from factories import tiny_model
 from PIL import Image
 
 from jobs.cli import app
-from jobs.cli.command import LEFT_OUT_TO_MAP
 from jobs.infer.job import InferJob
+from jobs.runtime.versions import LEFT_OUT_TO_MAP
 from jobs.settings.load import load, shipped_configs
 from jobs.train.job import TrainJob
 from jobs.tune.job import TuneJob, read_space

@@ -23,14 +23,12 @@ from jobs.runtime.folder import explain_write_errors
 from jobs.runtime.ray_session import prepare_environment
 from jobs.runtime.signals import INTERRUPTED, stop_on_sigterm
 from jobs.runtime.terminal import USER_ERRORS, outlast_readers
+from jobs.runtime.versions import LEFT_OUT_TO_MAP
 from wpcrack.errors import ConfigError
 
 P = ParamSpec("P")
 
 STDOUT = Path("-")
-
-LEFT_OUT_TO_MAP = ("torch", "torchvision", "timm", "optuna", "tensorboard")
-"""Packages of pyproject.toml that an installation for maps alone does without."""
 
 _NO_ACCESS = (
     "may not be entered, read or written",
@@ -133,7 +131,7 @@ def _require_working_folder() -> None:
     """Refuse to work in a folder that was removed: no relative path leads anywhere from there.
 
     Raises:
-        OutputError: so it is.
+        OutputError: It was removed.
     """
     try:
         os.getcwd()

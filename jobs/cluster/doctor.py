@@ -22,6 +22,7 @@ from jobs.cluster.api import ClusterError, connect, dashboard_url, explain_refus
 from jobs.cluster.follow import JobLog
 from jobs.cluster.machine import facts
 from jobs.cluster.submit import start
+from jobs.runtime.versions import LEFT_OUT_TO_MAP
 
 GIB = 2**30
 LEAST_MEMORY, GOOD_MEMORY = 2 * GIB, 6 * GIB
@@ -38,9 +39,6 @@ GOOD_SHM_SHARE = 0.3
 
 LOCAL_SHM = 512 * 2**20
 """Object store of a Ray that a job starts for itself (jobs.runtime.ray_session)."""
-
-LEARNING = ("torch", "torchvision", "timm", "tensorboard")
-"""Distributions without which maps can be made."""
 
 CLUSTER = "cluster"
 LEAST_PYTHON = (3, 11)
@@ -202,10 +200,9 @@ def _packages(found: Mapping[str, str | None]) -> Iterator[Check]:
     """Yield one line for Ray, one for all others together."""
     wanted = requirements()
     wrong = []
-    unused = LEARNING if _makes_maps_alone(found) else ()
+    if _makes_maps_alone(found):
+        found = {name: found[name] for name in found if name not in LEFT_OUT_TO_MAP}
     for name, version in found.items():
-        if name in unused:
-            continue
         need = wanted.get(name)
         if version is None or (need and not need.specifier.contains(version, prereleases=True)):
             wrong.append(f"{name} {version or 'is missing'} ({need.specifier if need else 'any'})")
@@ -219,8 +216,7 @@ def _packages(found: Mapping[str, str | None]) -> Iterator[Check]:
     if others:
         yield Check("FAIL", "packages", f"{', '.join(others)}; install the package wpcrack again")
     else:
-        count = len(found) - len(unused)
-        yield Check("ok", "packages", f"{count} found in the versions asked for")
+        yield Check("ok", "packages", f"{len(found)} found in the versions asked for")
 
 
 def requirements() -> dict[str, Requirement]:
@@ -236,7 +232,7 @@ def requirements() -> dict[str, Requirement]:
 
 
 def _makes_maps_alone(packages: Mapping[str, str | None]) -> bool:
-    return not any(packages[name] for name in LEARNING)
+    return not any(packages.get(name) for name in LEFT_OUT_TO_MAP)
 
 
 def _torch(found: Mapping[str, Any]) -> Check:

@@ -12,6 +12,9 @@ OWN, CHECKOUT = "wpcrack", "checkout"
 NOT_INSTALLED = "not installed"
 """Stands for another package that is missing, as torch may be where only maps are made."""
 
+LEFT_OUT_TO_MAP = ("torch", "torchvision", "timm", "optuna", "tensorboard")
+"""Packages of pyproject.toml that an installation for maps alone does without."""
+
 
 def own_version() -> str:
     """Return the version of this program, or that it is a checkout."""

@@ -17,8 +17,9 @@ from typer.testing import CliRunner
 import jobs.cli
 from jobs.cluster import doctor, machine
 from jobs.cluster.api import ClusterError
-from jobs.cluster.doctor import LEARNING, Check, compare_versions, machine_checks
+from jobs.cluster.doctor import Check, compare_versions, machine_checks
 from jobs.cluster.machine import PACKAGES, facts
+from jobs.runtime.versions import LEFT_OUT_TO_MAP
 
 ROOT = Path(__file__).resolve().parents[3]
 GIB = 2**30
@@ -91,7 +92,7 @@ def test_what_could_be_better_is_a_note(found: dict[str, Any]) -> None:
 
 
 def test_an_installation_for_maps_alone_is_one(found: dict[str, Any]) -> None:
-    found["packages"] |= dict.fromkeys(LEARNING)
+    found["packages"] |= dict.fromkeys(LEFT_OUT_TO_MAP)
     found["torch"] |= {"error": "ModuleNotFoundError: No module named 'torch'", "wanted": None}
     assert {name: c.state for name, c in states(found).items() if c.state != "ok"} == {
         "torch": "note"
