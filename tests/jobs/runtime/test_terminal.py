@@ -27,31 +27,21 @@ with open(sys.argv[1], "w") as file:
 """
 
 
-def test_a_job_whose_reader_has_gone_does_its_work(tmp_path: Path) -> None:
-    reader, writer = os.pipe()
+def nobody_reads(kind: str) -> int:
+    """Open what takes nothing: writing to each is an error of its own (EPIPE, EIO, ENOSPC)."""
+    if kind == "a full disk":
+        return os.open("/dev/full", os.O_WRONLY)
+    reader, writer = os.pipe() if kind == "a pipe" else pty.openpty()
     os.close(reader)
-    out = tmp_path / "done"
-    with os.fdopen(writer, "w") as gone:
-        subprocess.run([sys.executable, "-c", WORK, out], stdout=gone, stderr=gone, check=True)
-    assert out.is_file()
+    return writer
 
 
-def test_a_job_whose_terminal_is_closed_does_its_work(tmp_path: Path) -> None:
-    """Writing to it is another error (EIO) than writing to a pipe without a reader."""
-    terminal, end = pty.openpty()
-    os.close(terminal)
-    out = tmp_path / "done"
-    subprocess.run([sys.executable, "-c", WORK, out], stdout=end, stderr=end, check=True)
-    os.close(end)
-    assert out.is_file()
-
-
-def test_a_job_whose_log_lies_on_a_full_disk_does_its_work(tmp_path: Path) -> None:
-    out = tmp_path / "done"
-    with open("/dev/full", "w") as full:
-        subprocess.run(
-            [sys.executable, "-c", WORK, out], stdout=subprocess.DEVNULL, stderr=full, check=True
-        )
+@pytest.mark.parametrize("kind", ["a pipe", "a terminal", "a full disk"])
+def test_a_job_whose_reader_has_gone_does_its_work(tmp_path: Path, kind: str) -> None:
+    out, log = tmp_path / "done", nobody_reads(kind)
+    said = subprocess.DEVNULL if kind == "a full disk" else log  # its results are no log
+    subprocess.run([sys.executable, "-c", WORK, out], stdout=said, stderr=log, check=True)
+    os.close(log)
     assert out.is_file()
 
 
