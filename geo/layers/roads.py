@@ -29,7 +29,6 @@ KEY = "roads.path"
 _ROW = "row"
 """Name under which the number of a row travels with its shape."""
 
-
 REST = 0.5
 """A shorter rest of a road, as a share of a section, is no section of its own."""
 
@@ -62,7 +61,7 @@ class Segment:
 def read_roads(options: RoadOptions, grid: Grid) -> tuple[Segment, ...]:
     """Read road lines, bring them into the grid's CRS and cut them into segments near the imagery.
 
-    Sections are counted from the begin of each road, wherever the imagery begins.
+    Sections are counted from the beginning of each road, wherever the imagery begins.
 
     Returns:
         The segments whose surroundings (`buffer_m`, or half their width) meet the imagery; none
@@ -100,11 +99,8 @@ def read_roads(options: RoadOptions, grid: Grid) -> tuple[Segment, ...]:
 
 def roads_digest(segments: Sequence[Segment]) -> str | None:
     """Return a hash of all that a map takes of roads; None without any."""
-    digest = hashlib.sha256()
-    for segment in segments:
-        values = vars(segment) | {"line": segment.line.wkb_hex}
-        digest.update(repr(sorted(values.items())).encode("utf-8", "backslashreplace"))
-    return digest.hexdigest() if segments else None
+    rows = [vars(segment) | {"line": segment.line.wkb_hex} for segment in segments]
+    return hashlib.sha256(repr(rows).encode()).hexdigest() if rows else None
 
 
 @dataclass(frozen=True, eq=False)
