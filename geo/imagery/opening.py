@@ -52,8 +52,11 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
 
 _BY_SUFFIX = {".jp2": "JP2OpenJPEG", ".j2k": "JP2OpenJPEG", ".png": "PNG", ".jpg": "JPEG"}
 
-_ENDS = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}
-"""What stands at the end of a whole file."""
+STREAM_ENDS = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}
+"""What stands at the end of a whole file of formats that are decoded from the beginning.
+
+Their drivers tell of a fault once, and give gray or noise for what follows.
+"""
 
 TAIL_BYTES = 2**16
 """Where that is looked for: something may stand behind it."""
@@ -176,11 +179,11 @@ def driver_of(path: Path) -> str | None:
 
 def has_end(path: Path, driver: str) -> bool:
     """Return whether a PNG or JPEG is there to its end; of other formats that is not known here."""
-    if driver not in _ENDS:
+    if driver not in STREAM_ENDS:
         return True
     with path.open("rb") as stream:
         stream.seek(max(0, path.stat().st_size - TAIL_BYTES))
-        return _ENDS[driver] in stream.read()
+        return STREAM_ENDS[driver] in stream.read()
 
 
 def zip_begins(path: Path) -> bool:

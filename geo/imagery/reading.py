@@ -19,7 +19,7 @@ from rasterio.windows import Window as RasterWindow
 from geo.errors import InputError
 from geo.grid import Window
 from geo.imagery.missing import MARGIN, gaps
-from geo.imagery.opening import open_dataset, stamp_of, take_damage
+from geo.imagery.opening import STREAM_ENDS, open_dataset, stamp_of, take_damage
 from geo.options import ReadOptions
 
 MAX_OPEN = 32
@@ -41,9 +41,6 @@ PATCHES = 4
 """Patches along each axis of a large raster."""
 
 RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
-
-STREAMS = ("PNG", "JPEG")
-"""Drivers that tell of a fault once, and give gray or noise for what follows."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +86,7 @@ class OpenRaster:
     nodata: float | None
     """Value of pixels that may be missing, if there is one."""
     is_stream: bool
-    """A PNG or JPEG, decoded from its begin on: behind a fault nothing is known."""
+    """A PNG or JPEG: behind a fault nothing is known."""
     block_shape: tuple[int, int]
     shape: tuple[int, int]
     dtype: str
@@ -119,14 +116,14 @@ class OpenRaster:
             white_is_zero=dataset.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES",
             has_mask=has_mask,
             nodata=own if options.nodata is None else options.nodata,
-            is_stream=dataset.driver in STREAMS,
+            is_stream=dataset.driver in STREAM_ENDS,
             block_shape=dataset.block_shapes[0],
             shape=dataset.shape,
             dtype=dataset.dtypes[0],
         )
 
     def reopen(self) -> None:
-        """Begin anew with another decoder and an empty cache."""
+        """Open it again, with a decoder that begins anew and an empty cache."""
         name, driver = self.dataset.name, self.dataset.driver
         self.dataset.close()
         self.dataset = open_dataset(name, driver)

@@ -1,4 +1,4 @@
-"""Letters of pages as PDF and of pictures: which font has them, what stands for those of none."""
+"""Letters of pages as PDF and of pictures: which font has them, and what stands for the rest."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def drawable(text: str, size: int) -> tuple[str, ImageFont.FreeTypeFont | ImageF
 
 
 def shortened(name: str, font: str, size: float, width: float) -> str:
-    """Return a name, or its begin and end, that is no wider than some points."""
+    """Return a name, or its beginning and end, that is no wider than some points."""
     most = min(len(name), MAX_LETTERS) - LAST_LETTERS
     cut = (f"{name[:k]}…{name[-LAST_LETTERS:]}" for k in reversed(range(most)))
     tried = (name, *cut) if len(name) <= MAX_LETTERS else cut

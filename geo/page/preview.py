@@ -117,7 +117,7 @@ def caption(grid: Grid, terms: MapTerms, width: int) -> NDArray[np.uint8]:
 
 
 def _origin(terms: MapTerms, fits: Callable[[str], bool]) -> str:
-    """Name model and run; of a long model the begin, so that the run can be read."""
+    """Name model and run; of a long model the beginning, so that the run can be read."""
     names = (terms.model, *(f"{terms.model[:k]}..." for k in range(len(terms.model) - 1, 0, -1)))
     texts = [", ".join(filter(None, (name, terms.run_id))) for name in names]
     return next(filter(fits, texts), texts[-1]) or "model and run are not known"

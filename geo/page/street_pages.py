@@ -158,7 +158,7 @@ def write_street_pages(package: Path, out: Path, backdrop: Overview) -> int:
 
 
 def streets(package: Path) -> list[str]:
-    """Name the streets of a map, which have a page each, the first MAX_PAGES of the worst."""
+    """Return the names of the streets of a map; the worst MAX_PAGES of them have a page each."""
     if ROAD_SEGMENT.name not in layer_names(package):
         return []
     table = pyogrio.read_dataframe(literal(package), layer=ROAD_SEGMENT.name, read_geometry=False)
@@ -381,7 +381,7 @@ def _table(canvas: Canvas, top: float, page: Page) -> None:
 
 
 def _cell(value: object, digits: int) -> str:
-    """Return what stands in the table; of a long name begin and end.
+    """Return what stands in the table; of a long name the beginning and the end.
 
     >>> _cell("{3f2504e0-4f89-11d3-9a0c-0305e82c3301}-007", 0)
     '{3f2504e0-4f89…3301}-007'

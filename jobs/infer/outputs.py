@@ -266,7 +266,7 @@ class MapFiles:
         return write_report(self.package, self.report, self.figures)
 
     def draw_streets(self, backdrop: Overview) -> None:
-        """Write the pages of the streets; say which letters they lack, and how many have none.
+        """Write the pages of the streets; say which letters they lack, and which streets do.
 
         Raises:
             GeoError: the file cannot be written.
