@@ -231,7 +231,7 @@ def test_the_ground_of_a_segment_ends_square_however_its_length_is_rounded():
     side, rng = cell_px(grid), np.random.default_rng(0)
     seen = np.ones(grid.shape, bool)
     coverage = CoverageMap(grid, [(grid.window, encode(seen, grid.window, side))])
-    for _ in range(40):
+    for _ in range(6):
         steps = rng.uniform(2, 6, (rng.integers(2, 5), 2))
         line = shapely.LineString(np.cumsum(steps, axis=0) + at(20, 60))
         roads = RoadNetwork([Segment("A-000", "A", "", line, 0, line.length, 4.0)], 1.0)
