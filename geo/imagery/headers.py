@@ -365,8 +365,11 @@ def _bad_bands(dataset: Any) -> str | None:
     if bits < 8 and dataset.colorinterp[0] != ColorInterp.palette:
         remedy = f"gdal_translate -ot Byte -scale 0 {2**bits - 1} 0 255 {name} out.tif"
         return f"has pixels of {bits} bits, expected 8 or 16; convert it: {remedy}"
-    count = dataset.count
-    gray_alpha = count == 2 and dataset.colorinterp[1] == ColorInterp.alpha
+    count, alphas = dataset.count, [kind == ColorInterp.alpha for kind in dataset.colorinterp]
+    if any(alphas[:-1]):
+        order = " ".join(f"-b {i + 1}" for i in sorted(range(count), key=alphas.__getitem__))
+        return f"has alpha before other bands; put it last: gdal_translate {order} {name} out.tif"
+    gray_alpha = count == 2 and alphas[1]
     if count in (1, 3, 4) or gray_alpha:
         return None
     picked = "-b 1" if count == 2 else "-b RED -b GREEN -b BLUE"

@@ -16,6 +16,7 @@ from factories import write_tile
 from PIL import Image
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
+from rasterio.enums import ColorInterp
 from rasterio.rpc import RPC
 from rasterio.transform import from_origin
 
@@ -159,6 +160,10 @@ def test_remedies_for_archives_control_points_and_odd_bands_help(tmp_path):
     write_tile(tmp_path / "f.tif", image[..., :1] // 16, nbits=4)
     of_bands = (("c.tif", "-b RED"), ("f.tif", "pixels of 4 bits.*-scale 0 15 0 255"))
     of_places = (("b.tif", "gdalwarp -tps"), ("r.tif", "RPCs.*gdalwarp -rpc .*r.tif"))
+    alpha_first = write_tile(tmp_path / "g.tif", np.dstack((image[..., :1], image)))
+    with rasterio.open(alpha_first, "r+") as tif:
+        tif.colorinterp = [ColorInterp.alpha, ColorInterp.red, ColorInterp.green, ColorInterp.blue]
+    of_bands += (("g.tif", "-b 2 -b 3 -b 4 -b 1 g.tif"),)
     for name, words in (*of_zips, *of_bands, *of_places):
         with pytest.raises(InputError, match=words):
             scan(str(tmp_path / name))
