@@ -213,7 +213,6 @@ class _Noted(BaseModel):
 
         tiles: str | list[str]
         threshold: float = Field(gt=0, le=1)
-        survey_date: str | None
         engine: str
         lattice: dict[str, Any]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
@@ -148,7 +149,10 @@ def _has_classes(gray: NDArray[np.uint8]) -> bool:
     dark = gray[(gray > 0) & (gray <= MASK_LEVEL)]
     if not len(dark) or np.ptp(dark):
         return False  # edges that fade are of many values
-    return bool(len(dark) > n_white or dark[0] <= LOSSY_NOISE)  # as the number of a class is
+    if len(dark) > n_white:
+        return True
+    away = cv2.distanceTransform((gray <= MASK_LEVEL).astype(np.uint8), cv2.DIST_L2, 3)
+    return bool(away[gray == dark[0]].max() > LOSSY_REACH)
 
 
 def _has_dark_colors(image: Image.Image, path: Path) -> bool:

@@ -88,7 +88,9 @@ def test_a_lossy_mask_of_zeros_and_ones_is_no_empty_one(
         read_mask(path, (200, 200))
 
 
-@pytest.mark.parametrize("form", ["gray.png", "palette.png", "lossy.jpg", "was_lossy.png"])
+@pytest.mark.parametrize(
+    "form", ["gray.png", "palette.png", "lossy.jpg", "was_lossy.png", "was_fine.png"]
+)
 @pytest.mark.parametrize("width", [1, 3])
 @pytest.mark.parametrize("faded", [False, True])
 def test_white_on_black_is_read_however_its_edges_fade(
@@ -98,8 +100,8 @@ def test_white_on_black_is_read_however_its_edges_fade(
     picture = Image.fromarray(line)
     if form == "palette.png":
         picture.convert("P").save(path)
-    elif form == "was_lossy.png":
-        picture.save(tmp_path / "first.jpg", quality=50)
+    elif form.startswith("was"):
+        picture.save(tmp_path / "first.jpg", quality=100 if "fine" in form else 50)
         Image.open(tmp_path / "first.jpg").save(path)
     else:
         picture.save(path)
