@@ -45,7 +45,7 @@ def run_inference(
     Args:
         job: What to do.
         predictor_factory: Makes the network in each actor; None: the model of the job. For tests.
-        local: Of a demo: use a Ray of our own even if RAY_ADDRESS names another.
+        local: Use a Ray of our own even if RAY_ADDRESS names another.
 
     Raises:
         WpcrackError, GeoError: Nothing usable, wrong settings, unusable model, too many failures.
@@ -75,8 +75,7 @@ def run_inference(
                 report = _run(_Context(job, plan, failures, roads, work, factory, local))
                 return report if delivery is None else _deliver(report, job, delivery)
             except KeyboardInterrupt:
-                if not local:  # a demo draws its tiles anew
-                    _say_how_to_continue(work, job.resume)
+                _say_how_to_continue(work, job.resume)
                 raise
 
 

@@ -76,7 +76,7 @@ def run_training(job: TrainJob, *, local: bool = False, watch: Watch | None = No
 
     Args:
         job: What to do.
-        local: Of a demo: use a Ray of our own even if RAY_ADDRESS names another.
+        local: Use a Ray of our own even if RAY_ADDRESS names another.
         watch: Who is told of each epoch beside the terminal and the trackers.
 
     Raises:
@@ -115,11 +115,10 @@ def run_training(job: TrainJob, *, local: bool = False, watch: Watch | None = No
                     fit(job, local, watch)
             except KeyboardInterrupt:
                 epochs = len(read_metrics(root / METRICS))
-                if not local:  # a demo draws its set anew
-                    say(
-                        f"interrupted: {epochs} epochs are finished and kept in {job.run_dir}; "
-                        f"{how_to_continue(job.resume)}"
-                    )
+                say(
+                    f"interrupted: {epochs} epochs are finished and kept in {job.run_dir}; "
+                    f"{how_to_continue(job.resume)}"
+                )
                 raise
             seconds = earlier_s + time.monotonic() - started
             report = write_report(root, job, data, seconds, needs.start)

@@ -269,15 +269,6 @@ def test_an_interrupted_job_continues_where_it_was(
     assert not [path for path in tmp_path.iterdir() if ".tmp" in path.name]
 
 
-def test_the_part_of_a_demo_promises_no_command_that_continues(
-    tiles: Path, tmp_path: Path, ray_less: Pool, capsys: pytest.CaptureFixture[str]
-) -> None:
-    ray_less.stop_after = 0
-    with pytest.raises(KeyboardInterrupt):
-        infer.run_inference(infer_job(tiles, tmp_path / "out.gpkg"), darkness, local=True)
-    assert "continues" not in capsys.readouterr().err
-
-
 @pytest.mark.usefixtures("no_pictures")
 def test_a_finished_job_computes_nothing_again(tiles: Path, tmp_path: Path, ray_less: Pool) -> None:
     first = run(infer_job(tiles, tmp_path / "out.gpkg"))

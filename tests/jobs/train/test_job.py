@@ -34,7 +34,6 @@ from jobs.runtime import shared as runtime_shared
 from jobs.runtime.allocator import SETTINGS
 from jobs.runtime.shared import NotShared, share
 from jobs.train import loop as train_loop
-from jobs.train import run as train_run
 from jobs.train.folder import METRICS, read_metrics
 from jobs.train.job import TrainJob
 from jobs.train.run import FUSING, make_trainer, run_training
@@ -160,22 +159,6 @@ def test_a_continued_run_equals_an_undisturbed_one(
     assert measured(tmp_path / "cut") == measured(whole.run_dir)
     a, b = (p / "model" / "model.safetensors" for p in (tmp_path / "cut", whole.run_dir))
     assert a.read_bytes() == b.read_bytes()
-
-
-def test_an_interrupted_run_says_what_continues_and_that_of_a_demo_does_not(
-    drawn_set: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    def stop(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(train_run, "fit", stop)
-    for local in (False, True):
-        with pytest.raises(KeyboardInterrupt):
-            run_training(make_job(drawn_set, tmp_path / f"{local}", 0), local=local)
-        assert ("the same command continues" in capsys.readouterr().err) != local
 
 
 @pytest.mark.parametrize("minutes", [None, 0.01])
