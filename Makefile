@@ -27,6 +27,9 @@ endif
 endif
 STAMP := $(VENV)/.installed-$(WANTED)-$(shell cksum < pyproject.toml | tr ' ' '-')
 
+# Every process would else translate this package anew where the environment forbids to keep that.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: venv demo test quick test-all style types lint docs layers ablation clean
 
 venv: $(STAMP)
