@@ -46,6 +46,10 @@ CELL_M = 1.0
 
 THIRDS = 3
 
+UNITS = 2.0**36
+"""What is added for a segment is rounded to such parts of a meter: sums up to 130 km are exact, and
+so the same in whatever order the parts of a map come."""
+
 SEEN_SHARE = 0.5
 """A cell of which less was seen counts only if a crack was found in it."""
 
@@ -147,7 +151,7 @@ class RoadSurvey:
             self._share(found, on, types)
         for name, chosen in (("crack", kept), ("transverse", kept & (types == "transverse"))):
             self._add(f"{name}_count", home[chosen & (home >= 0)])
-        self._crack_m += float(length_m[kept].sum())
+        self._crack_m += float(_countable(length_m[kept]).sum())
         areas = np.array([self._add_network(area) for area in found.networks.outlines], np.int64)
         inside = np.flatnonzero(found.owner >= count)
         for start in range(0, len(inside), BRANCHES_AT_ONCE):
@@ -206,21 +210,22 @@ class RoadSurvey:
         """Add the meters of cracks, by type, by class and with their widths."""
         line_m = found.chains.line_m(found.lines)
         stretch = found.length_m / np.where(line_m > 0, line_m, 1)  # gaps lie where the line does
-        meters = on.meters * stretch[on.crack]
+        meters, line = _countable(on.meters * stretch[on.crack]), _countable(on.meters)
         self._add("crack_length_m", on.segment, meters)
         wide = found.widths.branch_measurable[on.branch]
         width = np.where(wide, found.widths.branch_mm[on.branch], 0.0)
+        across = _countable(width * on.meters)
         for name in TYPES:
             own = types[on.crack] == name
             self._add(f"{name}_m", on.segment[own], meters[own])
             own &= wide
-            self._add(f"{name}_wide_m", on.segment[own], on.meters[own])
-            self._add(f"{name}_mm_m", on.segment[own], (width * on.meters)[own])
+            self._add(f"{name}_wide_m", on.segment[own], line[own])
+            self._add(f"{name}_mm_m", on.segment[own], across[own])
         classes = found.severity[on.branch]
         for name in D6433_CLASSES:
             own = classes == name
-            self._add(f"{name}_m", on.segment[own], on.meters[own])
-        self._widths.append(np.stack((on.segment[wide], width[wide], on.meters[wide])))
+            self._add(f"{name}_m", on.segment[own], line[own])
+        self._widths.append(np.stack((on.segment[wide], width[wide], line[wide])))
 
     def _add_network(self, outline: shapely.MultiPolygon) -> int:
         """Share the area of a network out; returns the segment with most of it, -1 for none."""
@@ -232,7 +237,8 @@ class RoadSurvey:
         if not count.any():
             return -1
         share = count / places
-        self._add("network_area_m2", np.arange(self._count), float(outline.area) * share)
+        area = _countable(float(outline.area) * share)
+        self._add("network_area_m2", np.arange(self._count), area)
         return int(share.argmax())
 
     def _hit(self, located: Locations) -> None:
@@ -250,6 +256,10 @@ class RoadSurvey:
         rows, cols = np.mgrid[int(top) : int(bottom), int(left) : int(right)].reshape(2, -1)
         centers = (np.column_stack((cols, rows)) + 0.5) * coverage.side
         return self._grid.to_world(centers), coverage.share(rows, cols)
+
+
+def _countable(values: FloatArray) -> FloatArray:
+    return np.rint(values * UNITS) / UNITS
 
 
 def places_in(shape: shapely.Geometry, step: float) -> Iterator[FloatArray]:
