@@ -10,6 +10,8 @@ from contextlib import closing, nullcontext
 
 import geopandas
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pyogrio
 import pytest
 import shapely
@@ -22,15 +24,16 @@ from rasterio.features import rasterize
 
 from geo import files
 from geo.cracks.branches import BranchSet
-from geo.cracks.parts import InspectedRow, read_part
+from geo.cracks.parts import DamagedPart, InspectedRow, read_part
 from geo.cracks.piece_table import to_pieces
 from geo.cracks.pieces import pieces
 from geo.cracks.pixel_set import pixels_of
+from geo.cracks.single_rings import SingleRings
 from geo.errors import InputError, OutputError
 from geo.grid import Window
 from geo.imagery.headers import TileProblem
 from geo.imagery.mosaic import Block
-from geo.layers import geopackage, partitions, schema
+from geo.layers import crack_rows, geopackage, partitions, schema
 from geo.layers.assemble import assemble
 from geo.layers.crack_rows import pixel_centers, place_ids, simplify, world_outlines
 from geo.options import AssembleOptions
@@ -464,15 +467,27 @@ def test_empty_layers_are_geoparquet_files_too(tmp_path):
     assert empty.crs == UTM
 
 
-def test_old_geoparquet_files_stay_if_the_new_ones_fail(tmp_path, mask):
+def tear(part):
+    part.write_bytes(b"torn")
+
+
+def spoil_outlines(part):
+    table = pq.read_table(part)
+    spoilt = pa.array([wkb[:-7] for wkb in table["geometry"].to_pylist()], pa.binary())
+    changed = table.set_column(table.schema.get_field_index("geometry"), "geometry", spoilt)
+    pq.write_table(changed.replace_schema_metadata(table.schema.metadata), part)
+
+
+@pytest.mark.parametrize("damage", [tear, spoil_outlines])
+def test_old_files_stay_if_the_new_ones_fail(tmp_path, mask, damage):
     (tmp_path / "parts").mkdir()
     paths, grid = deliver(tmp_path / "parts", mask, 30, 30)
     options = AssembleOptions(formats=("gpkg", "parquet"))
     assemble(paths, tmp_path / "out.gpkg", grid, options)
     before = {path: path.read_bytes() for path in tmp_path.glob("out*")}
     assert len(before) == 5
-    paths[-1].write_bytes(b"torn")
-    with pytest.raises(InputError):
+    damage(paths[-1])
+    with pytest.raises(DamagedPart, match=paths[-1].name):
         assemble(paths, tmp_path / "out.gpkg", grid, options)
     assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
 
@@ -513,15 +528,52 @@ def test_the_readme_table_names_every_column_once():
             assert f"| {column.name} | {column.type} | {column.unit} | {column.meaning} |" in table
 
 
+def stored(found):
+    return pa.array([piece.geometry.wkb for piece in found], pa.binary())
+
+
 @settings(deadline=None, max_examples=40)
 @given(arrays(bool, (40, 40), elements=st.booleans()), st.floats(0.001, 3))
 def test_simplified_outlines_are_valid_in_the_world(mask, tolerance):
     grid = grid_of(mask.shape)
     found = pieces(mask, probability_of(mask), grid.window, grid)
-    geometry = np.array([piece.geometry for piece in found], dtype=object)
-    outlines = world_outlines(geometry, grid, tolerance)
+    outlines = shapely.from_wkb(world_outlines(stored(found), grid, tolerance))
     assert all(outline.is_valid for outline in outlines)
     assert {outline.geom_type for outline in outlines} <= {"MultiPolygon"}
+
+
+@settings(deadline=None, max_examples=40)
+@given(arrays(bool, (24, 24)), st.sampled_from((0.6, 1.0, 2.3)))
+def test_single_rings_are_simplified_as_any_outline_is(mask, tolerance):
+    grid = grid_of(mask.shape)
+    found = pieces(mask, probability_of(mask), grid.window, grid)
+    exact = np.array([piece.geometry for piece in found], object)
+    if found:
+        lean = crack_rows._simplified_any(exact, tolerance, grid.to_world)
+        own = simplify(stored(found), tolerance, grid.to_world)
+        assert own.tolist() == shapely.to_wkb(lean).tolist()
+
+
+@settings(deadline=None, max_examples=40)
+@given(arrays(bool, (12, 12)), st.integers(0, 3))
+def test_points_of_single_rings_are_read_from_their_wkb(mask, before):
+    found = pieces(mask, probability_of(mask), grid_of(mask.shape).window, grid_of(mask.shape))
+    shapes = [piece.geometry for piece in found][before:]
+    rings = SingleRings.of(stored(found)[before:])
+    single = [len(x.geoms) == 1 and not x.geoms[0].interiors for x in shapes]
+    points = [shapely.get_coordinates(x) for x, one in zip(shapes, single, strict=True) if one]
+    assert rings.chosen.tolist() == single
+    assert np.array_equal(rings.points, np.concatenate([np.empty((0, 2)), *points]))
+    assert rings.counts.tolist() == list(map(len, points))
+
+
+@pytest.mark.parametrize(("place", "value"), [(0, 0), (1, 3), (5, 2), (10, 9), (14, 2), (18, 4)])
+def test_damaged_wkb_and_open_rings_are_no_single_rings(place, value):
+    whole = shapely.MultiPolygon([shapely.box(0, 0, 2, 1)]).wkb
+    damaged = whole[:place] + bytes([value]) + whole[place + 1 :]
+    opened = whole[:-16] + shapely.Point(7, 7).wkb[-16:]
+    wkb = [whole, damaged, whole[:-7], whole[:-16], opened, b"", whole]
+    assert SingleRings.of(pa.array(wkb, pa.binary())).chosen.tolist() == [True, *[False] * 5, True]
 
 
 def test_a_slanting_crack_of_one_piece_is_simplified(tmp_path):
@@ -539,8 +591,9 @@ def test_a_slanting_crack_of_one_piece_is_simplified(tmp_path):
 @given(arrays(bool, (24, 24)), st.floats(0.1, 3))
 def test_simplified_outlines_keep_polygons_holes_and_area_and_stay_near(mask, tolerance):
     found = pieces(mask, probability_of(mask), grid_of(mask.shape).window, grid_of(mask.shape))
-    exact = np.array([piece.geometry for piece in found], dtype=object)
-    for outline, lean in zip(exact, simplify(exact, tolerance), strict=True):
+    exact = [piece.geometry for piece in found]
+    simplified = shapely.from_wkb(simplify(stored(found), tolerance))
+    for outline, lean in zip(exact, simplified, strict=True):
         assert lean.is_valid
         assert lean.geom_type == "MultiPolygon"
         assert len(lean.geoms) == len(outline.geoms)
