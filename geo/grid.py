@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import shapely
@@ -94,7 +95,7 @@ class Grid:
     crs: CRS
     shape: tuple[int, int]
 
-    @property
+    @cached_property
     def unit_m(self) -> float:
         """Meters in one unit of the CRS (1 for meters, .3048 for feet)."""
         return float(self.crs.linear_units_factor[1])

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from geo.cracks.collect import BranchCollector, MapBranches
 from geo.cracks.parts import InspectedRow, read_part
+from geo.cracks.piece_table import SCHEMA
 from geo.cracks.regions import Region, read_rows
 from geo.cracks.seams import SeamJoin
 from geo.files import output_errors
@@ -45,6 +46,11 @@ SEGMENTS_CSV = "segments.csv"
 
 OUTLINE_NEEDS = ("geometry", "n_pixels", "probability_sum", "top", "left")
 """Columns of pieces that the layer outline takes."""
+
+BRANCH_NEEDS = tuple(
+    name for name in SCHEMA.names if name not in ("geometry", "seam_pixels", "strip")
+)
+"""Columns that cracks and networks are made of."""
 
 
 @dataclass(frozen=True)
@@ -239,23 +245,21 @@ class _Pieces:
     def branches(self) -> MapBranches:
         """Join the pieces at seams and return all branches."""
         collector = BranchCollector(self.grid)
-        for table in self.tables():
+        for table in self.tables(BRANCH_NEEDS):
             collector.add(table)
         return collector.branches()
 
-    def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    def tables(self, columns: Sequence[str]) -> Iterator[pa.Table]:
         """Yield tables of whole pieces: part by part, then those joined across seams.
 
-        The first time all columns are needed, as pieces at seams are joined then.
+        The first time these are joined.
         """
         first = not self.seams.is_done
-        assert columns is None or not first, "pieces cannot be joined without their columns"
-        wanted = None if columns is None else (*columns, "seam_pixels")
         for number, path in enumerate(self._parts):
-            part = read_part(path, wanted, is_checked=not first)
+            part = read_part(path, (*columns, "seam_pixels"))
             whole = np.equal(pc.list_value_length(part.pieces["seam_pixels"]).to_numpy(), 0)
             if first:
                 self.rows.append(part.inspected)
                 self.seams.add(number, part.pieces, np.flatnonzero(~whole))
-            yield part.pieces.filter(pa.array(whole))
+            yield part.pieces if whole.all() else part.pieces.filter(pa.array(whole))
         yield from self.seams.tables(columns)
