@@ -34,7 +34,9 @@ def line_inside(
     found = [np.empty((3, 0), np.int64)]
     for chunk in chunks(branches.take(near), cell_um):
         samples = sample(branches.take(near[chunk]), cell_um)
-        network = grown.lookup(samples.cells)
+        by_row = np.argsort(samples.cells @ np.array([1, cells.stride]))  # neighbors are found fast
+        network = np.empty(len(by_row), np.int64)
+        network[by_row] = grown.lookup(samples.cells[by_row])
         hit = np.flatnonzero(network >= 0)
         order = hit[np.lexsort((samples.branch[hit], network[hit]))]
         network, branch = network[order], samples.branch[order]
