@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,7 +115,6 @@ def publish(
 
 def _write_layer(path: Path, data: LayerData, crs: CRS, metadata: Mapping[str, str]) -> int:
     """Write one layer; returns the number of rows that went in."""
-    source = _Source(data.batches)
     authority = crs.to_authority()
     described = {"DESCRIPTION": data.layer.meaning}
     spatial = {
@@ -125,16 +124,29 @@ def _write_layer(path: Path, data: LayerData, crs: CRS, metadata: Mapping[str, s
         "layer_options": described | {"GEOMETRY_NAME": GEOMETRY},
     }
     new: dict[str, Any] = {} if path.exists() else {"dataset_options": {"VERSION": GPKG_VERSION}}
+    return write_rows(
+        path,
+        data.layer.arrow(),
+        data.batches,
+        layer=data.layer.name,
+        driver="GPKG",
+        **(spatial if data.layer.is_spatial else {"layer_options": described}),
+        layer_metadata=dict(metadata),
+        **new,
+    )
+
+
+def write_rows(
+    path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch], **options: Any
+) -> int:
+    """Write batches as a layer with GDAL; returns their number of rows.
+
+    What the batches raise, be it Ctrl-C, comes out as it is.
+    """
+    source = _Source(batches)
     try:
-        pyogrio.write_arrow(
-            pa.RecordBatchReader.from_batches(data.layer.arrow(), source),
-            literal(path),
-            layer=data.layer.name,
-            driver="GPKG",
-            **(spatial if data.layer.is_spatial else {"layer_options": described}),
-            layer_metadata=dict(metadata),
-            **new,
-        )
+        stream = pa.RecordBatchReader.from_batches(schema, source)
+        pyogrio.write_arrow(stream, literal(path), **options)
     except RuntimeError as error:
         raise source.error or error from None
     return source.rows
@@ -143,9 +155,9 @@ def _write_layer(path: Path, data: LayerData, crs: CRS, metadata: Mapping[str, s
 class _Source:
     """Batches counted, and their exception kept, which the stream would replace by its own."""
 
-    def __init__(self, batches: Iterator[pa.RecordBatch]) -> None:
+    def __init__(self, batches: Iterable[pa.RecordBatch]) -> None:
         self._batches = batches
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self.rows = 0
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
@@ -153,7 +165,7 @@ class _Source:
             for batch in self._batches:
                 self.rows += batch.num_rows
                 yield batch
-        except Exception as error:
+        except BaseException as error:
             self.error = error
             raise
 

@@ -7,6 +7,7 @@ needed. GDAL brings the shapes into web mercator and cuts them.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, Geomet
 
 from geo.errors import OutputError
 from geo.files import built_locally, output_errors, remove_leftovers, whole_file
+from geo.layers.geopackage import write_rows
 from geo.layers.schema import CRACK, NETWORK, ROAD_SEGMENT, Layer
 from geo.outputs import TILES_SEAL, require_replaceable
 from geo.paths import layer_names, literal
@@ -73,9 +75,9 @@ def _write(package: Path, layer: Layer, out: Path) -> None:
         built_locally(temporary) as built,
         pyogrio.open_arrow(literal(package), layer=layer.name, use_pyarrow=True) as (about, rows),
     ):
-        pyogrio.write_arrow(
-            _days_as_text(rows),
-            literal(built),
+        write_rows(
+            built,
+            *_days_as_text(rows),
             layer=layer.name,
             driver="PMTiles",
             geometry_name=about["geometry_name"],
@@ -93,8 +95,8 @@ def _write(package: Path, layer: Layer, out: Path) -> None:
             raise OutputError(f"{out} shows nothing after writing; check the disk")
 
 
-def _days_as_text(rows: pa.RecordBatchReader) -> pa.RecordBatchReader:
-    """Return rows with days such as 2026-05-01: tiles have no dates, and GDAL writes 2026/05/01."""
+def _days_as_text(rows: pa.RecordBatchReader) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    """Return schema and batches with days such as 2026-05-01: GDAL writes 2026/05/01 into tiles."""
     fields = [f.with_type(pa.string()) if pa.types.is_date(f.type) else f for f in rows.schema]
     schema = pa.schema(fields)
-    return pa.RecordBatchReader.from_batches(schema, (batch.cast(schema) for batch in rows))
+    return schema, (batch.cast(schema) for batch in rows)

@@ -12,8 +12,10 @@ from rasterio.crs import CRS
 
 from geo.errors import OutputError
 from geo.grid import Grid
+from geo.layers import web_tiles
 from geo.layers.assemble import assemble
-from geo.layers.schema import CRACK, NETWORK
+from geo.layers.geopackage import LayerData, publish
+from geo.layers.schema import CRACK, NETWORK, RUN
 from geo.layers.web_tiles import tiles_path, write_web_tiles
 from geo.options import AssembleOptions
 
@@ -50,3 +52,27 @@ def test_tiles_of_others_are_not_replaced(tmp_path):
     tiles_path(package, CRACK).write_bytes(b"PMTiles\3 of somebody else")
     with pytest.raises(OutputError, match="not written by this program"):
         write_web_tiles(package)
+
+
+def interrupted(schema):
+    raise KeyboardInterrupt
+    yield
+
+
+@pytest.mark.parametrize(("layer", "parquet_rows"), [(CRACK, 0), (CRACK, 10), (RUN, 0)])
+def test_ctrl_c_while_a_layer_is_written_is_no_error_of_the_file(tmp_path, layer, parquet_rows):
+    data = LayerData(layer, interrupted(layer))
+    with pytest.raises(KeyboardInterrupt):
+        publish(tmp_path / "a.gpkg", GRID.crs, [data], {}, looks=[], parquet_rows=parquet_rows)
+    assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_while_tiles_are_written_is_no_error_of_the_file(tmp_path, monkeypatch):
+    package, mask = tmp_path / "map.gpkg", np.zeros(GRID.shape, bool)
+    mask[40:43, 20:580] = True
+    assemble(write_parts(tmp_path / "parts", GRID, mask), package, GRID)
+    days = web_tiles._days_as_text
+    monkeypatch.setattr(web_tiles, "_days_as_text", lambda rows: (days(rows)[0], interrupted(rows)))
+    with pytest.raises(KeyboardInterrupt):
+        write_web_tiles(package)
+    assert {path.name for path in tmp_path.iterdir()} == {"parts", "map.gpkg"}
