@@ -29,12 +29,13 @@ from jobs.demo.truth import CityTruth, TruthFigures, score_truth
 from jobs.infer.job import InferJob
 from jobs.infer.report import InferReport
 from jobs.infer.run import run_inference
-from jobs.runtime.folder import explain_write_errors
+from jobs.runtime.folder import explain_write_errors, hold_lock
+from jobs.runtime.terminal import say
 from wpcrack.errors import ConfigError, DataError
 from wpcrack.model import find_model
 from wpcrack.synthetic import City, CityConfig, WindowConfig, draw_city
 
-_MARKER = "demo.json"
+_MARKER, _LOCK = "demo.json", ".lock"
 _FOLDERS = ("train", "tiles", "truth", "run", "cracks.work")
 _MAP = "cracks.gpkg"
 _FILES = (
@@ -90,15 +91,28 @@ def run_demo(out: Path, seed: int = 0, options: DemoOptions | None = None) -> De
         options: How large it is.
 
     Raises:
-        ConfigError: There is no such seed.
+        ConfigError: There is no such seed, or another process makes a demo in `out`.
         DataError: `out` holds something that no demo made.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; the user is told that nothing is continued.
     """
     options = options or DemoOptions()
     if seed < 0:
         raise ConfigError(f"seed is {seed}; give 0 or more")
     if not options.train:
         find_model(None)  # refused before anything is drawn
-    _prepare(out, seed)
+    _require_own(out)
+    busy = ConfigError(f"another process makes a demo in {out}; wait for its end or choose another")
+    try:
+        with hold_lock(out / _LOCK, busy):
+            return _make(out, seed, options)
+    except KeyboardInterrupt:
+        say("interrupted: a demo is not continued, the same command begins it anew")
+        raise
+
+
+def _make(out: Path, seed: int, options: DemoOptions) -> DemoReport:
+    """Make the demo in a folder that nobody else works in."""
+    _empty(out, seed)
     seconds: dict[str, float] = {}
     stages = _Stages(options.stages)
     with stages.run("draw", "streets with cracks, as tiles of a city", seconds):
@@ -158,12 +172,20 @@ def render(report: DemoReport) -> str:
     )
 
 
-def _prepare(out: Path, seed: int) -> None:
-    """Make an empty folder that is known as a demo's."""
+def _require_own(out: Path) -> None:
+    """Refuse a folder of something else, or one in which nothing can be made."""
     if out.exists() and not out.is_dir():
         raise DataError(f"--out {out} is a file; give a folder")
-    if out.is_dir() and any(out.iterdir()) and not (out / _MARKER).is_file():
+    found = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    if found - {_LOCK} and not (out / _MARKER).is_file():
         raise DataError(f"--out {out} holds files that no demo made; give an empty or new folder")
+    with explain_write_errors(f"--out {out}", "give another folder", DataError):
+        out.mkdir(parents=True, exist_ok=True)
+        (out / _LOCK).touch()
+
+
+def _empty(out: Path, seed: int) -> None:
+    """Remove an earlier demo, and mark the folder as a demo's."""
     with explain_write_errors(f"--out {out}", "give another folder", DataError):
         for folder in _FOLDERS:
             if (out / folder).is_dir():
@@ -171,8 +193,7 @@ def _prepare(out: Path, seed: int) -> None:
         make_way(out / _MAP)
         for file in _FILES:
             (out / file).unlink(missing_ok=True)
-        out.mkdir(parents=True, exist_ok=True)
-        (out / _MARKER).write_text(json.dumps({"seed": seed}) + "\n")
+        write_text(out / _MARKER, json.dumps({"seed": seed}) + "\n")
 
 
 def _draw(out: Path, seed: int, options: DemoOptions) -> City:
@@ -218,7 +239,7 @@ def _train(out: Path, seed: int, options: DemoOptions) -> None:
             "train": {"max_minutes": options.train_minutes},
         }
     )
-    run_training(job, local=True)
+    run_training(job, local=True, alone=False)
 
 
 def _infer(out: Path, model: Path | None) -> InferReport:
@@ -236,4 +257,4 @@ def _infer(out: Path, model: Path | None) -> InferReport:
             },
         }
     )
-    return run_inference(job, local=True)
+    return run_inference(job, local=True, alone=False)

@@ -38,7 +38,11 @@ from jobs.runtime.terminal import say
 
 
 def run_inference(
-    job: InferJob, predictor_factory: PredictorFactory | None = None, *, local: bool = False
+    job: InferJob,
+    predictor_factory: PredictorFactory | None = None,
+    *,
+    local: bool = False,
+    alone: bool = True,
 ) -> InferReport:
     """Map the cracks on a set of tiles.
 
@@ -46,6 +50,7 @@ def run_inference(
         job: What to do.
         predictor_factory: Makes the network in each actor; None: the model of the job. For tests.
         local: Use a Ray of our own even if RAY_ADDRESS names another.
+        alone: False: it is a step of a job that says itself what comes after Ctrl-C.
 
     Raises:
         WpcrackError, GeoError: Nothing usable, wrong settings, unusable model, too many failures.
@@ -75,7 +80,8 @@ def run_inference(
                 report = _run(_Context(job, plan, failures, roads, work, factory, local))
                 return report if delivery is None else _deliver(report, job, delivery)
             except KeyboardInterrupt:
-                _say_how_to_continue(work, job.resume)
+                if alone:
+                    _say_how_to_continue(work, job.resume)
                 raise
 
 

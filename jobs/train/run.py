@@ -71,13 +71,16 @@ class Watch:
     """Gets each new line of metrics.jsonl too, in a thread beside the training."""
 
 
-def run_training(job: TrainJob, *, local: bool = False, watch: Watch | None = None) -> TrainReport:
+def run_training(
+    job: TrainJob, *, local: bool = False, watch: Watch | None = None, alone: bool = True
+) -> TrainReport:
     """Train, or continue, the run in `job.run_dir`.
 
     Args:
         job: What to do.
         local: Use a Ray of our own even if RAY_ADDRESS names another.
         watch: Who is told of each epoch beside the terminal and the trackers.
+        alone: False: it is a step of a job that says itself what comes after Ctrl-C.
 
     Raises:
         WpcrackError: Unusable data or settings, a loss that is not finite, lost workers.
@@ -115,10 +118,11 @@ def run_training(job: TrainJob, *, local: bool = False, watch: Watch | None = No
                     fit(job, local, watch)
             except KeyboardInterrupt:
                 epochs = len(read_metrics(root / METRICS))
-                say(
-                    f"interrupted: {epochs} epochs are finished and kept in {job.run_dir}; "
-                    f"{how_to_continue(job.resume)}"
-                )
+                if alone:
+                    say(
+                        f"interrupted: {epochs} epochs are finished and kept in {job.run_dir}; "
+                        f"{how_to_continue(job.resume)}"
+                    )
                 raise
             seconds = earlier_s + time.monotonic() - started
             report = write_report(root, job, data, seconds, needs.start)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import rasterio
 import shapely
+from factories import Pool, darkness
 from rasterio.features import shapes
 from rasterio.merge import merge
 
@@ -27,6 +29,7 @@ from jobs.demo.draw import (
 )
 from jobs.demo.run import DemoOptions, run_demo
 from jobs.demo.score import score_map
+from jobs.infer.inputs import ModelFiles
 from wpcrack.errors import CheckpointError, ConfigError, DataError
 from wpcrack.synthetic import City, CityConfig, WindowConfig, draw_city
 
@@ -197,6 +200,33 @@ def test_a_seed_that_is_none_costs_no_earlier_demo(tmp_path: Path) -> None:
     (tmp_path / "tiles").mkdir()
     with pytest.raises(ConfigError, match="seed is -1; give 0 or more"):
         run_demo(tmp_path, seed=-1, options=SMALL)
+    assert (tmp_path / "tiles").is_dir()
+
+
+def test_an_interrupted_demo_says_that_it_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its map alone could be continued, but the same command draws the city anew."""
+    pool = Pool()
+    pool.stop_after = 0
+    monkeypatch.setattr("jobs.infer.run.compute", pool)
+    monkeypatch.setattr("jobs.infer.run.model_files", lambda model: ModelFiles.stand_in())
+    monkeypatch.setattr("jobs.infer.run.load_model", lambda *_: darkness())
+    monkeypatch.setattr(demo, "find_model", lambda path: path)
+    with pytest.raises(KeyboardInterrupt):
+        run_demo(tmp_path, options=replace(SMALL, train=False))
+    said = capsys.readouterr().err
+    assert said.count("interrupted") == said.count("begins it anew") == 1
+    assert "continues" not in said
+
+
+def test_two_demos_do_not_share_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "demo.json").write_text("{}")
+    (tmp_path / "tiles").mkdir()
+    with (tmp_path / ".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ConfigError, match="another process makes a demo"):
+            run_demo(tmp_path, options=replace(SMALL, train=True))
     assert (tmp_path / "tiles").is_dir()
 
 
