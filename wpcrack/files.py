@@ -66,7 +66,8 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 def set_aside(folder: Path) -> Path:
     """Name where an older folder lies while the new one takes its place."""
-    return folder.with_name(f".{folder.name}.old")
+    folder = folder.absolute()  # also of ., which has no name
+    return folder.parent / f".{folder.name}.old"
 
 
 def _restore(folder: Path, old: Path) -> None:

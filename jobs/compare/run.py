@@ -52,7 +52,7 @@ class ChangeFiles:
         'changes.map.html'
         """
         endings = ("map.html", "report.md", "report.json")
-        return cls(out, *(out.with_name(f"{out.stem}.{ending}") for ending in endings))
+        return cls(out, *(out.parent / f"{out.stem}.{ending}" for ending in endings))
 
 
 @dataclass(frozen=True)

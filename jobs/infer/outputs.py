@@ -287,4 +287,4 @@ class MapFiles:
 
 def _beside(out: Path, ending: str) -> Path:
     """Return `cracks.<ending>` for `cracks.gpkg`, in the same folder."""
-    return out.with_name(f"{out.stem}.{ending}")
+    return out.parent / f"{out.stem}.{ending}"

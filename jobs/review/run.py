@@ -135,7 +135,7 @@ def run_review(
 
 def review_folder(package: Path) -> Path:
     """Return where the answers about a map are kept."""
-    return package.with_name(f"{package.stem}.review")
+    return package.parent / f"{package.stem}.review"
 
 
 def draw_plan(package: Path, run: MapRun, options: ReviewOptions, mosaic: Mosaic) -> Plan:

@@ -74,6 +74,17 @@ def test_a_model_is_found_by_its_run_folder_or_its_own(folder: Path) -> None:
     assert find_model(folder) == folder
 
 
+def test_the_folder_in_which_one_is_may_be_the_run(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder.parent)
+    assert find_model(Path()).samefile(folder)
+    monkeypatch.chdir(folder)
+    assert find_model(Path()).samefile(folder)
+    with pytest.raises(CheckpointError, match="holds no model"):
+        find_model(Path("/"))
+
+
 def test_loading_needs_neither_pretrained_weights_nor_network(tmp_path: Path) -> None:
     for pretrained in ("timm", "package"):
         update = {"encoder": "tf_efficientnet_lite0", "pretrained": pretrained}

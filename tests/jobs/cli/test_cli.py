@@ -215,6 +215,15 @@ def test_a_wrong_config_is_one_sentence_and_exit_1(
     assert calls.jobs == []
 
 
+@pytest.mark.parametrize("arguments", [("review", "."), ("compare", "a", "b", "--out", "/")])
+def test_a_folder_without_a_name_in_the_place_of_a_map_is_one_sentence(
+    arguments: tuple[str, ...],
+) -> None:
+    result = wpcrack(*arguments)
+    assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+    assert "is no file; give a GeoPackage" in result.stderr
+
+
 WHOLE = ("dataset", "--images", "i", "--masks", "m", "--out", "o", "--protocol", "whole")
 
 
