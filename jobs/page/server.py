@@ -19,8 +19,8 @@ from string import Template
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from jobs.runtime.terminal import say
-from wpcrack.errors import ConfigError, DataError, WpcrackError
+from jobs.runtime.terminal import USER_ERRORS, say
+from wpcrack.errors import ConfigError, DataError
 
 LOOPBACK = "127.0.0.1"
 HOSTS = frozenset({LOOPBACK, "localhost"})
@@ -232,8 +232,10 @@ def _guard(token: str, command: str) -> Middleware:
             raise web.HTTPForbidden(text=f"open the address that `{command}` has printed\n")
         try:
             return await handler(request)
-        except WpcrackError as error:
+        except USER_ERRORS as error:
             return refuse(str(error))
+        except OSError as error:  # a folder that was removed meanwhile, a full disk
+            return refuse(f"{error.filename or command}: {error.strerror or error}; mend that")
 
     return guard
 

@@ -111,7 +111,8 @@ def run_review(
 
     Raises:
         WpcrackError, GeoError: the file is no map, its imagery is not there, or something cannot
-            be written.
+            be written; or the map was replaced or edited meanwhile, and answers on the one before
+            say nothing of it.
     """
     require_port(port)
     run = MapRun.read(package)
@@ -127,6 +128,12 @@ def run_review(
         accuracy, left = session.accuracy(), session.progress()["left"]
         windows = session.write_windows()
     if accuracy.judged:
+        if draw_plan(package, MapRun.read(package), options, mosaic) != plan:
+            raise ConfigError(
+                f"{package} was replaced or edited while it was reviewed, so nothing was written "
+                f"into it; the answers, on the map before, are kept in {root}: move it away to "
+                "review the map as it is now"
+            )
         write_accuracy(package, accuracy)
         work = run.work_folder(package)
         draw_again(files, work, read_backdrop(work / BACKDROP) or reduce(mosaic, OVERVIEW_PX))

@@ -227,11 +227,21 @@ class Session:
         return [k for k, _ in zip(free, range(AHEAD + 1), strict=False)]
 
     def picture(self, number: int) -> Path:
-        """Return the picture of a place with its surroundings, cut when it is first asked for."""
+        """Return the picture of a place with its surroundings, cut when it is first asked for.
+
+        Raises:
+            DataError: the imagery does not answer, or the picture cannot be written.
+        """
         path = self._root / PICTURES / f"{number}.png"
         if not path.exists():
+            seen = self._cut(number)
+            if not seen.valid.any():
+                raise DataError(
+                    "the imagery of this place cannot be read now; see that its drive is there, "
+                    "then reload the page"
+                )
             path.parent.mkdir(exist_ok=True)
-            write_png(path, self._cut(number).image)
+            write_png(path, seen.image)
         return path
 
     def view(self, number: int) -> dict[str, Any]:

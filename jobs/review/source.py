@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,6 +104,7 @@ class Scenes:
 
     def __init__(self, package: Path, mosaic: Mosaic, side: int) -> None:
         self._package, self._mosaic, self.side = package, mosaic, side
+        self._file = package.stat()
 
     def window(self, x: float, y: float) -> Window:
         """Return the pixels of the place around a point of the world."""
@@ -115,14 +118,22 @@ class Scenes:
         return Picture(image, seen.valid & self._mosaic.inside(self._shown(x, y)))
 
     def marks(self, x: float, y: float) -> dict[str, str]:
-        """Return what the map shows there, as paths of SVG in pixels of the picture."""
+        """Return what the map shows there, as paths of SVG in pixels of the picture.
+
+        Raises:
+            InputError: another map has taken its place, or it cannot be read.
+        """
+        self._require_same()
         window, grid = self._shown(x, y), self._mosaic.grid
         frame = shapely.transform(window.polygon(), grid.to_world)
         found = {}
         for name in (OUTLINE.name, NETWORK.name, CRACK.name):
-            table = pyogrio.read_dataframe(
-                literal(self._package), layer=name, columns=[], bbox=tuple(frame.bounds)
-            )
+            try:
+                table = pyogrio.read_dataframe(
+                    literal(self._package), layer=name, columns=[], bbox=tuple(frame.bounds)
+                )
+            except (DataLayerError, DataSourceError) as error:
+                raise InputError(f"{self._package} cannot be read ({error}); try again") from error
             shapes = shapely.transform(
                 table.geometry.to_numpy(),
                 lambda xy: grid.to_pixel(xy) - (window.col_off, window.row_off),
@@ -130,6 +141,16 @@ class Scenes:
             clip = shapely.clip_by_rect(shapes, 0, 0, window.width, window.height)
             found[name] = " ".join(_path(shape) for shape in clip)
         return found
+
+    def _require_same(self) -> None:
+        """Refuse to show what another map says: the places were drawn on this one."""
+        with suppress(OSError):
+            if os.path.samestat(self._file, self._package.stat()):
+                return
+        raise InputError(
+            f"{self._package} was moved or replaced while it was reviewed; press Ctrl-C in the "
+            "terminal: every answer that was counted is kept"
+        )
 
     def _shown(self, x: float, y: float) -> Window:
         return self.window(x, y).pad((AROUND - 1) * self.side // 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from itertools import combinations
 from types import SimpleNamespace
 
@@ -24,7 +25,7 @@ from geo.review.record import read_accuracy, write_accuracy
 from jobs.infer.outputs import MapFiles
 from jobs.page.server import make_token
 from jobs.review.apply import run_apply
-from jobs.review.run import ReviewOptions, draw_again, draw_plan
+from jobs.review.run import ReviewOptions, draw_again, draw_plan, run_review
 from jobs.review.server import make_app
 from jobs.review.session import Place, Plan, assess
 from jobs.review.source import MapRun, Scenes, open_imagery
@@ -165,6 +166,49 @@ def test_the_result_does_not_hide_what_people_edited(package, opened):
         session.answer(0, "accept")
         write_accuracy(package, session.accuracy())
     assert "changes in crack" in packages.additions(package)
+
+
+def without_its_longest_crack(package):
+    rows = pyogrio.read_dataframe(package, layer="crack")
+    longest = rows["length_m"] == rows["length_m"].max()
+    pyogrio.write_dataframe(rows[~longest], package, layer="crack")
+
+
+@pytest.mark.parametrize("is_new_file", [True, False])
+def test_answers_do_not_go_into_a_map_that_was_changed_meanwhile(package, monkeypatch, is_new_file):
+    def serve(app, save, **options):
+        app.args[0].answer(0, "accept")
+        without_its_longest_crack(package)
+        assert not is_new_file or run_apply(package).applied is not None
+
+    monkeypatch.setattr("jobs.review.run.serve", serve)
+    with pytest.raises(ConfigError, match=r"replaced or edited while .* kept in .*cracks\.review"):
+        run_review(package, ReviewOptions(count=60, window=SIDE))
+    assert read_accuracy(package) is None
+    assert (package.with_suffix(".review") / "answers.jsonl").read_text("utf-8").count(
+        "accept"
+    ) == 1
+
+
+def test_the_page_says_what_it_lost_meanwhile_and_keeps_no_white_picture(package, opened):
+    async def talk(client, token, scenes):
+        imagery = scenes._mosaic
+        scenes._mosaic = replace(imagery, tiles=(replace(imagery.tiles[0], path="/gone.tif"),))
+        answer = await client.get(f"/{token}/picture/0")
+        assert (answer.status, "drive" in (await answer.json())["error"]) == (400, True)
+        scenes._mosaic = imagery
+        assert (await client.get(f"/{token}/picture/0")).status == 200
+        package.rename(package.with_suffix(".old"))
+        answer = await client.get(f"/{token}/state")
+        assert (answer.status, "replaced" in (await answer.json())["error"]) == (400, True)
+
+    async def visit():
+        token = make_token()
+        with opened(package) as session:
+            async with TestClient(TestServer(make_app(session, token))) as client:
+                await talk(client, token, session._scenes)
+
+    asyncio.run(visit())
 
 
 def test_imagery_that_moved_is_asked_for(package, tmp_path):
