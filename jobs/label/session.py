@@ -22,6 +22,7 @@ from jobs.label.order import Choice, Part, Standing, left, next_window
 from jobs.label.table import Table, Window, inside, read_table, write_labels
 from jobs.page.journal import Journal, replay
 from jobs.page.pace import pace
+from jobs.runtime.signals import ignore_signals
 from wpcrack.data.images import read_shape
 from wpcrack.data.manifest import CORNER, LABELS, Label
 from wpcrack.errors import ConfigError, DataError
@@ -321,4 +322,5 @@ def open_session(root: Path, who: Who) -> Iterator[Session]:
         try:
             yield session
         finally:
-            session.write_manifest()
+            with ignore_signals():
+                session.write_manifest()

@@ -19,6 +19,7 @@ from string import Template
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from jobs.runtime.signals import ENDS, keep_handlers
 from jobs.runtime.terminal import USER_ERRORS, say
 from wpcrack.errors import ConfigError, DataError
 
@@ -149,7 +150,8 @@ def serve(
         ConfigError: the port cannot be taken.
     """
     require_port(port)
-    asyncio.run(_serve(app_of, save, port, open_browser))
+    with keep_handlers():
+        asyncio.run(_serve(app_of, save, port, open_browser))
 
 
 def require_port(port: int) -> None:
@@ -202,11 +204,15 @@ async def _save_until(save: Callable[[], None], ended: asyncio.Event) -> None:
 
 
 def _ended() -> asyncio.Event:
-    """Make an event that Ctrl-C, SIGTERM and the end of the terminal set."""
+    """Make an event that Ctrl-C, SIGTERM and the end of the terminal set.
+
+    Under `nohup`, which ignores SIGHUP, the page stays.
+    """
     ended = asyncio.Event()
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            asyncio.get_running_loop().add_signal_handler(number, ended.set)
+        for number in (signal.SIGINT, *ENDS):
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                asyncio.get_running_loop().add_signal_handler(number, ended.set)
     return ended
 
 

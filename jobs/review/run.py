@@ -30,9 +30,10 @@ from jobs.infer.outputs import MapFiles
 from jobs.infer.work_folder import BACKDROP, CROPS
 from jobs.page.server import require_port, serve
 from jobs.review.server import make_app
-from jobs.review.session import Plan, open_session
+from jobs.review.session import Plan, Session, open_session
 from jobs.review.source import MapRun, Scenes, open_imagery
 from jobs.runtime.folder import require_writable
+from jobs.runtime.signals import ignore_signals
 from jobs.runtime.terminal import counted, say
 from wpcrack.errors import ConfigError
 
@@ -125,18 +126,28 @@ def run_review(
     root = review_folder(package)
     with open_session(root, plan, Scenes(package, mosaic, options.window)) as session:
         serve(partial(make_app, session), lambda: None, port=port, open_browser=open_browser)
-        accuracy, left = session.accuracy(), session.progress()["left"]
-        windows = session.write_windows()
+        with ignore_signals():  # else map, report and page could differ
+            return _conclude(session, package, options, mosaic)
+
+
+def _conclude(
+    session: Session, package: Path, options: ReviewOptions, mosaic: Mosaic
+) -> ReviewReport:
+    """Write windows, and what was found into map, report and page."""
+    accuracy, left = session.accuracy(), session.progress()["left"]
+    windows = session.write_windows()
     if accuracy.judged:
-        if draw_plan(package, MapRun.read(package), options, mosaic) != plan:
+        run = MapRun.read(package)
+        if draw_plan(package, run, options, mosaic) != session.plan:
             raise ConfigError(
                 f"{package} was replaced or edited while it was reviewed, so nothing was written "
-                f"into it; the answers, on the map before, are kept in {root}: move it away to "
-                "review the map as it is now"
+                f"into it; the answers, on the map before, are kept in {review_folder(package)}: "
+                "move it away to review the map as it is now"
             )
         write_accuracy(package, accuracy)
         work = run.work_folder(package)
-        draw_again(files, work, read_backdrop(work / BACKDROP) or reduce(mosaic, OVERVIEW_PX))
+        backdrop = read_backdrop(work / BACKDROP) or reduce(mosaic, OVERVIEW_PX)
+        draw_again(MapFiles.of(package), work, backdrop)
     return ReviewReport(package, accuracy, left, windows)
 
 

@@ -40,8 +40,25 @@ def keep_sigterm_handler() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def keep_handlers() -> Iterator[None]:
+    """Put the job's handlers back afterwards: a loop of asyncio leaves those of a bare process."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, *ENDS)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def ignore_signals() -> AbstractContextManager[None]:
-    """Ignore what ends a job for the seconds in which Ray's processes are ended."""
+    """Ignore what ends a job while it ends: until Ray's processes are, or results are written.
+
+    A terminal that is closed may send SIGHUP twice, and people press Ctrl-C again.
+    """
     return _handlers(signal.SIG_IGN, signal.SIGINT, *ENDS)
 
 

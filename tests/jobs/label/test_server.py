@@ -17,8 +17,10 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from jobs.label.run import run_label
 from jobs.label.server import make_app
-from jobs.label.session import Who, open_session
+from jobs.label.session import Session, Who, open_session
+from jobs.page import server
 from jobs.page.server import make_token
+from jobs.runtime.signals import ENDS, stop_on_sigterm
 from wpcrack.errors import ConfigError
 
 TOKEN = make_token()
@@ -172,6 +174,36 @@ def test_ctrl_c_ends_with_one_sentence_and_a_kill_loses_no_answer(folder, labels
     assert sorted(labels_of(folder).values()) == ["crack"] * 4 + ["road"] * 3
 
 
+@pytest.mark.parametrize("hang_up", [signal.SIG_DFL, signal.SIG_IGN])
+def test_a_second_ctrl_c_costs_nothing_and_a_hang_up_counts_as_before(folder, monkeypatch, hang_up):
+    before, seen = signal.signal(signal.SIGHUP, hang_up), []
+
+    def end(_text):  # the page is there
+        seen.append(signal.getsignal(signal.SIGHUP))
+        signal.raise_signal(signal.SIGINT)
+
+    def write(self):
+        signal.raise_signal(signal.SIGINT)
+        original(self)
+
+    def serve(*args, **options):
+        _serve(*args, **options)
+        monkeypatch.setattr(Session, "write_manifest", write)
+
+    original, _serve = Session.write_manifest, server.serve
+    monkeypatch.setattr(server, "say", end)
+    monkeypatch.setattr("jobs.label.run.serve", serve)
+    try:
+        with stop_on_sigterm():
+            handlers = [signal.getsignal(number) for number in (signal.SIGINT, *ENDS)]
+            report = run_label(folder, open_browser=False)
+            assert [signal.getsignal(number) for number in (signal.SIGINT, *ENDS)] == handlers
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert report.left == 12
+    assert (seen[0] is signal.SIG_IGN) == (hang_up is signal.SIG_IGN)
+
+
 def test_a_user_error_is_one_sentence(folder, tmp_path):
     for options, message in (
         ((str(folder), "--part", "4/3"), "--part 4/3 is no part"),
@@ -194,8 +226,6 @@ def test_a_port_in_use_is_said(folder):
 
 
 def test_the_manifest_is_written_while_the_page_is_open(folder, labels_of, monkeypatch):
-    from jobs.page import server
-
     async def talk(client, session):
         monkeypatch.setattr(server, "SAVE_EVERY_S", 0.05)
         ended = asyncio.Event()
