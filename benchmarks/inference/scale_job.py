@@ -82,9 +82,9 @@ def predictor_of(model: Path | None, threads: int) -> Callable[[], Any]:
     def factory() -> Any:
         if model is None:
             return darkness
-        from jobs.infer.inputs import load_model
+        from jobs.infer.inputs import load_model, model_files
 
-        engine = load_model(model, threads)
+        engine = load_model(model_files(model), threads)
 
         def predict(windows: NDArray[np.uint8]) -> NDArray[np.float32]:
             engine(windows)

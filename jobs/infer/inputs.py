@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from geo.imagery.mosaic import Mosaic
 from geo.imagery.placing import MOST_RESAMPLING, resampling, true_gsd_m
 from geo.imagery.suspect import suspicions
 from jobs.infer.job import InferJob
+from wpcrack.errors import CheckpointError
 from wpcrack.inference.graph import require_torch_or_graph
 from wpcrack.inference.predict import Engine, WindowPredictor
 from wpcrack.model import CONFIG, WEIGHTS, find_model, read_info, run_name
@@ -174,13 +176,27 @@ def model_files(model: Path | None) -> ModelFiles:
 
 
 def load_model(
-    folder: Path, threads: int, engine: Engine = "auto", gsd_mm: float | None = None
+    model: ModelFiles, threads: int, engine: Engine = "auto", gsd_mm: float | None = None
 ) -> WindowPredictor:
-    """Load the network and give it its share of the machine; runs inside an actor."""
+    """Load the network and give it its share of the machine; runs inside an actor.
+
+    Raises:
+        CheckpointError: It is unusable, or no longer the one that the job began with: a training
+            that goes on replaces its model.
+    """
     from wpcrack.inference.engine import load_predictor
 
     cv2.setNumThreads(threads)
-    return load_predictor(folder, engine, threads, gsd_mm=gsd_mm)
+    predictor = load_predictor(model.folder, engine, threads, gsd_mm=gsd_mm)
+    found = ""
+    with suppress(FileNotFoundError):  # as between the two renames that replace a folder
+        found = _hash([model.folder / WEIGHTS, model.folder / CONFIG])
+    if found != model.sha256:
+        raise CheckpointError(
+            f"model {model.folder} was replaced after the job had begun; give a copy that nobody "
+            "changes, or the same command with resume=never, which maps with the model as it is now"
+        )
+    return predictor
 
 
 def _hash(files: list[Path]) -> str:

@@ -69,7 +69,7 @@ def run_inference(
         roads = read_roads(job.roads, plan.mosaic.grid)
         say(outline(plan))
         factory = predictor_factory or functools.partial(
-            load_model, model.folder, job.cpus_per_actor, job.engine, 1000 * plan.mosaic.grid.gsd_m
+            load_model, model, job.cpus_per_actor, job.engine, 1000 * plan.mosaic.grid.gsd_m
         )
         record = JobRecord.of(job, plan, model, started, roads_digest(roads))
         with open_work(job, plan, record) as work:

@@ -32,7 +32,8 @@ from geo.errors import InputError
 from geo.grid import Grid, Window
 from geo.imagery.web import WebFile
 from jobs.infer import run as infer
-from jobs.infer.inputs import model_files, open_mosaic
+from jobs.infer.inputs import load_model, model_files, open_mosaic
+from wpcrack.errors import CheckpointError
 
 SIDE = 320
 IMAGE, MASK = street()
@@ -107,6 +108,18 @@ def test_resampled_tiles_give_the_same_cracks_however_blocks_are_cut(tmp_path):
 def test_the_pixel_size_of_the_model_is_read_with_it(tmp_path):
     assert model_files(describe_model(tmp_path / "a" / "model", gsd_mm=5).parent).gsd_mm == 5
     assert model_files(describe_model(tmp_path / "b", gsd_mm=None)).gsd_mm is None
+
+
+def test_a_worker_takes_the_model_that_the_job_began_with_or_none(tmp_path, monkeypatch):
+    monkeypatch.setattr("wpcrack.inference.engine.load_predictor", lambda folder, *_, **__: folder)
+    known = model_files(describe_model(tmp_path / "a"))
+    assert load_model(known, 1) == known.folder
+    describe_model(tmp_path / "a", gsd_mm=7)  # by a training that goes on
+    with pytest.raises(CheckpointError, match=r"was replaced .* resume=never"):
+        load_model(known, 1)
+    (known.folder / "config.yaml").unlink()
+    with pytest.raises(CheckpointError, match="was replaced"):
+        load_model(known, 1)
 
 
 @pytest.mark.parametrize(
