@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -113,6 +114,7 @@ class Mosaic:
         stretch: how 16-bit pixels become 8-bit ones; None if there are none.
         area: where pixels count; None: everywhere.
         reading: how patiently files are read.
+        begun_ns: when the tiles were found; what is changed later is not read.
     """
 
     grid: Grid
@@ -122,6 +124,7 @@ class Mosaic:
     stretch: Stretch | None = None
     area: Area | None = None
     reading: ReadOptions = field(default_factory=ReadOptions)
+    begun_ns: int = field(default_factory=time.time_ns, compare=False)
 
     @classmethod
     def build(
@@ -227,7 +230,7 @@ class Mosaic:
         image = np.zeros((window.height, window.width, 3), np.uint8)
         valid = np.zeros((window.height, window.width), bool)
         failures, sizes_m = [], PixelSizes(self.grid, valid.shape)
-        reader = TileReader(self.grid, self.stretch, self.reading)
+        reader = TileReader(self.grid, self.stretch, self.reading, self.begun_ns)
         with gdal_settings(self.reading):
             tiles, unusable = self._tiles_in(window, reader)
             failures += unusable

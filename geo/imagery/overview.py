@@ -107,7 +107,7 @@ def turn_upright(overview: Overview) -> Overview:
 
 def _painting_order(mosaic: Mosaic, readers: ThreadPoolExecutor) -> list[tuple[Tile, Window]]:
     """Return the tiles and their windows, the one to be seen last, as in the mosaic itself."""
-    reader = TileReader(mosaic.grid, mosaic.stretch, mosaic.reading)
+    reader = TileReader(mosaic.grid, mosaic.stretch, mosaic.reading, mosaic.begun_ns)
 
     def describe(placed: Placement) -> Tile | TileProblem:
         with gdal_settings(mosaic.reading):

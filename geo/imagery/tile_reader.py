@@ -12,8 +12,8 @@ from rasterio.errors import RasterioError
 
 from geo.errors import first_line
 from geo.grid import Grid, Window
-from geo.imagery.headers import Tile, TileProblem, inspect
-from geo.imagery.opening import RETRY_DELAY_S
+from geo.imagery.headers import NO_STAMP, ListedTile, Tile, TileProblem, inspect
+from geo.imagery.opening import RETRY_DELAY_S, is_remote, stamp_of
 from geo.imagery.placing import Placement, aligned_offset, place
 from geo.imagery.reading import Stretch, forget, open_raster, read_readable
 from geo.imagery.warp import Pixels, sample
@@ -30,10 +30,19 @@ class TileReader:
     grid: Grid
     stretch: Stretch | None = None
     options: ReadOptions = field(default_factory=ReadOptions)
+    begun_ns: int = 0
+    """When the tiles were found, ns since 1970; a copy on another node may have another time."""
 
     def header(self, placed: Placement) -> Tile | TileProblem:
-        """Describe a tile; the header of a listed one is read now, checked and remembered."""
+        """Describe a tile; the header of a listed one is read now, checked and remembered.
+
+        A file that was changed since it was found is a problem: its pixels would be those of two.
+        """
         tile = placed.tile
+        if self._is_changed(tile):
+            outline = tile.grid.footprint() if isinstance(tile, Tile) else tile.footprint
+            reason = "was changed after the job had begun; give the same command again"
+            return TileProblem(tile.path, reason, outline, tile.crs)
         if isinstance(tile, Tile):
             return tile
         found = _header(tile.path, tile.stamp, self.options)
@@ -49,6 +58,15 @@ class TileReader:
             reason = "has 16 bits, unlike the tiles that were sampled; set stretch=[LOW,HIGH]"
             return TileProblem(tile.path, reason, tile.footprint, tile.crs)
         return found
+
+    def _is_changed(self, tile: Tile | ListedTile) -> bool:
+        if is_remote(tile.path) or tile.stamp == NO_STAMP:
+            return False
+        try:
+            size, time_ns = stamp_of(tile.path)
+        except OSError:
+            return False  # it has vanished, which reading says
+        return size != tile.stamp[0] or time_ns > max(tile.stamp[1], self.begun_ns)
 
     def read(self, tile: Tile, window: Window) -> list[Pixels]:
         """Read what a tile shows of a window of the grid; what it cannot show is a failure.

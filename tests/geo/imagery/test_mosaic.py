@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import pickle
+from dataclasses import replace
 
+import geopandas
 import numpy as np
 import pytest
 import rasterio
@@ -19,7 +21,7 @@ from geo import read_tiles
 from geo.errors import InputError
 from geo.grid import Window
 from geo.imagery.find import scan
-from geo.imagery.headers import inspect
+from geo.imagery.headers import NO_STAMP, inspect
 from geo.imagery.mosaic import Mosaic
 from geo.options import ReadOptions
 
@@ -307,6 +309,7 @@ def test_of_a_png_or_jpeg_nothing_counts_behind_a_fault_whatever_window_reads_it
     assert not whole.failures
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     assert "truncated" in inspect(path, mosaic.reading).reason
+    mosaic = replace(mosaic, tiles=(replace(mosaic.tiles[0], stamp=NO_STAMP),))  # as if found so
     cut = mosaic.read(mosaic.grid.window)
     count = cut.valid.all(axis=1).sum()
     assert 30 < count < 100
@@ -327,3 +330,30 @@ def test_a_tile_that_vanishes_after_listing_is_a_failure_not_an_exception(four):
     assert [os.path.basename(failure.path) for failure in raster.failures] == ["t0_0.tif"]
     assert not raster.valid[:50, :30].any()
     assert np.array_equal(raster.image[50:], picture[50:])
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_tile_that_is_changed_after_listing_is_a_failure(four, tmp_path_factory, listed):
+    folder, picture = four
+    tiles = folder
+    if listed:
+        tiles = tmp_path_factory.mktemp("index") / "index.gpkg"
+        found = scan(str(folder)).tiles
+        shapes = [tile.grid.footprint() for tile in found]
+        names = {"location": [tile.path for tile in found]}
+        geopandas.GeoDataFrame(names, geometry=shapes, crs=found[0].crs.to_wkt()).to_file(tiles)
+    mosaic, tile = read_tiles(tiles), folder / "t0_0.tif"
+    old = tile.stat().st_mtime_ns
+    os.utime(tile, ns=(old + 1, old + 1))  # a copy on another node, made before the job
+    assert np.array_equal(mosaic.read(mosaic.grid.window).image, picture)
+    for change in (
+        lambda: os.utime(tile, ns=(old, mosaic.begun_ns + 1)),
+        lambda: write_tile(tile, np.zeros((50, 30, 3), np.uint8)),
+    ):
+        change()
+        raster = mosaic.read(mosaic.grid.window)
+        (failure,) = raster.failures
+        assert "was changed after the job had begun" in failure.reason
+        assert "give the same command again" in failure.reason
+        assert not raster.valid[:50, :30].any()
+        assert np.array_equal(raster.image[50:], picture[50:])

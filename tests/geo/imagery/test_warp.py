@@ -224,7 +224,7 @@ def test_a_corrupt_block_costs_its_own_pixels_also_on_another_grid(tmp_path):
     with path.open("r+b") as stream:
         stream.seek(offset)
         stream.write(b"\xff" * 200)
-    raster = whole(mosaic)
+    raster = whole(mosaic_of(tmp_path, gsd_m=0.0043))
     lost = (before.valid.sum() - raster.valid.sum()) * 0.0043**2
     assert lost == pytest.approx(64 * 64 * GSD**2, rel=0.02)
     assert [os.path.basename(failure.path) for failure in raster.failures] == ["a.tif"]
