@@ -79,6 +79,9 @@ def to_source(source: Grid, target: Grid, col_row: NDArray[np.float64]) -> NDArr
         )
     x, y = transformer(target.crs, source.crs).transform(*target.to_world(col_row).T)
     with np.errstate(invalid="ignore"):  # inf - inf
+        if source.crs.is_geographic:  # a file may go on beyond 180 degrees, PROJ does not
+            turn = 2 * math.pi / source.crs.units_factor[1]
+            x = x - turn * np.rint((x - source.footprint().centroid.x) / turn)
         return source.to_pixel(np.column_stack((x, y)))
 
 

@@ -203,6 +203,16 @@ def test_tiles_on_both_sides_of_180_degrees_are_not_mapped_at_0(tmp_path):
     assert mosaic_of(tmp_path).grid.crs.to_epsg() in (32701, 32760)
 
 
+@pytest.mark.parametrize("x", [179.9999, -180.0001, 190.0])
+def test_a_tile_in_degrees_that_goes_on_beyond_180_is_seen_whole(tmp_path, x):
+    place = Affine(1e-5, 0, x, 0, -1e-5, -17)
+    write_tile(tmp_path / "a.tif", waves(60, 60), transform=place, crs="EPSG:4326")
+    mosaic = mosaic_of(tmp_path)
+    seen_m2 = whole(mosaic).valid.sum() * mosaic.grid.pixel_area_m2
+    degree_m = 111_320.0
+    assert seen_m2 == pytest.approx((60e-5 * degree_m) ** 2 * np.cos(np.radians(17)), rel=0.02)
+
+
 def test_one_column_and_ten_rows_are_read_on_any_grid(tmp_path):
     write_tile(tmp_path / "column.tif", waves(50, 1), transform=north_up(x=X + 0.2 + GSD / 3))
     write_tile(tmp_path / "rows.tif", waves(10, 300), transform=north_up())
