@@ -359,8 +359,9 @@ def _bad_bands(dataset: Any) -> str | None:
     types = sorted(set(dataset.dtypes))
     name = os.path.basename(without_secrets(dataset.name))
     if len(types) > 1 or types[0] not in PIXEL_TYPES:
-        remedy = f"gdal_translate -ot Byte -scale {name} out.tif"
-        return f"has {' and '.join(types)} pixels, expected uint8 or uint16; convert it: {remedy}"
+        remedy = f"gdal_translate -ot UInt16 -scale LOW HIGH 1 65534 {name} out.tif"
+        given = f"has {' and '.join(types)} pixels, expected uint8 or uint16; convert it"
+        return f"{given}, all tiles with the same LOW and HIGH: {remedy}"
     bits = int(dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", 8))
     if bits < 8 and dataset.colorinterp[0] != ColorInterp.palette:
         remedy = f"gdal_translate -ot Byte -scale 0 {2**bits - 1} 0 255 {name} out.tif"

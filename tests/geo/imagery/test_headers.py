@@ -159,6 +159,8 @@ def test_remedies_for_archives_control_points_and_odd_bands_help(tmp_path):
     of_zips = (("a.zip", "unpack it"), ("d.zip", "unpack it"), ("e.tif", "no GeoTIFF|not a"))
     write_tile(tmp_path / "f.tif", image[..., :1] // 16, nbits=4)
     of_bands = (("c.tif", "-b RED"), ("f.tif", "pixels of 4 bits.*-scale 0 15 0 255"))
+    write_tile(tmp_path / "h.tif", image.astype(np.float32))
+    of_bands += (("h.tif", "float32 pixels.*the same LOW.*UInt16 -scale LOW HIGH 1 65534 h.tif"),)
     of_places = (("b.tif", "gdalwarp -tps"), ("r.tif", "RPCs.*gdalwarp -rpc .*r.tif"))
     alpha_first = write_tile(tmp_path / "g.tif", np.dstack((image[..., :1], image)))
     with rasterio.open(alpha_first, "r+") as tif:
