@@ -37,7 +37,7 @@ from geo.imagery.opening import (
     zip_begins,
 )
 from geo.imagery.scale import MOST_ERROR, is_metric, length_error
-from geo.imagery.sidecars import crs_beside, prj_file, world_file, world_transform
+from geo.imagery.sidecars import crs_beside, place_aside, prj_file, world_file, world_transform
 from geo.imagery.web import NO_STAMP, WEB, look_at
 from geo.options import ReadOptions
 
@@ -258,10 +258,11 @@ def _describe(header: _Header, dataset: Any, options: ReadOptions) -> Tile | Til
     if transform.is_identity and (reason := _no_grid(dataset, path)):
         return TileProblem(path, reason)
     if not crs:
-        return TileProblem(path, _no_crs(path))
+        return TileProblem(path, place_aside(Path(path)) or _no_crs(path))
     crs = horizontal(crs)
     if transform.is_identity:
-        return TileProblem(path, "has no position; add a geotransform or a world file")
+        nowhere = "has no position; add a geotransform or a world file"
+        return TileProblem(path, place_aside(Path(path)) or nowhere)
     if not abs(transform.determinant) > 0 or not math.isfinite(sum(transform[:6])):
         return TileProblem(path, "has pixels of size zero; correct its geotransform")
     tile = Tile(

@@ -48,6 +48,19 @@ def prj_file(path: Path) -> Path | None:
     return _first(path, _prj_names(path.name))
 
 
+def place_aside(path: Path) -> str | None:
+    """Say that the place of a raster stands in its .aux.xml; None if it does not."""
+    aside = path.with_name(f"{path.name}.aux.xml")
+    if not aside.is_file():
+        return None
+    with aside.open("rb") as stream:
+        text = stream.read(MOST_BYTES)
+    if b"<GeoTransform" not in text and b"<SRS" not in text:
+        return None
+    remedy = f"gdal_translate {path.name} placed.tif"
+    return f"has its place in {aside.name}, which is not read; move it in: {remedy}"
+
+
 def names_beside(name: str) -> list[str]:
     """Return the names that the world file and the .prj of a raster may have.
 

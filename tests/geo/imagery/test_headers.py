@@ -59,6 +59,19 @@ def test_nothing_but_world_file_and_prj_is_read_beside_a_tile(tmp_path):
             server.accept()
 
 
+def test_a_place_that_only_an_aux_xml_gives_is_named_with_a_remedy(tmp_path):
+    """What gdal_translate writes beside a PNG or JPEG."""
+    path = tmp_path / "a.png"
+    Image.fromarray(IMAGE).save(path)
+    aside = tmp_path / "a.png.aux.xml"
+    aside.write_text("<PAMDataset><SRS>EPSG:25832</SRS></PAMDataset>")
+    with pytest.raises(InputError, match=r"place in a\.png\.aux\.xml.*gdal_translate a\.png"):
+        scan(str(path))
+    aside.write_text("<PAMDataset><Metadata/></PAMDataset>")
+    with pytest.raises(InputError, match=r"add a \.prj file"):
+        scan(str(path))
+
+
 @pytest.mark.parametrize("indexed", [False, True])
 def test_a_world_file_or_prj_that_is_written_anew_makes_another_tile(tmp_path, indexed):
     def stamp(path):
