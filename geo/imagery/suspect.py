@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from functools import lru_cache
@@ -43,7 +44,7 @@ FEW = 0.5
 
 
 def suspicions(mosaic: Mosaic) -> list[str]:
-    """Say what the user should know: a fourth band that is no alpha, collars, tiles far away.
+    """Say what the user should know: a fourth band that is no alpha, masks aside, collars ...
 
     Tiles that cannot be read are passed over: they are reported when they are mapped.
     """
@@ -116,6 +117,12 @@ _NO_ALPHA = (
 )
 
 
+_MASK_ASIDE = (
+    "have their mask in a file .msk, which is not read: what it hides counts as surveyed; move it "
+    "in: gdal_translate --config GDAL_TIFF_INTERNAL_MASK YES IN.tif OUT.tif"
+)
+
+
 def _marks(tile: Tile, mosaic: Mosaic) -> Iterator[str]:
     """Yield what is to be said of a tile."""
     try:
@@ -123,6 +130,8 @@ def _marks(tile: Tile, mosaic: Mosaic) -> Iterator[str]:
         if raster.has_mask:
             if _has_many_values(raster):
                 yield _NO_ALPHA
+        elif os.path.isfile(f"{tile.path}.msk"):
+            yield _MASK_ASIDE
         elif raster.nodata is None and (value := _collar(raster)) is not None:
             yield (
                 f"have edges of exactly {value:g}, which count as surveyed; "

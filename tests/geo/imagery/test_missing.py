@@ -104,6 +104,15 @@ def test_a_fourth_band_that_is_infrared_is_told_and_a_key_ignores_it(tmp_path: P
     assert suspicions(open_mosaic(write_tile(tmp_path / "b.tif", image, alpha="yes"))) == []
 
 
+def test_a_mask_in_a_file_beside_a_tile_is_told(tmp_path: Path) -> None:
+    path = write_tile(tmp_path / "a.tif", pavement())
+    (tmp_path / "a.tif.msk").touch()
+    (sentence,) = suspicions(open_mosaic(path))
+    assert "1 of 1 sampled tiles have their mask in a file .msk" in sentence
+    assert "GDAL_TIFF_INTERNAL_MASK" in sentence
+    assert suspicions(open_mosaic(path, nodata=0)) == [sentence]
+
+
 @pytest.mark.parametrize(("epsg", "most"), [(31467, 3.0), (32632, 1.0), (25833, 0.0)])
 def test_the_accuracy_of_a_datum_shift_is_that_of_proj(epsg: int, most: float) -> None:
     """With its grids PROJ may state less."""
