@@ -34,10 +34,11 @@ from geo.imagery.opening import (
     has_end,
     is_remote,
     open_dataset,
+    remedy_of,
     zip_begins,
 )
 from geo.imagery.scale import MOST_ERROR, is_metric, length_error
-from geo.imagery.sidecars import crs_beside, place_aside, prj_file, world_file, world_transform
+from geo.imagery.sidecars import crs_beside, no_crs, no_place, prj_file, world_file, world_transform
 from geo.imagery.web import NO_STAMP, WEB, look_at
 from geo.options import ReadOptions
 
@@ -179,7 +180,7 @@ def inspect(path: str | Path, options: ReadOptions | None = None) -> Tile | Tile
             last = error
             if isinstance(error, _LASTING):
                 break
-    return TileProblem(str(path), f"cannot be opened ({first_line(last)}); replace or remove it")
+    return TileProblem(str(path), f"cannot be opened ({first_line(last)}); {remedy_of(str(path))}")
 
 
 @lru_cache(maxsize=64)
@@ -258,11 +259,10 @@ def _describe(header: _Header, dataset: Any, options: ReadOptions) -> Tile | Til
     if transform.is_identity and (reason := _no_grid(dataset, path)):
         return TileProblem(path, reason)
     if not crs:
-        return TileProblem(path, place_aside(Path(path)) or _no_crs(path))
+        return TileProblem(path, no_crs(path))
     crs = horizontal(crs)
     if transform.is_identity:
-        nowhere = "has no position; add a geotransform or a world file"
-        return TileProblem(path, place_aside(Path(path)) or nowhere)
+        return TileProblem(path, no_place(path))
     if not abs(transform.determinant) > 0 or not math.isfinite(sum(transform[:6])):
         return TileProblem(path, "has pixels of size zero; correct its geotransform")
     tile = Tile(
@@ -310,12 +310,6 @@ def _no_grid(dataset: Any, path: str) -> str | None:
         return None
     remedy = f"gdalwarp {option} -r bilinear {os.path.basename(path)} placed.tif"
     return f"has {place}, but no pixel grid; make one: {remedy}"
-
-
-def _no_crs(path: str) -> str:
-    if not is_remote(path) and Path(path).with_suffix(".prj").is_file():
-        return "has no coordinate system, and its .prj is not understood; set tiles_crs=EPSG:..."
-    return "has no coordinate system; set tiles_crs=EPSG:..., or add a .prj file"
 
 
 def _bad_place(tile: Tile) -> str | None:

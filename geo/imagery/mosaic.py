@@ -20,7 +20,7 @@ from geo.grid import Grid, Window
 from geo.imagery.area import Area
 from geo.imagery.find import Scan, inspect_all, scan, summary
 from geo.imagery.headers import ListedTile, Tile, TileProblem
-from geo.imagery.opening import gdal_settings
+from geo.imagery.opening import gdal_settings, remedy_of
 from geo.imagery.placing import (
     PIXEL_SIZE_TOLERANCE,
     Placement,
@@ -324,5 +324,5 @@ class PixelSizes:
 
 
 def _failure(tile: Tile, reason: str) -> TileProblem:
-    text = f"failed on reading ({first_line(reason)}); replace it"
+    text = f"failed on reading ({first_line(reason)}); {remedy_of(tile.path)}"
     return TileProblem(tile.path, text, tile.grid.footprint(), tile.crs)

@@ -128,6 +128,13 @@ def is_remote(path: str) -> bool:
     return path.startswith(tuple(_REMOTE_PREFIXES))
 
 
+def remedy_of(path: str) -> str:
+    """Say what to do about a raster that cannot be read."""
+    if is_remote(path):
+        return "check the address, which must be that of one raster, your rights and the network"
+    return "replace or remove it"
+
+
 def gdal_path(path: str) -> str:
     """Return the name under which GDAL opens a path or URL.
 

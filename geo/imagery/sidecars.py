@@ -13,6 +13,8 @@ from affine import Affine
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
+from geo.imagery.opening import is_remote
+
 WORLD_VALUES = 6
 
 MOST_BYTES = 2**16
@@ -48,17 +50,22 @@ def prj_file(path: Path) -> Path | None:
     return _first(path, _prj_names(path.name))
 
 
-def place_aside(path: Path) -> str | None:
-    """Say that the place of a raster stands in its .aux.xml; None if it does not."""
-    aside = path.with_name(f"{path.name}.aux.xml")
-    if not aside.is_file():
-        return None
-    with aside.open("rb") as stream:
-        text = stream.read(MOST_BYTES)
-    if b"<GeoTransform" not in text and b"<SRS" not in text:
-        return None
-    remedy = f"gdal_translate {path.name} placed.tif"
-    return f"has its place in {aside.name}, which is not read; move it in: {remedy}"
+def no_crs(path: str) -> str:
+    """Say how a raster without a coordinate system gets one."""
+    if is_remote(path):
+        return "has no coordinate system; set tiles_crs=EPSG:..."
+    if prj_file(Path(path)):
+        return "has no coordinate system, and its .prj is not understood; set tiles_crs=EPSG:..."
+    return _aside(Path(path)) or (
+        "has no coordinate system; set tiles_crs=EPSG:..., or add a .prj file"
+    )
+
+
+def no_place(path: str) -> str:
+    """Say how a raster without a pixel grid gets one."""
+    if is_remote(path):
+        return "has no position; add a geotransform"
+    return _aside(Path(path)) or "has no position; add a geotransform or a world file"
 
 
 def names_beside(name: str) -> list[str]:
@@ -79,6 +86,19 @@ def crs_beside(path: Path) -> CRS | None:
         return CRS.from_wkt(text)
     except CRSError:
         return None
+
+
+def _aside(path: Path) -> str | None:
+    """Say that the place of a raster stands in its .aux.xml; None if it does not."""
+    aside = path.with_name(f"{path.name}.aux.xml")
+    if not aside.is_file():
+        return None
+    with aside.open("rb") as stream:
+        text = stream.read(MOST_BYTES)
+    if b"<GeoTransform" not in text and b"<SRS" not in text:
+        return None
+    remedy = f"gdal_translate {path.name} placed.tif"
+    return f"has its place in {aside.name}, which is not read; move it in: {remedy}"
 
 
 def _world_names(name: str) -> list[str]:

@@ -72,6 +72,16 @@ def test_a_place_that_only_an_aux_xml_gives_is_named_with_a_remedy(tmp_path):
         scan(str(path))
 
 
+def test_what_is_wrong_with_a_tile_on_a_server_gets_a_remedy_for_servers(tmp_path, monkeypatch):
+    """Nothing is read beside it, and nobody can replace what is not there."""
+    path = write_tile(tmp_path / "a.tif", IMAGE, crs=None)
+    monkeypatch.setattr("geo.imagery.opening.gdal_path", lambda _: str(path))
+    assert inspect("s3://city/a.tif").reason.endswith("system; set tiles_crs=EPSG:...")
+    path.unlink()
+    told = inspect("s3://city/a.tif", ReadOptions(retries=0)).reason
+    assert told.endswith("must be that of one raster, your rights and the network")
+
+
 @pytest.mark.parametrize("indexed", [False, True])
 def test_a_world_file_or_prj_that_is_written_anew_makes_another_tile(tmp_path, indexed):
     def stamp(path):
