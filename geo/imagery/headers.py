@@ -31,6 +31,7 @@ from geo.imagery.opening import (
     driver_by_suffix,
     driver_of,
     driver_of_bytes,
+    end_of_pixels,
     has_end,
     is_remote,
     open_dataset,
@@ -240,6 +241,8 @@ def _inspect_url(url: str, options: ReadOptions) -> Tile | TileProblem:
     if driver is None:
         return TileProblem(url, _FOREIGN_FORMAT)
     with open_dataset(url, driver) as dataset:
+        if stamp == NO_STAMP:  # of another object under its name the pixels end elsewhere
+            stamp = end_of_pixels(dataset), 0
         return _describe(_Header(url, stamp, dataset.transform, dataset.crs), dataset, options)
 
 
@@ -382,13 +385,7 @@ def _cut_short(dataset: Any, header: _Header) -> str | None:
         return None
     if not is_remote(header.path) and not has_end(Path(header.path), dataset.driver):
         return f"is truncated (its {stamp[0]} bytes have no end); copy it again"
-    rows, cols = dataset.block_shapes[-1]
-    row, col = (dataset.height - 1) // rows, (dataset.width - 1) // cols
-    for band in {1, dataset.count}:
-        for y, x in {(0, 0), (row, 0), (row, col)}:
-            offset = dataset.get_tag_item(f"BLOCK_OFFSET_{x}_{y}", "TIFF", bidx=band)
-            size = dataset.get_tag_item(f"BLOCK_SIZE_{x}_{y}", "TIFF", bidx=band)
-            end = int(offset or 0) + int(size or 0)
-            if end > stamp[0]:
-                return f"is truncated ({stamp[0]} of at least {end} bytes); copy it again"
+    end = end_of_pixels(dataset)
+    if end > stamp[0]:
+        return f"is truncated ({stamp[0]} of at least {end} bytes); copy it again"
     return None

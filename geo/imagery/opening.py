@@ -193,6 +193,19 @@ def has_end(path: Path, driver: str) -> bool:
         return STREAM_ENDS[driver] in stream.read()
 
 
+def end_of_pixels(dataset: Any) -> int:
+    """Return where the last of the blocks in the corners ends in a file; 0 where unknown."""
+    rows, cols = dataset.block_shapes[-1]
+    row, col = (dataset.height - 1) // rows, (dataset.width - 1) // cols
+    ends = [0]
+    for band in {1, dataset.count}:
+        for y, x in {(0, 0), (row, 0), (row, col)}:
+            offset = dataset.get_tag_item(f"BLOCK_OFFSET_{x}_{y}", "TIFF", bidx=band)
+            size = dataset.get_tag_item(f"BLOCK_SIZE_{x}_{y}", "TIFF", bidx=band)
+            ends.append(int(offset or 0) + int(size or 0))
+    return max(ends)
+
+
 def zip_begins(path: Path) -> bool:
     """Return whether a file begins as a ZIP archive; its end, which may be damaged, is not read."""
     with path.open("rb") as stream:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @command(
-    example="wpcrack submit infer tiles=s3://city/tiles model=/mnt/runs/city "
+    example="wpcrack submit infer tiles=/mnt/tiles.txt model=/mnt/runs/city "
     "out=/mnt/maps/cracks.gpkg --address http://127.0.0.1:8265",
     uses_ray=False,
 )

@@ -1,6 +1,6 @@
 """A job on a Ray cluster: upload, follow its log, end with its exit code.
 
-    wpcrack submit infer tiles=s3://city/tiles model=/mnt/runs/city out=/mnt/maps/cracks.gpkg \
+    wpcrack submit infer tiles=/mnt/tiles.txt model=/mnt/runs/city out=/mnt/maps/cracks.gpkg \
         --address http://127.0.0.1:8265
 
 The job runs on the cluster whatever happens here; the same command continues it after a stop.

@@ -59,6 +59,17 @@ def test_nothing_but_world_file_and_prj_is_read_beside_a_tile(tmp_path):
             server.accept()
 
 
+def test_an_object_that_was_replaced_is_another_tile(tmp_path, monkeypatch):
+    """No size or time of it is known; its pixels take another number of bytes."""
+    path = tmp_path / "a.tif"
+    monkeypatch.setattr("geo.imagery.opening.gdal_path", lambda _: str(path))
+    stamps = []
+    for image in (IMAGE, IMAGE // 2):
+        write_tile(path, image, compress="deflate")
+        stamps += [inspect("s3://city/a.tif").stamp, inspect("s3://city/a.tif").stamp]
+    assert stamps[0] == stamps[1] != stamps[2] == stamps[3]
+
+
 def test_a_place_that_only_an_aux_xml_gives_is_named_with_a_remedy(tmp_path):
     """What gdal_translate writes beside a PNG or JPEG."""
     path = tmp_path / "a.png"
