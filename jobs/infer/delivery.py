@@ -160,9 +160,11 @@ class Delivery:
     def _read(self, files: Any, inner: str) -> Claim | None:
         try:
             with files.open_input_stream(f"{inner}/{self._claim_name()}") as stream:
-                return Claim(**json.loads(stream.read()))
+                content = stream.read()
         except FileNotFoundError:
             return None
+        try:
+            return Claim(**json.loads(content))
         except (ValueError, TypeError) as error:
             raise OutputError(
                 f"{self._claim_name()} beside {self.address} is damaged; remove it, if no job "
@@ -177,9 +179,15 @@ class Delivery:
         """Return name -> time of writing of what lies in the folder under the map's name."""
         from pyarrow.fs import FileSelector
 
-        found = files.get_file_info(FileSelector(inner, allow_not_found=True, recursive=True))
-        names = {x.path[len(inner) :].lstrip("/"): str(x.mtime_ns) for x in found if x.is_file}
-        return {name: at for name, at in names.items() if name.startswith(Path(self.package).stem)}
+        def there(folder: str, recursive: bool) -> list[Any]:
+            place = FileSelector(folder, allow_not_found=True, recursive=recursive)
+            return list(files.get_file_info(place))
+
+        stem = Path(self.package).stem
+        found = [x for x in there(inner, False) if x.base_name.startswith(stem)]
+        for folder in [x.path for x in found if not x.is_file]:
+            found += there(folder, True)
+        return {x.path[len(inner) :].lstrip("/"): str(x.mtime_ns) for x in found if x.is_file}
 
     def _storage(self) -> AbstractContextManager[tuple[Any, str]]:
         return open_storage(self.folder, self._again(), self.address)

@@ -8,10 +8,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from geo.options import MapRules
 from jobs.runtime.folder import require_plain
+from jobs.runtime.objects import as_uri
 from jobs.settings.map import Imagery
 from wpcrack.config_block import Count, NonNegative
 from wpcrack.errors import ConfigError
@@ -122,6 +123,11 @@ class InferJob(MapRules, Imagery):
         path, mark, query = out.partition("?")
         folder, _, name = path.rpartition("/")
         return {**values, "out": Path(work) / name, "deliver_to": f"{folder}{mark}{query}"}
+
+    @field_validator("deliver_to", "parts")
+    @classmethod
+    def _as_uri(cls, address: str | None) -> str | None:
+        return address and as_uri(address)
 
     @model_validator(mode="after")
     def _is_consistent(self) -> InferJob:

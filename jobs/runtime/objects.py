@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from geo.addresses import without_secrets
 from geo.errors import OutputError, first_line
 
 CHUNK_BYTES = 16 * 2**20
+
+
+LONE_PERCENT = re.compile("%(?![0-9A-Fa-f]{2})")
+
+
+def as_uri(address: str) -> str:
+    """Return an address as pyarrow takes it: letters that cannot stand in one are escaped.
+
+    >>> as_uri("s3://city/maps 2/100%/a#b?region=x"), as_uri("s3://city/maps%202")
+    ('s3://city/maps%202/100%25/a%23b?region=x', 's3://city/maps%202')
+    """
+    path, mark, query = address.partition("?")
+    return quote(LONE_PERCENT.sub("%25", path), safe="%/:@!$&'()*+,;=") + mark + query
 
 
 @contextmanager
@@ -35,8 +50,9 @@ def open_storage(address: str, again: str, shown: str | None = None) -> Iterator
         yield files, inner
     except (OSError, ValueError) as error:
         raise OutputError(
-            f"{shown or without_secrets(address)} cannot be read or written ({first_line(error)}); "
-            f"check the address, its rights and the network; {again}"
+            f"{shown or without_secrets(address)} cannot be read or written "
+            f"({without_secrets(first_line(error))}); check the address, its rights and the "
+            f"network; {again}"
         ) from error
 
 

@@ -72,6 +72,38 @@ def test_a_map_in_s3_is_the_one_that_was_made_with_all_its_files(tmp_path, serve
         run(tmp_path, f"{out}?{server}", work="other")
 
 
+def test_a_folder_of_any_name_is_the_one_that_was_typed(tmp_path, server, monkeypatch):
+    monkeypatch.setattr(infer, "draw_map", lambda *_: None)
+    out = f"s3://city/maps ü #2/100%/a.gpkg?{server}"
+    assert run(tmp_path, out).copies == ("s3://city/maps%20%C3%BC%20%232/100%25/a.gpkg",)
+    files, _ = pyarrow.fs.FileSystem.from_uri(f"s3://city?{server}")
+    assert files.get_file_info("city/maps ü #2/100%/a.gpkg").is_file
+    assert server not in (tmp_path / "work" / "a.work" / "job.jsonl").read_text()
+
+
+@pytest.mark.parametrize("bucket", ["s3:///a.gpkg", "s3://us:secret@city//x/a.gpkg"])
+def test_an_address_that_is_none_is_said_to_be_that(tmp_path, server, bucket):
+    """No claim is damaged there, and no key stands in the sentence."""
+    with pytest.raises(OutputError, match=r"cannot be read or written .*check the address") as told:
+        run(tmp_path, f"{bucket}?{server}")
+    assert "secret" not in str(told.value)
+
+
+def test_what_lies_beside_a_map_is_not_listed_to_the_bottom(tmp_path, address, monkeypatch):
+    """A bucket may hold millions of tiles."""
+    asked = []
+
+    def selector(folder: str, *, recursive: bool, allow_not_found: bool) -> Any:
+        asked.append(recursive)
+        return real(folder, recursive=recursive, allow_not_found=allow_not_found)
+
+    real = pyarrow.fs.FileSelector
+    monkeypatch.setattr(pyarrow.fs, "FileSelector", selector)
+    run(tmp_path, address)
+    assert asked
+    assert not any(asked)
+
+
 def test_a_server_that_refuses_costs_no_work(tmp_path, server, pool):
     with pytest.raises(OutputError, match=r"s3://nowhere/a\.gpkg cannot be read or written"):
         run(tmp_path, f"s3://nowhere/a.gpkg?{server}")
