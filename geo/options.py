@@ -224,7 +224,7 @@ class RoadOptions(Options):
     path: Path | None = None
     """Vector file of road centerlines: GeoPackage, GeoParquet, FlatGeobuf, GeoJSON, Shapefile."""
     layer: str | None = None
-    """Its layer; null: the first with geometries."""
+    """Its layer; null: the first that may hold lines."""
     buffer_m: Positive = 15.0
     """Imagery counts up to this distance from a line: half of a wide urban road."""
     id: str | None = None

@@ -32,7 +32,6 @@ from geo.grid import Grid
 from geo.paths import literal
 
 FORMATS = "GeoPackage, GeoParquet, FlatGeobuf, GeoJSON or Shapefile"
-
 CURVES = "holds curves; make lines of them: ogr2ogr -nlt CONVERT_TO_LINEAR out.gpkg {}"
 
 SQLITE, PARQUET = b"SQLite format 3\0", b"PAR1"
@@ -43,9 +42,7 @@ APPLICATION_ID = slice(68, 72)
 """Where SQLite says what its file is."""
 
 GEOPACKAGE_IDS = (b"GPKG", b"GP10", b"GP11")
-
 HEAD_BYTES = 100
-
 FARTHEST_M = 1e8
 """No projected coordinate of a place on the Earth is larger: it has a circumference of 4e7 m, and
 some systems put a zone's number before the easting."""
@@ -64,23 +61,19 @@ AREAS = (shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON)
 COLLECTION = shapely.GeometryType.GEOMETRYCOLLECTION
 MULTIPLE = (LINES[1], AREAS[1], COLLECTION, shapely.GeometryType.MULTIPOINT)
 
+OTHERS = {LINES: ("Point", "Polygon", "Surface"), AREAS: ("Point", "Line")}
+"""What is in GDAL's names of the types of layers that hold none of a kind."""
+
 ROWS_AT_ONCE = 20_000
 """Rows whose shapes are looked at together."""
 
 Shapes = NDArray[np.object_]
+Kinds = tuple[shapely.GeometryType, ...]
 
 _UNREADABLE = (
-    OSError,
-    ValueError,
-    RuntimeError,  # root of pyogrio's errors; also too deep JSON
-    LookupError,
-    OverflowError,
-    TypeError,
-    AttributeError,  # a description may hold anything
-    pa.ArrowException,
-    shapely.errors.ShapelyError,
-    ProjError,
-    CRSError,
+    *(OSError, ValueError, LookupError, OverflowError, TypeError),
+    *(RuntimeError, AttributeError),  # pyogrio's, too deep JSON; descriptions may hold anything
+    *(pa.ArrowException, shapely.errors.ShapelyError, ProjError, CRSError),
 )
 
 
@@ -114,16 +107,22 @@ class Features:
 
 
 def read_features(
-    path: Path, layer: str | None = None, *, columns: Sequence[str] = (), like: Sequence[str] = ()
+    path: Path,
+    layer: str | None = None,
+    *,
+    columns: Sequence[str] = (),
+    like: Sequence[str] = (),
+    kinds: Kinds = (),
 ) -> Features:
     """Read one layer of a vector file.
 
     Args:
         path: a file in one of `FORMATS`.
-        layer: its name; None: the first with geometries.
+        layer: its name; None: the first with geometries, of the kinds if there is one.
         columns: to read, those of them that there are.
         like: lower-case names; the first column that has one is read besides, and without a layer
             the first layer that has one is taken.
+        kinds: `LINES` or `AREAS`; none: any.
 
     Raises:
         InputError: it is of another format, or damaged; the message does not name the file.
@@ -145,7 +144,7 @@ def read_features(
         if is_geopackage(head) or head.startswith((FLATGEOBUF, SHAPEFILE)):
             with warnings.catch_warnings():  # what matters is refused below, in our words
                 warnings.simplefilter("ignore", RuntimeWarning)
-                return _of_database(path, layer, columns, like)
+                return _of_database(path, layer, columns, like, kinds)
     except NotImplementedError as error:  # shapely's for curves
         raise InputError(CURVES.format(path.name)) from error
     except _UNREADABLE as error:
@@ -172,15 +171,18 @@ def _wanted(names: Sequence[str], columns: Sequence[str], like: Sequence[str]) -
 
 
 def _of_database(
-    path: Path, layer: str | None, columns: Sequence[str], like: Sequence[str]
+    path: Path, layer: str | None, columns: Sequence[str], like: Sequence[str], kinds: Kinds
 ) -> Features:
     """Read a format that GDAL is trusted with."""
-    layers = [str(name) for name, kind in pyogrio.list_layers(literal(path)) if kind is not None]
-    if not layers:
+    types = {str(name): kind for name, kind in pyogrio.list_layers(literal(path)) if kind}
+    if not types:
         raise ValueError("it has no layer with geometries")
-    if layer is not None and layer not in layers:
-        raise InputError(f"has no layer {layer}; give one of {', '.join(layers)}")
-    told = {x: pyogrio.read_info(literal(path), layer=x) for x in ([layer] if layer else layers)}
+    if layer is not None and layer not in types:
+        raise InputError(f"has no layer {layer}; give one of {', '.join(types)}")
+    others = OTHERS.get(kinds, ())
+    fit = [name for name, kind in types.items() if not any(word in kind for word in others)]
+    given = [layer] if layer else fit or types
+    told = {x: pyogrio.read_info(literal(path), layer=x) for x in given}
     fields = {name: tuple(map(str, about["fields"])) for name, about in told.items()}
     chosen = next((x for x in fields if chosen_column(fields[x], like)), next(iter(fields)))
     wanted = _wanted(fields[chosen], columns, like)
@@ -255,7 +257,7 @@ def _of_wkb(column: pa.ChunkedArray) -> tuple[Shapes, int]:
 def read_vectors(
     path: Path,
     key: str,
-    kinds: Sequence[shapely.GeometryType],
+    kinds: Kinds,
     layer: str | None = None,
     columns: Sequence[str] = (),
 ) -> Features:
@@ -265,7 +267,7 @@ def read_vectors(
         path: the file.
         key: the setting that names it, for messages.
         kinds: `LINES` or `AREAS`.
-        layer: its name; None: the first with geometries.
+        layer: its name; None: the first that may hold some.
         columns: to read, those of them that there are.
 
     Raises:
@@ -277,13 +279,12 @@ def read_vectors(
             raise InputError(f"{key}={path} is an address; download it, and give the file")
         raise InputError(f"{key}={path} does not exist; give a vector file")
     try:
-        features = read_features(path, layer, columns=columns)
+        features = read_features(path, layer, columns=columns, kinds=kinds)
         if features.crs is None:
             raise InputError("has no coordinate system; write it again with one")
         features = replace(features, shapes=_out_of_collections(features.shapes, kinds))
-        there = ~(shapely.is_missing(features.shapes) | shapely.is_empty(features.shapes))
         of_kind = np.isin(shapely.get_type_id(features.shapes), kinds)
-        wanted = features.take(np.flatnonzero(there & of_kind))
+        wanted = features.take(np.flatnonzero(of_kind & ~shapely.is_empty(features.shapes)))
         _refuse_impossible(wanted, "line" if kinds is LINES else "polygon")
     except NotImplementedError as error:  # for those in a collection
         raise InputError(f"{key}={path} {CURVES.format(path.name)}") from error
@@ -292,7 +293,7 @@ def read_vectors(
     return wanted
 
 
-def _out_of_collections(shapes: Shapes, kinds: Sequence[shapely.GeometryType]) -> Shapes:
+def _out_of_collections(shapes: Shapes, kinds: Kinds) -> Shapes:
     """Return shapes in which a collection is the lines, or areas, that it holds, if any."""
     join = shapely.multilinestrings if kinds is LINES else shapely.multipolygons
     shapes = shapes.copy()

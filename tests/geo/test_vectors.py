@@ -208,6 +208,19 @@ def test_views_and_chosen_layers_of_a_geopackage_are_read(tmp_path):
         read_roads(RoadOptions(path=path, layer="two"), GRID)
 
 
+def test_of_many_layers_the_first_that_may_hold_what_is_wanted_is_read(tmp_path):
+    """As ogr2ogr writes an extract of OpenStreetMap: points first."""
+    path = tmp_path / "city.gpkg"
+    street = shapely.LineString(STREET)
+    shapes = {"points": street.centroid, "lines": street, "areas": street.buffer(1)}
+    for name, shape in shapes.items():
+        geopandas.GeoDataFrame(geometry=[shape], crs=25832).to_file(path, layer=name)
+    assert len(read_roads(RoadOptions(path=path), GRID)) == 1
+    assert Area.read(GRID, path, buffer_m=1) is not None
+    with pytest.raises(InputError, match="holds no line"):
+        read_roads(RoadOptions(path=path, layer="points"), GRID)
+
+
 @pytest.mark.parametrize("ending", ["geojson", "parquet", "fgb", "shp", "gpkg"])
 def test_a_layer_that_a_file_lacks_is_refused_and_an_empty_line_is_none(tmp_path, ending):
     path = tmp_path / f"roads.{ending}"
