@@ -18,7 +18,7 @@ from geo.errors import InputError
 from geo.imagery.headers import crs_name
 from geo.layers.run_rows import survey_days
 from geo.layers.schema import CRACK, INSPECTED, NETWORK, ROAD_SEGMENT, RUN, Layer
-from geo.layers.sound_map import NEEDED, require_map
+from geo.layers.sound_map import NEEDED, has_shape, require_map
 from geo.paths import layer_names, literal
 
 COLUMNS = [
@@ -98,13 +98,13 @@ def read_map(path: Path, crs: CRS | None = None) -> SurveyMap:
     target = crs or cracks.crs
     unit_m = float(target.axis_info[0].unit_conversion_factor)
     inspected = _shapes(_read(path, INSPECTED), target, unit_m)
-    inspected = inspected[inspected["status"].isin(SEEN) & inspected.geometry.notna()]
+    inspected = inspected[inspected["status"].isin(SEEN) & has_shape(inspected)]
     if inspected.empty:
         raise InputError(f"{path} holds no ground that was inspected; map its imagery first")
     own_crs = cracks.crs
-    cracks = _shapes(cracks[cracks.geometry.notna()], target, unit_m)
+    cracks = _shapes(cracks[has_shape(cracks)], target, unit_m)
     networks = _shapes(_read(path, NETWORK), target, unit_m)
-    networks = networks[networks.geometry.notna()]
+    networks = networks[has_shape(networks)]
     run = pyogrio.read_dataframe(literal(path), layer=RUN.name)
     survey = Survey(
         crack_ids=cracks["crack_id"].to_numpy(object),

@@ -16,10 +16,12 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import geopandas
 import numpy as np
 import pyarrow as pa
 import pyogrio
 import shapely
+from numpy.typing import NDArray
 from rasterio.errors import CRSError
 
 from geo.errors import InputError, first_line
@@ -82,6 +84,11 @@ _DAMAGE = (
     pa.ArrowException,
     CRSError,
 )
+
+
+def has_shape(table: geopandas.GeoDataFrame) -> NDArray[np.bool_]:
+    """Return which rows have a shape, and not the empty one that a desktop may leave."""
+    return np.asarray(shapely.get_num_coordinates(table.geometry.to_numpy()) > 0)
 
 
 def require_map(package: Path, needed: Mapping[str, Sequence[str]] | None = None) -> None:

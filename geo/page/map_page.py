@@ -32,6 +32,7 @@ from geo.files import write_text
 from geo.imagery.overview import Overview
 from geo.layers.run_rows import MapTerms, failures
 from geo.layers.schema import CRACK, INSPECTED, NETWORK, ROAD_SEGMENT, Column, Layer
+from geo.layers.sound_map import has_shape
 from geo.layers.style import CASING, STATUS, priority_legend, severity_legend
 from geo.layers.words import CLASS_WORDS
 from geo.options import Rules
@@ -177,7 +178,7 @@ def map_data(package: Path, max_cracks: int) -> dict[str, Any]:
         found = geopandas.read_file(literal(package), layer=ROAD_SEGMENT.name)
         segments = records(found, ROAD_SEGMENT, _by_rank(found))
     inspected = geopandas.read_file(literal(package), layer=INSPECTED.name)
-    placed = inspected[inspected.geometry.notna()]
+    placed = inspected[has_shape(inspected)]
     networks = geopandas.read_file(literal(package), layer=NETWORK.name)
     summary = (
         f"{counted(len(total), 'crack')}, {float(total['length_m'].sum()):.1f} m. "

@@ -36,6 +36,7 @@ from geo.layers.schema import (
 )
 from geo.layers.segment_rows import write_csv
 from geo.layers.segments import STEP_M
+from geo.layers.sound_map import has_shape
 from geo.layers.style import styles
 from geo.review.edited_map import EditedMap, to_batch
 from geo.review.edited_segments import Edited, segment_rows_of
@@ -178,7 +179,7 @@ def _is_wrong(table: geopandas.GeoDataFrame) -> pd.Series:
 
 def _placed(table: geopandas.GeoDataFrame, kind: str) -> geopandas.GeoDataFrame:
     """Return the rows with a shape, in the type of their layer."""
-    table = table[table.geometry.notna() & ~table.geometry.is_empty].reset_index(drop=True)
+    table = table[has_shape(table)].reset_index(drop=True)
     make = shapely.multilinestrings if kind == "MultiLineString" else shapely.multipolygons
     parts, owner = shapely.get_parts(shapely.force_2d(table.geometry.to_numpy()), return_index=True)
     shapes = make(parts, indices=owner) if len(parts) else np.empty(0, object)

@@ -22,6 +22,7 @@ from geo.cracks.pixel_set import ramps
 from geo.errors import InputError
 from geo.grid import Grid
 from geo.layers.schema import CRACK, INSPECTED, NETWORK, Layer
+from geo.layers.sound_map import has_shape
 from geo.paths import literal
 
 LEAST_LINE = 0.25
@@ -155,7 +156,7 @@ def read_places(package: Path, side_m: float, axes: FloatArray | None = None) ->
     side = side_m / float(ground.crs.axis_info[0].unit_conversion_factor)
     axes = np.eye(2) if axes is None else axes
     cracks, networks, ground = (_along(axes, table) for table in (cracks, networks, ground))
-    seen = ground[ground["status"].isin(SEEN) & ground.geometry.notna()]
+    seen = ground[ground["status"].isin(SEEN) & has_shape(ground)]
     inspected = np.unique(np.concatenate([np.empty(0, np.int64), *_cells_in(seen, side)]))
     if not len(inspected):
         raise InputError(f"{package} holds no ground that was inspected; map its imagery first")
@@ -318,4 +319,4 @@ def _curve(cell: IntArray) -> IntArray:
 def _layer(package: Path, layer: Layer, columns: list[str]) -> geopandas.GeoDataFrame:
     """Return the rows of a layer that have a shape."""
     table = pyogrio.read_dataframe(literal(package), layer=layer.name, columns=columns)
-    return table[table.geometry.notna() & ~table.geometry.is_empty].reset_index(drop=True)
+    return table[has_shape(table)].reset_index(drop=True)

@@ -14,10 +14,13 @@ import shapely.affinity
 from factories import EAST, NORTH, grid_of, layer, write_parts, write_roads
 
 from geo import packages
+from geo.compare.maps import read_map
 from geo.layers.assemble import assemble
 from geo.options import AssembleOptions, RoadOptions
+from geo.page.map_page import map_data
 from geo.page.report import summarize
 from geo.review.edits import apply_edits
+from geo.review.places import read_places
 
 GSD = 0.01
 GRID = grid_of((400, 1200), GSD)
@@ -88,6 +91,23 @@ def test_a_map_without_a_crack_is_one_that_never_had_it(package, maps):
     after = edit(package, lambda rows: without(rows, 0))
     require_same(after, segments(maps / "bare.gpkg"))
     assert (before["zeb_cell_pct"] > after["zeb_cell_pct"]).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("name", ["crack", "network", "inspected"])
+def test_a_row_whose_shape_was_emptied_counts_as_one_without(package, name):
+    """A desktop leaves such a row where all parts of a shape were deleted."""
+    read, before = read_places(package, 0.5), segments(package)
+    empty = shapely.MultiLineString() if name == "crack" else shapely.MultiPolygon()
+
+    def emptied(rows):
+        return pd.concat([rows, rows.iloc[:1].assign(geometry=empty)], ignore_index=True)
+
+    write(package, emptied, name)
+    assert np.array_equal(read_places(package, 0.5).cell, read.cell)
+    assert len(read_map(package).survey.crack_ids) == 2
+    assert map_data(package, 10)["bounds"]
+    if name != "inspected":
+        require_same(edit(package, lambda rows: rows), before)
 
 
 def test_cells_of_a_network_count_without_any_crack(package):
