@@ -368,13 +368,14 @@ def _bad_bands(dataset: Any) -> str | None:
     if any(alphas[:-1]):
         order = " ".join(f"-b {i + 1}" for i in sorted(range(count), key=alphas.__getitem__))
         return f"has alpha before other bands; put it last: gdal_translate {order} {name} out.tif"
-    gray_alpha = count == 2 and alphas[1]
-    if count in (1, 3, 4) or gray_alpha:
+    has_alpha, colors = any(alphas), count - any(alphas)
+    if colors in (1, 3) or (count == 4 and not has_alpha):
         return None
-    picked = "-b 1" if count == 2 else "-b RED -b GREEN -b BLUE"
+    picked = "-b 1" if colors == 2 else "-b RED -b GREEN -b BLUE"
+    given, alpha = (" and alpha", f" -b {count}") if has_alpha else ("", "")
     return (
-        f"has {count} bands, expected 1, 3 or 4; pick those of the picture by their numbers: "
-        f"gdal_translate {picked} {name} out.tif"
+        f"has {colors} bands{given}, expected 1, 3 or 4; pick those of the picture by their "
+        f"numbers: gdal_translate {picked}{alpha} {name} out.tif"
     )
 
 

@@ -20,6 +20,9 @@ WORLD_VALUES = 6
 MOST_BYTES = 2**16
 """Neither file is larger."""
 
+RPC_ENDINGS = ("_RPC.TXT", "_rpc.txt", ".RPB", ".rpb")
+"""Of files with rational polynomial coefficients (RPCs)."""
+
 ENCODINGS = ("utf-8-sig", "cp1252")
 """Of .prj files; desktops on Windows write the second one."""
 
@@ -89,16 +92,18 @@ def crs_beside(path: Path) -> CRS | None:
 
 
 def _aside(path: Path) -> str | None:
-    """Say that the place of a raster stands in its .aux.xml; None if it does not."""
-    aside = path.with_name(f"{path.name}.aux.xml")
-    if not aside.is_file():
-        return None
-    with aside.open("rb") as stream:
-        text = stream.read(MOST_BYTES)
-    if b"<GeoTransform" not in text and b"<SRS" not in text:
-        return None
-    remedy = f"gdal_translate {path.name} placed.tif"
-    return f"has its place in {aside.name}, which is not read; move it in: {remedy}"
+    """Say that the place of a raster stands in its .aux.xml, or as RPCs; None if it does not."""
+    name, aux = path.name, path.with_name(f"{path.name}.aux.xml")
+    if aux.is_file():
+        with aux.open("rb") as stream:
+            text = stream.read(MOST_BYTES)
+        if b"<GeoTransform" in text or b"<SRS" in text:
+            remedy = f"gdal_translate {name} placed.tif"
+            return f"has its place in {aux.name}, which is not read; move it in: {remedy}"
+    if coefficients := _first(path, [path.stem + ending for ending in RPC_ENDINGS]):
+        remedy = f"gdalwarp -rpc -r bilinear {name} placed.tif"
+        return f"has coefficients in {coefficients.name}, but no pixel grid; make one: {remedy}"
+    return None
 
 
 def _world_names(name: str) -> list[str]:

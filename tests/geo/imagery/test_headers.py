@@ -83,6 +83,15 @@ def test_a_place_that_only_an_aux_xml_gives_is_named_with_a_remedy(tmp_path):
         scan(str(path))
 
 
+@pytest.mark.parametrize("ending", ["_RPC.TXT", ".RPB"])
+def test_coefficients_beside_a_tile_are_named_with_a_remedy(tmp_path, ending):
+    path = tmp_path / "a.png"
+    Image.fromarray(IMAGE).save(path)
+    (tmp_path / f"a{ending}").touch()
+    with pytest.raises(InputError, match=rf"in a{ending}, but.* gdalwarp -rpc -r bilinear a\.png"):
+        scan(str(path))
+
+
 def test_what_is_wrong_with_a_tile_on_a_server_gets_a_remedy_for_servers(tmp_path, monkeypatch):
     """Nothing is read beside it, and nobody can replace what is not there."""
     path = write_tile(tmp_path / "a.tif", IMAGE, crs=None)
@@ -195,6 +204,13 @@ def test_remedies_for_archives_control_points_and_odd_bands_help(tmp_path):
     of_bands = (("c.tif", "-b RED"), ("f.tif", "pixels of 4 bits.*-scale 0 15 0 255"))
     write_tile(tmp_path / "h.tif", image.astype(np.float32))
     of_bands += (("h.tif", "float32 pixels.*the same LOW.*UInt16 -scale LOW HIGH 1 65534 h.tif"),)
+    for name, count, alpha in (("i.tif", 3, 2), ("j.tif", 5, 4)):
+        with rasterio.open(write_tile(tmp_path / name, IMAGE[..., [0] * count]), "r+") as tif:
+            tif.colorinterp = [
+                ColorInterp.alpha if band == alpha else ColorInterp.undefined
+                for band in range(count)
+            ]
+    of_bands += (("i.tif", "has 2 bands and alpha.* -b 1 -b 3 i"), ("j.tif", "-b BLUE -b 5 j"))
     of_places = (("b.tif", "gdalwarp -tps"), ("r.tif", "RPCs.*gdalwarp -rpc .*r.tif"))
     alpha_first = write_tile(tmp_path / "g.tif", np.dstack((image[..., :1], image)))
     with rasterio.open(alpha_first, "r+") as tif:
