@@ -7,8 +7,9 @@ get the address without user, password and query.
 from __future__ import annotations
 
 import re
+import string
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 _ADDRESS = re.compile(
     r"(?P<scheme>\b[A-Za-z][A-Za-z0-9+.-]*:/{1,2})(?:[^\s/@'\"<>]*@)?"
@@ -16,16 +17,23 @@ _ADDRESS = re.compile(
 )
 
 
+_WEB = re.compile(r"(https?://[^/]*)(.*)", re.DOTALL)
+"""Server, and what it is asked for."""
+
 _LOCAL = "file://"
 """How the address of a file of this machine begins."""
 
 
-def file_of(text: str) -> str:
-    """Return the path that the address of a file of this machine means; others as they are.
+def meant_by(text: str) -> str:
+    """Return what a name means: the path of a file:// address; on the web, what can be asked for.
 
-    >>> file_of("file:///data/a%20b.tif"), file_of("/data/a%20b.tif")
+    >>> meant_by("file:///data/a%20b.tif"), meant_by("/data/a%20b.tif")
     ('/data/a b.tif', '/data/a%20b.tif')
+    >>> meant_by("https://city.org/a%20b ü.tif?sig=x y")
+    'https://city.org/a%20b%20%C3%BC.tif?sig=x%20y'
     """
+    if match := _WEB.fullmatch(text):
+        return match[1] + quote(match[2], safe=string.punctuation)
     if not text.startswith(_LOCAL):
         return text
     return unquote(text.removeprefix(_LOCAL).removeprefix("localhost"))

@@ -24,7 +24,7 @@ import numpy as np
 import shapely
 from rasterio.crs import CRS
 
-from geo.addresses import file_of, without_secrets
+from geo.addresses import meant_by, without_secrets
 from geo.errors import InputError, first_line
 from geo.imagery.headers import ListedTile, Tile, TileProblem, inspect
 from geo.imagery.opening import gdal_settings, is_remote, names_in_zip, stamp_of, url_of
@@ -112,6 +112,7 @@ def scan(tiles: str | Sequence[str], options: ReadOptions | None = None) -> Scan
     Raises:
         InputError: nothing was found, or none of it can be used.
     """
+    tiles = meant_by(tiles) if isinstance(tiles, str) else [meant_by(name) for name in tiles]
     listing = find_tiles(tiles)
     described = inspect_all(listing.paths, options or ReadOptions())
     checked = [*described, *_with_stamps(listing.indexed)]
@@ -221,7 +222,7 @@ def find_tiles(tiles: str | Sequence[str]) -> Listing:
     Raises:
         InputError: nothing at all was found under a given value, or an index is unusable.
     """
-    given = [file_of(str(value)) for value in ([tiles] if isinstance(tiles, str) else tiles)]
+    given = [meant_by(str(value)) for value in ([tiles] if isinstance(tiles, str) else tiles)]
     values = [value if is_remote(value) else os.path.expanduser(value) for value in given]
     if not values:
         raise InputError("no tiles given; set tiles= to a folder, a glob, a raster or a list")
@@ -391,7 +392,7 @@ def _located(folder: str, name: str) -> str:
     Raises:
         ForeignAddress: It is an address of a kind that is not read.
     """
-    name = file_of(url_of(name))
+    name = meant_by(url_of(name))
     if is_remote(name):
         return name
     if ADDRESS.match(name):

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from geo.addresses import file_of
+from geo.addresses import meant_by
 from geo.imagery.area import Area
 from geo.imagery.find import Scan
 from geo.imagery.mosaic import Mosaic
@@ -40,7 +40,7 @@ class Tiles(Block):
     @field_validator("tiles")
     @classmethod
     def _as_paths(cls, tiles: str | tuple[str, ...]) -> str | tuple[str, ...]:
-        return file_of(tiles) if isinstance(tiles, str) else tuple(map(file_of, tiles))
+        return meant_by(tiles) if isinstance(tiles, str) else tuple(map(meant_by, tiles))
 
     @property
     def vectors(self) -> list[Path]:

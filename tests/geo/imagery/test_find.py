@@ -309,6 +309,18 @@ def test_what_a_server_does_not_have_is_a_problem(tmp_path):
     assert "not a GeoTIFF" in reasons["text.tif"]
 
 
+def test_an_address_may_hold_spaces_and_umlauts(tmp_path):
+    write_tile(tmp_path / "Köln 1.tif", picture())
+    with serving(tmp_path) as (base, _):
+        (tmp_path / "tiles.txt").write_text(f"{base}/Köln 1.tif?sig=x y\n")
+        for given in (f"{base}/Köln 1.tif", f"{base}/K%C3%B6ln%201.tif", tmp_path / "tiles.txt"):
+            mosaic = read_tiles(given, reading=LOCAL)
+            assert mosaic.read(mosaic.grid.window).valid.all()
+        with pytest.raises(InputError, match="404") as told:
+            scan(f"{base}/none.tif?sig=a secret", LOCAL)
+    assert "secret" not in str(told.value)
+
+
 def test_a_server_that_recovers_costs_nothing(tmp_path):
     image = picture()
     write_tile(tmp_path / "a.tif", image)
