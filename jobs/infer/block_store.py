@@ -147,13 +147,18 @@ class BlockStore:
             ) from error
 
     def require_own(self, now: JobRecord) -> None:
-        """Refuse the blocks of another map, which could be mixed into this one, or removed.
+        """Refuse what is not of this map: it could be mixed into it, or removed.
 
         Raises:
             OutputError: The storage cannot be read.
-            ConfigError: They are another map's, or damaged.
+            ConfigError: It is another map's, nobody's that we know, or damaged.
         """
         there = self.record()
+        if there is None and (found := self.names(PARTS, PROBABILITY, BEGUN)):
+            raise ConfigError(
+                f"parts={self.shown} holds {min(found)}, but no {LOG} of a job that wrote it; give "
+                "another address"
+            )
         if there is not None and _map_of(there) != _map_of(now):
             name, tiles = _map_of(there)
             raise ConfigError(

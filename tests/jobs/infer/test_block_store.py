@@ -123,6 +123,19 @@ def test_blocks_of_another_map_are_neither_mixed_in_nor_removed(
     assert store.names("parts") == there
 
 
+@pytest.mark.parametrize("resume", ["auto", "force", "never"])
+def test_what_no_job_wrote_is_not_removed(
+    tiles: Path, tmp_path: Path, store: BlockStore, pool: Pool, resume: str
+) -> None:
+    theirs = tmp_path / "store" / "parts" / "wheel.step"
+    theirs.parent.mkdir(parents=True)
+    theirs.touch()
+    with pytest.raises(ConfigError, match=r"holds parts/wheel\.step, but no job\.jsonl"):
+        run(tiles, tmp_path / "one", parts=store.address, resume=resume)
+    assert theirs.exists()
+    assert pool.computed == []
+
+
 def test_a_damaged_storage_is_one_sentence(
     tiles: Path, tmp_path: Path, store: BlockStore, pool: Pool
 ) -> None:
