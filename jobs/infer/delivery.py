@@ -53,18 +53,21 @@ class Delivery:
         folder: address of the folder, as pyarrow reads it.
         package: name of the GeoPackage.
         work: work folder of the job.
+        names: of all files, or folders, that the map will have.
     """
 
     folder: str
     package: str
     work: Path
+    names: tuple[str, ...]
 
     @classmethod
-    def of(cls, job: InferJob) -> Delivery | None:
+    def of(cls, job: InferJob, made: Sequence[Path]) -> Delivery | None:
         """Return the delivery of a job; None for one whose map stays where it is made."""
         if job.deliver_to is None:
             return None
-        return cls(job.deliver_to, job.out.name, job.work_folder.absolute())
+        names = tuple(path.name for path in made)
+        return cls(job.deliver_to, job.out.name, job.work_folder.absolute(), names)
 
     @property
     def address(self) -> str:
@@ -82,13 +85,18 @@ class Delivery:
         """
         with self._storage() as (files, inner):
             claim, there = self._read(files, inner), self._objects(files, inner)
-            if claim is None:
-                if self.package in there:
+            if claim is not None:
+                self._require_own(claim)
+            known = {} if claim is None else claim.files
+            if known is not None:  # None: a copy was under way
+                strange = [x for x in there if x not in known and x.split("/")[0] in self.names]
+                if strange:
                     raise OutputError(
-                        f"{self.address} was not written by this program; choose another out"
+                        f"{min(strange)} beside {self.address} was not written by this program; "
+                        "move it away, or choose another out"
                     )
+            if claim is None:
                 return None
-            self._require_own(claim)
             changed = [
                 name for name, at in (claim.files or {}).items() if there.get(name, at) != at
             ]

@@ -191,7 +191,7 @@ def _adopt(job: InferJob) -> None:
 
 def _check_delivery(job: InferJob) -> Delivery | None:
     """Return where the map will be copied to, if it may lie there."""
-    delivery = Delivery.of(job)
+    delivery = Delivery.of(job, MapFiles.of(job.out).written(job, job.roads))
     if delivery is not None:
         delivery.check()
     return delivery

@@ -157,10 +157,14 @@ def test_what_people_changed_there_is_not_replaced(tmp_path, address, name):
     assert changed.read_bytes() == before
 
 
-def test_a_map_of_others_is_not_replaced(tmp_path, address):
-    (tmp_path / "maps" / "a.gpkg").write_bytes(b"theirs")
-    with pytest.raises(OutputError, match="not written by this program"):
-        run(tmp_path, address)
+@pytest.mark.parametrize("name", ["a.gpkg", "a.report.md", "a_crack.parquet/part.parquet"])
+def test_what_others_wrote_there_is_not_replaced(tmp_path, address, name):
+    theirs = tmp_path / "maps" / name
+    theirs.parent.mkdir(exist_ok=True)
+    theirs.write_bytes(b"theirs")
+    with pytest.raises(OutputError, match=f"{name} .*not written by this program"):
+        run(tmp_path, address, formats=["gpkg", "parquet"])
+    assert theirs.read_bytes() == b"theirs"
 
 
 def test_an_address_takes_a_folder_to_work_in():
