@@ -50,7 +50,11 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"\xff\x4f\xff\x51", "JP2OpenJPEG"),
 )
 
-_BY_SUFFIX = {".jp2": "JP2OpenJPEG", ".j2k": "JP2OpenJPEG", ".png": "PNG", ".jpg": "JPEG"}
+_BY_SUFFIX = {
+    **dict.fromkeys((".jp2", ".j2k", ".jpx", ".j2c", ".jpc"), "JP2OpenJPEG"),
+    **dict.fromkeys((".jpg", ".jpeg", ".jfif"), "JPEG"),
+    ".png": "PNG",
+}
 
 STREAM_ENDS = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}
 """What stands at the end of a whole file of formats that are decoded from the beginning.

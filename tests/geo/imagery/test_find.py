@@ -26,9 +26,9 @@ from factories import GSD_M as GSD
 from geo import read_tiles
 from geo.errors import InputError
 from geo.grid import Window
-from geo.imagery.find import find_tiles, scan
+from geo.imagery.find import TILE_SUFFIXES, find_tiles, scan
 from geo.imagery.headers import inspect
-from geo.imagery.opening import gdal_path
+from geo.imagery.opening import driver_by_suffix, gdal_path
 from geo.imagery.web import look_at
 from geo.options import ReadOptions
 
@@ -405,6 +405,11 @@ def test_a_redirection_into_a_private_network_is_not_followed(tmp_path, monkeypa
         with pytest.raises(InputError, match="allow_private=true"):
             scan(base.replace("127.0.0.1", "city.test") + "/a.tif")
         assert log == ["/a.tif"]
+
+
+def test_each_suffix_of_a_tile_calls_for_its_driver():
+    tiffs = {suffix for suffix in TILE_SUFFIXES if driver_by_suffix(f"s3://c/a{suffix}") == "GTiff"}
+    assert tiffs == {".tif", ".tiff"}
 
 
 def test_object_stores_are_left_to_gdal_and_lists_on_servers_refused():
