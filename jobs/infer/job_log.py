@@ -257,8 +257,11 @@ def _differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
 
 def _inputs(mosaic: Mosaic) -> dict[str, list[int]]:
     inputs = {problem.path: _stamp(problem.path) for problem in mosaic.problems}
-    for tile, place in zip(mosaic.tiles, mosaic.windows, strict=True):
-        inputs[without_secrets(tile.path)] = [*tile.stamp, *astuple(place)]
+    placed, twins = zip(mosaic.tiles, mosaic.windows, strict=True), dict.fromkeys(inputs, 1)
+    rows = [(without_secrets(tile.path), *tile.stamp, *astuple(place)) for tile, place in placed]
+    for name, *row in sorted(rows):
+        count = twins[name] = twins.get(name, 0) + 1  # addresses may differ in their query alone
+        inputs[name if count == 1 else f"{name} ({count})"] = row
     return inputs
 
 

@@ -32,7 +32,9 @@ from geo.errors import InputError
 from geo.grid import Grid, Window
 from geo.imagery.web import WebFile
 from jobs.infer import run as infer
-from jobs.infer.inputs import load_model, model_files, open_mosaic
+from jobs.infer.inputs import ModelFiles, load_model, model_files, open_mosaic
+from jobs.infer.job_log import JobRecord
+from jobs.infer.plan import make_plan
 from wpcrack.errors import CheckpointError
 
 SIDE = 320
@@ -432,6 +434,26 @@ def test_every_wish_of_a_job_reaches_the_mosaic(tmp_path):
     assert mosaic.grid.crs.to_epsg() == 32632
     assert dataclasses.astuple(mosaic.stretch) == (0, 9000)
     assert (mosaic.reading.retries, mosaic.reading.timeout_s) == (0, 3)
+
+
+def test_addresses_that_differ_in_their_query_alone_are_inputs_of_their_own(tmp_path):
+    """However they are signed, and in whatever order."""
+    for number in range(2):
+        write_tile(tmp_path / "tiles" / f"{number}.tif", IMAGE, col=400 * number)
+    job = infer_job(tmp_path / "tiles", tmp_path / "o.gpkg")
+    mosaic = open_mosaic(job, None, lambda text: None)
+
+    def inputs(*queries):
+        tiles = [
+            dataclasses.replace(tile, path=f"https://city.org/get?{query}")
+            for tile, query in zip(mosaic.tiles, queries, strict=True)
+        ]
+        moved = dataclasses.replace(mosaic, tiles=tuple(tiles))
+        return JobRecord.of(job, make_plan(job, moved), ModelFiles.stand_in(), 0.0).inputs
+
+    found = inputs("file=a&sig=x", "file=b&sig=x")
+    assert len(found) == 2
+    assert inputs("file=b&sig=y", "file=a&sig=z") == found
 
 
 def test_secrets_of_addresses_stand_in_no_file_and_no_message(tmp_path, monkeypatch, capfd):
