@@ -117,6 +117,11 @@ _NO_ALPHA = (
 )
 
 
+_UNUSED_ALPHA = (
+    "have an alpha band besides a nodata value, which alone counts: what alpha hides counts as "
+    "surveyed; if it is no imagery, drop the value: gdal_edit.py -unsetnodata TILE"
+)
+
 _MASK_ASIDE = (
     "have their mask in a file .msk, which is not read: what it hides counts as surveyed; move it "
     "in: gdal_translate --config GDAL_TIFF_INTERNAL_MASK YES IN.tif OUT.tif"
@@ -132,7 +137,10 @@ def _marks(tile: Tile, mosaic: Mosaic) -> Iterator[str]:
                 yield _NO_ALPHA
         elif os.path.isfile(f"{tile.path}.msk"):
             yield _MASK_ASIDE
-        elif raster.nodata is None and (value := _collar(raster)) is not None:
+        elif raster.nodata is not None:
+            if mosaic.reading.band4 == "alpha" and _hides_more(raster):
+                yield _UNUSED_ALPHA
+        elif (value := _collar(raster)) is not None:
             yield (
                 f"have edges of exactly {value:g}, which count as surveyed; "
                 f"if they are no imagery, set nodata={value:g}"
@@ -142,13 +150,30 @@ def _marks(tile: Tile, mosaic: Mosaic) -> Iterator[str]:
 
 
 def _has_many_values(raster: OpenRaster) -> bool:
+    alpha = _reduced_alpha(raster)
+    return alpha is not None and len(np.unique(alpha)) > ALPHA_VALUES
+
+
+def _hides_more(raster: OpenRaster) -> bool:
+    """Return whether an alpha band hides pixels that do not have the nodata value."""
+    alpha = _reduced_alpha(raster)
+    if alpha is None or len(np.unique(alpha)) > ALPHA_VALUES:
+        return False
+    with raster.reading() as dataset:
+        bands = dataset.read(raster.bands, out_shape=(len(raster.bands), *alpha.shape))
+    return bool(((alpha == 0) & (bands != raster.nodata).any(axis=0)).any())
+
+
+def _reduced_alpha(raster: OpenRaster) -> NDArray[np.generic] | None:
     kinds = list(raster.dataset.colorinterp)
     if ColorInterp.alpha not in kinds:
-        return False
+        return None
     small = tuple(min(side, SAMPLE_PX) for side in raster.shape)
     with raster.reading() as dataset:
-        band = dataset.read(kinds.index(ColorInterp.alpha) + 1, out_shape=small)
-    return len(np.unique(band)) > ALPHA_VALUES
+        found: NDArray[np.generic] = dataset.read(
+            kinds.index(ColorInterp.alpha) + 1, out_shape=small
+        )
+    return found
 
 
 def _collar(raster: OpenRaster) -> float | None:

@@ -104,6 +104,20 @@ def test_a_fourth_band_that_is_infrared_is_told_and_a_key_ignores_it(tmp_path: P
     assert suspicions(open_mosaic(write_tile(tmp_path / "b.tif", image, alpha="yes"))) == []
 
 
+def test_alpha_that_a_nodata_value_puts_out_of_use_is_told(tmp_path: Path) -> None:
+    alpha = np.full((SIDE, SIDE, 1), 255, np.uint8)
+    alpha[:100] = 0
+    image = np.concatenate((pavement(), alpha), axis=2)
+    path = write_tile(tmp_path / "a.tif", image, alpha="yes", nodata=0)
+    (sentence,) = suspicions(open_mosaic(path))
+    assert "gdal_edit.py -unsetnodata" in sentence
+    assert valid(path).all()
+    image[:100] = 0
+    assert suspicions(open_mosaic(write_tile(path, image, alpha="yes", nodata=0))) == []
+    image[..., 3] = pavement()[..., 0]  # infrared, which counts for nothing here
+    assert suspicions(open_mosaic(write_tile(path, image, alpha="yes", nodata=0))) == []
+
+
 def test_a_mask_in_a_file_beside_a_tile_is_told(tmp_path: Path) -> None:
     path = write_tile(tmp_path / "a.tif", pavement())
     (tmp_path / "a.tif.msk").touch()
