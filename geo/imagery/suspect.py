@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -20,6 +20,7 @@ from geo.imagery.headers import ListedTile, Tile, crs_name, same_crs
 from geo.imagery.missing import THICK_PX
 from geo.imagery.mosaic import Mosaic
 from geo.imagery.opening import gdal_settings
+from geo.imagery.placing import MOST_RESAMPLING, round_gsd, true_gsd_m
 from geo.imagery.reading import OpenRaster, open_raster
 from geo.imagery.scale import is_metric
 
@@ -58,7 +59,7 @@ def suspicions(mosaic: Mosaic) -> list[str]:
         tiles = [tile for tile, mark in seen if mark == kind]
         example = without_secrets(tiles[0].path)
         sentences.append(f"{len(tiles)} of {count} sampled tiles {kind} (like {example})")
-    return sentences + _far(mosaic) + _shifted(mosaic)
+    return sentences + _coarse(opened, mosaic) + _far(mosaic) + _shifted(mosaic)
 
 
 def _shifted(mosaic: Mosaic) -> list[str]:
@@ -93,6 +94,22 @@ def shift_error_m(source: CRS, target: CRS) -> float | None:
         group = TransformerGroup(source.to_wkt(), target.to_wkt(), always_xy=True)
     stated = [one.accuracy for one in group.transformers[:1] if one.accuracy >= 0]
     return float(stated[0]) if stated else None
+
+
+def _coarse(opened: Sequence[Tile], mosaic: Mosaic) -> list[str]:
+    """Name tiles that are drawn larger than imagery may be, such as an overview of all."""
+    limit_m = MOST_RESAMPLING * mosaic.grid.gsd_m
+    sizes = [(round_gsd(true_gsd_m(tile, mosaic.grid.crs)), tile) for tile in opened]
+    coarse = [(size_m, tile) for size_m, tile in sizes if size_m > round_gsd(limit_m)]
+    if not coarse:
+        return []
+    size_m, tile = coarse[0]
+    return [
+        f"{len(coarse)} of {len(opened)} tiles have pixels of more than {MOST_RESAMPLING:g} x the "
+        f"map's {1000 * mosaic.grid.gsd_m:.3g} mm, like {without_secrets(tile.path)} with "
+        f"{1000 * size_m:.3g} mm: where no others lie, their ground counts as surveyed, but shows "
+        "no cracks; if they are overviews, take them out"
+    ]
 
 
 def _far(mosaic: Mosaic) -> list[str]:

@@ -118,6 +118,16 @@ def test_alpha_that_a_nodata_value_puts_out_of_use_is_told(tmp_path: Path) -> No
     assert suspicions(open_mosaic(write_tile(path, image, alpha="yes", nodata=0))) == []
 
 
+def test_an_overview_among_the_tiles_is_told(tmp_path: Path) -> None:
+    write_tile(tmp_path / "a.tif", pavement())
+    write_tile(tmp_path / "b.tif", pavement()[:50, :50], gsd=3 * GSD_M, col=SIDE)
+    assert suspicions(open_mosaic(tmp_path)) == []
+    write_tile(tmp_path / "overview.tif", pavement()[:50, :50], gsd=100 * GSD_M)
+    (sentence,) = suspicions(open_mosaic(tmp_path))
+    assert "1 of 3 tiles have pixels of more than 3 x the map's 5 mm" in sentence
+    assert "overview.tif with 500 mm" in sentence
+
+
 def test_a_mask_in_a_file_beside_a_tile_is_told(tmp_path: Path) -> None:
     path = write_tile(tmp_path / "a.tif", pavement())
     (tmp_path / "a.tif.msk").touch()
