@@ -129,7 +129,7 @@ def read_features(
     """
     try:
         if path.is_dir():
-            raise InputError(f"is a folder; give a file: {FORMATS}")
+            raise InputError(f"is a folder; make one file: ogr2ogr -f GPKG out.gpkg {path.name}")
         if not is_utf8(path):
             raise InputError(NOT_UTF8)
         with path.open("rb") as stream:

@@ -85,6 +85,12 @@ def test_formats_that_point_elsewhere_are_not_opened(tmp_path, monkeypatch, cont
         read_roads(RoadOptions(path=tmp_path / name), GRID)
 
 
+def test_a_database_in_a_folder_is_refused_with_what_makes_a_file_of_it(tmp_path):
+    (tmp_path / "city.gdb").mkdir()
+    with pytest.raises(InputError, match=r"is a folder.*ogr2ogr -f GPKG out\.gpkg city\.gdb"):
+        read_roads(RoadOptions(path=tmp_path / "city.gdb"), GRID)
+
+
 def test_values_of_negative_length_are_refused(tmp_path, monkeypatch):
     path = tmp_path / "a.fgb"
     geopandas.GeoDataFrame(geometry=[shapely.LineString(STREET)], crs=25832).to_file(path)
