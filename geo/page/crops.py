@@ -30,6 +30,10 @@ from geo.paths import literal
 
 DEGREES = "EPSG:4326"
 
+SEAM_DEG = -169.5
+"""A page shows what lies west of it beyond 180 degrees, in one piece with Fiji and Chukotka; no
+street leads across it."""
+
 CROP_PX = 320
 """Side of a crop: 1.6 m at 5 mm."""
 
@@ -150,7 +154,16 @@ def _corners(window: Window, grid: Grid) -> tuple[tuple[float, float], ...]:
     rows = np.array([0, 0, 1, 1]) * window.height + window.row_off
     x, y = grid.to_world(np.column_stack((cols, rows))).T
     east, north = warp(grid.crs, DEGREES, x, y)
-    return tuple((round(e, 9), round(n, 9)) for e, n in zip(east, north, strict=True))
+    return tuple((round(beyond_seam(e), 9), round(n, 9)) for e, n in zip(east, north, strict=True))
+
+
+def beyond_seam(longitude: float) -> float:
+    """Return a longitude as a page shows it.
+
+    >>> beyond_seam(-179.75), beyond_seam(9.0)
+    (180.25, 9.0)
+    """
+    return longitude + 360 * (longitude < SEAM_DEG)
 
 
 def save_crops(path: Path, crops: Iterable[Crop]) -> None:

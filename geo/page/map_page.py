@@ -37,17 +37,21 @@ from geo.layers.style import CASING, STATUS, priority_legend, severity_legend
 from geo.layers.words import CLASS_WORDS
 from geo.options import Rules
 from geo.outputs import seal_text
-from geo.page.crops import Crop, worst_first
+from geo.page.crops import DEGREES, SEAM_DEG, Crop, beyond_seam, worst_first
 from geo.page.kinds import MAP_FILTER, MAP_KINDS
 from geo.page.preview import encode_picture
 from geo.page.report import counted
 from geo.paths import layer_names, literal
 from geo.review.record import read_accuracy
 
-DEGREES = "EPSG:4326"
-
 SCREEN_CRS = "EPSG:3857"
 """What web maps draw in; nothing is measured in it."""
+
+AROUND_M = 2 * math.pi * 6_378_137
+"""Its width."""
+
+BEYOND_180 = f"+proj=merc +R=6378137 +lon_0=180 +x_0={AROUND_M / 2} +nadgrids=@null +no_defs"
+"""The same, but that it goes on where the other begins anew."""
 
 STEPS_PER_M = 1000
 """Units of a meter of the screen's projection: below half a pixel at any zoom of the page."""
@@ -149,9 +153,9 @@ def _image(overview: Overview) -> dict[str, Any] | None:
     grid = overview.grid
     rows, cols = grid.shape
     bounds = array_bounds(rows, cols, grid.transform)
-    transform, width, height = calculate_default_transform(
-        grid.crs, SCREEN_CRS, cols, rows, *bounds
-    )
+    goes_on = bounds_in_degrees(grid.crs, *bounds)[1][1] > 180
+    screen = BEYOND_180 if goes_on else SCREEN_CRS
+    transform, width, height = calculate_default_transform(grid.crs, screen, cols, rows, *bounds)
     warped = np.zeros((4, height, width), np.uint8)
     reproject(
         rgba,
@@ -159,14 +163,14 @@ def _image(overview: Overview) -> dict[str, Any] | None:
         src_transform=grid.transform,
         src_crs=grid.crs,
         dst_transform=transform,
-        dst_crs=SCREEN_CRS,
+        dst_crs=screen,
         resampling=Resampling.bilinear,
     )
     picture = encode_picture(warped, "WEBP", QUALITY=IMAGE_QUALITY)
     if len(picture) > MAX_IMAGE_BYTES:
         return None
     url = "data:image/webp;base64," + base64.b64encode(picture).decode("ascii")
-    bounds = bounds_in_degrees(SCREEN_CRS, *array_bounds(height, width, transform))
+    bounds = bounds_in_degrees(screen, *array_bounds(height, width, transform))
     return {"url": url, "bounds": bounds}
 
 
@@ -356,6 +360,7 @@ def encode_shapes(shapes: geopandas.GeoSeries) -> dict[str, list[int]]:
         areas = shapely.get_type_id(parts) == shapely.GeometryType.POLYGON
         parts[areas] = shapely.get_exterior_ring(parts[areas])
         vertices, line = shapely.get_coordinates(parts, return_index=True)
+        vertices[vertices[:, 0] < AROUND_M * SEAM_DEG / 360, 0] += AROUND_M
         places = np.rint(vertices * STEPS_PER_M).astype(np.int64)
         found["parts"] += np.bincount(owner, minlength=len(screen)).tolist()
         found["points"] += np.bincount(line, minlength=len(parts)).tolist()
@@ -376,4 +381,4 @@ def bounds_in_degrees(
 ) -> list[list[float]]:
     """Return the southwestern and northeastern corner, latitude before longitude."""
     west, south, east, north = transform_bounds(crs, DEGREES, left, bottom, right, top)
-    return [[south, west], [north, east]]
+    return [[south, beyond_seam(west)], [north, beyond_seam(east)]]

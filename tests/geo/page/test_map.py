@@ -13,11 +13,13 @@ import pandas as pd
 import pytest
 import rasterio
 import shapely
+from affine import Affine
 from browser import BROWSERS_OWN, browser, needs_browser
 from factories import EAST, NORTH, grid_of, write_parts, write_roads, write_tile
 from rasterio.io import MemoryFile
 
 from geo import read_tiles
+from geo.grid import Window
 from geo.imagery.headers import TileProblem
 from geo.imagery.mosaic import Mosaic
 from geo.imagery.overview import reduce
@@ -25,11 +27,13 @@ from geo.layers.assemble import assemble
 from geo.layers.schema import CRACK, NETWORK
 from geo.layers.style import rgb
 from geo.options import AssembleOptions, RoadOptions, Rules
-from geo.page.crops import CROP_PX, MAX_CROPS, cut_crops, read_crops, save_crops
+from geo.page.crops import CROP_PX, MAX_CROPS, _corners, cut_crops, read_crops, save_crops
 from geo.page.kinds import MAP_FILTER, MAP_KINDS
 from geo.page.map_page import (
     CRACK_COLUMNS,
     STEPS_PER_M,
+    _image,
+    bounds_of,
     encode_shapes,
     legend,
     map_data,
@@ -143,6 +147,23 @@ def test_steps_of_shapes_add_up_to_their_places(at_once, monkeypatch):
     assert (flat["parts"], flat["points"]) == ([2, 1], [2, 2, 5])
     expected = shapely.get_coordinates(shapes.to_crs(3857).to_numpy())
     assert np.abs(places - expected).max() < 0.51 / STEPS_PER_M
+
+
+def test_a_map_across_180_degrees_is_in_one_piece(tmp_path):
+    place = Affine(0.1, 0, 819_446, 0, -0.1, 8_118_000)
+    image = np.full((90, 90, 3), 150, np.uint8)
+    mosaic = read_tiles(write_tile(tmp_path / "a.tif", image, crs=32760, transform=place))
+    shapes = geopandas.GeoDataFrame(geometry=[mosaic.grid.footprint()], crs=32760)
+    (south, west), (north, east) = bounds_of(shapes)
+    assert west < 180 < east
+    assert east - west == pytest.approx(9 / 106_500, rel=0.05)
+    picture = _image(reduce(mosaic, 90))
+    assert np.array(picture["bounds"]) == pytest.approx(np.array([[south, west], [north, east]]))
+    corners = np.array(_corners(Window(0, 0, 90, 90), mosaic.grid))
+    assert corners.min(axis=0).tolist() == pytest.approx([west, south], abs=1e-6)
+    assert corners.max(axis=0).tolist() == pytest.approx([east, north], abs=1e-6)
+    steps = np.reshape(encode_shapes(shapes.geometry)["steps"], (-1, 2))[1:]
+    assert np.abs(steps).max() < 12 * STEPS_PER_M
 
 
 def test_columns_of_people_are_left_out_and_a_day_has_no_hour():
