@@ -190,6 +190,14 @@ def test_every_make_target_of_a_page_exists(page: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_training_of_a_page_names_its_run_folder(page: Path) -> None:
+    printed = re.findall(r"next: wpcrack (.*)", text(page))
+    for words in (*commands(page), *map(str.split, printed)):
+        if any(word.startswith("data.root=") for word in words):
+            assert any(word.startswith("run_dir=") for word in words), words
+
+
 def test_the_readme_is_two_pages() -> None:
     assert len(text(README).splitlines()) <= 200
 

@@ -50,7 +50,7 @@ class LabelReport:
         lacking = [label for label, count in self.balance.items() if not count]
         if lacking:
             return f"wpcrack label {root} (a training needs {' and '.join(lacking)} windows, too)"
-        return f"wpcrack train data.root={root}"
+        return f"wpcrack train data.root={root} run_dir=runs/own"
 
 
 def run_label(

@@ -89,7 +89,8 @@ class ReviewReport:
             lines.append(f"{counted(self.left, 'place')} to go; the same command goes on")
         if self.windows:
             lines.append(f"windows for a training: {self.windows}")
-            lines.append(f"next: wpcrack train data.root={shlex.quote(str(self.windows))}")
+            root = shlex.quote(str(self.windows))
+            lines.append(f"next: wpcrack train data.root={root} run_dir=runs/own")
         return "\n".join(lines)
 
 

@@ -4,7 +4,7 @@
     wpcrack windows --images photos --count 400 --out windows
 
 They are listed in the order in which their labels teach a model most. `wpcrack label windows` asks
-for the labels by key; `wpcrack train data.root=windows` takes them.
+for the labels by key; `wpcrack train data.root=windows run_dir=runs/own` takes them.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class WindowsReport:
         size = f" data.gsd_mm={self.gsd_mm:.3g}" if self.gsd_mm else ""
         lines.append(
             f"next: wpcrack label {folder} (or sort them into {self.out / 'crack'} and "
-            f"{self.out / 'road'}), then: wpcrack train data.root={folder}{size}"
+            f"{self.out / 'road'}), then: wpcrack train data.root={folder}{size} run_dir=runs/own"
         )
         return "\n".join(lines)
 

@@ -207,7 +207,7 @@ def test_the_command_says_what_comes_next(city, tmp_path):
     assert result.exit_code == 0, result.output
     assert "6 windows from 6 tiles" in result.output
     assert f"wpcrack label {out}" in result.output
-    assert f"wpcrack train data.root={out} data.gsd_mm=5" in result.output
+    assert f"wpcrack train data.root={out} data.gsd_mm=5 run_dir=runs/own" in result.output
     for wrong, code in (["tiles=x", "tiels=y"], 1), ([], 2), (["--images", "a", "tiles=b"], 2):
         assert CliRunner().invoke(app, ["windows", *wrong, *given]).exit_code == code
 

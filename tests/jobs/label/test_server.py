@@ -169,7 +169,7 @@ def test_ctrl_c_ends_with_one_sentence_and_a_kill_loses_no_answer(folder, labels
     assert process.returncode == 0
     assert out == (
         "7 windows labeled (4 crack, 3 road); 5 to go; "
-        f"next: wpcrack train data.root={folder}\n"
+        f"next: wpcrack train data.root={folder} run_dir=runs/own\n"
     )  # fmt: skip
     assert sorted(labels_of(folder).values()) == ["crack"] * 4 + ["road"] * 3
 
