@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import yaml
@@ -14,6 +15,9 @@ from jobs.settings.load import section_type
 
 WIDTH = 96
 """Comments are wrapped at this column."""
+
+_OTHERS: dict[Any, tuple[str, ...]] = {bool: ("true", "false"), Path: ("a path",)}
+"""What else a key may be that takes some names."""
 
 
 def render_defaults(model_type: type[BaseModel], *, commented: bool = False) -> str:
@@ -59,10 +63,16 @@ def _comment(field: FieldInfo, indent: str) -> Iterator[str]:
 
 
 def _choices(annotation: Any) -> list[str]:
-    """Return the values of a Literal, also inside a union or a tuple."""
+    """Return the values of a Literal, also inside a tuple or a union, with the rest of the union.
+
+    >>> _choices(Literal["horizontal"] | bool | None), _choices(bool | None)
+    (['horizontal', 'true', 'false'], [])
+    """
     if get_origin(annotation) is Literal:
         return [str(value) for value in get_args(annotation)]
-    return [choice for part in get_args(annotation) for choice in _choices(part)]
+    parts = get_args(annotation)
+    named = [choice for part in parts for choice in _choices(part)]
+    return named + [word for part in parts for word in _OTHERS.get(part, ()) if named]
 
 
 def _scalar(value: object) -> str:

@@ -15,6 +15,7 @@ from jobs.settings.docs import render_defaults
 from jobs.settings.load import find_config, load, shipped_configs
 from jobs.settings.map import Tiles
 from jobs.settings.yaml_text import parse_value
+from jobs.train.job import TrainJob
 from wpcrack.config import TrainConfig
 from wpcrack.config_block import Block
 from wpcrack.errors import ConfigError
@@ -341,6 +342,12 @@ def test_rendered_defaults_document_every_key() -> None:
     assert "# Where the run is kept.\n# run_dir:  (required)" in text
     assert "  # Which update. One of: adam, sgd.\n  name: adam" in text
     assert max(map(len, text.splitlines())) <= 96
+
+
+def test_rendered_defaults_name_all_that_a_key_may_be_besides_its_names() -> None:
+    text = " ".join(render_defaults(TrainJob).replace("#", "").split())
+    assert "One of: shipped, imagenet, a path. init: shipped" in text
+    assert "One of: horizontal, true, false. flip: true" in text
 
 
 def test_shipped_configs_are_found_by_name_and_by_path(file: Path) -> None:
