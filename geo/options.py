@@ -301,10 +301,11 @@ class MapRules(Options):
     @field_validator("formats", mode="before")
     @classmethod
     def _has_geopackage(cls, formats: object) -> object:
-        if isinstance(formats, list | tuple) and not (
-            "gpkg" in formats and all(name in get_args(Format) for name in formats)
+        names = formats.split(",") if isinstance(formats, str) else formats
+        if isinstance(names, list | tuple) and not (
+            "gpkg" in names and all(name in get_args(Format) for name in names)
         ):
-            named = ",".join(map(str, formats))
+            named = ",".join(map(str, names))
             raise InputError(
                 f"formats=[{named}]; give [gpkg], or more as in [gpkg,parquet,pmtiles,pdf]"
             )

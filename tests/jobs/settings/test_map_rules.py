@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
+from geo.errors import InputError
 from geo.options import AssembleOptions, MapRules
 from jobs.infer.job import InferJob
 from jobs.infer.job_log import MAP_KEYS
@@ -54,6 +55,12 @@ def test_each_value_reaches_the_record() -> None:
 def test_limits_that_make_no_sense_are_refused(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load(MapRules, overrides=[override])
+
+
+@pytest.mark.parametrize("written", ["pdf", "[pdf]", "pdf,parquet"])
+def test_formats_without_the_geopackage_are_refused_with_it(written: str) -> None:
+    with pytest.raises(InputError, match=r"give \[gpkg\], or more as in"):
+        load(MapRules, overrides=[f"formats={written}"])
 
 
 def test_every_rule_is_documented_with_its_standard() -> None:
