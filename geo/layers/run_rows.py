@@ -147,7 +147,8 @@ def run_rows(run: RunRecord, options: AssembleOptions, not_measurable_m: float) 
 def not_claimed(severity: SeverityOptions, not_measurable_m: float) -> str:
     """Say what must not be read into a map that was made with these limits."""
     return (
-        "No pavement condition index: two of the 19 distresses of ASTM D6433 are mapped. "
+        "No pavement condition index: of the distresses of ASTM D6433 only cracks are mapped "
+        "(longitudinal and transverse, alligator, block). "
         "Sealed cracks, joints and shadows may be confused with cracks. "
         f"Widths and severities below {severity.measurable_px:g} pixels of the imagery, or from "
         f"pixels above {severity.max_gsd_mm:g} mm, are not given: {not_measurable_m:.1f} m of "

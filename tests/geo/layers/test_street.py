@@ -268,3 +268,4 @@ def test_blocks_and_run_say_what_was_looked_at(street):
     )  # fmt: skip
     assert Rules.of_text(run.rules) == Rules()
     assert "No pavement condition index" in run.not_claimed
+    assert "(longitudinal and transverse, alligator, block)" in run.not_claimed
