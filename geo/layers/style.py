@@ -195,7 +195,8 @@ def styles(rules: Rules) -> tuple[Style, ...]:
         cracks.append(Rule(chosen, entry.label, bright, 0.8, farthest=STREET_SCALE))
         far = Rule(chosen, entry.label, bright, 0.3, closest=STREET_SCALE, farthest=CITY_SCALE)
         cracks.append(far)
-        hatch = Rule(chosen, f"network, {entry.key}", bright, 0.4, "b_diagonal")
+        word = CLASS_WORDS["severity_d6433"][entry.key]
+        hatch = Rule(chosen, f"network, {word}", bright, 0.4, "b_diagonal")
         networks.append(replace(hatch, farthest=CITY_SCALE))
     segments = [
         Rule(equals("priority", entry.key), entry.label, rgba(entry.color, OPAQUE), 1.4)

@@ -105,6 +105,9 @@ def test_the_legends_name_the_limits_of_the_run(tmp_path):
     assert [rule.label for rule in own["crack"].rules][:5:2] == [
         "high (> 12.5 mm)", "medium (3 - 12.5 mm)", "low (< 3 mm)",
     ]  # fmt: skip
+    assert [rule.label for rule in own["network"].rules] == [
+        "network, high", "network, medium", "network, low", "network, too thin to measure",
+    ]  # fmt: skip
     assert own["road_segment"].rules[1].label == "medium priority (7 - 40 %)"
     assert own["road_segment"].rules[-1].label == "not ranked (seen below 30 %)"
     cells = styles(Rules(segments=SegmentOptions(rank_by="zeb_cell_pct")))[3].rules[-1].label
