@@ -532,6 +532,15 @@ def stored(found):
     return pa.array([piece.geometry.wkb for piece in found], pa.binary())
 
 
+def test_the_meaning_of_a_class_names_all_its_values():
+    for layer in (*schema.LAYERS, *schema.CHANGE_LAYERS):
+        for column in layer.columns:
+            if column.meaning.startswith("as for cracks"):
+                continue
+            for value in schema.CLASS_WORDS.get(column.name, ()):
+                assert value in column.meaning, (layer.name, column.name)
+
+
 @settings(deadline=None, max_examples=40)
 @given(arrays(bool, (40, 40), elements=st.booleans()), st.floats(0.001, 3))
 def test_simplified_outlines_are_valid_in_the_world(mask, tolerance):
