@@ -14,7 +14,7 @@ from geo.files import write_text
 from geo.layers.classes import D6433_CLASSES, NOT_MEASURABLE, fine_enough
 from geo.layers.run_rows import MapTerms, failures, survey_days
 from geo.layers.schema import CRACK, INSPECTED, NETWORK, ROAD_SEGMENT
-from geo.layers.style import severity_legend
+from geo.layers.style import RANKED, severity_legend
 from geo.options import Rules, SeverityOptions
 from geo.outputs import markdown_text, seal_text
 from geo.paths import layer_names, literal
@@ -61,6 +61,7 @@ class MapReport:
         smallest_width_mm: that is given at the smallest pixels; None where they are too coarse.
         length_by_severity: line of branches of each class, without gaps.
         length_by_type: of cracks with their gaps.
+        off_road_m, off_road_network_m2: of cracks and networks on no road; None without roads.
         accuracy: what people found who judged the map; None if nobody did.
     """
 
@@ -84,6 +85,8 @@ class MapReport:
     blocks: int
     inspected_m2: float
     streets: tuple[Street, ...]
+    off_road_m: float | None
+    off_road_network_m2: float | None
     failures: tuple[Failure, ...]
     not_claimed: str
     accuracy: Accuracy | None = None
@@ -101,14 +104,15 @@ def summarize(package: Path) -> MapReport:
     unit_m = inspected.crs.axis_info[0].unit_conversion_factor if inspected.crs else 1.0
     pixels = blocks.loc[blocks["valid_pct"] > 0, "gsd_mm"]
     gsd_mm = float(pixels.min()) if len(pixels) else None
-    terms = MapTerms.read(package)
+    terms, segments = MapTerms.read(package), _segments(package)
+    length_m, network_m2 = float(cracks["length_m"].sum()), float(networks["area_m2"].sum())
     return MapReport(
         package=package.name,
         cracks=len(cracks),
-        length_m=float(cracks["length_m"].sum()),
+        length_m=length_m,
         gap_m=float(cracks["gap_m"].sum()),
         networks=len(networks),
-        network_m2=float(networks["area_m2"].sum()),
+        network_m2=network_m2,
         network_line_m=float(networks["crack_length_m"].sum()),
         not_measurable_m=classes[NOT_MEASURABLE],
         survey_date=days[0] if days else None,
@@ -122,7 +126,9 @@ def summarize(package: Path) -> MapReport:
         rules=terms.rules,
         blocks=len(blocks),
         inspected_m2=float(seen_m2.sum()) * unit_m**2,
-        streets=_streets(package, terms.rules.segments.rank_by),
+        streets=_streets(segments, terms.rules.segments.rank_by),
+        off_road_m=_rest(length_m, segments, "crack_length_m"),
+        off_road_network_m2=_rest(network_m2, segments, "network_area_m2"),
         failures=tuple(Failure(*pair) for pair in failures(inspected)),
         not_claimed=terms.not_claimed,
         accuracy=read_accuracy(package),
@@ -156,6 +162,11 @@ def render(report: MapReport) -> str:
         lines += ["## Accuracy", "", *_accuracy(report.accuracy), ""]
     if report.streets:
         lines += ["## Streets", "", *_street_table(report.streets, report.rules), ""]
+        lines += [
+            f"{report.off_road_m:.1f} m of cracks and {report.off_road_network_m2:.2f} m2 of "
+            "networks lie on none of these streets.",
+            "",
+        ]
     lines += ["## Not inspected", "", *_failure_lines(report.failures), ""]
     lines += ["## Not claimed", "", report.not_claimed]
     lines.append(_measurable(report))
@@ -226,9 +237,11 @@ def _lengths(title: str, lengths: dict[str, float]) -> list[str]:
 
 
 def _street_table(streets: tuple[Street, ...], rules: Rules) -> list[str]:
+    by = rules.segments.rank_by
+    what = RANKED[by] + (" %" if by.endswith("_pct") else "")
     head = (
         "| street | segments | m | seen % | cracks m | networks m2 | low m | medium m | high m "
-        f"| not measurable % | worst segment | its {rules.segments.rank_by} |"
+        f"| not measurable % | worst segment | its {what} |"
     )
     rows = [
         f"| {markdown_text(s.name)} | {s.segments} | {s.length_m:.0f} | {s.coverage_pct:.0f} "
@@ -294,13 +307,24 @@ def _smallest_width(gsd_mm: float | None, options: SeverityOptions) -> float | N
     return round(options.measurable_px * gsd_mm, 6)
 
 
-def _streets(package: Path, rank_by: str) -> tuple[Street, ...]:
+def _segments(package: Path) -> pd.DataFrame | None:
     if ROAD_SEGMENT.name not in layer_names(package):
+        return None
+    return pyogrio.read_dataframe(literal(package), layer=ROAD_SEGMENT.name, read_geometry=False)
+
+
+def _rest(total: float, segments: pd.DataFrame | None, column: str) -> float | None:
+    """Return what of a total lies on no segment; sums may differ in their last digits."""
+    return None if segments is None else max(0.0, total - float(segments[column].sum()))
+
+
+def _streets(segments: pd.DataFrame | None, rank_by: str) -> tuple[Street, ...]:
+    """Return the streets, each by its worst segment, as the pages of the PDF."""
+    if segments is None:
         return ()
-    table = pyogrio.read_dataframe(literal(package), layer=ROAD_SEGMENT.name, read_geometry=False)
-    streets = table.groupby(street_of(table))
-    found = [_street(str(name), group, rank_by) for name, group in streets]
-    return tuple(sorted(found, key=lambda s: (-(s.density_m_per_m2 or 0.0), s.name)))
+    by_rank = segments.sort_values(["rank", "segment_id"], na_position="last")
+    streets = by_rank.groupby(street_of(by_rank), sort=False)
+    return tuple(_street(str(name), group, rank_by) for name, group in streets)
 
 
 def _street(name: str, group: pd.DataFrame, rank_by: str) -> Street:

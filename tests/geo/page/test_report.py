@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +17,8 @@ from geo.imagery.headers import TileProblem
 from geo.layers.assemble import assemble
 from geo.options import AssembleOptions, RoadOptions
 from geo.page.report import render, summarize, write_report
+
+TRIGGERS = "SELECT name FROM sqlite_master WHERE type = 'trigger'"
 
 
 def package(tmp_path, mask, roads=None, problems=(), **place):
@@ -65,6 +69,33 @@ def test_totals_streets_and_failures_are_those_of_the_package(tmp_path, mask):
     assert stored["streets"][0]["crack_length_m"] == pytest.approx(1.5, rel=0.02)
     drawn = replace(report, length_by_type={"a|b <i>": 1.0})  # as somebody wrote in QGIS
     assert "| a\\|b &lt;i> | 1.0 |" in render(drawn)
+
+
+def test_streets_and_what_lies_on_none_of_them_add_up_to_the_totals(tmp_path, mask):
+    path = write_roads(tmp_path / "r.gpkg", [[(EAST, NORTH - 0.25), (EAST + 4, NORTH - 0.25)]])
+    built = package(tmp_path, mask, RoadOptions(path=path, default_lanes=1, lane_m=0.5))
+    report = summarize(built.path)
+    (street,) = report.streets
+    assert street.crack_length_m == pytest.approx(1.5, rel=0.02)
+    assert report.off_road_m == pytest.approx(report.length_m - street.crack_length_m)
+    assert report.off_road_m == pytest.approx(built.off_road_m, abs=1e-6)
+    assert "\n\n1.0 m of cracks and 0.00 m2 of networks lie on none of these streets." in render(
+        report
+    )
+
+
+def test_the_worst_street_comes_first_as_in_the_pages(tmp_path, mask):
+    """They stood in the order of a figure that the table does not show."""
+    lines = [[(EAST + 2, NORTH - y), (EAST + 4, NORTH - y)] for y in (0.25, 0.75)]
+    path = write_roads(tmp_path / "r.gpkg", lines, name=["Z", "A"], wide=[0.5, 0.5])
+    found = package(tmp_path, mask, RoadOptions(path=path, name="name", width="wide")).path
+    assert [street.name for street in summarize(found).streets] == ["Z", "A"]
+    with closing(sqlite3.connect(found)) as base, base:  # as of alligator cracking on the other
+        for (name,) in base.execute(TRIGGERS).fetchall():
+            base.execute(f'DROP TRIGGER "{name}"')  # they need functions of GDAL
+        base.execute("UPDATE road_segment SET rank = 3 - rank")
+    assert [street.name for street in summarize(found).streets] == ["A", "Z"]
+    assert "| worst segment | its cracked area % |" in render(summarize(found))
 
 
 def test_an_empty_map_is_reported_as_empty(tmp_path):
