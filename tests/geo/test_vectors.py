@@ -122,6 +122,15 @@ def test_json_of_any_kind_is_refused_in_a_sentence(tmp_path, text):
         read_vectors(path, "aoi", AREAS)
 
 
+@pytest.mark.parametrize("text", ["{}", '{"cracks": 3}', '{"type": "FeatureCollection"}'])
+def test_json_that_is_no_geojson_is_called_so(tmp_path, text):
+    """A report in place of the roads was told ('type')."""
+    path = tmp_path / "r.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"it is JSON, but no GeoJSON of features"):
+        read_features(path)
+
+
 def test_the_content_says_what_a_file_is_and_not_its_name(tmp_path):
     frame = geopandas.GeoDataFrame({"ref": ["a"]}, geometry=[shapely.LineString(STREET)], crs=25832)
     frame.to_parquet(tmp_path / "roads.data")
