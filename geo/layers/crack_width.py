@@ -34,6 +34,15 @@ class CrackWidths:
     branch_measurable: BoolArray
     crack_measurable: BoolArray
 
+    def p95_mm(self, length: IntArray, owner: IntArray) -> FloatArray:
+        """(K,) mean width of branches that is exceeded on 5 % of the length of each crack.
+
+        It is at least the mean of the crack, which is taken over the light of all branches at once
+        and may lie a little above that of each.
+        """
+        beyond = width_p95(self.branch_mm, length, owner, len(self.crack_mm))
+        return np.maximum(beyond, self.crack_mm)
+
 
 def crack_widths(
     sums: WidthSums,

@@ -20,7 +20,7 @@ from geo.cracks.networks import Networks, find_networks
 from geo.cracks.pixel_set import ramps
 from geo.grid import Grid
 from geo.layers.classes import d6433
-from geo.layers.crack_width import CrackWidths, crack_widths, width_p95
+from geo.layers.crack_width import CrackWidths, crack_widths
 from geo.options import MapRules
 
 Names = NDArray[np.object_]
@@ -62,7 +62,7 @@ class CrackMap:
         networks: the networks.
         figures: of cracks, then networks.
         widths: of branches; of cracks, then networks.
-        p95_mm: (K + M,) width of branches that is exceeded on 5 % of the length.
+        p95_mm: (K + M,) mean width of branches that is exceeded on 5 % of the length.
         severity: (N,) class of each branch by ASTM D6433.
         kept: (K,) which cracks are large enough.
         grid: of the mosaic.
@@ -148,7 +148,7 @@ def find_cracks(branches: MapBranches, grid: Grid, rules: MapRules) -> CrackMap:
         networks=networks,
         figures=figures,
         widths=widths,
-        p95_mm=width_p95(widths.branch_mm, lines.lengths, owner, count),
+        p95_mm=widths.p95_mm(lines.lengths, owner),
         severity=d6433(widths.branch_mm, widths.branch_measurable, rules.severity),
         kept=large & (chains.length_m(free) >= rules.min_length_m),
         grid=grid,

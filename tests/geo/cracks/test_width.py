@@ -1,5 +1,7 @@
 """Widths from the imagery of drawn slits: wide and thin, faint and dark, in shadow and at seams."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
@@ -9,7 +11,7 @@ from geo.cracks.light import Patchwork, Picture
 from geo.cracks.width import WidthOptions, depths, width_sums, widths_mm
 from geo.grid import Window
 from geo.layers.classes import NOT_MEASURABLE, d6433, is_measurable
-from geo.layers.crack_width import crack_widths, width_p95
+from geo.layers.crack_width import CrackWidths, crack_widths, width_p95
 from geo.options import SeverityOptions
 
 SIZE, FINE = 240, 8
@@ -186,3 +188,12 @@ def test_p95_is_exceeded_on_five_percent_of_the_length():
     found = width_p95(width, length, np.array([0, 0, 1, 1, 1]), 3)
     assert found[:2].tolist() == [9, 5]
     assert np.isnan(found[2])
+
+
+def test_p95_of_a_crack_is_no_less_than_its_mean():
+    """The mean over all light is a little above that of either branch."""
+    known = np.ones(2, bool)
+    widths = CrackWidths(np.array([11.7, 11.8]), np.array([11.9]), np.array([20.0]), known, known)
+    assert widths.p95_mm(np.array([500, 500]), np.array([0, 0])).tolist() == [11.9]
+    wider = replace(widths, branch_mm=np.array([11.7, 13]))
+    assert wider.p95_mm(np.array([500, 500]), np.array([0, 0])).tolist() == [13]
