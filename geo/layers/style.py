@@ -54,6 +54,10 @@ STATUS = (
 )
 
 
+SEVERITY_HEADING = "Cracks and networks (alligator: by pattern)"
+"""Of that legend: its limits are widths, by which alligator cracking is not told."""
+
+
 def severity_legend(options: SeverityOptions) -> tuple[Entry, ...]:
     """Return the classes of `severity_d6433`, with the limits by which they were told.
 

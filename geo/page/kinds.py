@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from geo.layers.style import SEVERITY_HEADING
+
 
 @dataclass(frozen=True)
 class Table:
@@ -49,7 +51,7 @@ class Filter:
 MAP_KINDS = {
     "cracks": Kind(
         overlay="cracks",
-        heading="Cracks",
+        heading=SEVERITY_HEADING,
         legend="severity",
         by="severity_d6433",
         begin="Crack, ",
@@ -60,8 +62,8 @@ MAP_KINDS = {
             (
                 ("severity_d6433", "severity", True),
                 ("crack_id", "crack", True),
-                ("length_m", "m", False),
-                ("width_mean_mm", "mm", False),
+                ("length_m", "length m", False),
+                ("width_mean_mm", "width mm", False),
             ),
         ),
     ),
@@ -78,7 +80,7 @@ MAP_KINDS = {
             (
                 ("severity_d6433", "severity", True),
                 ("network_id", "network", True),
-                ("area_m2", "m²", False),
+                ("area_m2", "area m²", False),
                 ("kind", "kind", True),
             ),
         ),

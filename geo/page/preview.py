@@ -21,7 +21,7 @@ from geo.grid import Grid
 from geo.imagery.overview import Overview
 from geo.layers.run_rows import MapTerms
 from geo.layers.schema import CRACK, GEOMETRY, NETWORK, Layer
-from geo.layers.style import CASING, OVERVIEW_BLANK, Entry, rgb, severity_legend
+from geo.layers.style import CASING, OVERVIEW_BLANK, SEVERITY_HEADING, Entry, rgb, severity_legend
 from geo.outputs import seal_png
 from geo.page.letters import drawable
 from geo.paths import literal
@@ -102,7 +102,7 @@ def caption(grid: Grid, terms: MapTerms, width: int) -> NDArray[np.uint8]:
     left = right - round(length_m / grid.gsd_m)
     text, font = drawable(_origin(terms, lambda text: _length(text) < left - 32), SMALL)
     pen.text((16, 42), text, "black", font)
-    pen.text((16, 68), "cracks (lines) and networks (areas)", "black", small)
+    pen.text((16, 68), SEVERITY_HEADING, "black", small)
     entries = (*severity_legend(terms.rules.severity), Entry("", "no imagery", OVERVIEW_BLANK))
     for number, entry in enumerate(entries):
         row, column = divmod(number, LEGEND_COLUMNS)

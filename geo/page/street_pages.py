@@ -26,7 +26,7 @@ from geo.files import output_errors, whole_file
 from geo.imagery.overview import Overview
 from geo.layers.run_rows import MapTerms
 from geo.layers.schema import CRACK, INSPECTED, NETWORK, ROAD_SEGMENT
-from geo.layers.style import CASING, Entry, priority_legend, severity_legend
+from geo.layers.style import CASING, SEVERITY_HEADING, Entry, priority_legend, severity_legend
 from geo.outputs import seal_pdf
 from geo.page.letters import BOLD, FONT, is_unwritable, lettered, shortened
 from geo.page.preview import KM, scale_length
@@ -48,6 +48,7 @@ AROUND_M = 3.0
 """Ground that is shown beyond the borders of a street."""
 
 NOTE_SIZE, NOTE_BOTTOM = 6, 0.9 * cm
+NOTE = "Not claimed, of the whole map:"
 """Of what is not claimed, at the foot of a page."""
 
 COLUMNS = (
@@ -218,7 +219,7 @@ def _draw_page(canvas: Canvas, page: Page, layers: Layers, backdrop: Overview) -
     _scale_and_north(canvas, frame, backdrop)
     below = _legend(canvas, frame.bottom - 14, layers)
     _table(canvas, below - 20, page)
-    lines = simpleSplit(f"Not claimed: {terms.not_claimed}", FONT, NOTE_SIZE, MAP_WIDTH)
+    lines = simpleSplit(f"{NOTE} {terms.not_claimed}", FONT, NOTE_SIZE, MAP_WIDTH)
     for number, line in enumerate(reversed(lines)):
         _text(canvas, MARGIN, NOTE_BOTTOM + LINE * NOTE_SIZE * number, line, NOTE_SIZE)
 
@@ -348,7 +349,7 @@ def _legend(canvas: Canvas, top: float, layers: Layers) -> float:
     """Draw the legend in two columns; returns its lower edge."""
     rules = layers.terms.rules
     groups: list[tuple[str, tuple[Entry, ...]]] = [
-        ("Cracks (lines) and networks (areas)", severity_legend(rules.severity))
+        (SEVERITY_HEADING, severity_legend(rules.severity))
     ]
     if not layers.segments.empty:
         groups.append(("Road segments", priority_legend(rules.segments)))

@@ -63,6 +63,8 @@ def test_each_street_has_a_page_with_map_table_and_legend(street, tmp_path):
     assert second[0] == "Beta \\(x\\)"
     assert {"1", "0-000", "11.0", "medium \\(10 - 75 mm\\)"} <= set(first)
     assert {"2", "1-000"} <= set(second)
+    assert "Cracks and networks \\(alligator: by pattern\\)" in first
+    assert any(line.startswith("Not claimed, of the whole map: No pavement") for line in first)
     assert is_own(tmp_path / "s.pdf")
     with (tmp_path / "s.pdf").open("ab") as file:
         file.write(b"% a note\n")
