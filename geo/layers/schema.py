@@ -202,8 +202,8 @@ ROAD_SEGMENT = Layer(
             "cracking_pct",
             "real",
             "%",
-            "networks, and cracks times segments.crack_band_m, of the surveyed area (after the "
-            "percent cracking of 23 CFR 490)",
+            "networks, and cracks times segments.crack_band_m (default .3 m), of the surveyed area "
+            "(after the percent cracking of 23 CFR 490)",
         ),
         Column(
             "zeb_cell_pct",
