@@ -175,9 +175,10 @@ def render(report: MapReport) -> str:
 
 def _origin(report: MapReport) -> str:
     """Say when, by what model and in which run a map was made, as far as it is known."""
-    named = (("Surveyed", report.survey_date), ("model", report.model), ("run", report.run_id))
+    named = (("surveyed", report.survey_date), ("model", report.model), ("run", report.run_id))
     known = [f"{what} {markdown_text(value)}" for what, value in named if value]
-    return f"{', '.join(known)}." if known else "Day of the survey, model and run are not known."
+    text = ", ".join(known) or "day of the survey, model and run are not known"
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def _measurable(report: MapReport) -> str:

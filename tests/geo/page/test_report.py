@@ -67,6 +67,7 @@ def test_totals_streets_and_failures_are_those_of_the_package(tmp_path, mask):
     stored = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     assert stored["cracks"] == 2
     assert stored["streets"][0]["crack_length_m"] == pytest.approx(1.5, rel=0.02)
+    assert "\n\nModel m-1, run 0123.\n\n" in render(replace(report, survey_date=None))
     drawn = replace(report, length_by_type={"a|b <i>": 1.0})  # as somebody wrote in QGIS
     assert "| a\\|b &lt;i> | 1.0 |" in render(drawn)
 
