@@ -17,3 +17,13 @@ def first_line(error: Exception | str) -> str:
     """Return the first line of a message without its period, or the kind of a silent error."""
     lines = str(error).splitlines()
     return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+def reason_of(error: Exception) -> str:
+    """Return what is wrong with a path that the message names already.
+
+    >>> reason_of(FileNotFoundError(2, "No such file or directory", "a.tif"))
+    'No such file or directory'
+    """
+    told = error.strerror if isinstance(error, OSError) else None
+    return told or first_line(error)

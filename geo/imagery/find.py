@@ -25,7 +25,7 @@ import shapely
 from rasterio.crs import CRS
 
 from geo.addresses import meant_by, without_secrets
-from geo.errors import InputError, first_line
+from geo.errors import InputError, reason_of
 from geo.imagery.headers import ListedTile, Tile, TileProblem, inspect
 from geo.imagery.opening import gdal_settings, is_remote, names_in_zip, stamp_of, url_of
 from geo.imagery.sidecars import names_beside
@@ -188,7 +188,7 @@ def _with_stamps(tiles: Iterable[ListedTile]) -> Iterator[ListedTile | TileProbl
             yield replace(tile, stamp=(size, time_ns))
         except (OSError, ValueError) as error:  # ValueError: a name that cannot be one
             reason = (
-                f"is in the index, but cannot be found ({first_line(error)}); write the index again"
+                f"is in the index, but cannot be found ({reason_of(error)}); write the index again"
             )
             yield TileProblem(tile.path, reason, tile.footprint, tile.crs)
 

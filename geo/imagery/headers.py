@@ -22,7 +22,7 @@ from rasterio.errors import RasterioError
 from shapely.geometry import Polygon
 
 from geo.addresses import without_secrets
-from geo.errors import InputError, first_line
+from geo.errors import InputError, reason_of
 from geo.files import NOT_UTF8, is_utf8, readable
 from geo.grid import Grid
 from geo.imagery.opening import (
@@ -181,7 +181,7 @@ def inspect(path: str | Path, options: ReadOptions | None = None) -> Tile | Tile
             last = error
             if isinstance(error, _LASTING):
                 break
-    return TileProblem(str(path), f"cannot be opened ({first_line(last)}); {remedy_of(str(path))}")
+    return TileProblem(str(path), f"cannot be opened ({reason_of(last)}); {remedy_of(str(path))}")
 
 
 @lru_cache(maxsize=64)

@@ -245,3 +245,8 @@ def test_the_picture_of_tiles_whose_rows_count_northward_has_north_above(tmp_pat
         one, other = (reduce(read_tiles(tmp_path / tile), 32) for tile in ("a.tif", name))
         assert np.array_equal(one.image, other.image)
         assert tuple(one.grid.transform) == pytest.approx(tuple(other.grid.transform))
+
+
+def test_a_tile_that_is_gone_is_named_once(tmp_path):
+    found = inspect(tmp_path / "a.tif", ReadOptions(retries=0))
+    assert found.reason == "cannot be opened (No such file or directory); replace or remove it"
