@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 
 import geopandas
@@ -46,7 +47,7 @@ SHIFT_M, TURN_DEG = 0.15, 0.1
 UNSEEN = {"old": (0.92, 1.0), "new": (0.0, 0.06)}
 """Shares of the main street without imagery."""
 PROBABILITY = 0.8
-DATES = {"old": "2024-05-06", "new": "2026-05-04"}
+DATES = {"old": date(2024, 5, 6), "new": date(2026, 5, 4)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -249,21 +250,24 @@ def _map(epoch: Epoch, package: Path) -> Path:
     lines = [shapely.LineString(grid.to_world(s.centerline_px)) for s in streets]
     columns = {"name": [s.name for s in streets], "width": [s.width_m for s in streets]}
     geopandas.GeoDataFrame(columns, geometry=lines, crs=grid.crs).to_file(roads)
-    options = AssembleOptions.of(
-        MapRules(),
-        roads=RoadOptions(path=roads, width="width", name="name", section_m=10.0),
-        survey_date=DATES[epoch.name],
-        model="drawn",
-        run_id=f"drawn {epoch.name}",
-    )
     probability = np.where(epoch.mask, PROBABILITY, 0.0).astype(np.float32)
     geo.make_map(
         *(probability, grid.transform, grid.crs, package),
         valid=epoch.gray > 0,
         image=epoch.gray,
-        options=options,
+        options=map_options(epoch.name, roads),
     )
     return package
+
+
+def map_options(name: str, roads: Path) -> AssembleOptions:
+    """Return how the map of an epoch is made."""
+    return AssembleOptions.of(
+        MapRules(survey_date=DATES[name]),
+        roads=RoadOptions(path=roads, width="width", name="name", section_m=10.0),
+        model="drawn",
+        run_id=f"drawn {name}",
+    )
 
 
 def main() -> None:
