@@ -48,7 +48,7 @@ class ApplyReport:
             return f"{self.package} is as it was written: nothing to apply"
         lines = [
             f"{counted(found.cracks, 'crack')}, {found.length_m:.1f} m, in the new map; "
-            f"{found.wrong} were wrong, {found.drawn} drawn, {found.moved} moved by people"
+            f"{found.wrong} wrong, {found.drawn} drawn, {found.moved} moved by people"
         ]
         if found.kept:
             lines.append(f"the edited map ({first_few(found.changes)}) is kept as {found.kept}")
