@@ -109,7 +109,7 @@ def summary(values: dict[str, Any]) -> str:
             f"on {values['inspected_by_both_m2']:.0f} m2 that both surveys saw",
             *_registration_lines(values["registration"]),
             "; ".join(parts),
-            f"length that came less what went: {values['growth_m']:+.1f} m "
+            f"length that came less what went: {values['growth_m']:+z.1f} m "
             f"(standard deviation {values['growth_sd_m']:.1f} m)",
         ]
     )
@@ -167,7 +167,7 @@ def _segment_table(segments: list[dict[str, Any]]) -> list[str]:
     rows = [
         f"| {markdown_text(one['segment_id'])} | {markdown_text(one['name'] or '-')} "
         f"| {one['inspected_pct']:.0f} "
-        f"| {one['before_m']:.1f} | {one['after_m']:.1f} | {one['change_m']:+.1f} "
+        f"| {one['before_m']:.1f} | {one['after_m']:.1f} | {one['change_m']:+z.1f} "
         f"| {one['change_sd_m']:.1f} |"
         for one in segments[:NAMED_SEGMENTS]
     ]

@@ -17,7 +17,7 @@ from geo.compare.changes import compare
 from geo.compare.maps import Segments, united
 from geo.compare.options import CompareOptions, RegistrationOptions
 from geo.compare.registration import register
-from geo.compare.report import _segment_table
+from geo.compare.report import _segment_table, summary
 from geo.compare.segments import gather
 from geo.compare.survey import Lines, Survey, sample_lines
 from geo.errors import InputError
@@ -314,3 +314,12 @@ def test_a_report_says_how_many_segments_it_does_not_list():
     ]
     assert _segment_table(segments[:10])[-1].startswith("| 1-009 ")
     assert _segment_table(segments)[-1] == "and 2 more, with less growth (layer change_segment)"
+
+
+def test_nothing_has_no_sign_of_less():
+    registration = {"shift_median_m": None, "neighborhoods": {}}
+    survey = {"cracks": 1}
+    values = {"old": survey, "new": survey, "before_m": 1.0, "after_m": 1.0, "meters": {}}
+    values |= {"growth_m": -0.04, "growth_sd_m": 0.1, "registration": registration}
+    told = summary(values | {"inspected_by_both_m2": 9.0})
+    assert told.endswith("less what went: +0.0 m (standard deviation 0.1 m)")
