@@ -37,7 +37,14 @@ LABELS = {
     "growth_sd_m2": "growth, uncertainty",
     "inspected_pct": "seen by both",
     "change_sd_m": "change, uncertainty",
+    "network_before_m2": "networks then",
+    "network_after_m2": "networks now",
     "network_sd_m2": "network change, uncertainty",
+    "sd_m": "uncertainty",
+    "support_m": "cracks that agree",
+    "old_gsd_mm": "pixel size then",
+    "new_gsd_mm": "pixel size now",
+    "seconds": "time spent",
 }
 """Names in words, where the column's own name says too little."""
 
@@ -107,3 +114,5 @@ CLASS_WORDS: dict[str, dict[str, str]] = {
     },
 }
 """Values of the columns of classes, in words."""
+
+LABELS |= {f"{kind}_m": word for kind, word in CLASS_WORDS["change"].items()}

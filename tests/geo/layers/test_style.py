@@ -19,6 +19,7 @@ from factories import EAST, NORTH, grid_of, write_roads
 from geo.layers.assemble import assemble
 from geo.layers.qgis import PROJECT, qml, sld
 from geo.layers.run_rows import MapTerms
+from geo.layers.schema import CHANGE_SEGMENT
 from geo.layers.style import CITY_SCALE, change_styles, equals, styles
 from geo.layers.words import CLASS_WORDS
 from geo.options import AssembleOptions, RoadOptions, Rules, SegmentOptions, SeverityOptions
@@ -117,6 +118,12 @@ def test_the_legends_name_the_limits_of_the_run(tmp_path):
         (stored,) = base.execute("SELECT styleQML FROM layer_styles WHERE f_table_name = 'crack'")
     assert stored[0] == qml(own["crack"])
     assert MapTerms.read(package).rules == options.rules
+
+
+def test_sums_of_changes_are_called_as_the_changes():
+    called = {column.name: column.label for column in CHANGE_SEGMENT.columns}
+    for kind, word in CLASS_WORDS["change"].items():
+        assert called[f"{kind}_m"] == word
 
 
 def test_far_away_only_segments_are_drawn_and_a_tip_tells_small_areas():
