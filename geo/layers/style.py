@@ -80,6 +80,9 @@ RANKED = {
 }
 """What segments can be ranked by, in words."""
 
+RANK_TITLES = {"cracking_pct": "cracked %", "zeb_cell_pct": "cells %", "density_m_per_m2": "m/m2"}
+"""The same above a column."""
+
 
 def priority_legend(options: SegmentOptions) -> tuple[Entry, ...]:
     """Return the classes of `priority`, with their limits.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from geo.layers.style import SEVERITY_HEADING
+from geo.layers.style import RANK_TITLES, SEVERITY_HEADING
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,22 @@ MAP_KINDS = {
         figures=("{reason}",),
     ),
 }
-"""Of the map of a survey."""
+"""Of the map of a survey, whose segments are ranked by `RANKED_BY`."""
+
+RANKED_BY = "cracking_pct"
+
+
+def map_kinds(rank_by: str) -> dict[str, Kind]:
+    """Return the kinds of a map: the table of segments has the figure by which they are ranked."""
+    segments = MAP_KINDS["segments"]
+    assert segments.table is not None
+    columns = tuple(
+        (rank_by, RANK_TITLES[rank_by], False) if column[0] == RANKED_BY else column
+        for column in segments.table.columns
+    )
+    table = replace(segments.table, columns=columns)
+    return MAP_KINDS | {"segments": replace(segments, table=table)}
+
 
 MAP_FILTER = Filter("Severity", ("length_m",), "cracks")
 

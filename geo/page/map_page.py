@@ -38,7 +38,7 @@ from geo.layers.words import CLASS_WORDS
 from geo.options import Rules
 from geo.outputs import seal_text
 from geo.page.crops import DEGREES, SEAM_DEG, Crop, beyond_seam, worst_first
-from geo.page.kinds import MAP_FILTER, MAP_KINDS
+from geo.page.kinds import MAP_FILTER, map_kinds
 from geo.page.preview import encode_picture
 from geo.page.report import counted
 from geo.paths import layer_names, literal
@@ -193,9 +193,10 @@ def map_data(package: Path, max_cracks: int) -> dict[str, Any]:
     shown = worst if len(cracks) < len(total) else ""
     terms, accuracy, failed = MapTerms.read(package), read_accuracy(package), failures(inspected)
     judged = f" {accuracy.text()}" if accuracy else ""
+    kinds = map_kinds(terms.rules.segments.rank_by)
     return {
         "title": "Crack map",
-        "kinds": {name: asdict(kind) for name, kind in MAP_KINDS.items()},
+        "kinds": {name: asdict(kind) for name, kind in kinds.items()},
         "filter": asdict(MAP_FILTER),
         "header": _header(package, inspected, terms),
         "summary": summary + shown + judged,

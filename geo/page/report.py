@@ -14,7 +14,7 @@ from geo.files import write_text
 from geo.layers.classes import D6433_CLASSES, NOT_MEASURABLE, fine_enough
 from geo.layers.run_rows import MapTerms, failures, survey_days
 from geo.layers.schema import CRACK, INSPECTED, NETWORK, ROAD_SEGMENT
-from geo.layers.style import RANKED, severity_legend
+from geo.layers.style import RANK_TITLES, severity_legend
 from geo.options import Rules, SeverityOptions
 from geo.outputs import markdown_text, seal_text
 from geo.paths import layer_names, literal
@@ -238,8 +238,7 @@ def _lengths(title: str, lengths: dict[str, float]) -> list[str]:
 
 
 def _street_table(streets: tuple[Street, ...], rules: Rules) -> list[str]:
-    by = rules.segments.rank_by
-    what = RANKED[by] + (" %" if by.endswith("_pct") else "")
+    what = RANK_TITLES[rules.segments.rank_by]
     head = (
         "| street | segments | m | seen % | cracks m | networks m2 | low m | medium m | high m "
         f"| not measurable % | worst segment | its {what} |"

@@ -26,7 +26,7 @@ from geo.files import output_errors, whole_file
 from geo.imagery.overview import Overview
 from geo.layers.run_rows import MapTerms
 from geo.layers.schema import CRACK, INSPECTED, NETWORK, ROAD_SEGMENT
-from geo.layers.style import CASING, SEVERITY_HEADING, Entry, priority_legend, severity_legend
+from geo.layers.style import CASING, RANK_TITLES, SEVERITY_HEADING, priority_legend, severity_legend
 from geo.outputs import seal_pdf
 from geo.page.letters import BOLD, FONT, is_unwritable, lettered, shortened
 from geo.page.preview import KM, scale_length
@@ -55,7 +55,7 @@ COLUMNS = (
     ("rank", "rank", 0, 0.0),
     ("label", "", 0, 0.06),
     ("coverage_pct", "seen %", 0, 0.28),
-    ("cracking_pct", "cracked %", 1, 0.36),
+    ("by", "", 1, 0.36),
     ("crack_length_m", "cracks m", 1, 0.46),
     ("network_area_m2", "netw. m2", 2, 0.55),
     ("low_m", "low m", 1, 0.65),
@@ -88,14 +88,15 @@ class Page:
     Attributes:
         title: of the page.
         segments: shown and added up.
-        table: what stands in the table, the worst first, with a column label.
-        of: what a line of the table is.
+        table: what stands in the table, the worst first, with the columns label and by.
+        of, by: what a line of the table is, and the figure by which they are ranked.
     """
 
     title: str
     segments: geopandas.GeoDataFrame
     table: pd.DataFrame
     of: str = "segment"
+    by: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +149,7 @@ def write_street_pages(package: Path, out: Path, backdrop: Overview) -> int:
     document = io.BytesIO()
     canvas = Canvas(document, A4, invariant=1)
     canvas.setTitle("Crack map")
-    pages = _pages(layers.segments)
+    pages = _pages(layers.segments, layers.terms.rules.segments.rank_by)
     for page in pages:
         _draw_page(canvas, page, layers, backdrop)
         canvas.showPage()
@@ -166,32 +167,34 @@ def streets(package: Path) -> list[str]:
     return sorted(street_of(table).unique())
 
 
-def _pages(segments: geopandas.GeoDataFrame) -> list[Page]:
+def _pages(segments: geopandas.GeoDataFrame, rank_by: str) -> list[Page]:
     """Return the pages: districts, then streets, each by its worst segment."""
     if segments.empty:
         return [Page("Crack map", segments, segments)]
     ranked = segments.sort_values(["rank", "segment_id"], na_position="last")
-    ranked["label"] = ranked["segment_id"]
+    ranked["label"], ranked["by"] = ranked["segment_id"], ranked[rank_by]
+    by = RANK_TITLES[rank_by]
     street = street_of(ranked)
     road = street.map(dict(zip(street, ranked["road_id"], strict=True)))
     street = street.where(~street.map(is_unwritable), "road " + road + ": " + street)
     districts = [
-        Page(str(name), rows, _by_street(rows, street[rows.index]), "street")
+        Page(str(name), rows, _by_street(rows, street[rows.index]), "street", by)
         for name, rows in ranked.groupby(ranked["district"], sort=False)
     ]
-    streets = [Page(str(name), rows, rows) for name, rows in ranked.groupby(street, sort=False)]
+    by_street = ranked.groupby(street, sort=False)
+    streets = [Page(str(name), rows, rows, by=by) for name, rows in by_street]
     return districts + streets[:MAX_PAGES]
 
 
 def _by_street(segments: geopandas.GeoDataFrame, street: pd.Series) -> pd.DataFrame:
     """Add up segments, street by street; percents are of the surveyed and of the whole ground."""
-    cracked = segments["cracking_pct"] * segments["surveyed_area_m2"]
-    with_sums = segments.assign(ground=ground_m2(segments), cracked=cracked)
-    rows = with_sums.groupby(street, sort=False)
-    found = rows[[*SUMS, "ground", "cracked"]].sum()
+    seen, by = segments["surveyed_area_m2"], segments["by"]
+    sums = {"ground": ground_m2(segments), "known": seen.where(by.notna()), "told": by * seen}
+    rows = segments.assign(**sums).groupby(street, sort=False)
+    found = rows[[*SUMS, *sums]].sum()
     found["rank"] = rows["rank"].min()
     found["coverage_pct"] = 100.0 * found["surveyed_area_m2"] / found["ground"]
-    found["cracking_pct"] = found["cracked"] / found["surveyed_area_m2"]
+    found["by"] = found["told"] / found["known"]
     found["label"] = found.index
     return found
 
@@ -199,9 +202,8 @@ def _by_street(segments: geopandas.GeoDataFrame, street: pd.Series) -> pd.DataFr
 def _draw_page(canvas: Canvas, page: Page, layers: Layers, backdrop: Overview) -> None:
     segments = page.segments
     top = A4[1] - MARGIN + 8
-    terms = layers.terms
     _title(canvas, top, page.title)
-    known = terms.origin(layers.inspected, layers.cracks)
+    known = layers.terms.origin(layers.inspected, layers.cracks)
     origin = ", ".join(f"{what} {value}" for what, value in known)
     _text(canvas, MARGIN, top - 16, origin, 8)
     _text(canvas, MARGIN, top - 28, _figures(segments, layers), 9)
@@ -219,7 +221,7 @@ def _draw_page(canvas: Canvas, page: Page, layers: Layers, backdrop: Overview) -
     _scale_and_north(canvas, frame, backdrop)
     below = _legend(canvas, frame.bottom - 14, layers)
     _table(canvas, below - 20, page)
-    lines = simpleSplit(f"{NOTE} {terms.not_claimed}", FONT, NOTE_SIZE, MAP_WIDTH)
+    lines = simpleSplit(f"{NOTE} {layers.terms.not_claimed}", FONT, NOTE_SIZE, MAP_WIDTH)
     for number, line in enumerate(reversed(lines)):
         _text(canvas, MARGIN, NOTE_BOTTOM + LINE * NOTE_SIZE * number, line, NOTE_SIZE)
 
@@ -348,9 +350,7 @@ def _scale_and_north(canvas: Canvas, frame: Frame, backdrop: Overview) -> None:
 def _legend(canvas: Canvas, top: float, layers: Layers) -> float:
     """Draw the legend in two columns; returns its lower edge."""
     rules = layers.terms.rules
-    groups: list[tuple[str, tuple[Entry, ...]]] = [
-        (SEVERITY_HEADING, severity_legend(rules.severity))
-    ]
+    groups = [(SEVERITY_HEADING, severity_legend(rules.severity))]
     if not layers.segments.empty:
         groups.append(("Road segments", priority_legend(rules.segments)))
     for number, (title, entries) in enumerate(groups):
@@ -369,8 +369,9 @@ def _table(canvas: Canvas, top: float, page: Page) -> None:
     """Draw the figures of segments or streets, the worst first."""
     if page.table.empty:
         return
-    for _, title, _, place in COLUMNS:
-        _text(canvas, MARGIN + place * MAP_WIDTH, top, title or page.of, CELL_SIZE, BOLD)
+    for name, title, _, place in COLUMNS:
+        text = title or {"label": page.of, "by": page.by}[name]
+        _text(canvas, MARGIN + place * MAP_WIDTH, top, text, CELL_SIZE, BOLD)
     for line, (_, row) in enumerate(page.table.head(MAX_ROWS).iterrows(), start=1):
         for name, _, digits, place in COLUMNS:
             cell = _cell(row[name], digits)

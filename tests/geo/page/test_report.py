@@ -96,7 +96,7 @@ def test_the_worst_street_comes_first_as_in_the_pages(tmp_path, mask):
             base.execute(f'DROP TRIGGER "{name}"')  # they need functions of GDAL
         base.execute("UPDATE road_segment SET rank = 3 - rank")
     assert [street.name for street in summarize(found).streets] == ["A", "Z"]
-    assert "| worst segment | its cracked area % |" in render(summarize(found))
+    assert "| worst segment | its cracked % |" in render(summarize(found))
 
 
 def test_an_empty_map_is_reported_as_empty(tmp_path):
