@@ -120,6 +120,21 @@ def groups_at(rate: float, modules: Iterable[nn.Module], decay: float) -> list[d
     ]
 
 
+def continue_from(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Take what an optimizer had learned of its gradients; rates and decay stay those of now.
+
+    Raises:
+        ValueError: The state is of other groups, or of another kind of optimizer.
+    """
+    own = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+    kinds = [{"betas" in group for group in groups} for groups in (own, state["param_groups"])]
+    if kinds[0] != kinds[1]:
+        raise ValueError("the state is of another optim.kind")
+    optimizer.load_state_dict(dict(state))
+    for group, now in zip(optimizer.param_groups, own, strict=True):
+        group.update(now)
+
+
 def set_learning_rate(optimizer: torch.optim.Optimizer, share: float) -> None:
     """Set each group to `share` of its peak."""
     for group in optimizer.param_groups:

@@ -28,7 +28,7 @@ from wpcrack.labels.cam import crack_map
 from wpcrack.labels.pseudo_label import refine
 from wpcrack.networks import CRACK
 from wpcrack.networks.encoder import compile_encoders
-from wpcrack.training.optim import learning_rate_share
+from wpcrack.training.optim import continue_from, learning_rate_share
 from wpcrack.training.selection import (
     MASKED_IOU,
     THRESHOLD,
@@ -343,9 +343,10 @@ class Trainer:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict`."""
         self.nets.load_state_dict(state["nets"])
-        self.learner.teacher.load_state_dict(state["teacher"])
+        if self.learner.teacher is not self.nets.classifier:
+            self.learner.teacher.load_state_dict(state["teacher"])
         for name, optimizer in self.learner.optimizers.by_name().items():
-            optimizer.load_state_dict(state["optimizers"][name])
+            continue_from(optimizer, state["optimizers"][name])
         if state["averaged"] is not None:
             self.learner.start_average().load_state_dict(state["averaged"])
         self.position = Position(**state["position"])

@@ -16,7 +16,7 @@ from factories import TINY_MODEL, changed_tensors, tiny_config, weights_of
 from PIL import Image
 from torch import Tensor
 
-from wpcrack.config import MethodConfig, TrainedModelConfig
+from wpcrack.config import MethodConfig, OptimConfig, TrainedModelConfig
 from wpcrack.data.read import ImageLevelSet, Item
 from wpcrack.errors import ConfigError, TrainingError
 from wpcrack.synthetic import WindowConfig, draw_training_street, draw_window
@@ -151,6 +151,42 @@ def test_a_run_continued_within_an_epoch_equals_an_undisturbed_one(
     got += [figures(r) for r in second.epochs()]
     assert got == want
     assert_equal_states(whole, second)
+
+
+def test_other_learning_rates_count_from_where_a_run_is_continued(data: ImageLevelSet) -> None:
+    first = Trainer(config(), data)
+    next(epochs := first.epochs())
+    epochs.close()
+    rates = {"encoder_lr": 1e-6, "head_lr": 1e-5, "weight_decay": 0.5}
+    second = Trainer(config().model_copy(update={"optim": OptimConfig(**rates)}), data)
+    second.load_state_dict(first.state_dict())
+    for optimizer in second.learner.optimizers.by_name().values():
+        groups = optimizer.param_groups
+        assert {group["peak_lr"] for group in groups} <= {1e-6, 1e-5}
+        assert {group["weight_decay"] for group in groups} <= {0.5, 0.0}
+    held = second.learner.optimizers.classifier.state_dict()["state"]
+    assert held[0]["exp_avg"].any(), "the moments went with the rates"
+    next(second.epochs())
+
+
+def test_an_optimizer_of_another_kind_is_refused_before_a_step(data: ImageLevelSet) -> None:
+    kinds = [
+        Trainer(config().model_copy(update={"optim": OptimConfig(kind=kind)}), data)
+        for kind in ("sgd", "adamw")
+    ]
+    for one, other in (kinds, kinds[::-1]):
+        with pytest.raises(ValueError, match=r"another optim\.kind"):
+            one.load_state_dict(other.state_dict())
+
+
+def test_a_classifier_that_becomes_its_own_teacher_keeps_its_weights(data: ImageLevelSet) -> None:
+    first = Trainer(config(), data)
+    next(epochs := first.epochs())
+    epochs.close()
+    rule = config().pseudo_label.model_copy(update={"source": "eval"})
+    second = Trainer(config().model_copy(update={"pseudo_label": rule}), data)
+    second.load_state_dict(first.state_dict())
+    assert not changed_tensors(second.nets.classifier, weights_of(first.nets.classifier))
 
 
 def test_the_state_of_a_finished_run_has_nothing_left_to_do(
