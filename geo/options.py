@@ -34,7 +34,9 @@ PARQUET_ROWS = 1_000_000
 class Options(BaseModel):
     """Base of all options: immutable, unknown names refused, field docstrings kept."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 class LinkOptions(Options):

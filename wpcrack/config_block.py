@@ -27,4 +27,6 @@ OddCount = Annotated[int, Field(ge=1), AfterValidator(_odd)]
 class Block(BaseModel):
     """Base of all configuration blocks: immutable, unknown keys refused, field docstrings kept."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, model_validator
 
+from geo.options import MapRules
 from jobs.settings.docs import render_defaults
 from jobs.settings.load import find_config, load, shipped_configs
 from jobs.settings.map import Tiles
@@ -19,6 +20,7 @@ from jobs.train.job import TrainJob
 from wpcrack.config import TrainConfig
 from wpcrack.config_block import Block
 from wpcrack.errors import ConfigError
+from wpcrack.label_config import PseudoLabelConfig
 
 
 class Optimizer(Block):
@@ -253,6 +255,17 @@ def test_an_unknown_key_of_the_command_line_is_not_blamed_on_the_file(key: str, 
 )
 def test_a_wrong_value_is_named_with_what_is_expected(override: str, message: str) -> None:
     assert error_of("run_dir=r", override) == message
+
+
+@pytest.mark.parametrize("number", [".inf", "-.inf", ".nan"])
+@pytest.mark.parametrize(
+    ("model", "key"), [(PseudoLabelConfig, "darkness.zero"), (MapRules, "min_length_m")]
+)
+def test_a_number_without_end_is_none(
+    model: type[PseudoLabelConfig | MapRules], key: str, number: str
+) -> None:
+    with pytest.raises(ConfigError, match=rf"{key} is -?(inf|nan), but must be a finite number"):
+        load(model, overrides=[f"{key}={number}"])
 
 
 def test_a_wrong_value_of_the_file_names_the_file(file: Path) -> None:
