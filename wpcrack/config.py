@@ -7,9 +7,9 @@ Every number of the method is a named field with its unit and source. "Paper" is
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from wpcrack.config_block import Block, Count, NonNegative, OddCount, Positive, Seed, Share
 from wpcrack.label_config import PseudoLabelConfig
@@ -73,6 +73,15 @@ class TrainedModelConfig(ModelConfig):
     init: Literal["shipped", "imagenet"] | Path = "shipped"
     """Weights before the first step: of the model that ships with the package, of ImageNet (what
     `pretrained` says), or of a run folder. What these have no weights of starts from ImageNet."""
+
+    @model_validator(mode="after")
+    def _reads_the_file(self) -> Self:
+        if self.weights_file is not None and self.pretrained != "file":
+            raise ValueError(
+                f"weights_file={self.weights_file} is not read with pretrained={self.pretrained}; "
+                "set pretrained=file, or leave weights_file out"
+            )
+        return self
 
 
 class CeccmConfig(Block):

@@ -77,7 +77,9 @@ def test_never_starts_in_an_emptied_folder(tmp_path: Path) -> None:
         assert sorted(p.name for p in root.iterdir()) == [".lock", "config.yaml"]
 
 
-@pytest.mark.parametrize("model", [{"init": "run"}, {"weights_file": "run/model/a.pth"}])
+@pytest.mark.parametrize(
+    "model", [{"init": "run"}, {"pretrained": "file", "weights_file": "run/model/a.pth"}]
+)
 def test_a_folder_that_holds_what_the_training_starts_from_is_not_emptied(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: dict[str, str]
 ) -> None:

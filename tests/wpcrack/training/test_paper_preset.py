@@ -18,6 +18,7 @@ from wpcrack.config import AugmentConfig, LossConfig, MethodConfig, OptimConfig
 from wpcrack.data.augment import reorient
 from wpcrack.data.batch import Batch
 from wpcrack.data.read import read_image_level
+from wpcrack.errors import ConfigError
 from wpcrack.labels.pseudo_label import PseudoLabel
 from wpcrack.networks.norm import FrozenBatchNorm
 from wpcrack.networks.paper.decoder import ReleasedDecoder
@@ -88,6 +89,12 @@ def test_every_mend_has_a_released_value_that_the_file_names() -> None:
         line = next(row for row in text.splitlines() if row.strip().startswith(f"{name}:"))
         assert "released:" in line, name
     assert job.model.paam == RELEASED.paam.model_copy(update={"kernel_length": 3})
+
+
+def test_weights_that_would_not_be_read_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"weights_file=a\.pth is not read with pretrained=none"):
+        preset("model.weights_file=a.pth")  # the file itself says pretrained: none
+    assert preset("model.weights_file=a.pth", "model.pretrained=file").model.weights_file
 
 
 def test_the_weights_of_the_paper_are_those_of_the_terms() -> None:
