@@ -35,7 +35,6 @@ from wpcrack.training.optim import (
     frozen,
     learning_rate_share,
     make_optimizers,
-    set_learning_rate,
 )
 from wpcrack.training.start import (
     blend,
@@ -255,12 +254,14 @@ class Learner:
 
     def _set_learning_rates(self, stage: str, progress: float) -> None:
         config = self.config.optim
+        trained = stage == "detector" and self.start.folder is not None
+        peak = config.trained_share if trained else 1.0
         share = learning_rate_share(progress, config)
-        if stage == "detector" and self.start.folder is not None:
-            share *= config.trained_share
-        for name, optimizer in self.optimizers.by_name().items():
-            constant = name == "detector" and not config.detector_decay
-            set_learning_rate(optimizer, 1.0 if constant else share)
+        held = () if config.detector_decay else {id(p) for p in self.nets.detector.parameters()}
+        for optimizer in self.optimizers.by_name().values():
+            for group in optimizer.param_groups:
+                is_held = id(group["params"][0]) in held
+                group["lr"] = group["peak_lr"] * ((1.0 if is_held else share) * peak)
 
 
 def kept_share(decay: float, steps_done: int) -> float:

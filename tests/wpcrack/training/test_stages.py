@@ -6,6 +6,7 @@ import pytest
 import torch
 from factories import changed_tensors, tiny_batch, tiny_config, tiny_learner, weights_of
 
+from wpcrack.config import OptimConfig
 from wpcrack.data.batch import Batch
 from wpcrack.training.optim import average
 from wpcrack.training.stages import Learner, first_joint_epoch, is_joint_epoch, kept_share
@@ -108,6 +109,19 @@ def test_progress_sets_every_learning_rate(batch: Batch) -> None:
     for optimizer in made.optimizers.by_name().values():
         for group in optimizer.param_groups:
             assert group["lr"] == pytest.approx(0.02 * group["peak_lr"])
+
+
+@pytest.mark.parametrize("kind", ["adamw", "sgd"])
+def test_a_detector_whose_rate_stays_keeps_it_beside_the_encoders_too(kind: str) -> None:
+    config = tiny_config()
+    optim = OptimConfig(kind=kind, detector_decay=False)
+    made = tiny_learner(config.model_copy(update={"optim": optim}))
+    made._set_learning_rates("detector", 1.0)
+    detector = set(map(id, made.nets.detector.parameters()))
+    for optimizer in made.optimizers.by_name().values():
+        for group in optimizer.param_groups:
+            share = 1.0 if id(group["params"][0]) in detector else 0.02
+            assert group["lr"] == pytest.approx(share * group["peak_lr"])
 
 
 def test_joint_epochs_are_every_nth_after_the_given_one() -> None:
