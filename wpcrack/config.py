@@ -54,7 +54,8 @@ class ModelConfig(Block):
     decoder_widths: Annotated[tuple[Count, ...], Field(min_length=1)] = (32, 64, 128)
     """Widths of the U-Net decoder's downs. Released: 64 128 256 512 512 512 512 512."""
     cam_norm: Literal["sigmoid", "max"] = "sigmoid"
-    """CAM logits to [0, 1]: per-cell probability, or the paper's maxnorm per image."""
+    """CAM logits to [0, 1]: per-cell probability, or the paper's maxnorm per image. With max CAM
+    consistency compares these maps, as the paper does; else the logits."""
     decoder: Literal["default", "released"] = "default"
     """The reconstructor's decoder: ours, or the paper's (4x4 and transposed convolutions)."""
     decoder_stride: Literal[1, 2, 4] = 2

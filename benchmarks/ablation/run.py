@@ -28,7 +28,7 @@ from wpcrack.errors import DataError
 from wpcrack.inference.engine import load_predictor
 from wpcrack.inference.lattice import Lattice
 from wpcrack.inference.predict import WindowPredictor
-from wpcrack.labels.cam import crack_map
+from wpcrack.labels.cam import label_map
 from wpcrack.labels.pseudo_label import refine
 from wpcrack.model import ModelInfo, save_model
 from wpcrack.networks import Classifier
@@ -170,7 +170,7 @@ class RefinedMap:
         size = (image.shape[-2], image.shape[-1])
         cam = self.classifier(image).cam
         rule = self.config.pseudo_label
-        refined = refine(image, crack_map(cam, size, self.config.model.cam_norm), rule)
+        refined = refine(image, label_map(cam, size, self.config.model.cam_norm), rule)
         crack: NDArray[np.float32] = (refined[:, 0] >= rule.cam_crack).float().numpy()
         return crack
 

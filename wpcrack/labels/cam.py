@@ -54,6 +54,26 @@ def crack_map(cam: Tensor, size: tuple[int, int], how: Literal["sigmoid", "max"]
     return upsample(max_normalize(crack), size)
 
 
+def label_map(cam: Tensor, size: tuple[int, int], how: Literal["sigmoid", "max"]) -> Tensor:
+    """Turn the crack channel of CAM logits into the map that a pseudo label is refined from.
+
+    That of `crack_map`; but before the dense CRF the paper enlarges first (section 4):
+    v = maxnorm(ReLU(up(CAM))). A crack is narrower then, since cells below 0 pull its border down,
+    and the surest pixel is 1.
+
+    Args:
+        cam: (B, 2, h, w) CAM logits, road and crack.
+        size: (H, W) of the image.
+        how: see `crack_map`.
+
+    Returns:
+        (B, 1, H, W) in [0, 1].
+    """
+    if how == "max":
+        return max_normalize(upsample(cam[:, 1:2].float(), size))
+    return crack_map(cam, size, how)
+
+
 def min_max_normalize(maps: Tensor) -> Tensor:
     """Scale each map of (B, K, h, w) to [0, 1]; a constant map becomes 0."""
     low = maps.amin((2, 3), keepdim=True)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from wpcrack.data.batch import Batch, CrackPart, Exact
 from wpcrack.label_config import DarknessConfig, ParConfig, PseudoLabelConfig
-from wpcrack.labels.cam import crack_map
+from wpcrack.labels.cam import label_map
 from wpcrack.labels.dense_crf import dense_crf_batch, require_crf
 from wpcrack.networks import Classifier, Features
 
@@ -80,7 +80,7 @@ def label_batch(
     with torch.no_grad():
         cam = teacher(image).cam if features is None else teacher.head(features.of(part.index))
         with torch.autocast(image.device.type, enabled=False):
-            found = refine(image, shown * crack_map(cam, batch.size, cam_norm), config)
+            found = refine(image, shown * label_map(cam, batch.size, cam_norm), config)
         if opinion is not None:
             found = torch.lerp(found, shown * opinion.of(image), opinion.weight)
         refined = torch.zeros_like(batch.erased)

@@ -234,9 +234,12 @@ def classifier_terms(
     }
     if config.ceccm.enabled:
         other = part.rows(encoding.activation.cam).detach()
+        maps = cam[:, CRACK : CRACK + 1].float(), other[:, CRACK : CRACK + 1].float()
+        if nets.config.cam_norm == "max":  # the paper compares the maps that paint
+            maps = m, crack_map(other, size, nets.config.cam_norm)
         terms["ceccm"] = ceccm_weight(config, progress) * losses.cam_consistency(
-            cam[:, CRACK : CRACK + 1].float(),
-            other[:, CRACK : CRACK + 1].float(),
+            maps[0],
+            maps[1],
             part.shown,
             batch.cracks,
             config.ceccm,

@@ -31,7 +31,7 @@ from wpcrack.data.pictures import Images
 from wpcrack.inference.lattice import Lattice
 from wpcrack.inference.predict import predict_image
 from wpcrack.inference.torch_engine import TorchPredictor
-from wpcrack.labels.cam import crack_map
+from wpcrack.labels.cam import label_map
 from wpcrack.labels.pseudo_label import refine
 from wpcrack.networks import Classifier, Networks
 from wpcrack.scoring import metrics
@@ -198,7 +198,7 @@ def panels(nets: Networks, teacher: Classifier, images: Tensor, config: MethodCo
         (N, 3, H, W') in [0, 1] on the CPU.
     """
     size = (images.shape[-2], images.shape[-1])
-    cam = crack_map(teacher(images).cam, size, config.model.cam_norm)
+    cam = label_map(teacher(images).cam, size, config.model.cam_norm)
     refined = refine(images, cam, config.pseudo_label)
     predicted = torch.sigmoid(nets(images).float())
     maps = (cam, refined, predicted, (predicted >= THRESHOLD).float())

@@ -24,7 +24,7 @@ from wpcrack.data.images import Pair
 from wpcrack.data.pictures import Images
 from wpcrack.data.read import ImageLevelSet
 from wpcrack.errors import ConfigError
-from wpcrack.labels.cam import crack_map
+from wpcrack.labels.cam import label_map
 from wpcrack.labels.pseudo_label import refine
 from wpcrack.networks import CRACK
 from wpcrack.networks.encoder import compile_encoders
@@ -229,7 +229,7 @@ class Trainer:
             activation = self.learner.teacher.eval()(image)
             size = (image.shape[-2], image.shape[-1])
             refined = refine(
-                image, crack_map(activation.cam, size, self.config.model.cam_norm), rule
+                image, label_map(activation.cam, size, self.config.model.cam_norm), rule
             )
             if opinion is not None:
                 refined = torch.lerp(refined, opinion.of(image), opinion.weight)

@@ -14,6 +14,7 @@ from wpcrack.labels.cam import (
     MAXNORM_EPSILON,
     crack_map,
     enhance_center,
+    label_map,
     max_normalize,
     min_max_normalize,
     upsample,
@@ -53,6 +54,17 @@ def test_the_crack_map_reads_the_crack_channel_only() -> None:
     cam[:, 0] = 30.0  # road
     assert crack_map(cam, (24, 24), "sigmoid").max() < 1e-6
     assert crack_map(cam.flip(1), (24, 24), "sigmoid").min() > 1 - 1e-6
+
+
+def test_the_papers_label_map_is_enlarged_before_it_is_normalized() -> None:
+    cam = np.random.default_rng(4).normal(size=(1, 2, 6, 7)).astype(np.float32)
+    large = np.maximum(cv2.resize(cam[0, 1], (56, 48), interpolation=cv2.INTER_LINEAR), 0)
+    want = (large - large.min()) / (large.max() - large.min())
+    got = label_map(torch.from_numpy(cam), (48, 56), "max")[0, 0].numpy()
+    np.testing.assert_allclose(got, want, atol=1e-4)
+    tensor = torch.from_numpy(cam)
+    same = label_map(tensor, (48, 56), "sigmoid"), crack_map(tensor, (48, 56), "sigmoid")
+    assert torch.equal(*same)
 
 
 def test_upsampling_is_opencvs_bilinear() -> None:

@@ -23,6 +23,7 @@ from wpcrack.training.adversarial import (
     off_crack,
     reconstructor_terms,
 )
+from wpcrack.training.losses import cam_consistency
 from wpcrack.training.optim import frozen
 from wpcrack.training.stages import Learner
 
@@ -239,6 +240,23 @@ def test_consistency_is_left_out_on_request() -> None:
         nets, batch, nets.classifier(batch.image), nets.reconstructor.encode(batch.image), off
     )
     assert "ceccm" not in terms
+
+
+@pytest.mark.parametrize("how", ["sigmoid", "max"])
+def test_consistency_is_that_of_logits_and_with_maxnorm_that_of_the_papers_maps(how: str) -> None:
+    made, batch = learner(), tiny_batch([1, 0, 1])
+    made.nets.config = made.nets.config.model_copy(update={"cam_norm": how})
+    seen = made.nets.classifier(batch.image), made.nets.reconstructor.encode(batch.image)
+    for head in (seen[0].cam, seen[1].activation.cam):
+        head[:, 1] -= head[:, 1].mean((1, 2), keepdim=True)  # cells above and below 0
+    got = classifier_terms(made.nets, batch, *seen, made.config.losses)["ceccm"]
+    maps = [
+        crack_map(cam, batch.size, "max") if how == "max" else cam[:, 1:]
+        for cam in (seen[0].cam, seen[1].activation.cam)
+    ]
+    rule, shown = made.config.losses, batch.has_crack
+    want = cam_consistency(*maps, shown, shown.sum(), rule.ceccm)
+    torch.testing.assert_close(got, rule.ceccm_weight * want)
 
 
 def test_off_the_crack_is_where_the_map_is_zero_or_its_complement() -> None:
