@@ -13,7 +13,7 @@ from typing import Any
 from jobs.runtime.folder import require_writable
 from jobs.train.folder import read_data, require_own, require_same
 from jobs.train.needs import find_needs
-from jobs.tune.folder import SWEEP, is_finished, require_states
+from jobs.tune.folder import SWEEP, is_finished, new_start, read_starts, require_states
 from jobs.tune.job import AshaConfig, TuneJob, read_space
 from jobs.tune.sampler import make_sampler
 from jobs.tune.trials import trials_here
@@ -67,13 +67,14 @@ def plan_sweep(job: TuneJob) -> SweepPlan:
         WpcrackError: What the sweep would raise before its first trial.
     """
     space, train = read_space(job), job.train
-    require_folder(job)
+    total = make_sampler(job, space)[1]
+    require_folder(job, total)
     data = read_data(job, anew=job.resume == "never")
     needs = find_needs(job, data, trials=trials_here(job))
     steps = train.steps.model_dump()
     judged = sum(-(-steps[stage] // train.epoch_steps) for stage in ("adversarial", "detector"))
     return SweepPlan(
-        trials=make_sampler(job, space)[1],
+        trials=total,
         sampler=job.tune.sampler,
         workers=job.scaling.num_workers,
         steps=steps,
@@ -86,11 +87,12 @@ def plan_sweep(job: TuneJob) -> SweepPlan:
     )
 
 
-def require_folder(job: TuneJob) -> None:
-    """Look at the folder of a sweep as the sweep does first.
+def require_folder(job: TuneJob, total: int) -> None:
+    """Look at the folder of a sweep of so many trials as the sweep does first.
 
     Raises:
         ConfigError: It is another's, or of other settings, or a file of it is damaged.
+        CheckpointError: The model that its trials start from was trained anew.
         OutputError: It cannot be written.
     """
     root = job.run_dir.absolute()
@@ -98,8 +100,9 @@ def require_folder(job: TuneJob) -> None:
     require_writable(root, f"run_dir {job.run_dir}")
     if job.resume != "never":
         require_same(root, job, SWEEP)
-        is_finished(root, 0)
-        require_states(job, root)
+        if not is_finished(root, total) or job.tune.retry_failed:
+            require_states(job, root)
+            new_start(job, read_starts(root))
 
 
 def _rungs(asha: AshaConfig, judged: int) -> list[int]:

@@ -30,6 +30,8 @@ from jobs.tune.folder import (
     SWEEP,
     drop_all_states,
     is_finished,
+    new_start,
+    read_starts,
     read_trials,
     require_states,
 )
@@ -65,6 +67,7 @@ def run_tune(job: TuneJob, *, local: bool = False) -> SweepStatus:
                 say(f"{job.run_dir} is finished already; resume=never sweeps again")
             else:
                 require_states(job, root)
+                new_start(job, read_starts(root))
                 (root / REPORT).unlink(missing_ok=True)
                 for warning in (*data.warnings, *needs.warnings):
                     say(f"warning: {warning}")

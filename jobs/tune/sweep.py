@@ -16,9 +16,11 @@ from jobs.train.split import share_split
 from jobs.tune.folder import (
     Ending,
     Trial,
+    new_start,
     note,
     open_journal,
     read_course,
+    read_starts,
     read_trials,
     trial_folder,
 )
@@ -53,6 +55,7 @@ class Sweep:
         self.sampler, self.total = make_sampler(job, self.space)
         open_journal(root, retry_failed=job.tune.retry_failed)
         self.halving = Halving(job.tune.asha)
+        self._starts = read_starts(root)
         trials = read_trials(root)
         weak = self._replay(trials)
         self._waiting = [trial for trial in trials if trial.status == "running"]
@@ -82,9 +85,13 @@ class Sweep:
 
         Raises:
             ConfigError: The space holds no settings that go together.
+            CheckpointError: The model that trials start from was trained anew since the first one.
         """
         if self._waiting:
             trial = self._waiting.pop(0)
+            if start := new_start(self.space.job(trial.params), self._starts):
+                note(self.root, trial.number, start=start)
+                self._starts |= start
             say(f"trial {trial.number} of {self.total}: continued after {len(trial.lines)} epochs")
             return trial
         if self._known >= self.total:
@@ -95,9 +102,11 @@ class Sweep:
         params = self.sampler(number, earlier)
         if params is None:
             return None
+        start = new_start(self.space.job(params), self._starts)
+        self._starts |= start
         self._known += 1
         self._open.add(number)
-        note(self.root, number, params=params)
+        note(self.root, number, params=params, **({"start": start} if start else {}))
         share_split(self.root, trial_folder(self.root, number))
         shown = "the defaults" if number == 0 else brief(params)
         say(f"trial {number} of {self.total}: {shown}")

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from wpcrack.config import ModelConfig, TrainedModelConfig
 from wpcrack.errors import CheckpointError
-from wpcrack.model import find_model, load_model, read_info
+from wpcrack.model import WEIGHTS, find_model, load_model, read_info
 from wpcrack.networks import Networks
 
 PATH = ("classifier.encoder.", "reconstructor.encoder.", "detector.")
@@ -87,6 +87,16 @@ def find_start(config: TrainedModelConfig) -> Start:
     )
 
 
+def start_digest(config: TrainedModelConfig) -> str | None:
+    """Hash the file of weights that a training starts from; None: it starts from ImageNet.
+
+    Raises:
+        CheckpointError: See `find_start`.
+    """
+    folder = find_start(config).folder
+    return None if folder is None else hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+
+
 def start_networks(config: TrainedModelConfig) -> Networks:
     """Build the networks of a training with the weights that it starts from.
 
@@ -133,10 +143,10 @@ def path_hash(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def other_start(config: TrainedModelConfig) -> CheckpointError:
-    """Return the error of a model that was trained anew while trainings go on from it."""
+def other_start(config: TrainedModelConfig, job: str = "training") -> CheckpointError:
+    """Return the error of a model that was trained anew while a job goes on from it."""
     return CheckpointError(
-        f"model.init={config.init} is another model now than when this training began; put that "
+        f"model.init={config.init} is another model now than when this {job} began; put that "
         "one back, or set resume=force to go on with this one, resume=never to start again"
     )
 

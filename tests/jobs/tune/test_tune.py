@@ -16,10 +16,12 @@ from typing import Any
 
 import pytest
 from factories import (
+    TINY_MODEL,
     ending_within,
     image_level_set,
     processes,
     running_python,
+    tiny_model,
     tiny_training,
     wait_until,
 )
@@ -47,7 +49,14 @@ from jobs.tune.run import run_tune
 from jobs.tune.status import read_status
 from jobs.tune.sweep import FATAL, JOB, Sweep
 from jobs.tune.trials import at_once
-from wpcrack.errors import ConfigError, DataError, StorageError, TrainingError, WpcrackError
+from wpcrack.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    StorageError,
+    TrainingError,
+    WpcrackError,
+)
 
 STEPS = {"steps": {"warmup": 1, "adversarial": 1, "detector": 3}}
 SPACE = {
@@ -328,6 +337,31 @@ def test_force_goes_on_with_a_space_of_more_and_of_other_keys(
     assert [bool(row["optim.head_lr"]) for row in table] == 6 * [False] + 8 * [True]
     found = json.loads((tmp_path / "sweep" / REPORT).read_text())["importance"]
     assert {one["key"] for one in found} == set(space)
+
+
+def test_trials_of_a_sweep_do_not_start_from_a_model_that_was_trained_anew(
+    data_set: Path, tmp_path: Path, drawn: Drawn
+) -> None:
+    def job(**changes: Any) -> TuneJob:
+        model = {**TINY_MODEL, "init": tmp_path / "init"}
+        return make_job(data_set, tmp_path / "sweep", model=model, **changes)
+
+    tiny_model(tmp_path / "init" / "model")
+    drawn.at[2, 1] = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        run_tune(job())
+    tiny_model(tmp_path / "init" / "model", seed=1)
+    for start in (run_tune, plan_sweep):
+        with pytest.raises(CheckpointError, match="another model now than when this sweep"):
+            start(job())
+    assert [epoch for trial, epoch in drawn.epochs if trial == 2] == [0]
+    plan_sweep(job(resume="force"))
+    assert run_tune(job(resume="force")).is_complete
+    assert run_tune(job(tune={"trials": 7})).is_complete, "what force allowed is known"
+    tiny_model(tmp_path / "init" / "model", seed=2)
+    plan_sweep(job(tune={"trials": 7}))  # it is finished
+    with pytest.raises(CheckpointError, match="another model now"):
+        run_tune(job(tune={"trials": 8}))
 
 
 def test_the_score_of_a_trial_is_that_of_the_model_that_it_kept(
