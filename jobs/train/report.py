@@ -150,7 +150,7 @@ def _report_of(root: Path, values: Mapping[str, Any], *, is_old: bool = False) -
 
 def closing_lines(report: TrainReport, job: TrainJob, data: ImageLevelSet) -> list[str]:
     """Say what a run gave, what its score means, what is wrong with it, and what comes next."""
-    is_masked = job.data.val_masks is not None
+    is_masked = MASKED_IOU.removeprefix("val/") in report.val
     lines = [
         f"best epoch {report.best_epoch} of {report.epochs}, score {report.score:.3f}; "
         f"model in {job.run_dir / MODEL_FOLDER}",

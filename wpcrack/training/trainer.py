@@ -55,6 +55,8 @@ class Position:
     stage_seconds: float = 0.0
     best_score: float = -math.inf
     best_epoch: int = -1
+    best_by: str | None = None
+    """Metric of `best_score`; another one, such as masks that came later, starts anew."""
 
 
 @dataclass(frozen=True)
@@ -197,7 +199,10 @@ class Trainer:
         return self._report(stage, metrics)
 
     def _report(self, stage: str, metrics: Mapping[str, float]) -> EpochReport:
-        at, score = self.position, metrics[objective(metrics)]
+        at, name = self.position, objective(metrics)
+        if at.best_by not in (name, None):  # older states do not say
+            at.best_score = -math.inf
+        at.best_by, score = name, metrics[name]
         is_best = stage in self._judged_stages() and score > at.best_score
         if is_best:
             at.best_score, at.best_epoch = score, at.epoch

@@ -239,6 +239,11 @@ def test_a_finished_run_says_what_its_score_means_and_names_the_next_command(
     masked = masked.model_copy(
         update={"data": masked.data.model_copy(update={"val_masks": data_set / "crack copy"})}
     )
+    assert "no overlap with drawn cracks" in closing_lines(report, masked, data)[1], (
+        "masks were late"
+    )
+    by_masks = replace(report, val={**good, "iou": 0.6})
+    assert "with your masks" in closing_lines(by_masks, masked, data)[1]
     assert next_command(masked, data) == (
         f"wpcrack evaluate --images {data_set}/crack --masks '{data_set}/crack copy' "
         f"--model '{tmp_path}/my run'"

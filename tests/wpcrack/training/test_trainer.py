@@ -248,6 +248,16 @@ def test_the_time_limit_ends_every_stage_with_its_schedule_completed(
     assert reports[-1].step < 50
 
 
+def test_masks_that_come_later_judge_anew(data: ImageLevelSet) -> None:
+    made = Trainer(config(), data)
+    made.position.best_score = 0.8  # of a state that does not say by what
+    figures = [{"val/score": 0.7}, {"val/score": 0.9}]
+    figures += [{"val/score": 0.8, "val/iou": iou} for iou in (0.3, 0.2, 0.4)]
+    found = [made._report("detector", metrics) for metrics in figures]
+    assert [report.is_best for report in found] == [False, True, True, False, True]
+    assert (made.position.best_epoch, made.position.best_score) == (4, 0.4)
+
+
 def test_the_best_epoch_is_one_whose_detector_was_trained(data: ImageLevelSet) -> None:
     made = Trainer(config(), data)
     reports = list(made.epochs())
