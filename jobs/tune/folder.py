@@ -35,7 +35,6 @@ from jobs.train.folder import (
 from jobs.train.job import TrainJob
 from jobs.train.split import SPLIT
 from wpcrack.training.selection import LABEL_FREE, MASKED_IOU, objective
-from wpcrack.training.start import other_start, start_digest
 
 JOURNAL, TRIALS, RESULTS, BEST, PICTURE = (
     "trials.jsonl",
@@ -168,42 +167,6 @@ def read_course(root: Path) -> list[tuple[int, int]]:
     lines = read_lines(root / JOURNAL, ANEW)
     with explain_damage(root / JOURNAL, ANEW):
         return [(int(line["trial"]), int(line["epoch"])) for line in lines if "epoch" in line]
-
-
-def read_starts(root: Path) -> dict[str, str]:
-    """Read from which weights the trials started: their hash by model.init; the last one counts.
-
-    Raises:
-        ConfigError: The journal is damaged.
-    """
-    lines = read_lines(root / JOURNAL, ANEW)
-    with explain_damage(root / JOURNAL, ANEW):
-        return {
-            str(init): str(digest)
-            for line in lines
-            for init, digest in dict(line.get("start", {})).items()
-        }
-
-
-def new_start(job: TrainJob, known: Mapping[str, str]) -> dict[str, str]:
-    """Return model.init of a trial with the hash of its weights, if no trial had them yet.
-
-    Trials from different weights say nothing about their settings; resume=force goes on with those
-    of now.
-
-    Args:
-        job: the trial, or the sweep.
-        known: of the trials before.
-
-    Raises:
-        CheckpointError: The model was trained anew since then.
-    """
-    digest, init = start_digest(job.model), str(job.model.init)
-    if digest is None or known.get(init) == digest:
-        return {}
-    if init in known and job.resume != "force":
-        raise other_start(job.model, "sweep")
-    return {init: digest}
 
 
 def require_states(job: TrainJob, root: Path) -> None:

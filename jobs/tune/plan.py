@@ -13,9 +13,10 @@ from typing import Any
 from jobs.runtime.folder import require_writable
 from jobs.train.folder import read_data, require_own, require_same
 from jobs.train.needs import find_needs
-from jobs.tune.folder import SWEEP, is_finished, new_start, read_starts, require_states
+from jobs.tune.folder import SWEEP, is_finished, require_states
 from jobs.tune.job import AshaConfig, TuneJob, read_space
 from jobs.tune.sampler import make_sampler
+from jobs.tune.starts import new_start, read_starts, require_one_start
 from jobs.tune.trials import trials_here
 
 
@@ -68,6 +69,7 @@ def plan_sweep(job: TuneJob) -> SweepPlan:
     """
     space, train = read_space(job), job.train
     total = make_sampler(job, space)[1]
+    require_one_start(job, space)
     require_folder(job, total)
     data = read_data(job, anew=job.resume == "never")
     needs = find_needs(job, data, trials=trials_here(job))

@@ -30,14 +30,13 @@ from jobs.tune.folder import (
     SWEEP,
     drop_all_states,
     is_finished,
-    new_start,
-    read_starts,
     read_trials,
     require_states,
 )
 from jobs.tune.job import TuneJob, read_space
 from jobs.tune.results import best_trial, draw_sweep, importances, objective_name
 from jobs.tune.sampler import make_sampler
+from jobs.tune.starts import new_start, read_starts, require_one_start
 from jobs.tune.status import SweepStatus, read_status
 from jobs.tune.sweep import Sweep
 from jobs.tune.trials import run_in_process, run_on_ray, trials_here
@@ -58,7 +57,9 @@ def run_tune(job: TuneJob, *, local: bool = False) -> SweepStatus:
     """
     if job.scaling.num_workers:
         joins_cluster(local=local)  # what it cannot join is refused before any work
-    total = make_sampler(job, read_space(job))[1]
+    space = read_space(job)
+    total = make_sampler(job, space)[1]
+    require_one_start(job, space)
     with stop_on_sigterm():
         data = read_data(job, anew=job.resume == "never")
         needs = find_needs(job, data, trials=trials_here(job), local=local)

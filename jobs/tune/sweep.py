@@ -16,17 +16,16 @@ from jobs.train.split import share_split
 from jobs.tune.folder import (
     Ending,
     Trial,
-    new_start,
     note,
     open_journal,
     read_course,
-    read_starts,
     read_trials,
     trial_folder,
 )
 from jobs.tune.job import AshaConfig, TuneJob, read_space
 from jobs.tune.results import write_results
 from jobs.tune.sampler import PastTrial, make_sampler
+from jobs.tune.starts import new_start, read_starts
 from wpcrack.training.selection import objective
 
 NUMBER, JOB, ERROR, USERS, FATAL = "number", "job", "error", "is_users", "fatal"

@@ -33,7 +33,7 @@ import jobs.cli
 from geo.errors import OutputError
 from jobs.runtime import ray_private
 from jobs.runtime.shared import share
-from jobs.settings.load import load
+from jobs.settings.load import find_config, load
 from jobs.train.checkpoints import storage_of
 from jobs.train.folder import METRICS, REPORT, WRITER, open_run, read_metrics
 from jobs.train.job import TrainJob
@@ -42,10 +42,11 @@ from jobs.tune import run as tune_run
 from jobs.tune import trials
 from jobs.tune.adapters import Decisions, Suggestions
 from jobs.tune.folder import JOURNAL, SWEEP, Trial, note, read_trials, trial_folder
-from jobs.tune.job import TuneJob
+from jobs.tune.job import TuneJob, read_space
 from jobs.tune.plan import plan_sweep
 from jobs.tune.results import draw_sweep
 from jobs.tune.run import run_tune
+from jobs.tune.starts import require_one_start
 from jobs.tune.status import read_status
 from jobs.tune.sweep import FATAL, JOB, Sweep
 from jobs.tune.trials import at_once
@@ -337,6 +338,22 @@ def test_force_goes_on_with_a_space_of_more_and_of_other_keys(
     assert [bool(row["optim.head_lr"]) for row in table] == 6 * [False] + 8 * [True]
     found = json.loads((tmp_path / "sweep" / REPORT).read_text())["importance"]
     assert {one["key"] for one in found} == set(space)
+
+
+def test_a_search_over_networks_does_not_start_from_a_model(data_set: Path, tmp_path: Path) -> None:
+    tiny_model(tmp_path / "init" / "model")
+    space = {"model.paam.residual": {"choice": [True, False]}, **SPACE}
+    for start in (run_tune, plan_sweep):
+        model = {**TINY_MODEL, "init": tmp_path / "init"}
+        job = make_job(data_set, tmp_path / "sweep", model=model, tune={"space": space})
+        with pytest.raises(ConfigError, match=r"model\.paam\.residual changes networks that model"):
+            start(job)
+    model = {**TINY_MODEL, "init": "imagenet"}
+    plan_sweep(make_job(data_set, tmp_path / "sweep", model=model, tune={"space": space}))
+    assert not (tmp_path / "sweep").exists()
+    shipped = load(TuneJob, find_config("tune"), [f"data.root={data_set}", "run_dir=sweep"])
+    assert any(key.startswith("model.") for key in read_space(shipped).keys)
+    require_one_start(shipped, read_space(shipped))
 
 
 def test_trials_of_a_sweep_do_not_start_from_a_model_that_was_trained_anew(

@@ -1,0 +1,73 @@
+"""What the trials of a sweep start from: all from the same weights, else only these would differ.
+
+A trial is judged beside the others, and what starts from a model learns from other labels and is
+judged by others than what starts from ImageNet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from jobs.runtime.folder import explain_damage, read_lines
+from jobs.train.folder import ANEW
+from jobs.train.job import TrainJob
+from jobs.tune.folder import JOURNAL
+from jobs.tune.job import Space
+from wpcrack.errors import ConfigError
+from wpcrack.training.start import PATH_KEYS, find_start, other_start, start_digest
+
+
+def require_one_start(job: TrainJob, space: Space) -> None:
+    """Refuse a search over networks that the model of `model.init` has no weights of.
+
+    Raises:
+        ConfigError: There is such a key.
+        CheckpointError: `model.init` holds no model, or one of other networks.
+    """
+    if find_start(job.model).folder is None:
+        return
+    path = tuple(f"model.{key}" for key in PATH_KEYS)
+    for key in space.keys:
+        if any(f"{key}.".startswith(f"{name}.") for name in path):
+            raise ConfigError(
+                f"tune.space.{key} changes networks that model.init={job.model.init} has weights "
+                "of, so some trials would start from it and others could not; set "
+                f"model.init=imagenet, or tune.space.{key}=null"
+            )
+
+
+def read_starts(root: Path) -> dict[str, str]:
+    """Read from which weights the trials started: their hash by model.init; the last one counts.
+
+    Raises:
+        ConfigError: The journal is damaged.
+    """
+    lines = read_lines(root / JOURNAL, ANEW)
+    with explain_damage(root / JOURNAL, ANEW):
+        return {
+            str(init): str(digest)
+            for line in lines
+            for init, digest in dict(line.get("start", {})).items()
+        }
+
+
+def new_start(job: TrainJob, known: Mapping[str, str]) -> dict[str, str]:
+    """Return model.init of a trial with the hash of its weights, if no trial had them yet.
+
+    Trials from different weights say nothing about their settings; resume=force goes on with those
+    of now.
+
+    Args:
+        job: the trial, or the sweep.
+        known: of the trials before.
+
+    Raises:
+        CheckpointError: The model was trained anew since then.
+    """
+    digest, init = start_digest(job.model), str(job.model.init)
+    if digest is None or known.get(init) == digest:
+        return {}
+    if init in known and job.resume != "force":
+        raise other_start(job.model, "sweep")
+    return {init: digest}
