@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from wpcrack import distributed
-from wpcrack.errors import CheckpointError, first_line
+from wpcrack.errors import CheckpointError, TrainingError, first_line
 from wpcrack.files import whole_file
 from wpcrack.networks import Detector, Networks
 from wpcrack.tensor_files import DAMAGE, read_state, write_state
@@ -137,6 +137,7 @@ def train_path(
 
     Raises:
         CheckpointError: The folder holds the state of another config or lesson.
+        TrainingError: A loss or gradient is not finite; the last state is as it was.
     """
     folder.mkdir(parents=True, exist_ok=True)
     run = _Run(config, nets, folder, lesson, device)
@@ -228,10 +229,17 @@ class _Run:
         total.backward()  # type: ignore[no-untyped-call]
         values = torch.stack([term.detach() for term in terms.values()])
         values = distributed.average_gradients(self.path.parameters(), values)
-        nn.utils.clip_grad_norm_(self.path.parameters(), self.config.clip_norm)
-        self.optimizer.step()
+        norm = nn.utils.clip_grad_norm_(self.path.parameters(), self.config.clip_norm)
         means = (values / distributed.world_size()).tolist()
-        return {name: float(mean) for name, mean in zip(terms, means, strict=True)}
+        found = {name: float(mean) for name, mean in zip(terms, means, strict=True)}
+        if not math.isfinite(sum(found.values()) + float(norm)):  # the same on every rank
+            here = ", ".join(f"{name}={value:.4g}" for name, value in found.items())
+            raise TrainingError(
+                f"update {self.step + 1}: a loss or its gradient is not finite ({here}); lower "
+                "encoder_lr and head_lr, and start again in another folder"
+            )
+        self.optimizer.step()
+        return found
 
     def save(self) -> None:
         """Write the state, on the first rank; the old one stays until the new one is whole.

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from wpcrack.config import ModelConfig
-from wpcrack.errors import CheckpointError
+from wpcrack.errors import CheckpointError, TrainingError
 from wpcrack.networks import Networks
+from wpcrack.training import drawn
 from wpcrack.training.drawn import Progress, learning_rate_share, loss_terms, pretrain
 from wpcrack.training.drawn_windows import DrawnBatches, DrawnTrainConfig, WindowShape
 from wpcrack.training.optim import average
@@ -58,6 +60,23 @@ def test_an_interrupted_training_ends_with_the_same_weights(
     assert len(seen) == 2, "nothing is left to do"
     for name, tensor in again.detector.state_dict().items():
         torch.testing.assert_close(finished.detector.state_dict()[name], tensor, msg=name)
+
+
+def test_a_loss_that_is_not_finite_ends_a_training_and_leaves_its_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*given: Any) -> dict[str, torch.Tensor]:
+        terms = loss_terms(*given)
+        return {**terms, "region": terms["region"] * (float("nan") if len(seen) == 2 else 1)}
+
+    seen: list[Progress] = []
+    monkeypatch.setattr(drawn, "loss_terms", broken)
+    with pytest.raises(TrainingError, match=r"update 3: .*not finite \(pixel=.*region=nan, alarm="):
+        pretrain(TINY, tmp_path, seen.append)
+    monkeypatch.undo()
+    pretrain(TINY, tmp_path, seen.append)
+    assert [p.step for p in seen] == [1, 2, 3, 4]
+    assert all(np.isfinite(list(p.terms.values())).all() for p in seen)
 
 
 def test_a_training_changes_encoder_and_detector_and_reports_each_update(
