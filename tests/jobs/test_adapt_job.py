@@ -16,7 +16,7 @@ from rays import shared_ray
 from typer.testing import CliRunner
 
 from jobs.adapt.job import AdaptOptions
-from jobs.adapt.plan import memory_bytes
+from jobs.adapt.plan import memory_bytes, plan_adapt
 from jobs.adapt.run import run_adapt
 from jobs.cli import app
 from jobs.runtime import memory
@@ -124,7 +124,7 @@ def test_a_plan_says_what_will_be_done_and_writes_nothing(place: Path) -> None:
     assert not (place / "planned").exists()
 
 
-def test_a_plan_counts_what_both_encoders_of_a_model_keep(place: Path, tmp_path: Path) -> None:
+def test_a_plan_counts_both_encoders_of_a_model(place: Path, tmp_path: Path) -> None:
     two, config = place / "base" / "model", AdaptOptions()
     model = load_model(two)
     save_model(tmp_path / "one", model.networks, model.info, predicts_only=True)
@@ -132,6 +132,11 @@ def test_a_plan_counts_what_both_encoders_of_a_model_keep(place: Path, tmp_path:
     kept = [memory_bytes(config, base, shapes) for base in (tmp_path / "one", two)]
     windows = 4 * 3 * config.batch.count * config.batch.side**2
     assert kept[1] > kept[0] + windows
+    one, both = (
+        plan_adapt(config, tmp_path / "out", model=base, images=place / "photos").minutes
+        for base in (tmp_path / "one", place / "base")
+    )
+    assert both == pytest.approx(1.65 * one)
     (tmp_path / "one" / WEIGHTS).write_bytes(b"cut")
     with pytest.raises(CheckpointError, match="cannot be read"):
         memory_bytes(config, tmp_path / "one", shapes)
