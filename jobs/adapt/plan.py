@@ -29,7 +29,7 @@ from jobs.runtime.terminal import counted
 from jobs.train.needs import require_gpus
 from jobs.windows.cut import WindowsOptions
 from jobs.windows.run import ground_of
-from wpcrack.data.images import left_out, list_images, read_rgb, read_shape
+from wpcrack.data.images import left_out, list_images, read_shape
 from wpcrack.data.manifest import NAME
 from wpcrack.errors import CheckpointError, DataError
 from wpcrack.inference.predict import PICTURE_PX_BYTES
@@ -39,10 +39,10 @@ from wpcrack.training.adapt import (
     REPORT,
     Adapted,
     choose_pictures,
-    round_folder,
-    round_rule,
+    kept_updates,
+    read_pictures,
 )
-from wpcrack.training.drawn import crack_logits, kept_step
+from wpcrack.training.drawn import crack_logits
 from wpcrack.training.footprint import WEIGHT_BYTES, measure, on_meta
 from wpcrack.training.taught_windows import AdaptConfig
 
@@ -159,13 +159,9 @@ def plan_adapt(
     base = find_base(model)
     require_own(out)
     require_writable(out, f"out {out}")
-    if finished(out) is not None:
-        standing = f"is finished in {out}"
-    else:
-        steps = _kept_steps(config, base, out)
-        standing = f"goes on in {out} after {steps} updates" if steps else f"starts in {out}"
+    is_finished = finished(out) is not None
     paths = listed(config, out, images)
-    memory = require_room(config, base, paths)
+    memory, steps = require_room(config, base, paths), 0
     if paths is None:
         assert isinstance(config, AdaptJob), "the command gives one of both"
         options = windows_of(config)
@@ -176,10 +172,13 @@ def plan_adapt(
         if seen < 2:
             raise DataError(f"{counted(seen, 'window')} is too few to learn from; give more tiles")
     else:
-        found, seen = len(paths), 0
-        for path in choose_pictures(paths, config):
-            read_rgb(path)  # what is damaged is said now
-            seen += 1
+        pictures = read_pictures(paths, config)  # what is damaged is said now
+        found, seen = len(paths), len(pictures)
+        if not is_finished:
+            steps = kept_updates(base, config, pictures, out)
+    standing = f"goes on in {out} after {steps} updates" if steps else f"starts in {out}"
+    if is_finished:
+        standing = f"is finished in {out}"
     passed_over = () if images is None else tuple(left_out(images))
     return AdaptPlan(
         out,
@@ -321,12 +320,3 @@ def memory_bytes(config: AdaptConfig, base: Path, shapes: Sequence[tuple[int, in
     weights = WEIGHT_BYTES * COPIES * sum(p.numel() for p in nets.parameters())
     opened = PICTURE_PX_BYTES * max(height * width for height, width in shapes)
     return PROGRAM_BYTES + SEEN_PX_BYTES * sum(seen) + max(opened, kept + weights)
-
-
-def _kept_steps(config: AdaptConfig, base: Path, out: Path) -> int:
-    """Return how many updates of an interrupted adaption are done, of all its rounds."""
-    model = read_info(base).model
-    return sum(
-        kept_step(round_rule(config, model, number), round_folder(out, number))
-        for number in range(config.rounds)
-    )

@@ -35,7 +35,7 @@ from wpcrack.inference.predict import WindowPredictor, predict_image
 from wpcrack.model import CONFIG, MODEL_FOLDER, WEIGHTS, load_model, read_info, save_model
 from wpcrack.networks import Networks
 from wpcrack.scoring.metrics import mask_at
-from wpcrack.training.drawn import Lesson, Report, torch_threads, train_path
+from wpcrack.training.drawn import Lesson, Report, kept_step, torch_threads, train_path
 from wpcrack.training.drawn_windows import DrawnTrainConfig
 from wpcrack.training.fusion import with_fusion
 from wpcrack.training.standing import Standing, compare
@@ -132,6 +132,7 @@ def adapt(
         DataError: A picture cannot be read, or there are fewer than two.
     """
     images = read_pictures(pictures, config)
+    kept_updates(base, config, images, folder)  # what is of another adaption is said now
     taught = [image for k, image in enumerate(images) if k % HELD]
     teacher, share, first = base, 0.0, load_model(base).networks.state_dict()
     for number in range(config.rounds):
@@ -167,6 +168,25 @@ def adapt(
     )
     _deliver(teacher if adapted.is_better else base, folder, adapted)
     return adapted
+
+
+def kept_updates(base: Path, config: AdaptConfig, images: Sequence[Image], folder: Path) -> int:
+    """Return how many updates of an interrupted adaption are done, of all its rounds.
+
+    Raises:
+        CheckpointError: A state in the folder is damaged, or belongs to another adaption.
+    """
+    done, teacher = 0, base
+    for number in range(config.rounds):
+        if not (teacher / WEIGHTS).is_file():
+            break
+        place, rule = (
+            round_folder(folder, number),
+            round_rule(config, read_info(base).model, number),
+        )
+        done += kept_step(rule, place, _identity(teacher, config, images))
+        teacher = place / MODEL_FOLDER
+    return done
 
 
 def round_folder(folder: Path, number: int) -> Path:

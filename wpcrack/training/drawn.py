@@ -287,19 +287,22 @@ class _Run:
         return _settings(self.config) + self.lesson.identity
 
 
-def kept_step(config: DrawnTrainConfig, folder: Path) -> int:
+def kept_step(config: DrawnTrainConfig, folder: Path, identity: str = "") -> int:
     """Return the step that a training would go on from; 0: it would begin.
 
-    What else it learns from than the config says is not looked at.
+    Args:
+        config: What is learned.
+        folder: Of the state.
+        identity: Of the lesson; nothing: any.
 
     Raises:
-        CheckpointError: The state in the folder is damaged, or belongs to another config.
+        CheckpointError: The state in the folder is damaged, or belongs to another config or lesson.
     """
     file = folder / STATE
     if not file.is_file():
         return 0
     state = read_state(file, RESTART)
-    if not str(state.get("config")).startswith(_settings(config)):
+    if not str(state.get("config")).startswith(_settings(config) + identity):
         raise _of_another_config(file)
     return int(state["step"]) if isinstance(state.get("step"), int) else 0
 
@@ -310,7 +313,8 @@ def _settings(config: DrawnTrainConfig) -> str:
 
 def _of_another_config(file: Path) -> CheckpointError:
     return CheckpointError(
-        f"{file} belongs to a training with another config; choose another folder"
+        f"{file} belongs to a training with another config, model or pictures; choose another "
+        "folder"
     )
 
 

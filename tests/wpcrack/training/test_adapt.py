@@ -25,7 +25,15 @@ from wpcrack.networks import Networks
 from wpcrack.training import adapt as adaption
 from wpcrack.training import fusion
 from wpcrack.training import standing as checks
-from wpcrack.training.adapt import LONGEST_PX, REPORT, adapt, label, read_pictures, round_rule
+from wpcrack.training.adapt import (
+    LONGEST_PX,
+    REPORT,
+    adapt,
+    kept_updates,
+    label,
+    read_pictures,
+    round_rule,
+)
 from wpcrack.training.drawn import Progress
 from wpcrack.training.fusion import Fusion
 from wpcrack.training.taught_windows import (
@@ -155,7 +163,9 @@ def test_a_half_of_the_windows_is_drawn_with_exact_masks() -> None:
     assert not mask[6:].any()
 
 
-def test_an_interrupted_adaption_goes_on_to_the_same_model(place: Path) -> None:
+def test_an_interrupted_adaption_goes_on_to_the_same_model(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     twice = tiny(rounds=2)
     run(place, "whole", twice)
     rounds = []
@@ -169,8 +179,17 @@ def test_an_interrupted_adaption_goes_on_to_the_same_model(place: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(place, "cut", twice, report=stop)
     assert not (place / "cut" / REPORT).exists()
-    with pytest.raises(CheckpointError, match="another config"):
-        run(place, "cut", tiny(rounds=2, crack=0.7))
+    first = place / "photos" / "0.png"
+    with monkeypatch.context() as patched:
+        patched.setattr(adaption, "label", lambda *_: pytest.fail("work was done before"))
+        with pytest.raises(CheckpointError, match="another config"):
+            run(place, "cut", tiny(rounds=2, crack=0.7))
+        first.rename(place / "0.png")
+        with pytest.raises(CheckpointError, match="another config, model or pictures"):
+            run(place, "cut", twice)
+        (place / "0.png").rename(first)
+    images = read_pictures(sorted((place / "photos").iterdir()), twice)
+    assert kept_updates(place / "base", twice, images, place / "cut") == 2
     adapted = run(place, "cut", twice)
     assert adapted.is_better
     assert weights(place / "cut") == weights(place / "whole")
