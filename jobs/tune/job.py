@@ -20,8 +20,12 @@ Params = dict[str, Any]
 """Dotted key -> value."""
 
 KINDS = ("choice", "uniform", "loguniform", "randint")
-FIXED = ("run_dir", "resume", "scaling", "tune")
-"""Keys that are the same for all trials: they do not decide what is learned."""
+FIXED = (
+    *("run_dir", "resume", "scaling", "tune", "tracking", "data"),
+    *("train.val_items", "train.label_min_share", "train.false_alarm_weight"),
+)
+"""Keys and sections that are the same for all trials: they do not decide what is learned, or they
+decide on which windows and by which score trials are judged."""
 
 LISTED = 64
 """A stepped range of at most this many values is checked value by value."""
@@ -99,7 +103,7 @@ def read_space(job: TuneJob) -> Space:
         )
     space = Space(tuple(dimension(key, entry) for key, entry in entries), base)
     for found in space.dimensions:
-        if found.key.partition(".")[0] in FIXED:
+        if any(f"{found.key}.".startswith(f"{key}.") for key in FIXED):
             raise ConfigError(
                 f"tune.space.{found.key}: {found.key} is the same for all trials; search other keys"
             )

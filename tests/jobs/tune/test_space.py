@@ -60,6 +60,8 @@ def space(entries: dict[str, Any]) -> Space:
         ({"train.batch_size": {"randint": [2, 8.5]}}, r"randint takes whole numbers"),
         ({"run_dir": {"choice": ["a", "b"]}}, r"run_dir is the same for all trials"),
         ({"scaling.num_workers": {"choice": [1, 2]}}, r"is the same for all trials"),
+        ({"data.val_fraction": {"uniform": [0.1, 0.4]}}, r"is the same for all trials"),
+        ({"train.false_alarm_weight": {"uniform": [0, 9]}}, r"is the same for all trials"),
     ],
 )  # fmt: skip
 def test_a_wrong_space_is_one_sentence_that_names_the_key(
