@@ -17,7 +17,7 @@ from wpcrack.data.images import Pair, read_rgb
 from wpcrack.data.masks import check_masks
 from wpcrack.data.pictures import Images
 from wpcrack.data.read import ImageLevelSet, Item
-from wpcrack.errors import ConfigError, first_few
+from wpcrack.errors import ConfigError, DataError, first_few
 from wpcrack.labels.pseudo_label import require_refiners
 from wpcrack.training.footprint import Footprint, footprint
 from wpcrack.training.start import find_start, start_networks
@@ -152,10 +152,15 @@ def check_readable(items: Sequence[Item]) -> None:
     """Decode every image once, so that a broken one is named before Ray starts.
 
     Raises:
-        DataError: An image is truncated or unreadable.
+        DataError: An image is truncated or unreadable, or of another size than its manifest says.
     """
     for item in items:
-        read_rgb(item.path)
+        height, width = read_rgb(item.path).shape[:2]
+        if (height, width) != (item.height, item.width):
+            raise DataError(
+                f"{item.path} has {width} x {height} pixels, its manifest says {item.width} x "
+                f"{item.height} (width x height); put the picture back, or empty these cells"
+            )
 
 
 def warn_of_few_labels(count: int) -> list[str]:

@@ -295,21 +295,29 @@ def check_fraction(fraction: float, seed: int) -> None:
         raise ConfigError(f"seed={seed} is negative; give 0 or more")
 
 
-def require_both_classes(counts: Mapping[tuple[Split, Label], int], where: str) -> None:
-    """Raise DataError naming the first class that a split lacks.
+def require_both_classes(
+    counts: Mapping[tuple[Split, Label], int], where: str, *, is_given: bool = False
+) -> None:
+    """Raise DataError naming the first class that the set or a split lacks.
 
     Args:
         counts: number of items by split and class.
         where: the data set as the user knows it, for the message.
+        is_given: whether a manifest says on which side each item stands.
     """
+    for label in LABELS:
+        if not any(counts.get((split, label), 0) for split in SPLITS):
+            raise DataError(f"{where} has no {label} item; label pictures of both classes")
+    remedy = (
+        "give frames of its manifest that side, or empty the column split"
+        if is_given
+        else "whole frames go to one side (pictures that show one place), so add pictures of "
+        "another place, or try another seed or val fraction"
+    )
     for split in SPLITS:
         for label in LABELS:
             if not counts.get((split, label), 0):
-                raise DataError(
-                    f"{where}: the {split} split has no {label} item; whole frames go to one "
-                    "side (pictures that show one place), so add pictures of another place, or try "
-                    "another seed or val fraction"
-                )
+                raise DataError(f"{where}: the {split} split has no {label} item; {remedy}")
 
 
 def few_items_warnings(counts: Mapping[Label, int]) -> list[str]:

@@ -97,13 +97,14 @@ def read_image_level(
             the manifest, a file that is missing or no image.
     """
     rows, warnings = _labeled_rows(_set_at(root))
-    if all(row.split is None for row in rows):
+    is_given = any(row.split is not None for row in rows)
+    if not is_given:
         rows, more = _split(root, rows, kept or {}, _Rule(val_fraction, seed, group))
         warnings += more
     _require_whole_sources(root, rows)
     items = tuple(_item(root, row) for row in sorted(rows, key=lambda row: row.file))
     counts = Counter((item.split, _label(item)) for item in items)
-    require_both_classes(counts, str(root))
+    require_both_classes(counts, str(root), is_given=is_given)
     totals: dict[Label, int] = {c: counts["train", c] + counts["val", c] for c in LABELS}
     return ImageLevelSet(root, items, (*warnings, *few_items_warnings(totals)))
 

@@ -164,7 +164,14 @@ def test_a_damaged_picture_and_a_folder_that_cannot_be_made_are_said_by_the_dry_
     below = f"run_dir={tmp_path}/file/run"
     told = CliRunner().invoke(jobs.cli.app, arguments(root, tmp_path / "run", below))
     assert (told.exit_code, "is no folder" in told.stderr) == (1, True)
-    picture = next((root / "crack").iterdir())
+    files = [path.relative_to(root) for path in root.glob("*/*.png")]
+    lines = [f"{file},{file.parent},64,64" for file in files]
+    (root / "manifest.csv").write_text("\n".join(["file,label,height,width", *lines]))
+    picture = root / files[0]
+    Image.open(picture).resize((96, 80)).save(picture)
+    told = CliRunner().invoke(jobs.cli.app, arguments(root, tmp_path / "run"))
+    assert told.exit_code == 1
+    assert f"{picture.name} has 96 x 80 pixels, its manifest says 64 x 64" in told.stderr
     picture.write_bytes(picture.read_bytes()[:-900])
     told = CliRunner().invoke(jobs.cli.app, arguments(root, tmp_path / "run"))
     assert (told.exit_code, f"{picture.name} cannot be read" in told.stderr) == (1, True)

@@ -220,7 +220,10 @@ def test_folders_that_are_no_set_say_what_is_missing(built: Path, tmp_path: Path
 
 def test_split_without_a_class_is_refused(built: Path) -> None:
     edit(built, {"split": "train"})
-    with pytest.raises(DataError, match="val split has no crack item"):
+    with pytest.raises(DataError, match="val split has no crack item; give frames of its manifest"):
+        read_image_level(built)
+    edit(built, {"split": "", "label": "crack"})
+    with pytest.raises(DataError, match="has no road item; label pictures of both classes"):
         read_image_level(built)
 
 
