@@ -11,8 +11,19 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from wpcrack.config_block import Block, Count, NonNegative, OddCount, Positive, Seed, Share
+from wpcrack.config_block import (
+    Block,
+    Count,
+    NonNegative,
+    OddCount,
+    Positive,
+    Rising,
+    Seed,
+    Share,
+)
 from wpcrack.label_config import PseudoLabelConfig
+
+Enlarging = Annotated[float, Field(ge=1)]
 
 
 class PaamConfig(Block):
@@ -148,7 +159,7 @@ class AugmentConfig(Block):
 
     flip: bool | Literal["horizontal"] = True
     """Horizontal and vertical flips and transposes. Released: horizontal."""
-    zoom: tuple[Annotated[float, Field(ge=1)], Annotated[float, Field(ge=1)]] = (1.0, 1.0)
+    zoom: Annotated[tuple[Enlarging, Enlarging], Rising] = (1.0, 1.0)
     """Enlarge by such a factor, cut back to size; may lose the crack. Released: 1.5 to 2."""
     brightness: NonNegative = 0.25
     """Largest relative change of brightness."""

@@ -24,6 +24,16 @@ def _odd(side: int) -> int:
 OddCount = Annotated[int, Field(ge=1), AfterValidator(_odd)]
 
 
+def _rises(ends: tuple[float, float]) -> tuple[float, float]:
+    if ends[0] > ends[1]:
+        raise ValueError(f"[{ends[0]:g}, {ends[1]:g}] falls; write the smaller number first")
+    return ends
+
+
+Rising = AfterValidator(_rises)
+Range = Annotated[tuple[Positive, Positive], Rising]
+
+
 class Block(BaseModel):
     """Base of all configuration blocks: immutable, unknown keys refused, field docstrings kept."""
 

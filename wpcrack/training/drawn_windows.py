@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from wpcrack.config import ModelConfig
-from wpcrack.config_block import Block, Count, NonNegative, Positive, Seed
+from wpcrack.config_block import Block, Count, NonNegative, Positive, Range, Seed
 from wpcrack.synthetic.pavement import PavementConfig, draw_pavement
 
 SPEED_FIELDS = {"save_every", "threads", "workers"}
@@ -47,7 +47,7 @@ class DrawnTrainConfig(Block):
         WindowShape(side=256, count=2),
     )
     """Shapes of the batches, in turn: small windows for variety, large ones for wide cracks."""
-    gsd_mm: tuple[Positive, Positive] = (0.3, 10.0)
+    gsd_mm: Range = (0.3, 10.0)
     """Range of the drawn pixel size."""
     crack_share: Annotated[float, Field(ge=0, le=1)] = 0.66
     """Share of windows with a crack."""

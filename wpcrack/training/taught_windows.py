@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from torch.utils.data import Dataset
 
 from wpcrack.config import AugmentConfig
-from wpcrack.config_block import Block, Count, NonNegative, Positive, Seed, Share
+from wpcrack.config_block import Block, Count, NonNegative, Positive, Range, Seed, Share
 from wpcrack.data.augment import recolor
 from wpcrack.errors import CheckpointError
 from wpcrack.files import whole_folder
@@ -63,7 +63,7 @@ class AdaptConfig(Block):
     road: Share = 0.35
     """Below it a pixel is road; between both it is ignored. Both lie as far from one half: a band
     that reaches lower lets cracks grow from round to round."""
-    zoom: tuple[Positive, Positive] = (0.8, 1.5)
+    zoom: Range = (0.8, 1.5)
     """Range of the random zoom of a picture's windows."""
     augment: AugmentConfig = AugmentConfig(fade=0.7, blur_px=1.5, grain=0.08)
     """Random changes of a picture's windows; how they are zoomed says `zoom` alone."""
@@ -136,7 +136,7 @@ class TaughtBatches(Dataset[Windows]):
         config = self.config
         low, high = np.log(config.zoom)
         side = round(config.batch.side / float(np.exp(rng.uniform(low, high))))
-        side = min(side, *labels.shape)
+        side = min(max(side, 1), *labels.shape)
         corner = np.array([rng.integers(length - side + 1) for length in labels.shape])
         if aimed:
             rows, cols = np.nonzero(labels == CRACK)

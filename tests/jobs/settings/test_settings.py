@@ -17,10 +17,12 @@ from jobs.settings.load import find_config, load, shipped_configs
 from jobs.settings.map import Tiles
 from jobs.settings.yaml_text import parse_value
 from jobs.train.job import TrainJob
-from wpcrack.config import TrainConfig
+from wpcrack.config import AugmentConfig, TrainConfig
 from wpcrack.config_block import Block
 from wpcrack.errors import ConfigError
 from wpcrack.label_config import PseudoLabelConfig
+from wpcrack.training.drawn_windows import DrawnTrainConfig
+from wpcrack.training.taught_windows import AdaptConfig
 
 
 class Optimizer(Block):
@@ -266,6 +268,20 @@ def test_a_number_without_end_is_none(
 ) -> None:
     with pytest.raises(ConfigError, match=rf"{key} is -?(inf|nan), but must be a finite number"):
         load(model, overrides=[f"{key}={number}"])
+
+
+@pytest.mark.parametrize(
+    ("model", "key"),
+    [(AugmentConfig, "zoom"), (AdaptConfig, "zoom"), (DrawnTrainConfig, "gsd_mm")],
+)
+def test_a_range_that_falls_is_refused(
+    model: type[AugmentConfig | AdaptConfig | DrawnTrainConfig], key: str
+) -> None:
+    with pytest.raises(
+        ConfigError, match=rf"{key}: \[2, 1\] falls; write the smaller number first"
+    ):
+        load(model, overrides=[f"{key}=[2,1]"])
+    load(model, overrides=[f"{key}=[1,1]"])
 
 
 def test_a_wrong_value_of_the_file_names_the_file(file: Path) -> None:

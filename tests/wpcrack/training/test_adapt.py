@@ -133,6 +133,14 @@ def test_windows_are_turned_as_the_settings_allow(flip: bool | str) -> None:
     assert seen == wanted[flip] if flip in wanted else len(seen) > 2
 
 
+def test_the_largest_zoom_shows_one_pixel() -> None:
+    image, labels = np.full((32, 32, 3), 90, np.uint8), np.full((32, 32), ROAD, np.uint8)
+    config = tiny(zoom=(900, 900), augment=STILL, drawn_share=0)
+    pixels, mask, _ = TaughtBatches(config, 0, [image], [labels])[0]
+    assert (pixels == 90).all()
+    assert not mask.any()
+
+
 def test_a_zoom_of_trainings_is_refused() -> None:
     with pytest.raises(ValueError, match="an adaption zooms as zoom says"):
         tiny(augment={"zoom": (1.5, 2.0)})
