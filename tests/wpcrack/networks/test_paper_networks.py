@@ -80,6 +80,11 @@ def shaken(module: nn.Module, seed: int = 0) -> nn.Module:
 # -- names, shapes, sizes ----------------------------------------------------------------------
 
 
+def test_fewer_channels_than_the_three_maps_need_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"recon_channels is 6, and .* set 7 or more"):
+        Networks(TINY.model_copy(update={"recon_channels": 6}))
+
+
 def test_tensors_have_the_names_and_shapes_of_the_released_checkpoint() -> None:
     found = released_shapes()
     assert {k: found[k] for k in SHAPES} == SHAPES

@@ -17,10 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from wpcrack.config import ModelConfig, PaamConfig
+from wpcrack.errors import ConfigError
 from wpcrack.networks.detector import PathAttention
 from wpcrack.networks.encoder import Features, ImageEncoder
 from wpcrack.networks.norm import GlobalBatchNorm
 from wpcrack.networks.paper.resnet38d import (
+    RESNET38D,
     ResNet38d,
     ResNet38dHead,
     Semantics,
@@ -46,6 +48,11 @@ class ReleasedReconstructor(BaseReconstructor):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.encoder, self.head = build_backbone(config)
+        if config.recon_channels < SHARES:
+            raise ConfigError(
+                f"model.recon_channels is {config.recon_channels}, and model.encoder={RESNET38D} "
+                f"takes them from three maps as 1, 2 and 4 of {SHARES}; set {SHARES} or more"
+            )
         first = config.recon_channels // SHARES
         second = 2 * config.recon_channels // SHARES
         rest = config.recon_channels - first - second
