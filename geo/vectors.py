@@ -222,8 +222,7 @@ def _of_parquet(path: Path, columns: Sequence[str], like: Sequence[str]) -> Feat
 def _of_geojson(path: Path, columns: Sequence[str], like: Sequence[str]) -> Features:
     """Read GeoJSON without GDAL, which takes any JSON for one of many formats."""
     content = json.loads(path.read_text(encoding="utf-8-sig"))
-    is_list = content.get("type") == "FeatureCollection"
-    rows = content.get("features", [{}]) if is_list else [content]
+    rows = content.get("features", [{}]) if content.get("type") == "FeatureCollection" else [content]
     if any(row.get("type") != "Feature" for row in rows):
         raise ValueError("it is JSON, but no GeoJSON of features")
     properties = [row.get("properties") or {} for row in rows]

@@ -12,11 +12,12 @@ from rasterio.errors import RasterioError
 
 from geo.errors import first_line
 from geo.grid import Grid, Window
-from geo.imagery.headers import NO_STAMP, ListedTile, Tile, TileProblem, inspect
+from geo.imagery.headers import ListedTile, Tile, TileProblem, inspect
 from geo.imagery.opening import RETRY_DELAY_S, is_remote, stamp_of
 from geo.imagery.placing import Placement, aligned_offset, place
 from geo.imagery.reading import Stretch, forget, open_raster, read_readable
 from geo.imagery.warp import Pixels, sample
+from geo.imagery.web import NO_STAMP
 from geo.options import ReadOptions
 
 KNOWN_HEADERS = 4096

@@ -21,8 +21,9 @@ from geo import read_tiles
 from geo.errors import InputError
 from geo.grid import Window
 from geo.imagery.find import scan
-from geo.imagery.headers import NO_STAMP, inspect
+from geo.imagery.headers import inspect
 from geo.imagery.mosaic import Mosaic
+from geo.imagery.web import NO_STAMP
 from geo.options import ReadOptions
 
 
