@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import fcntl
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from geo.errors import InputError
 from geo.grid import Grid
 from geo.imagery.mosaic import Block
 from geo.layers.roads import Segment, roads_digest
+from geo.processes import spread
 from jobs.assemble.job import AssembleJob
 from jobs.infer.job import crack_level, find_work_folder
 from jobs.infer.job_log import MAP_KEYS, JobLog, JobRecord, settings_anywhere
@@ -186,8 +185,7 @@ def vectorize_all(orders: Sequence[Order], workers: int | None) -> Iterator[Path
     if count == 1:
         yield from map(_vectorize, orders)
         return
-    with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(_vectorize, orders)
+    yield from spread(_vectorize, orders, count, "spawn")
 
 
 def write_missing(block: Block, grid: Grid, path: Path) -> None:

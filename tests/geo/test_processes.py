@@ -1,0 +1,28 @@
+"""Work in other processes: Ctrl-C does not reach it, and it ends with the program."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+
+from geo.processes import spread
+
+
+@pytest.mark.parametrize("start", ["spawn", "forkserver"])
+def test_ctrl_c_is_for_the_caller_alone(start):
+    heard = spread(signal.raise_signal, [signal.SIGINT] * 4, 2, start)
+    assert list(heard) == [None] * 4
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_nobody_waits_for_work_that_is_given_up():
+    begun = time.monotonic()
+    answers = spread(time.sleep, [0, 600, 600], 2, "forkserver")
+    assert next(answers) is None
+    with pytest.raises(KeyboardInterrupt):
+        answers.throw(KeyboardInterrupt())
+    assert time.monotonic() - begun < 300
+    with pytest.raises(TypeError):
+        list(spread(time.sleep, [0, "long"], 2, "forkserver"))
