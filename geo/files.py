@@ -63,8 +63,8 @@ def built_locally(path: Path) -> Iterator[Path]:
     Yields:
         A name with the same ending, in the folder for temporary files (TMPDIR).
     """
-    local = Path(tempfile.gettempdir())
-    if not is_on_network(path.parent) or is_on_network(local):
+    local = _local_disk() if is_on_network(path.parent) else None
+    if local is None:
         yield path
         return
     remove_leftovers(local / path.name)
@@ -74,6 +74,15 @@ def built_locally(path: Path) -> Iterator[Path]:
         if built.exists():
             shutil.copyfile(built, path)
             sync(path)
+
+
+def _local_disk() -> Path | None:
+    """Return the folder for temporary files, unless there is none or it is on a network, too."""
+    try:
+        folder = Path(tempfile.gettempdir())
+    except FileNotFoundError:  # none can be written, as in a container that is read-only
+        return None
+    return None if is_on_network(folder) else folder
 
 
 def is_on_network(folder: Path) -> bool:

@@ -103,12 +103,11 @@ def command(
                     raise
                 print(f"error: {without(error.name)}", file=sys.stderr)
                 code = 1
-            except OSError as error:  # of looking at a path, before any use of it
-                if error.filename is None or error.errno not in UNUSABLE_PATHS:
+            except OSError as error:
+                sentence = _unusable(error)
+                if sentence is None:
                     raise
-                name = without_secrets(os.fsdecode(error.filename))
-                what, remedy = UNUSABLE_PATHS[error.errno]
-                print(f"error: {name} {what} ({error.strerror}); {remedy}", file=sys.stderr)
+                print(f"error: {sentence}", file=sys.stderr)
                 code = 1
             except KeyboardInterrupt:
                 code = INTERRUPTED
@@ -118,6 +117,20 @@ def command(
         return run
 
     return decorate
+
+
+def _unusable(error: OSError) -> str | None:
+    """Say what is wrong with a path that was looked at before any use of it; None: it is not that.
+
+    Python's own search for a folder of temporary files names all that it tried, and no path.
+    """
+    if error.filename is not None and error.errno in UNUSABLE_PATHS:
+        what, remedy = UNUSABLE_PATHS[error.errno]
+        name = without_secrets(os.fsdecode(error.filename))
+        return f"{name} {what} ({error.strerror}); {remedy}"
+    if "temporary directory" in str(error.strerror):
+        return f"{error.strerror}; set TMPDIR to a folder that may be written"
+    return None
 
 
 def _print_any_name() -> None:

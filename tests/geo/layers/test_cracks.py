@@ -357,6 +357,19 @@ def test_on_a_network_the_package_is_built_on_a_local_disk_and_copied(
         assert one.to_wkb().equals(other.to_wkb())
 
 
+@pytest.mark.parametrize("far", [False, True])
+def test_without_a_folder_for_temporary_files_the_package_is_built_in_its_place(
+    tmp_path, monkeypatch, far
+):
+    def missing():
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr(tempfile, "gettempdir", missing)
+    monkeypatch.setattr(files, "is_on_network", lambda folder: far)
+    with files.built_locally(tmp_path / "out.gpkg") as built:
+        assert built == tmp_path / "out.gpkg"
+
+
 @pytest.mark.parametrize(("kind", "far"), [("nfs4", True), ("fuse.sshfs", True), ("ext4", False)])
 def test_a_folder_is_on_a_network_by_the_file_system_of_its_mount(tmp_path, monkeypatch, kind, far):
     number = tmp_path.stat().st_dev

@@ -192,6 +192,8 @@ def test_a_path_that_cannot_be_looked_at_is_one_sentence(
     assert result.exit_code == 1
     assert result.stderr.startswith(f"error: /other/set {words}")
     assert result.stderr.count("\n") == 1
+    calls.outcome = FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+    assert "set TMPDIR to a folder" in wpcrack("infer", *NEEDED).stderr
     calls.outcome = PermissionError(13, "Permission denied")  # of no path
     assert isinstance(wpcrack("infer", *NEEDED).exception, PermissionError)
 
