@@ -221,8 +221,8 @@ def _of_parquet(path: Path, columns: Sequence[str], like: Sequence[str]) -> Feat
 
 def _of_geojson(path: Path, columns: Sequence[str], like: Sequence[str]) -> Features:
     """Read GeoJSON without GDAL, which takes any JSON for one of many formats."""
-    content = json.loads(path.read_text(encoding="utf-8-sig"))
-    rows = content.get("features", [{}]) if content.get("type") == "FeatureCollection" else [content]
+    data = json.loads(path.read_text(encoding="utf-8-sig"))
+    rows = data.get("features", [{}]) if data.get("type") == "FeatureCollection" else [data]
     if any(row.get("type") != "Feature" for row in rows):
         raise ValueError("it is JSON, but no GeoJSON of features")
     properties = [row.get("properties") or {} for row in rows]
@@ -230,7 +230,7 @@ def _of_geojson(path: Path, columns: Sequence[str], like: Sequence[str]) -> Feat
     texts = [json.dumps(row["geometry"]) if row.get("geometry") else None for row in rows]
     shapes = shapely.force_2d(shapely.from_geojson(np.array(texts, object), on_invalid="ignore"))
     broken = sum(1 for text, x in zip(texts, shapes, strict=True) if text and x is None)
-    system = content["crs"]["properties"]["name"] if content.get("crs") else "OGC:CRS84"
+    system = data["crs"]["properties"]["name"] if data.get("crs") else "OGC:CRS84"
     values = {name: [row.get(name) for row in properties] for name in _wanted(names, columns, like)}
     return Features(path, shapes, values, names, _crs(system), broken)
 
