@@ -9,10 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyogrio
+import pyproj
+import shapely
 from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, GeometryError
+from rasterio.warp import transform_bounds
 
 from geo.errors import OutputError
 from geo.files import built_locally, output_errors, remove_leftovers, whole_file
@@ -26,6 +31,9 @@ TILED = (CRACK, NETWORK, ROAD_SEGMENT)
 
 LEAST_ZOOM, MOST_ZOOM = 11, 19
 """From a town to single cracks: a tile's pixel is 38 m to .15 m wide; maps draw on beyond."""
+
+HALF_GAP_DEG = 1e-8
+"""Shapes end a millimeter before 180 degrees: what lies on it may be taken for -180."""
 
 TILE_PARTS = 4096
 """In which a tile's side is counted: 1.9 cm at the most zoom."""
@@ -75,9 +83,11 @@ def _write(package: Path, layer: Layer, out: Path) -> None:
         built_locally(temporary) as built,
         pyogrio.open_arrow(literal(package), layer=layer.name, use_pyarrow=True) as (about, rows),
     ):
+        schema, batches = _days_as_text(rows)
         write_rows(
             built,
-            *_days_as_text(rows),
+            schema,
+            _in_halves(batches, about) if _is_across_180(package, layer) else batches,
             layer=layer.name,
             driver="PMTiles",
             geometry_name=about["geometry_name"],
@@ -100,3 +110,45 @@ def _days_as_text(rows: pa.RecordBatchReader) -> tuple[pa.Schema, Iterator[pa.Re
     fields = [f.with_type(pa.string()) if pa.types.is_date(f.type) else f for f in rows.schema]
     schema = pa.schema(fields)
     return schema, (batch.cast(schema) for batch in rows)
+
+
+def _is_across_180(package: Path, layer: Layer) -> bool:
+    about = pyogrio.read_info(literal(package), layer=layer.name, force_total_bounds=True)
+    if not np.isfinite(about["total_bounds"]).all():  # not a shape in it, which is told later
+        return False
+    west, _, east, _ = transform_bounds(about["crs"], "EPSG:4326", *about["total_bounds"])
+    return bool(west > east)
+
+
+def _in_halves(
+    batches: Iterator[pa.RecordBatch], about: dict[str, Any]
+) -> Iterator[pa.RecordBatch]:
+    """Return rows whose shapes are cut at 180 degrees: GDAL would draw them around the Earth."""
+    column = about["geometry_name"]
+    there = pyproj.Transformer.from_crs(about["crs"], "EPSG:4326", always_xy=True)
+    back = pyproj.Transformer.from_crs("EPSG:4326", about["crs"], always_xy=True)
+
+    def halved(batch: pa.RecordBatch) -> pa.RecordBatch:
+        place = batch.schema.get_field_index(column)
+        shapes = shapely.from_wkb(np.asarray(batch[place].to_pylist(), object))
+        degrees = shapely.transform(shapes, there.transform, interleaved=False)
+        west, _, east, _ = shapely.bounds(degrees).T
+        taken, parts = list(range(len(shapes))), list(shapes)
+        for row in np.flatnonzero(east - west > 180).tolist():
+            both = shapely.transform(_halves(degrees[row]), back.transform, interleaved=False)
+            parts[row], half = both
+            taken.append(row)
+            parts.append(half)
+        field = batch.schema.field(place)
+        encoded = pa.array(shapely.to_wkb(np.array(parts, object)), field.type)
+        return batch.take(pa.array(taken)).set_column(place, field, encoded)
+
+    return map(halved, batches)
+
+
+def _halves(shape: shapely.Geometry) -> list[shapely.Geometry]:
+    """Return what of lines or areas in degrees lies west and what lies east of 180 degrees."""
+    whole = shapely.transform(shape, lambda x, y: (x + 360 * (x < 0), y), interleaved=False)
+    west = shapely.intersection(whole, shapely.box(0, -90, 180 - HALF_GAP_DEG, 90))
+    east = shapely.intersection(whole, shapely.box(180 + HALF_GAP_DEG, -90, 360, 90))
+    return [west, shapely.transform(east, lambda x, y: (x - 360, y), interleaved=False)]

@@ -44,6 +44,18 @@ def test_tiles_hold_the_cracks_with_their_columns_where_they_are(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"parts", "map.gpkg", written.name}
 
 
+def test_what_lies_across_180_degrees_is_not_drawn_around_the_earth(tmp_path):
+    grid = Grid(Affine(0.1, 0, 819_446, 0, -0.1, 8_118_000), CRS.from_epsg(32760), (90, 90))
+    mask = np.zeros(grid.shape, bool)
+    mask[30:34] = True
+    package = tmp_path / "map.gpkg"
+    assemble(write_parts(tmp_path / "parts", grid, mask), package, grid)
+    (written,) = write_web_tiles(package)
+    assert written.stat().st_size < 100_000
+    cracks, tiles = geopandas.read_file(package, layer="crack"), pyogrio.read_dataframe(written)
+    assert tiles.to_crs(32760).length.sum() == pytest.approx(cracks.length.sum(), rel=0.2)
+
+
 def test_tiles_of_others_are_not_replaced(tmp_path):
     package = tmp_path / "map.gpkg"
     mask = np.zeros(GRID.shape, bool)
