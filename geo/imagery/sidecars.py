@@ -1,6 +1,7 @@
 """What may lie beside a raster and is read: a world file, and a .prj with its coordinate system.
 
-Nothing else is: an .aux.xml, .ovr or .msk can name any file or server, and GDAL would ask it.
+Nothing else is: an .aux.xml, .ovr or .msk can name any file or server, and GDAL would ask it. Where
+a place is missing, an .aux.xml is looked through as text, to say that it stands there.
 """
 
 from __future__ import annotations
