@@ -116,7 +116,7 @@ _SEEN_COLUMNS = (
 CRACK = Layer(
     "crack",
     "MultiLineString",
-    "One feature per crack outside networks: its centerlines in the direction of travel.",
+    "One feature per crack outside networks: its centerlines, one after the other from end to end.",
     (
         Column("crack_id", "text", "", "stable: hash of CRS, pixel size and place"),
         Column("length_m", "real", "m", "of the line and the gaps in it"),
