@@ -15,6 +15,7 @@ from rasterio.transform import Affine
 
 from geo.grid import Grid
 from geo.imagery.writing import write_raster
+from geo.layers.geopackage import GPKG_VERSION
 from geo.paths import literal
 from wpcrack.data.images import write_png
 from wpcrack.synthetic import City, DrawnWindow, WindowConfig, draw_training_street, draw_window
@@ -88,8 +89,9 @@ def write_city(city: City, tiles: Path, truth: Path) -> DrawnCity:
         write_tile(masks / f"{tile.name}.tif", mask, transform, nodata=None)
         count += 1
     centerlines, roads = truth / "centerlines.gpkg", truth / "roads.gpkg"
-    _centerline_table(city).to_file(literal(centerlines), layer="centerline", driver="GPKG")
-    _road_table(city).to_file(literal(roads), layer="road", driver="GPKG")
+    form = {"driver": "GPKG", "VERSION": GPKG_VERSION}
+    _centerline_table(city).to_file(literal(centerlines), layer="centerline", **form)
+    _road_table(city).to_file(literal(roads), layer="road", **form)
     return DrawnCity(tiles, count, masks, centerlines, roads)
 
 
