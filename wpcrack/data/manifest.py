@@ -162,8 +162,10 @@ def read_sheet(path: Path) -> Sheet:
     Lines without a word are passed over.
 
     Raises:
-        DataError: not readable, or no CSV.
+        DataError: no file, not readable, or no CSV.
     """
+    if not path.is_file():
+        raise DataError(f"{path} is no file; give a manifest.csv, as `wpcrack dataset` writes it")
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from wpcrack.data.manifest import Row, origin, window_name, write_manifest
+from wpcrack.data.manifest import Row, origin, read_manifest, window_name, write_manifest
 from wpcrack.data.read import read_image_level
 from wpcrack.errors import DataError
 
@@ -179,6 +179,13 @@ def test_defects_of_a_manifest_are_named(built: Path, old: str, new: str, senten
     path.write_text(path.read_text().replace(old, new))
     with pytest.raises(DataError, match=sentence):
         read_image_level(built)
+
+
+def test_a_manifest_that_is_none_is_called_so(tmp_path: Path) -> None:
+    """Its path was told twice, with the advice to save it as CSV."""
+    for path in (tmp_path / "none.csv", tmp_path):
+        with pytest.raises(DataError, match=r"is no file; give a manifest\.csv"):
+            read_manifest(path)
 
 
 def test_manifest_with_repeated_files_torn_sources_or_nothing_is_refused(built: Path) -> None:
