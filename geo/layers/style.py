@@ -69,7 +69,7 @@ def severity_legend(options: SeverityOptions) -> tuple[Entry, ...]:
         Entry("high", f"high (> {medium:g} mm)", VERMILION),
         Entry("medium", f"medium ({low:g} - {medium:g} mm)", ORANGE),
         Entry("low", f"low (< {low:g} mm)", SKY),
-        Entry(NOT_MEASURABLE, "too thin to measure", WHITE),
+        Entry(NOT_MEASURABLE, "not measurable", WHITE),
     )
 
 

@@ -205,10 +205,20 @@ def _totals(report: MapReport) -> list[str]:
     if line > 0:
         share = 100 * report.not_measurable_m / line
         lines.append(
-            f"{report.not_measurable_m:.1f} m of cracks ({share:.0f} %) are too thin for a width "
-            f"and a severity; {report.gap_m:.1f} m are gaps that were linked, not seen."
+            f"{report.not_measurable_m:.1f} m of cracks ({share:.0f} %) {_why_not(report)}; "
+            f"{report.gap_m:.1f} m are gaps that were linked, not seen."
         )
     return ["\n\n".join(lines)]
+
+
+def _why_not(report: MapReport) -> str:
+    """Say why cracks have neither width nor severity."""
+    coarse, rules = report.coarsest_gsd_mm, report.rules.severity
+    if report.smallest_width_mm is None:
+        return "have no width and no severity: the pixels are too coarse"
+    if coarse is None or fine_enough(coarse, rules):
+        return "are too thin for a width and a severity"
+    return "have no width and no severity: they are too thin, or the pixels too coarse"
 
 
 def _accuracy(accuracy: Accuracy) -> list[str]:
@@ -254,7 +264,7 @@ def _street_table(streets: tuple[Street, ...], rules: Rules) -> list[str]:
 
 
 def _share(street: Street) -> str:
-    """Return the percentage of the line that is too thin for a width."""
+    """Return the percentage of the line whose width cannot be told."""
     line = street.low_m + street.medium_m + street.high_m + street.not_measurable_m
     return f"{100 * street.not_measurable_m / line:.0f}" if line > 0 else "-"
 

@@ -61,7 +61,7 @@ COLUMNS = (
     ("low_m", "low m", 1, 0.65),
     ("medium_m", "medium m", 1, 0.72),
     ("high_m", "high m", 1, 0.82),
-    ("not_measurable_m", "too thin m", 1, 0.9),
+    ("not_measurable_m", "no width m", 1, 0.9),
 )
 """Column, title and digits of the table, and where it begins as a share of the width."""
 

@@ -107,7 +107,7 @@ def test_the_legends_name_the_limits_of_the_run(tmp_path):
         "high (> 12.5 mm)", "medium (3 - 12.5 mm)", "low (< 3 mm)",
     ]  # fmt: skip
     assert [rule.label for rule in own["network"].rules] == [
-        "network, high", "network, medium", "network, low", "network, too thin to measure",
+        "network, high", "network, medium", "network, low", "network, not measurable",
     ]  # fmt: skip
     assert own["road_segment"].rules[1].label == "medium priority (7 - 40 %)"
     assert own["road_segment"].rules[-1].label == "not ranked (seen below 30 %)"

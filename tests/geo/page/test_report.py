@@ -113,8 +113,17 @@ def test_areas_are_square_meters_where_the_crs_counts_feet(tmp_path, mask):
     assert report.inspected_m2 == pytest.approx(200 * 400 * (0.01 * 0.3048006096) ** 2)
 
 
-def test_coarse_pixels_have_no_width(tmp_path, mask):
-    assert summarize(package(tmp_path, mask, gsd=0.02).path).smallest_width_mm is None
+def test_coarse_pixels_have_no_width_and_no_crack_is_called_thin_there(tmp_path, mask):
+    """A crack of 80 mm was said to be too thin."""
+    report = summarize(package(tmp_path, mask, gsd=0.02).path)
+    assert report.smallest_width_mm is None
+    assert "have no width and no severity: the pixels are too coarse; " in render(report)
+    mixed = replace(report, gsd_mm=5.0, smallest_width_mm=10.0)
+    assert "they are too thin, or the pixels too coarse; " in render(mixed)
+    fine = replace(mixed, coarsest_gsd_mm=5.0)
+    assert "are too thin for a width and a severity; " in render(fine)
+    for text in map(render, (report, mixed, fine)):
+        assert "| not measurable | " in text
 
 
 def test_a_report_that_cannot_be_written_is_said(tmp_path, mask):
