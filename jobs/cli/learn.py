@@ -221,6 +221,8 @@ def evaluate(
     )
     scored = run_job("evaluate", options)
     report_figures(scored.summary(), scored.values(), json)
+    if scored.figure_error is not None:
+        raise scored.figure_error
 
 
 @command(example="wpcrack predict --out found photo.jpg")

@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from geo.errors import GeoError
 from geo.page.letters import drawable
+from wpcrack.errors import WpcrackError
 from wpcrack.scoring import metrics
 from wpcrack.scoring.scores import ImageScore, PixelScores, Scores
 
@@ -40,12 +42,14 @@ class Evaluation:
         resize: side N in pixels of the resized scores.
         seconds: wall time of reading, predicting and scoring.
         note: what the user should know about the images.
+        figure_error: why the picture that was asked for is not there.
     """
 
     scores: Scores
     resize: int | None
     seconds: float
     note: str | None = None
+    figure_error: WpcrackError | GeoError | None = None
 
     def values(self) -> dict[str, object]:
         """Return the figures of `--json`; `resize_N` only if it was asked for."""

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from geo.errors import GeoError
 from jobs.evaluate.report import Evaluation, Panels, best_and_worst, draw_sheet
 from jobs.runtime.pictures import require_room, write_picture
 from wpcrack.data.images import Pair, left_out, list_images, pair, read_rgb
 from wpcrack.data.manifest import Row, read_manifest
 from wpcrack.data.masks import check_masks, read_pair
-from wpcrack.errors import ConfigError, DataError, first_few
+from wpcrack.errors import ConfigError, DataError, WpcrackError, first_few
 from wpcrack.inference.engine import load_predictor
 from wpcrack.inference.lattice import Lattice
 from wpcrack.inference.predict import DEFAULT_THRESHOLD, Engine, WindowPredictor, predict_image
@@ -86,11 +87,16 @@ def run_evaluate(options: EvaluateOptions, predictor: WindowPredictor | None = N
     started = time.perf_counter()
     board = score_selection(selection, predictor, options)
     scores, seconds = board.scores(), time.perf_counter() - started
+    error = None
     if options.figure is not None:
-        _draw(options.figure, board, selection, predictor, options)
+        try:
+            _draw(options.figure, board, selection, predictor, options)
+        except (WpcrackError, GeoError) as problem:  # which costs the picture, not the scores
+            error = problem
     folders = [folder for folder in (options.images, options.road) if folder]
     notes = [selection.note, *(text for folder in folders for text in left_out(folder))]
-    return Evaluation(scores, options.resize, seconds, "; ".join(filter(None, notes)) or None)
+    note = "; ".join(filter(None, notes)) or None
+    return Evaluation(scores, options.resize, seconds, note, error)
 
 
 def _require_figure_apart(options: EvaluateOptions) -> None:

@@ -114,6 +114,21 @@ def test_json_file_holds_what_is_returned_and_the_table_is_printed(
     assert "64x64" in result.stdout
 
 
+def test_a_figure_that_cannot_be_drawn_costs_no_score(
+    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, _: object) -> None:
+        raise OutputError(f"{path} could not be written (No space left on device)")
+
+    monkeypatch.setattr(evaluate, "write_picture", full)
+    file = tmp_path / "scores.json"
+    result = wpcrack(drawn, "--json", file, "--figure", tmp_path / "figure.png")
+    assert result.exit_code == 1
+    assert "figure.png could not be written" in result.stderr
+    assert list(json.loads(file.read_text())) == KEYS
+    assert f"{score(drawn)['native']['f1']:.3f}" in result.stdout
+
+
 def test_dash_prints_json_and_nothing_else(drawn: Path) -> None:
     assert list(json.loads(wpcrack(drawn, "--json", "-").stdout)) == KEYS
 
