@@ -115,9 +115,9 @@ def apply_edits(package: Path, segments_csv: Path, *, parquet_rows: int = 0) -> 
         kept=packages.kept_name(package) if changes else None,
     )
     now.tables[RUN.name] = _run(now, applied)
-    _publish(package, now, rows, parquet_rows)
     if rows is not None:
-        write_csv(segments_csv, rows)
+        write_csv(segments_csv, rows)  # before the map: what fails later is tried again
+    _publish(package, now, rows, parquet_rows)
     return applied
 
 

@@ -7,6 +7,7 @@ No imagery is needed: only the layers are read, and the work folder's picture wh
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,9 @@ def run_apply(package: Path) -> ApplyReport:
     most_rows = run.config.get("parquet_rows", PARQUET_ROWS) if "parquet" in formats else 0
     applied = apply_edits(package, files.segments, parquet_rows=most_rows)
     if applied is None:
-        return ApplyReport(package, None)
+        if not _is_newer(package, (files.page, files.report, files.figures)):
+            return ApplyReport(package, None)
+        say("page and report are older than the map: they are made again")
     work = run.work_folder(package)
     backdrop = read_backdrop(work / BACKDROP)
     if backdrop is not None:
@@ -90,3 +93,9 @@ def run_apply(package: Path) -> ApplyReport:
         files.draw_streets(backdrop)
     draw_again(files, work, backdrop)
     return ApplyReport(package, applied, formats)
+
+
+def _is_newer(package: Path, pages: Sequence[Path]) -> bool:
+    """Return whether a map has pages of the one before, as after a disk that was full."""
+    written = package.stat().st_mtime_ns
+    return any(path.exists() and path.stat().st_mtime_ns < written for path in pages)

@@ -289,6 +289,29 @@ def test_pages_that_need_the_imagery_are_named_where_it_is_gone(package, capsys)
     assert beside(package)[1] == before[1]
 
 
+@pytest.mark.parametrize("fails", ["write_report", "write_csv"])
+def test_what_a_full_disk_left_of_the_map_before_is_made_again(alone, monkeypatch, fails):
+    whole = alone.parent / "whole"
+    shutil.copytree(alone.parent, whole)
+    for package in (alone, whole / alone.name):
+        rewrite(package, lambda rows: rows.iloc[1:])
+    run_apply(whole / alone.name)
+
+    def full(*_):
+        raise OutputError("no space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            f"{'jobs.review.run' if fails == 'write_report' else 'geo.review.edits'}.{fails}", full
+        )
+        with pytest.raises(OutputError, match="no space"):
+            run_apply(alone)
+    run_apply(alone)
+    for name in ("cracks.report.json", "cracks.segments.csv"):
+        assert (alone.parent / name).read_bytes() == (whole / name).read_bytes()
+    assert run_apply(alone).applied is None
+
+
 def test_a_read_only_folder_is_refused_before_any_work(package, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, _: path != package.parent)  # root may do all
     before = {path.name: path.read_bytes() for path in package.parent.glob("*.*") if path.is_file()}
