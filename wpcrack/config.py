@@ -30,7 +30,8 @@ class PaamConfig(Block):
     """Path-aware attention module: fuses what with where before the detector (paper 3.3)."""
 
     kind: Literal["directional", "released"] = "directional"
-    """Four true directions without saturation, or the authors' kernels (two edges, two 2x2)."""
+    """Four true directions without saturation, or the authors' kernels (two edges, two 2x2); the
+    latter with detector=released alone."""
     kernel_length: Annotated[OddCount, Field(ge=3, le=31)] = 7
     """Cells of each directional kernel (0, 45, 90, 135 degrees); odd. Released: 3 and 2."""
     reduction: Count = 8
@@ -87,11 +88,21 @@ class TrainedModelConfig(ModelConfig):
     `pretrained` says), or of a run folder. What these have no weights of starts from ImageNet."""
 
     @model_validator(mode="after")
-    def _reads_the_file(self) -> Self:
+    def _uses_what_is_set(self) -> Self:
         if self.weights_file is not None and self.pretrained != "file":
             raise ValueError(
                 f"weights_file={self.weights_file} is not read with pretrained={self.pretrained}; "
                 "set pretrained=file, or leave weights_file out"
+            )
+        if self.width_divisor != 1 and self.encoder != "resnet38d":
+            raise ValueError(
+                f"width_divisor={self.width_divisor} is for encoder=resnet38d, got "
+                f"{self.encoder}; leave it out"
+            )
+        if self.paam.kind == "released" and self.detector != "released":
+            raise ValueError(
+                f"paam.kind=released is for detector=released, got {self.detector}; set both, or "
+                "leave paam.kind out"
             )
         return self
 

@@ -91,10 +91,21 @@ def test_every_mend_has_a_released_value_that_the_file_names() -> None:
     assert job.model.paam == RELEASED.paam.model_copy(update={"kernel_length": 3})
 
 
-def test_weights_that_would_not_be_read_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"weights_file=a\.pth is not read with pretrained=none"):
-        preset("model.weights_file=a.pth")  # the file itself says pretrained: none
-    assert preset("model.weights_file=a.pth", "model.pretrained=file").model.weights_file
+@pytest.mark.parametrize(
+    ("override", "beside", "message"),
+    [
+        ("weights_file=a.pth", "pretrained=file", r"a\.pth is not read with pretrained=none"),
+        ("width_divisor=2", "encoder=resnet38d", "is for encoder=resnet38d, got tf_eff"),
+        ("paam.kind=released", "detector=released", "is for detector=released, got default"),
+    ],
+)
+def test_a_key_of_the_networks_that_would_have_no_effect_is_refused(
+    override: str, beside: str, message: str
+) -> None:
+    mine = ["model.pretrained=none", f"model.{override}"]
+    with pytest.raises(ConfigError, match=message):
+        load(TrainJob, None, [*REQUIRED, *mine])
+    assert load(TrainJob, None, [*REQUIRED, *mine, f"model.{beside}"])
 
 
 def test_the_weights_of_the_paper_are_those_of_the_terms() -> None:
