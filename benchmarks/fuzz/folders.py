@@ -222,7 +222,7 @@ def read_sweep(path: Path) -> object:
     root = path.parent if path.parent.name == "run" else path.parents[2]
     read_status(root).text()
     job = sweep_of(root.parent)
-    require_folder(job)
+    require_folder(job, 3)
     read_data(job)
     with open_run(job, SWEEP):
         is_finished(root, 3)

@@ -7,13 +7,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from jobs.runtime.folder import is_locked
+from jobs.runtime.folder import explain_damage, is_locked
 from jobs.runtime.terminal import say
 from jobs.train.checkpoints import drop_states
-from jobs.train.folder import CONFIG, WRITER
+from jobs.train.folder import ANEW, CONFIG, WRITER
 from jobs.train.job import TrainJob
 from jobs.train.split import share_split
 from jobs.tune.folder import (
+    JOURNAL,
     Ending,
     Trial,
     note,
@@ -88,7 +89,9 @@ class Sweep:
         """
         if self._waiting:
             trial = self._waiting.pop(0)
-            if start := new_start(self.space.job(trial.params), self._starts):
+            with explain_damage(self.root / JOURNAL, ANEW):  # it says which settings a trial had
+                job = self.space.job(trial.params)
+            if start := new_start(job, self._starts):
                 note(self.root, trial.number, start=start)
                 self._starts |= start
             say(f"trial {trial.number} of {self.total}: continued after {len(trial.lines)} epochs")
