@@ -31,10 +31,11 @@ def line_inside(
         (3, P) network, branch, micrometers of the one in the other.
     """
     grown = _Grown.of(cells, border)
+    near = near[np.argsort(branches.end_places[2 * near, 1])]  # cells are looked up row by row
     found = [np.empty((3, 0), np.int64)]
     for chunk in chunks(branches.take(near), cell_um):
         samples = sample(branches.take(near[chunk]), cell_um)
-        by_row = np.argsort(samples.cells @ np.array([1, cells.stride]))  # neighbors are found fast
+        by_row = np.argsort(samples.cells @ np.array([1, cells.stride]))
         network = np.empty(len(by_row), np.int64)
         network[by_row] = grown.lookup(samples.cells[by_row])
         hit = np.flatnonzero(network >= 0)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import shapely
 
-from geo.cracks.single_rings import SingleRings
+from geo.cracks.single_rings import SingleRings, a_few_at_once
 from geo.grid import Window
 
 NULLABLE = frozenset({"strip", "branches", "gsd_m"})
@@ -59,15 +59,16 @@ def _require_between(name: str, values: np.ndarray, low: float, high: float) -> 
 
 
 def _check_outlines(column: pa.Array, reach: tuple[int, int]) -> None:
-    rings = SingleRings.of(column)
-    _require_between("geometry", rings.points, *reach)
-    if rings.chosen.all():
-        return
-    others = column.filter(pa.array(~rings.chosen)).to_numpy(zero_copy_only=False)
-    shapes = shapely.from_wkb(np.asarray(others, object))
-    if not np.isin(shapely.get_type_id(shapes), (3, 6)).all():
-        raise ValueError("column geometry has shapes that are no areas")
-    _require_between("geometry", shapely.bounds(shapes), *reach)
+    for outlines in a_few_at_once(column):
+        rings = SingleRings.of(outlines)
+        _require_between("geometry", rings.points, *reach)
+        if rings.chosen.all():
+            continue
+        others = outlines.filter(pa.array(~rings.chosen)).to_numpy(zero_copy_only=False)
+        shapes = shapely.from_wkb(np.asarray(others, object))
+        if not np.isin(shapely.get_type_id(shapes), (3, 6)).all():
+            raise ValueError("column geometry has shapes that are no areas")
+        _require_between("geometry", shapely.bounds(shapes), *reach)
 
 
 def _check_points(column: pa.Array, reach: tuple[int, int]) -> None:

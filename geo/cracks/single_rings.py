@@ -6,6 +6,7 @@ Nearly all pieces have one, and a shape costs more than what is done with it.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,9 @@ _POINTS_AT = len(_HEAD) + 4
 
 _POINT = 16
 """Bytes of one."""
+
+AT_ONCE = 1000
+"""Outlines whose points stay in the processor's memory: with ten times as many all takes longer."""
 
 LEAST_POINTS = 4
 """Of a ring, whose last point is its first."""
@@ -68,6 +72,12 @@ class SingleRings:
     def owner(self) -> IntArray:
         """(V,) ring of each point."""
         return np.repeat(np.arange(len(self.counts)), self.counts)
+
+
+def a_few_at_once(outlines: pa.BinaryArray) -> Iterator[pa.BinaryArray]:
+    """Yield all of them, at least once."""
+    for start in range(0, max(len(outlines), 1), AT_ONCE):
+        yield outlines.slice(start, AT_ONCE)
 
 
 def wkb_of_rings(points: FloatArray, counts: IntArray) -> list[bytes]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from geo.cracks.branches import UM, FloatArray, IntArray, rounded
 from geo.cracks.collect import UNKNOWN
-from geo.cracks.single_rings import SingleRings, wkb_of_rings
+from geo.cracks.single_rings import SingleRings, a_few_at_once, wkb_of_rings
 from geo.grid import Grid
 from geo.imagery.headers import crs_name
 from geo.layers.classes import D6433_CLASSES, d6433, ltpp, network_severities
@@ -251,7 +251,8 @@ def world_outlines(outlines: pa.BinaryArray, grid: Grid, tolerance_px: float) ->
     if tolerance_px <= 0:
         placed = shapely.transform(_shapes(outlines), grid.to_world)
         return np.asarray(shapely.to_wkb(placed), object)
-    return simplify(outlines, tolerance_px, grid.to_world)
+    some = a_few_at_once(outlines)
+    return np.concatenate([simplify(x, tolerance_px, grid.to_world) for x in some])
 
 
 def _shapes(outlines: pa.BinaryArray) -> Shapes:

@@ -23,6 +23,7 @@ from rasterio.crs import CRS
 from rasterio.features import rasterize
 
 from geo import files
+from geo.cracks import single_rings
 from geo.cracks.branches import BranchSet
 from geo.cracks.parts import DamagedPart, InspectedRow, read_part
 from geo.cracks.piece_table import to_pieces
@@ -574,6 +575,17 @@ def test_single_rings_are_simplified_as_any_outline_is(mask, tolerance):
         lean = crack_rows._simplified_any(exact, tolerance, grid.to_world)
         own = simplify(stored(found), tolerance, grid.to_world)
         assert own.tolist() == shapely.to_wkb(lean).tolist()
+
+
+@pytest.mark.parametrize("at_once", [1, 4, 10**6])
+def test_outlines_do_not_depend_on_how_many_are_held(mask, at_once, monkeypatch):
+    grid = grid_of(mask.shape)
+    outlines = stored(pieces(mask, probability_of(mask), grid.window, grid))
+    assert len(outlines) > 20
+    monkeypatch.setattr(single_rings, "AT_ONCE", at_once)
+    whole = simplify(outlines, 1.0, grid.to_world).tolist()
+    assert world_outlines(outlines, grid, 1.0).tolist() == whole
+    assert not len(world_outlines(outlines[:0], grid, 1.0))
 
 
 @settings(deadline=None, max_examples=40)
