@@ -374,7 +374,7 @@ def _table(canvas: Canvas, top: float, page: Page) -> None:
         _text(canvas, MARGIN + place * MAP_WIDTH, top, text, CELL_SIZE, BOLD)
     for line, (_, row) in enumerate(page.table.head(MAX_ROWS).iterrows(), start=1):
         for name, _, digits, place in COLUMNS:
-            cell = _cell(row[name], digits)
+            cell = _cell(row[name], digits + (name == "by" and "%" not in page.by))  # m/m2: finer
             _text(canvas, MARGIN + place * MAP_WIDTH, top - 12 * line, cell, CELL_SIZE)
     rest = len(page.table) - MAX_ROWS
     if rest > 0:

@@ -97,25 +97,30 @@ def test_each_district_has_a_page_with_its_streets_before_those_of_the_streets(s
     assert "A" not in south
 
 
-def test_the_table_has_the_figure_by_which_segments_are_ranked(street, tmp_path):
+@pytest.mark.parametrize(
+    ("rank_by", "title", "digits"),
+    [("zeb_cell_pct", "cells %", 1), ("density_m_per_m2", "m/m2", 2)],
+)
+def test_the_table_has_the_figure_by_which_segments_are_ranked(
+    street, tmp_path, rank_by, title, digits
+):
     """It had the cracked area, whatever the ranks went by."""
     _, backdrop = street
     lines = [[(EAST, NORTH - y), (EAST + 16, NORTH - y)] for y in (1.0, 2.0)]
     path = write_roads(tmp_path / "roads.gpkg", lines, name=["A", "B"], lanes=[2, 2])
     roads = RoadOptions(path=path, name="name", district="name", lanes="lanes", lane_m=0.5)
-    options = AssembleOptions(roads=roads, segments=SegmentOptions(rank_by="zeb_cell_pct"))
+    options = AssembleOptions(roads=roads, segments=SegmentOptions(rank_by=rank_by))
     parts = sorted(tmp_path.rglob("*.parquet"))
     assemble(parts, tmp_path / "z.gpkg", grid_of((200, 800), 0.02), options)
     segments = geopandas.read_file(tmp_path / "z.gpkg", layer="road_segment")
     write_street_pages(tmp_path / "z.gpkg", tmp_path / "z.pdf", backdrop)
     for page in texts(tmp_path / "z.pdf"):  # of districts and of streets
-        assert "cells %" in page
+        assert title in page
         assert "cracked %" not in page
         row = segments[segments["name"] == page[0]].iloc[0]
         at = page.index(str(row["rank"]))
-        assert page[at + 3] == f"{row['zeb_cell_pct']:.1f}"
-    table = map_kinds("zeb_cell_pct")["segments"].table
-    assert ("zeb_cell_pct", "cells %", False) in table.columns
+        assert page[at + 3] == f"{row[rank_by]:.{digits}f}"
+    assert (rank_by, title, False) in map_kinds(rank_by)["segments"].table.columns
 
 
 def test_pages_and_report_say_the_same_of_how_much_of_a_street_was_seen(street, tmp_path):
