@@ -178,7 +178,7 @@ def _folder_rows(root: Path) -> list[Row]:
     absent = [f"{label}/" for label in LABELS if not (root / label).is_dir()]
     if absent:
         raise DataError(
-            f"{root} has neither {manifest.NAME} nor the folder {' and '.join(absent)}; put images "
+            f"{root} has neither {manifest.NAME} nor {' and '.join(absent)}; put images "
             "that show a crack into crack/ and images that show none into road/"
         )
     rows = []

@@ -210,11 +210,11 @@ def test_folders_that_are_no_set_say_what_is_missing(built: Path, tmp_path: Path
     with pytest.raises(DataError, match="is not a folder"):
         read_image_level(tmp_path / "gone")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"neither manifest\.csv nor the folder crack/ and road/"):
+    with pytest.raises(DataError, match=r"neither manifest\.csv nor crack/ and road/"):
         read_image_level(tmp_path / "empty")
     (built / "manifest.csv").unlink()
     shutil.rmtree(built / "road")
-    with pytest.raises(DataError, match="nor the folder road/"):
+    with pytest.raises(DataError, match="nor road/"):
         read_image_level(built)
     (built / "road").mkdir()
     with pytest.raises(DataError, match="road holds no image"):
