@@ -95,6 +95,7 @@ def run_predict(
         mask = mask_at(probability, threshold)
         drawn = (probability, mask.astype(np.uint8) * 255, overlay(image, mask))
         results = [out / f"{path.stem}_{ending}.png" for ending in ENDINGS]
+        require_replaceable(results)  # edited meanwhile?
         for file, array in zip(results, drawn, strict=True):
             write_picture(file, array)
         written += results

@@ -21,6 +21,7 @@ from geo.imagery.overview import blank_backdrop, read_backdrop
 from geo.layers.assemble import AssembleReport, assemble
 from geo.layers.roads import read_roads
 from geo.layers.run_rows import RunRecord
+from geo.outputs import require_replaceable
 from geo.page.crops import read_crops
 from geo.page.preview import OVERVIEW_PX
 from geo.page.report import MapReport
@@ -121,6 +122,7 @@ def run_assemble(source: Source, job: AssembleJob) -> AssembledMap:
         say(f"{unfinished} of {len(source.record.blocks)} blocks are not computed yet")
     origin = "parts" if kept else "probability"
     with _parts(source, job, kept=kept) as parts:
+        require_replaceable(files.written(job, job.roads))  # edited meanwhile?
         report = assemble(
             parts,
             job.out,

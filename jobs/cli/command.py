@@ -332,5 +332,6 @@ def report_figures(text: str, values: Mapping[str, Any], file: Path | None) -> N
     if file == STDOUT:
         print(figures)
     else:
+        require_place_for(file)  # edited meanwhile?
         with explain_write_errors(f"--json {file}", OTHER_FILE):
             write_text(file, figures + "\n")

@@ -125,6 +125,7 @@ def _compare_files(old: Path, new: Path, out: Path, limits: CompareOptions) -> d
     give_back_freed_memory()
     maps = (earlier, later)
     sums = gather(result, later.segments) if later.segments is not None else None
+    require_replaceable(astuple(ChangeFiles.of(out)))  # edited meanwhile?
     write_changes(out, maps, result, sums, _run_row(maps, result, limits, started))
     return figures(maps, result, sums)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from geo.errors import GeoError
+from geo.outputs import require_replaceable
 from jobs.evaluate.report import Evaluation, Panels, best_and_worst, draw_sheet
 from jobs.runtime.pictures import require_room, write_picture
 from wpcrack.data.images import Pair, left_out, list_images, pair, read_rgb
@@ -90,6 +91,7 @@ def run_evaluate(options: EvaluateOptions, predictor: WindowPredictor | None = N
     error = None
     if options.figure is not None:
         try:
+            require_replaceable([options.figure])  # edited meanwhile?
             _draw(options.figure, board, selection, predictor, options)
         except (WpcrackError, GeoError) as problem:  # which costs the picture, not the scores
             error = problem

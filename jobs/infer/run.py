@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from geo.cracks.parts import DamagedPart, InspectedRow
 from geo.errors import InputError
 from geo.layers.roads import Segment, read_roads, roads_digest
+from geo.outputs import require_replaceable
 from jobs.infer.actors import cluster_has_gpus, compute, require_room
 from jobs.infer.block_store import BlockStore
 from jobs.infer.delivery import Delivery
@@ -158,6 +159,7 @@ def _run(context: _Context) -> InferReport:
     results = _compute_missing(context)
     computed = time.monotonic()
     say("joining the blocks")
+    require_replaceable(MapFiles.of(job.out).written(job, job.roads))  # edited meanwhile?
     if plan.probability is not None:
         with explain_errors(work.root):
             write_vrt(plan.probability, plan.blocks, mosaic.grid)

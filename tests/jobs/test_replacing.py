@@ -19,13 +19,15 @@ import jobs.cli
 import jobs.cli.learn
 import jobs.cli.map
 from geo.errors import OutputError
+from jobs.cli.command import report_figures
 from jobs.infer import run as infer
 from jobs.predict import run_predict
 from jobs.train.folder import CARD, LOCK, METRICS, REPORT
 from jobs.train.split import SPLIT
 from jobs.tune.folder import JOURNAL
-from wpcrack.data.folder import MARKER, write_marker
+from wpcrack.data.folder import MARKER, replace_set, write_marker
 from wpcrack.data.images import write_png
+from wpcrack.errors import DataError
 
 
 def darkness() -> Callable[[np.ndarray], np.ndarray]:
@@ -54,6 +56,57 @@ def test_a_map_replaces_no_file_of_the_user(tiles: Path, name: str) -> None:
             attempt()
     assert mine.read_text() == "mine"
     assert not job.work_folder.exists()
+
+
+def test_what_a_user_edits_while_a_map_is_made_is_not_replaced(tiles: Path) -> None:
+    job = infer_job(tiles, tiles.parent / "cracks.gpkg")
+    infer.run_inference(job, darkness)
+    mine, package = tiles.parent / "cracks.report.md", job.out.read_bytes()
+
+    def edit() -> Callable[[np.ndarray], np.ndarray]:
+        mine.write_text("mine")
+        return darkness()
+
+    with pytest.raises(OutputError, match="or was changed since"):
+        infer.run_inference(job.model_copy(update={"resume": "never"}), edit)
+    assert (mine.read_text(), job.out.read_bytes()) == ("mine", package)
+
+
+def test_a_mask_that_a_user_corrects_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    photo, mine = tmp_path / "a.png", tmp_path / "found" / "a_mask.png"
+    write_png(photo, street(64)[0])
+    run_predict(None, mine.parent, [photo], predictor=darkness())
+
+    def edit(windows: np.ndarray) -> np.ndarray:
+        mine.write_bytes(b"mine")
+        return darkness()(windows)
+
+    with pytest.raises(OutputError, match="or was changed since"):
+        run_predict(None, mine.parent, [photo], predictor=edit)
+    assert mine.read_bytes() == b"mine"
+
+
+def test_figures_do_not_replace_what_a_user_wrote_meanwhile(tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    file.write_text("mine")
+    with pytest.raises(OutputError, match="was not written by this program"):
+        report_figures("text", {"a": 1}, file)
+    assert file.read_text() == "mine"
+
+
+def test_a_set_that_a_user_fills_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    mine = tmp_path / "set" / "mine.txt"
+
+    def build(keep: bool) -> None:
+        with replace_set(mine.parent, keep=keep):
+            mine.parent.mkdir(exist_ok=True)
+            mine.write_text("mine")
+
+    for keep in (True, False):
+        with pytest.raises(DataError, match="is not empty"):
+            build(keep)
+        assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["mine.txt"]
+        mine.unlink()
 
 
 def test_a_map_that_is_its_own_roads_area_or_tile_index_is_refused(tiles: Path) -> None:

@@ -50,6 +50,7 @@ def replace_set(out: Path, *, keep: bool = False) -> Iterator[Path]:
             ) from error
         try:
             yield part
+            _require_replaceable(out, keep=keep)  # edited meanwhile?
             stack.close()  # the renames, whose errors are this set's, too
         except OSError as error:
             raise DataError(
