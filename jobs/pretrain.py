@@ -17,6 +17,7 @@ from jobs.runtime.folder import (
     refuse_foreign,
     require_no_model,
 )
+from jobs.runtime.signals import Interrupted
 from jobs.runtime.terminal import say
 from jobs.runtime.versions import own_version
 from wpcrack.errors import ConfigError
@@ -56,9 +57,9 @@ def run_pretrain(config: ShippedConfig, out: Path) -> Shipped:
         with hold_lock(out / LOCK, busy):
             try:
                 shipped = make_shipped(config, out, report)
-            except KeyboardInterrupt:
+            except KeyboardInterrupt as error:
                 say(f"interrupted: what is finished is kept in {out}; the same command continues")
-                raise
+                raise Interrupted from error
             write_text(out / CARD, model_card(config, shipped))
     score = shipped.scores[FUSED]
     megabytes = (shipped.model / WEIGHTS).stat().st_size / 1e6

@@ -31,7 +31,7 @@ from jobs.adapt.plan import (
     windows_of,
 )
 from jobs.runtime.folder import SAME_COMMAND, explain_write_errors, hold_lock
-from jobs.runtime.signals import stop_on_sigterm
+from jobs.runtime.signals import Interrupted, stop_on_sigterm
 from jobs.runtime.terminal import counted, say
 from jobs.runtime.versions import own_version
 from jobs.windows.run import run_windows
@@ -116,9 +116,9 @@ def run_adapt(
         with explain_write_errors(f"out {out}", SAME_COMMAND), stop_on_sigterm():
             try:
                 return _adapt(config, out, base, images, local)
-            except KeyboardInterrupt:
+            except KeyboardInterrupt as error:
                 say(f"interrupted: what is finished is kept in {out}; the same command continues")
-                raise
+                raise Interrupted from error
 
 
 def _adapt(

@@ -21,8 +21,8 @@ from geo.files import write_text
 from jobs.registry import JOBS, find, names_with_config
 from jobs.runtime.folder import explain_write_errors
 from jobs.runtime.ray_session import prepare_environment
-from jobs.runtime.signals import INTERRUPTED, stop_on_sigterm
-from jobs.runtime.terminal import USER_ERRORS, outlast_readers
+from jobs.runtime.signals import INTERRUPTED, Interrupted, stop_on_sigterm
+from jobs.runtime.terminal import USER_ERRORS, outlast_readers, say
 from jobs.runtime.versions import LEFT_OUT_TO_MAP
 from wpcrack.errors import ConfigError
 
@@ -109,7 +109,10 @@ def command(
                     raise
                 print(f"error: {sentence}", file=sys.stderr)
                 code = 1
+            except Interrupted:
+                code = INTERRUPTED
             except KeyboardInterrupt:
+                say("interrupted: give the same command again")
                 code = INTERRUPTED
             raise typer.Exit(code)
 

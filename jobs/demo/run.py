@@ -30,6 +30,7 @@ from jobs.infer.job import InferJob
 from jobs.infer.report import InferReport
 from jobs.infer.run import run_inference
 from jobs.runtime.folder import explain_write_errors, hold_lock
+from jobs.runtime.signals import Interrupted
 from jobs.runtime.terminal import say
 from wpcrack.errors import ConfigError, DataError
 from wpcrack.model import find_model
@@ -105,9 +106,9 @@ def run_demo(out: Path, seed: int = 0, options: DemoOptions | None = None) -> De
     try:
         with hold_lock(out / _LOCK, busy):
             return _make(out, seed, options)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         say("interrupted: a demo is not continued, the same command begins it anew")
-        raise
+        raise Interrupted from error
 
 
 def _make(out: Path, seed: int, options: DemoOptions) -> DemoReport:

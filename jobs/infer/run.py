@@ -34,7 +34,7 @@ from jobs.infer.work_folder import WorkFolder, explain_errors, open_work, requir
 from jobs.infer.worker import PredictorFactory
 from jobs.runtime.folder import how_to_continue
 from jobs.runtime.ray_session import joins_cluster
-from jobs.runtime.signals import stop_on_sigterm
+from jobs.runtime.signals import Interrupted, stop_on_sigterm
 from jobs.runtime.terminal import say
 
 
@@ -80,10 +80,11 @@ def run_inference(
             try:
                 report = _run(_Context(job, plan, failures, roads, work, factory, local))
                 return report if delivery is None else _deliver(report, job, delivery)
-            except KeyboardInterrupt:
-                if alone:
-                    _say_how_to_continue(work, job.resume)
-                raise
+            except KeyboardInterrupt as error:
+                if not alone:
+                    raise
+                _say_how_to_continue(work, job.resume)
+                raise Interrupted from error
 
 
 def plan_inference(job: InferJob) -> Forecast:

@@ -19,6 +19,10 @@ ENDS = (signal.SIGTERM, signal.SIGHUP)
 """Signals that end a job as Ctrl-C does; the second comes when a terminal is closed."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, SIGTERM or SIGHUP after which the user was told how to go on."""
+
+
 @contextmanager
 def stop_on_sigterm() -> Iterator[None]:
     """Make SIGTERM and SIGHUP end a job like Ctrl-C does, with everything that follows from it.

@@ -29,7 +29,7 @@ from jobs.runtime.ray_session import (
     training_session,
 )
 from jobs.runtime.shared import share
-from jobs.runtime.signals import stop_on_sigterm
+from jobs.runtime.signals import Interrupted, stop_on_sigterm
 from jobs.runtime.terminal import USER_ERRORS, last_line, say
 from jobs.train.checkpoints import drop_states, judged_by, require_same_storage, storage_of
 from jobs.train.folder import (
@@ -116,14 +116,15 @@ def run_training(
                     ProgressLines(root / METRICS, (trackers.epoch, watch.tell), then),
                 ):
                     fit(job, local, watch)
-            except KeyboardInterrupt:
+            except KeyboardInterrupt as error:
+                if not alone:
+                    raise
                 epochs = len(read_metrics(root / METRICS))
-                if alone:
-                    say(
-                        f"interrupted: {epochs} epochs are finished and kept in {job.run_dir}; "
-                        f"{how_to_continue(job.resume)}"
-                    )
-                raise
+                say(
+                    f"interrupted: {epochs} epochs are finished and kept in {job.run_dir}; "
+                    f"{how_to_continue(job.resume)}"
+                )
+                raise Interrupted from error
             seconds = earlier_s + time.monotonic() - started
             report = write_report(root, job, data, seconds, needs.start)
             for line in closing_lines(report, job, data):

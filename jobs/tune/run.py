@@ -17,7 +17,7 @@ from typing import Any
 from geo.files import write_text
 from jobs.runtime.folder import how_to_continue
 from jobs.runtime.ray_session import joins_cluster
-from jobs.runtime.signals import stop_on_sigterm
+from jobs.runtime.signals import Interrupted, stop_on_sigterm
 from jobs.runtime.terminal import say
 from jobs.runtime.versions import versions
 from jobs.train.folder import REPORT, open_run, read_data
@@ -85,13 +85,13 @@ def run_trials(sweep: Sweep, *, local: bool) -> None:
             run_in_process(sweep)
         elif sweep.left:
             run_on_ray(sweep, local=local)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         ended = sum(trial.status != "running" for trial in read_trials(sweep.root))
         say(
             f"interrupted: {ended} ended trials and the checkpoints of the others are kept in "
             f"{sweep.job.run_dir}; {how_to_continue(sweep.job.resume)}"
         )
-        raise
+        raise Interrupted from error
 
 
 def conclude(job: TuneJob, root: Path) -> None:

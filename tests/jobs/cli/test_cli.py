@@ -21,6 +21,7 @@ from geo.errors import GeoError
 from jobs.demo.run import DemoOptions
 from jobs.infer.job import InferJob
 from jobs.registry import JOBS, find
+from jobs.runtime.signals import Interrupted
 from jobs.runtime.versions import versions
 from jobs.settings.load import shipped_configs
 from wpcrack.errors import WpcrackError
@@ -135,6 +136,7 @@ def test_the_config_is_optional_and_may_be_a_shipped_name(calls: Calls) -> None:
         (WpcrackError("model m is odd; choose another"), 1),
         (GeoError("tile t is odd; choose another"), 1),
         (KeyboardInterrupt(), 130),
+        (Interrupted(), 130),
     ],
 )
 def test_exit_codes_say_what_happened(
@@ -146,6 +148,9 @@ def test_exit_codes_say_what_happened(
     if code == 1:
         assert result.stderr == f"error: {outcome}\n"
         assert result.stdout == ""
+    if code == 130:
+        told = isinstance(outcome, Interrupted)  # by the job itself
+        assert result.stderr == ("" if told else "interrupted: give the same command again\n")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
