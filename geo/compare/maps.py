@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -91,8 +94,29 @@ def read_map(path: Path, crs: CRS | None = None) -> SurveyMap:
         crs: bring it into this system; None: keep its own.
 
     Raises:
-        InputError: it is no map of ours, or holds nothing that was inspected.
+        InputError: it is no map of ours, or holds nothing that was inspected; or another map took
+            its place meanwhile.
     """
+    with _unchanged(path):
+        return _read_map(path, crs)
+
+
+@contextmanager
+def _unchanged(path: Path) -> Iterator[None]:
+    """Refuse layers of two maps, as where a job replaces the file while it is read.
+
+    Raises:
+        InputError: it was replaced.
+    """
+    before = path.stat() if path.exists() else None
+    try:
+        yield
+    finally:
+        if before is not None and not (path.exists() and os.path.samestat(before, path.stat())):
+            raise InputError(f"{path} was replaced while it was read; give the same command again")
+
+
+def _read_map(path: Path, crs: CRS | None) -> SurveyMap:
     require_map(path, {**NEEDED, ROAD_SEGMENT.name: ("segment_id", "width_m")})
     cracks = _read(path, CRACK)
     target = crs or cracks.crs

@@ -8,6 +8,7 @@ import re
 import shutil
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 
 import cv2
 import geopandas
@@ -21,9 +22,10 @@ from typer.testing import CliRunner
 
 import geo
 from benchmarks.compare_draw import second_epoch, write_map
+from geo.compare import maps as compared
 from geo.compare.options import CompareOptions
-from geo.errors import GeoError
-from geo.layers.schema import CHANGE_LAYERS
+from geo.errors import GeoError, InputError
+from geo.layers.schema import CHANGE_LAYERS, INSPECTED
 from geo.layers.style import change_styles
 from geo.options import AssembleOptions
 from jobs.cli import app
@@ -146,6 +148,23 @@ def test_maps_of_one_name_and_of_long_systems_are_told_in_few_words(maps, tmp_pa
     assert report.figures["old"]["moved_from_crs"] == system
     assert f"# Changes from {names[0]} to {names[1]}\n" in report.files.report.read_text("utf-8")
     assert names[0] in report.files.page.read_text("utf-8")
+
+
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_a_map_that_is_replaced_while_it_is_read_is_refused(maps, tmp_path, monkeypatch, is_gone):
+    """Its cracks would be those of one map, its ground that of another."""
+    old, new = (Path(shutil.copy(path, tmp_path)) for path in maps)
+    read = compared._read
+
+    def replaced(path, layer):
+        if layer is INSPECTED:
+            new.unlink() if is_gone else Path(shutil.copy(old, f"{new}.tmp")).replace(new)
+        return read(path, layer)
+
+    monkeypatch.setattr(compared, "_read", replaced)
+    with pytest.raises(InputError, match="was replaced while it was read"):
+        run_compare(old, new, tmp_path / "changes.gpkg")
+    assert not (tmp_path / "changes.gpkg").exists()
 
 
 def test_what_cannot_be_compared_is_refused_in_one_sentence(maps, tmp_path, monkeypatch):
