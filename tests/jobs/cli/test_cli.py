@@ -272,7 +272,9 @@ def test_options_reach_the_functions_behind_the_commands(
     seen: dict[str, Any] = {}
     monkeypatch.setattr("jobs.dataset.run_dataset", lambda *a: seen.update(dataset=a))
     run_evaluate = Mock()
-    run_evaluate.return_value = Mock(**{"values.return_value": {}, "summary.return_value": ""})
+    run_evaluate.return_value = Mock(
+        figure_error=None, **{"values.return_value": {}, "summary.return_value": ""}
+    )
     monkeypatch.setattr("jobs.evaluate.run.run_evaluate", run_evaluate)
     run_predict = Mock()
     run_predict.return_value.exit_code = 0
