@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sqlite3
+from contextlib import closing
 
 import geopandas
 import numpy as np
@@ -231,7 +232,7 @@ def test_a_map_without_a_crack_is_left_when_all_were_taken_out(package):
 
 def test_the_run_says_that_the_map_was_edited(alone):
     rewrite(alone, lambda rows: rows.iloc[1:])
-    with sqlite3.connect(alone) as base:
+    with closing(sqlite3.connect(alone)) as base, base:
         base.execute("UPDATE run SET accuracy = NULL")
     run_apply(alone)
     run = pyogrio.read_dataframe(alone, layer="run").iloc[0]
@@ -243,7 +244,7 @@ def test_the_run_says_that_the_map_was_edited(alone):
 @pytest.mark.parametrize("cell", ["5", "[1]", "{", "nothing"])
 def test_an_accuracy_that_nobody_can_read_does_not_stop_an_edit(alone, cell):
     rewrite(alone, lambda rows: rows.iloc[1:])
-    with sqlite3.connect(alone) as base:
+    with closing(sqlite3.connect(alone)) as base, base:
         base.execute("UPDATE run SET accuracy = ?", (cell,))
     run_apply(alone)
     run = pyogrio.read_dataframe(alone, layer="run").iloc[0]
@@ -259,7 +260,7 @@ def beside(package):
 
 def test_every_format_that_stands_beside_the_map_is_made_again(package):
     before, parts = beside(package), package.with_name("cracks_crack.parquet")
-    with sqlite3.connect(package) as base:
+    with closing(sqlite3.connect(package)) as base, base:
         base.execute("UPDATE run SET config = json_set(config, '$.parquet_rows', 1)")
     rewrite(package, lambda rows: rows.iloc[1:])
     report = run_apply(package)
