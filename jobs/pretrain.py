@@ -16,6 +16,7 @@ from jobs.runtime.folder import (
     hold_lock,
     refuse_foreign,
     require_no_model,
+    require_writable,
 )
 from jobs.runtime.signals import Interrupted
 from jobs.runtime.terminal import say
@@ -46,6 +47,7 @@ def run_pretrain(config: ShippedConfig, out: Path) -> Shipped:
     refuse_foreign(out, OWN, "out", "a model of drawn pavement")
     if not (out / STATE).exists():
         require_no_model(out / MODEL_FOLDER, "a model of drawn pavement")
+    require_writable(out, f"out {out}")
 
     def report(progress: Progress) -> None:
         if progress.is_due:

@@ -20,7 +20,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
+from pyogrio.errors import DataLayerError, DataSourceError, FeatureError
 
+from geo.errors import OutputError, first_line
 from geo.files import write_text
 from geo.packages import make_way
 from jobs.demo.draw import TrainingSetSize, city_grid, write_city, write_training_set
@@ -117,7 +119,13 @@ def _make(out: Path, seed: int, options: DemoOptions) -> DemoReport:
     seconds: dict[str, float] = {}
     stages = _Stages(options.stages)
     with stages.run("draw", "streets with cracks, as tiles of a city", seconds):
-        city = _draw(out, seed, options)
+        try:
+            city = _draw(out, seed, options)
+        except (OSError, DataLayerError, DataSourceError, FeatureError) as error:
+            raise OutputError(
+                f"--out {out} cannot be written ({first_line(error)}); free space there, then give "
+                "the same command again"
+            ) from error
     if options.train:
         with stages.run("train", "the three networks, from image-level labels alone", seconds):
             _train(out, seed, options)

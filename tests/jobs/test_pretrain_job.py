@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
 from factories import TINY_MODEL
 
+from geo.errors import OutputError
 from jobs.pretrain import CARD, run_pretrain
 from jobs.settings.load import load
 from wpcrack.config import ModelConfig
@@ -50,6 +52,14 @@ def test_an_interrupted_training_says_how_it_goes_on(
         run_pretrain(ShippedConfig(), tmp_path)
     told = f"interrupted: what is finished is kept in {tmp_path}; the same command continues\n"
     assert capsys.readouterr().err == told
+
+
+def test_a_folder_that_may_only_be_read_is_not_called_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, _: path != tmp_path)  # root may do all
+    with pytest.raises(OutputError, match="is read-only"):
+        run_pretrain(ShippedConfig(), tmp_path / "new")
 
 
 def test_a_model_of_another_command_is_not_replaced(tmp_path: Path) -> None:

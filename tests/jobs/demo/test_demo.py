@@ -7,6 +7,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import geopandas
 import numpy as np
@@ -14,10 +15,12 @@ import pytest
 import rasterio
 import shapely
 from factories import Pool, darkness
+from pyogrio.errors import DataSourceError
 from rasterio.features import shapes
 from rasterio.merge import merge
 
 import geo
+from geo.errors import OutputError
 from jobs.demo import run as demo
 from jobs.demo.draw import (
     CRS,
@@ -220,6 +223,15 @@ def test_an_interrupted_demo_says_that_it_begins_anew(
     said = capsys.readouterr().err
     assert said.count("interrupted") == said.count("begins it anew") == 1
     assert "continues" not in said
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), DataSourceError("full")])
+def test_a_disk_that_is_full_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(demo, "_draw", Mock(side_effect=error))
+    with pytest.raises(OutputError, match=r"--out .* cannot be written \(.*; free space"):
+        run_demo(tmp_path, options=SMALL)
 
 
 def test_two_demos_do_not_share_a_folder(tmp_path: Path) -> None:
