@@ -55,7 +55,9 @@ ALLOWED: tuple[Any, ...] = (
     (ARRAY, "numpy._core.multiarray._reconstruct"),
     (ARRAY, "numpy.core.multiarray._reconstruct"),
     (PurePosixPath, "pathlib.PosixPath"),
+    (PurePosixPath, "pathlib._local.PosixPath"),  # written by Python 3.13
     (PureWindowsPath, "pathlib.WindowsPath"),
+    (PureWindowsPath, "pathlib._local.WindowsPath"),
     (InertDict, "lightning_fabric.utilities.data.AttributeDict"),
     (InertDict, "lightning.fabric.utilities.data.AttributeDict"),
     (InertDict, "pytorch_lightning.utilities.parsing.AttributeDict"),

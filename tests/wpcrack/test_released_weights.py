@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import os
+import re
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -67,12 +68,18 @@ def lightning(state: State) -> dict[str, Any]:
     }
 
 
+def with_paths_of(module: bytes, state: State, path: Path) -> None:
+    """Write a checkpoint whose paths have the name that a Python gives them."""
+    torch.save(lightning(state), path, _use_new_zipfile_serialization=False)
+    named = re.compile(rb"cpathlib(\._local)?\n(?=PosixPath)")
+    path.write_bytes(named.sub(b"c" + module + b"\n", path.read_bytes()))
+
+
 WRITERS: dict[str, Callable[[State, Path], None]] = {
     "lightning.ckpt": lambda state, path: torch.save(lightning(state), path),
     "state.pth": torch.save,
-    "old.pth": lambda state, path: torch.save(
-        lightning(state), path, _use_new_zipfile_serialization=False
-    ),
+    "old.pth": functools.partial(with_paths_of, b"pathlib"),
+    "python3.13.pth": functools.partial(with_paths_of, b"pathlib._local"),
     "state.safetensors": save_file,
     "half.pth": lambda state, path: torch.save(
         {k: v.half() if v.is_floating_point() else v for k, v in state.items()}, path
