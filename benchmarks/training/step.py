@@ -42,7 +42,7 @@ from wpcrack.config import MethodConfig
 from wpcrack.data.batch import Batch
 from wpcrack.data.images import write_png
 from wpcrack.data.read import ImageLevelSet, Item
-from wpcrack.labels.cam import crack_map, upsample
+from wpcrack.labels.cam import crack_map, label_map, upsample
 from wpcrack.labels.pseudo_label import pseudo_label, refine
 from wpcrack.networks import CRACK
 from wpcrack.networks.reconstructor import make_decoder
@@ -301,12 +301,12 @@ class ReleasedStep:
             outside = off_crack(m.detach(), nets.config.cam_norm)
             crack = self.error(batch, z, m, outside)
             rest = self.error(batch, z, 1 - m, m.detach() * is_crack)
-            cams = (
-                c[batch.has_crack > 0, CRACK : CRACK + 1]
+            maps = (
+                crack_map(c[batch.has_crack > 0], batch.size, nets.config.cam_norm)
                 for c in (cam, encoding.activation.cam.detach())
             )
             shown = torch.ones(int(batch.has_crack.sum()))
-            same = losses.cam_consistency(*cams, shown, batch.cracks, weights.ceccm)
+            same = losses.cam_consistency(*maps, shown, batch.cracks, weights.ceccm)
             terms = {
                 "cls_bce": losses.classification(activation.logits, batch.label, batch.images),
                 "cls_crack": -weights.cls_crack * crack,
@@ -321,7 +321,7 @@ class ReleasedStep:
         nets, rule = self.nets, self.config.pseudo_label
         with torch.no_grad(), evaluating(nets.classifier):
             cam = nets.classifier(batch.image).cam
-            found = crack_map(cam, batch.size, nets.config.cam_norm)
+            found = label_map(cam, batch.size, nets.config.cam_norm)
             found = refine(batch.image, found * batch.has_crack.view(-1, 1, 1, 1), rule)
             label = pseudo_label(found, batch.has_crack, rule)
         with torch.no_grad():
