@@ -278,8 +278,7 @@ def write_table(path: Path, pieces: pa.Table, inspected: InspectedRow) -> None:
     }
     described = pieces.replace_schema_metadata(metadata)
     with whole_file(path) as temporary:
-        # Without dictionaries and least and most values, small parts take half the place and are
-        # read in three quarters of the time.
+        # Without dictionaries and least and most values small parts are smaller and read sooner.
         pq.write_table(
             described, temporary, compression="zstd", use_dictionary=False, write_statistics=False
         )

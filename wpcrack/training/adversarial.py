@@ -238,11 +238,7 @@ def classifier_terms(
         if nets.config.cam_norm == "max":  # the paper compares the maps that paint
             maps = m, crack_map(other, size, nets.config.cam_norm)
         terms["ceccm"] = ceccm_weight(config, progress) * losses.cam_consistency(
-            maps[0],
-            maps[1],
-            part.shown,
-            batch.cracks,
-            config.ceccm,
+            *maps, part.shown, batch.cracks, config.ceccm
         )
     return terms
 
