@@ -30,7 +30,7 @@ from geo.imagery.opening import gdal_settings, is_remote, names_in_zip, stamp_of
 from geo.imagery.sidecars import names_beside
 from geo.imagery.stac import read_stac
 from geo.options import ReadOptions
-from geo.processes import spread
+from geo.processes import processors, spread
 from geo.vectors import Features, chosen_column, read_features
 
 NAMED_REASONS = 3
@@ -137,7 +137,7 @@ def inspect_all(paths: Sequence[str], options: ReadOptions) -> list[Tile | TileP
     if len(chunks) < 2:
         found += map(read, chunks)
     else:
-        found += spread(read, chunks, len(os.sched_getaffinity(0)), "forkserver")
+        found += spread(read, chunks, processors(), "forkserver")
     in_order = [path for (path,) in urls] + files
     by_path = dict(zip(in_order, _share_crs(chain.from_iterable(found)), strict=True))
     return [by_path[path] for path in paths]

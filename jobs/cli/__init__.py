@@ -9,6 +9,14 @@ from __future__ import annotations
 import sys
 from typing import Annotated
 
+try:
+    import fcntl  # noqa: F401  locks of folders, which Windows does not have
+except ModuleNotFoundError:
+    sys.exit(
+        "error: wpcrack needs Linux (or macOS), and this is neither; on Windows install it in "
+        "WSL 2 (wsl --install), where the same commands work"
+    )
+
 import typer
 
 from jobs.registry import JOBS, find

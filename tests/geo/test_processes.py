@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 
 import pytest
 
-from geo.processes import spread
+from geo.processes import processors, spread
+
+
+def test_processors_are_those_of_the_machine_where_no_process_is_bound(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {1, 5, 7}, raising=False)
+    assert processors() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    assert processors() == 8
 
 
 @pytest.mark.parametrize("start", ["spawn", "forkserver"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import signal
 import subprocess
 import sys
@@ -362,6 +363,12 @@ def test_figures_for_programs_lie_in_a_file_beside_the_text(calls: Calls, tmp_pa
     file = tmp_path / "figures.json"
     assert wpcrack("infer", *NEEDED, "--json", str(file)).stdout == "3 cracks\n"
     assert json.loads(file.read_text()) == {"n_cracks": 3}
+
+
+def test_a_system_without_locks_of_folders_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fcntl", None)  # as on Windows
+    with pytest.raises(SystemExit, match=r"^error: wpcrack needs Linux .* WSL 2 "):
+        runpy.run_path(jobs.cli.__file__)
 
 
 def test_the_version_is_that_of_the_package() -> None:
