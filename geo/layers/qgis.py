@@ -14,13 +14,14 @@ import sqlite3
 import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from xml.sax.saxutils import escape, quoteattr
 
 from rasterio.crs import CRS
 
 from geo.layers.schema import GEOMETRY, Layer, class_words
-from geo.layers.style import CASING, CITY_SCALE, OPAQUE, Rule, Style, rgba
+from geo.layers.style import CASING, CITY_SCALE, OPAQUE, STREET_SCALE, Rule, Style, rgba
 
 PROJECT = "cracks"
 """Name of the project in the GeoPackage."""
@@ -39,6 +40,9 @@ AREA_DIGITS = 4
 
 PX_MM = 0.28
 """Size of a pixel in SLD."""
+
+CASING_MM = 0.3
+"""By which the border of a line makes it wider."""
 
 _EQUALS = re.compile(r"\"(\w+)\" = '(\w+)'")
 """What `geo.layers.style.equals` writes."""
@@ -256,9 +260,8 @@ def _tip(style: Style) -> str:
 
 
 def _scales(rule: Rule) -> str:
-    """Return the scales of a rule: the larger denominator is QGIS's smallest scale."""
-    far = f' scalemaxdenom="{rule.farthest}"' if rule.farthest else ""
-    return far + (f' scalemindenom="{rule.closest}"' if rule.closest else "")
+    """Return the scale of a rule: the larger denominator is QGIS's smallest scale."""
+    return f' scalemaxdenom="{rule.farthest}"' if rule.farthest else ""
 
 
 def _fill(key: int, rule: Rule) -> str:
@@ -274,21 +277,37 @@ def _fill(key: int, rule: Rule) -> str:
 
 
 def _line(key: int, rule: Rule) -> str:
-    dark = rgba(CASING, OPAQUE)
-    casing = {"line_color": dark, "line_width": f"{rule.size_mm + 0.3:g}"}
-    core = {"line_color": rule.color, "line_width": f"{rule.size_mm:g}"}
     both = {"line_style": "solid", "line_width_unit": "MM", "capstyle": "round"}
-    layers = (_layer("SimpleLine", part | both) for part in (casing, core))
+    layers = []
+    for color, wider_mm in ((rgba(CASING, OPAQUE), CASING_MM), (rule.color, 0.0)):
+        options = {"line_color": color, "line_width": f"{rule.size_mm + wider_mm:g}"}
+        far = f"{rule.far_mm + wider_mm:g}" if rule.far_mm else ""
+        layers.append(_layer("SimpleLine", options | both, far))
     return _symbol(key, "line", "".join(layers))
 
 
-def _layer(kind: str, options: dict[str, str]) -> str:
+def _layer(kind: str, options: dict[str, str], far: str = "") -> str:
+    """Write a layer of a symbol; `far`: width of its line beyond STREET_SCALE."""
     pairs = options.items()
     entries = "".join(f'<Option type="QString" name="{k}" value="{v}"/>' for k, v in pairs)
     old = "".join(f'<prop k="{k}" v="{v}"/>' for k, v in pairs)  # read by QGIS before 3.26
+    wide = _by_scale(far, options["line_width"]) if far else ""
     return (
         f'<layer class="{kind}" enabled="1" locked="0" pass="0">'
-        f'<Option type="Map">{entries}</Option>{old}</layer>'
+        f'<Option type="Map">{entries}</Option>{old}{wide}</layer>'
+    )
+
+
+def _by_scale(far: str, near: str) -> str:
+    """Let the scale choose the width of a line: with two rules, legends name each class twice."""
+    expression = quoteattr(f"if(@map_scale > {STREET_SCALE}, {far}, {near})")
+    return (
+        '<data_defined_properties><Option type="Map"><Option type="QString" name="name" value=""/>'
+        '<Option type="Map" name="properties"><Option type="Map" name="outlineWidth">'
+        '<Option type="bool" name="active" value="true"/>'
+        f'<Option type="QString" name="expression" value={expression}/>'
+        '<Option type="int" name="type" value="3"/></Option></Option>'
+        '<Option type="QString" name="type" value="collection"/></Option></data_defined_properties>'
     )
 
 
@@ -300,7 +319,7 @@ def sld(style: Style) -> str:
     """Write a style as SLD 1.1, for programs other than QGIS; "" if its rules compare columns."""
     if any(rule.filter != "ELSE" and not _EQUALS.fullmatch(rule.filter) for rule in style.rules):
         return ""
-    rules = "".join(_sld_rule(rule, style.layer) for rule in style.rules)
+    rules = "".join(_sld_rules(rule, style.layer) for rule in style.rules)
     return (
         '<?xml version="1.0" encoding="UTF-8"?>'
         '<StyledLayerDescriptor xmlns="http://www.opengis.net/sld" version="1.1.0" '
@@ -311,7 +330,16 @@ def sld(style: Style) -> str:
     )
 
 
-def _sld_rule(rule: Rule, layer: Layer) -> str:
+def _sld_rules(rule: Rule, layer: Layer) -> str:
+    """Write a rule, or one for each side of STREET_SCALE, as SLD's widths know no scale."""
+    if not rule.far_mm:
+        return _sld_rule(rule, layer)
+    near = replace(rule, farthest=STREET_SCALE)
+    far = replace(rule, size_mm=rule.far_mm)
+    return _sld_rule(near, layer) + _sld_rule(far, layer, closest=STREET_SCALE)
+
+
+def _sld_rule(rule: Rule, layer: Layer, closest: int = 0) -> str:
     chosen = "<se:ElseFilter/>"
     if found := _EQUALS.fullmatch(rule.filter):
         column, value = found.groups()
@@ -319,9 +347,9 @@ def _sld_rule(rule: Rule, layer: Layer) -> str:
             f"<ogc:Filter><ogc:PropertyIsEqualTo><ogc:PropertyName>{column}</ogc:PropertyName>"
             f"<ogc:Literal>{value}</ogc:Literal></ogc:PropertyIsEqualTo></ogc:Filter>"
         )
-    near = f"<se:MinScaleDenominator>{rule.closest}</se:MinScaleDenominator>"
+    near = f"<se:MinScaleDenominator>{closest}</se:MinScaleDenominator>"
     far = f"<se:MaxScaleDenominator>{rule.farthest}</se:MaxScaleDenominator>"
-    scales = (near if rule.closest else "") + (far if rule.farthest else "")
+    scales = (near if closest else "") + (far if rule.farthest else "")
     *parts, opacity = map(int, rule.color.split(","))
     color, share = "#" + bytes(parts).hex(), f"{opacity / OPAQUE:.2f}"
     stroke = _sld_stroke(color, share, rule.size_mm)
@@ -332,7 +360,7 @@ def _sld_rule(rule: Rule, layer: Layer) -> str:
         fill = "" if rule.brush == "no" else f"<se:Fill>{solid}</se:Fill>"
         symbols = f"<se:PolygonSymbolizer>{fill}{stroke}</se:PolygonSymbolizer>"
     else:
-        casing = _sld_stroke(CASING, "1", rule.size_mm + 0.3)
+        casing = _sld_stroke(CASING, "1", rule.size_mm + CASING_MM)
         symbols = "".join(f"<se:LineSymbolizer>{s}</se:LineSymbolizer>" for s in (casing, stroke))
     return f"<se:Rule><se:Name>{escape(rule.label)}</se:Name>{chosen}{scales}{symbols}</se:Rule>"
 

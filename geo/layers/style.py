@@ -145,7 +145,8 @@ class Rule:
         color: "r,g,b,a".
         size_mm: width of a line, or of the border of an area.
         brush: how an area is filled, in QGIS's words.
-        closest, farthest: scales 1:N between which it is drawn; 0 for no limit.
+        far_mm: width of a line farther away than STREET_SCALE; 0: the same.
+        farthest: scale 1:N up to which it is drawn; 0 for no limit.
     """
 
     filter: str
@@ -153,7 +154,7 @@ class Rule:
     color: str
     size_mm: float
     brush: str = "solid"
-    closest: int = 0
+    far_mm: float = 0.0
     farthest: int = 0
 
 
@@ -181,7 +182,7 @@ class Style:
 
 
 STREET_SCALE = 2_500
-"""Closer than 1:2500 cracks are drawn by class; farther away thin, or they would be blots."""
+"""Closer than 1:2500 cracks are drawn wide; farther away thin, or they would be blots."""
 
 CITY_SCALE = 25_000
 """Farther than 1:25 000 segments say enough."""
@@ -199,9 +200,7 @@ def styles(rules: Rules) -> tuple[Style, ...]:
     for entry in severity_legend(rules.severity):
         value = "" if entry.key == NOT_MEASURABLE else entry.key
         chosen, bright = equals("severity_d6433", value), rgba(entry.color, OPAQUE)
-        cracks.append(Rule(chosen, entry.label, bright, 0.8, farthest=STREET_SCALE))
-        far = Rule(chosen, entry.label, bright, 0.3, closest=STREET_SCALE, farthest=CITY_SCALE)
-        cracks.append(far)
+        cracks.append(Rule(chosen, entry.label, bright, 0.8, far_mm=0.3, farthest=CITY_SCALE))
         word = CLASS_WORDS["severity_d6433"][entry.key]
         hatch = Rule(chosen, f"network, {word}", bright, 0.4, "b_diagonal")
         networks.append(replace(hatch, farthest=CITY_SCALE))

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import xml.etree.ElementTree as ET
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import quote
 
@@ -20,7 +21,7 @@ from geo.layers.assemble import assemble
 from geo.layers.qgis import PROJECT, qml, sld
 from geo.layers.run_rows import MapTerms
 from geo.layers.schema import CHANGE_SEGMENT
-from geo.layers.style import CITY_SCALE, change_styles, equals, styles
+from geo.layers.style import CITY_SCALE, STREET_SCALE, change_styles, equals, styles
 from geo.layers.words import CLASS_WORDS
 from geo.options import AssembleOptions, RoadOptions, Rules, SegmentOptions, SeverityOptions
 from geo.packages import additions
@@ -62,16 +63,30 @@ SE, OGC = "{http://www.opengis.net/se}", "{http://www.opengis.net/ogc}"
 
 @pytest.mark.parametrize("style", ALL_STYLES, ids=lambda style: style.layer.name)
 def test_sld_has_the_rules_of_the_style(style):
+    """Where the scale chooses the width of a line, it has a rule on either side."""
     root = ET.fromstring(sld(style))
     rules = root.findall(f".//{SE}Rule")
-    assert [rule.find(f"{SE}Name").text for rule in rules] == [one.label for one in style.rules]
-    for rule, look in zip(rules, style.rules, strict=True):
+    looks = []
+    for look in style.rules:
+        cuts = [0, STREET_SCALE, look.farthest] if look.far_mm else [0, look.farthest]
+        looks += [(look, *ends) for ends in pairwise(cuts)]
+    for rule, (look, closest, farthest) in zip(rules, looks, strict=True):
+        assert rule.find(f"{SE}Name").text == look.label
         literal = rule.find(f".//{OGC}Literal")
         assert equals("c", "" if literal is None else literal.text) == re.sub(
             r'"\w+"', '"c"', look.filter
         )
         scales = [rule.find(f"{SE}{end}ScaleDenominator") for end in ("Min", "Max")]
-        assert [0 if s is None else int(s.text) for s in scales] == [look.closest, look.farthest]
+        assert [0 if s is None else int(s.text) for s in scales] == [closest, farthest]
+
+
+def test_a_legend_of_qgis_names_each_class_once():
+    """Cracks are drawn thinner from far away: the scale chooses the width, no second rule."""
+    (cracks,) = (style for style in STYLES if style.layer.name == "crack")
+    labels = [rule.label for rule in cracks.rules]
+    assert len(labels) == len(set(labels)) == 4
+    widths = {e.get("value") for e in ET.fromstring(qml(cracks).split(">", 1)[1]).iter("Option")}
+    assert {"if(@map_scale > 2500, 0.3, 0.8)", "if(@map_scale > 2500, 0.6, 1.1)"} <= widths
 
 
 def test_a_map_with_its_project_is_unchanged_until_somebody_saves_it(with_roads):
@@ -103,7 +118,7 @@ def test_the_legends_name_the_limits_of_the_run(tmp_path):
         severity=limits, segments=SegmentOptions(min_coverage_pct=30, medium_pct=7, high_pct=40)
     )
     own = {style.layer.name: style for style in styles(options.rules)}
-    assert [rule.label for rule in own["crack"].rules][:5:2] == [
+    assert [rule.label for rule in own["crack"].rules][:3] == [
         "high (> 12.5 mm)", "medium (3 - 12.5 mm)", "low (< 3 mm)",
     ]  # fmt: skip
     assert [rule.label for rule in own["network"].rules] == [
