@@ -181,8 +181,8 @@ class Style:
     is_shown: bool = True
 
 
-STREET_SCALE = 2_500
-"""Closer than 1:2500 cracks are drawn wide; farther away thin, or they would be blots."""
+STREET_SCALE = 500
+"""Closer than 1:500 cracks are drawn wide; farther away thin, or they would be blots."""
 
 CITY_SCALE = 25_000
 """Farther than 1:25 000 segments say enough."""

@@ -86,7 +86,7 @@ def test_a_legend_of_qgis_names_each_class_once():
     labels = [rule.label for rule in cracks.rules]
     assert len(labels) == len(set(labels)) == 4
     widths = {e.get("value") for e in ET.fromstring(qml(cracks).split(">", 1)[1]).iter("Option")}
-    assert {"if(@map_scale > 2500, 0.3, 0.8)", "if(@map_scale > 2500, 0.6, 1.1)"} <= widths
+    assert {"if(@map_scale > 500, 0.3, 0.8)", "if(@map_scale > 500, 0.6, 1.1)"} <= widths
 
 
 def test_a_map_with_its_project_is_unchanged_until_somebody_saves_it(with_roads):
