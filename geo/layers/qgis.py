@@ -209,7 +209,7 @@ def _labels(style: Style) -> str:
     return (
         '<labeling type="simple"><settings calloutType="simple">'
         f'<text-style fieldName={quoteattr(style.label)} isExpression="1" fontSize="9" '
-        f'fontSizeUnit="Point" textColor="{dark}" textOpacity="1">'
+        f'fontSizeUnit="Point" fontWeight="50" textColor="{dark}" textOpacity="1">'
         '<text-buffer bufferDraw="1" bufferSize="1" bufferSizeUnits="MM" '
         'bufferColor="255,255,255,255" bufferOpacity="1"/></text-style>'
         '<placement placement="2" placementFlags="10" dist="1" distUnits="MM"/>'

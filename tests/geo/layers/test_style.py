@@ -141,6 +141,13 @@ def test_sums_of_changes_are_called_as_the_changes():
         assert called[f"{kind}_m"] == word
 
 
+def test_labels_have_letters_of_normal_weight():
+    """QGIS takes a weight that is left out for 0, the thinnest letters of the font."""
+    (roads,) = (style for style in STYLES if style.layer.name == "road_segment")
+    text = ET.fromstring(qml(roads).split(">", 1)[1]).find(".//text-style")
+    assert text.get("fontWeight") == "50"
+
+
 def test_far_away_only_segments_are_drawn_and_a_tip_tells_small_areas():
     """A piece of a crack has some square centimeters."""
     for style in STYLES:
