@@ -217,7 +217,7 @@ def styles(rules: Rules) -> tuple[Style, ...]:
     return (
         Style(CRACK, "severity", tuple(cracks), "Cracks", CRACK_TIP),
         Style(NETWORK, "severity", tuple(networks), "Networks", NETWORK_TIP),
-        Style(OUTLINE, "piece", (piece,), "Pieces", OUTLINE_TIP),
+        Style(OUTLINE, "piece", (piece,), "Pieces", OUTLINE_TIP, is_shown=False),
         Style(
             *(ROAD_SEGMENT, "priority", tuple(segments), "Road segments", SEGMENT_TIP),
             label=SEGMENT_LABEL,

@@ -148,11 +148,18 @@ def test_labels_have_letters_of_normal_weight():
     assert text.get("fontWeight") == "50"
 
 
-def test_far_away_only_segments_are_drawn_and_a_tip_tells_small_areas():
-    """A piece of a crack has some square centimeters."""
+def test_far_away_only_segments_are_drawn():
     for style in STYLES:
-        shown = style.is_shown and style.layer.name != "road_segment"
-        assert all(0 < rule.farthest <= CITY_SCALE for rule in style.rules) == shown
+        limited = style.layer.name in ("crack", "network", "outline")
+        assert all(0 < rule.farthest <= CITY_SCALE for rule in style.rules) == limited
+
+
+def test_pieces_and_what_was_inspected_are_off_in_the_project():
+    assert {s.layer.name for s in STYLES if not s.is_shown} == {"outline", "inspected"}
+
+
+def test_a_tip_tells_small_areas():
+    """A piece of a crack has some square centimeters."""
     (pieces,) = (style for style in STYLES if style.layer.name == "outline")
     assert 'round("area_m2", 4)' in ET.fromstring(qml(pieces).split(">", 1)[1]).findtext("mapTip")
 
@@ -185,7 +192,7 @@ def test_qgis_opens_the_project_with_layers_in_order(tmp_path):
     package = assemble([], tmp_path / "city #2.gpkg", GRID, options).path
     found, crs, has_labels, names, tip = in_qgis(PROJECT_TREE, quote(str(package)), PROJECT)
     assert [name for name, is_visible, _ in found if is_visible] == [
-        "Cracks", "Networks", "Pieces", "Road segments", "How this map was made",
+        "Cracks", "Networks", "Road segments", "How this map was made",
     ]  # fmt: skip
     assert all(is_valid for _, _, is_valid in found)
     assert (crs, has_labels) == ("EPSG:25832", True)
