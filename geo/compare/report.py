@@ -97,8 +97,8 @@ def _segments(new: SurveyMap, sums: SegmentChanges | None) -> list[dict[str, Any
     ]
 
 
-def summary(values: dict[str, Any]) -> str:
-    """Return a few lines for the terminal."""
+def summary(values: dict[str, Any], m2: str = "m2") -> str:
+    """Return a few lines, for the terminal; a page and a report may have another `m2`, as m²."""
     meters = values["meters"]
     words = CLASS_WORDS["change"]
     parts = [f"{words[kind]} {length:.1f} m" for kind, length in meters.items() if length]
@@ -106,7 +106,7 @@ def summary(values: dict[str, Any]) -> str:
         [
             f"{values['old']['cracks']} cracks then, {values['new']['cracks']} now; "
             f"{values['before_m']:.1f} m and {values['after_m']:.1f} m "
-            f"on {values['inspected_by_both_m2']:.0f} m2 that both surveys saw",
+            f"on {values['inspected_by_both_m2']:.0f} {m2} that both surveys saw",
             *_registration_lines(values["registration"]),
             "; ".join(parts),
             f"length that came less what went: {values['growth_m']:+z.1f} m "
@@ -133,12 +133,12 @@ def render(values: dict[str, Any]) -> str:
     old, new = values["old"], values["new"]
     lines = [f"# Changes from {markdown_text(old['map'])} to {markdown_text(new['map'])}", ""]
     lines += [_origin(which, values[which]) for which in ("old", "new")]
-    lines += [f"- {line[0].upper()}{line[1:]}." for line in summary(values).splitlines()]
+    lines += [f"- {line[0].upper()}{line[1:]}." for line in summary(values, "m²").splitlines()]
     lines += ["", "## Cracks", "", "| what | m |", "|---|---|"]
     meters = values["meters"]
     words = CLASS_WORDS["change"]
     lines += [f"| {words[kind]} | {length:.1f} |" for kind, length in meters.items()]
-    lines += ["", "## Networks", "", "| what | number | m2 then | m2 now |", "|---|---|---|---|"]
+    lines += ["", "## Networks", "", "| what | number | m² then | m² now |", "|---|---|---|---|"]
     words = CLASS_WORDS["area_change"]
     lines += [
         f"| {words[kind]} | {one['count']} | {one['before_m2']:.2f} | {one['after_m2']:.2f} |"

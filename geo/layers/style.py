@@ -76,11 +76,11 @@ def severity_legend(options: SeverityOptions) -> tuple[Entry, ...]:
 RANKED = {
     "cracking_pct": "cracked area",
     "zeb_cell_pct": "cells",
-    "density_m_per_m2": "m/m2",
+    "density_m_per_m2": "m/m²",
 }
 """What segments can be ranked by, in words."""
 
-RANK_TITLES = {"cracking_pct": "cracked %", "zeb_cell_pct": "cells %", "density_m_per_m2": "m/m2"}
+RANK_TITLES = {"cracking_pct": "cracked %", "zeb_cell_pct": "cells %", "density_m_per_m2": "m/m²"}
 """The same above a column."""
 
 

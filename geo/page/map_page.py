@@ -186,7 +186,7 @@ def map_data(package: Path, max_cracks: int) -> dict[str, Any]:
     networks = geopandas.read_file(literal(package), layer=NETWORK.name)
     summary = (
         f"{counted(len(total), 'crack')}, {float(total['length_m'].sum()):.1f} m. "
-        f"{counted(len(networks), 'network')}, {float(networks['area_m2'].sum()):.2f} m2. "
+        f"{counted(len(networks), 'network')}, {float(networks['area_m2'].sum()):.2f} m². "
         f"{_blocks(inspected)}"
     )
     worst = f" The worst {len(cracks)} cracks are drawn, by severity and length."

@@ -163,7 +163,7 @@ def render(report: MapReport) -> str:
     if report.streets:
         lines += ["## Streets", "", *_street_table(report.streets, report.rules), ""]
         lines += [
-            f"{report.off_road_m:.1f} m of cracks and {report.off_road_network_m2:.2f} m2 of "
+            f"{report.off_road_m:.1f} m of cracks and {report.off_road_network_m2:.2f} m² of "
             "networks lie on none of these streets.",
             "",
         ]
@@ -197,9 +197,9 @@ def _measurable(report: MapReport) -> str:
 def _totals(report: MapReport) -> list[str]:
     lines = [
         f"{counted(report.cracks, 'crack')}, {report.length_m:.1f} m, on {report.inspected_m2:.1f} "
-        f"m2 inspected in {counted(report.blocks, 'block')}.{_pixels(report)}",
+        f"m² inspected in {counted(report.blocks, 'block')}.{_pixels(report)}",
         f"{counted(report.networks, 'network')} (alligator or block cracking), "
-        f"{report.network_m2:.2f} m2 with {report.network_line_m:.1f} m of cracks in them.",
+        f"{report.network_m2:.2f} m² with {report.network_line_m:.1f} m of cracks in them.",
     ]
     line = sum(report.length_by_severity.values())
     if line > 0:
@@ -250,7 +250,7 @@ def _lengths(title: str, lengths: dict[str, float]) -> list[str]:
 def _street_table(streets: tuple[Street, ...], rules: Rules) -> list[str]:
     what = RANK_TITLES[rules.segments.rank_by]
     head = (
-        "| street | segments | m | seen % | cracks m | networks m2 | low m | medium m | high m "
+        "| street | segments | m | seen % | cracks m | networks m² | low m | medium m | high m "
         f"| not measurable % | worst segment | its {what} |"
     )
     rows = [

@@ -57,7 +57,7 @@ COLUMNS = (
     ("coverage_pct", "seen %", 0, 0.28),
     ("by", "", 1, 0.36),
     ("crack_length_m", "cracks m", 1, 0.46),
-    ("network_area_m2", "netw. m2", 2, 0.55),
+    ("network_area_m2", "netw. m²", 2, 0.55),
     ("low_m", "low m", 1, 0.65),
     ("medium_m", "medium m", 1, 0.72),
     ("high_m", "high m", 1, 0.82),
@@ -243,11 +243,11 @@ def _figures(segments: geopandas.GeoDataFrame, layers: Layers) -> str:
     """Say how much was found on a street, or on the whole map."""
     if segments.empty:
         cracks, areas = layers.cracks["length_m"], layers.networks["area_m2"]
-        return f"{cracks.sum():.1f} m of cracks, {areas.sum():.2f} m2 of networks."
+        return f"{cracks.sum():.1f} m of cracks, {areas.sum():.2f} m² of networks."
     sums = segments[["length_m", "crack_length_m", "network_area_m2"]].sum()
     return (
         f"{sums['length_m']:.0f} m of road in {counted(len(segments), 'segment')}: "
-        f"{sums['crack_length_m']:.1f} m of cracks, {sums['network_area_m2']:.2f} m2 of networks."
+        f"{sums['crack_length_m']:.1f} m of cracks, {sums['network_area_m2']:.2f} m² of networks."
     )
 
 
@@ -374,7 +374,7 @@ def _table(canvas: Canvas, top: float, page: Page) -> None:
         _text(canvas, MARGIN + place * MAP_WIDTH, top, text, CELL_SIZE, BOLD)
     for line, (_, row) in enumerate(page.table.head(MAX_ROWS).iterrows(), start=1):
         for name, _, digits, place in COLUMNS:
-            cell = _cell(row[name], digits + (name == "by" and "%" not in page.by))  # m/m2: finer
+            cell = _cell(row[name], digits + (name == "by" and "%" not in page.by))  # m/m²: finer
             _text(canvas, MARGIN + place * MAP_WIDTH, top - 12 * line, cell, CELL_SIZE)
     rest = len(page.table) - MAX_ROWS
     if rest > 0:

@@ -95,7 +95,7 @@ def run_compare(
     values = _compare_files(old, new, out, options or CompareOptions())
     give_back_freed_memory()  # of both surveys, before the page is made of the file
     files = ChangeFiles.of(out)
-    write_change_page(out, files.page, summary(values))
+    write_change_page(out, files.page, summary(values, "m²"))
     write_text(files.report, seal_text(render(values)))
     write_text(files.figures, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
     return CompareReport(files, values, time.monotonic() - start)

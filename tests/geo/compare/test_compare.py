@@ -321,5 +321,7 @@ def test_nothing_has_no_sign_of_less():
     survey = {"cracks": 1}
     values = {"old": survey, "new": survey, "before_m": 1.0, "after_m": 1.0, "meters": {}}
     values |= {"growth_m": -0.04, "growth_sd_m": 0.1, "registration": registration}
-    told = summary(values | {"inspected_by_both_m2": 9.0})
+    values |= {"inspected_by_both_m2": 9.0}
+    told = summary(values)
+    assert (" 9 m2 " in told, " 9 m² " in summary(values, "m²")) == (True, True)
     assert told.endswith("less what went: +0.0 m (standard deviation 0.1 m)")

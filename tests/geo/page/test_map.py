@@ -86,6 +86,7 @@ def test_the_page_holds_every_layer_and_no_address(street, tmp_path):
     assert values(data["inspected"], "status") == ["inspected"]
     assert data["failures"] == [[f"{HOSTILE}.tif", "is not a GeoTIFF; convert it"]]
     assert "Failed, wholly or in part: 1 of 1 block and 1 file." in data["summary"]
+    assert "0 networks, 0.00 m²." in data["summary"]  # as units stand in tables and attributes
     (south, west), (north, east) = data["bounds"]
     assert 51.4 < south < north < 51.5
     assert 8.9 < west < east < 9.1

@@ -80,7 +80,7 @@ def test_streets_and_what_lies_on_none_of_them_add_up_to_the_totals(tmp_path, ma
     assert street.crack_length_m == pytest.approx(1.5, rel=0.02)
     assert report.off_road_m == pytest.approx(report.length_m - street.crack_length_m)
     assert report.off_road_m == pytest.approx(built.off_road_m, abs=1e-6)
-    assert "\n\n1.0 m of cracks and 0.00 m2 of networks lie on none of these streets." in render(
+    assert "\n\n1.0 m of cracks and 0.00 m² of networks lie on none of these streets." in render(
         report
     )
 

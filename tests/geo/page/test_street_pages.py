@@ -33,7 +33,8 @@ def texts(path):
             continue
         page = zlib.decompress(a85decode(b"<~" + stream.strip(), adobe=True))
         if b" Tj" in page:
-            pages.append(re.findall(r"\((.*?)\) Tj", page.decode("latin-1")))
+            told = page.decode("latin-1").replace(r"\262", "²")
+            pages.append(re.findall(r"\((.*?)\) Tj", told))
     return pages
 
 
@@ -60,7 +61,7 @@ def test_each_street_has_a_page_with_map_table_and_legend(street, tmp_path):
     first, second = texts(tmp_path / "s.pdf")
     assert streets(package) == ["Allee ü \u4e2d", "Beta (x)"]
     assert first[1:2] == ["surveyed 2026-05-04, model m-1, run 0123"]
-    assert re.fullmatch(r"16 m of road in 1 segment: 11\.0 m .* 0\.00 m2 of networks\.", first[2])
+    assert re.fullmatch(r"16 m of road in 1 segment: 11\.0 m .* 0\.00 m² of networks\.", first[2])
     assert second[0] == "Beta \\(x\\)"
     assert {"1", "0-000", "11.0", "medium \\(10 - 75 mm\\)"} <= set(first)
     assert {"2", "1-000"} <= set(second)
@@ -99,7 +100,7 @@ def test_each_district_has_a_page_with_its_streets_before_those_of_the_streets(s
 
 @pytest.mark.parametrize(
     ("rank_by", "title", "digits"),
-    [("zeb_cell_pct", "cells %", 1), ("density_m_per_m2", "m/m2", 2)],
+    [("zeb_cell_pct", "cells %", 1), ("density_m_per_m2", "m/m²", 2)],
 )
 def test_the_table_has_the_figure_by_which_segments_are_ranked(
     street, tmp_path, rank_by, title, digits
