@@ -94,6 +94,10 @@
     marks.clearLayers();
     marks.addLayer(L.polyline(lines, { ...look, color: "#000", weight: weight + 12 }));
     marks.addLayer(L.polyline(lines, { ...look, color: "#fff", weight: weight + 7 }));
+    if (kind === "segments") { // white shining through would make its color that of a lesser class
+      const { color } = layers[kind].looks[layers[kind].lookOf(k)];
+      marks.addLayer(L.polyline(lines, { ...look, color, weight }));
+    }
     if (corners) {
       marks.addLayer(L.polygon(corners, { ...look, color: "#000", weight: 1.5, fill: false, dashArray: "4 4" }));
     }

@@ -263,7 +263,7 @@ def test_a_click_marks_what_lies_there_and_tells_it_in_words(shown):
         click_at(shown, x + 2, y)
         shown.wait(f"{MARKS} > 0")
         assert words in shown.run(CHOSEN), kind
-        assert shown.run(f"{MARKS}") == (3 if kind == "cracks" else 2)  # with the crop's border
+        assert shown.run(f"{MARKS}") == 3  # with the crop's border, or the segment's color
         assert shown.run("document.querySelectorAll('#chosen img').length") == (kind == "cracks")
         shown.press("Escape")
         shown.wait(f"{MARKS} === 0 && document.getElementById('chosen').hidden")
@@ -440,6 +440,21 @@ def test_segments_and_cracks_have_the_colors_of_the_legend(shown, tmp_path):
     through = 0.6 * np.array(rgb(color)) + 0.4 * 120  # over gray imagery
     near = np.abs(seen - np.reshape(through, (3, 1, 1))).max(axis=0) < 10
     assert near.sum() > 200
+
+
+@pytest.mark.slow
+@needs_browser
+def test_a_chosen_segment_keeps_the_color_of_its_priority(shown, tmp_path):
+    """It is translucent: over a white mark medium priority looked like low."""
+    shown.run(f"{BUTTONS}[0].click()")
+    shown.run(LATER)
+    seen = picture(shown, tmp_path / "shot.png")[:, :, :800]
+    segments, k = "crackMap.layers.segments", f"{DATA}.segments.ranked[0]"
+    color = shown.run(f"{segments}.looks[{segments}.lookOf({k})].color")
+    near = np.abs(seen - np.reshape(rgb(color), (3, 1, 1))).max(axis=0) < 4
+    assert near.sum() > 200
+    shown.press("Escape")
+    shown.run(LATER)
 
 
 @pytest.mark.slow
