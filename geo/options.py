@@ -170,6 +170,14 @@ class TypeOptions(Options):
 
 RankBy = Literal["cracking_pct", "zeb_cell_pct", "density_m_per_m2"]
 
+PRIORITY_LIMITS: dict[RankBy, tuple[float, float]] = {
+    "cracking_pct": (5.0, 20.0),
+    "zeb_cell_pct": (20.0, 60.0),
+    "density_m_per_m2": (0.15, 0.6),
+}
+"""From which value on the priority is medium, and above which it is high; of our own. Those of
+cells and density lie where segments of drawn streets have 5 and 20 % of cracked area."""
+
 
 class SegmentOptions(Options):
     """How road segments are judged."""
@@ -182,17 +190,29 @@ class SegmentOptions(Options):
     crack_band_m: NonNegative = 0.3
     """Width of ground that a crack outside networks takes in cracking_pct: one foot, as a crack is
     sealed or milled. Of our own; networks count with their area."""
-    medium_pct: NonNegative = 5.0
-    """From this value of rank_by on the priority is medium. Of our own."""
-    high_pct: NonNegative = 20.0
-    """Above this value of rank_by the priority is high. Of our own."""
+    medium_pct: NonNegative | None = None
+    """From this value of rank_by on the priority is medium; null: 5 of cracking_pct, 20 of
+    zeb_cell_pct, 0.15 of density_m_per_m2. Of our own."""
+    high_pct: NonNegative | None = None
+    """Above this value of rank_by the priority is high; null: 20, 60, 0.6. Of our own."""
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """From which value on the priority is medium, and above which it is high.
+
+        >>> SegmentOptions(high_pct=30).limits, SegmentOptions(rank_by="zeb_cell_pct").limits
+        ((5.0, 30.0), (20.0, 60.0))
+        """
+        usual = zip((self.medium_pct, self.high_pct), PRIORITY_LIMITS[self.rank_by], strict=True)
+        medium, high = (own if given is None else given for given, own in usual)
+        return medium, high
 
     @model_validator(mode="after")
     def _rises(self) -> SegmentOptions:
-        if self.medium_pct > self.high_pct:
+        medium, high = self.limits
+        if medium > high:
             raise ValueError(
-                f"medium_pct is {self.medium_pct:g} and high_pct {self.high_pct:g}; "
-                "the second must not be smaller"
+                f"medium_pct is {medium:g} and high_pct {high:g}; the second must not be smaller"
             )
         return self
 
@@ -204,7 +224,14 @@ class Rules(Options):
     network: NetworkOptions = NetworkOptions()
     severity: SeverityOptions = SeverityOptions()
     types: TypeOptions = TypeOptions()
-    segments: SegmentOptions = SegmentOptions()
+    segments: SegmentOptions = Field(SegmentOptions(), validate_default=True)
+
+    @field_validator("segments")
+    @classmethod
+    def _has_limits(cls, segments: SegmentOptions) -> SegmentOptions:
+        """Set the limits that hold where none are given."""
+        limits = zip(("medium_pct", "high_pct"), segments.limits, strict=True)
+        return segments.model_copy(update=dict(limits))
 
     def text(self) -> str:
         """Return the rules as JSON, for the layer run.

@@ -99,9 +99,10 @@ def _mean(total: Callable[[str], float], name: str) -> float | None:
 
 def priority_of(value: float, options: SegmentOptions) -> str:
     """Return the class of a value of the column by which segments are ranked."""
-    if value > options.high_pct:
+    medium, high = options.limits
+    if value > high:
         return "high"
-    return "medium" if value >= options.medium_pct else "low"
+    return "medium" if value >= medium else "low"
 
 
 def ranks(rows: Sequence[dict[str, Any]], options: SegmentOptions) -> list[int | None]:

@@ -90,7 +90,7 @@ def priority_legend(options: SegmentOptions) -> tuple[Entry, ...]:
     >>> [entry.label for entry in priority_legend(SegmentOptions())][:2]
     ['high priority (cracked area > 20 %)', 'medium priority (5 - 20 %)']
     """
-    medium, high = options.medium_pct, options.high_pct
+    medium, high = options.limits
     unit = "" if options.rank_by == "density_m_per_m2" else " %"
     what = RANKED[options.rank_by]
     unknown = ", lanes not known or concrete" if options.rank_by == "zeb_cell_pct" else ""

@@ -22,8 +22,9 @@ from geo.errors import InputError
 from geo.imagery.coverage import CoverageMap, cell_px, encode
 from geo.layers.assemble import assemble
 from geo.layers.roads import RoadNetwork, Segment, read_roads, sections
+from geo.layers.segment_rows import priority_of
 from geo.layers.segments import STEP_M, RoadSurvey, SurveyCells, places_in
-from geo.options import AssembleOptions, RoadOptions, TypeOptions
+from geo.options import AssembleOptions, RoadOptions, SegmentOptions, TypeOptions
 
 GSD = 0.02
 GRID = grid_of((500, 1500), GSD)
@@ -337,3 +338,19 @@ def test_a_network_is_shared_out_by_its_area(tmp_path):
     assert segments.network_area_m2.sum() == pytest.approx(network.area_m2)
     assert segments.crack_length_m.sum() == 0
     assert segments.cracking_pct.iloc[0] == pytest.approx(100 * 4 / 60, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("rank_by", "values"),
+    [
+        ("cracking_pct", (4.9, 5.0, 20.1)),
+        ("zeb_cell_pct", (19.0, 20.0, 61.0)),
+        ("density_m_per_m2", (0.1, 0.15, 0.7)),
+    ],
+)
+def test_priorities_have_limits_of_the_column_that_ranks(rank_by, values):
+    """With the 5 and 20 of cracked area all cells were of high, all densities of low priority."""
+    options = SegmentOptions(rank_by=rank_by)
+    assert [priority_of(value, options) for value in values] == ["low", "medium", "high"]
+    stored = AssembleOptions(segments=options).rules.segments
+    assert (stored.medium_pct, stored.high_pct) == options.limits
