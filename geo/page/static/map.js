@@ -327,8 +327,13 @@
       if (!hidden) [count, meters] = [count + 1, meters + length(k)];
     });
     const all = layers.cracks.count;
+    // Paper has no form: there the filter is told in words.
+    const named = [byClass, byType, byStreet].filter((list) => list.value)
+      .map((list) => list.selectedOptions[0].text);
+    if (least > 0) named.push(`at least ${least} m`);
     document.getElementById("shown").textContent = count === all ? ""
       : `Shown: ${count} of ${all} ${by.noun}, ${meters.toFixed(1)} m`;
+    document.getElementById("named").textContent = count === all ? "" : `Only ${named.join("; ")}`;
   }
   form.addEventListener("input", filter);
   form.addEventListener("submit", (event) => event.preventDefault());

@@ -280,6 +280,8 @@ def test_filters_leave_what_they_name_on_map_and_in_tables(shown):
     street = "document.querySelector('[name=street]')"
     shown.run(f"{street}.value = 'Am Markt'; {change}")
     assert shown.run(SHOWN).startswith("Shown: 1 of 3 cracks, 11")
+    named = shown.run("document.getElementById('named').textContent")
+    assert named == "Only Am Markt; at least 2.5 m"  # on paper, which has no form
     assert shown.run("[...crackMap.layers.segments.hidden]") == [0, 1]
     x, y = point(shown, "segments", 1)
     click_at(shown, x, y)
