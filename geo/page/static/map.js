@@ -19,7 +19,8 @@
 
   const value = (column, k) => column.levels ? column.levels[column.codes[k]] : column.values[k];
   const column = (kind, name) => data[kind].columns.find((one) => one.name === name);
-  const isNarrow = () => window.matchMedia("(max-width: 50rem)").matches;
+  // A phone, upright or not: there a popup or a list of layers would cover half of the map.
+  const isSmall = () => window.matchMedia("(max-width: 50rem), (max-height: 30rem)").matches;
 
   // A value as people write it: classes in words, numbers with few digits, counts and ranks whole.
   function plain(one, found) {
@@ -118,7 +119,7 @@
     chosen.scrollIntoView({ block: "nearest" });
     document.getElementById("side").scrollTop = Math.max(0, chosen.offsetTop - 8);
     document.getElementById("said").textContent = `${title}: ${figures}`;
-    if (isNarrow()) return; // there a popup would cover half of the map
+    if (isSmall()) return;
     const box = element("div");
     box.append(element("strong", title), element("br"), figures);
     L.popup({ maxWidth: 260, autoClose: true }).setLatLng(latlng).setContent(box).openOn(map);
@@ -164,7 +165,7 @@
   }
   draw("cracks", (entry) => (
     { color: entry.color, casing: data.legend.casing, weight: 2, opacity: 1, fill: 0 }));
-  L.control.layers(null, overlays, { collapsed: isNarrow() }).addTo(map);
+  L.control.layers(null, overlays, { collapsed: isSmall() }).addTo(map);
 
   function under(latlng) {
     for (const [kind, reach] of [["cracks", CRACK_REACH_PX], ["networks", 0], ["segments", SEGMENT_REACH_PX], ["inspected", 0]]) {

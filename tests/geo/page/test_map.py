@@ -394,13 +394,15 @@ COVERED = """(() => {
 @pytest.mark.slow
 @needs_browser
 def test_on_a_phone_nothing_covers_anything(shown):
-    shown.resize(390, 844, phone=True)
-    shown.ask("Page.reload")
-    shown.wait("window.crackMap !== undefined && document.body.dataset.ready !== undefined")
-    assert shown.run(COVERED) == [0, 0, 0]
-    shown.run(f"{BUTTONS}.at(-1).click()")
-    assert shown.run(COVERED) == [0, 0, 0]
-    shown.click("#chosen .close")  # it can be seen
+    for side, other in ((390, 844), (844, 390)):  # upright, and turned
+        shown.resize(side, other, phone=True)
+        shown.ask("Page.reload")
+        shown.wait("window.crackMap !== undefined && document.body.dataset.ready !== undefined")
+        assert shown.run(COVERED) == [0, 0, 0]
+        assert not shown.run("document.querySelectorAll('.leaflet-control-layers-expanded').length")
+        shown.run(f"{BUTTONS}.at(-1).click()")
+        assert shown.run(COVERED) == [0, 0, 0]
+        shown.click("#chosen .close")  # it can be seen
     shown.resize(1200, 800)
     shown.ask("Page.reload")
     shown.wait("window.crackMap !== undefined && document.body.dataset.ready !== undefined")
