@@ -158,6 +158,13 @@ def render(report: MapReport) -> str:
     lines += ["## Cracks", "", *_lengths("severity (ASTM D6433)", by_class), ""]
     by_type = {markdown_text(name): length for name, length in report.length_by_type.items()}
     lines += [*_lengths("type", by_type), ""]
+    if report.gap_m > 0:
+        line_m = sum(report.length_by_severity.values())
+        lines += [
+            f"Meters by severity add up to the line that was seen, {line_m:.1f} m; those by type "
+            f"to the cracks with their gaps, {report.length_m:.1f} m.",
+            "",
+        ]
     if report.accuracy is not None:
         lines += ["## Accuracy", "", *_accuracy(report.accuracy), ""]
     if report.streets:

@@ -68,6 +68,11 @@ def test_totals_streets_and_failures_are_those_of_the_package(tmp_path, mask):
     assert stored["cracks"] == 2
     assert stored["streets"][0]["crack_length_m"] == pytest.approx(1.5, rel=0.02)
     assert "\n\nModel m-1, run 0123.\n\n" in render(replace(report, survey_date=None))
+    gaps = replace(report, gap_m=0.5, length_m=report.length_m + 0.5)
+    assert (
+        f"severity add up to the line that was seen, {report.length_m:.1f} m; those by type to the "
+        f"cracks with their gaps, {gaps.length_m:.1f} m.\n\n" in render(gaps)
+    )  # the tables differ in their sums
     drawn = replace(report, length_by_type={"a|b <i>": 1.0})  # as somebody wrote in QGIS
     assert "| a\\|b &lt;i> | 1.0 |" in render(drawn)
 
