@@ -448,6 +448,23 @@ def test_segments_and_cracks_have_the_colors_of_the_legend(shown, tmp_path):
 
 @pytest.mark.slow
 @needs_browser
+def test_words_of_classes_are_not_cut_in_tables(shown):
+    shown.run("document.querySelectorAll('#tables details').forEach((box) => { box.open = true; })")
+    lines = shown.run("""(() => { const range = document.createRange();
+      const cells = [...document.querySelectorAll('#tables td.text:first-child')];
+      return cells.map((cell) => { range.selectNodeContents(cell);
+        const tops = [...range.getClientRects()].map((box) => box.top);
+        return [cell.textContent, new Set(tops).size]; }); })()""")
+    assert ["not measurable", 2] in lines
+    assert all(count <= text.count(" ") + 1 for text, count in lines)
+    sides = "document.querySelector('#side')"
+    assert shown.run(f"{sides}.scrollWidth - {sides}.clientWidth") == 0
+    shown.run("document.querySelectorAll('#tables details').forEach((box, k) => { "
+              "box.open = k === 0; })")  # fmt: skip
+
+
+@pytest.mark.slow
+@needs_browser
 def test_a_chosen_segment_keeps_the_color_of_its_priority(shown, tmp_path):
     """It is translucent: over a white mark medium priority looked like low."""
     shown.run(f"{BUTTONS}[0].click()")
