@@ -86,7 +86,7 @@ class AssembledMap:
         cracks = self.cracks
         lines = [
             f"{counted(cracks.n_cracks, 'crack')}, {cracks.length_m:.1f} m, "
-            f"{cracks.area_m2:.2f} m2, from the {self.source} of "
+            f"{cracks.area_m2:.2f} m2 of pixels, from the {self.source} of "
             f"{counted(cracks.n_inspected - self.unfinished, 'block')} in {self.seconds:.0f} s",
             f"map       {self.files.package}",
             f"overview  {self.files.overview}",

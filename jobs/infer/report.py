@@ -75,7 +75,7 @@ class InferReport:
     def summary(self) -> str:
         """Return a few lines for the terminal."""
         lines = [
-            f"{counted(self.n_cracks, 'crack')}, {self.area_m2:.2f} m2, on "
+            f"{counted(self.n_cracks, 'crack')}, {self.area_m2:.2f} m2 of pixels, on "
             f"{counted(self.n_tiles, 'tile')} "
             f"({self.surveyed_mpx:.1f} Mpx surveyed) in {self.infer_s + self.assemble_s:.0f} s",
             f"map       {self.package}",

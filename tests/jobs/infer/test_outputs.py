@@ -77,6 +77,7 @@ def test_page_picture_and_report_lie_beside_the_map(delivered: tuple[InferReport
     assert "Mill Street" in out.with_name("cracks.report.md").read_text(encoding="utf-8")
     assert json.loads(out.with_name("cracks.report.json").read_text())
     assert str(report.map_page) in report.summary()
+    assert "m2 of pixels, on " in report.summary()  # no area of networks, which the page tells
 
 
 def test_geoparquet_on_request_holds_the_same_cracks(delivered: tuple[InferReport, Path]) -> None:
