@@ -10,7 +10,8 @@ from typing import Literal
 from geo.errors import GeoError
 from geo.outputs import require_replaceable
 from jobs.evaluate.report import Evaluation, Panels, best_and_worst, draw_sheet
-from jobs.runtime.pictures import require_room, write_picture
+from jobs.runtime.memory import Memory, require_memory
+from jobs.runtime.pictures import PROGRAM_BYTES, require_room, write_picture
 from wpcrack.data.images import Pair, left_out, list_images, pair, read_rgb
 from wpcrack.data.manifest import Row, read_manifest
 from wpcrack.data.masks import check_masks, read_pair
@@ -21,6 +22,9 @@ from wpcrack.inference.predict import DEFAULT_THRESHOLD, Engine, WindowPredictor
 from wpcrack.model import find_model
 from wpcrack.scoring.metrics import iou
 from wpcrack.scoring.scores import ScoreBoard
+
+RESIZED_PX_BYTES = 6
+"""Memory for a pixel of the resized square while it is scored; measured: 5.2."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +76,13 @@ def run_evaluate(options: EvaluateOptions, predictor: WindowPredictor | None = N
         predictor: takes the model's place, for tests.
 
     Raises:
-        WpcrackError: a missing model, a defect of the images, masks or manifest, or an image that
-            does not fit into memory.
+        WpcrackError: a missing model, a defect of the images, masks or manifest, or an image or
+            resized square that does not fit into memory.
     """
     if predictor is None:
         find_model(options.model)
     _require_figure_apart(options)
+    require_resize(options.resize)
     selection = select(options)
     for path in (*(each.image for each in selection.pairs), *selection.roads):
         require_room(path)
@@ -99,6 +104,21 @@ def run_evaluate(options: EvaluateOptions, predictor: WindowPredictor | None = N
     notes = [selection.note, *(text for folder in folders for text in left_out(folder))]
     note = "; ".join(filter(None, notes)) or None
     return Evaluation(scores, options.resize, seconds, note, error)
+
+
+def require_resize(side: int | None, has: Memory | None = None) -> None:
+    """Refuse a square that this machine cannot score in its memory.
+
+    Args:
+        side: of the square in pixels; None: nothing is resized.
+        has: None: what this machine has.
+
+    Raises:
+        ConfigError: it does not fit.
+    """
+    if side is not None:
+        needed = side * side * RESIZED_PX_BYTES + PROGRAM_BYTES
+        require_memory(needed, f"--resize {side}", "give a smaller number, such as 256", has)
 
 
 def _require_figure_apart(options: EvaluateOptions) -> None:

@@ -50,8 +50,8 @@ class WindowOptions:
     gsd_mm: float | None = None
 
     def __post_init__(self) -> None:
-        if self.gsd_mm is not None and not self.gsd_mm > 0:
-            raise ConfigError(f"gsd-mm is {self.gsd_mm}; give millimeters, more than 0")
+        if self.gsd_mm is not None and not 0 < self.gsd_mm < float("inf"):
+            raise ConfigError(f"gsd-mm is {self.gsd_mm:g}; give millimeters, more than 0")
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from jobs.evaluate import report as score_figure
 from jobs.evaluate import run as evaluate
 from jobs.evaluate.run import EvaluateOptions, run_evaluate
 from jobs.predict import ENDINGS, run_predict
+from jobs.runtime.memory import Memory
 from wpcrack.data.build import BuildOptions
 from wpcrack.data.images import read_rgb
 from wpcrack.data.manifest import read_manifest
@@ -280,6 +281,19 @@ def test_missing_model_bad_figures_and_unwritable_json_stop_before_any_work(
         result = wpcrack(drawn, option, tmp_path / name)
         assert result.exit_code == 1
         assert "name a file in a folder that exists" in result.stderr
+
+
+def test_a_square_too_large_for_the_memory_is_refused_before_any_work(drawn: Path) -> None:
+    def never(_: np.ndarray) -> np.ndarray:
+        raise AssertionError("predicted")
+
+    with pytest.raises(ConfigError, match=r"--resize 10000000 needs about .* give a smaller"):
+        run_evaluate(options(drawn, resize=10_000_000), never)
+    has = Memory(total=8 * 10**9, available=4 * 10**9)
+    evaluate.require_resize(20_000, has)
+    with pytest.raises(ConfigError, match="--resize 30000"):
+        evaluate.require_resize(30_000, has)
+    evaluate.require_resize(None, Memory(0, 0))
 
 
 def test_mask_of_another_size_stops_evaluation(drawn: Path, tmp_path: Path) -> None:

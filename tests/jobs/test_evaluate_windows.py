@@ -192,6 +192,7 @@ def test_the_command_writes_the_figures(labeled: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     values = json.loads((tmp_path / "f.json").read_text())
     assert (values["cracks"], values["roads"]) == (4, 3)
-    refused = CliRunner().invoke(app, ["evaluate", *words[:-1], "0"])
-    assert refused.exit_code == 1
-    assert "gsd-mm is 0" in refused.output
+    for wrong in ("0", "inf", "nan"):
+        refused = CliRunner().invoke(app, ["evaluate", *words[:-1], wrong])
+        assert refused.exit_code == 1
+        assert f"gsd-mm is {wrong}; give millimeters" in refused.output
