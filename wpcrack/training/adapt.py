@@ -26,7 +26,7 @@ import numpy as np
 from wpcrack.config import ModelConfig
 from wpcrack.config_block import SEEDS
 from wpcrack.data.images import read_rgb
-from wpcrack.errors import DataError
+from wpcrack.errors import CheckpointError, DataError
 from wpcrack.files import whole_file, whole_folder
 from wpcrack.inference.engine import load_predictor
 from wpcrack.inference.graph import deliver_graph
@@ -35,7 +35,7 @@ from wpcrack.inference.predict import WindowPredictor, predict_image
 from wpcrack.model import CONFIG, MODEL_FOLDER, WEIGHTS, load_model, read_info, save_model
 from wpcrack.networks import Networks
 from wpcrack.scoring.metrics import mask_at
-from wpcrack.training.drawn import Lesson, Report, kept_step, torch_threads, train_path
+from wpcrack.training.drawn import STATE, Lesson, Report, kept_step, torch_threads, train_path
 from wpcrack.training.drawn_windows import DrawnTrainConfig
 from wpcrack.training.fusion import with_fusion
 from wpcrack.training.standing import Standing, compare
@@ -185,8 +185,24 @@ def kept_updates(base: Path, config: AdaptConfig, images: Sequence[Image], folde
             round_rule(config, read_info(base).model, number),
         )
         done += kept_step(rule, place, _identity(teacher, config, images))
+        if number and (place / STATE).is_file():
+            _require_blend(teacher, config, folder)
         teacher = place / MODEL_FOLDER
     return done
+
+
+def _require_blend(teacher: Path, config: AdaptConfig, folder: Path) -> None:
+    """Refuse to blend the teacher of a round anew that has begun with it.
+
+    Raises:
+        CheckpointError: It was blended otherwise.
+    """
+    share = read_info(teacher).trained.get("blend", config.blend)
+    if share != config.blend:
+        raise CheckpointError(
+            f"{folder} is in a round whose teacher was made with blend={share:g}, not "
+            f"{config.blend:g}; set blend={share:g}, or choose another folder"
+        )
 
 
 def round_folder(folder: Path, number: int) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -34,7 +35,7 @@ from wpcrack.training.adapt import (
     read_pictures,
     round_rule,
 )
-from wpcrack.training.drawn import Progress
+from wpcrack.training.drawn import Progress, train_path
 from wpcrack.training.fusion import Fusion
 from wpcrack.training.taught_windows import (
     CRACK,
@@ -203,6 +204,27 @@ def test_an_interrupted_adaption_goes_on_to_the_same_model(
     assert weights(place / "cut") == weights(place / "whole")
     assert weights(place / "cut") != (place / "base" / WEIGHTS).read_bytes()
     assert not list((place / "cut").glob("round-*"))
+
+
+def test_another_blend_is_refused_before_any_work_once_a_round_follows_from_it(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def learn(rule: Any, nets: Networks, folder: Path, *more: Any) -> Networks:
+        found = train_path(rule, nets, folder, *more)
+        if folder.name == "round-1":
+            raise KeyboardInterrupt
+        return found
+
+    with pytest.raises(KeyboardInterrupt):
+        run(place, "out", tiny(rounds=2), learn=learn)
+    other = tiny(rounds=2, blend=1)
+    with monkeypatch.context() as patched:
+        patched.setattr(adaption, "label", lambda *_: pytest.fail("work was done before"))
+        with pytest.raises(CheckpointError, match=r"blend=0\.5, not 1; set blend=0\.5, or choose"):
+            run(place, "out", other)
+    shutil.rmtree(place / "out" / "round-1")
+    images = read_pictures(sorted((place / "photos").iterdir()), other)
+    assert kept_updates(place / "base", other, images, place / "out") == 2
 
 
 def test_an_adaption_that_learns_nothing_gives_the_model_that_it_started_from(place: Path) -> None:
