@@ -108,7 +108,7 @@ def summary(values: dict[str, Any], m2: str = "m2") -> str:
             f"{values['before_m']:.1f} m and {values['after_m']:.1f} m "
             f"on {values['inspected_by_both_m2']:.0f} {m2} that both surveys saw",
             *_registration_lines(values["registration"]),
-            "; ".join(parts),
+            *(["; ".join(parts)] if parts else []),  # no survey found a crack here
             f"length that came less what went: {values['growth_m']:+z.1f} m "
             f"(standard deviation {values['growth_sd_m']:.1f} m)",
         ]

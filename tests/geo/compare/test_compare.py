@@ -316,12 +316,23 @@ def test_a_report_says_how_many_segments_it_does_not_list():
     assert _segment_table(segments)[-1] == "and 2 more, with less growth (layer change_segment)"
 
 
-def test_nothing_has_no_sign_of_less():
+def nothing(change_m):
+    """Figures of two surveys in which no crack was found, but for a length that came."""
     registration = {"shift_median_m": None, "neighborhoods": {}}
-    survey = {"cracks": 1}
-    values = {"old": survey, "new": survey, "before_m": 1.0, "after_m": 1.0, "meters": {}}
-    values |= {"growth_m": -0.04, "growth_sd_m": 0.1, "registration": registration}
-    values |= {"inspected_by_both_m2": 9.0}
-    told = summary(values)
-    assert (" 9 m2 " in told, " 9 m² " in summary(values, "m²")) == (True, True)
+    survey = {"cracks": 0}
+    values = {"old": survey, "new": survey, "before_m": 0.0, "after_m": 0.0, "meters": {"new": 0}}
+    values |= {"growth_m": change_m, "growth_sd_m": 0.1, "registration": registration}
+    return values | {"inspected_by_both_m2": 9.0}
+
+
+def test_nothing_has_no_sign_of_less():
+    told = summary(nothing(-0.04))
+    assert (" 9 m2 " in told, " 9 m² " in summary(nothing(0.0), "m²")) == (True, True)
     assert told.endswith("less what went: +0.0 m (standard deviation 0.1 m)")
+
+
+def test_surveys_without_a_crack_are_told_without_an_empty_line():
+    """The report makes a sentence of each line."""
+    lines = summary(nothing(0.0)).splitlines()
+    assert len(lines) == 3
+    assert all(lines)
