@@ -30,6 +30,14 @@ CARD, LOCK = "MODEL_CARD.md", ".lock"
 OWN = {MODEL_FOLDER, CARD, SCORES, STREETS, STATE, LOCK}
 """Names of the entries of a run folder of this job."""
 
+FIRST_WEIGHTS = {
+    "package": "ImageNet weights as NOTICE names them",
+    "timm": "ImageNet weights of timm",
+    "file": "weights of a file of the user",
+    "none": "weights at random",
+}
+"""What the encoder starts from, by `model.pretrained`."""
+
 
 def run_pretrain(config: ShippedConfig, out: Path) -> Shipped:
     """Make the model and its model card in `out`; say how it goes.
@@ -83,12 +91,14 @@ def model_card(config: ShippedConfig, shipped: Shipped) -> str:
             "",
             "Road crack detector trained on drawn pavement alone: no photograph, no label.",
             "",
-            f"* Encoder: `{train.model.encoder}`, ImageNet weights as NOTICE names them",
+            f"* Encoder: `{train.model.encoder}`, {FIRST_WEIGHTS[train.model.pretrained]}",
             f"* Windows: drawn by wpcrack.synthetic.pavement, pixels of {low:g} to {high:g} mm",
             f"* Training: {train.steps} updates, seed {train.seed}, wpcrack {own_version()}; "
             f"then {config.streets.steps} with {config.streets.share:.0%} windows of drawn streets",
             f"* Scales: {', '.join(f'{scale:g}' for scale in config.scales)}, fused by the root of "
             "the mean square",
+            "* License: Apache-2.0, like the program and what it draws"
+            + (", and like these ImageNet weights" if train.model.pretrained == "package" else ""),
             "",
             f"On {config.score_windows} drawn windows that no training saw, at threshold .5:",
             "",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -10,12 +11,13 @@ import pytest
 from factories import TINY_MODEL
 
 from geo.errors import OutputError
-from jobs.pretrain import CARD, run_pretrain
+from jobs.pretrain import CARD, model_card, run_pretrain
 from jobs.settings.load import load
 from wpcrack.config import ModelConfig
 from wpcrack.errors import ConfigError
+from wpcrack.model import SHIPPED, read_info
 from wpcrack.training.drawn_windows import DrawnTrainConfig, WindowShape
-from wpcrack.training.shipped import ShippedConfig
+from wpcrack.training.shipped import DrawnScore, Shipped, ShippedConfig
 from wpcrack.training.streets import StreetTrainConfig
 
 
@@ -39,9 +41,23 @@ def test_the_card_names_training_and_scores(
     card = (tmp_path / CARD).read_text(encoding="utf-8")
     assert "seed 7" in card
     assert "1 to 4 mm" in card
+    assert "weights at random" in card
+    assert "* License: Apache-2.0, like the program and what it draws\n" in card
     for name, score in shipped.scores.items():
         assert f"| {name} | {score.iou:.3f} |" in card
     assert str(shipped.model) in capsys.readouterr().out
+
+
+def test_the_card_of_the_shipped_model_says_what_the_command_writes() -> None:
+    text = (SHIPPED / CARD).read_text(encoding="utf-8")
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")][1:]
+    scores = {
+        row[0][2:]: DrawnScore(*(float(cell.strip(" |")) for cell in row[1:])) for row in rows
+    }
+    config, trained = ShippedConfig(), read_info(SHIPPED).trained
+    assert trained["steps"] == config.train.steps + config.streets.steps
+    card = model_card(config, Shipped(SHIPPED, scores))
+    assert text == re.sub(r"wpcrack [^;]+;", "wpcrack 0.1.0;", card)
 
 
 def test_an_interrupted_training_says_how_it_goes_on(
