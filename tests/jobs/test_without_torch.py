@@ -87,7 +87,8 @@ def test_tiles_are_mapped_and_assembled(place: Path) -> None:
     run = wpcrack(place, ["infer", *settings, "--json", "report.json"], MAP)
     assert run.returncode == 0, run.stderr
     assert json.loads((place / "report.json").read_text("utf-8"))["surveyed_mpx"] > 0
-    run = wpcrack(place, ["assemble", "out.work", "out=again.gpkg", "threshold=0.4"])
+    again = ["assemble", "out.work", "out=again.gpkg", "threshold=0.4"]
+    run = wpcrack(place, again, "import jobs.review.run, jobs.label.run, jobs.compare.run")
     assert run.returncode == 0, run.stderr
     assert (place / "again.gpkg").is_file()
 
