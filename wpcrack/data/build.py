@@ -256,10 +256,11 @@ def _split(seen: Survey, frames: Frames, val: frozenset[str]) -> Survey:
 
 
 def _require_items(surveys: Sequence[Survey], options: BuildOptions) -> None:
+    windows = "" if options.protocol == "whole" else "use a smaller window, or "
     if all(seen.too_small for seen in surveys):
         raise DataError(
             f"every image is smaller than the window of {options.cut.side} px; "
-            "use a smaller window or larger images"
+            f"{windows}give larger images"
         )
     found = {row.label for seen in surveys for row in seen.items}
     if "crack" not in found:
@@ -271,7 +272,8 @@ def _require_items(surveys: Sequence[Survey], options: BuildOptions) -> None:
         )
     if "road" not in found:
         raise DataError(
-            "no window is free of cracks; use a smaller window or give a folder of road images"
+            f"no window of {options.cut.side} px is free of cracks; {windows}give a folder of "
+            "road images"
         )
 
 

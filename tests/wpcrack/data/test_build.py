@@ -273,11 +273,25 @@ def test_images_that_gave_no_item_are_named_with_the_reason(drawn: Path, tmp_pat
 
 def test_classes_that_the_images_cannot_give_are_refused(drawn: Path, tmp_path: Path) -> None:
     shutil.copytree(drawn, tmp_path / "d")
-    for level, sentence in [(0, "no window shows a crack"), (255, "no window is free of cracks")]:
+    for level, sentence in [(0, "no window shows a crack"), (255, "no window of 64 px is free of")]:
         for mask in (tmp_path / "d/masks").iterdir():
             Image.new("L", (192, 128), level).save(mask)
         with pytest.raises(DataError, match=sentence):
             build(tmp_path / "d", tmp_path / "s", mask_values=(255,))
+
+
+def test_whole_photographs_are_not_advised_another_window(drawn: Path, tmp_path: Path) -> None:
+    """`--window` does not go together with `--protocol whole`."""
+    with pytest.raises(DataError, match="256 px; give larger images"):
+        build(drawn, tmp_path / "s", protocol="whole")
+    shutil.copytree(drawn, tmp_path / "d")
+    for image in (*(tmp_path / "d/images").iterdir(), *(tmp_path / "d/masks").iterdir()):
+        with Image.open(image) as small:
+            small.resize((512, 512)).save(image)
+    for mask in (tmp_path / "d/masks").iterdir():
+        Image.new("L", (512, 512), 255).save(mask)
+    with pytest.raises(DataError, match="256 px is free of cracks; give a folder of road images"):
+        build(tmp_path / "d", tmp_path / "s", protocol="whole", mask_values=(255,))
 
 
 def test_one_cracked_image_cannot_be_split(drawn: Path, tmp_path: Path) -> None:
