@@ -58,6 +58,7 @@ def load(
     for override in given:
         _assign(values, override)
     _expand_home(values, model_type)
+    _keep_defaults(values, model_type)
     try:
         return model_type.model_validate(values)
     except ValidationError as error:
@@ -72,6 +73,14 @@ def _merged(below: Mapping[str, Any], above: dict[str, Any]) -> dict[str, Any]:
         if isinstance(below[name], Mapping) and isinstance(above[name], dict):
             merged[name] = _merged(below[name], above[name])
     return copy.deepcopy(merged)
+
+
+def _keep_defaults(values: dict[str, Any], model_type: type[BaseModel]) -> None:
+    """Let a section that is set in part keep what its default holds beside the section's own."""
+    for name, field in model_type.model_fields.items():
+        if isinstance(field.default, BaseModel) and isinstance(values.get(name), dict):
+            kept = field.default.model_dump(exclude_defaults=True)
+            values[name] = _merged(kept, values[name])
 
 
 def explain_value(error: ValidationError, model_type: type[BaseModel], key: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
+from functools import reduce
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,16 +13,18 @@ from hypothesis import strategies as st
 from pydantic import Field, model_validator
 
 from geo.options import MapRules
+from jobs.adapt.job import AdaptOptions
 from jobs.settings.docs import render_defaults
-from jobs.settings.load import find_config, load, shipped_configs
+from jobs.settings.load import find_config, key_names, load, shipped_configs
 from jobs.settings.map import Tiles
 from jobs.settings.yaml_text import parse_value
 from jobs.train.job import TrainJob
-from wpcrack.config import AugmentConfig, TrainConfig
+from wpcrack.config import AugmentConfig, MethodConfig, TrainConfig
 from wpcrack.config_block import Block
 from wpcrack.errors import ConfigError
 from wpcrack.label_config import PseudoLabelConfig
 from wpcrack.training.drawn_windows import DrawnTrainConfig
+from wpcrack.training.shipped import ShippedConfig
 from wpcrack.training.taught_windows import AdaptConfig
 
 
@@ -363,6 +366,18 @@ def test_rendered_defaults_read_back_as_the_defaults(tmp_path: Path) -> None:
     assert load(Job, path, ["run_dir=r"]) == Job(run_dir=Path("r"))
     path.write_text(render_defaults(Outer), encoding="utf-8")
     assert load(Outer, path, ["job.run_dir=r"]) == Outer(job=Job(run_dir=Path("r")))
+
+
+@pytest.mark.parametrize("kind", [AdaptOptions, ShippedConfig, MethodConfig])
+def test_a_key_that_is_set_to_its_default_leaves_all_others_alone(kind: type[Block]) -> None:
+    defaults = kind()
+    for key in key_names(kind):
+        *sections, last = key.split(".")
+        section = reduce(getattr, sections, defaults)
+        value = section.model_dump()[last]
+        for name in (last, *reversed(sections)):
+            value = {name: value}
+        assert load(kind, base=value) == defaults, key
 
 
 def test_rendered_defaults_document_every_key() -> None:
