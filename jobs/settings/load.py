@@ -57,8 +57,7 @@ def load(
     given = [_parse_override(text, model_type) for text in overrides]
     for override in given:
         _assign(values, override)
-    _expand_home(values, model_type)
-    _keep_defaults(values, model_type)
+    _prepare(values, model_type)
     try:
         return model_type.model_validate(values)
     except ValidationError as error:
@@ -73,14 +72,6 @@ def _merged(below: Mapping[str, Any], above: dict[str, Any]) -> dict[str, Any]:
         if isinstance(below[name], Mapping) and isinstance(above[name], dict):
             merged[name] = _merged(below[name], above[name])
     return copy.deepcopy(merged)
-
-
-def _keep_defaults(values: dict[str, Any], model_type: type[BaseModel]) -> None:
-    """Let a section that is set in part keep what its default holds beside the section's own."""
-    for name, field in model_type.model_fields.items():
-        if isinstance(field.default, BaseModel) and isinstance(values.get(name), dict):
-            kept = field.default.model_dump(exclude_defaults=True)
-            values[name] = _merged(kept, values[name])
 
 
 def explain_value(error: ValidationError, model_type: type[BaseModel], key: str) -> str | None:
@@ -202,20 +193,29 @@ def _value_of(text: str, field: FieldInfo | None) -> Any:
     return text
 
 
-def _expand_home(values: dict[str, Any], model_type: type[BaseModel]) -> None:
-    """Replace a leading `~` in paths and texts by the home directory, as a shell would."""
+def _prepare(values: dict[str, Any], model_type: type[BaseModel]) -> None:
+    """Replace a leading `~` in paths and texts by the home directory, as a shell would.
+
+    Where a number is wanted, `true` becomes a text: pydantic would take it for 1.
+    """
     for name, field in model_type.model_fields.items():
         value, section = values.get(name), section_type(field.annotation)
         if section is not None and isinstance(value, dict):
-            _expand_home(value, section)
-        elif value and {str, Path} & frozenset(flat_types(field.annotation)):
-            values[name] = _at_home(value)
+            if isinstance(field.default, BaseModel):  # what it holds beside the section's defaults
+                value = _merged(field.default.model_dump(exclude_defaults=True), value)
+                values[name] = value
+            _prepare(value, section)
+        elif value is not None:
+            values[name] = _prepared(value, frozenset(flat_types(field.annotation)))
 
 
-def _at_home(value: Any) -> Any:
+def _prepared(value: Any, wanted: frozenset[type]) -> Any:
     if isinstance(value, list):
-        return [_at_home(item) for item in value]
-    return os.path.expanduser(value) if isinstance(value, str) else value
+        return [_prepared(item, wanted) for item in value]
+    is_text = bool({str, Path} & wanted)
+    if isinstance(value, bool) and bool not in wanted and (not is_text or wanted & {int, float}):
+        return str(value).lower()
+    return os.path.expanduser(value) if is_text and isinstance(value, str) else value
 
 
 def _assign(values: dict[str, Any], override: _Override) -> None:

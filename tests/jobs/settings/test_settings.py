@@ -236,6 +236,7 @@ def test_an_unknown_key_of_the_command_line_is_not_blamed_on_the_file(key: str, 
     ("override", "message"),
     [
         ("optimizer.lr=fast", "optimizer.lr is 'fast', but must be a valid number"),
+        ("optimizer.lr=true", "optimizer.lr is 'true', but must be a valid number"),
         ("optimizer.lr=-1", "optimizer.lr is -1, but must be greater than 0"),
         ("optimizer.name=lion", "optimizer.name is 'lion', but must be 'adam' or 'sgd'"),
         ("optimizer=3", "optimizer is 3, but it is a section with keys of its own"),
@@ -250,6 +251,7 @@ def test_an_unknown_key_of_the_command_line_is_not_blamed_on_the_file(key: str, 
         ("flown=31.5.2024", "flown is '31.5.2024', but must be a date like 2025-05-31"),
         ("names=[]", "names is [], but must be a list of at least 1 or a valid integer"),
         ("steps=[1, x]", "steps[1] is 'x', but must be a valid integer"),
+        ("steps=[1, true]", "steps[1] is 'true', but must be a valid integer"),
         ("limit=[1]", "limit is '[1]'; write a number or a percentage like 5%"),
         ("limit=many", "limit is 'many'; write a number or a percentage like 5%"),
         ("run_dir=", "run_dir is None, but must be a path"),
@@ -290,6 +292,8 @@ def test_a_range_that_falls_is_refused(
 def test_a_wrong_value_of_the_file_names_the_file(file: Path) -> None:
     file.write_text("run_dir: r\noptimizer: {lr: fast}\n", encoding="utf-8")
     assert f"'fast' in {file}, but must be a valid number" in error_of(path=file)
+    file.write_text("run_dir: r\nlimit: true\n", encoding="utf-8")
+    assert error_of(path=file).startswith("limit is 'true'")
 
 
 @pytest.mark.parametrize(
