@@ -128,14 +128,16 @@ def _adapt(
     require_room(config, base, paths, local=local)
     if paths is None:
         assert isinstance(config, AdaptJob), "the command gives one of both"
-        run_windows(config, out / WINDOWS, windows_of(config))
+        report = run_windows(config, out / WINDOWS, windows_of(config))
+        if report.left_out:
+            say(f"left out: {report.left_out}")
         paths = list(list_images(out / WINDOWS).values())
     seen = min(len(paths), config.pictures)
     say(f"adapting {run_name(base)} to {seen} of {len(paths)} pictures, no label is read")
     adapted = adapt(base, paths, config, out, _start_round, _learn(config, local))
-    report = AdaptReport(out, run_name(base), adapted)
-    write_text(out / CARD, model_card(config, report))
-    return report
+    done = AdaptReport(out, run_name(base), adapted)
+    write_text(out / CARD, model_card(config, done))
+    return done
 
 
 def _learn(config: AdaptOptions, local: bool) -> Learn:

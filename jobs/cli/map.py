@@ -126,7 +126,7 @@ def windows(
     ordered: Annotated[
         bool, typer.Option("--ordered/--unordered", help="Put first what a model is unsure of.")
     ] = True,
-) -> None:
+) -> int:
     """Cut windows out of tiles or photographs, to be labeled.
 
     Spread over places and brightness. A model puts first those that it is unsure of and that are
@@ -142,4 +142,6 @@ def windows(
         raise typer.BadParameter(f"{given[0]} is a key of tiles; --images takes none")
     options = WindowsOptions(count, window, seed, ordered, model)
     source = load(Imagery, overrides=given) if images is None else images
-    print(run_job("windows", source, out, options).summary(count))
+    report = run_job("windows", source, out, options)
+    print(report.summary(count))
+    return int(report.exit_code)

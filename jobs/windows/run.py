@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from geo.errors import InputError
+from geo.grid import Window
 from geo.imagery.find import scan, summary
-from geo.imagery.mosaic import Mosaic
+from geo.imagery.mosaic import Mosaic, Raster
 from geo.imagery.samples import Candidate, sample_windows
 from geo.imagery.suspect import suspicions
 from jobs.runtime.terminal import counted, say
@@ -44,6 +45,7 @@ class WindowsReport:
         origins: from how many tiles or photographs, in words.
         gsd_mm: size of a pixel; None: not known of photographs.
         left_out: what could not be used, in words.
+        has_failures: some of that is damaged.
         cracks: how many the model expects to show a crack; None: none was asked.
     """
 
@@ -52,7 +54,13 @@ class WindowsReport:
     origins: str
     gsd_mm: float | None
     left_out: str
+    has_failures: bool
     cracks: float | None
+
+    @property
+    def exit_code(self) -> int:
+        """0: all done; 3: delivered, but something could not be read."""
+        return 3 if self.has_failures else 0
 
     def summary(self, wanted: int) -> str:
         """Return a few lines for the terminal."""
@@ -95,7 +103,8 @@ def run_windows(
     ground = ground_of(source, options)
     with replace_set(out, keep=True) as folder:
         say("choosing windows")
-        chosen = _choose(ground, options)
+        watched = _Watched(ground) if isinstance(ground, Mosaic) else ground
+        chosen = _choose(watched, options)
         cut = Cutter(ground, folder, options).cut(chosen)
         order: Sequence[int] = range(len(cut))
         if options.ordered:
@@ -109,23 +118,45 @@ def run_windows(
         n_windows=len(chosen),
         origins=counted(tiles, "tile" if is_mapped else "photograph"),
         gsd_mm=1000 * ground.grid.gsd_m if isinstance(ground, Mosaic) else None,
-        left_out=summary(ground.problems) if isinstance(ground, Mosaic) else ground.left_out,
+        left_out=watched.left_out,
+        has_failures=bool(watched.failures),
         cracks=sum(item.guess for item in cut) if options.ordered else None,
     )
 
 
-def _choose(ground: Mosaic | Photographs, options: WindowsOptions) -> list[Candidate]:
+class _Watched:
+    """Tiles, and which of them cannot be used, be it for their headers or their pixels."""
+
+    def __init__(self, mosaic: Mosaic) -> None:
+        """Begin with the tiles that are left out for their headers."""
+        self._mosaic, self.windows, self.inside = mosaic, mosaic.windows, mosaic.inside
+        self.failures = {problem.path: problem for problem in mosaic.problems}
+
+    def read(self, window: Window) -> Raster:
+        """Read a window and keep what failed."""
+        seen = self._mosaic.read(window)
+        self.failures |= {failure.path: failure for failure in seen.failures}
+        return seen
+
+    @property
+    def left_out(self) -> str:
+        """Say what cannot be used, and why; empty if nothing."""
+        return summary(list(self.failures.values()))
+
+
+def _choose(ground: _Watched | Photographs, options: WindowsOptions) -> list[Candidate]:
     """Choose windows.
 
     Raises:
-        DataError: No photograph can be read.
+        DataError: No tile or photograph can be read.
         InputError: No window lies wholly on imagery.
     """
     try:
         return sample_windows(ground, options.count, options.window, options.seed)
     except InputError as error:
-        if isinstance(ground, Photographs) and ground.failures:
-            raise DataError(f"no photograph can be used: {ground.left_out}") from error
+        if ground.failures:
+            kind = "photograph" if isinstance(ground, Photographs) else "tile"
+            raise DataError(f"no {kind} can be used: {ground.left_out}") from error
         raise
 
 

@@ -212,6 +212,23 @@ def test_the_command_says_what_comes_next(city, tmp_path):
         assert CliRunner().invoke(app, ["windows", *wrong, *given]).exit_code == code
 
 
+def test_a_tile_that_cannot_be_read_is_named_and_the_exit_code_is_3(city, tmp_path):
+    tile = city / "t1.tif"
+    with rasterio.open(tile) as tiff:
+        pixels, profile = tiff.read(), tiff.profile
+    with rasterio.open(tile, "w", **{**profile, "compress": "lzw"}) as tiff:
+        tiff.write(pixels)
+    data = bytearray(tile.read_bytes())
+    data[len(data) // 3 : len(data) // 2] = b"\xff" * (len(data) // 2 - len(data) // 3)
+    tile.write_bytes(data)
+    (city / "t3.tif").write_bytes(b"junk")
+    given = ["--count", "6", "--window", "32", "--unordered", "--out", str(tmp_path / "w")]
+    result = CliRunner().invoke(app, ["windows", f"tiles={city}", *given])
+    assert result.exit_code == 3, result.output
+    assert "t1.tif failed on reading" in result.output
+    assert "t3.tif is not a GeoTIFF" in result.output
+
+
 @pytest.mark.usefixtures("stand_in")
 def test_photographs_of_any_size_need_no_coordinate_system(photographs, tmp_path):
     out = tmp_path / "w"
@@ -220,6 +237,7 @@ def test_photographs_of_any_size_need_no_coordinate_system(photographs, tmp_path
     assert {row["source"] for row in rows} == {"large", "long_street.1"}
     assert "tiny.png" in report.left_out
     assert "damaged.jpg" in report.left_out
+    assert report.exit_code == 3
     assert "tile" not in rows[0]
     for row in rows:
         whole = read_rgb(photographs / f"{row['source'].replace('_', ' ')}.png")
