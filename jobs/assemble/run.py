@@ -32,6 +32,7 @@ from jobs.infer.job_log import settings_anywhere
 from jobs.infer.outputs import MapFiles, map_options, run_record
 from jobs.infer.report import failure_lines
 from jobs.infer.work_folder import BACKDROP, CROPS
+from jobs.runtime.folder import hold_output
 from jobs.runtime.terminal import counted, say
 
 
@@ -106,7 +107,8 @@ def run_assemble(source: Source, job: AssembleJob) -> AssembledMap:
 
     Raises:
         WpcrackError, GeoError: An output in the wrong place, a threshold that takes probability
-            which was not stored, a file that cannot be read or written.
+            which was not stored, a file that cannot be read or written; another process writes
+            the same map.
     """
     started, begin = time.time(), time.monotonic()
     _refuse_output(source, job.out)
@@ -121,24 +123,24 @@ def run_assemble(source: Source, job: AssembleJob) -> AssembledMap:
     if unfinished:
         say(f"{unfinished} of {len(source.record.blocks)} blocks are not computed yet")
     origin = "parts" if kept else "probability"
-    with _parts(source, job, kept=kept) as parts:
-        require_replaceable(files.written(job, job.roads))  # edited meanwhile?
-        report = assemble(
-            parts,
-            job.out,
-            source.grid,
-            map_options(job, job.roads, record),
-            problems=source.record.problems,
-            run=_record(source, job, origin, started),
-            segments_csv=files.segments,
-            roads=roads,
-        )
-    backdrop = read_backdrop(source.root / BACKDROP)
-    if backdrop is None:
-        say("the run was not finished, so there is no imagery behind the map")
-    figures = files.draw(
-        backdrop or blank_backdrop(source.grid, OVERVIEW_PX), read_crops(source.root / CROPS), job
-    )
+    with hold_output(job.out, f"out={job.out}"):
+        with _parts(source, job, kept=kept) as parts:
+            require_replaceable(files.written(job, job.roads))  # edited meanwhile?
+            report = assemble(
+                parts,
+                job.out,
+                source.grid,
+                map_options(job, job.roads, record),
+                problems=source.record.problems,
+                run=_record(source, job, origin, started),
+                segments_csv=files.segments,
+                roads=roads,
+            )
+        backdrop = read_backdrop(source.root / BACKDROP)
+        if backdrop is None:
+            say("the run was not finished, so there is no imagery behind the map")
+        shown, crops = backdrop or blank_backdrop(source.grid, OVERVIEW_PX), source.root / CROPS
+        figures = files.draw(shown, read_crops(crops), job)
     seconds = time.monotonic() - begin
     return AssembledMap(files, record.run_id, origin, report, figures, unfinished, seconds)
 

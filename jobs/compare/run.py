@@ -27,7 +27,7 @@ from geo.errors import InputError, OutputError
 from geo.files import NOT_UTF8, is_utf8, readable, write_text
 from geo.outputs import require_replaceable, seal_text
 from jobs.runtime.allocator import give_back_freed_memory
-from jobs.runtime.folder import require_writable
+from jobs.runtime.folder import hold_output, require_writable
 from jobs.runtime.terminal import say
 from jobs.runtime.versions import versions
 
@@ -88,16 +88,17 @@ def run_compare(
 
     Raises:
         GeoError: A file is no map of ours, the maps have no ground in common or lie too far apart,
-            or the output cannot be written.
+            or the output cannot be written, or is being written by another process.
     """
     start = time.monotonic()
     refuse_paths(old, new, out)
-    values = _compare_files(old, new, out, options or CompareOptions())
-    give_back_freed_memory()  # of both surveys, before the page is made of the file
     files = ChangeFiles.of(out)
-    write_change_page(out, files.page, summary(values, "m²"))
-    write_text(files.report, seal_text(render(values)))
-    write_text(files.figures, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+    with hold_output(out, f"--out {out}"):
+        values = _compare_files(old, new, out, options or CompareOptions())
+        give_back_freed_memory()  # of both surveys, before the page is made of the file
+        write_change_page(out, files.page, summary(values, "m²"))
+        write_text(files.report, seal_text(render(values)))
+        write_text(files.figures, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
     return CompareReport(files, values, time.monotonic() - start)
 
 

@@ -26,7 +26,7 @@ from jobs.infer.job import InferJob
 from jobs.infer.job_log import LOG, OLD, BlockLine, JobLog, JobRecord
 from jobs.infer.plan import PARTS, PROBABILITY, Plan
 from jobs.infer.probability import ground_file, probability_file
-from jobs.runtime.folder import explain_write_errors, hold_lock, refuse_foreign
+from jobs.runtime.folder import explain_write_errors, hold_lock, hold_output, refuse_foreign
 from jobs.runtime.shared import NotShared, is_seen
 from wpcrack.errors import ConfigError
 
@@ -47,13 +47,15 @@ def open_work(job: InferJob, plan: Plan, record: JobRecord) -> Iterator[WorkFold
 
     Raises:
         ConfigError: The folder is of other settings, inputs or version, in use, or not ours.
-        OutputError: The folder, or the storage of `parts`, cannot be written.
+        OutputError: The folder, or the storage of `parts`, cannot be written; or another process
+            writes the map.
     """
     root = job.work_folder
     require_own(job)
     store = BlockStore.of(job)
     busy = ConfigError(f"another process works in {root}; wait for its end or choose another out")
     with ExitStack() as stack:
+        stack.enter_context(hold_output(job.out, f"out={job.out}"))
         with explain_errors(root):
             plan.parts.mkdir(parents=True, exist_ok=True)
             stack.enter_context(hold_lock(root / LOCK, busy, patience_s=LOCK_PATIENCE_S))

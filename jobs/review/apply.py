@@ -22,7 +22,7 @@ from jobs.infer.outputs import MapFiles
 from jobs.infer.work_folder import BACKDROP
 from jobs.review.run import draw_again
 from jobs.review.source import MapRun
-from jobs.runtime.folder import require_writable
+from jobs.runtime.folder import THEN_AGAIN, hold_output, require_writable
 from jobs.runtime.terminal import counted, say
 from wpcrack.errors import first_few
 
@@ -69,6 +69,13 @@ def run_apply(package: Path) -> ApplyReport:
     formats = files.formats()
     require_writable(package.parent, str(package))
     require_replaceable([*pages, *(path for kind in formats for path in files.copies(kind))])
+    with hold_output(package, str(package), THEN_AGAIN):
+        return _apply(package, run, formats)
+
+
+def _apply(package: Path, run: MapRun, formats: tuple[Format, ...]) -> ApplyReport:
+    """Make map, pages and files of other formats anew."""
+    files = MapFiles.of(package)
     most_rows = run.config.get("parquet_rows", PARQUET_ROWS) if "parquet" in formats else 0
     applied = apply_edits(package, files.segments, parquet_rows=most_rows)
     if applied is None:

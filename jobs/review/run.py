@@ -32,7 +32,7 @@ from jobs.page.server import require_port, serve
 from jobs.review.server import make_app
 from jobs.review.session import Plan, Session, open_session
 from jobs.review.source import MapRun, Scenes, open_imagery
-from jobs.runtime.folder import require_writable
+from jobs.runtime.folder import THEN_AGAIN, hold_output, require_writable
 from jobs.runtime.signals import ignore_signals
 from jobs.runtime.terminal import counted, say
 from wpcrack.errors import ConfigError
@@ -127,7 +127,7 @@ def run_review(
     root = review_folder(package)
     with open_session(root, plan, Scenes(package, mosaic, options.window)) as session:
         serve(partial(make_app, session), lambda: None, port=port, open_browser=open_browser)
-        with ignore_signals():  # else map, report and page could differ
+        with ignore_signals(), hold_output(package, str(package), THEN_AGAIN):  # else they differ
             return _conclude(session, package, options, mosaic)
 
 

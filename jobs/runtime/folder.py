@@ -9,7 +9,7 @@ import socket
 import stat
 import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,6 +24,9 @@ LEASE_S = 90.0
 
 POLL_S = 0.1
 """Pause between two tries to get a lock."""
+
+THEN_AGAIN = "and give the same command again"
+"""What to do, after waiting, where no other output will do."""
 
 SAME_COMMAND = "free space there, and the same command continues"
 """What to do where a disk is full."""
@@ -52,35 +55,72 @@ def how_to_continue(resume: str) -> str:
 
 
 @contextmanager
-def hold_lock(path: Path, busy: Exception, *, patience_s: float = 0.0) -> Iterator[None]:
+def hold_lock(
+    path: Path, busy: Exception, *, patience_s: float = 0.0, lasting: bool = True
+) -> Iterator[None]:
     """Hold a lock file, which one process has at a time; it goes with the process that has it.
 
     The file names the machine of that process. A lock of another machine, which may have died, goes
     when the file server misses it: that is waited for with a line.
 
     Args:
-        path: the lock file; made if need be, and left where it is.
+        path: the lock file; made if need be.
         busy: raised if another process keeps the lock for longer than the patience.
         patience_s: seconds to wait for the other process.
+        lasting: leave the file where it is.
 
     Raises:
         OSError: the file cannot be made.
     """
     here, is_told = socket.gethostname(), False
     end = time.monotonic() + patience_s
-    with path.open("a") as lock:
+    with open(path, "a", opener=open_no_link) as lock:
         while not _try_lock(lock.fileno(), fcntl.LOCK_EX):
             if time.monotonic() >= end:
-                holder = path.read_text("utf-8").strip()
+                holder = path.read_text("utf-8").strip() if path.exists() else ""
                 if is_told or holder in ("", here):
                     raise busy
-                say(f"{path.parent} is held by {holder}; waiting {LEASE_S:.0f} s, in case it died")
+                where = path.parent.absolute()
+                say(f"{where} is held by {holder}; waiting {LEASE_S:.0f} s, in case it died")
                 is_told, end = True, end - patience_s + max(patience_s, LEASE_S)
             time.sleep(POLL_S)
+        if not lasting and not _is_at(lock.fileno(), path):
+            raise busy  # until a moment ago, when it removed this file
         lock.truncate(0)
         lock.write(f"{here}\n")
         lock.flush()
-        yield
+        try:
+            yield
+        finally:
+            if not lasting:
+                path.unlink(missing_ok=True)
+
+
+@contextmanager
+def hold_output(out: Path, shown: str, remedy: str = "or choose another output") -> Iterator[None]:
+    """Keep a GeoPackage and the files beside it for one process; the lock file goes at the end.
+
+    Args:
+        out: the GeoPackage; its folder is made if need be, and goes again if it stays empty.
+        shown: what the user calls it, for the message.
+        remedy: what the user can do besides waiting.
+
+    Raises:
+        OutputError: another process writes it, or its folder cannot be written.
+    """
+    busy = OutputError(f"another process writes {shown}; wait for its end {remedy}")
+    missing = [folder for folder in out.parents if not folder.exists()]
+    try:
+        with ExitStack() as stack:
+            with explain_write_errors(shown, "check its folder and the free space"):
+                out.parent.mkdir(parents=True, exist_ok=True)
+                lock = out.with_name(f".{out.stem}.lock")
+                stack.enter_context(hold_lock(lock, busy, lasting=False))
+            yield
+    finally:
+        for folder in missing:
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def is_locked(path: Path) -> bool:
@@ -251,6 +291,14 @@ def read_lines(path: Path, remedy: str) -> list[dict[str, Any]]:
     with explain_damage(path, remedy):
         lines = path.read_text(encoding="utf-8").split("\n")[:-1]
         return [dict(json.loads(line)) for line in lines if line]
+
+
+def _is_at(file: int, path: Path) -> bool:
+    """Return whether an open file is still the one of that name."""
+    try:
+        return os.path.samestat(os.fstat(file), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _try_lock(file: int, mode: int) -> bool:

@@ -24,10 +24,12 @@ from shapely.geometry import LineString
 from typer.testing import CliRunner, Result
 
 import jobs.cli
+from geo.errors import OutputError
 from jobs.assemble.source import NOT_COMPUTED
 from jobs.infer import outputs
 from jobs.infer import run as infer
 from jobs.infer.report import InferReport, read_status
+from jobs.runtime.folder import hold_output
 from wpcrack.inference.predict import WindowPredictor
 
 ROOT = Path(__file__).parents[2]
@@ -355,6 +357,18 @@ def test_a_folder_in_which_a_job_runs_is_left_alone(kept: Path, tmp_path: Path) 
         result = assemble(kept / "map", f"out={tmp_path / 'o.gpkg'}")
     assert result.exit_code == 1
     assert "another process works in" in result.stderr
+
+
+def test_one_map_is_not_written_by_two_commands_at_once(kept: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o.gpkg"
+    with hold_output(out, str(out)):
+        result = assemble(kept / "map", f"out={out}")
+        with pytest.raises(OutputError, match=f"another process writes out={out}; wait for its"):
+            run(kept, out=out)
+    assert (result.exit_code, result.stdout) == (1, "")
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith(f"error: another process writes out={out}; wait for its end or")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.usefixtures("no_pictures")

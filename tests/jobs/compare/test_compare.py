@@ -30,6 +30,7 @@ from geo.layers.style import change_styles
 from geo.options import AssembleOptions
 from jobs.cli import app
 from jobs.compare.run import run_compare
+from jobs.runtime.folder import hold_output
 
 
 @pytest.fixture(scope="module")
@@ -203,6 +204,8 @@ def test_what_cannot_be_compared_is_refused_in_one_sentence(maps, tmp_path, monk
             run_compare(*paths)
         assert "\n" not in str(told.value)
     assert not out.exists()
+    with hold_output(out, "x"), pytest.raises(GeoError, match="another process writes --out"):
+        run_compare(old, new, out)
     for limit in (0, -1, 3, float("nan")):
         with pytest.raises(GeoError, match="limit of the shift"):
             CompareOptions.with_limit(limit)

@@ -24,6 +24,7 @@ from geo.review.edits import apply_edits
 from jobs.cli import app
 from jobs.review.apply import run_apply
 from jobs.review.run import ReviewOptions, run_review
+from jobs.runtime.folder import hold_output
 
 
 def rewrite(package, change, name="crack"):
@@ -320,6 +321,14 @@ def test_a_read_only_folder_is_refused_before_any_work(package, monkeypatch):
         with pytest.raises(OutputError, match="is read-only"):
             review(package)
     assert all((package.parent / name).read_bytes() == data for name, data in before.items())
+
+
+def test_a_map_that_another_process_writes_is_left_alone(package):
+    rewrite(package, lambda rows: rows.iloc[1:])
+    edited = package.read_bytes()
+    with hold_output(package, "x"), pytest.raises(OutputError, match="and give the same command"):
+        run_apply(package)
+    assert package.read_bytes() == edited
 
 
 def test_a_file_of_others_with_the_name_of_a_format_is_refused_first(package):

@@ -15,7 +15,13 @@ from factories import wait_until
 from geo.errors import OutputError
 from geo.files import whole_file, write_text
 from jobs.runtime import folder
-from jobs.runtime.folder import explain_write_errors, hold_lock, is_locked, refuse_foreign
+from jobs.runtime.folder import (
+    explain_write_errors,
+    hold_lock,
+    hold_output,
+    is_locked,
+    refuse_foreign,
+)
 from wpcrack.errors import ConfigError
 
 BUSY = ConfigError("another process is at work")
@@ -30,6 +36,38 @@ def test_a_lock_is_held_by_one_and_goes_with_its_block(tmp_path: Path) -> None:
             pass
     assert not is_locked(lock)
     with hold_lock(lock, BUSY):
+        pass
+
+
+def test_files_of_a_map_are_written_by_one_process_and_its_lock_goes(tmp_path: Path) -> None:
+    out = tmp_path / "maps" / "a.gpkg"
+    with hold_output(out, f"out={out}"):
+        with (
+            pytest.raises(OutputError, match=r"another process writes out=.*; wait for its end or"),
+            hold_output(out, f"out={out}"),
+        ):
+            pass
+        with hold_output(out.with_name("b.gpkg"), "out=b"):
+            pass
+        out.touch()
+    assert list(out.parent.iterdir()) == [out]
+    with hold_output(tmp_path / "new" / "maps" / "a.gpkg", "a"):
+        pass
+    assert not (tmp_path / "new").exists()  # nothing was written
+    other = tmp_path / "other"
+    other.write_text("precious")
+    (out.parent / ".a.lock").symlink_to(other)
+    with pytest.raises(OutputError, match="cannot be written"), hold_output(out, f"out={out}"):
+        pass
+    assert other.read_text() == "precious"
+
+
+def test_a_lock_that_goes_while_it_is_waited_for_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, lock = tmp_path / "a.gpkg", tmp_path / ".a.lock"
+    monkeypatch.setattr(folder, "_try_lock", lambda *_: lock.unlink() is None)
+    with pytest.raises(OutputError, match="another process writes a"), hold_output(out, "a"):
         pass
 
 
