@@ -34,6 +34,7 @@ from geo.imagery.opening import (
     end_of_pixels,
     has_end,
     is_remote,
+    middle_of_pixels,
     open_dataset,
     remedy_of,
     zip_begins,
@@ -87,7 +88,8 @@ class Tile:
         dtype: uint8 or uint16.
         nodata: value of missing pixels, if it has one.
         stamp: (bytes, mtime in ns), to notice another file under the same name; the time is that
-            of a world file or .prj that was read and is newer.
+            of a world file or .prj that was read and is newer. Of an object store's TIFF, which is
+            asked for neither: end and checksum of its pixels, see `middle_of_pixels`.
     """
 
     path: str
@@ -242,7 +244,7 @@ def _inspect_url(url: str, options: ReadOptions) -> Tile | TileProblem:
         return TileProblem(url, _FOREIGN_FORMAT)
     with open_dataset(url, driver) as dataset:
         if stamp == NO_STAMP:  # of another object under its name the pixels end elsewhere
-            stamp = end_of_pixels(dataset), 0
+            stamp = end_of_pixels(dataset), middle_of_pixels(dataset)
         return _describe(_Header(url, stamp, dataset.transform, dataset.crs), dataset, options)
 
 

@@ -7,13 +7,16 @@ import os
 import threading
 import warnings
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
+from rasterio.windows import Window as RasterWindow
 
 from geo.addresses import without_secrets
 from geo.options import ReadOptions
@@ -61,6 +64,9 @@ STREAM_ENDS = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}
 
 Their drivers tell of a fault once, and give gray or noise for what follows.
 """
+
+MIDDLE_BYTES = 2**22
+"""A larger block is not read for a checksum."""
 
 TAIL_BYTES = 2**16
 """Where that is looked for: something may stand behind it."""
@@ -208,6 +214,23 @@ def end_of_pixels(dataset: Any) -> int:
             size = dataset.get_tag_item(f"BLOCK_SIZE_{x}_{y}", "TIFF", bidx=band)
             ends.append(int(offset or 0) + int(size or 0))
     return max(ends)
+
+
+def middle_of_pixels(dataset: Any) -> int:
+    """Return a checksum of the block in the middle of a TIFF that is not compressed; else 0.
+
+    Where pixels are compressed, their end (`end_of_pixels`) tells one picture from another.
+    """
+    rows, cols = dataset.block_shapes[0]
+    size = rows * cols * dataset.count * np.dtype(dataset.dtypes[0]).itemsize
+    if dataset.driver != "GTiff" or dataset.compression is not None or size > MIDDLE_BYTES:
+        return 0
+    row, col = dataset.height // 2 // rows * rows, dataset.width // 2 // cols * cols
+    height, width = min(rows, dataset.height - row), min(cols, dataset.width - col)
+    try:
+        return zlib.crc32(dataset.read(window=RasterWindow(col, row, width, height)).tobytes())
+    except RasterioIOError:
+        return 0  # which is told when the tile is read
 
 
 def zip_begins(path: Path) -> bool:

@@ -17,8 +17,10 @@ from geo.imagery.opening import RETRY_DELAY_S, is_remote, stamp_of
 from geo.imagery.placing import Placement, aligned_offset, place
 from geo.imagery.reading import Stretch, forget, open_raster, read_readable
 from geo.imagery.warp import Pixels, sample
-from geo.imagery.web import NO_STAMP
+from geo.imagery.web import NO_STAMP, WEB, look_at
 from geo.options import ReadOptions
+
+CHANGED = "was changed after the job had begun; give the same command again"
 
 KNOWN_HEADERS = 4096
 """Headers of listed tiles that a process remembers."""
@@ -42,13 +44,14 @@ class TileReader:
         tile = placed.tile
         if self._is_changed(tile):
             outline = tile.grid.footprint() if isinstance(tile, Tile) else tile.footprint
-            reason = "was changed after the job had begun; give the same command again"
-            return TileProblem(tile.path, reason, outline, tile.crs)
+            return TileProblem(tile.path, CHANGED, outline, tile.crs)
         if isinstance(tile, Tile):
             return tile
         found = _header(tile.path, tile.stamp, self.options)
         if isinstance(found, TileProblem):
             return replace(found, footprint=tile.footprint, crs=tile.crs)
+        if is_remote(tile.path) and self._is_changed(found):
+            return TileProblem(tile.path, CHANGED, tile.footprint, tile.crs)
         place_in_fact = place(found, self.grid)
         if isinstance(place_in_fact, TileProblem):
             return place_in_fact
@@ -61,13 +64,15 @@ class TileReader:
         return found
 
     def _is_changed(self, tile: Tile | ListedTile) -> bool:
-        if is_remote(tile.path) or tile.stamp == NO_STAMP:
+        is_asked = tile.path.startswith(WEB)
+        if tile.stamp == NO_STAMP or (is_remote(tile.path) and not is_asked):
             return False
         try:
-            size, time_ns = stamp_of(tile.path)
-        except OSError:
+            stamp = look_at(tile.path, self.options).stamp if is_asked else stamp_of(tile.path)
+        except (OSError, ValueError):
             return False  # it has vanished, which reading says
-        return size != tile.stamp[0] or time_ns > max(tile.stamp[1], self.begun_ns)
+        sizes = (0, tile.stamp[0]) if is_asked else tile.stamp[:1]  # 0: a server did not tell
+        return stamp[0] not in sizes or stamp[1] > max(tile.stamp[1], self.begun_ns)
 
     def read(self, tile: Tile, window: Window) -> list[Pixels]:
         """Read what a tile shows of a window of the grid; what it cannot show is a failure.

@@ -286,6 +286,35 @@ def test_a_raster_on_a_web_server_is_read_by_ranges(tmp_path):
     assert mosaic.tiles[0].stamp[0] == size
 
 
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_raster_that_is_replaced_on_its_server_is_a_failure(tmp_path, listed):
+    path = write_tile(tmp_path / "tiles" / "a.tif", large_picture(), **TILED)
+    with serving(path.parent) as (base, _):
+        tiles = f"{base}/a.tif"
+        if listed:
+            index_of([path]).assign(location=[tiles]).to_file(tmp_path / "index.gpkg")
+            tiles = tmp_path / "index.gpkg"
+        mosaic = read_tiles(tiles, reading=LOCAL)
+        assert not mosaic.read(Window(300, 300, 100, 100)).failures
+        write_tile(path, large_picture(512))
+        (failure,) = mosaic.read(Window(300, 300, 100, 100)).failures
+    assert "was changed after the job had begun" in failure.reason
+
+
+@pytest.mark.parametrize("compress", ["none", "deflate"])
+def test_a_raster_that_is_replaced_in_an_object_store_has_another_stamp(
+    tmp_path, monkeypatch, compress
+):
+    path = tmp_path / "a.tif"
+    monkeypatch.setattr("geo.imagery.opening.gdal_path", lambda _: str(path))
+    stamps = []
+    for image in (large_picture(), ~large_picture() // 2, large_picture()):
+        write_tile(path, image, compress=compress, **TILED)
+        (tile,) = scan("s3://city/a.tif").tiles
+        stamps.append(tile.stamp)
+    assert stamps[0] == stamps[2] != stamps[1]
+
+
 def test_urls_stand_in_lists_and_indices_too(tmp_path):
     image = picture()
     paths = write_city(tmp_path / "tiles", image)
