@@ -14,9 +14,10 @@ run_dir/
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from typing import Any
 import yaml
 
 from geo.addresses import all_without_secrets
-from geo.files import write_text
+from geo.files import whole_file, write_text
 from jobs.runtime.folder import (
     explain_damage,
     explain_write_errors,
@@ -67,12 +68,14 @@ class FolderKind:
         verb: what a process does in it, for messages.
         own: names of its entries; hidden ones are its own too.
         free_keys: dotted keys that may change between two starts.
+        begun: file that a start writes anew when nothing can refuse it any more.
     """
 
     noun: str
     verb: str
     own: frozenset[str]
     free_keys: tuple[str, ...] = FREE_KEYS
+    begun: str = METRICS
 
 
 TRAINING = FolderKind("training run", "trains", frozenset(OWN | RAY_OWN))
@@ -85,6 +88,8 @@ def open_run(
     drop_elsewhere: Callable[[TrainJob], None] | None = None,
 ) -> Iterator[Path]:
     """Prepare the run folder as `resume` asks, and keep other processes out of it.
+
+    What ends before it has begun leaves settings, split and report as they were.
 
     Args:
         job: Names the folder, and decides whether it may be continued.
@@ -108,8 +113,39 @@ def open_run(
             if drop_elsewhere is not None:
                 drop_elsewhere(job)
             empty(root)
-        claim(root, job, kind)
-        yield root
+        before = {name: _content(root / name) for name in (CONFIG, SPLIT, REPORT)}
+        begun = _state(root / kind.begun)
+        try:
+            claim(root, job, kind)
+            yield root
+        except BaseException:
+            if _state(root / kind.begun) == begun:
+                _put_back(root, before)
+            raise
+
+
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.exists() else None
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    """Return what changes when a file is written anew; it is opened, as NFS looks only then."""
+    try:
+        with path.open("rb") as stream:
+            status = os.fstat(stream.fileno())
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
+def _put_back(root: Path, before: Mapping[str, bytes | None]) -> None:
+    with suppress(OSError):  # the error that comes after says more
+        for name, content in before.items():
+            if content is None:
+                (root / name).unlink(missing_ok=True)
+            elif _content(root / name) != content:
+                with whole_file(root / name) as temporary:
+                    temporary.write_bytes(content)
 
 
 @contextmanager

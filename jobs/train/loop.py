@@ -137,8 +137,8 @@ def load(trainer: Trainer, state: dict[str, Any], job: TrainJob) -> None:
     except (RuntimeError, ValueError, LookupError) as error:
         raise CheckpointError(
             f"the last checkpoint of {job.run_dir} does not fit these settings "
-            f"({last_line(error).strip()}); set those of model and optim as they were, with "
-            "resume=force, or set resume=never to start again"
+            f"({last_line(error).strip()}); set those of model and optim as they were, or set "
+            "resume=never to start again"
         ) from error
 
 

@@ -48,6 +48,7 @@ SWEEP = FolderKind(
     verb="tunes",
     own=frozenset({CONFIG, SPLIT, JOURNAL, TRIALS, RESULTS, BEST, PICTURE, REPORT}),
     free_keys=(*FREE_KEYS, "tune.trials", "tune.concurrent", "tune.retry_failed"),
+    begun=JOURNAL,
 )
 
 MOST_TRIALS = 100_000

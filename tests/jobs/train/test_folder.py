@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from jobs.train.folder import (
 )
 from jobs.train.job import TrainJob
 from jobs.train.split import SPLIT, keep_split, share_split
-from wpcrack.errors import ConfigError, DataError, TrainingError
+from wpcrack.errors import CheckpointError, ConfigError, DataError, TrainingError
 
 
 def job(run_dir: Path, **changes: object) -> TrainJob:
@@ -67,6 +68,33 @@ def test_force_continues_with_the_new_config_and_reopens_a_finished_run(tmp_path
     with open_run(job(tmp_path / "run", seed=4, resume="force")) as root:
         assert not (root / REPORT).exists()
         assert (root / METRICS).exists()
+
+
+@pytest.mark.parametrize("resume", ["force", "auto"])
+def test_a_start_that_is_refused_after_all_leaves_the_run_as_it_was(
+    tmp_path: Path, resume: str
+) -> None:
+    seeds = {"force": (3, 4), "auto": (3, 3)}[resume]
+    with open_run(job(tmp_path / "run", seed=seeds[0])) as root:
+        for name in (METRICS, REPORT, SPLIT):
+            (root / name).write_text("{}")
+    before = {path.name: path.read_bytes() for path in root.iterdir()}
+    other = job(tmp_path / "run", seed=seeds[1], resume=resume, scaling={"num_workers": 2})
+
+    def start(job: TrainJob, do: Callable[[], object]) -> None:
+        with open_run(job):
+            do()
+            raise CheckpointError("the last checkpoint does not fit these settings")
+
+    with pytest.raises(CheckpointError):
+        start(other, lambda: (root / SPLIT).write_text("[]"))
+    assert {path.name: path.read_bytes() for path in root.iterdir()} == before
+    with pytest.raises(CheckpointError):
+        start(other, lambda: truncate_metrics(root, 0))  # a worker has loaded the checkpoint
+    assert yaml.safe_load((root / "config.yaml").read_text())["scaling"]["num_workers"] == 2
+    with pytest.raises(CheckpointError):
+        start(job(tmp_path / "new"), lambda: None)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == [".lock"]
 
 
 def test_never_starts_in_an_emptied_folder(tmp_path: Path) -> None:
