@@ -104,6 +104,8 @@ def run_adapt(
     require_workers(config, local=local)
     base = find_base(model)
     require_own(out)
+    if finished(out) is None:
+        require_room(config, base, listed(config, out, images), local=local)
     with explain_write_errors(f"out {out}", "choose another folder", DataError):
         out.mkdir(parents=True, exist_ok=True)
         (out / LOCK).touch()
@@ -125,7 +127,6 @@ def _adapt(
     config: AdaptOptions, out: Path, base: Path, images: Path | None, local: bool
 ) -> AdaptReport:
     paths = listed(config, out, images)
-    require_room(config, base, paths, local=local)
     if paths is None:
         assert isinstance(config, AdaptJob), "the command gives one of both"
         report = run_windows(config, out / WINDOWS, windows_of(config))

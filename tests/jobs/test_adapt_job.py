@@ -158,8 +158,9 @@ def test_what_an_adaption_refuses_its_plan_refuses(
     code, text = wpcrack("adapt", *words, "--images", tmp_path / "photos", "--out", tmp_path / "a")
     assert (code, "damaged or truncated" in text) == (1, True), text
     monkeypatch.setattr(memory, "usable_memory", lambda: memory.Memory(10**8, 10**8))
-    code, text = wpcrack("adapt", *words, *images, "--out", tmp_path / "a")
+    code, text = wpcrack("adapt", *words, *images, "--out", tmp_path / "b")
     assert (code, "0.1 of 0.1 GB are free here; set fewer pictures" in text) == (1, True), text
+    assert not (tmp_path / "b").exists()
 
 
 @pytest.mark.parametrize("planned", [["--plan"], []])
