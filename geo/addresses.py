@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import string
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -16,6 +17,9 @@ _ADDRESS = re.compile(
     r"(?P<place>[^\s?#'\"<>]*)(?:[?#][^\s'\"<>]*)?"
 )
 
+
+_IN_PATH = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+"""How a path begins that was made of an address."""
 
 _WEB = re.compile(r"(https?://[^/]*)(.*)", re.DOTALL)
 """Server, and what it is asked for."""
@@ -37,6 +41,16 @@ def meant_by(text: str) -> str:
     if not text.startswith(_LOCAL):
         return text
     return unquote(text.removeprefix(_LOCAL).removeprefix("localhost"))
+
+
+def address_in(path: Path) -> str | None:
+    """Return the address that a path was made of, which cost it a slash; None: it is a path.
+
+    >>> address_in(Path("s3://city/run")), address_in(Path("/data/run")), address_in(Path("s3:x/a"))
+    ('s3://city/run', None, None)
+    """
+    text = str(path)
+    return text.replace(":/", "://", 1) if _IN_PATH.match(text) else None
 
 
 def without_secrets(text: str) -> str:

@@ -19,7 +19,7 @@ from geo.addresses import all_without_secrets, without_secrets
 from geo.errors import OutputError
 from geo.files import write_text
 from jobs.registry import JOBS, find, names_with_config
-from jobs.runtime.folder import explain_write_errors
+from jobs.runtime.folder import explain_write_errors, refuse_address
 from jobs.runtime.ray_session import prepare_environment
 from jobs.runtime.signals import INTERRUPTED, Interrupted, stop_on_sigterm
 from jobs.runtime.terminal import USER_ERRORS, outlast_readers, say
@@ -91,6 +91,7 @@ def command(
             try:
                 _require_working_folder()
                 kwargs.update({name: _at_home(value) for name, value in kwargs.items()})
+                refuse_address(list(kwargs.values()))
                 _require_place_for_figures(kwargs.get("json"))
                 with stop_on_sigterm():
                     code = function(*args, **kwargs) or 0

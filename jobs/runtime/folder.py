@@ -8,13 +8,14 @@ import os
 import socket
 import stat
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 import yaml
 
+from geo.addresses import address_in, without_secrets
 from geo.errors import OutputError
 from jobs.runtime.terminal import say
 from wpcrack.errors import ConfigError, first_line
@@ -150,6 +151,29 @@ def is_anybody_present(path: Path) -> bool:
             return not _try_lock(stream.fileno(), fcntl.LOCK_EX)
     except OSError:
         return False
+
+
+def refuse_address(given: object, name: str = "") -> None:
+    """Refuse addresses, like s3://bucket/run, in the place of paths: a folder `s3:` is never meant.
+
+    Args:
+        given: a path, several of them, or settings by key, of which paths are looked at.
+        name: key of the settings that is given.
+
+    Raises:
+        ConfigError: it is an address.
+    """
+    if isinstance(given, Mapping):
+        for key, value in given.items():
+            refuse_address(value, f"{name}.{key}" if name else key)
+    elif isinstance(given, list | tuple):
+        for one in given:
+            refuse_address(one, name)
+    elif isinstance(given, Path) and (address := address_in(given)):
+        raise ConfigError(
+            f"{f'{name}=' if name else ''}{without_secrets(address)} is an address, which is "
+            "neither read nor written here; give a path of this machine or of a mounted storage"
+        )
 
 
 def refuse_foreign(root: Path, own: Collection[str], name: str, owner: str) -> None:

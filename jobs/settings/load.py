@@ -23,6 +23,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from jobs.runtime.folder import refuse_address
 from jobs.settings.yaml_text import one_line, parse_texts, parse_value, read_yaml
 from wpcrack.errors import ConfigError
 
@@ -51,7 +52,7 @@ def load(
 
     Raises:
         ConfigError: Missing or unreadable file, unknown key (the nearest valid one is named),
-            value of a wrong type or out of range, required key without a value.
+            value of a wrong type or out of range, required key without a value, address for path.
     """
     values = _merged(base or {}, read_yaml(path) if path is not None else {})
     given = [_parse_override(text, model_type) for text in overrides]
@@ -59,10 +60,12 @@ def load(
         _assign(values, override)
     _prepare(values, model_type)
     try:
-        return model_type.model_validate(values)
+        job = model_type.model_validate(values)
     except ValidationError as error:
         source = _Source(path, frozenset(override.key for override in given))
         raise ConfigError(_explain(error, model_type, source)) from None
+    refuse_address(job.model_dump())
+    return job
 
 
 def _merged(below: Mapping[str, Any], above: dict[str, Any]) -> dict[str, Any]:

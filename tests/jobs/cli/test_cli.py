@@ -382,3 +382,22 @@ def test_what_the_registry_names_is_there(name: str) -> None:
     assert all(callable(find(place)) for place in places if place is not None)
     assert (job.shown == "file") <= (name in {path.stem for path in shipped_configs()})
     assert job.is_submitted <= (job.config is not None)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "predict photos --out s3://us:pw@city/found?x=y",
+        "evaluate --images photos --masks masks --model s3://city/found",
+        "infer tiles=tiles out=o.gpkg model=s3://city/found",
+        "train data.root=s3://city/found run_dir=run",
+    ],
+)
+def test_an_address_in_the_place_of_a_path_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = wpcrack(*words.split())
+    assert result.exit_code == 1
+    assert "s3://city/found is an address, which is neither read nor written" in result.stderr
+    assert not list(tmp_path.iterdir())
