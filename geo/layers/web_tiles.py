@@ -21,6 +21,7 @@ from rasterio.warp import transform_bounds
 
 from geo.errors import OutputError
 from geo.files import built_locally, output_errors, remove_leftovers, whole_file
+from geo.grid import Grid
 from geo.layers.geopackage import write_rows
 from geo.layers.schema import CRACK, NETWORK, ROAD_SEGMENT, Layer
 from geo.outputs import TILES_SEAL, require_replaceable
@@ -31,6 +32,9 @@ TILED = (CRACK, NETWORK, ROAD_SEGMENT)
 
 LEAST_ZOOM, MOST_ZOOM = 11, 19
 """From a town to single cracks: a tile's pixel is 38 m to .15 m wide; maps draw on beyond."""
+
+MOST_LATITUDE = 85.05
+"""Web mercator is a square, which ends there."""
 
 HALF_GAP_DEG = 1e-8
 """Shapes end a millimeter before 180 degrees: what lies on it may be taken for -180."""
@@ -46,6 +50,20 @@ def tiles_path(package: Path, layer: Layer) -> Path:
     'cracks_crack.pmtiles'
     """
     return package.with_name(f"{package.stem}_{layer.name}.pmtiles")
+
+
+def require_on_web(grid: Grid) -> None:
+    """Refuse tiles of ground that no web map shows, before any work.
+
+    Raises:
+        OutputError: some of it lies nearer to a pole than MOST_LATITUDE.
+    """
+    _, south, _, north = transform_bounds(grid.crs, "EPSG:4326", *grid.footprint().bounds)
+    if max(-south, north) > MOST_LATITUDE:
+        raise OutputError(
+            f"formats has pmtiles, for web maps, which end at {MOST_LATITUDE} degrees of latitude, "
+            f"and the tiles reach {max(-south, north):.2f}; leave pmtiles out"
+        )
 
 
 def write_web_tiles(package: Path) -> list[Path]:

@@ -29,7 +29,7 @@ from jobs.assemble.job import AssembleJob
 from jobs.assemble.source import Order, Source, vectorize_all, write_missing
 from jobs.infer.inputs import refuse_among_tiles
 from jobs.infer.job_log import settings_anywhere
-from jobs.infer.outputs import MapFiles, map_options, run_record
+from jobs.infer.outputs import MapFiles, map_options, require_shown, run_record
 from jobs.infer.report import failure_lines
 from jobs.infer.work_folder import BACKDROP, CROPS
 from jobs.runtime.folder import hold_output
@@ -114,6 +114,7 @@ def run_assemble(source: Source, job: AssembleJob) -> AssembledMap:
     _refuse_output(source, job.out)
     files = MapFiles.of(job.out)
     files.prepare(job, job.roads, [path for path in [job.roads.path] if path])
+    require_shown(job, source.grid)
     kept = job.level == source.level
     if not kept:
         source.require_probability(job.threshold)

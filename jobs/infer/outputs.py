@@ -15,6 +15,7 @@ from geo.cracks.parts import read_row
 from geo.cracks.regions import cut_into_regions
 from geo.errors import OutputError
 from geo.files import NOT_UTF8, is_utf8, readable, remove_leftovers
+from geo.grid import Grid
 from geo.imagery.mosaic import Mosaic
 from geo.imagery.overview import READERS, Overview, reduce, save_backdrop
 from geo.layers.assemble import SEGMENTS_CSV as SEGMENTS
@@ -22,7 +23,7 @@ from geo.layers.assemble import AssembleReport, assemble, assemble_regions
 from geo.layers.roads import Segment
 from geo.layers.run_rows import RunRecord
 from geo.layers.schema import LAYERS, ROAD_SEGMENT
-from geo.layers.web_tiles import TILED, tiles_path, write_web_tiles
+from geo.layers.web_tiles import TILED, require_on_web, tiles_path, write_web_tiles
 from geo.options import AssembleOptions, Format, MapRules, RoadOptions
 from geo.outputs import require_replaceable
 from geo.packages import additions, kept_name
@@ -283,6 +284,16 @@ class MapFiles:
                 f"{self.streets.name} has pages of the worst {MAX_PAGES} of {len(names)} streets; "
                 f"the others are in {self.segments.name}"
             )
+
+
+def require_shown(rules: MapRules, grid: Grid) -> None:
+    """Refuse formats that cannot show the ground of a map, before any work.
+
+    Raises:
+        OutputError: so it is.
+    """
+    if "pmtiles" in rules.formats:
+        require_on_web(grid)
 
 
 def _beside(out: Path, ending: str) -> Path:

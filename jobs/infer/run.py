@@ -26,7 +26,7 @@ from jobs.infer.delivery import Delivery
 from jobs.infer.inputs import ModelFiles, load_model, model_files, open_mosaic
 from jobs.infer.job import InferJob
 from jobs.infer.job_log import JobLog, JobRecord
-from jobs.infer.outputs import MapFiles, assemble_map, draw_map
+from jobs.infer.outputs import MapFiles, assemble_map, draw_map, require_shown
 from jobs.infer.plan import Forecast, Plan, make_plan, outline
 from jobs.infer.probability import write_vrt
 from jobs.infer.report import Failures, InferReport, Progress
@@ -116,6 +116,7 @@ def plan_inference(job: InferJob) -> Forecast:
 def _plan(job: InferJob, model: ModelFiles, *, local: bool = False) -> tuple[Plan, Failures]:
     """Cut the tiles into blocks, and refuse what headers alone tell, before any work."""
     plan = make_plan(job, open_mosaic(job, model.gsd_mm, say))
+    require_shown(job, plan.mosaic.grid)
     failures = Failures(job, plan.mosaic)
     failures.refuse_too_many()
     require_room(job, plan, local=local)

@@ -10,9 +10,11 @@ import geopandas
 import numpy as np
 import pandas as pd
 import pytest
+from affine import Affine
 from factories import EAST, NORTH, darkness, in_process, infer_job, write_tile
 from shapely.geometry import LineString
 
+from geo.errors import OutputError
 from geo.imagery import overview
 from geo.imagery.overview import Overview, read_backdrop
 from geo.imagery.thumbnails import PictureGrid
@@ -107,6 +109,16 @@ def test_streets_beyond_those_with_a_page_are_counted(
     monkeypatch.setattr(outputs, "streets", lambda _: [f"street {k}" for k in range(501)])
     outputs.MapFiles.of(tmp_path / "a.gpkg").draw_streets(None)  # type: ignore[arg-type]
     assert "the worst 500 of 501 streets" in capsys.readouterr().err
+
+
+def test_ground_that_no_web_map_shows_is_refused_before_any_work(tmp_path: Path) -> None:
+    near_pole = Affine(0.005, 0, 1000.0, 0, -0.005, 500.0)
+    image = np.full((100, 100), 150, np.uint8)
+    write_tile(tmp_path / "tiles" / "a.tif", image, crs="EPSG:3413", transform=near_pole)
+    job = infer_job(tmp_path / "tiles", tmp_path / "o.gpkg", formats=("gpkg", "pmtiles"))
+    with pytest.raises(OutputError, match=r"end at 85\.05 degrees.* leave pmtiles out"):
+        infer.run_inference(job, darkness)
+    assert [path.name for path in tmp_path.iterdir()] == ["tiles"]
 
 
 @pytest.mark.parametrize("missing", [False, True])
