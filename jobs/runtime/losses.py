@@ -129,8 +129,12 @@ def watch_head(address: str) -> Iterator[None]:
 def knock(host: str, port: int) -> None:
     """Fail within seconds where nobody listens; Ray's own clients try for minutes.
 
+    Args:
+        host: name or number; one of IPv6 may stand in brackets, as in an address.
+        port: of the server.
+
     Raises:
         OSError: No connection.
     """
-    with socket.create_connection((host, port), timeout=CONNECT_TIMEOUT_S):
+    with socket.create_connection((host.strip("[]"), port), timeout=CONNECT_TIMEOUT_S):
         pass

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -93,6 +93,18 @@ def test_a_cluster_that_is_not_there_is_named_before_ray_tries_for_minutes(
         bare_environment.setenv("RAY_ADDRESS", address)
         with pytest.raises(ConfigError, match=f"no Ray answers at RAY_ADDRESS={address}"):
             ray_session(ONE).__enter__()
+
+
+def test_a_head_with_a_number_of_ipv6_is_asked_at_that_number(
+    bare_environment: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+    bare_environment.setattr(
+        "socket.create_connection", lambda place, **_: asked.append(place) or nullcontext()
+    )
+    bare_environment.setattr("ray.init", lambda **_: None)
+    _join("[fd00::1]:6379")
+    assert asked == [("fd00::1", 6379)]
 
 
 REFUSED = "Traceback:\nray.exceptions.AuthenticationError: RPC error: InvalidAuthToken"
