@@ -23,10 +23,12 @@ import numpy as np
 import shapely
 from rasterio.crs import CRS
 
+from geo import archives
 from geo.addresses import meant_by, without_secrets
+from geo.archives import is_packed
 from geo.errors import InputError, reason_of
 from geo.imagery.headers import ListedTile, Tile, TileProblem, inspect
-from geo.imagery.opening import gdal_settings, is_remote, names_in_zip, stamp_of, url_of
+from geo.imagery.opening import gdal_settings, is_remote, stamp_of, url_of
 from geo.imagery.sidecars import names_beside
 from geo.imagery.stac import read_stac
 from geo.options import ReadOptions
@@ -52,9 +54,6 @@ FOREIGN_SUFFIXES = frozenset(
     | {".heic", ".heif", ".avif", ".dng", ".webp", ".bmp", ".ntf", ".nitf", ".ers", ".pix"}
 )
 """Rasters of a folder that are never opened, but reported, so that none is missed unsaid."""
-
-ARCHIVE = ".zip"
-"""Reported if nothing of the imagery in it lies in the folder unpacked."""
 
 LIST_SUFFIXES = frozenset({".txt", ".lst"})
 
@@ -274,24 +273,25 @@ def _raster_url(url: str) -> str:
 
 def _in_folder(folder: Path) -> list[str]:
     """List the rasters below a folder; a folder that cannot be listed stands for itself."""
-    wanted = TILE_SUFFIXES | FOREIGN_SUFFIXES | {ARCHIVE}
+    wanted = TILE_SUFFIXES | FOREIGN_SUFFIXES | archives.SUFFIXES
     unlisted: list[OSError] = []
+    listed = list(_walk(folder, unlisted))
     files = [
         os.path.abspath(os.path.join(root, name))
-        for root, names in _walk(folder, unlisted)
+        for root, names in listed
         for name in names
         if not name.startswith(".") and os.path.splitext(name)[1].lower() in wanted
     ]
-    there = {os.path.basename(file) for file in files}
-    files = [f for f in files if not f.lower().endswith(ARCHIVE) or _is_packed(f, there)]
+    there = {os.path.basename(place) for place in (*files, *(root for root, _ in listed))}
+    there |= {
+        os.path.splitext(os.path.basename(file))[0] for file in files if not _is_archive(file)
+    }
+    files = [f for f in files if not _is_archive(f) or is_packed(f, there, TILE_SUFFIXES)]
     return files + [os.path.abspath(error.filename) for error in unlisted]
 
 
-def _is_packed(archive: str, there: set[str]) -> bool:
-    """Return whether an archive holds imagery of which nothing lies in the folder unpacked."""
-    endings = tuple(TILE_SUFFIXES)
-    held = {name for name in names_in_zip(archive) if name.lower().endswith(endings)}
-    return bool(held) and held.isdisjoint(there)
+def _is_archive(file: str) -> bool:
+    return os.path.splitext(file)[1].lower() in archives.SUFFIXES
 
 
 def _walk(folder: Path, unlisted: list[OSError]) -> Iterator[tuple[str, list[str]]]:

@@ -22,6 +22,7 @@ from rasterio.errors import RasterioError
 from shapely.geometry import Polygon
 
 from geo.addresses import without_secrets
+from geo.archives import archive_of
 from geo.errors import InputError, reason_of
 from geo.files import NOT_UTF8, is_utf8, readable
 from geo.grid import Grid
@@ -37,7 +38,6 @@ from geo.imagery.opening import (
     middle_of_pixels,
     open_dataset,
     remedy_of,
-    zip_begins,
 )
 from geo.imagery.scale import MOST_ERROR, is_metric, length_error
 from geo.imagery.sidecars import crs_beside, no_crs, no_place, prj_file, world_file, world_transform
@@ -217,8 +217,8 @@ def _inspect_file(path: Path, options: ReadOptions) -> Tile | TileProblem:
     if status.st_size == 0:
         return TileProblem(str(path), "is empty; copy it again or remove it")
     driver = driver_of(path)
-    if driver is None and zip_begins(path):
-        return TileProblem(str(path), "is a ZIP file; unpack it, and give the folder")
+    if driver is None and (kind := archive_of(path)):
+        return TileProblem(str(path), f"is a {kind}; unpack it, and give the folder")
     if driver is None:
         return TileProblem(str(path), _FOREIGN_FORMAT)
     with open_dataset(str(path), driver) as dataset:

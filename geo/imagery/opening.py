@@ -6,10 +6,9 @@ import logging
 import os
 import threading
 import warnings
-import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -231,20 +230,6 @@ def middle_of_pixels(dataset: Any) -> int:
         return zlib.crc32(dataset.read(window=RasterWindow(col, row, width, height)).tobytes())
     except RasterioIOError:
         return 0  # which is told when the tile is read
-
-
-def zip_begins(path: Path) -> bool:
-    """Return whether a file begins as a ZIP archive; its end, which may be damaged, is not read."""
-    with path.open("rb") as stream:
-        return stream.read(4) == b"PK\3\4"
-
-
-def names_in_zip(path: str) -> list[str]:
-    """Return the names of the files in a ZIP archive, without their folders; none if damaged."""
-    damage = (OSError, ValueError, zipfile.BadZipFile, NotImplementedError)
-    with suppress(*damage), zipfile.ZipFile(path) as file:
-        return [os.path.basename(name) for name in file.namelist()]
-    return []
 
 
 def driver_of_bytes(head: bytes) -> str | None:

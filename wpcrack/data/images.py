@@ -42,6 +42,12 @@ called `<stem>_r123_c456.png`, and a name has 255 bytes at most, also while the 
 UNREAD = (".heic", ".heif", ".avif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".gif", ".jp2")
 """Endings of pictures that are not read, but named, so that none is missed unsaid."""
 
+ARCHIVES = (
+    *(".zip", ".7z", ".rar", ".tar", ".tgz"),
+    *(".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst"),
+)
+"""Endings of what may hold pictures; named, unless a file or folder of the same name is there."""
+
 HEAD_BYTES = 64
 """So much of the beginning of a file tells its format."""
 
@@ -170,15 +176,22 @@ def list_images(folder: Path) -> dict[str, Path]:
 
 
 def left_out(folder: Path) -> list[str]:
-    """Say which pictures of a folder `list_images` passes over: other formats, folders below it."""
+    """Say what of a folder `list_images` passes over: other formats, archives, folders below it."""
     entries = [p for p in _entries(folder, files=False) if not p.name.startswith(".")]
     odd = [p.name for p in entries if p.suffix.lower() in UNREAD]
+    there = {p.stem for p in entries if not p.name.lower().endswith(ARCHIVES)}
+    packed = [p.name for p in entries if p.name.lower().endswith(ARCHIVES)]
+    packed = [name for name in packed if name.partition(".")[0] not in there]
     deeper = [p.name for p in entries if p.is_dir() and any(map(_is_picture, p.rglob("*")))]
     sentences = []
     if odd:
         sentences.append(
             f"pictures of {folder} are left out, as their format is not read ({first_few(odd)}); "
             "save them as JPEG or PNG"
+        )
+    if packed:
+        sentences.append(
+            f"archives in {folder} are left out ({first_few(packed)}); unpack those with pictures"
         )
     if deeper:
         sentences.append(

@@ -84,6 +84,24 @@ def test_an_archive_is_named_if_nothing_of_its_imagery_lies_there(tmp_path):
     assert "unpack it" in found.problems[0].reason
 
 
+def test_archives_that_are_not_read_are_named_unless_they_seem_unpacked(tmp_path):
+    tile = write_tile(tmp_path / "tiles" / "a.tif", picture(1, 1))
+    (tile.parent / "north").mkdir()
+    for name in ("a.7z", "north.tar.gz", "a.tif.gz", "log.txt.gz", "tiles.rar", ".x.7z"):
+        (tile.parent / name).write_bytes(b"?")
+    assert not scan(str(tile.parent)).problems
+    kinds = {"b.7z": b"7z\xbc\xaf\x27\x1c", "c.rar": b"Rar!\x1a\x07\1", "d.tif.gz": b"\x1f\x8b\x08"}
+    kinds |= {"e.TAR": bytes(257) + b"ustar", "f.tgz": b"\x1f\x8b\x08", "g.tar.xz": b"\xfd7zXZ\0"}
+    for name, begin in kinds.items():
+        (tile.parent / "north" / name).write_bytes(begin)
+    found = {os.path.basename(p.path): p.reason for p in scan(str(tile.parent)).problems}
+    assert found.keys() == kinds.keys()
+    assert all("unpack it, and give the folder" in reason for reason in found.values())
+    tile.unlink()
+    with pytest.raises(InputError, match=r"no usable tile .*b\.7z is a 7z archive; unpack it"):
+        scan(str(tile.parent))
+
+
 def test_each_way_to_name_tiles_gives_the_same_picture(tmp_path):
     image = picture()
     paths = write_city(tmp_path / "tiles", image)

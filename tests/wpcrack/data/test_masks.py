@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -221,11 +222,15 @@ def test_photographs_and_masks_are_checked_before_work_that_takes_long(tmp_path:
 
 
 def test_pictures_that_are_passed_over_are_named(tmp_path: Path) -> None:
-    for name in ("a.jfif", "IMG_1.HEIC", ".hidden.heic", "day2/b.jpg", "empty/notes.txt"):
+    packed = ("day3.tar.gz", "day4.ZIP", "day2.7z", "a.rar")  # the last two seem unpacked
+    pictures = ("a.jfif", "IMG_1.HEIC", ".hidden.heic", "day2/b.jpg", "empty/notes.txt")
+    for name in (*pictures, *packed):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     assert list(list_images(tmp_path)) == ["a"]
-    odd, deeper = left_out(tmp_path)
+    odd, archives, deeper = left_out(tmp_path)
+    assert "archives in" in archives
+    assert {"day3.tar.gz", "day4.ZIP"} == set(re.findall(r"[\w.]+\.(?:gz|ZIP|7z|rar)", archives))
     assert odd.startswith("pictures of")
     assert "(IMG_1.HEIC)" in odd
     assert "(day2)" in deeper
