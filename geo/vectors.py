@@ -8,7 +8,6 @@ of one point, coordinates that are no numbers or lie beyond the Earth.
 from __future__ import annotations
 
 import json
-import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +25,9 @@ from pyproj.exceptions import ProjError
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
+from geo.addresses import address_in
+from geo.archives import archive_of
+from geo.dbf import UTF8, unsaid_encoding
 from geo.errors import InputError, first_line
 from geo.files import NOT_UTF8, is_utf8
 from geo.grid import Grid
@@ -49,9 +51,6 @@ some systems put a zone's number before the easting."""
 
 FARTHEST_DEG = (360.0, 90.000001)
 """Limits of longitude and latitude."""
-
-ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*:/", re.IGNORECASE)
-"""How an address on a server begins; a path has lost its second slash."""
 
 EDGE_POINTS = 32
 """Points along each edge of the imagery's frame that are brought into the system of a file."""
@@ -149,8 +148,8 @@ def read_features(
         raise InputError(CURVES.format(path.name)) from error
     except _UNREADABLE as error:
         raise InputError(f"cannot be read ({first_line(error)}); write it again") from error
-    if head.startswith(b"PK"):
-        raise InputError(f"is a ZIP file; unpack it, and give the file in it: {FORMATS}")
+    if kind := archive_of(path):
+        raise InputError(f"is a {kind}; unpack it, and give the file in it: {FORMATS}")
     raise InputError(f"is no {FORMATS}; convert it: ogr2ogr -f GPKG out.gpkg {path.name}")
 
 
@@ -182,12 +181,13 @@ def _of_database(
     others = OTHERS.get(kinds, ())
     fit = [name for name, kind in types.items() if not any(word in kind for word in others)]
     given = [layer] if layer else fit or types
-    told = {x: pyogrio.read_info(literal(path), layer=x) for x in given}
+    said = UTF8 if unsaid_encoding(path) == UTF8 else None
+    told = {x: pyogrio.read_info(literal(path), layer=x, encoding=said) for x in given}
     fields = {name: tuple(map(str, about["fields"])) for name, about in told.items()}
     chosen = next((x for x in fields if chosen_column(fields[x], like)), next(iter(fields)))
     wanted = _wanted(fields[chosen], columns, like)
     own = told[chosen]["encoding"]
-    encoding = None if own == "UTF-8" else own  # given, UTF-8 takes the place of what a .cpg says
+    encoding = said or (None if own == UTF8 else own)  # given, it counts more than a .cpg
     about, table = pyogrio.read_arrow(
         literal(path), layer=chosen, columns=wanted, encoding=encoding
     )
@@ -275,8 +275,8 @@ def read_vectors(
             that are none or lie beyond the Earth.
     """
     if not path.exists():
-        if ADDRESS.match(str(path)):
-            raise InputError(f"{key}={path} is an address; download it, and give the file")
+        if address := address_in(path):
+            raise InputError(f"{key}={address} is an address; download it, and give the file")
         raise InputError(f"{key}={path} does not exist; give a vector file")
     try:
         features = read_features(path, layer, columns=columns, kinds=kinds)

@@ -13,6 +13,7 @@ from typing import Any, get_args
 
 from geo.cracks.parts import read_row
 from geo.cracks.regions import cut_into_regions
+from geo.dbf import doubt_about_text
 from geo.errors import OutputError
 from geo.files import NOT_UTF8, is_utf8, readable, remove_leftovers
 from geo.grid import Grid
@@ -234,6 +235,9 @@ class MapFiles:
         if not is_utf8(self.package):
             raise OutputError(f"out={readable(self.package)} {NOT_UTF8}")
         require_replaceable(self.written(rules, roads), inputs)
+        has_text = roads.id or roads.name or roads.district or roads.surface
+        if roads.path and has_text and (doubt := doubt_about_text(roads.path)):
+            say(f"warning: roads.path={doubt}")
         if added := additions(self.package):
             say(
                 f"{self.package} was changed by you or another program ({first_few(added)}): it "

@@ -15,6 +15,7 @@ import pytest
 import shapely
 from factories import EAST, NORTH, grid_of, write_roads
 
+from geo.dbf import doubt_about_text
 from geo.errors import InputError
 from geo.imagery.area import Area
 from geo.layers.roads import read_roads
@@ -74,6 +75,7 @@ def test_lines_that_cannot_be_roads_are_counted_and_refused(tmp_path, line, mess
         b'<gml:FeatureCollection xmlns:gml="http://www.opengis.net/gml"/>',
         b"ref,width\na,3\n",
         b"PK\x03\x04",
+        b"7z\xbc\xaf\x27\x1c",
         b"",
     ],
 )
@@ -81,7 +83,7 @@ def test_lines_that_cannot_be_roads_are_counted_and_refused(tmp_path, line, mess
 def test_formats_that_point_elsewhere_are_not_opened(tmp_path, monkeypatch, content, name):
     monkeypatch.setattr(pyogrio, "list_layers", lambda path: pytest.fail("GDAL was asked"))
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(InputError, match=r"roads\.path=.*(is no GeoPackage|is a ZIP file)"):
+    with pytest.raises(InputError, match=r"roads\.path=.*(is no GeoPackage|is a (ZIP|7z))"):
         read_roads(RoadOptions(path=tmp_path / name), GRID)
 
 
@@ -160,6 +162,34 @@ def test_umlauts_of_a_shapefile_are_read_whatever_names_its_code_page(tmp_path, 
     table.write_bytes(content)
     (segment,) = read_roads(RoadOptions(path=path, name="straße", section_m=None), GRID)
     assert segment.name == "Hauptstraße"
+
+
+@pytest.mark.parametrize(
+    ("name", "encoding", "is_told"),
+    [("Ленина", "cp1251", True), ("Ленина", "utf-8", False), ("Lenin", "cp1251", False)],
+)
+@pytest.mark.parametrize("language", [0, 0x57, 0xC9])
+def test_a_shapefile_that_does_not_say_how_its_text_is_encoded_is_doubted_unless_it_is_utf8(
+    tmp_path, name, encoding, is_told, language
+):
+    path = tmp_path / "roads.shp"
+    rows = {"ref": ["a"], "name": [name]}
+    shapes = [shapely.LineString(STREET)]
+    geopandas.GeoDataFrame(rows, geometry=shapes, crs=25832).to_file(path, encoding=encoding)
+    path.with_suffix(".cpg").unlink()
+    content = bytearray(path.with_suffix(".dbf").read_bytes())
+    content[29] = language
+    path.with_suffix(".dbf").write_bytes(content)
+    says_russian = language == 0xC9
+    doubt = doubt_about_text(path)
+    assert bool(doubt) == (is_told and not says_russian)
+    if doubt:
+        assert "write the encoding, such as CP1251, into a file roads.cpg beside it" in doubt
+        path.with_suffix(".cpg").write_text("CP1251")
+        assert doubt_about_text(path) is None
+    if not says_russian or encoding == "cp1251":
+        (segment,) = read_roads(RoadOptions(path=path, name="name", section_m=None), GRID)
+        assert segment.name == name
 
 
 def test_ids_keep_their_text_and_lanes_surfaces_and_districts_are_read(tmp_path):

@@ -18,6 +18,7 @@ from geo.errors import OutputError
 from geo.imagery import overview
 from geo.imagery.overview import Overview, read_backdrop
 from geo.imagery.thumbnails import PictureGrid
+from geo.options import AssembleOptions, RoadOptions
 from jobs.infer import outputs, plan
 from jobs.infer import run as infer
 from jobs.infer.report import InferReport
@@ -109,6 +110,19 @@ def test_streets_beyond_those_with_a_page_are_counted(
     monkeypatch.setattr(outputs, "streets", lambda _: [f"street {k}" for k in range(501)])
     outputs.MapFiles.of(tmp_path / "a.gpkg").draw_streets(None)  # type: ignore[arg-type]
     assert "the worst 500 of 501 streets" in capsys.readouterr().err
+
+
+def test_names_of_roads_that_may_come_out_wrong_are_warned_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    roads, rules = tmp_path / "roads.shp", AssembleOptions()
+    (tmp_path / "roads.dbf").write_bytes(bytes(8) + b"\x20" + bytes(23) + "Ленина".encode("cp1251"))
+    for name, told in (("street", 1), (None, 0)):
+        files = outputs.MapFiles.of(tmp_path / "a.gpkg")
+        files.prepare(rules, RoadOptions(path=roads, name=name), [])
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == told
+        assert all(line.startswith(f"warning: roads.path={roads} does not say") for line in lines)
 
 
 def test_ground_that_no_web_map_shows_is_refused_before_any_work(tmp_path: Path) -> None:
