@@ -10,12 +10,11 @@ from __future__ import annotations
 import logging
 import math
 import os
-import resource
 import secrets
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -23,10 +22,17 @@ from pathlib import Path
 from jobs.runtime.capacity import Request, require
 from jobs.runtime.cpus import usable_cpus
 from jobs.runtime.losses import end_with_ray, explain_losses, knock, watch_head
+from jobs.runtime.ray_needs import (
+    RayStartError,
+    require_open_files,
+    require_space,
+    short_folder,
+    usual_folder,
+)
 from jobs.runtime.ray_private import few_processes, patient_start
 from jobs.runtime.signals import ignore_signals, keep_sigterm_handler
 from jobs.runtime.terminal import say
-from wpcrack.errors import ConfigError, WpcrackError, first_line
+from wpcrack.errors import ConfigError, first_line
 
 START_PATIENCE_S = 300.0
 """A Ray of our own starts in 7 s on a quiet machine, and in more than 30 s on one at work."""
@@ -71,22 +77,6 @@ DATA_THREADS_TIMEOUT_S = 10.0
 
 FIT_ENDS_S = 10.0
 """Patience with the thread of a training whose controller was ended."""
-
-LONGEST_SOCKET = "/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
-"""Of Ray, below its folder for temporary files."""
-
-MOST_FOLDER_BYTES = 107 - len(LONGEST_SOCKET)
-"""Of a folder for temporary files, so that Ray's sockets in it have names that Unix allows."""
-
-SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
-"""For the files of a Ray of our own, where TMPDIR is too long."""
-
-OPEN_FILES, OPEN_FILES_PER_CPU = 192, 32
-"""That a process of a Ray of our own may need; 70 were open with two CPUs."""
-
-
-class RayStartError(WpcrackError):
-    """A Ray of our own does not start on this machine."""
 
 
 def joins_cluster(*, local: bool = False) -> bool:
@@ -222,28 +212,12 @@ def _wait_for_data_threads() -> None:
             thread.join(DATA_THREADS_TIMEOUT_S)
 
 
-def require_open_files() -> None:
-    """Let this process and Ray's open as many files as they may, and refuse too few of them.
-
-    Raises:
-        RayStartError: The limit of this shell is lower than what Ray needs.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = OPEN_FILES + OPEN_FILES_PER_CPU * usable_cpus()
-    if hard != resource.RLIM_INFINITY and hard < wanted:
-        raise RayStartError(
-            f"this shell allows {hard} open files, and Ray needs {wanted}; give the same command "
-            f"after `ulimit -n {wanted}`, in a new shell if that is refused"
-        )
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
 def _start(cpus: int, dashboard: bool) -> None:
     import ray
 
     require_open_files()
     short = short_folder()
+    require_space(short or usual_folder())
     for left in reversed(range(STARTS)):
         try:
             with (
@@ -266,42 +240,12 @@ def _start(cpus: int, dashboard: bool) -> None:
             if left and isinstance(error, ConnectionError):
                 say(f"Ray did not start ({first_line(error)}); starting it again")
                 continue
-            logs = f"{short or os.path.join(_temporary(), 'ray')}/session_latest/logs"
+            logs = f"{short or os.path.join(usual_folder(), 'ray')}/session_latest/logs"
             raise RayStartError(
                 f"Ray did not start on this machine ({first_line(error)}); end other programs or "
                 "free memory and disk space, then give the same command again. Its logs are in "
                 f"{logs}"
             ) from error
-
-
-def _temporary() -> str:
-    """Return where Ray puts its files if nobody tells it otherwise."""
-    return os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
-
-
-def short_folder(candidates: Sequence[str] = SHORT_FOLDERS) -> str | None:
-    """Return a folder for the files of a Ray of our own; None: that which Ray takes will do.
-
-    Names of Unix sockets may have 107 characters, and Ray's own part takes most of them. A TMPDIR
-    of Slurm is longer than the rest.
-
-    Args:
-        candidates: folders that are tried in its place.
-
-    Raises:
-        RayStartError: None of them can be used.
-    """
-    usual = _temporary()
-    if len(os.fsencode(usual)) <= MOST_FOLDER_BYTES:
-        return None
-    for folder in candidates:
-        if os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK):
-            return os.path.join(folder, f"ray-{os.getuid()}")
-    raise RayStartError(
-        f"TMPDIR={usual} is too long for the sockets of Ray ({MOST_FOLDER_BYTES} bytes at most), "
-        f"and none of {', '.join(candidates)} can be written; set RAY_TMPDIR to a short folder on "
-        "a local disk"
-    )
 
 
 @contextmanager

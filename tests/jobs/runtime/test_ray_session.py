@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import os
 import signal
@@ -20,21 +19,19 @@ from factories import descendants, infer_job, processes, running_python, wait_un
 from ray.exceptions import AuthenticationError
 
 from jobs.infer.run import run_inference
-from jobs.runtime import losses, ray_private
+from jobs.runtime import losses, ray_needs, ray_private
 from jobs.runtime.capacity import Request
 from jobs.runtime.losses import LostProcess, explain_losses
+from jobs.runtime.ray_needs import LONGEST_SOCKET, RayStartError, short_folder
 from jobs.runtime.ray_private import patient_start
 from jobs.runtime.ray_session import (
     DRIVER_ENVIRONMENT,
     LOCAL_ENVIRONMENT,
-    LONGEST_SOCKET,
-    RayStartError,
     _join,
     _wait_for_data_threads,
     joins_cluster,
     prepare_environment,
     ray_session,
-    short_folder,
 )
 from jobs.runtime.signals import stop_on_sigterm
 from wpcrack.errors import ConfigError
@@ -323,6 +320,18 @@ def test_a_long_folder_of_temporary_files_is_replaced_by_a_short_one(
         short_folder([str(tmp_path / "missing")])
 
 
+def test_a_folder_of_temporary_files_that_is_gone_or_full_is_not_rays(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "file" / "job"))  # nobody can make it
+    assert short_folder([str(tmp_path)]) == str(tmp_path / f"ray-{os.getuid()}")
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1e6))
+    with pytest.raises(RayStartError, match="has 1 MB free, and Ray needs 20; free space there"):
+        ray_needs.require_space(str(tmp_path / "new"))
+
+
 def test_a_ray_whose_raylet_ends_while_it_starts_is_started_again(
     bare_environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -351,15 +360,14 @@ def test_a_ray_whose_raylet_ends_while_it_starts_is_started_again(
 def test_too_few_open_files_are_refused_and_enough_are_taken(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    module = importlib.import_module("jobs.runtime.ray_session")
     limits = [(64, 64), (256, 10**6)]
-    monkeypatch.setattr(module.resource, "getrlimit", lambda kind: limits.pop(0))
+    monkeypatch.setattr(ray_needs.resource, "getrlimit", lambda kind: limits.pop(0))
     taken: list[tuple[int, int]] = []
-    monkeypatch.setattr(module.resource, "setrlimit", lambda kind, both: taken.append(both))
-    monkeypatch.setattr(module, "usable_cpus", lambda: 4)
+    monkeypatch.setattr(ray_needs.resource, "setrlimit", lambda kind, both: taken.append(both))
+    monkeypatch.setattr(ray_needs, "usable_cpus", lambda: 4)
     with pytest.raises(RayStartError, match=r"64 open files.*ulimit -n 320"):
-        module.require_open_files()
-    module.require_open_files()
+        ray_needs.require_open_files()
+    ray_needs.require_open_files()
     assert taken == [(320, 10**6)]
 
 
