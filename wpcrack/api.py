@@ -73,7 +73,7 @@ def predict(
 
     Raises:
         DataError: the image is no array, or has another shape or type.
-        ConfigError: the batch is empty.
+        ConfigError: the model is none of `load_model`, or the batch is empty.
         CheckpointError: the model gives values that are not numbers.
 
     >>> import wpcrack
@@ -82,7 +82,9 @@ def predict(
     >>> probability.shape == image.shape[:2], probability.dtype.name
     (True, 'float32')
     """
-    if not isinstance(image, np.ndarray):
+    if not isinstance(model, ReadyModel):
+        raise ConfigError(f"model is {model!r}; give what load_model returns")
+    if not isinstance(image, np.ndarray) or isinstance(image, np.ma.MaskedArray):
         raise DataError(
             f"the image is of type {type(image).__name__}; give a NumPy array (H, W, 3) uint8, RGB"
         )

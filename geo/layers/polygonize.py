@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 from pathlib import Path
 
 import geopandas
@@ -24,7 +25,7 @@ from geo.cracks.parts import InspectedRow, write_part
 from geo.cracks.piece_table import to_table
 from geo.cracks.pieces import Piece, pieces
 from geo.errors import InputError, OutputError
-from geo.files import folder_of_parts
+from geo.files import folder_of_parts, output_errors
 from geo.grid import Grid
 from geo.imagery.mosaic import Block
 from geo.imagery.placing import false_by, job_crs
@@ -34,6 +35,7 @@ from geo.layers.crack_rows import MapIds, crack_rows
 from geo.layers.schema import CRACK, GEOMETRY
 from geo.layers.whole_map import find_cracks
 from geo.options import AssembleOptions
+from geo.vectors import ADDRESS
 
 OF_A_RUN = ("segment_id", "survey_date", "model", "run_id")
 """Columns of the layer crack that mean nothing without roads and a run."""
@@ -58,11 +60,11 @@ def polygonize(
     those of the layer crack (`geo.layers.schema.CRACK`).
 
     Args:
-        probability: (H, W) in [0, 1]; rounded to 8 bits, as a job does.
+        probability: (H, W) in [0, 1] where there is imagery; rounded to 8 bits, as a job does.
         transform: pixel corner (col, row) -> world (x, y).
         crs: a projected system in which lengths are true.
         threshold: smallest probability that is crack.
-        valid: (H, W) where there is imagery; None: everywhere.
+        valid: (H, W) where there is imagery (True, or not 0); None: everywhere.
         image: (H, W) or (H, W, bands) gray or color, from which widths and severities come; None
             leaves them empty.
         options: limits of links, networks and classes, filters.
@@ -136,14 +138,17 @@ def make_map(
     path = Path(out)
     if path.suffix.lower() != ".gpkg":
         raise OutputError(f"out is {path}; the file is a GeoPackage, name it *.gpkg")
+    if ADDRESS.match(str(out)):
+        raise OutputError(f"out is the address {out}; give the path of a file")
     grid, seen = _check(probability, transform, crs, valid, image)
     found = _pieces(probability, grid, threshold, seen, image)
     row = InspectedRow.of(Block("whole", grid.window), seen, (), grid, seconds=0.0)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with folder_of_parts(path) as folder:
-        part = Path(folder) / "whole.parquet"
-        write_part(part, found, row)
-        return assemble([part], path, grid, options)
+    with output_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with folder_of_parts(path) as folder:
+            part = Path(folder) / "whole.parquet"
+            write_part(part, found, row)
+            return assemble([part], path, grid, options)
 
 
 def _check(
@@ -161,20 +166,34 @@ def _check(
     for name, array in (("probability", probability), ("valid", valid), ("image", image)):
         if not isinstance(array, np.ndarray) and (array is not None or name == "probability"):
             raise InputError(f"{name} is of type {type(array).__name__}; give a NumPy array")
-    if probability.ndim != 2 or not probability.size:
-        raise InputError(f"probability has shape {probability.shape}; give (height, width)")
-    low, high = float(probability.min()), float(probability.max())
+        if isinstance(array, np.ma.MaskedArray):
+            raise InputError(f"{name} is a masked array; give its data, and valid=~mask")
+    if probability.ndim != 2 or not probability.size or probability.dtype.kind not in "bfiu":
+        raise InputError(
+            f"probability has shape {probability.shape} and type {probability.dtype}; give "
+            "(height, width) of floats"
+        )
+    if valid is not None and (valid.shape != probability.shape or valid.dtype.kind not in "biu"):
+        raise InputError(
+            f"valid has shape {valid.shape} and type {valid.dtype}; give that of probability, of "
+            "bool"
+        )
+    seen = np.ones(probability.shape, bool) if valid is None else valid != 0
+    known = probability if valid is None else probability[seen]
+    low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 0.0)
     if not 0 <= low <= high <= 1:
-        raise InputError(f"probability runs from {low:g} to {high:g}; give values from 0 to 1")
-    seen = np.ones(probability.shape, bool) if valid is None else valid
-    if seen.shape != probability.shape:
-        raise InputError(f"valid has shape {seen.shape}; give that of probability")
-    if image is not None and (image.shape[:2] != seen.shape or image.dtype != np.uint8):
+        raise InputError(f"probability runs from {low:.9g} to {high:.9g}; give values from 0 to 1")
+    if image is not None and (
+        image.shape[:2] != seen.shape or image.dtype != np.uint8 or image.ndim > 3 or not image.size
+    ):
         raise InputError(
             f"image has shape {image.shape} and type {image.dtype}; give (height, width, bands) of "
             "probability's size as uint8"
         )
-    place = Affine(*transform[:6])
+    try:
+        place = Affine(*tuple(transform)[:6])
+    except (TypeError, ValueError) as wrong:
+        raise InputError(f"transform={transform!r}; give an Affine, as rasterio does") from wrong
     if not abs(place.determinant) > 0:
         raise InputError(
             f"transform={tuple(place)[:6]} gives pixels without an area; give one as rasterio does"
@@ -182,6 +201,12 @@ def _check(
     grid = Grid(place, job_crs(crs), probability.shape)
     middle = grid.to_world(np.array([[probability.shape[1] / 2, probability.shape[0] / 2]]))
     error = float(length_error(grid.crs, middle)[0])
+    if math.isinf(error):
+        x, y = middle[0]
+        raise InputError(
+            f"the array lies at {x:.9g}, {y:.9g}, where crs={crs} is not defined; give a transform "
+            "as rasterio does (GDAL has its numbers in another order)"
+        )
     if abs(error) > MOST_ERROR:
         raise InputError(
             f"crs={crs} shows lengths {false_by(error)} at this place; warp the array, e.g. to UTM"
@@ -201,9 +226,9 @@ def _pieces(
     Raises:
         InputError: the threshold is no probability.
     """
-    if not 0 <= threshold <= 1:
-        raise InputError(f"threshold is {threshold}; give a number from 0 to 1")
-    rounded = np.where(seen, np.rint(CERTAIN * probability), 0).astype(np.uint8)
+    if not isinstance(threshold, Real) or not 0 <= threshold <= 1:
+        raise InputError(f"threshold is {threshold!r}; give a number from 0 to 1")
+    rounded = np.rint(CERTAIN * np.where(seen, probability, 0.0)).astype(np.uint8)
     level = max(1, math.ceil(CERTAIN * threshold - 1e-9))
     ring = np.pad(seen, 1, constant_values=False)
     light = None if image is None else Picture.of_bands(image, seen, grid.window)

@@ -94,12 +94,48 @@ def test_arrays_that_are_no_probability_on_a_map_are_refused(probability, crs, w
         ({"transform": Affine(np.nan, 0, 0, 0, 1, 0)}, "pixels without an area"),
         ({"threshold": float("nan")}, "threshold is nan; give a number from 0 to 1"),
         ({"threshold": 127}, "threshold is 127"),
+        ({"threshold": "0.5"}, "threshold is '0.5'; give a number"),
+        ({"probability": np.full((4, 4), "a")}, "type <U1; give .height, width. of floats"),
+        ({"probability": np.zeros((4, 4), complex)}, "type complex128"),
+        ({"probability": np.full((4, 4), 1 + 1e-7)}, "to 1.0000001; give"),
+        ({"probability": np.ma.masked_array(np.zeros((4, 4)))}, "is a masked array; give its data"),
+        ({"valid": np.ones((4, 4))}, "valid has shape .4, 4. and type float64; give that of"),
+        ({"image": np.zeros((4, 4, 1, 1), np.uint8)}, "image has shape .4, 4, 1, 1."),
+        ({"image": np.zeros((4, 4, 0), np.uint8)}, "image has shape .4, 4, 0."),
+        ({"transform": None}, "transform=None; give an Affine"),
+        ({"transform": (1, 2, 3)}, r"transform=.1, 2, 3.; give an Affine"),
+        (
+            {"transform": Affine(0.005, 0, np.nan, 0, -0.005, 0)},
+            "is not defined; give a transform as rasterio does",
+        ),
     ],
 )
 def test_what_cannot_be_mapped_is_refused_in_a_sentence(changes, words):
     given = {"probability": np.zeros((4, 4)), "transform": PLACE, "crs": "EPSG:25832", **changes}
     with pytest.raises(geo.InputError, match=words):
         geo.polygonize(**given)
+
+
+def test_where_there_is_no_imagery_may_be_told_as_rasterio_does_and_hold_anything(tmp_path):
+    _, mask = street()
+    probability = mask.astype(np.float32)
+    dataset_mask = np.full(mask.shape, 255, np.uint8)
+    dataset_mask[:, :100] = 0
+    expected = geo.polygonize(probability, PLACE, "EPSG:25832", valid=dataset_mask > 0)
+    probability[:, :50], probability[:, 50:100] = np.nan, 3e38
+    seen = geo.polygonize(probability, PLACE, "EPSG:25832", valid=dataset_mask)
+    assert seen.equals(expected)
+    report = geo.make_map(probability, PLACE, "EPSG:25832", tmp_path / "a.gpkg", valid=dataset_mask)
+    assert report.length_m == pytest.approx(expected.length_m.sum())
+
+
+@pytest.mark.parametrize("out", ["s3://bucket/cracks.gpkg", "a.txt/cracks.gpkg"])
+def test_where_no_map_can_be_written_is_said_and_nothing_is_left(out, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.txt").write_text("a file")
+    with pytest.raises(geo.OutputError, match=r"is the address s3:|could not be written"):
+        geo.make_map(np.zeros((4, 4)), PLACE, "EPSG:25832", out)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 
 
 def test_a_map_is_called_gpkg(tmp_path):

@@ -79,6 +79,7 @@ def test_an_image_of_any_size_gives_a_probability_of_each_pixel(
         np.zeros((8, 8, 3)),
         np.zeros((0, 8, 3), np.uint8),
         np.zeros((8, 8, 3), np.uint8).tolist(),
+        np.ma.masked_array(np.zeros((8, 8, 3), np.uint8), True),  # would be looked at nevertheless
         "photo.jpg",
     ],
 )
@@ -86,6 +87,11 @@ def test_what_is_no_image_is_refused(run: Path, wrong: Any) -> None:
     model = wpcrack.load_model(run, engine="torch")
     with pytest.raises(DataError, match=r"give .*\(H, W, 3\) uint8, RGB"):
         wpcrack.predict(model, wrong)
+
+
+def test_a_model_that_is_not_loaded_is_refused(image: NDArray[np.uint8]) -> None:
+    with pytest.raises(ConfigError, match=r"model is 'runs/first'; give what load_model returns"):
+        wpcrack.predict("runs/first", image)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("batch", [0, -1])
