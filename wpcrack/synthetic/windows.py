@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
+from wpcrack.errors import ConfigError
 from wpcrack.synthetic.axis import StreetAxis
 from wpcrack.synthetic.noise import Frame
 from wpcrack.synthetic.street import Street, StreetConfig, draw_street, paint, true_mask
 
 _ATTEMPTS = 200
+_STREETS = 100
+"""So many streets are drawn for a window. Up to 3.2 m of a street of 4.4 m need 1 to 6."""
 _NEAR_OBJECT_SHARE = 0.6
 
 
@@ -30,6 +34,26 @@ class WindowConfig:
     border: float = 1 / 16
     """Border (crack windows) and margin (road windows) as a share of the size."""
     street: StreetConfig = field(default_factory=StreetConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse windows for which no street has a place.
+
+        Raises:
+            ConfigError: They have no size, or are larger than a street.
+        """
+        if self.size < 1 or not 0 < self.gsd_m < math.inf:
+            raise ConfigError(
+                f"size is {self.size} and gsd_m {self.gsd_m}; give at least 1 pixel of more than 0 "
+                "meters"
+            )
+        side_m = self.size * self.gsd_m
+        place_m = min(self.street_length_m, self.street_width_m - 2 * _beside_m(self.street))
+        if side_m >= place_m:
+            raise ConfigError(
+                f"size={self.size} of gsd_m={self.gsd_m:g} are {side_m:.3g} m, and these streets "
+                f"have place for less than {place_m:.3g} m; give a smaller size, or a larger "
+                "street_width_m"
+            )
 
 
 @dataclass(frozen=True)
@@ -92,13 +116,22 @@ def draw_window(
         has_crack: The image-level label.
         street: Where to cut the window; a new street is drawn if None, and further ones as long
             as the street has no place for such a window.
+
+    Raises:
+        ConfigError: No street had one.
     """
-    while True:
+    for _ in range(_STREETS):
         place = street or draw_training_street(rng, config)
         frame = _find_crack(rng, place, config) if has_crack else _find_road(rng, place, config)
         if frame is not None:
             break
         street = None
+    else:
+        kind = "with a crack" if has_crack else "without a crack"
+        raise ConfigError(
+            f"none of {_STREETS} streets has place for a window {kind} of size={config.size} and "
+            f"gsd_m={config.gsd_m:g}; give a smaller size, or a larger street_width_m"
+        )
     image, _ = paint([place], frame)
     mask = true_mask([place], frame)
     return DrawnWindow(image, mask, place.name, frame.row_off, frame.col_off)
@@ -156,5 +189,10 @@ def _on_street(street: Street, frame: Frame, margin: int) -> bool:
     start, size = (outer.col_off, outer.width) if axis.horizontal else (outer.row_off, outer.height)
     if start < axis.along_px or (start + size - axis.along_px) * axis.gsd_m > axis.length_m:
         return False
-    limit = axis.width_m / 2 - 4 * street.config.ragged_m
+    limit = axis.width_m / 2 - _beside_m(street.config)
     return bool(np.abs(axis.across_m(outer)).max() < limit)
+
+
+def _beside_m(street: StreetConfig) -> float:
+    """Return the width of a ragged side, on which no window lies."""
+    return 4 * street.ragged_m

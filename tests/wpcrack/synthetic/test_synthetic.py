@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wpcrack.errors import ConfigError
 from wpcrack.synthetic import (
     City,
     CityConfig,
@@ -19,6 +20,7 @@ from wpcrack.synthetic import (
     draw_city,
     draw_training_street,
     draw_window,
+    windows,
 )
 from wpcrack.synthetic.noise import line_noise, smooth, white
 from wpcrack.synthetic.street import paint, true_mask
@@ -167,6 +169,33 @@ def test_a_crack_window_shows_a_crack_and_a_road_window_none(
             margin = Frame(road.row, road.col, size, size).grown(border)
             if road.source == street.name:
                 assert not true_mask([street], margin).any()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "words"),
+    [
+        ({"size": 1024}, "are 5.12 m, and these streets have place for less than 4 m; give a smal"),
+        ({"size": 128, "gsd_m": 0.5}, "are 64 m"),
+        ({"size": 0}, "size is 0 and gsd_m 0.005; give at least 1 pixel"),
+        ({"gsd_m": -0.005}, "more than 0 meters"),
+        ({"gsd_m": float("nan")}, "gsd_m nan"),
+    ],
+)
+def test_windows_for_which_no_street_has_a_place_are_refused(
+    sizes: dict[str, float], words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        WindowConfig(**sizes)  # type: ignore[arg-type]
+
+
+def test_drawing_a_window_ends_although_no_street_has_such_a_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(windows, "_STREETS", 2)
+    monkeypatch.setattr(windows, "_ATTEMPTS", 1)
+    config = WindowConfig(size=64, street_length_m=2, crack_pixels=1e9)
+    with pytest.raises(ConfigError, match="none of 2 streets has place for a window with a crack"):
+        draw_window(np.random.default_rng(0), config, True)
 
 
 def test_cracks_are_darker_than_their_surroundings_but_some_are_faint() -> None:
