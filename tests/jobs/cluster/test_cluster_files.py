@@ -74,6 +74,9 @@ def problems(config: dict[str, Any]) -> Iterator[str]:
         starts = [command for command in config[key] if "ray start" in command]
         if len(starts) != 1 or "RAY_AUTH_MODE=token" not in starts[0]:
             yield f"{key}: no token"
+    for folder in {str(Path(remote).parent) for remote in config["file_mounts"]}:
+        if any(f"pip install --quiet {folder}" in c for c in config["setup_commands"]):
+            yield f"{folder}: Docker makes it as root, and a build writes into it"
     if "0.0.0.0" in yaml.safe_dump(config):
         yield "0.0.0.0"
     if "--dashboard-host=127.0.0.1" not in config["head_start_ray_commands"][-1]:
@@ -116,13 +119,25 @@ def _no_token(config: dict[str, Any]) -> None:
     config["worker_start_ray_commands"] = ["ray start --address=$RAY_HEAD_IP:6379"]
 
 
+def _build_in_a_mount(config: dict[str, Any]) -> None:
+    config["setup_commands"] = ["pip install --quiet /home/ray/wpcrack"]
+
+
 def _busy_head(config: dict[str, Any]) -> None:
     config["available_node_types"]["head"]["resources"] = {"CPU": 4}
 
 
 @pytest.mark.parametrize(
     "spoil",
-    [_without_mount, _other_image, _unknown_machine, _open_dashboard, _no_token, _busy_head],
+    [
+        _without_mount,
+        _other_image,
+        _unknown_machine,
+        _open_dashboard,
+        _no_token,
+        _build_in_a_mount,
+        _busy_head,
+    ],
 )
 def test_each_fault_is_noticed(config: dict[str, Any], spoil: Any) -> None:
     spoiled = copy.deepcopy(config)
