@@ -2,7 +2,7 @@
 
 Run from the repository root:  python -m benchmarks.contact_sheet [--seed 0] [--out FILE]
 
-Rows: windows labelled crack, each above its true mask; windows labelled road (no crack, but what
+Rows: windows labeled crack, each above its true mask; windows labeled road (no crack, but what
 looks like one); the city reduced 16 times; a part of it at full resolution with the truth drawn.
 """
 

@@ -1,4 +1,4 @@
-"""The pixel grid on which a job works: pixel <-> world, metres per pixel, windows.
+"""The pixel grid on which a job works: pixel <-> world, meters per pixel, windows.
 
 Pixel coordinates are (col, row) with the pixel's top-left *corner* at whole numbers, so that the
 pixel (row, col) covers [col, col + 1] x [row, row + 1] and its center is (col + .5, row + .5).

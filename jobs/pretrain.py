@@ -78,7 +78,7 @@ def run_pretrain(config: ShippedConfig, out: Path) -> Shipped:
 
 
 def model_card(config: ShippedConfig, shipped: Shipped) -> str:
-    """Markdown: what it learned from, with which seed, what it scores on drawn windows."""
+    """Say in Markdown what it learned from, with which seed, what it scores on drawn windows."""
     train = config.train
     low, high = train.gsd_mm
     rows = [

@@ -61,7 +61,7 @@ class LineChanges:
     lines: RowLines
 
     def meters(self, kind: str) -> float:
-        """Meters of a kind, in the survey that has more of it."""
+        """Return meters of a kind, in the survey that has more of it."""
         own = self.kind == kind
         return float(np.maximum(self.before_m, self.after_m)[own].sum())
 
@@ -207,7 +207,7 @@ def _halves(
 
 
 def _tolerance(sd_m: FloatArray, noise_m: float, limits: MatchOptions) -> FloatArray:
-    """(N,) how far beside each piece the same line may lie."""
+    """Return (N,) how far beside each piece the same line may lie."""
     wide = limits.sigmas * np.hypot(sd_m, noise_m)
     return np.asarray(wide.clip(limits.min_tolerance_m, limits.max_tolerance_m))
 
@@ -281,7 +281,7 @@ def _judged_together(before: _Half, after: _Half, limits: MatchOptions) -> tuple
 
 
 def _with_gaps(found: Stretches) -> FloatArray:
-    """Length of each run with the gap beside it: of a match and a lonely run, the lonely one's."""
+    """Add to each run the gap beside it: of a match and a lonely run, the lonely one has it."""
     runs = found.runs
     length = runs.length_m.copy()
     alone = runs.state == State.ALONE
@@ -334,12 +334,12 @@ def _rows(
 
 
 def _of(values: FloatArray, index: IntArray) -> FloatArray:
-    """Values by index; nan where the index is -1."""
+    """Return values by index; nan where the index is -1."""
     return np.append(values, np.nan)[index]
 
 
 def _matched_share(half: _Half, count: int) -> FloatArray:
-    """(count,) share of each crack that the other survey has too."""
+    """Return (count,) share of each crack that the other survey has too."""
     matched = half.stretches.runs.state == State.MATCHED
     total = sums(half.crack, half.length_m, count)
     part = sums(half.crack, np.where(matched, half.length_m, 0.0), count)

@@ -64,7 +64,7 @@ class Registration:
             yield slice(low, low + AT_ONCE)
 
     def warped(self, shapes: NDArray[np.object_]) -> NDArray[np.object_]:
-        """Old geometries in the new survey."""
+        """Return old geometries in the new survey."""
         return np.asarray(shapely.transform(shapes, lambda xy: xy + self.shift_at(xy)))
 
     def warped_one(self, shape: shapely.Geometry) -> shapely.Geometry:
@@ -98,7 +98,7 @@ class Registration:
 
 
 def find_cells(cells: IntArray, wanted: IntArray) -> tuple[IntArray, BoolArray]:
-    """Index of each wanted cell among sorted cells, and whether it is there."""
+    """Return the index of each wanted cell among sorted cells, and whether it is there."""
     if not len(cells) or not len(wanted):
         return np.zeros(len(wanted), np.int64), np.zeros(len(wanted), bool)
     # places along lines mostly stay in a cell, so each run of one cell is looked up once

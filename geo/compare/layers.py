@@ -114,7 +114,7 @@ def change_rows(
 
 
 def network_rows(new: SurveyMap, result: Comparison, sums: SegmentChanges | None) -> pa.RecordBatch:
-    """Rows of the layer change_network."""
+    """Return rows of the layer change_network."""
     areas = result.areas
     columns = {
         "area_change": areas.kind,
@@ -131,7 +131,7 @@ def network_rows(new: SurveyMap, result: Comparison, sums: SegmentChanges | None
 
 
 def segment_rows(new: SurveyMap, sums: SegmentChanges) -> pa.RecordBatch:
-    """Rows of the layer change_segment."""
+    """Return rows of the layer change_segment."""
     segments = new.segments
     assert segments is not None
     change = sums.after_m - sums.before_m
@@ -157,7 +157,7 @@ def segment_rows(new: SurveyMap, sums: SegmentChanges) -> pa.RecordBatch:
 
 
 def registration_rows(new: SurveyMap, result: Comparison) -> pa.RecordBatch:
-    """Rows of the layer registration."""
+    """Return rows of the layer registration."""
     found = result.registration
     shapes = shapely.multipolygons(found.boxes, indices=np.arange(len(found.cell)))
     columns = {
@@ -179,7 +179,7 @@ def _ground_rows(new: SurveyMap, result: Comparison) -> pa.RecordBatch:
 
 
 def _named(ids: np.ndarray[Any, Any], index: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Ids by index; None where it is -1."""
+    """Return ids by index; None where it is -1."""
     return np.asarray(np.append(ids, np.array([None], object))[index])
 
 
@@ -192,7 +192,7 @@ def _segment(
 
 
 def _wkb(shapes: np.ndarray[Any, Any], new: SurveyMap) -> np.ndarray[Any, Any]:
-    """Geometries in the units of the map."""
+    """Return geometries in the units of the map."""
     if new.unit_m != 1.0:
         shapes = shapely.transform(shapes, lambda xy: xy / new.unit_m)
     return np.asarray(shapely.to_wkb(shapes))

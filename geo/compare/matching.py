@@ -170,7 +170,7 @@ def runs_of(own: Samples, state: Codes, partner: IntArray | None = None) -> Runs
 
 
 def _spread(runs: Runs, chosen: BoolArray, count: int) -> BoolArray:
-    """(N,) bool: the samples of chosen runs."""
+    """Return (N,) bool: the samples of chosen runs."""
     sizes = runs.last - runs.first + 1
     assert sizes.sum() == count
     return np.repeat(chosen, sizes)

@@ -125,5 +125,5 @@ class CompareOptions:
         return cls(replace(usual, limit_m=limit_m, search_m=limit_m + beyond))
 
     def text(self) -> str:
-        """As JSON, for the layer run."""
+        """Return JSON, for the layer run."""
         return json.dumps(asdict(self))

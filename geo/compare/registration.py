@@ -78,7 +78,7 @@ def register(old: Samples, new: Samples, options: RegistrationOptions) -> Regist
 
 
 def _neighborhoods(old: Samples, new: Samples, cell_m: float) -> IntArray:
-    """Cells with cracks and the cells around them, sorted."""
+    """Return cells with cracks and the cells around them, sorted."""
     place = np.floor(np.vstack((old.xy, new.xy)) / cell_m).astype(np.int64)
     jump = np.any(np.diff(place, axis=0, prepend=place[:1] - 1) != 0, axis=1)  # most stay
     home = np.unique(place[jump], axis=0)
@@ -87,7 +87,7 @@ def _neighborhoods(old: Samples, new: Samples, cell_m: float) -> IntArray:
 
 
 def _thinned(old: Samples, cells: IntArray, options: RegistrationOptions) -> IntArray:
-    """Evenly chosen samples, at most so many per neighborhood, neighborhood by neighborhood."""
+    """Choose samples evenly, at most so many per neighborhood, neighborhood by neighborhood."""
     home, _ = find_cells(cells, np.floor(old.xy / options.cell_m).astype(np.int64))
     order = np.argsort(home, kind="stable")
     count = np.bincount(home, minlength=len(cells))
@@ -132,7 +132,7 @@ class _Problem:
 
 
 def _ties(cells: IntArray) -> tuple[IntArray, IntArray, FloatArray]:
-    """Pairs of adjacent cells and the way from one to the other, in cells."""
+    """Return pairs of adjacent cells and the way from one to the other, in cells."""
     found = []
     for step in ((1, 0), (0, 1)):
         other, there = find_cells(cells, cells + step)
@@ -237,7 +237,7 @@ def _equations(
 def _distances(
     problem: _Problem, moved: FloatArray, reach: float
 ) -> tuple[FloatArray, FloatArray, BoolArray]:
-    """For each sample: distance across the nearest parallel line, its normal, whether there is."""
+    """Return each sample's distance across the nearest parallel line, its normal, if any."""
     assert problem.tree is not None
     paired, chosen = np.zeros(len(moved), bool), np.zeros(len(moved), np.int64)
     left = np.arange(len(moved))
@@ -327,7 +327,7 @@ def _refuse_far(
 
 
 def _described(problem: _Problem, fit: _Fit, trusted: BoolArray) -> Registration:
-    """Uncertainty of each neighborhood from its own lines and from what its neighbors know."""
+    """State how sure each neighborhood is by its own lines and by what its neighbors know."""
     options = problem.options
     weak = np.diag([UNKNOWN_M**-2, UNKNOWN_M**-2, np.radians(options.rotation_deg) ** -2])
     own = fit.information + weak

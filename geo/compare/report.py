@@ -78,7 +78,7 @@ def _areas(areas: AreaChanges, kind: str) -> dict[str, float]:
 
 
 def _segments(new: SurveyMap, sums: SegmentChanges | None) -> list[dict[str, Any]]:
-    """Road segments, those with most growth first."""
+    """Return road segments, those with most growth first."""
     if sums is None or new.segments is None:
         return []
     change = sums.after_m - sums.before_m

@@ -123,11 +123,11 @@ class _Shares:
         return cls(row.astype(np.int64), segment.astype(np.int64), share)
 
     def total(self, values: FloatArray, count: int) -> FloatArray:
-        """(count,) sum of the values of rows on each segment."""
+        """Return (count,) sum of the values of rows on each segment."""
         return sums(self.segment, values[self.row] * self.share, count)
 
     def most(self, count: int) -> IntArray:
-        """(count,) segment with most of each row, the first of equals; -1 for none."""
+        """Return (count,) segment with most of each row, the first of equals; -1 for none."""
         order = np.lexsort((-self.segment, self.share))
         result = np.full(count, -1)
         result[self.row[order]] = self.segment[order]  # the last assignment stays

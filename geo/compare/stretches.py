@@ -73,7 +73,7 @@ class Ends:
         )
 
     def beyond_m(self, own: Samples, sample: IntArray, side: int) -> FloatArray:
-        """How far own pieces reach beyond the end of the crack beside; at most half of them.
+        """Return how far own pieces reach beyond the end of the crack beside; at most half of them.
 
         Args:
             own: the samples.
@@ -125,7 +125,7 @@ def stretches(own: Samples, labels: Labels, ends: Ends, options: MatchOptions) -
 
 
 def ways_to_end(samples: Samples) -> FloatArray:
-    """(N,) way along its crack from each sample to the nearer end of it, in meters."""
+    """Return (N,) way along its crack from each sample to the nearer end of it, in meters."""
     if not len(samples):
         return np.empty(0)
     pace = samples.length_m + samples.gap_m
@@ -138,7 +138,7 @@ def ways_to_end(samples: Samples) -> FloatArray:
 
 
 def _way_to_ends(runs: Runs, to_end_m: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """(R,) way to an end of the other crack from the first, the last known place of each run."""
+    """Return (R,) way to an end of the other crack from each run's first and last known place."""
     known = np.flatnonzero(~np.isnan(to_end_m))
     if not len(known):
         unknown = np.full(len(runs.first), np.inf)
@@ -180,7 +180,7 @@ def _continued(
 
 
 def pieces(own: Samples, runs: Runs, chosen: IntArray) -> Lines:
-    """Lines of C chosen runs, cut where a crack has a gap."""
+    """Return lines of C chosen runs, cut where a crack has a gap."""
     owner, within = ramps(runs.last[chosen] - runs.first[chosen] + 1)
     sample = runs.first[chosen][owner] + within
     begins = (np.diff(owner, prepend=-1) != 0) | (np.diff(own.part[sample], prepend=-1) != 0)

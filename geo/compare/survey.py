@@ -172,7 +172,7 @@ class Samples:
 
 
 def sums(index: IntArray, values: FloatArray, count: int) -> FloatArray:
-    """(count,) sum of the values of each index."""
+    """Return (count,) sum of the values of each index."""
     return np.bincount(index, values, minlength=count).astype(np.float64)
 
 
@@ -261,7 +261,7 @@ def _sampled(parts: _Parts) -> Samples:
 
 
 def _gaps(coords: FloatArray, owner: IntArray, part: IntArray, crack: IntArray) -> FloatArray:
-    """Gap after each sample: nonzero only after the last one of a part that has a successor."""
+    """Return the gap after each sample: nonzero only after the last of a part with a successor."""
     last = np.append(np.flatnonzero(np.diff(owner)), len(owner) - 1)
     first = np.append(0, last[:-1] + 1)
     between = np.zeros(len(last))

@@ -42,7 +42,7 @@ class Patch:
 
     @classmethod
     def none(cls) -> Patch:
-        """Nothing."""
+        """Make a patch without anything."""
         return cls(np.empty((0, 3), np.int64), np.empty((0, 2), np.int64))
 
     @classmethod
@@ -95,7 +95,7 @@ class BlockLattice:
         return self.extent + 2 * math.ceil(self.growth) + 3
 
     def squares(self) -> Squares:
-        """How line is counted first: three squares hold a block."""
+        """Say how line is counted first: three squares hold a block."""
         side = COARSE * (self.extent // 2 + 2)
         return Squares(self.cell_um, side, LEAST_LINE_M * UM, COARSE * self.halo)
 

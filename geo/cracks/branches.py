@@ -46,7 +46,7 @@ class BranchSet:
 
     @classmethod
     def of_meters(cls, points_m: FloatArray, counts: IntArray, nodes: IntArray) -> BranchSet:
-        """Branches from lines in meters.
+        """Make branches of lines in meters.
 
         Args:
             points_m: (V, 2) x, y of all lines in turn, world coordinates times the CRS's unit.
@@ -59,7 +59,7 @@ class BranchSet:
 
     @classmethod
     def of_lines(cls, lines_m: Sequence[FloatArray], nodes: IntArray) -> BranchSet:
-        """Branches from a list of lines (K, 2) in meters; see `of_meters`."""
+        """Make branches of a list of lines (K, 2) in meters; see `of_meters`."""
         counts = np.array([len(line) for line in lines_m], np.int64)
         return cls.of_meters(np.concatenate([np.empty((0, 2)), *lines_m]), counts, nodes)
 
@@ -122,7 +122,7 @@ class BranchSet:
         return replace(turned.take(order), is_canonical=True), ends.ravel()
 
     def _runs_backward(self) -> BoolArray:
-        """(N,) whether the line runs from east to west (or north to south)."""
+        """Return (N,) whether the line runs from east to west (or north to south)."""
         first, last = self.end_places[0::2], self.end_places[1::2]
         second, before = self.vertices[self.starts[:-1] + 1], self.vertices[self.starts[1:] - 2]
         backward, equal = np.zeros(len(self), bool), np.ones(len(self), bool)
@@ -133,13 +133,13 @@ class BranchSet:
         return backward
 
     def _order(self) -> IntArray:
-        """(N,) branches by their first end, then by their last, length and middle."""
+        """Return (N,) branches by their first end, then by their last, length and middle."""
         middle = self.at(2 * np.arange(len(self)), self.lengths // 2)
         ends = self.end_places.reshape(-1, 4)
         return np.lexsort((middle[:, 1], middle[:, 0], self.lengths, *ends.T[::-1]))
 
     def at(self, ends: IntArray, way: IntArray) -> IntArray:
-        """(K, 2) points at some way (at most the length) from ends along their branches."""
+        """Return (K, 2) points at some way (at most the length) from ends along their branches."""
         branch = ends >> 1
         along = np.where(ends & 1, self.lengths[branch] - way, way)
         low, high = self.starts[branch], self.starts[branch + 1] - 1
@@ -181,7 +181,7 @@ def rounded(values: FloatArray) -> IntArray:
 
 
 def norms(steps: IntArray) -> IntArray:
-    """(N,) lengths of vectors (N, 2), rounded to whole micrometers."""
+    """Return (N,) lengths of vectors (N, 2), rounded to whole micrometers."""
     x, y = steps[:, 0].astype(np.float64), steps[:, 1].astype(np.float64)
     rounded: IntArray = np.rint(np.sqrt(x * x + y * y)).astype(np.int64)
     return rounded

@@ -64,7 +64,7 @@ class Spans:
         return Spans(self.begin[kept] + 1, self.end[kept] - 1)
 
     def meeting(self, other: Spans, reach: int = 0) -> tuple[IntArray, IntArray]:
-        """Pairs of own and other runs that have a key in common, or lie at most ``reach`` apart."""
+        """Return pairs of own and other runs with a key in common, or at most ``reach`` apart."""
         low = np.searchsorted(other.end, self.begin - reach, "right")
         high = np.searchsorted(other.begin, self.end + reach)
         index, within = ramps(np.maximum(high - low, 0))
@@ -85,13 +85,13 @@ class Spans:
         return Spans(begin[there], end[there])
 
     def run_of(self, keys: IntArray) -> IntArray:
-        """(K,) run in which each key lies; -1 for none."""
+        """Return (K,) run in which each key lies; -1 for none."""
         run = np.searchsorted(self.begin, keys, "right") - 1
         inside = (run >= 0) & (keys < np.append(self.end, 0)[run])
         return np.where(inside, run, -1)
 
     def around(self, keys: IntArray) -> tuple[BoolArray, BoolArray, BoolArray]:
-        """Whether the key before each (K,), the key itself, and the one behind it are there.
+        """Return whether the key before each (K,), the key itself, and the one behind it are there.
 
         Runs do not touch: the last one that begins up to the key behind tells all three, but for
         one that ends right before it.
@@ -160,7 +160,7 @@ class CellRuns:
         return np.bincount(self.components, self.spans.lengths).astype(np.int64)
 
     def component_at(self, x: IntArray, y: IntArray) -> IntArray:
-        """(K,) component of cells; -1 for none."""
+        """Return (K,) component of cells; -1 for none."""
         col, row = x - self.col_off, y - self.row_off
         run = self.spans.run_of(row * self.stride + col)
         inside = (col >= 0) & (col < self.stride) & (run >= 0)
@@ -192,7 +192,7 @@ class CellRuns:
 
 
 def runs_of_mask(mask: NDArray[np.generic]) -> IntArray:
-    """(R, 3) runs of the true cells of a raster: row, first column, column behind the last."""
+    """Return (R, 3) runs of true cells of a raster: row, first column, column behind the last."""
     padded = np.zeros((mask.shape[0], mask.shape[1] + 2), np.int8)
     padded[:, 1:-1] = mask
     steps = np.diff(padded, axis=1)

@@ -39,15 +39,15 @@ class Chains:
         return self._sums(self.gap_um)
 
     def line_m(self, branches: BranchSet) -> FloatArray:
-        """(K,) length of the branches of each crack, without gaps."""
+        """Return (K,) length of the branches of each crack, without gaps."""
         return self._sums(branches.lengths[self.order])
 
     def length_m(self, branches: BranchSet) -> FloatArray:
-        """(K,) length of each crack with its gaps."""
+        """Return (K,) length of each crack with its gaps."""
         return self.line_m(branches) + self.gap_m
 
     def orientation_deg(self, branches: BranchSet) -> FloatArray:
-        """(K,) mean direction of the branches, clockwise from north; nan if there is none."""
+        """Return (K,) mean direction of branches, clockwise from north; nan if there is none."""
         along = branches.take(self.order, self.turned)
         inner = np.ones(len(along.vertices), bool)
         inner[along.starts[1:] - 1] = False
@@ -92,7 +92,7 @@ def chain(branches: BranchSet, links: Links) -> Chains:
 
 
 def _ranked(partner: IntArray) -> tuple[IntArray, IntArray]:
-    """For each end by which a branch can be entered: where that walk began, and how far in it is.
+    """Return for each end by which a branch is entered where that walk began, and how far in it is.
 
     Pointers are doubled until all have arrived. Those that go around are cut at the lowest end of
     their loop and followed again.
@@ -132,7 +132,7 @@ def _lowest(before: IntArray, looping: BoolArray) -> IntArray:
 
 
 def _chosen(root: IntArray, place: IntArray) -> IntArray:
-    """Of the two ways through each branch the one that began at the lower end."""
+    """Return of the two ways through each branch the one that began at the lower end."""
     roots, places = root.reshape(-1, 2), place.reshape(-1, 2)
     second = roots[:, 1] < roots[:, 0]
     second |= (roots[:, 1] == roots[:, 0]) & (places[:, 1] < places[:, 0])

@@ -115,7 +115,7 @@ class BranchCollector:
 
 
 def _figures(pieces: pa.Table, grid: Grid) -> tuple[NDArray[np.generic], ...]:
-    """Columns of `PieceFigures`."""
+    """Return columns of `PieceFigures`."""
     touches = pc.fill_null(pieces["touches_nodata"].cast(pa.int64()), UNKNOWN)
     gsd_m = pc.fill_null(pieces["gsd_m"], grid.gsd_m)
     whole = ("n_pixels", "probability_sum", "top", "left")

@@ -34,7 +34,7 @@ class Pixels(Protocol):
     """Imagery that can be asked for the light at pixels of the mosaic."""
 
     def at(self, rows: IntArray, cols: IntArray) -> Float32:
-        """Gray values of pixels of any shape; nan where there is none."""
+        """Return gray values of pixels of any shape; nan where there is none."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -121,7 +121,7 @@ def dense_groups(branches: BranchSet, squares: Squares) -> Iterator[list[Region]
 
 
 def distinct(values: IntArray) -> IntArray:
-    """Different values, ascending. np.unique hashes, which takes longer where most differ."""
+    """Return different values, ascending. np.unique hashes, which is slower where most differ."""
     ordered = np.sort(values)
     return ordered[np.flatnonzero(np.diff(ordered, prepend=ordered[:1] - 1))]
 
@@ -157,7 +157,7 @@ class _Board:
 
     @classmethod
     def of(cls, branches: BranchSet, squares: Squares) -> _Board:
-        """Squares around all branches, with a margin for what is looked at around them."""
+        """Lay squares around all branches, with a margin for what is looked at around them."""
         side, margin = squares.square * squares.cell_um, 3 + squares.halo // squares.square
         places = branches.vertices if len(branches.vertices) else np.zeros((1, 2), np.int64)
         low = places.min(axis=0) // side - margin
@@ -179,7 +179,7 @@ class _Board:
         return _Passes(square[order], branch[order], length[order])
 
     def dense(self, passes: _Passes) -> IntArray:
-        """Squares in which there may be a dense window, and those beside them, ascending.
+        """Return squares in which there may be a dense window, and those beside them, ascending.
 
         Where a window in a square holds enough line, three times three squares do.
         """
@@ -196,7 +196,7 @@ class _Board:
         return distinct((centers[sums >= self.squares.least_um][:, None] + around).ravel())
 
     def groups(self, dense: IntArray) -> Iterator[list[tuple[IntArray, IntArray]]]:
-        """Rows and columns of the squares of each region of each group that touch each other."""
+        """Yield rows and columns of squares, region by region, for groups that touch each other."""
         if not len(dense):
             return
         rows, cols = np.divmod(dense, self.stride)
@@ -216,7 +216,7 @@ class _Board:
 
 
 def chunks(branches: BranchSet, step: int) -> Iterator[IntArray]:
-    """Numbers of branches, in runs of about SAMPLES_AT_ONCE pieces of ``step`` micrometers."""
+    """Yield numbers of branches in runs of about SAMPLES_AT_ONCE pieces of ``step`` micrometers."""
     pieces = branches.lengths // step + np.diff(branches.starts)
     run = np.cumsum(pieces) // SAMPLES_AT_ONCE
     yield from np.split(np.arange(len(branches)), np.flatnonzero(np.diff(run)) + 1)

@@ -72,7 +72,7 @@ class _State:
 
     @classmethod
     def free(cls, branches: BranchSet) -> _State:
-        """Nothing linked."""
+        """Return a state with nothing linked."""
         return cls(
             branches, np.full(2 * len(branches), NONE), np.zeros(2 * len(branches), np.int64)
         )
@@ -93,7 +93,7 @@ class _Pairs:
 
     @classmethod
     def of(cls, one: IntArray, other: IntArray, via: IntArray | None = None) -> _Pairs:
-        """Pairs with the lower end first."""
+        """Put the lower end of pairs first."""
         nothing = np.full(len(one), NONE) if via is None else via
         return cls(np.minimum(one, other), np.maximum(one, other), nothing)
 
@@ -127,7 +127,7 @@ def _link_junctions(state: _State, options: LinkOptions) -> None:
 
 
 def _link_gaps(state: _State, gap_um: int, options: LinkOptions) -> None:
-    """One round: link free ends at most ``gap_um`` apart."""
+    """Link free ends at most ``gap_um`` apart, in one round."""
     free = np.flatnonzero(state.partner < 0)
     directions = _directions(state, free, options)
     found, costs = [], []
@@ -230,7 +230,7 @@ class _Sight:
 
 
 def _look(state: _State, pairs: _Pairs, known: _Directions, options: LinkOptions) -> _Sight:
-    """How the ends of candidates lie to each other.
+    """Return how the ends of candidates lie to each other.
 
     All arithmetic is on single candidates, in a fixed order: the same in whatever company.
     """
@@ -258,7 +258,7 @@ def _look(state: _State, pairs: _Pairs, known: _Directions, options: LinkOptions
 
 
 def _is_jump(seen: _Sight, gap_um: int, options: LinkOptions) -> BoolArray:
-    """Whether a gap may be crossed: each line points at the other, and it is not too long."""
+    """Tell whether a gap may be crossed: each line points at the other, and it is not too long."""
     noise = options.noise_m * UM
     slope = math.tan(math.radians(options.max_turn_deg))
     limit = 1 - math.cos(math.radians(options.max_turn_deg))
@@ -275,7 +275,7 @@ def _is_jump(seen: _Sight, gap_um: int, options: LinkOptions) -> BoolArray:
 
 
 def _jump_cost(seen: _Sight, gap_um: int, options: LinkOptions) -> FloatArray:
-    """Length of the gap as a share of the longest, and turns as shares of the sharpest."""
+    """Add the gap as a share of the longest, and turns as shares of the sharpest."""
     sharp = 1 - math.cos(math.radians(options.max_turn_deg))
     gap = np.maximum(seen.gap, 1.0)
     told = gap / (gap + options.noise_m * UM)  # the direction of a jump of no length says nothing
@@ -287,7 +287,7 @@ def _jump_cost(seen: _Sight, gap_um: int, options: LinkOptions) -> FloatArray:
 
 
 def _mutual_best(pairs: _Pairs, cost: FloatArray, n_ends: int, tries: int) -> IntArray:
-    """Candidates that are the best of both their ends, in ``tries`` turns of choosing.
+    """Return candidates that are the best of both their ends, in ``tries`` turns of choosing.
 
     Equal costs are decided by the numbers of the ends, which follow from their places.
     """
@@ -310,7 +310,7 @@ def _mutual_best(pairs: _Pairs, cost: FloatArray, n_ends: int, tries: int) -> In
 
 
 def _near_pairs(places: IntArray, gap_um: int) -> Iterator[tuple[IntArray, IntArray]]:
-    """Pairs of points (K, 2) at most so far apart, strip by strip from west to east."""
+    """Yield pairs of points (K, 2) at most so far apart, strip by strip from west to east."""
     order = np.argsort(places[:, 0], kind="stable")
     x = places[order, 0]
     origin = places.min(axis=0) if len(places) else 0
@@ -324,7 +324,7 @@ def _near_pairs(places: IntArray, gap_um: int) -> Iterator[tuple[IntArray, IntAr
 
 
 def _pairs_at_nodes(branches: BranchSet) -> _Pairs:
-    """All pairs of ends that meet; the two ends of one branch only where no other comes."""
+    """Return all pairs of ends that meet; those of one branch only where no other comes."""
     node = branches.nodes.ravel()
     order = np.argsort(node, kind="stable")
     sorted_ = node[order]
@@ -339,7 +339,7 @@ def _pairs_at_nodes(branches: BranchSet) -> _Pairs:
 
 
 def _pairs_across(branches: BranchSet, crossing_um: int) -> _Pairs:
-    """Pairs of ends at the two nodes of a short branch on which two cracks may lie."""
+    """Return pairs of ends at the two nodes of a short branch on which two cracks may lie."""
     degree = branches.degrees.reshape(-1, 2)
     short = (branches.lengths <= crossing_um) & (degree >= 3).all(axis=1)
     short &= branches.nodes[:, 0] != branches.nodes[:, 1]

@@ -50,7 +50,7 @@ def line_inside(
 
 
 def homes(inside: IntArray, lengths: IntArray, share: float) -> IntArray:
-    """(N,) network of each branch of which more than a share lies inside; -1 for none.
+    """Return (N,) network of each branch of which more than a share lies inside; -1 for none.
 
     A branch in several belongs to that with most of it, or the first.
     """
@@ -85,7 +85,7 @@ class _Grown:
         return cls(cells, border, around.keys[edge], around.components[edge].astype(np.int64))
 
     def lookup(self, places: IntArray) -> IntArray:
-        """(K,) network of cells (K, 2) x, y; -1 for none.
+        """Return (K,) network of cells (K, 2) x, y; -1 for none.
 
         Of several networks within the border it is that of the first cell in raster order.
         """

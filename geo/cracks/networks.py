@@ -67,7 +67,7 @@ class Networks:
         return 2 * self.area_m2 / np.maximum(self.crack_length_m, 1 / UM)
 
     def kinds(self, options: NetworkOptions) -> list[Kind]:
-        """Alligator or block cracking, by the mean block size."""
+        """Tell alligator from block cracking by the mean block size."""
         return ["block" if c >= options.block_cell_m else "alligator" for c in self.cell_m.tolist()]
 
 
@@ -98,7 +98,7 @@ def find_networks(branches: BranchSet, options: NetworkOptions) -> Networks:
 
 
 def _all_networks(branches: BranchSet, lattice: _Lattice) -> tuple[_Found, IntArray]:
-    """Dense networks, then blocks around them; and the network of each branch, -1 for none."""
+    """Return dense networks, then blocks around them; and each branch's network, -1 for none."""
     options, blocks = lattice.options, BlockLattice.of(lattice.options)
     dense = _Found.joined(
         _batches(branches, lattice, lattice.squares(), lambda r: _patch(branches, r, lattice))
@@ -169,7 +169,7 @@ class _Lattice:
         return max(self.half_window, self.reach) + 2
 
     def squares(self) -> Squares:
-        """How line is counted first."""
+        """Say how line is counted first."""
         return Squares(self.cell_um, self.square, self.least_um, self.halo)
 
 
@@ -191,7 +191,7 @@ class _Found:
 
     @classmethod
     def none(cls) -> _Found:
-        """No network."""
+        """Make an empty record."""
         nothing = np.empty(0, np.int64)
         return cls(
             np.empty(0, object), nothing, np.empty((0, 2), np.int64), np.empty((3, 0), np.int64)
@@ -199,12 +199,12 @@ class _Found:
 
     @classmethod
     def joined(cls, groups: Iterable[_Found]) -> _Found:
-        """All of them, see `sorted`."""
+        """Join all of them, see `sorted`."""
         return cls.sorted(groups)[0]
 
     @classmethod
     def sorted(cls, groups: Iterable[_Found]) -> tuple[_Found, IntArray]:
-        """All of them, from south to north, then from west to east by their first cells.
+        """Sort all of them from south to north, then from west to east, by their first cells.
 
         Returns:
             the networks; (M,) the new number of each, one group after the other.
@@ -254,7 +254,7 @@ def _batches(
     squares: Squares,
     patch_of: Callable[[Region], Patch],
 ) -> Iterator[_Found]:
-    """Networks of several groups of regions at a time: no network is in two groups."""
+    """Yield networks of several groups of regions at a time: no network is in two groups."""
     patches: list[Patch] = []
     near: list[IntArray] = []
     for group in dense_groups(branches, squares):
@@ -272,7 +272,7 @@ def _batches(
 def _found(
     branches: BranchSet, patches: Sequence[Patch], near: IntArray, lattice: _Lattice
 ) -> _Found:
-    """Networks of patches, and what of the branches near them lies in them."""
+    """Return networks of patches, and what of the branches near them lies in them."""
     cells = CellRuns.of_runs(np.concatenate([patch.runs for patch in patches]))
     blocks = np.concatenate([patch.blocks for patch in patches])
     large = cells.sizes * lattice.options.cell_m**2 >= lattice.options.min_area_m2
@@ -292,7 +292,7 @@ def _found(
 
 
 def _patch(branches: BranchSet, region: Region, lattice: _Lattice) -> Patch:
-    """Cells of a region that lie in dense networks, whatever the network's size."""
+    """Return cells of a region that lie in dense networks, whatever the network's size."""
     samples, halo = sample(branches.take(region.near), lattice.cell_um), lattice.halo
     height, width = (side * lattice.square + 2 * halo for side in region.own.shape)
     places = samples.cells - (region.corner - halo)

@@ -156,7 +156,7 @@ def pieces(
 
 
 def _strips(places: IntArray, owner: Owner, light: Picture, parts: IntArray) -> dict[int, Picture]:
-    """Imagery along the components that are cut by a seam."""
+    """Return the imagery along the components that are cut by a seam."""
     reach = WIDTH_OPTIONS.reach_px
     return {number: light.near(places[owner == number], reach) for number in parts.tolist()}
 

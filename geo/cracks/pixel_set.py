@@ -187,13 +187,13 @@ class _Runs:
         return np.diff(self.first)
 
     def lower_bound(self, keys: IntArray) -> IntArray:
-        """Index of the first pixel with at least each key; no key is below that of the first."""
+        """Return the first pixel with each key or a higher one; no key is below the first."""
         run = np.searchsorted(self.begin, keys, "right") - 1
         within: IntArray = np.minimum(keys - self.begin[run], self.lengths[run])
         return self.first[run] + within
 
     def touching(self, stride: int, reach: int) -> tuple[IntArray, IntArray]:
-        """Pairs of runs of which one lies in the row below the other.
+        """Return pairs of runs of which one lies in the row below the other.
 
         Args:
             stride: from a key to that of the pixel below.

@@ -117,7 +117,7 @@ def shifted_windows(regions: Sequence[Region], grid: Grid) -> list[Region]:
 
 
 def cross_shifted(sides: IntArray, side_px: int) -> BoolArray:
-    """(N,) boxes (`boxes`) that no window of `shifted_windows` holds."""
+    """Return (N,) boxes (`boxes`) that no window of `shifted_windows` holds."""
     first, last = sides[:, :2], sides[:, 2:] - 1
     return np.asarray((_shifted_cells(first, side_px) != _shifted_cells(last, side_px)).any(axis=1))
 
@@ -289,12 +289,12 @@ def with_boxes(pieces: pa.Table) -> pa.Table:
 
 
 def boxes(pieces: pa.Table) -> IntArray:
-    """(N, 4) the columns BOX."""
+    """Return the columns BOX, (N, 4)."""
     return np.column_stack([pieces[name].to_numpy() for name in BOX]).reshape(-1, 4)
 
 
 def lie_in(pieces: pa.Table, window: Window) -> BoolArray:
-    """(N,) which pieces lie wholly in a window; none in one of negative size."""
+    """Return (N,) which pieces lie wholly in a window; none in one of negative size."""
     west, north, east, south = boxes(pieces).T
     inside = (west >= window.col_off) & (east <= window.col_end)
     return np.asarray(inside & (north >= window.row_off) & (south <= window.row_end))

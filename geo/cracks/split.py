@@ -63,7 +63,7 @@ def branch_of_pixels(
 
 
 def _points(branches: BranchSet) -> tuple[IntArray, IntArray]:
-    """(K, 2) points along all branches in parts of a pixel, and the branch of each.
+    """Return (K, 2) points along all branches in parts of a pixel, and the branch of each.
 
     The point of a node is that of its first branch: any number of branches may meet there.
     """
@@ -80,5 +80,5 @@ def _points(branches: BranchSet) -> tuple[IntArray, IntArray]:
 
 
 def _apart(points: IntArray, piece: IntArray) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """(K, 3) points with their pieces far from each other."""
+    """Return (K, 3) points with their pieces far from each other."""
     return np.column_stack((points, piece * APART_PX)).astype(np.float64)

@@ -172,7 +172,7 @@ def width_sums(
 
 
 def widths_mm(sums: WidthSums, depth: FloatArray, pixel_mm: float) -> FloatArray:
-    """(N,) mean width of branches or cracks: loss of light / depth; nan where none was seen.
+    """Return (N,) mean width of branches or cracks: loss of light / depth; nan where none was seen.
 
     Args:
         sums: of N branches or cracks.
@@ -185,7 +185,7 @@ def widths_mm(sums: WidthSums, depth: FloatArray, pixel_mm: float) -> FloatArray
 
 
 def depths(sums: WidthSums, options: WidthOptions) -> FloatArray:
-    """(N,) share of the light that cracks take, from their sums and what is usual."""
+    """Return (N,) share of the light that cracks take, from their sums and what is usual."""
     usual = 1 / options.depth_spread**2
     mean = (sums.weighted_depth + usual * math.log(options.depth)) / (sums.weight + usual)
     depth: FloatArray = np.exp(mean)
@@ -251,7 +251,7 @@ class _Places:
         )
 
     def means(self, values: NDArray[np.floating], run_px: float) -> NDArray[np.floating]:
-        """(M, ...) moving mean along each branch, which ends repeat; nan counts nowhere."""
+        """Return (M, ...) moving mean along each branch, which ends repeat; nan counts nowhere."""
         run = max(1, round(run_px / STEP_PX))
         first, last = self.starts[self.owner], self.starts[self.owner + 1] - 1
         known = ~np.isnan(values)
@@ -278,7 +278,7 @@ class _Losses:
 
 
 def _losses(pixels: Pixels, places: _Places, half: int, options: WidthOptions) -> _Losses:
-    """Profiles across the line against the light on either side of it."""
+    """Compare profiles across the line with the light on either side of it."""
     guard = half + options.guard_px
     count = math.ceil((guard + options.side_px) / OFFSET_PX)
     offsets = np.arange(-count, count + 1, dtype=np.float64) * OFFSET_PX
@@ -305,7 +305,7 @@ def _losses(pixels: Pixels, places: _Places, half: int, options: WidthOptions) -
 
 
 def _measured(places: _Places, loss: Float32, middle: IntArray, options: WidthOptions) -> _Losses:
-    """Peak, and loss in a window that is as wide as the crack and its blur, of runs."""
+    """Return peak, and loss in a window as wide as the crack and its blur, of runs."""
     row, most = np.arange(len(loss))[:, None], loss.shape[1] - 1
     least, widest = round(LEAST_WINDOW_PX / OFFSET_PX), most // 2 - 1
     peak = loss[row, np.clip(middle[:, None] + np.array([-1, 0, 1]), 0, most)].mean(axis=1)
@@ -324,7 +324,7 @@ def _measured(places: _Places, loss: Float32, middle: IntArray, options: WidthOp
 
 
 def _sampled(pixels: Pixels, places: _Places, offsets: FloatArray) -> Float32:
-    """(M, K) light at the offsets across the line, between the centers of pixels."""
+    """Return (M, K) light at the offsets across the line, between the centers of pixels."""
     x = places.points[:, :1] + places.across[:, :1] * offsets - 0.5
     y = places.points[:, 1:] + places.across[:, 1:] * offsets - 0.5
     col, row = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
@@ -335,7 +335,7 @@ def _sampled(pixels: Pixels, places: _Places, offsets: FloatArray) -> Float32:
 
 
 def _median(light: Float32) -> Float32:
-    """(M,) median of each row; nan counts nowhere."""
+    """Return (M,) median of each row; nan counts nowhere."""
     ordered = np.sort(light, axis=1)  # nan comes last
     known = (~np.isnan(light)).sum(axis=1)
     row, top = np.arange(len(light)), np.maximum(known - 1, 0)
@@ -344,7 +344,7 @@ def _median(light: Float32) -> Float32:
 
 
 def _summed(places: _Places, losses: _Losses, options: WidthOptions) -> FloatArray:
-    """(5, B) the sums of `WidthSums`."""
+    """Return the sums (5, B) of `WidthSums`."""
     count = len(places.starts) - 1
     seen = ~(np.isnan(losses.loss_px) | np.isnan(losses.peak))
     step = np.where(seen, places.step_px, 0.0)

@@ -83,7 +83,7 @@ class CoverageMap:
                 self._add(window, self._decode(window, text))
 
     def share(self, rows: NDArray[np.int64], cols: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Share of the cells (rows, cols) that was seen, 0-1."""
+        """Return the share of the cells (rows, cols) that was seen, 0-1."""
         share = np.zeros(len(rows))
         chunk_rows, chunk_cols = rows // _CHUNK, cols // _CHUNK
         for key in set(zip(chunk_rows.tolist(), chunk_cols.tolist(), strict=True)):

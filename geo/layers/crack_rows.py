@@ -209,14 +209,14 @@ def place_ids(grid: Grid, places: FloatArray) -> list[str]:
 
 
 def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """(N,) the finalizer of SplitMix64 (Steele and others, 2014): one-to-one, each bit matters."""
+    """Mix (N,) by the finalizer of SplitMix64 (Steele and others, 2014): one-to-one."""
     for shift, factor in _MIX:
         values = (values ^ (values >> shift)) * factor
     return values ^ (values >> _LAST_SHIFT)
 
 
 def _seen(found: CrackMap, part: slice) -> dict[str, NDArray[Any]]:
-    """Columns that cracks and networks share."""
+    """Return columns that cracks and networks share."""
     figures = found.figures
     touches = figures.touches_nodata[part]
     known = (touches == 1).astype(object)
@@ -305,7 +305,7 @@ def _simplified_rings(rings: SingleRings, tolerance: float) -> tuple[Shapes, NDA
 
 
 def _ring_areas(points: FloatArray, owner: IntArray, count: int) -> FloatArray:
-    """(R,) areas in rings, of whose points (V, 2) the numbers (V,) ascend; exact on pixels."""
+    """Return (R,) areas in rings, whose numbers (V,) of points (V, 2) ascend; exact on pixels."""
     x, y = points.T
     twice = np.where(owner[1:] == owner[:-1], (x[1:] + x[:-1]) * np.diff(y), 0)
     return np.asarray(np.abs(np.bincount(owner[1:], twice, count)) / 2)

@@ -35,7 +35,7 @@ class CrackWidths:
     crack_measurable: BoolArray
 
     def p95_mm(self, length: IntArray, owner: IntArray) -> FloatArray:
-        """(K,) mean width of branches that is exceeded on 5 % of the length of each crack.
+        """Return (K,) mean width of branches that is exceeded on 5 % of the length of each crack.
 
         It is at least the mean of the crack, which is taken over the light of all branches at once
         and may lie a little above that of each.
@@ -52,7 +52,7 @@ def crack_widths(
     gsd_mm: FloatArray,
     options: SeverityOptions,
 ) -> CrackWidths:
-    """Widths of cracks from the sums along their branches.
+    """Return widths of cracks from the sums along their branches.
 
     Args:
         sums: of N branches.
@@ -80,7 +80,7 @@ def crack_widths(
 def width_p95(
     width_mm: FloatArray, length: FloatArray | IntArray, owner: IntArray, count: int
 ) -> FloatArray:
-    """(K,) width that is exceeded on 5 % of each owner's length; nan where none is known.
+    """Return (K,) width that is exceeded on 5 % of each owner's length; nan where none is known.
 
     Args:
         width_mm: (N,) width of each piece of line; nan counts nowhere.

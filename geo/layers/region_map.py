@@ -369,7 +369,7 @@ def cracks_of(pieces: pa.Table, at: MapSetting) -> CrackMap:
 
 
 def _hang_together_with(found: CrackMap, chosen: BoolArray) -> BoolArray:
-    """(P,) pieces of the groups that hold a chosen piece; a group hangs together by its cracks."""
+    """Return (P,) pieces of groups that hold a chosen piece; a group hangs together by cracks."""
     piece, count = found.branches.piece, len(chosen)
     nodes = count + len(found.figures.first)
     group = graph_components(piece, count + found.owner, nodes)[:count]
@@ -379,7 +379,7 @@ def _hang_together_with(found: CrackMap, chosen: BoolArray) -> BoolArray:
 
 
 def _near(sides: IntArray, seeds: BoolArray, reach_px: int) -> BoolArray:
-    """(N,) boxes that come within a reach of those chosen."""
+    """Return (N,) boxes that come within a reach of those chosen."""
     tree = shapely.STRtree(shapely.box(*sides.T))
     west, north, east, south = sides[seeds].T
     grown = shapely.box(west - reach_px, north - reach_px, east + reach_px, south + reach_px)

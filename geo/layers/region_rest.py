@@ -76,7 +76,7 @@ def _batches(left: _Left, halo_px: int) -> Iterator[BoolArray]:
 
 
 def _groups(sides: IntArray, halo_px: int) -> IntArray:
-    """(N,) groups of boxes; those of two groups lie farther apart than twice the halo.
+    """Return (N,) groups of boxes; those of two groups lie farther apart than twice the halo.
 
     Boxes that are grown by the halo and touch the same cell of a finer lattice go together.
     """

@@ -104,7 +104,7 @@ class RoadSurvey:
         return self._network.segments
 
     def total(self, name: str) -> FloatArray:
-        """(S,) a sum of each segment; 0 where nothing was added."""
+        """Return (S,) a sum of each segment; 0 where nothing was added."""
         return self.sums.get(name, np.zeros(self._count))
 
     @property
@@ -178,7 +178,7 @@ class RoadSurvey:
                 self.cells[index].see(located.along_m[own], located.across_m[own], share[own])
 
     def width_p95_mm(self) -> FloatArray:
-        """(S,) width that is exceeded on 5 % of the line with a width; nan where there is none."""
+        """Return (S,) width exceeded on 5 % of the line with a width; nan where there is none."""
         segment, width, meters = np.concatenate(self._widths, axis=1)
         return width_p95(width, meters, segment.astype(np.int64), self._count)
 
@@ -228,7 +228,7 @@ class RoadSurvey:
         self._widths.append(np.stack((on.segment[wide], width[wide], line[wide])))
 
     def _add_network(self, outline: shapely.MultiPolygon) -> int:
-        """Share the area of a network out; returns the segment with most of it, -1 for none."""
+        """Share the area of a network out; return the segment with most of it, -1 for none."""
         places, count = 0, np.zeros(self._count, np.int64)
         for inside in places_in(outline, STEP_M):
             segment = self._network.locate(inside / self._grid.unit_m).segment
@@ -298,7 +298,7 @@ def _runs(found: CrackMap) -> Iterator[IntArray]:
 
 
 def _largest(crack: IntArray, segment: IntArray, meters: FloatArray, count: int) -> IntArray:
-    """(K,) segment with most of each crack, the first of equals; -1 for none."""
+    """Return (K,) segment with most of each crack, the first of equals; -1 for none."""
     pairs, place = np.unique(np.column_stack((crack, segment)), axis=0, return_inverse=True)
     total = np.rint(np.bincount(place.ravel(), meters, len(pairs)) * UM)
     order = np.lexsort((-pairs[:, 1], total, pairs[:, 0]))
@@ -308,7 +308,7 @@ def _largest(crack: IntArray, segment: IntArray, meters: FloatArray, count: int)
 
 
 def axial_mean(owner: IntArray, degrees: FloatArray, weight: FloatArray, count: int) -> FloatArray:
-    """(K,) mean of directions that are equal modulo 180 degrees, per owner."""
+    """Return (K,) mean of directions that are equal modulo 180 degrees, per owner."""
     twice = np.radians(2 * degrees)
     east = np.bincount(owner, weight * np.sin(twice), count)
     north = np.bincount(owner, weight * np.cos(twice), count)

@@ -101,13 +101,13 @@ class CrackMap:
         return np.asarray(self.figures.n_pixels * self.grid.pixel_area_m2, np.float64)
 
     def meters_by_class(self, name: str) -> FloatArray:
-        """(K + M,) meters of the branches of a class; over all classes the line without gaps."""
+        """Return (K + M,) meters of branches of a class; over all classes the line without gaps."""
         meters = np.where(self.severity == name, self.branches.lines.lengths, 0)
         total = np.bincount(self.owner, meters, len(self.figures.first)) / UM
         return np.asarray(total, np.float64)
 
     def owner_of_pieces(self) -> IntArray:
-        """(P,) crack or network with most pixels of each piece, the first of equals."""
+        """Return (P,) crack or network with most pixels of each piece, the first of equals."""
         piece, owner = self.branches.piece, self.owner
         order = np.lexsort((owner, piece))
         piece, owner, count = piece[order], owner[order], self.branches.n_pixels[order]
@@ -180,7 +180,7 @@ def _figures(branches: MapBranches, owner: IntArray, count: int) -> Figures:
 
 
 def crack_lines(found: CrackMap, chosen: IntArray) -> Names:
-    """(C,) MultiLineStrings of cracks in the CRS: their branches in the order of travel."""
+    """Return (C,) MultiLineStrings of cracks in the CRS: their branches in the order of travel."""
     chains = found.chains
     crack, step = ramps(np.diff(chains.starts)[chosen])
     index = chains.starts[chosen][crack] + step
@@ -193,7 +193,7 @@ def crack_lines(found: CrackMap, chosen: IntArray) -> Names:
 
 
 def tortuosities(found: CrackMap) -> FloatArray:
-    """(K,) length / distance of the ends of each crack; nan for a loop."""
+    """Return (K,) length / distance of the ends of each crack; nan for a loop."""
     chains, lines = found.chains, found.lines
     first, last = chains.starts[:-1], chains.starts[1:] - 1
     begin = lines.end_places[2 * chains.order[first] + chains.turned[first]]

@@ -134,7 +134,7 @@ def worst_first(table: Any, by: str) -> Any:
 
 
 def middles(shapes: geopandas.GeoSeries) -> NDArray[np.float64]:
-    """(N, 2) x, y: half way along the first line, or a place inside of an area."""
+    """Return (N, 2) x, y: half way along the first line, or a place inside of an area."""
     first = shapely.get_geometry(shapes.to_numpy(), 0)
     areas = shapely.get_type_id(first) == shapely.GeometryType.POLYGON
     places = np.empty(len(first), object)

@@ -120,7 +120,7 @@ class Frame:
     bottom: float
 
     def on_paper(self, places: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(N, 2) points on the page of (N, 2) x, y."""
+        """Return (N, 2) points on the page of (N, 2) x, y."""
         corner = np.array([MARGIN, self.bottom])
         return np.asarray(corner + (places - [self.x, self.y]) * self.scale)
 

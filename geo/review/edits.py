@@ -225,12 +225,12 @@ class _Figures:
         )
 
     def tortuosity(self, gap_m: FloatArray) -> FloatArray:
-        """(K,) length with gaps / distance of the ends; nan for a loop."""
+        """Return (K,) length with gaps / distance of the ends; nan for a loop."""
         chord = np.where(self.chord_m > 0, self.chord_m, np.nan)
         return (self.line_m + gap_m) / chord
 
     def differ(self, cracks: pd.DataFrame) -> BoolArray:
-        """(K,) whether the columns of a crack are those of another line."""
+        """Return (K,) whether the columns of a crack are those of another line."""
         gap_m = cracks["gap_m"].to_numpy(float)
         stored = cracks["length_m"].to_numpy(float) - gap_m
         turn = self.turn_deg - cracks["orientation_deg"].to_numpy(float)
@@ -243,7 +243,7 @@ class _Figures:
 def _left_pieces(
     cracks: geopandas.GeoDataFrame, outlines: geopandas.GeoDataFrame, unit_m: float
 ) -> BoolArray:
-    """(K,) whether a crack with pieces of its own lies beside all pieces, as if it was moved."""
+    """Tell (K,) whether a crack with own pieces lies beside all pieces, as if it was moved."""
     own = cracks["crack_id"].isin(outlines["crack_id"]) & cracks["crack_id"].notna()
     if not own.any():
         return np.zeros(len(cracks), bool)

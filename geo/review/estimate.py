@@ -71,20 +71,20 @@ class Stratum:
         return sum(self.counts.values())
 
     def right(self) -> FloatArray:
-        """Share of the marks that is right, by verdict."""
+        """Return the share of the marks that is right, by verdict."""
         return np.array([RIGHT[v] if self.marked else 0.0 for v in VERDICTS])
 
     def lacking(self) -> FloatArray:
-        """Crack that is lacking, by verdict."""
+        """Return how much crack is lacking, by verdict."""
         whole = {"missed": 1.0}
         return np.array([LACKING[v] if self.marked else whole.get(v, 0.0) for v in VERDICTS])
 
     def numbers(self) -> NDArray[np.int64]:
-        """Judged places in the order of the verdicts."""
+        """Return judged places in the order of the verdicts."""
         return np.array([self.counts.get(v, 0) for v in VERDICTS], np.int64)
 
     def outcomes(self) -> NDArray[np.bool_]:
-        """Which verdicts the prior takes as possible: two, and others that were given."""
+        """Return which verdicts the prior takes as possible: two, and others that were given."""
         usual = ("accept", "reject") if self.marked else ("accept", "missed")
         return np.array([v in usual for v in VERDICTS]) | (self.numbers() > 0)
 

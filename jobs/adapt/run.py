@@ -164,7 +164,7 @@ def _report(progress: Progress) -> None:
 
 
 def model_card(config: AdaptConfig, report: AdaptReport) -> str:
-    """Markdown: what the model started from, what it saw, how it was checked."""
+    """Say in Markdown what the model started from, what it saw, how it was checked."""
     a = report.adapted
     outcome = "The check was passed." if a.is_better else "; ".join(a.reasons) + "."
     return "\n".join(

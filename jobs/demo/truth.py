@@ -141,7 +141,7 @@ class CityTruth:
         return truth
 
     def road_deg(self, places: Float64) -> Float64:
-        """(N,) direction of the nearest road at places (N, 2)."""
+        """Return (N,) direction of the nearest road at places (N, 2)."""
         points = shapely.points(places)
         away = shapely.distance(points[:, None], self.roads[None, :])
         roads = self.roads[away.argmin(axis=1)]
@@ -170,7 +170,7 @@ class CityTruth:
         )
 
     def samples(self) -> Samples:
-        """Points along all lines."""
+        """Return points along all lines."""
         found = []
         for number, (line, width) in enumerate(zip(self.lines, self.widths_mm, strict=True)):
             vertices = shapely.get_coordinates(line)
@@ -239,7 +239,7 @@ def _rated_meters(
     crack: npt.NDArray[np.int64],
     rated: Bool,
 ) -> tuple[float, float]:
-    """Meters of the right class, and of any class, crack by crack.
+    """Sum meters of the right class, and of any class, crack by crack.
 
     A map gives meters of each class per crack, so a crack agrees over as many meters of a class
     as both the map and the truth have; meters that the truth does not cover are left out.
@@ -260,20 +260,20 @@ def _rated_meters(
 
 
 def _means(values: Float64, weights: Float64, owner: npt.NDArray[np.int64]) -> Float64:
-    """Weighted mean of the values of each owner, at each value."""
+    """Return the weighted mean of the values of each owner, at each value."""
     total = np.bincount(owner, weights)
     return (np.bincount(owner, weights * values) / np.where(total > 0, total, 1))[owner]
 
 
 def _share(values: npt.NDArray[np.generic], chosen: Bool, weights: Float64) -> float:
-    """Mean of the chosen values by weight; 0 where there is none."""
+    """Return the mean of the chosen values by weight; 0 where there is none."""
     if not chosen.any():
         return 0.0
     return float(np.average(values[chosen].astype(float), weights=weights[chosen]))
 
 
 def _whole(found: Mapped, truth: CityTruth) -> Bool:
-    """Which true branches outside networks are one crack."""
+    """Return which true branches outside networks are one crack."""
     tree = shapely.STRtree(found.parts)
     chosen = truth.lines[~truth.in_network & (shapely.length(truth.lines) >= SHORT_M)]
     whole = np.zeros(len(chosen), bool)

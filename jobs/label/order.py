@@ -107,7 +107,7 @@ def _seen(now: Standing) -> list[str]:
 
 
 def _due(now: Standing, labeled: int) -> int:
-    """Second looks that `labeled` windows call for, less those that were taken."""
+    """Count the second looks that `labeled` windows call for, less those that were taken."""
     return int(now.share * labeled + 1e-9) - len(_repeated(now))
 
 

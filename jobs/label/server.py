@@ -48,7 +48,7 @@ class _Page(AnswerPage[GivenLabel]):
         return web.json_response(asdict(self._session.look(int(request.match_info["index"]))))
 
     async def queue(self, _request: web.Request) -> web.Response:
-        """Which windows the arrow keys walk through, and which have two different answers."""
+        """Send which windows the arrow keys walk through, and which have two different answers."""
         place = self._session.place
         shown = set(self._session.queue)
         disputed = [place(f) for f in self._session.agreement().open if f in shown]

@@ -247,7 +247,7 @@ def _guard(token: str, command: str) -> Middleware:
 
 
 def _is_local(request: web.Request) -> bool:
-    """Whether the browser meant this machine; a name that only resolves to it is refused."""
+    """Return whether the browser meant this machine, not by a name that only resolves to it."""
     origin = request.headers.get("Origin")
     hosts = [request.host] + ([] if origin is None else [origin.partition("://")[2]])
     return all(host.rpartition(":")[0] in HOSTS or host in HOSTS for host in hosts)

@@ -27,7 +27,7 @@ class DataConfig(Block):
     gsd_mm: Positive | None = None
     """Pixel size on the ground in mm; null: photographs, inference never resamples."""
     license: str = "not stated"
-    """Licence of the images, as you want it in the model card."""
+    """License of the images, as you want it in the model card."""
     val_images: Path | None = None
     """Folder of photographs with masks that judge each epoch by IoU in place of the label-free
     score; null: no pixel label is used anywhere."""

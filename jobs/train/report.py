@@ -243,7 +243,7 @@ def model_card(job: TrainJob, values: dict[str, Any]) -> str:
             "",
             "Road crack detector learned from image-level labels (WP-CrackNet, arXiv 2510.17566).",
             "",
-            f"* Data: `{job.data.root}`; licence as stated by the user: {job.data.license}",
+            f"* Data: `{job.data.root}`; license as stated by the user: {job.data.license}",
             f"* Pixel size: {gsd}",
             f"* Encoder: {job.model.encoder}, seed {job.seed}, batch {job.train.batch_size}",
             f"* Start: {values['start']}; {job.train.drawn_share:.0%} drawn windows with exact "

@@ -101,7 +101,7 @@ class Pair:
 def read_rgb(path: Path) -> NDArray[np.uint8]:
     """Read a photograph (JPEG, PNG, TIFF, BMP, WebP) as it is meant to be seen.
 
-    Grey becomes three equal channels, a palette its colors, CMYK is converted, an alpha channel is
+    Gray becomes three equal channels, a palette its colors, CMYK is converted, an alpha channel is
     dropped (what lies under it counts). 16 bit becomes 8 bit by keeping the high byte, without
     stretching. The EXIF orientation is applied.
 

@@ -18,11 +18,11 @@ from wpcrack.data.images import Pair, decode, high_byte, is_within, read_rgb
 from wpcrack.errors import DataError
 
 MASK_LEVEL = 127
-"""A mask pixel is crack if its grey value exceeds this (the masks of Crack500 are anti-aliased)."""
+"""A mask pixel is crack if its gray value exceeds this (the masks of Crack500 are anti-aliased)."""
 
 LOSSY = (".jpg", ".jpeg", ".jfif", ".webp")
 LOSSY_NOISE = 16
-"""Grey values up to this may be noise around white, of a lossy file or one that was lossy once."""
+"""Gray values up to this may be noise around white, of a lossy file or one that was lossy once."""
 
 LOSSY_REACH = 20
 """Pixels from the edge in which noise of cracks beyond it may lie, and that of WebP's first block.
@@ -39,7 +39,7 @@ NAMED_VALUES = 6
 """Values that a message names."""
 
 TURN_CONTRAST = 4.0
-"""Grey levels by which cracks must be darker under a mask that is turned, to call it unturned."""
+"""Gray levels by which cracks must be darker under a mask that is turned, to call it unturned."""
 
 REMEDY = "say which values are crack: --mask-values {0}, in a training data.mask_values=[{0}]"
 DRAW_ANEW = "draw it anew, or leave it out with its photograph"
@@ -49,7 +49,7 @@ ORIENTATION = 0x0112
 
 
 def read_mask(path: Path, shape: tuple[int, int], values: Sequence[int] = ()) -> NDArray[np.bool_]:
-    """Read a crack mask: grey value > 127, whatever the file's mode (1, L, P, RGB, RGBA, 16 bit).
+    """Read a crack mask: gray value > 127, whatever the file's mode (1, L, P, RGB, RGBA, 16 bit).
 
     Transparent pixels count as black: nothing was drawn there.
 
@@ -156,7 +156,7 @@ def _has_classes(gray: NDArray[np.uint8]) -> bool:
 
 
 def _has_dark_colors(image: Image.Image, path: Path) -> bool:
-    """Return whether a palette's used colors are more than greys and bright ones."""
+    """Return whether a palette's used colors are more than grays and bright ones."""
     if image.mode != "P":
         return False
     used = _on_black(image).getcolors(maxcolors=256) or []
@@ -182,7 +182,7 @@ def _require_same_turn(pair: Pair, image: NDArray[np.uint8], mask: NDArray[np.bo
     if better > TURN_CONTRAST:
         raise DataError(
             f"{pair.image} is turned by its EXIF tag ({turn}), but mask {pair.mask} was drawn on "
-            f"the picture as stored: turned, its cracks are {better:.0f} grey levels darker; turn "
+            f"the picture as stored: turned, its cracks are {better:.0f} gray levels darker; turn "
             "the mask, or remove the tag"
         )
 
@@ -219,7 +219,7 @@ def _on_black(image: Image.Image) -> Image.Image:
 
 
 def _stored(image: Image.Image, path: Path) -> NDArray[np.int64]:
-    """Return what the file holds: indices of a palette, whole numbers, else grey values."""
+    """Return what the file holds: indices of a palette, whole numbers, else gray values."""
     upright = ImageOps.exif_transpose(image)
     if upright.mode in ("P", "L") or upright.mode.startswith("I"):
         return np.asarray(upright).astype(np.int64)

@@ -56,7 +56,7 @@ class _Steps(nn.Module):
         self.scaled = scaled
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """(B, 3, H, W) -> (B, 1, H, W) per number of scales."""
+        """Map (B, 3, H, W) -> (B, 1, H, W) per number of scales."""
         return self.scaled.fused_steps(image)
 
 
@@ -104,7 +104,7 @@ class CenteredNorm(nn.Module):
         self.epsilon = norm.norm.eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, h, w) -> (B, C, h, w)."""
+        """Map (B, C, h, w) -> (B, C, h, w)."""
         variance = (x * x).mean(1, keepdim=True)
         return x * torch.rsqrt(variance + self.epsilon) * self.weight + self.bias
 
@@ -122,14 +122,14 @@ class LineFilters(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, h, w) -> (B, 1, C, h, w): the strongest response."""
+        """Map (B, C, h, w) -> (B, 1, C, h, w): the strongest response."""
         first, *others = self.responses(x)
         for other in others:
             first = torch.maximum(first, other)
         return first[:, None]
 
     def responses(self, x: Tensor) -> Iterator[Tensor]:
-        """(B, C, h, w) along each direction."""
+        """Yield (B, C, h, w) along each direction."""
         for kernel in self.kernels:
             height, width = kernel.shape[-2:]
             yield F.conv2d(x, kernel, padding=(height // 2, width // 2), groups=kernel.shape[0])
@@ -152,7 +152,7 @@ class DoublingDetector(nn.Module):
         self.register_buffer("phases", phases)
 
     def forward(self, classifier: Features, reconstructor: Features, size: Sequence[int]) -> Tensor:
-        """(B, 1, H, W) crack logits of the features of both encoders; size = (H, W)."""
+        """Return (B, 1, H, W) crack logits of the features of both encoders; size = (H, W)."""
         logits = self.detector.logit(self.detector.pyramid(classifier, reconstructor))
         cells = F.pad(logits, (1, 1, 1, 1), mode="replicate")
         return F.pixel_shuffle(F.conv2d(cells, self.phases), 2)

@@ -34,7 +34,7 @@ class ScaledProbability(nn.Module):
         self.networks, self.scales, self.power = networks, tuple(scales), power
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1], sides multiples of 32 -> (B, 1, H, W) probability."""
+        """Map (B, 3, H, W) in [0, 1], sides multiples of 32 -> (B, 1, H, W) probability."""
         if self.scales == (1.0,):
             return torch.sigmoid(self.networks(image).float())
         return fuse(self.at_each_scale(image), self.power)

@@ -1,4 +1,4 @@
-"""A street's own coordinates: metres along and across its centerline, and the pixel plane."""
+"""A street's own coordinates: meters along and across its centerline, and the pixel plane."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class StreetAxis:
         across_px: Plane coordinate of the mean centerline, across the street.
         length_m: Length along the street.
         width_m: Carriageway.
-        gsd_m: Metres per pixel.
+        gsd_m: Meters per pixel.
         bend_m: Amplitude of the winding (a sine).
         bend_period_m: Its period.
         phase: Its phase in radians.
@@ -39,13 +39,13 @@ class StreetAxis:
     phase: float
 
     def place(self, along_across_m: Float64) -> Float64:
-        """Metres along and across the street, (N, 2), to plane coordinates x, y in pixels."""
+        """Turn meters along and across the street, (N, 2), to plane coordinates x, y in pixels."""
         along = along_across_m[:, 0] / self.gsd_m + self.along_px
         across = along_across_m[:, 1] / self.gsd_m + self._center(along)
         return np.stack([along, across] if self.horizontal else [across, along], axis=1)
 
     def across_m(self, frame: Frame) -> Float32:
-        """Signed distance of each pixel center from the centerline, (H, W), metres."""
+        """Return the signed distance of each pixel center from the centerline, (H, W), meters."""
         x, y = frame.centers()
         along, across = (x, y) if self.horizontal else (y, x)
         return (across - self._center(along.astype(np.float64)).astype(np.float32)) * np.float32(

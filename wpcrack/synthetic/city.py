@@ -75,7 +75,7 @@ class City:
 
     @property
     def gsd_m(self) -> float:
-        """Metres per pixel."""
+        """Meters per pixel."""
         return self.config.gsd_m
 
     @property

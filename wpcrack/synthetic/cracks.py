@@ -1,6 +1,6 @@
 """Cracks as vector objects: jagged polylines with a width and a darkness at every vertex.
 
-All geometry here is in street coordinates, metres along and across; street.py places it in the
+All geometry here is in street coordinates, meters along and across; street.py places it in the
 pixel plane. Widths are 3-25 mm: 0.6-5 pixels at 5 mm.
 """
 
@@ -20,7 +20,7 @@ MIN_WIDTH_M, MAX_WIDTH_M = 0.003, 0.025
 _STEP_M = 0.012
 _FAINT_SHARE = 0.18
 _JAGS = ((0.8, 0.045), (0.25, 0.024), (0.09, 0.012), (0.035, 0.0055))
-"""Spacing of the kinks and their deviation sideways, metres."""
+"""Spacing of the kinks and their deviation sideways, meters."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Branch:
 
 @dataclass(frozen=True)
 class _Character:
-    """What the branches of one crack share: mean width (metres) and darkness."""
+    """What the branches of one crack share: mean width (meters) and darkness."""
 
     width_m: float
     depth: float
@@ -49,7 +49,7 @@ def draw_crack(
     Args:
         rng: Source of randomness.
         kind: Its kind.
-        at_m: (2,) its middle: metres along and across the street.
+        at_m: (2,) its middle: meters along and across the street.
         half_width_m: Half of what the crack may use across the street.
 
     Returns:
@@ -76,7 +76,7 @@ def draw_crack(
 
 
 def _character(rng: np.random.Generator, low_m: float, high_m: float) -> _Character:
-    """Mean width log-uniform between the limits; wide cracks are darker, some cracks are faint."""
+    """Draw a mean width log-uniform between the limits; wide cracks are darker, some are faint."""
     width = float(np.exp(rng.uniform(np.log(low_m), np.log(high_m))))
     depth = rng.uniform(0.5, 0.75) + 8.0 * width
     if rng.random() < _FAINT_SHARE:
@@ -108,7 +108,7 @@ def _branch(rng: np.random.Generator, chord_m: Float64, character: _Character) -
 
 
 def _kinks(rng: np.random.Generator, s: Float64, spacing: float) -> Float64:
-    """Piecewise linear noise of deviation 1 with knots about every `spacing`."""
+    """Draw piecewise linear noise of deviation 1 with knots about every `spacing`."""
     knots = np.arange(-spacing, s[-1] + 2 * spacing, spacing)
     jittered = knots + rng.uniform(-0.35, 0.35, knots.size) * spacing
     return np.interp(s, jittered, rng.normal(size=knots.size))
@@ -117,7 +117,7 @@ def _kinks(rng: np.random.Generator, s: Float64, spacing: float) -> Float64:
 def _side_branches(
     rng: np.random.Generator, parent: Branch, character: _Character, *, depth_left: int
 ) -> list[Branch]:
-    """Thinner branches that leave the parent at 25-65 degrees, and theirs."""
+    """Draw thinner branches that leave the parent at 25-65 degrees, and theirs."""
     found: list[Branch] = []
     count = len(parent.points_m)
     for _ in range(int(rng.integers(1, 4))):
@@ -161,7 +161,7 @@ def _alligator(rng: np.random.Generator, at_m: Float64) -> list[Branch]:
 
 
 def voronoi_edges(rng: np.random.Generator, half_m: Float64, cell_m: float) -> list[Float64]:
-    """Edges (2, 2) of the Voronoi diagram of a jittered grid over [-half_m, half_m]."""
+    """Return edges (2, 2) of the Voronoi diagram of a jittered grid over [-half_m, half_m]."""
     counts = np.ceil(2 * half_m / cell_m).astype(int)
     grid = np.stack(np.meshgrid(np.arange(counts[0]), np.arange(counts[1])), -1).reshape(-1, 2)
     sites = (grid + rng.uniform(0.08, 0.92, grid.shape)) * cell_m

@@ -110,7 +110,7 @@ def _patch(rng: np.random.Generator, axis: StreetAxis, style: SurfaceStyle) -> l
 
 
 def _stain(rng: np.random.Generator, axis: StreetAxis) -> StreetObject:
-    """Water, dust or an old spill: large, weak, soft."""
+    """Draw water, dust or an old spill: large, weak, soft."""
     axes = rng.uniform(0.08, 0.5, 2) / axis.gsd_m
     strength = rng.uniform(0.06, 0.26) * float(rng.choice((1.0, -0.5), p=(0.8, 0.2)))
     return Stain(
@@ -147,7 +147,7 @@ def _leaf(rng: np.random.Generator, axis: StreetAxis) -> StreetObject:
 
 
 def _manholes(rng: np.random.Generator, axis: StreetAxis, count: int) -> tuple[Manhole, ...]:
-    """Up to `count` covers of 22, 60 or 65 cm that do not overlap."""
+    """Draw up to `count` covers of 22, 60 or 65 cm that do not overlap."""
     found: list[Manhole] = []
     for _ in range(count):
         radius = float(rng.choice((0.11, 0.30, 0.325), p=(0.2, 0.45, 0.35))) / axis.gsd_m

@@ -41,7 +41,7 @@ def smooth_stroke(
 
 
 def slab_joints(rng: np.random.Generator, axis: StreetAxis, slab_m: float) -> list[StreetObject]:
-    """Sawn joints between concrete slabs, across the street and along its middle."""
+    """Lay sawn joints between concrete slabs, across the street and along its middle."""
     half = axis.width_m / 2
     width, depth = rng.uniform(1.2, 2.6), rng.uniform(0.35, 0.7)
     routes = [
@@ -54,7 +54,7 @@ def slab_joints(rng: np.random.Generator, axis: StreetAxis, slab_m: float) -> li
 
 
 def markings(rng: np.random.Generator, axis: StreetAxis, ground_tone: float) -> list[StreetObject]:
-    """Edge lines or a dashed middle line of 12 cm, and now and then a stop line or a zebra."""
+    """Paint edge lines or a dashed middle line of 12 cm, now and then a stop line or a zebra."""
     tone, wear, seed = float(rng.uniform(185, 228)), float(rng.uniform(0.15, 0.6)), draw_seed(rng)
     quads: list[Float64] = []
     dashed = rng.random() < 0.5
@@ -112,7 +112,7 @@ def seal(rng: np.random.Generator, axis: StreetAxis) -> list[StreetObject]:
 
 
 def skid(rng: np.random.Generator, axis: StreetAxis) -> list[StreetObject]:
-    """Rubber of a braking car: two parallel soft bands."""
+    """Draw the rubber of a braking car: two parallel soft bands."""
     middle, turn = spot(rng, axis, 0.9), rng.normal(0.0, 0.04)
     half = (rng.uniform(0.8, 3.0), rng.uniform(0.07, 0.11))
     strength, soft = float(rng.uniform(0.08, 0.28)), float(rng.uniform(8, 16))

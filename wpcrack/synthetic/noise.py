@@ -47,19 +47,19 @@ class Frame:
         return Frame(top, left, height, width) if height > 0 and width > 0 else None
 
     def slices(self, inner: Frame) -> tuple[slice, slice]:
-        """Index of `inner`, which lies inside this frame, in an array of this frame."""
+        """Return the index of `inner`, which lies inside this frame, in an array of this frame."""
         top, left = inner.row_off - self.row_off, inner.col_off - self.col_off
         return slice(top, top + inner.height), slice(left, left + inner.width)
 
     def centers(self) -> tuple[Float32, Float32]:
-        """Plane coordinates of the pixel centers: x of shape (1, W), y of shape (H, 1)."""
+        """Return plane coordinates of the pixel centers: x of shape (1, W), y of shape (H, 1)."""
         x = np.arange(self.col_off, self.col_off + self.width, dtype=np.float32) + np.float32(0.5)
         y = np.arange(self.row_off, self.row_off + self.height, dtype=np.float32) + np.float32(0.5)
         return x[None, :], y[:, None]
 
 
 def white(seed: int, frame: Frame) -> Float32:
-    """Uncorrelated, nearly normal noise of mean 0 and deviation 1, shape (H, W).
+    """Draw uncorrelated, nearly normal noise of mean 0 and deviation 1, shape (H, W).
 
     The sum of a hash's four bytes (Irwin-Hall) stands for the normal distribution: one hash a
     pixel, and no tail beyond 3.5 deviations.
@@ -79,7 +79,7 @@ def white(seed: int, frame: Frame) -> Float32:
 
 
 def smooth(seed: int, frame: Frame, cell_px: float) -> Float32:
-    """Smooth noise of deviation about 1: a cubic B-spline through white noise on a lattice.
+    """Draw smooth noise of deviation about 1: a cubic B-spline through white noise on a lattice.
 
     Args:
         seed: Which noise.
@@ -93,13 +93,13 @@ def smooth(seed: int, frame: Frame, cell_px: float) -> Float32:
 
 
 def line_noise(seed: int, start: int, count: int, cell_px: float) -> Float32:
-    """Smooth noise along one axis at the pixel centers start + .5, ..., shape (count,)."""
+    """Draw smooth noise along one axis at the pixel centers start + .5, ..., shape (count,)."""
     first, weights = _spline(start, count, cell_px)
     return _product(weights, white(seed, Frame(0, first, 1, weights.shape[1]))[0])
 
 
 def _product(a: Float32, b: Float32) -> Float32:
-    """Matrix product of finite arrays, silent where OpenBLAS raises the flag of invalid operations.
+    """Multiply finite matrices, silent where OpenBLAS raises the flag of invalid operations.
 
     Its AVX-512 kernel of a matrix with five columns times a vector (OpenBLAS 0.3.31, in numpy's
     wheels) computes on left-over bytes of the stack in lanes that it does not store.
@@ -109,7 +109,7 @@ def _product(a: Float32, b: Float32) -> Float32:
 
 
 def _spline(start: int, count: int, cell_px: float) -> tuple[int, Float32]:
-    """First lattice index and the (count, n) weights of a cubic B-spline at the pixel centers."""
+    """Return first lattice index and (count, n) weights of a cubic B-spline at pixel centers."""
     u = (np.arange(start, start + count) + 0.5) / cell_px
     base = np.floor(u).astype(np.int64)
     f = u - base

@@ -87,7 +87,7 @@ class Stain:
 class Line:
     """A joint, a bitumen seal, a twig or a wire's shadow: a smooth stroke of one tone.
 
-    `tone` is the grey level that the line's material has; None only takes light away.
+    `tone` is the gray level that the line's material has; None only takes light away.
     """
 
     stroke: Stroke

@@ -15,14 +15,14 @@ Box = tuple[float, float, float, float]
 def quad_px(
     axis: StreetAxis, center_m: Float64, half_m: tuple[float, float], turn: float
 ) -> Float64:
-    """Corners (4, 2) in plane pixels of a rectangle given in street coordinates."""
+    """Return corners (4, 2) in plane pixels of a rectangle given in street coordinates."""
     c, s = np.cos(turn), np.sin(turn)
     unit = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * half_m
     return axis.place(center_m + unit @ np.array([[c, s], [-s, c]]))
 
 
 def smooth_step(value: Float32) -> Float32:
-    """Smooth step: 0 below 0, 1 above 1."""
+    """Return a smooth step: 0 below 0, 1 above 1."""
     v = np.clip(value, 0.0, 1.0)
     return np.asarray(v * v * (3.0 - 2.0 * v), np.float32)
 
@@ -30,7 +30,7 @@ def smooth_step(value: Float32) -> Float32:
 def ellipse_radius(
     frame: Frame, center: tuple[float, float], axes: tuple[float, float], angle: float
 ) -> Float32:
-    """Distance from the center in units of an ellipse, (H, W)."""
+    """Return the distance from the center in units of an ellipse, (H, W)."""
     x, y = frame.centers()
     dx, dy = x - np.float32(center[0]), y - np.float32(center[1])
     c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
@@ -40,7 +40,7 @@ def ellipse_radius(
 
 
 def quad_cover(corners: Float64, frame: Frame, soft_px: float) -> Float32:
-    """Coverage of a convex quadrilateral whose edge is a ramp of `soft_px` pixels, (H, W)."""
+    """Return how far a convex quadrilateral with edges of `soft_px` pixels covers each, (H, W)."""
     x, y = frame.centers()
     edges = np.roll(corners, -1, axis=0) - corners
     turn = np.sign(edges[0, 0] * edges[1, 1] - edges[0, 1] * edges[1, 0])

@@ -20,7 +20,7 @@ from wpcrack.synthetic.surface import Material, SurfaceStyle, draw_style, lay_su
 _OPTICS_MARGIN_PX = 3
 _SHORTEST_RUN_M = 0.05
 _RAGGED = ((0.9, 0.8), (0.25, 0.5), (0.07, 0.22), (0.012, 0.1))
-"""Spacing (metres) and share of the edge's raggedness."""
+"""Spacing (meters) and share of the edge's raggedness."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class StreetConfig:
     blur_px: float = 0.45
     """Sigma of the camera's blur."""
     sensor_noise: float = 1.6
-    """Deviation of the camera's noise in grey levels."""
+    """Deviation of the camera's noise in gray levels."""
     furniture: FurnitureConfig = field(default_factory=FurnitureConfig)
 
 
@@ -72,7 +72,7 @@ class Street:
     config: StreetConfig
 
     def inside(self, frame: Frame) -> npt.NDArray[np.bool_]:
-        """Pixels of the street's imagery, ragged along its sides, (H, W)."""
+        """Return pixels of the street's imagery, ragged along its sides, (H, W)."""
         axis, seed = self.axis, self.style.seed
         x, y = frame.centers()
         along = (x if axis.horizontal else y) - np.float32(axis.along_px)
@@ -94,7 +94,7 @@ class Street:
         return np.asarray(ends & (across >= -limits[0]) & (across <= limits[1]))
 
     def ground(self, frame: Frame) -> Float32:
-        """Surface and all that lies under the cracks, (H, W, 3) float32."""
+        """Paint the surface and all that lies under the cracks, (H, W, 3) float32."""
         canvas = lay_surface(self.style, frame, self.axis.across_m(frame), self.axis.gsd_m)
         paint_objects(self.furniture.under, canvas, frame)
         return canvas

@@ -42,7 +42,7 @@ class _Segments:
 
 
 def darkening(strokes: Sequence[Stroke], frame: Frame) -> Float32:
-    """Share of light that the strokes take from each pixel of the frame, (H, W) in [0, 1].
+    """Return the share of light that strokes take from each pixel of the frame, (H, W) in [0, 1].
 
     A pixel loses depth x coverage, where the coverage is the overlap of the stroke's profile with
     a box of one pixel: a stroke thinner than a pixel darkens its pixels in proportion.
@@ -72,7 +72,7 @@ def mask(strokes: Sequence[Stroke], frame: Frame) -> npt.NDArray[np.bool_]:
 
 
 def _segments(strokes: Sequence[Stroke], frame: Frame, *, reach_px: float) -> _Segments:
-    """Segments whose box, with `reach_px` around it, touches the frame."""
+    """Return segments whose box, with `reach_px` around it, touches the frame."""
     starts, alongs, halves, depths = [], [], [], []
     low = np.array([frame.col_off, frame.row_off]) - reach_px
     high = low + np.array([frame.width, frame.height]) + 2 * reach_px
@@ -111,7 +111,7 @@ class _Near:
 
 
 def _near(segments: _Segments, frame: Frame, *, reach_px: float) -> Iterator[_Near]:
-    """Pixels whose center lies in the box of a segment grown by its half width + `reach_px`."""
+    """Yield pixels with a center in the box of a segment grown by its half width + `reach_px`."""
     reach = segments.half.max(axis=1) + reach_px
     corner = np.floor(
         np.minimum(segments.start, segments.start + segments.along) - reach[:, None]
@@ -145,7 +145,7 @@ def _near_boxes(
 
 
 def _passed(segments: _Segments, frame: Frame) -> npt.NDArray[np.int64]:
-    """Flat index of the pixels that the centerlines pass where they are thinner than a pixel."""
+    """Return flat indices of pixels that centerlines pass where they are thinner than a pixel."""
     steps = np.ceil(np.hypot(segments.along[:, 0], segments.along[:, 1]) / _LINE_STEP_PX)
     steps = np.maximum(steps, 1).astype(np.int64) + 1
     which = np.repeat(np.arange(steps.size), steps)

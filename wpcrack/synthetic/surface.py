@@ -18,17 +18,17 @@ SURFACE_MARGIN_PX = 6
 
 @dataclass(frozen=True)
 class SurfaceStyle:
-    """What distinguishes one street's surface from another's; grey levels of 0-255."""
+    """What distinguishes one street's surface from another's; gray levels of 0-255."""
 
     material: Material
     seed: int
     """Of every noise of this street."""
     tone: float
-    """Mean grey level."""
+    """Mean gray level."""
     tint: tuple[float, float, float]
     """Factor of red, green, blue."""
     grain: float
-    """Deviation of the aggregate's grey levels."""
+    """Deviation of the aggregate's gray levels."""
     grain_px: float
     """Blur of the aggregate: the larger, the coarser the stones."""
     speckle: float
@@ -94,10 +94,10 @@ def lay_surface(style: SurfaceStyle, frame: Frame, across_m: Float32, gsd_m: flo
         style: The street's.
         frame: Where, in the global pixel plane.
         across_m: (H, W) or broadcastable, signed distance from the street's centerline.
-        gsd_m: Metres per pixel.
+        gsd_m: Meters per pixel.
 
     Returns:
-        (H, W, 3) float32 grey levels around 0-255, not clipped.
+        (H, W, 3) float32 gray levels around 0-255, not clipped.
     """
     seed, per_m = style.seed, 1.0 / gsd_m
     tone = np.ones((frame.height, frame.width), np.float32)
@@ -119,13 +119,13 @@ def lay_surface(style: SurfaceStyle, frame: Frame, across_m: Float32, gsd_m: flo
 
 
 def _wheel_tracks(across_m: Float32) -> Float32:
-    """1 in the middle of the two wheel tracks (0.8 m off the centerline), 0 beside them."""
+    """Return 1 in the middle of the two wheel tracks (0.8 m off the centerline), 0 beside them."""
     off = (np.abs(across_m) - np.float32(0.8)) / np.float32(0.28)
     return np.asarray(np.exp(-(off**2)), np.float32)
 
 
 def _aggregate(style: SurfaceStyle, frame: Frame, raveled: Float32) -> Float32:
-    """Stones and the gaps between them: two sizes of blurred noise, its peaks and its holes."""
+    """Draw stones and the gaps between them: two sizes of blurred noise, its peaks and holes."""
     outer = frame.grown(SURFACE_MARGIN_PX)
     inner = outer.slices(frame)
     fine = _blurred(white(style.seed + 11, outer), style.grain_px)[inner]
@@ -138,7 +138,7 @@ def _aggregate(style: SurfaceStyle, frame: Frame, raveled: Float32) -> Float32:
 
 
 def _blurred(noise: Float32, sigma: float) -> Float32:
-    """Gaussian blur that keeps the deviation at 1 (13 taps, sigma in pixels)."""
+    """Blur by a Gaussian that keeps the deviation at 1 (13 taps, sigma in pixels)."""
     size = 2 * SURFACE_MARGIN_PX + 1
     taps = np.asarray(cv2.getGaussianKernel(size, sigma, cv2.CV_32F), np.float32)
     kernel = taps / np.sqrt((taps**2).sum())

@@ -26,7 +26,7 @@ class WindowConfig:
     size: int = 128
     """Side in pixels."""
     gsd_m: float = 0.005
-    """Metres per pixel."""
+    """Meters per pixel."""
     street_length_m: float = 16.0
     street_width_m: float = 4.4
     crack_pixels: float = 0.47
@@ -183,7 +183,7 @@ def _around(rng: np.random.Generator, x: float, y: float, config: WindowConfig) 
 
 
 def _on_street(street: Street, frame: Frame, margin: int) -> bool:
-    """Whether the frame and the margin lie on the carriageway, clear of its ragged sides."""
+    """Return whether the frame and the margin lie on the carriageway, clear of its ragged sides."""
     axis = street.axis
     outer = frame.grown(margin)
     start, size = (outer.col_off, outer.width) if axis.horizontal else (outer.row_off, outer.height)

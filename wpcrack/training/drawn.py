@@ -321,7 +321,7 @@ def _of_another_config(file: Path) -> CheckpointError:
 def crack_logits(
     encoder: nn.Module, detector: nn.Module, image: Tensor, beside: nn.Module | None = None
 ) -> Tensor:
-    """(B, 1, H, W) logits of (B, 3, H, W) images in [0, 1]; one encoder feeds both inputs.
+    """Return (B, 1, H, W) logits of (B, 3, H, W) images in [0, 1]; one encoder feeds both inputs.
 
     Where there is one `beside` it, that one feeds the second.
     """
@@ -334,7 +334,7 @@ def crack_logits(
 def loss_terms(
     logits: Tensor, truth: Tensor, clear: Tensor, config: DrawnTrainConfig
 ) -> dict[str, Tensor]:
-    """Weighted terms: cross-entropy of pixels, soft Dice of windows, surest false alarms.
+    """Return weighted terms: cross-entropy of pixels, soft Dice of windows, surest false alarms.
 
     Args:
         logits: (B, 1, H, W).
@@ -371,7 +371,7 @@ def shared_counts(*counts: Tensor) -> Tensor:
 
 
 def learning_rate_share(step: int, config: DrawnTrainConfig) -> float:
-    """Share of the peak at a step (from 0 on): linear rise, level, cosine down to `final_share`."""
+    """Return the share of the peak at a step (from 0): line up, level, cosine to `final_share`."""
     rise = min(1.0, (step + 1) / config.warmup_steps)
     left = (config.steps - step) / (config.decay_share * config.steps)
     fall = (1 - math.cos(math.pi * min(1.0, left))) / 2

@@ -34,7 +34,7 @@ def blob(rng: np.random.Generator, center: Float64, radius: float, slim: float =
 
 
 def pebbles(rng: np.random.Generator, canvas: Canvas) -> None:
-    """Loose stones with their shadows."""
+    """Draw loose stones with their shadows."""
     count = min(_MOST, int(rng.geometric(0.15)))
     size = max(0.9, canvas.px(log_uniform(rng, 2, 18)))
     outlines = [
@@ -58,7 +58,7 @@ def raise_by(canvas: Canvas, cover: Float32, height_px: float, round_px: float) 
 
 
 def leaves(rng: np.random.Generator, canvas: Canvas) -> None:
-    """Leaves, petals, litter: flat, of strong color, with a thin shadow and a midrib."""
+    """Draw leaves, petals, litter: flat, of strong color, with a thin shadow and a midrib."""
     for _ in range(min(8, int(rng.geometric(0.4)))):
         size = max(1.5, canvas.px(log_uniform(rng, 8, 60)))
         at = spot(rng, canvas)
@@ -90,7 +90,7 @@ _LEAF_HUES = (
 
 
 def twigs(rng: np.random.Generator, canvas: Canvas) -> None:
-    """Twigs, needles, blades of dry grass, hairs: short, thin, smooth, dark or light."""
+    """Draw twigs, needles, blades of dry grass, hairs: short, thin, smooth, dark or light."""
     tone = np.array([0.16, 0.11, 0.07]) if rng.random() < 0.6 else np.array([0.5, 0.42, 0.26])
     lines = []
     for _ in range(min(_MOST, int(rng.geometric(0.25)))):
@@ -124,7 +124,7 @@ def cable(rng: np.random.Generator, canvas: Canvas) -> None:
 
 
 def land_outline(rng: np.random.Generator, canvas: Canvas) -> Float64:
-    """Outline of the land beyond the edge of the pavement: one side of a line near the border."""
+    """Return the outline of the land beyond the pavement: one side of a line near the border."""
     side = max(canvas.view.plane)
     points = route(rng, canvas, bend=rng.normal(0, 0.01), shake=rng.uniform(0.2, 2.5))
     run = points[-1] - points[0]
@@ -218,7 +218,7 @@ def metal(rng: np.random.Generator, canvas: Canvas) -> None:
 
 
 def tufts(rng: np.random.Generator, canvas: Canvas) -> None:
-    """Moss and small plants in spots."""
+    """Draw moss and small plants in spots."""
     shape = canvas.shape
     cover = specks(
         rng, shape, max(3.0, canvas.px(log_uniform(rng, 8, 60))), rng.uniform(0.003, 0.04)

@@ -34,7 +34,7 @@ def photograph(rng: np.random.Generator, radiance: Float32) -> npt.NDArray[np.ui
 
 
 def sense(rng: np.random.Generator, x: Float32) -> Float32:
-    """Noise of the sensor, and the sharpening that follows it."""
+    """Add the noise of the sensor, and the sharpening that follows it."""
     shape = x.shape[0], x.shape[1]
     if rng.random() < 0.75:
         grain = white(rng, shape)
@@ -74,14 +74,14 @@ def lens(rng: np.random.Generator, x: Float32) -> Float32:
 
 
 def white_balance(rng: np.random.Generator) -> Float32:
-    """Gains of red, green and blue; mostly near 1, now and then a clear cast."""
+    """Draw gains of red, green and blue; mostly near 1, now and then a clear cast."""
     spread = 0.05 if rng.random() < 0.75 else 0.18
     warm = rng.normal(0, spread)
     return np.array([np.exp(warm), np.exp(rng.normal(0, 0.3 * spread)), np.exp(-warm)], np.float32)
 
 
 def tone(rng: np.random.Generator, x: Float32) -> Float32:
-    """Contrast about the mean, saturation, and black that is not black."""
+    """Change contrast about the mean, saturation, and make black not quite black."""
     contrast = rng.uniform(0.75, 1.35)
     saturation = rng.uniform(0.0, 1.5) if rng.random() < 0.9 else 0.0
     lift = rng.uniform(0.02, 0.12) if rng.random() < 0.25 else 0.0
@@ -97,7 +97,7 @@ def tone(rng: np.random.Generator, x: Float32) -> Float32:
 
 
 def compress(rng: np.random.Generator, picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """JPEG in most pictures, of quality 35 to 97."""
+    """Compress most pictures as JPEG, of quality 35 to 97."""
     if rng.random() < 0.25:
         return picture
     quality = int(rng.integers(35, 98))

@@ -67,14 +67,14 @@ class View:
         return self.plane == self.image and bool(np.allclose(self.matrix, np.eye(3)))
 
     def project(self, points: Float64) -> Float64:
-        """Plane coordinates (N, 2) to image coordinates."""
+        """Turn plane coordinates (N, 2) to image coordinates."""
         if self.straight:
             return points
         h = np.column_stack([points, np.ones(len(points))]) @ self.matrix.T
         return np.asarray(h[:, :2] / h[:, 2:])
 
     def magnification(self, points: Float64) -> Float64:
-        """Root of the area that a unit of the plane covers in the image at (N, 2) points, (N,)."""
+        """Return the root of the area of a unit of the plane in the image, (N,) at (N, 2)."""
         if self.straight:
             return np.ones(len(points))
         depth = points @ self.matrix[2, :2] + self.matrix[2, 2]
@@ -128,7 +128,7 @@ class Canvas:
         return self.view.image
 
     def px(self, mm: float) -> float:
-        """Millimetres on the ground to pixels of the plane."""
+        """Turn millimeters on the ground to pixels of the plane."""
         return mm / self.gsd_mm
 
     def tint(self, cover: Float32, color: npt.NDArray[Any] | Sequence[float]) -> None:
@@ -153,7 +153,7 @@ class Canvas:
 
 
 def coverage(polygons: Sequence[Float64], shape: Shape) -> Float32:
-    """Share of each pixel that lies in any of the polygons, (H, W) in [0, 1].
+    """Return the share of each pixel that lies in any of the polygons, (H, W) in [0, 1].
 
     Args:
         polygons: (N, 2) image coordinates of the corners of each.
@@ -171,13 +171,13 @@ def samples(polygons: Sequence[Float64], shape: Shape) -> npt.NDArray[np.uint8]:
 
 
 def fixed_point(points: Float64) -> npt.NDArray[np.int32]:
-    """Image coordinates on the grid of samples in OpenCV's fixed point, where centers are whole."""
+    """Return image coordinates on the grid of samples in OpenCV's fixed point, centers whole."""
     limit = 2.0**14
     scaled = (points * SUPERSAMPLING - 0.5).clip(-limit, limit) * (1 << _FRACTION_BITS)
     return np.asarray(np.rint(scaled), np.int32)
 
 
 def area_mean(fine: npt.NDArray[np.uint8], shape: Shape) -> Float32:
-    """Mean over the samples of each pixel, (H, W) in [0, 1]."""
+    """Return the mean over the samples of each pixel, (H, W) in [0, 1]."""
     small = cv2.resize(fine, (shape[1], shape[0]), interpolation=cv2.INTER_AREA)
     return small.astype(np.float32) / np.float32(255)

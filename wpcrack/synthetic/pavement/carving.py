@@ -159,7 +159,7 @@ def _pass_thin(
 
 
 def _nearest(points: npt.NDArray[np.float64], shape: Shape) -> npt.NDArray[np.int64]:
-    """Index of the nearest of the points (N, 2) on the image at each pixel, (H, W)."""
+    """Return the index of the nearest of the points (N, 2) on the image at each pixel, (H, W)."""
     col, row = (np.floor(points[:, k]).astype(int) for k in (0, 1))
     here = np.flatnonzero((col >= 0) & (row >= 0) & (col < shape[1]) & (row < shape[0]))
     if not here.size:
@@ -174,7 +174,7 @@ def _nearest(points: npt.NDArray[np.float64], shape: Shape) -> npt.NDArray[np.in
 
 
 def _distance(inside: npt.NDArray[np.bool_]) -> Float32:
-    """Distance of each pixel to the next one that is not inside, (H, W)."""
+    """Return the distance of each pixel to the next one that is not inside, (H, W)."""
     return np.asarray(cv2.distanceTransform(inside.astype(np.uint8), cv2.DIST_L2, 3), np.float32)
 
 
@@ -225,7 +225,7 @@ def spall(
 
 
 def stain_rim(rng: np.random.Generator, canvas: Canvas, beside: Float32, habit: Habit) -> None:
-    """Dirt, water or lime along the crack."""
+    """Draw dirt, water or lime along the crack."""
     reach = rng.uniform(0.8, 4.0) * habit.width + rng.uniform(1, 6)
     near = np.exp(-beside / np.float32(reach)) * (
         np.float32(0.6) + np.float32(0.4) * smooth(rng, canvas.shape, 12.0)
@@ -235,7 +235,7 @@ def stain_rim(rng: np.random.Generator, canvas: Canvas, beside: Float32, habit: 
 
 
 def overgrow(rng: np.random.Generator, canvas: Canvas, traces: _Traces, beside: Float32) -> None:
-    """Moss and grass that hang over the rims of a crack."""
+    """Draw moss and grass that hang over the rims of a crack."""
     shape = canvas.shape
     reach = np.float32(rng.uniform(0.5, 5.0))
     tufts = specks(rng, shape, rng.uniform(3, 9), rng.uniform(0.1, 0.5))

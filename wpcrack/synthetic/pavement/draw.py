@@ -17,7 +17,7 @@ from wpcrack.synthetic.pavement.lines import draw_lines
 from wpcrack.synthetic.pavement.things import lay_over, lay_under
 
 FAINT_LEVELS = 3.0
-"""Grey levels of 255 below which a crack does not stand out."""
+"""Gray levels of 255 below which a crack does not stand out."""
 
 FAINT_DEVIATIONS = 0.25
 """The same as a share of the deviation of its surroundings."""
@@ -141,36 +141,36 @@ def draw_pavement(
 def faint_pixels(
     picture: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.bool_]:
-    """Crack pixels that are not seen: their mean over a short stretch is that of the surroundings.
+    """Return crack pixels not to be seen: over a short stretch their mean is the surroundings'.
 
     Args:
         picture: (H, W, 3) RGB.
         mask: (H, W) crack.
 
     Returns:
-        (H, W), part of the mask, where the means differ by less than FAINT_LEVELS grey levels or
+        (H, W), part of the mask, where the means differ by less than FAINT_LEVELS gray levels or
         FAINT_DEVIATIONS of the surroundings' deviation.
     """
-    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    gray = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32)
     crack = mask.astype(np.float32)
     ground = (cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) == 0).astype(np.float32)
-    inside = _mean_where(grey, crack, _STRETCH_PX)
-    outside = _mean_where(grey, ground, _SURROUNDINGS_PX)
-    power = _mean_where(grey * grey, ground, _SURROUNDINGS_PX)
+    inside = _mean_where(gray, crack, _STRETCH_PX)
+    outside = _mean_where(gray, ground, _SURROUNDINGS_PX)
+    power = _mean_where(gray * gray, ground, _SURROUNDINGS_PX)
     deviation = np.sqrt((power - outside**2).clip(0, None))
     least = np.maximum(FAINT_LEVELS, FAINT_DEVIATIONS * deviation)
     return np.asarray(mask & (np.abs(inside - outside) < least), np.bool_)
 
 
 def _mean_where(field: Float32, weight: Float32, side_px: int) -> Float32:
-    """Mean over the square around each pixel of what has weight, (H, W)."""
+    """Return the mean over the square around each pixel of what has weight, (H, W)."""
     box = side_px, side_px
     total = cv2.blur(field * weight, box) / np.maximum(cv2.blur(weight, box), 1e-4)
     return np.asarray(total, np.float32)
 
 
 def draw_view(rng: np.random.Generator, config: PavementConfig) -> View:
-    """From straight above, or at a slant: the plane is longer than the image then."""
+    """Draw a view from straight above, or at a slant: the plane is longer than the image then."""
     side = config.size
     image = (side, side)
     if rng.random() >= config.oblique:

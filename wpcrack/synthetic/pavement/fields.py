@@ -18,12 +18,12 @@ _LINEAR_STD = 0.8  # the same of linear interpolation along a line
 
 
 def white(rng: np.random.Generator, shape: Shape) -> Float32:
-    """White normal noise, (H, W)."""
+    """Draw white normal noise, (H, W)."""
     return rng.standard_normal(shape, dtype=np.float32)
 
 
 def smooth(rng: np.random.Generator, shape: Shape, cell_px: float) -> Float32:
-    """Noise whose blobs are about `cell_px` wide: a random lattice, interpolated cubically.
+    """Draw noise whose blobs are about `cell_px` wide: a random lattice, interpolated cubically.
 
     Below 1 px the blobs average out inside a pixel, and the deviation falls in proportion.
     """
@@ -33,7 +33,7 @@ def smooth(rng: np.random.Generator, shape: Shape, cell_px: float) -> Float32:
 
 
 def stretched(rng: np.random.Generator, shape: Shape, cell_px: tuple[float, float]) -> Float32:
-    """Smooth noise with cells of `cell_px` = (rows, columns); streaks if the two differ."""
+    """Draw smooth noise with cells of `cell_px` = (rows, columns); streaks if the two differ."""
     rows, cols = (max(1.0, cell) for cell in cell_px)
     coarse = min(rows, cols) >= 2 * _SHRINK
     small = tuple(-(-side // _SHRINK) for side in shape) if coarse else shape
@@ -58,7 +58,7 @@ def stretched(rng: np.random.Generator, shape: Shape, cell_px: tuple[float, floa
 def cloud(
     rng: np.random.Generator, shape: Shape, largest_px: float, *, fall: float = 0.7
 ) -> Float32:
-    """Sum of smooth noises whose cells shrink fourfold; each is weighted `fall` times the last."""
+    """Sum smooth noises whose cells shrink fourfold; each is weighted `fall` times the last."""
     total = np.zeros(shape, np.float32)
     cell, weight, power = largest_px, 1.0, 0.0
     while cell > 1.5 and weight > 0.05:
@@ -69,7 +69,7 @@ def cloud(
 
 
 def specks(rng: np.random.Generator, shape: Shape, cell_px: float, share: float) -> Float32:
-    """Soft spots of about `cell_px` that cover some `share` of the field, in [0, 1]."""
+    """Draw soft spots of about `cell_px` that cover some `share` of the field, in [0, 1]."""
     field = smooth(rng, shape, max(cell_px, 1.01))
     level = float(np.quantile(field[::3, ::3], 1 - min(max(share, 0.0), 1.0)))
     return np.asarray(((field - np.float32(level)) * np.float32(2.5)).clip(0, 1), np.float32)
@@ -107,7 +107,7 @@ def rough_line(
 
 
 def cut(rng: np.random.Generator, tape: Float32, shape: tuple[int, int]) -> Float32:
-    """Pieces of a long line from random places, turned and mirrored at random.
+    """Cut pieces of a long line at random places, turned and mirrored at random.
 
     Args:
         rng: Source of randomness.
@@ -125,7 +125,7 @@ def cut(rng: np.random.Generator, tape: Float32, shape: tuple[int, int]) -> Floa
 
 
 def blurred(field: Float32, sigma_px: float) -> Float32:
-    """Gaussian blur of (H, W) or (H, W, C) with mirrored edges; below .2 px nothing is done."""
+    """Blur (H, W) or (H, W, C) by a Gaussian, edges mirrored; below .2 px nothing is done."""
     if sigma_px < 0.2:
         return field
     side = 2 * int(np.ceil(2.5 * sigma_px)) + 1
@@ -136,7 +136,7 @@ def blurred(field: Float32, sigma_px: float) -> Float32:
 
 
 def step(x: Float32) -> Float32:
-    """Smooth step from 0 at x <= 0 to 1 at x >= 1."""
+    """Return a smooth step from 0 at x <= 0 to 1 at x >= 1."""
     v = x.clip(0, 1)
     return np.asarray(v * v * (3 - 2 * v), np.float32)
 

@@ -70,7 +70,7 @@ def draw_ground(rng: np.random.Generator, shape: Shape, gsd_mm: float) -> Ground
 
 
 def asphalt(rng: np.random.Generator, shape: Shape, gsd_mm: float) -> Ground:
-    """Stones in bitumen: fresh and black, worn and grey, or stripped to the coarse aggregate."""
+    """Draw stones in bitumen: fresh and black, worn and gray, or stripped to coarse aggregate."""
     age = rng.uniform(0, 1)
     tone = max(0.04, 0.06 + 0.26 * age + rng.normal(0, 0.03))
     contrast = rng.uniform(0.25, 1.0)
@@ -103,7 +103,7 @@ def asphalt(rng: np.random.Generator, shape: Shape, gsd_mm: float) -> Ground:
 
 
 def flecks(rng: np.random.Generator, shape: Shape, gsd_mm: float, contrast: float) -> Float32:
-    """Bright chips and dark pits that are strewn thinly, (H, W)."""
+    """Strew bright chips and dark pits thinly, (H, W)."""
     size = max(1.1, rng.uniform(2, 7) / gsd_mm)
     bright = specks(rng, shape, size, rng.uniform(0.0, 0.04))
     dark = specks(rng, shape, max(1.1, size * rng.uniform(0.5, 1.5)), rng.uniform(0.0, 0.06))
@@ -115,7 +115,7 @@ def flecks(rng: np.random.Generator, shape: Shape, gsd_mm: float, contrast: floa
 
 
 def draw_stones(rng: np.random.Generator, shape: Shape, pitch_px: float) -> Stones:
-    """Stones about `pitch_px` apart, crushed (angular, tight) or round (apart)."""
+    """Draw stones about `pitch_px` apart, crushed (angular, tight) or round (apart)."""
     margin = int(np.ceil(pitch_px))
     height, width = shape[0] + 2 * margin, shape[1] + 2 * margin
     rows, cols = int(height / pitch_px) + 1, int(width / pitch_px) + 1
@@ -142,7 +142,7 @@ def draw_stones(rng: np.random.Generator, shape: Shape, pitch_px: float) -> Ston
 
 
 def rim_distance(label: npt.NDArray[np.int32]) -> Float32:
-    """Distance of each pixel to the next pixel of another label, (H, W)."""
+    """Return the distance of each pixel to the next pixel of another label, (H, W)."""
     inner = np.ones(label.shape, np.uint8)
     inner[:, 1:][label[:, 1:] != label[:, :-1]] = 0
     inner[1:][label[1:] != label[:-1]] = 0
@@ -150,7 +150,7 @@ def rim_distance(label: npt.NDArray[np.int32]) -> Float32:
 
 
 def dome(stones: Stones, height_px: float) -> Float32:
-    """Relief of the stones: flat-topped domes, (H, W) pixels."""
+    """Return the relief of the stones: flat-topped domes, (H, W) pixels."""
     rise = (stones.inside / (0.45 * stones.radius[stones.label])).clip(0, 1)
     return np.asarray(np.float32(height_px) * np.sqrt(rise), np.float32)
 
@@ -158,7 +158,7 @@ def dome(stones: Stones, height_px: float) -> Float32:
 def lay_stones(
     rng: np.random.Generator, stones: Stones, field: Float32, color: Float32, contrast: float
 ) -> None:
-    """Paint the stones over a grey field and its color; each has a tone and a hue of its own."""
+    """Paint the stones over a gray field and its color; each has a tone and a hue of its own."""
     count = len(stones.center)
     cover = (stones.inside + 0.5).clip(0, 1)
     if rng.random() < 0.5:  # bitumen still hides some of them
@@ -173,7 +173,7 @@ def lay_stones(
 
 
 def concrete(rng: np.random.Generator, shape: Shape, gsd_mm: float) -> Ground:
-    """Concrete or plaster: brushed, tined, rough, pitted, or worn to its aggregate."""
+    """Draw concrete or plaster: brushed, tined, rough, pitted, or worn to its aggregate."""
     tone = float(np.clip(rng.normal(0.42, 0.13), 0.16, 0.8))
     field = np.full(shape, tone, np.float32)
     field += np.float32(tone * rng.uniform(0.01, 0.09)) * cloud(rng, shape, 180 / gsd_mm)
@@ -212,7 +212,7 @@ def concrete(rng: np.random.Generator, shape: Shape, gsd_mm: float) -> Ground:
 def finish(
     rng: np.random.Generator, shape: Shape, gsd_mm: float, field: Float32, relief: Float32
 ) -> None:
-    """Streaks of a brush or trowel along the rows or columns; changes field and relief."""
+    """Draw streaks of a brush or trowel along rows or columns, in field and relief."""
     across, along = log_uniform(rng, 1.5, 5) / gsd_mm, rng.uniform(60, 400) / gsd_mm
     cells = (across, along) if rng.random() < 0.5 else (along, across)
     streaks = stretched(rng, shape, cells) * np.float32(min(1.0, across))
@@ -227,7 +227,7 @@ def tint_of(rng: np.random.Generator, strength: float) -> Float32:
 
 
 def weather(rng: np.random.Generator, albedo: Float32, gsd_mm: float) -> Float32:
-    """Stains of age over a whole surface: dust, wear in lanes, dark and light patches."""
+    """Draw stains of age over a whole surface: dust, wear in lanes, dark and light patches."""
     shape = albedo.shape[0], albedo.shape[1]
     broad = cloud(rng, shape, rng.uniform(100, 900) / gsd_mm, fall=0.6)
     albedo = albedo * (1 + np.float32(rng.uniform(0.0, 0.1)) * broad)[..., None]

@@ -37,7 +37,7 @@ def draw_sun(rng: np.random.Generator) -> Sun:
 
 
 def shade(relief: Float32, gloom: Float32, sun: Sun) -> Float32:
-    """Light that each pixel sends back by an albedo of 1; 1 on flat ground, (H, W).
+    """Return the light that each pixel sends back by an albedo of 1; 1 on flat ground, (H, W).
 
     Lambert's law for the sun, occlusion by the surroundings for the sky.
 
@@ -59,7 +59,7 @@ def shade(relief: Float32, gloom: Float32, sun: Sun) -> Float32:
 
 
 def cast(relief: Float32, sun: Sun) -> Float32:
-    """Shadow of the relief on itself, (H, W) in [0, 1]."""
+    """Return the shadow of the relief on itself, (H, W) in [0, 1]."""
     top = float(relief.max() - relief.min())
     shadow = np.zeros(relief.shape, np.float32)
     rise = float(np.tan(sun.elevation))
@@ -82,7 +82,7 @@ def moved(field: Float32, dx: int, dy: int) -> Float32:
 
 
 def outside_shadow(rng: np.random.Generator, shape: Shape, gsd_mm: float, sun: Sun) -> Float32:
-    """Light that is left where trees, poles and wires outside the picture stand in it, (H, W, 3).
+    """Return the light left by trees, poles and wires outside the picture, (H, W, 3).
 
     Shadows are bluer than the light. Without sun there are none.
     """

@@ -103,7 +103,7 @@ class Tapes:
 
 
 def draw_tapes(rng: np.random.Generator, hurst: float, width: float) -> Tapes:
-    """Tapes for cracks of a roughness and width (pixels)."""
+    """Draw tapes for cracks of a roughness and width (pixels)."""
     longest = float(np.clip(2 * width / _pace(width), 2.5, 60))
     side = rough_line(rng, _TAPE, longest=longest, shortest=1.6, hurst=0.45) / longest**0.45
     return Tapes(
@@ -114,7 +114,7 @@ def draw_tapes(rng: np.random.Generator, hurst: float, width: float) -> Tapes:
 
 
 def _pace(width: float) -> float:
-    """Distance of the points of an axis."""
+    """Return the distance of the points of an axis."""
     return float(np.clip(width / 5, 0.9, 2.5))
 
 
@@ -153,7 +153,7 @@ def draw_lines(
 def _strand(
     rng: np.random.Generator, plane: Shape, gsd_mm: float, habit: Habit, pattern: Pattern
 ) -> list[Branches]:
-    """One crack across the plane, with branches, a companion, or only fine traces."""
+    """Draw one crack across the plane, with branches, a companion, or only fine traces."""
     chord, free = _chord(rng, plane)
     main = rough_branches(rng, chord[None], habit, free)
     if pattern == "single":
@@ -176,7 +176,7 @@ def _strand(
 def _twigs(
     rng: np.random.Generator, parent: Branches, habit: Habit, side: int, *, depth: int
 ) -> list[Branches]:
-    """Thinner branches that leave a branch at 25-75 degrees, and theirs."""
+    """Draw thinner branches that leave a branch at 25-75 degrees, and theirs."""
     found: list[Branches] = []
     axis, breadth = parent.axis[0], parent.width[0]
     count = len(axis)
@@ -199,7 +199,7 @@ def _twigs(
 def _net(
     rng: np.random.Generator, plane: Shape, gsd_mm: float, habit: Habit, pattern: Pattern
 ) -> list[Branches]:
-    """Edges of Voronoi cells: alligator 30-250 mm inside a blob, block .3-2 m everywhere."""
+    """Draw edges of Voronoi cells: alligator 30-250 mm inside a blob, block .3-2 m everywhere."""
     side = min(plane)
     sizes = (30.0, 250.0) if pattern == "alligator" else (300.0, 2000.0)
     cell = float(
@@ -241,7 +241,7 @@ def rough_branches(
     free: tuple[bool, bool] = (False, False),
     widths: Float64 | None = None,
 ) -> Branches:
-    """Rough lines from end to end of each chord.
+    """Draw rough lines from end to end of each chord.
 
     Args:
         rng: Source of randomness.
@@ -298,7 +298,7 @@ def _normals(axis: Float64, reach: int) -> Float64:
 
 
 def around_stones(points: Float64, stones: Stones, snap: float) -> Float64:
-    """Points (..., 2) that lie on stones, moved towards their rims; points off the plane stay."""
+    """Move points (..., 2) that lie on stones towards their rims; points off the plane stay."""
     height, width = stones.label.shape
     col, row = np.floor(points[..., 0]).astype(int), np.floor(points[..., 1]).astype(int)
     on = (col >= 0) & (row >= 0) & (col < width) & (row < height)

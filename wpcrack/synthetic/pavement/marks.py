@@ -68,12 +68,12 @@ def ribbon(points: Float64, half: Float64 | float) -> Float64:
 
 
 def cover_of(canvas: Canvas, *polygons: Float64) -> Float32:
-    """Coverage of polygons of the plane, (H, W)."""
+    """Return the coverage of polygons of the plane, (H, W)."""
     return coverage([canvas.view.project(p) for p in polygons], canvas.shape)
 
 
 def joints(rng: np.random.Generator, canvas: Canvas) -> None:
-    """Sawn or formed joints, open or sealed: straight and even, now and then a grid."""
+    """Draw sawn or formed joints, open or sealed: straight and even, now and then a grid."""
     half = max(0.4, canvas.px(log_uniform(rng, 1.5, 22)) / 2)
     side = max(canvas.view.plane)
     angle = rng.uniform(0, np.pi)
@@ -123,7 +123,7 @@ def sink(rng: np.random.Generator, canvas: Canvas, cover: Float32, half: float) 
 
 
 def grooves(rng: np.random.Generator, canvas: Canvas) -> None:
-    """Parallel grooves of tined or diamond-ground concrete."""
+    """Draw parallel grooves of tined or diamond-ground concrete."""
     pitch = canvas.px(log_uniform(rng, 6, 40))
     if pitch < 3:
         return
@@ -171,7 +171,7 @@ def sealant(rng: np.random.Generator, canvas: Canvas) -> None:
 
 
 def seam(rng: np.random.Generator, canvas: Canvas) -> None:
-    """Where two lanes or a patch meet: a step of tone, and often a thin line of tar."""
+    """Draw where two lanes or a patch meet: a step of tone, and often a thin line of tar."""
     points = route(rng, canvas, bend=rng.normal(0, 0.01), shake=rng.uniform(0.1, 1.0))
     side = 3.0 * max(canvas.view.plane)
     run = points[-1] - points[0]
@@ -214,7 +214,7 @@ def patch(rng: np.random.Generator, canvas: Canvas) -> None:
 
 
 def marking(rng: np.random.Generator, canvas: Canvas) -> None:
-    """Paint: a lane line, an edge of a letter, a sprayed sign; worn where the stones stand out."""
+    """Paint a lane line, an edge of a letter, a sprayed sign; worn where the stones stand out."""
     half = max(1.0, canvas.px(log_uniform(rng, 20, 300)) / 2)
     spray = rng.random() < 0.2
     bend, shake = (rng.normal(0, 0.2), 3.0) if spray else (0.0, 0.1)
@@ -234,7 +234,7 @@ def marking(rng: np.random.Generator, canvas: Canvas) -> None:
 
 
 def stain(rng: np.random.Generator, canvas: Canvas) -> None:
-    """Oil, water, rust, gum or lime: round, run, or wandering trails of drops."""
+    """Draw oil, water, rust, gum or lime: round, run, or wandering trails of drops."""
     shape = canvas.shape
     pick = rng.random()
     change = rng.uniform(-0.65, -0.1) if rng.random() < 0.75 else rng.uniform(0.1, 0.8)
@@ -265,7 +265,7 @@ def stain(rng: np.random.Generator, canvas: Canvas) -> None:
 
 
 def tyre(rng: np.random.Generator, canvas: Canvas) -> None:
-    """Rubber on the road: a soft band, sometimes two, sometimes with the lines of a tread."""
+    """Draw rubber on the road: a soft band, sometimes two, sometimes with the lines of a tread."""
     half = max(2.0, canvas.px(rng.uniform(60, 130)))
     points = route(rng, canvas, bend=rng.normal(0, 0.03), shake=0.3)
     cover = blurred(cover_of(canvas, ribbon(points, half)), min(half / 3, 8.0))
