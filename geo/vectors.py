@@ -27,6 +27,7 @@ from rasterio.errors import CRSError
 
 from geo.addresses import address_in
 from geo.archives import archive_of
+from geo.arrays import Shapes
 from geo.dbf import UTF8, unsaid_encoding
 from geo.errors import InputError, first_line
 from geo.files import NOT_UTF8, is_utf8
@@ -66,7 +67,6 @@ OTHERS = {LINES: ("Point", "Polygon", "Surface"), AREAS: ("Point", "Line")}
 ROWS_AT_ONCE = 20_000
 """Rows whose shapes are looked at together."""
 
-Shapes = NDArray[np.object_]
 Kinds = tuple[shapely.GeometryType, ...]
 
 _UNREADABLE = (

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from geo.arrays import FloatArray, IntArray, Shapes
 from geo.compare.options import MatchOptions
-from geo.compare.survey import FloatArray, IntArray, ShapeArray, Survey, sums
+from geo.compare.survey import Survey, sums
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,11 +33,11 @@ class AreaChanges:
     before_m2: FloatArray
     after_m2: FloatArray
     sd_m2: FloatArray
-    shape: ShapeArray
+    shape: Shapes
 
 
 def compare_networks(
-    old: Survey, old_shapes: ShapeArray, new: Survey, both: shapely.Geometry, limits: MatchOptions
+    old: Survey, old_shapes: Shapes, new: Survey, both: shapely.Geometry, limits: MatchOptions
 ) -> AreaChanges:
     """Compare the areas of networks.
 
@@ -74,7 +75,7 @@ def compare_networks(
     return AreaChanges(kind, texts[:, 0], texts[:, 1], before, after, sd, shape)
 
 
-def _groups(seen: ShapeArray, split: int) -> tuple[IntArray, int]:
+def _groups(seen: Shapes, split: int) -> tuple[IntArray, int]:
     """Return number of the group of each network: overlapping ones of different surveys."""
     size = len(seen)
     first, second = shapely.STRtree(seen[split:]).query(seen[:split], predicate="intersects")

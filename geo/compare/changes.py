@@ -9,22 +9,14 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from geo.arrays import BoolArray, FloatArray, IntArray, Shapes
 from geo.compare.areas import AreaChanges, compare_networks
 from geo.compare.displacement import Registration
 from geo.compare.matching import Other, State, beside, match
 from geo.compare.options import CompareOptions, MatchOptions
 from geo.compare.registration import register
 from geo.compare.stretches import Ends, RowLines, Stretches, stretches
-from geo.compare.survey import (
-    BoolArray,
-    FloatArray,
-    IntArray,
-    Samples,
-    ShapeArray,
-    Survey,
-    sample_lines,
-    sums,
-)
+from geo.compare.survey import Samples, Survey, sample_lines, sums
 from geo.errors import InputError
 from geo.layers.words import CLASS_WORDS
 
@@ -212,7 +204,7 @@ def _tolerance(sd_m: FloatArray, noise_m: float, limits: MatchOptions) -> FloatA
     return np.asarray(wide.clip(limits.min_tolerance_m, limits.max_tolerance_m))
 
 
-def _union(networks: ShapeArray) -> shapely.Geometry | None:
+def _union(networks: Shapes) -> shapely.Geometry | None:
     if not len(networks):
         return None
     union = shapely.union_all(networks)

@@ -9,7 +9,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from geo.compare.survey import BoolArray, FloatArray, IntArray
+from geo.arrays import BoolArray, FloatArray, IntArray
 
 AT_ONCE = 100_000
 """Places that are looked up together: 15 MB."""

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from pyproj import CRS
 from rasterio.crs import CRS as RasterCRS
 
-from geo.compare.survey import FloatArray, Lines, ShapeArray, Survey
+from geo.arrays import FloatArray, Shapes
+from geo.compare.survey import Lines, Survey
 from geo.errors import InputError
 from geo.imagery.headers import crs_name
 from geo.layers.run_rows import survey_days
@@ -50,7 +51,7 @@ class Segments:
 
     ids: NDArray[np.object_]
     names: NDArray[np.object_]
-    lines: ShapeArray
+    lines: Shapes
     width_m: FloatArray
 
     def __len__(self) -> int:
@@ -152,7 +153,7 @@ def _read_map(path: Path, crs: CRS | None) -> SurveyMap:
     )
 
 
-def united(ground: ShapeArray) -> shapely.Geometry:
+def united(ground: Shapes) -> shapely.Geometry:
     """Return the ground of all blocks as one, without slits between them.
 
     A union on a grid gives the same and takes three times as long.

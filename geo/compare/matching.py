@@ -15,8 +15,9 @@ import shapely
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from geo.arrays import BoolArray, FloatArray, IntArray
 from geo.compare.options import MatchOptions
-from geo.compare.survey import BoolArray, FloatArray, IntArray, Samples, sums
+from geo.compare.survey import Samples, sums
 
 Codes = NDArray[np.int8]
 """Values of `State`."""

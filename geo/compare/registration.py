@@ -17,9 +17,10 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.linalg import spsolve
 from scipy.spatial import cKDTree
 
+from geo.arrays import BoolArray, FloatArray, IntArray
 from geo.compare.displacement import Registration, find_cells
 from geo.compare.options import RegistrationOptions
-from geo.compare.survey import BoolArray, FloatArray, IntArray, Samples, sums
+from geo.compare.survey import Samples, sums
 from geo.errors import InputError
 
 BIN_M = 0.04

@@ -13,18 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 import shapely
 
+from geo.arrays import BoolArray, FloatArray, IntArray, Shapes
 from geo.compare.changes import KINDS, Comparison
 from geo.compare.maps import Segments
 from geo.compare.stretches import RowLines
-from geo.compare.survey import (
-    BoolArray,
-    FloatArray,
-    IntArray,
-    Lines,
-    ShapeArray,
-    sample_lines,
-    sums,
-)
+from geo.compare.survey import Lines, sample_lines, sums
 from geo.layers.roads import RoadLines
 from geo.layers.segments import places_in
 
@@ -143,7 +136,7 @@ def _on_lines(lines: RowLines) -> Iterator[_Places]:
         low += len(shapes)
 
 
-def _in_areas(shapes: ShapeArray) -> Iterator[_Places]:
+def _in_areas(shapes: Shapes) -> Iterator[_Places]:
     for row in np.flatnonzero(shapely.area(shapes) > 0).tolist():
         step = math.sqrt(shapes[row].area) / AREA_STEPS
         xy = np.concatenate([np.empty((0, 2)), *places_in(shapes[row], step)])

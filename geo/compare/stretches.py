@@ -12,17 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import cKDTree
 
+from geo.arrays import BoolArray, FloatArray, IntArray, Shapes
 from geo.compare.matching import Labels, Runs, State, runs_of
 from geo.compare.options import MatchOptions
-from geo.compare.survey import (
-    LINES_AT_ONCE,
-    BoolArray,
-    FloatArray,
-    IntArray,
-    Lines,
-    Samples,
-    ShapeArray,
-)
+from geo.compare.survey import LINES_AT_ONCE, Lines, Samples
 from geo.cracks.pixel_set import ramps
 
 TIP_COSINE = float(np.cos(np.radians(50.0)))
@@ -214,7 +207,7 @@ class RowLines:
     groups: tuple[tuple[Samples, Runs, IntArray, IntArray], ...]
     count: int
 
-    def shapes(self) -> Iterator[ShapeArray]:
+    def shapes(self) -> Iterator[Shapes]:
         """Yield the MultiLineStrings of the rows, `LINES_AT_ONCE` at a time."""
         for low in range(0, self.count, LINES_AT_ONCE):
             high = min(low + LINES_AT_ONCE, self.count)

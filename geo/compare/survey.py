@@ -9,12 +9,8 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from geo.arrays import FloatArray, IntArray, Shapes
 from geo.cracks.pixel_set import ramps
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
-BoolArray = NDArray[np.bool_]
-ShapeArray = NDArray[np.object_]
 
 LINES_AT_ONCE = 10_000
 """Lines that are cut, or are geometries, at one time: some 50 MB."""
@@ -41,7 +37,7 @@ class Lines:
         return len(self.starts) - 1
 
     @classmethod
-    def of(cls, shapes: ShapeArray) -> Lines:
+    def of(cls, shapes: Shapes) -> Lines:
         """Take (Multi)LineStrings (K,)."""
         groups = []
         for low in range(0, len(shapes), LINES_AT_ONCE):
@@ -84,7 +80,7 @@ class Lines:
             points = self.points[parts[0] : parts[-1]]
             yield Lines(points, parts - parts[0], starts - starts[0])
 
-    def shapes(self) -> Iterator[ShapeArray]:
+    def shapes(self) -> Iterator[Shapes]:
         """Yield the MultiLineStrings, `LINES_AT_ONCE` at a time."""
         kind = shapely.GeometryType.MULTILINESTRING
         for one in self.some():
@@ -116,7 +112,7 @@ class Survey:
     cracks: Lines
     width_mm: FloatArray
     network_ids: NDArray[np.object_]
-    networks: ShapeArray
+    networks: Shapes
     inspected: shapely.Geometry
     gsd_m: float
 

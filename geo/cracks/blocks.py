@@ -15,7 +15,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from geo.cracks.branches import UM, BranchSet, IntArray
+from geo.arrays import IntArray
+from geo.cracks.branches import UM, BranchSet
 from geo.cracks.cell_runs import runs_of_mask
 from geo.cracks.growth import dilated
 from geo.cracks.line_density import Region, Squares, sample

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from geo.cracks.branches import BranchSet, FloatArray, IntArray
+from geo.arrays import FloatArray, IntArray
+from geo.cracks.branches import BranchSet
 from geo.cracks.light import Pixels
 from geo.cracks.measure import MeasuredBranch
 from geo.cracks.split import branch_of_pixels

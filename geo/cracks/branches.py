@@ -13,13 +13,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
+from geo.arrays import BoolArray, FloatArray, IntArray
 from geo.cracks.pixel_set import ramps
-
-IntArray = NDArray[np.int64]
-FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
 
 UM = 1_000_000
 """Micrometers in a meter: far below a pixel, and a world of 9e12 m fits into 64 bits."""

@@ -12,14 +12,13 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from geo.cracks.branches import BoolArray
+from geo.arrays import BoolArray, IntArray
 from geo.cracks.pixel_set import (
     NE,
     NW,
     SE,
     SW,
     E,
-    IntArray,
     N,
     Owner,
     PixelSet,

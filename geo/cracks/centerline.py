@@ -10,11 +10,9 @@ import shapely
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from geo.cracks.pixel_set import IntArray
+from geo.arrays import FloatArray, IntArray
 from geo.cracks.skeleton import Skeleton
 from geo.grid import Grid
-
-FloatArray = NDArray[np.float64]
 
 DOT_M = 1e-6
 """Half the length of the line that stands for a skeleton of a single node."""

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from geo.cracks.branches import UM, BoolArray, BranchSet, FloatArray, IntArray
+from geo.arrays import BoolArray, FloatArray, IntArray
+from geo.cracks.branches import UM, BranchSet
 from geo.cracks.linking import Links
 from geo.cracks.measure import orientations
 

@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from geo.arrays import FloatArray, IntArray
 from geo.cracks.branch_sums import COLUMNS, N_PIXELS
-from geo.cracks.branches import BranchSet, FloatArray, IntArray
+from geo.cracks.branches import BranchSet
 from geo.cracks.width import WidthSums
 from geo.grid import Grid
 

@@ -15,6 +15,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from geo.arrays import BoolArray, FloatArray, IntArray
 from geo.cracks.centerline import (
     DOT_M,
     SIMPLIFY_PX,
@@ -25,13 +26,11 @@ from geo.cracks.centerline import (
     smooth_paths,
     transform_points,
 )
-from geo.cracks.measure import FloatArray, MeasuredBranch, measure, path_widths
+from geo.cracks.measure import MeasuredBranch, measure, path_widths
 from geo.cracks.outlines import Outlines
-from geo.cracks.pixel_set import IntArray, PixelSet, pixels_in_rings, ramps
+from geo.cracks.pixel_set import PixelSet, pixels_in_rings, ramps
 from geo.cracks.skeleton import Skeletons, thin_components
 from geo.grid import Grid
-
-BoolArray = NDArray[np.bool_]
 
 Branches = tuple[MeasuredBranch, ...]
 

@@ -14,10 +14,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from geo.cracks.pixel_set import IntArray
+from geo.arrays import Float32, IntArray
 from geo.grid import Window
 
-Float32 = NDArray[np.float32]
 Gray = NDArray[np.uint8]
 
 NOT_SEEN = 0

@@ -12,7 +12,8 @@ from itertools import groupby
 
 import numpy as np
 
-from geo.cracks.branches import BoolArray, BranchSet, IntArray, norms
+from geo.arrays import BoolArray, IntArray
+from geo.cracks.branches import BranchSet, norms
 from geo.cracks.pixel_set import PixelSet, ramps
 
 SAMPLES_AT_ONCE = 250_000

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import cKDTree
 
-from geo.cracks.branches import UM, BoolArray, BranchSet, FloatArray, IntArray, norms
+from geo.arrays import BoolArray, FloatArray, IntArray
+from geo.cracks.branches import UM, BranchSet, norms
 from geo.cracks.pixel_set import ramps
 from geo.options import LinkOptions
 

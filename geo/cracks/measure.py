@@ -16,10 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from geo.arrays import FloatArray
 from geo.cracks.centerline import Branch
 from geo.grid import Grid
-
-FloatArray = NDArray[np.float64]
 
 PROFILE_PX = 5
 """Window of the moving average over a width profile, whose raw values are whole pixel steps."""

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from geo.cracks.branches import BranchSet, IntArray
+from geo.arrays import IntArray
+from geo.cracks.branches import BranchSet
 from geo.cracks.cell_runs import CellRuns
 from geo.cracks.line_density import chunks, sample
 from geo.cracks.pixel_set import E, N, S, W

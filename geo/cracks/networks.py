@@ -19,8 +19,9 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from geo.arrays import FloatArray, IntArray
 from geo.cracks.blocks import BlockLattice, Patch, block_patch
-from geo.cracks.branches import UM, BranchSet, FloatArray, IntArray
+from geo.cracks.branches import UM, BranchSet
 from geo.cracks.cell_runs import CellRuns, runs_of_mask
 from geo.cracks.growth import dilated, eroded
 from geo.cracks.line_density import Region, Squares, dense_groups, distinct, sample

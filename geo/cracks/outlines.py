@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components, depth_first_order
 
-from geo.cracks.pixel_set import NE, NW, SE, SW, E, IntArray, N, PixelSet, S, W, firsts, ramps
-
-BoolArray = NDArray[np.bool_]
+from geo.arrays import BoolArray, IntArray
+from geo.cracks.pixel_set import NE, NW, SE, SW, E, N, PixelSet, S, W, firsts, ramps
 
 _AT_NW, _AT_NE, _AT_SW, _AT_SE = 1, 2, 4, 8
 """Which of the four pixels around a point are in the set."""

@@ -19,11 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 from shapely.geometry import MultiPolygon
 
+from geo.arrays import IntArray
 from geo.cracks.branch_sums import WIDTH_OPTIONS, branch_sums
 from geo.cracks.components import Branches, measure_components
 from geo.cracks.light import NOT_SEEN, Picture, widened
 from geo.cracks.outlines import outlines
-from geo.cracks.pixel_set import IntArray, Owner, PixelSet, firsts, pixels_of
+from geo.cracks.pixel_set import Owner, PixelSet, firsts, pixels_of
 from geo.errors import InputError
 from geo.files import whole_file
 from geo.grid import Grid, Window

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-IntArray = NDArray[np.int64]
+from geo.arrays import IntArray
 
 FILLED = 16
 """With fewer pixels of the raster than this for each of the set, neighbors are looked up in it."""

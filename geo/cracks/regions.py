@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import shapely
 
-from geo.cracks.branches import BoolArray, IntArray
+from geo.arrays import BoolArray, IntArray
 from geo.cracks.parts import InspectedRow, read_part, write_table
 from geo.cracks.piece_table import SCHEMA
 from geo.cracks.seams import SeamJoin

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from geo.arrays import IntArray
 from geo.cracks.branch_sums import branch_sums
 from geo.cracks.components import measure_components
 from geo.cracks.light import Patchwork
@@ -27,7 +28,7 @@ from geo.cracks.outlines import outlines
 from geo.cracks.parts import read_part
 from geo.cracks.piece_table import SCHEMA, UNMEASURED, to_pieces, to_table
 from geo.cracks.pieces import Piece
-from geo.cracks.pixel_set import IntArray, Owner, PixelSet, graph_components, pixels_of_each
+from geo.cracks.pixel_set import Owner, PixelSet, graph_components, pixels_of_each
 from geo.files import folder_of_parts
 from geo.grid import Grid, Window
 

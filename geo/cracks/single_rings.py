@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from geo.cracks.branches import BoolArray, FloatArray, IntArray
+from geo.arrays import BoolArray, FloatArray, IntArray
 
 _HEAD = struct.pack("<BIIBII", 1, 6, 1, 1, 3, 1)
 """The WKB of a MultiPolygon of one Polygon of one ring begins so; the number of points follows."""

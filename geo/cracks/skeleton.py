@@ -20,7 +20,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from geo.cracks.pixel_set import NE, NW, SE, SW, E, IntArray, N, PixelSet, S, W
+from geo.arrays import IntArray
+from geo.cracks.pixel_set import NE, NW, SE, SW, E, N, PixelSet, S, W
 
 _SIDES: Final = (N, S, E, W)
 """Sides in the order of scikit-image, whose skeletons these are, pixel for pixel."""

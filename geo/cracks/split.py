@@ -8,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial import cKDTree
 
-from geo.cracks.branches import UM, BranchSet, IntArray
+from geo.arrays import IntArray
+from geo.cracks.branches import UM, BranchSet
 from geo.cracks.pixel_set import ramps
 
 STEP_PX = 0.5

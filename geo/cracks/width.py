@@ -22,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import erf
 
-from geo.cracks.branches import UM, BranchSet, FloatArray, IntArray
-from geo.cracks.light import Float32, Pixels
+from geo.arrays import Float32, FloatArray, IntArray
+from geo.cracks.branches import UM, BranchSet
+from geo.cracks.light import Pixels
 
 POINTS_AT_ONCE = 20_000
 """Places on centerlines whose profiles are held at once: some 40 MB."""

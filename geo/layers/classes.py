@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from geo.arrays import BoolArray, FloatArray
 from geo.options import SAME_SIZE, NetworkOptions, SeverityOptions, TypeOptions
 
-FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
 Names = NDArray[np.object_]
 
 NOT_MEASURABLE = "not_measurable"

@@ -12,7 +12,8 @@ import pyarrow as pa
 import shapely
 from numpy.typing import NDArray
 
-from geo.cracks.branches import UM, FloatArray, IntArray, rounded
+from geo.arrays import FloatArray, IntArray, Shapes
+from geo.cracks.branches import UM, rounded
 from geo.cracks.collect import UNKNOWN
 from geo.cracks.single_rings import SingleRings, a_few_at_once, wkb_of_rings
 from geo.grid import Grid
@@ -22,8 +23,6 @@ from geo.layers.schema import CRACK, NETWORK, OUTLINE
 from geo.layers.segments import Assignments
 from geo.layers.whole_map import CrackMap, crack_lines, tortuosities
 from geo.options import SAME_SIZE, AssembleOptions
-
-Shapes = NDArray[np.object_]
 
 Place = Callable[[FloatArray], FloatArray]
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from geo.arrays import BoolArray, FloatArray, IntArray
 from geo.cracks.branch_sums import WIDTH_OPTIONS
-from geo.cracks.branches import BoolArray, FloatArray, IntArray
 from geo.cracks.width import WidthSums, depths, widths_mm
 from geo.layers.classes import is_measurable
 from geo.options import SeverityOptions

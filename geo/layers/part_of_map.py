@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from geo.cracks.branches import BoolArray, IntArray
+from geo.arrays import BoolArray, IntArray
 from geo.cracks.chains import Chains
 from geo.cracks.collect import MapBranches
 from geo.cracks.networks import Networks

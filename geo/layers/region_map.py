@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
 
-from geo.cracks.branches import BoolArray, IntArray
+from geo.arrays import BoolArray, IntArray
 from geo.cracks.collect import BranchCollector
 from geo.cracks.pixel_set import graph_components
 from geo.cracks.regions import (

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from geo.cracks.branches import BoolArray, IntArray
+from geo.arrays import BoolArray, IntArray
 from geo.cracks.pixel_set import graph_components, ramps
 from geo.cracks.regions import BOX, MEASURED, WHOLE, RegionFiles, boxes
 from geo.files import write_text

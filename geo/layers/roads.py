@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 from shapely.geometry import LineString, Polygon
 from shapely.geometry.base import BaseGeometry
 
+from geo.arrays import FloatArray
 from geo.errors import InputError
 from geo.grid import Grid
 from geo.options import RoadOptions
 from geo.vectors import LINES, Features, bring_to, read_vectors
-
-FloatArray = NDArray[np.float64]
 
 KEY = "roads.path"
 """The setting that names the file of roads."""

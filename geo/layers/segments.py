@@ -17,7 +17,8 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from geo.cracks.branches import UM, FloatArray, IntArray
+from geo.arrays import FloatArray, IntArray
+from geo.cracks.branches import UM
 from geo.cracks.pixel_set import ramps
 from geo.grid import Grid
 from geo.imagery.coverage import CoverageMap

@@ -12,7 +12,8 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from geo.cracks.branches import UM, BoolArray, BranchSet, FloatArray, IntArray
+from geo.arrays import BoolArray, FloatArray, IntArray
+from geo.cracks.branches import UM, BranchSet
 from geo.cracks.chains import Chains, chain
 from geo.cracks.collect import UNKNOWN, MapBranches
 from geo.cracks.linking import link

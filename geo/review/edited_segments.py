@@ -15,7 +15,8 @@ import pyarrow as pa
 import shapely
 from numpy.typing import NDArray
 
-from geo.cracks.branches import UM, BoolArray, FloatArray
+from geo.arrays import BoolArray, FloatArray
+from geo.cracks.branches import UM
 from geo.cracks.pixel_set import ramps
 from geo.imagery.coverage import CELL_M
 from geo.layers.classes import D6433_CLASSES, TYPES, crack_types

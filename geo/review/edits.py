@@ -21,7 +21,7 @@ import pyarrow as pa
 import shapely
 
 from geo import packages
-from geo.cracks.branches import BoolArray, FloatArray, IntArray
+from geo.arrays import BoolArray, FloatArray, IntArray
 from geo.cracks.measure import orientations
 from geo.layers.classes import D6433_CLASSES, NOT_MEASURABLE
 from geo.layers.geopackage import LayerData, publish

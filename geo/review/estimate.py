@@ -25,6 +25,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from geo.arrays import FloatArray
+
 Verdict = Literal["accept", "partly", "reject", "missed"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
@@ -47,8 +49,6 @@ ESTIMATOR = (
     "stratified estimate by places; precision: Wilson interval at the effective sample size; "
     "recall: 95 % of the posterior with Jeffreys' prior; partly right and partly missed count half"
 )
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

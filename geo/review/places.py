@@ -18,6 +18,7 @@ import pyogrio
 import shapely
 from numpy.typing import NDArray
 
+from geo.arrays import FloatArray, IntArray
 from geo.cracks.pixel_set import ramps
 from geo.errors import InputError
 from geo.grid import Grid
@@ -50,9 +51,6 @@ SEEN = ("inspected", "partial")
 
 SAME_AXES = 1e-6
 """Difference of axes from those of the world that is rounding: a pixel in a million."""
-
-IntArray = NDArray[np.int64]
-FloatArray = NDArray[np.float64]
 
 
 def axes_of(grid: Grid) -> FloatArray:

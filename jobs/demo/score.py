@@ -20,12 +20,10 @@ from rasterio.transform import Affine
 from shapely.geometry.base import BaseGeometry
 from skimage.morphology import skeletonize
 
+from geo.arrays import BoolArray, FloatArray
 from geo.paths import literal
 from jobs.demo.draw import ORIGIN_M
 from wpcrack.synthetic import City, Frame
-
-Mask = npt.NDArray[np.bool_]
-Float64 = npt.NDArray[np.float64]
 
 BUFFER_SEGMENTS = 16
 """Of a quarter circle: the tolerance is right to .5 %."""
@@ -159,7 +157,7 @@ def _to_plane(world: npt.NDArray[np.float64], gsd_m: float) -> npt.NDArray[np.fl
 
 
 def found_length(
-    lines: Sequence[Float64], polygons: Sequence[BaseGeometry], tolerance_px: float
+    lines: Sequence[FloatArray], polygons: Sequence[BaseGeometry], tolerance_px: float
 ) -> list[Share]:
     """Measure the length of each line that lies within the tolerance of any polygon.
 
@@ -182,7 +180,7 @@ def found_length(
 
 
 def right_length(
-    predicted: Mask, true: Mask, tolerance_px: float, core: tuple[slice, slice]
+    predicted: BoolArray, true: BoolArray, tolerance_px: float, core: tuple[slice, slice]
 ) -> Share:
     """Measure the length of the predicted skeleton that lies within the tolerance of a true pixel.
 
@@ -206,7 +204,7 @@ def right_length(
     return Share(float(length[core][near[core]].sum()), float(length[core].sum()))
 
 
-def pixel_counts(predicted: Mask, true: Mask, valid: Mask) -> PixelCounts:
+def pixel_counts(predicted: BoolArray, true: BoolArray, valid: BoolArray) -> PixelCounts:
     """Count over the valid pixels."""
     return PixelCounts(
         hit=int((predicted & true & valid).sum()),
@@ -217,7 +215,7 @@ def pixel_counts(predicted: Mask, true: Mask, valid: Mask) -> PixelCounts:
 
 def burn(
     polygons: Iterable[BaseGeometry], row_off: int, col_off: int, shape: tuple[int, int]
-) -> Mask:
+) -> BoolArray:
     """Return the pixels of a window whose center lies in a polygon, (H, W) bool."""
     shapes = [polygon for polygon in polygons if not polygon.is_empty]
     if not shapes:
@@ -228,12 +226,12 @@ def burn(
     return np.asarray(burned, np.bool_)
 
 
-def _link_lengths(skeleton: Mask) -> Float64:
+def _link_lengths(skeleton: BoolArray) -> FloatArray:
     """Return the length that each skeleton pixel stands for, (H, W)."""
     height, width = skeleton.shape
     padded = np.pad(skeleton, 1).astype(np.float64)
 
-    def neighbor(row: int, col: int) -> Float64:
+    def neighbor(row: int, col: int) -> FloatArray:
         return padded[row : row + height, col : col + width]
 
     straight = neighbor(0, 1) + neighbor(2, 1) + neighbor(1, 0) + neighbor(1, 2)

@@ -14,16 +14,13 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
+from geo.arrays import BoolArray, FloatArray, Shapes
 from geo.cracks.measure import orientations
 from geo.grid import Grid
 from geo.layers.classes import crack_types, d6433
 from geo.options import SeverityOptions, TypeOptions
 from geo.paths import literal
 from wpcrack.synthetic import City
-
-Float64 = npt.NDArray[np.float64]
-Bool = npt.NDArray[np.bool_]
-Shapes = npt.NDArray[np.object_]
 
 FOUND_M = 0.02
 """A true line counts as found within this distance of a predicted one."""
@@ -108,8 +105,8 @@ class CityTruth:
     """True branches: lines, kind, widths at their vertices, type; true networks; roads."""
 
     lines: Shapes
-    in_network: Bool
-    widths_mm: Sequence[Float64]
+    in_network: BoolArray
+    widths_mm: Sequence[FloatArray]
     types: Shapes
     network: shapely.Geometry
     roads: Shapes
@@ -140,7 +137,7 @@ class CityTruth:
         truth.types[:] = np.where(in_network, "network", truth._types())
         return truth
 
-    def road_deg(self, places: Float64) -> Float64:
+    def road_deg(self, places: FloatArray) -> FloatArray:
         """Return (N,) direction of the nearest road at places (N, 2)."""
         points = shapely.points(places)
         away = shapely.distance(points[:, None], self.roads[None, :])
@@ -189,10 +186,10 @@ class CityTruth:
 class Samples:
     """P points (P, 2) on true lines: width there, number of the line, meters it stands for."""
 
-    points: Float64
-    width_mm: Float64
+    points: FloatArray
+    width_mm: FloatArray
     line: npt.NDArray[np.int64]
-    meters: Float64
+    meters: FloatArray
 
 
 def score_truth(package: Path, truth: CityTruth) -> TruthFigures:
@@ -237,7 +234,7 @@ def _rated_meters(
     truth: CityTruth,
     samples: Samples,
     crack: npt.NDArray[np.int64],
-    rated: Bool,
+    rated: BoolArray,
 ) -> tuple[float, float]:
     """Sum meters of the right class, and of any class, crack by crack.
 
@@ -259,20 +256,20 @@ def _rated_meters(
     return right, claimed
 
 
-def _means(values: Float64, weights: Float64, owner: npt.NDArray[np.int64]) -> Float64:
+def _means(values: FloatArray, weights: FloatArray, owner: npt.NDArray[np.int64]) -> FloatArray:
     """Return the weighted mean of the values of each owner, at each value."""
     total = np.bincount(owner, weights)
     return (np.bincount(owner, weights * values) / np.where(total > 0, total, 1))[owner]
 
 
-def _share(values: npt.NDArray[np.generic], chosen: Bool, weights: Float64) -> float:
+def _share(values: npt.NDArray[np.generic], chosen: BoolArray, weights: FloatArray) -> float:
     """Return the mean of the chosen values by weight; 0 where there is none."""
     if not chosen.any():
         return 0.0
     return float(np.average(values[chosen].astype(float), weights=weights[chosen]))
 
 
-def _whole(found: Mapped, truth: CityTruth) -> Bool:
+def _whole(found: Mapped, truth: CityTruth) -> BoolArray:
     """Return which true branches outside networks are one crack."""
     tree = shapely.STRtree(found.parts)
     chosen = truth.lines[~truth.in_network & (shapely.length(truth.lines) >= SHORT_M)]

@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from wpcrack.synthetic.noise import Float32, Frame
-
-Float64 = npt.NDArray[np.float64]
+from wpcrack.synthetic.arrays import Float32, Float64
+from wpcrack.synthetic.noise import Frame
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from wpcrack.synthetic.arrays import Float64
 from wpcrack.synthetic.axis import StreetAxis
 from wpcrack.synthetic.noise import Frame
 from wpcrack.synthetic.street import Street, StreetConfig, TrueCrack, draw_street, paint, true_mask
 from wpcrack.synthetic.surface import Material
-
-Float64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

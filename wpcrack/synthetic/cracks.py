@@ -11,9 +11,9 @@ from typing import Literal
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-Float64 = npt.NDArray[np.float64]
+from wpcrack.synthetic.arrays import Float64
+
 CrackKind = Literal["longitudinal", "transverse", "branching", "alligator"]
 
 MIN_WIDTH_M, MAX_WIDTH_M = 0.003, 0.025

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from wpcrack.synthetic.arrays import Float64
 from wpcrack.synthetic.axis import StreetAxis
 from wpcrack.synthetic.objects import EdgedShadow, Line, Marking, StreetObject
 from wpcrack.synthetic.shapes import quad_px
 from wpcrack.synthetic.strokes import Stroke
-
-Float64 = npt.NDArray[np.float64]
 
 
 def spot(rng: np.random.Generator, axis: StreetAxis, keep_m: float = 0.0) -> Float64:

@@ -9,9 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-Float32 = npt.NDArray[np.float32]
+from wpcrack.synthetic.arrays import Float32
 
 _ROW_PRIME, _COL_PRIME = np.uint32(0x9E3779B1), np.uint32(0x85EBCA77)
 _MIX_1, _MIX_2 = np.uint32(0x7FEB352D), np.uint32(0x846CA68B)  # "lowbias32", C. Wellons 2018

@@ -10,15 +10,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from wpcrack.synthetic.arrays import Float32, Float64
 from wpcrack.synthetic.axis import StreetAxis
-from wpcrack.synthetic.noise import Float32, Frame, smooth, white
+from wpcrack.synthetic.noise import Frame, smooth, white
 from wpcrack.synthetic.shapes import Box, box_around, ellipse_radius, quad_cover, smooth_step
 from wpcrack.synthetic.strokes import Stroke, darkening
 from wpcrack.synthetic.surface import SurfaceStyle, lay_surface
-
-Float64 = npt.NDArray[np.float64]
 
 
 class StreetObject(Protocol):

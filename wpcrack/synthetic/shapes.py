@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from wpcrack.synthetic.arrays import Float32, Float64
 from wpcrack.synthetic.axis import StreetAxis
-from wpcrack.synthetic.noise import Float32, Frame
+from wpcrack.synthetic.noise import Frame
 
-Float64 = npt.NDArray[np.float64]
 Box = tuple[float, float, float, float]
 
 

@@ -9,10 +9,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from wpcrack.synthetic.arrays import Float32
 from wpcrack.synthetic.axis import StreetAxis
 from wpcrack.synthetic.cracks import Branch, CrackKind, draw_crack
 from wpcrack.synthetic.furniture import Furniture, FurnitureConfig, furnish
-from wpcrack.synthetic.noise import Float32, Frame, line_noise, white
+from wpcrack.synthetic.noise import Frame, line_noise, white
 from wpcrack.synthetic.objects import Manhole, StreetObject
 from wpcrack.synthetic.strokes import Stroke, darkening, mask
 from wpcrack.synthetic.surface import Material, SurfaceStyle, draw_style, lay_surface

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from wpcrack.synthetic.noise import Float32, Frame
-
-Float64 = npt.NDArray[np.float64]
+from wpcrack.synthetic.arrays import Float32, Float64
+from wpcrack.synthetic.noise import Frame
 
 _BOX_STEP = 6  # segments are grouped by box size in steps of this many pixels
 _CHUNK_CELLS = 2_000_000

@@ -8,7 +8,8 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from wpcrack.synthetic.noise import Float32, Frame, smooth, white
+from wpcrack.synthetic.arrays import Float32
+from wpcrack.synthetic.noise import Frame, smooth, white
 
 Material = Literal["asphalt", "worn asphalt", "concrete"]
 

@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from wpcrack.synthetic.pavement.fields import Float32, blurred, log_uniform, smooth, white
+from wpcrack.synthetic.arrays import Float32
+from wpcrack.synthetic.pavement.fields import blurred, log_uniform, smooth, white
 
 _FOCUS = ((0.2, 0.65), (0.65, 1.9), (1.9, 4.0))  # sigma in pixels: sharp, soft, out of focus
 _FOCUS_SHARES = (0.72, 0.21, 0.07)

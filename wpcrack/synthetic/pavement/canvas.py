@@ -16,9 +16,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from wpcrack.synthetic.pavement.fields import Float32, Shape
-
-Float64 = npt.NDArray[np.float64]
+from wpcrack.synthetic.arrays import Float32, Float64
+from wpcrack.synthetic.pavement.fields import Shape
 
 SUPERSAMPLING = 4
 """Each pixel is 4 x 4 samples where coverage is measured."""

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from wpcrack.synthetic.arrays import Float32, Float64
 from wpcrack.synthetic.pavement.canvas import (
     SUPERSAMPLING,
     Canvas,
@@ -18,7 +19,6 @@ from wpcrack.synthetic.pavement.canvas import (
     samples,
 )
 from wpcrack.synthetic.pavement.fields import (
-    Float32,
     Shape,
     blurred,
     cut,
@@ -31,7 +31,6 @@ from wpcrack.synthetic.pavement.fields import (
 from wpcrack.synthetic.pavement.ground import Ground, Material, Stones
 from wpcrack.synthetic.pavement.lines import Branches, Habit
 
-Float64 = npt.NDArray[np.float64]
 Fill = Literal["open", "soil", "sand", "moss", "debris"]
 
 FILLS: dict[Fill, float] = {"open": 0.52, "soil": 0.17, "sand": 0.14, "moss": 0.08, "debris": 0.09}

@@ -9,10 +9,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from wpcrack.synthetic.arrays import Float32
 from wpcrack.synthetic.pavement import camera, ground, light
 from wpcrack.synthetic.pavement.canvas import Canvas, Kind, View
 from wpcrack.synthetic.pavement.carving import carve
-from wpcrack.synthetic.pavement.fields import Float32, log_uniform
+from wpcrack.synthetic.pavement.fields import log_uniform
 from wpcrack.synthetic.pavement.lines import draw_lines
 from wpcrack.synthetic.pavement.things import lay_over, lay_under
 

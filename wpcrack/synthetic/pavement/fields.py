@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-Float32 = npt.NDArray[np.float32]
+from wpcrack.synthetic.arrays import Float32
+
 Shape = tuple[int, int]
 
 _CUBIC_STD = 0.75  # deviation that bicubic interpolation leaves of a white lattice

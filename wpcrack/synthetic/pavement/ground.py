@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from wpcrack.synthetic.arrays import Float32
 from wpcrack.synthetic.pavement.fields import (
-    Float32,
     Shape,
     cloud,
     log_uniform,

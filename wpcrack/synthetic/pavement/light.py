@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from wpcrack.synthetic.pavement.fields import Float32, Shape, blurred, cloud, smooth, step
+from wpcrack.synthetic.arrays import Float32
+from wpcrack.synthetic.pavement.fields import Shape, blurred, cloud, smooth, step
 
 _REACHES_PX = (1, 2, 3, 5, 8, 12, 18)
 """Distances towards the sun at which something may stand in the light."""

@@ -9,13 +9,12 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from wpcrack.synthetic.arrays import Float32, Float64
 from wpcrack.synthetic.cracks import voronoi_edges
-from wpcrack.synthetic.pavement.fields import Float32, Shape, cut, log_uniform, rough_line
+from wpcrack.synthetic.pavement.fields import Shape, cut, log_uniform, rough_line
 from wpcrack.synthetic.pavement.ground import Ground, Stones
 
-Float64 = npt.NDArray[np.float64]
 Pattern = Literal["single", "branching", "pair", "alligator", "block", "fine"]
 
 PATTERNS: dict[Pattern, float] = {

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from wpcrack.synthetic.arrays import Float32, Float64
 from wpcrack.synthetic.pavement.canvas import Canvas, Kind, coverage
 from wpcrack.synthetic.pavement.fields import (
-    Float32,
     blurred,
     cloud,
     log_uniform,
@@ -17,8 +16,6 @@ from wpcrack.synthetic.pavement.fields import (
     step,
     white,
 )
-
-Float64 = npt.NDArray[np.float64]
 
 _PAINTS = (
     (0.72, 0.72, 0.70),
