@@ -25,5 +25,14 @@ def reason_of(error: Exception) -> str:
     >>> reason_of(FileNotFoundError(2, "No such file or directory", "a.tif"))
     'No such file or directory'
     """
-    told = error.strerror if isinstance(error, OSError) else None
-    return told or first_line(error)
+    system = error.strerror if isinstance(error, OSError) else None
+    return system or first_line(error)
+
+
+def count_of(number: int, noun: str) -> str:
+    """Return a number with its noun.
+
+    >>> count_of(1, "crack"), count_of(0, "crack")
+    ('1 crack', '0 cracks')
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

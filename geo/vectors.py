@@ -164,7 +164,7 @@ def chosen_column(names: Sequence[str], like: Sequence[str]) -> str | None:
     return next((by_name[name] for name in like if name in by_name), None)
 
 
-def _wanted(names: Sequence[str], columns: Sequence[str], like: Sequence[str]) -> list[str]:
+def _choose(names: Sequence[str], columns: Sequence[str], like: Sequence[str]) -> list[str]:
     chosen = chosen_column(names, like)
     return [name for name in names if name in columns or name == chosen]
 
@@ -182,11 +182,11 @@ def _of_database(
     fit = [name for name, kind in types.items() if not any(word in kind for word in others)]
     given = [layer] if layer else fit or types
     said = UTF8 if unsaid_encoding(path) == UTF8 else None
-    told = {x: pyogrio.read_info(literal(path), layer=x, encoding=said) for x in given}
-    fields = {name: tuple(map(str, about["fields"])) for name, about in told.items()}
+    infos = {x: pyogrio.read_info(literal(path), layer=x, encoding=said) for x in given}
+    fields = {name: tuple(map(str, about["fields"])) for name, about in infos.items()}
     chosen = next((x for x in fields if chosen_column(fields[x], like)), next(iter(fields)))
-    wanted = _wanted(fields[chosen], columns, like)
-    own = told[chosen]["encoding"]
+    wanted = _choose(fields[chosen], columns, like)
+    own = infos[chosen]["encoding"]
     encoding = said or (None if own == UTF8 else own)  # given, it counts more than a .cpg
     about, table = pyogrio.read_arrow(
         literal(path), layer=chosen, columns=wanted, encoding=encoding
@@ -209,7 +209,7 @@ def _of_parquet(path: Path, columns: Sequence[str], like: Sequence[str]) -> Feat
         if described["encoding"] != "WKB":
             raise ValueError(f"its geometries are encoded as {described['encoding']}, not as WKB")
         names = tuple(name for name in schema.names if name != geometry)
-        wanted = _wanted(names, columns, like)
+        wanted = _choose(names, columns, like)
         table = file.read([geometry, *wanted])
         table.validate(full=True)
     shapes, broken = _of_wkb(table[geometry])
@@ -231,7 +231,7 @@ def _of_geojson(path: Path, columns: Sequence[str], like: Sequence[str]) -> Feat
     shapes = shapely.force_2d(shapely.from_geojson(np.array(texts, object), on_invalid="ignore"))
     broken = sum(1 for text, x in zip(texts, shapes, strict=True) if text and x is None)
     system = data["crs"]["properties"]["name"] if data.get("crs") else "OGC:CRS84"
-    values = {name: [row.get(name) for row in properties] for name in _wanted(names, columns, like)}
+    values = {name: [row.get(name) for row in properties] for name in _choose(names, columns, like)}
     return Features(path, shapes, values, names, _crs(system), broken)
 
 

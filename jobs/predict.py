@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from geo.errors import count_of
 from geo.outputs import is_own, require_replaceable
 from jobs.runtime.folder import explain_write_errors, require_writable
 from jobs.runtime.pictures import require_room, write_picture
-from jobs.runtime.terminal import counted, say
+from jobs.runtime.terminal import say
 from wpcrack.data.images import (
     LONGEST_STEM,
     is_named_too_long,
@@ -106,7 +107,7 @@ def run_predict(
         say(f"left out: {sentence}")
     if failures:
         read = len(paths) - len(failures)
-        say(f"{read} of {counted(len(paths), 'photograph')} are in {out}")
+        say(f"{read} of {count_of(len(paths), 'photograph')} are in {out}")
     return PredictReport(tuple(written), tuple(failures))
 
 
@@ -141,7 +142,7 @@ def _photographs(given: Sequence[Path], out: Path) -> list[Path]:
         results = [image for image in found if _is_result(image)]
         paths += [image for image in found if image not in results]
         if results:
-            files = counted(len(results), "file")
+            files = count_of(len(results), "file")
             say(f"left out: {files} that `wpcrack predict` wrote to {path}")
         for sentence in left_out(path):
             say(f"left out: {sentence}")

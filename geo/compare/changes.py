@@ -126,7 +126,7 @@ class Aligned:
         """Cut the cracks of two surveys and move those of the old one."""
         before = sample_lines(old.cracks, options.match.step_m)
         sd_before = registration.sd_at(before.xy)
-        before = before.moved(registration.shift_at(before.xy))
+        before = before.move(registration.shift_at(before.xy))
         after = sample_lines(new.cracks, options.match.step_m)
         return cls(registration, before, after, sd_before, registration.sd_at(after.xy))
 
@@ -154,7 +154,7 @@ def changes(old: Survey, new: Survey, aligned: Aligned, options: CompareOptions)
     noise_m = max(
         limits.position_px * float(np.hypot(old.gsd_m, new.gsd_m)), registration.residual_m
     )
-    networks = registration.warped(old.networks)
+    networks = registration.warp(old.networks)
     shapely.prepare(both)
     before, after = aligned.before, aligned.after
     sides = [

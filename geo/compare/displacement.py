@@ -63,13 +63,13 @@ class Registration:
         for low in range(0, len(xy) if len(self.cell) else 0, AT_ONCE):
             yield slice(low, low + AT_ONCE)
 
-    def warped(self, shapes: NDArray[np.object_]) -> NDArray[np.object_]:
+    def warp(self, shapes: NDArray[np.object_]) -> NDArray[np.object_]:
         """Return old geometries in the new survey."""
         return np.asarray(shapely.transform(shapes, lambda xy: xy + self.shift_at(xy)))
 
     def warped_one(self, shape: shapely.Geometry) -> shapely.Geometry:
         """Return an old geometry in the new survey."""
-        return shapely.make_valid(self.warped(np.array([shape], object))[0])
+        return shapely.make_valid(self.warp(np.array([shape], object))[0])
 
     @property
     def boxes(self) -> NDArray[np.object_]:

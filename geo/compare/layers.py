@@ -97,8 +97,8 @@ def change_rows(
         segment = None if sums is None else sums.line_segment[rows]
         columns = {
             "change": lines.kind[rows],
-            "old_id": _named(old.crack_ids, lines.old[rows]),
-            "new_id": _named(new.crack_ids, lines.new[rows]),
+            "old_id": _ids_at(old.crack_ids, lines.old[rows]),
+            "new_id": _ids_at(new.crack_ids, lines.new[rows]),
             "before_m": lines.before_m[rows],
             "after_m": lines.after_m[rows],
             "growth_m": growth_m[rows],
@@ -178,7 +178,7 @@ def _ground_rows(new: SurveyMap, result: Comparison) -> pa.RecordBatch:
     return COMPARED.batch({"area_m2": shapely.area(parts), GEOMETRY: _wkb(shapes, new)})
 
 
-def _named(ids: np.ndarray[Any, Any], index: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _ids_at(ids: np.ndarray[Any, Any], index: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Return ids by index; None where it is -1."""
     return np.asarray(np.append(ids, np.array([None], object))[index])
 
@@ -188,7 +188,7 @@ def _segment(
 ) -> np.ndarray[Any, Any]:
     if index is None or new.segments is None:
         return np.full(count, None)
-    return _named(new.segments.ids, index)
+    return _ids_at(new.segments.ids, index)
 
 
 def _wkb(shapes: np.ndarray[Any, Any], new: SurveyMap) -> np.ndarray[Any, Any]:

@@ -98,12 +98,12 @@ def read_map(path: Path, crs: CRS | None = None) -> SurveyMap:
         InputError: it is no map of ours, or holds nothing that was inspected; or another map took
             its place meanwhile.
     """
-    with _unchanged(path):
+    with _require_unchanged(path):
         return _read_map(path, crs)
 
 
 @contextmanager
-def _unchanged(path: Path) -> Iterator[None]:
+def _require_unchanged(path: Path) -> Iterator[None]:
     """Refuse layers of two maps, as where a job replaces the file while it is read.
 
     Raises:
@@ -137,7 +137,7 @@ def _read_map(path: Path, crs: CRS | None) -> SurveyMap:
         width_mm=cracks["width_mean_mm"].to_numpy(float),
         network_ids=networks["network_id"].to_numpy(object),
         networks=shapely.make_valid(networks.geometry.to_numpy()),
-        inspected=united(inspected.geometry.to_numpy()),
+        inspected=unite(inspected.geometry.to_numpy()),
         gsd_m=float(inspected["gsd_mm"].max()) / MM,
     )
     days = survey_days(*(t for t in (inspected, cracks) if "survey_date" in t))
@@ -153,7 +153,7 @@ def _read_map(path: Path, crs: CRS | None) -> SurveyMap:
     )
 
 
-def united(ground: Shapes) -> shapely.Geometry:
+def unite(ground: Shapes) -> shapely.Geometry:
     """Return the ground of all blocks as one, without slits between them.
 
     A union on a grid gives the same and takes three times as long.

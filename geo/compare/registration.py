@@ -65,7 +65,7 @@ def register(old: Samples, new: Samples, options: RegistrationOptions) -> Regist
         InputError: the surveys are farther apart than the limit.
     """
     cells = _neighborhoods(old, new, options.cell_m)
-    kept = _thinned(old, cells, options)
+    kept = _thin(old, cells, options)
     problem = _Problem(cells, old, new, kept, options)
     start = np.zeros((len(cells), 3))
     start[:, :2] = _vote(problem)
@@ -75,7 +75,7 @@ def register(old: Samples, new: Samples, options: RegistrationOptions) -> Regist
     _refuse_far(fit, trusted, far, options)
     trusted &= ~far
     fit = _fit(problem, np.where(trusted[:, None], fit.pose, 0.0), trusted, AGAIN_M)
-    return _described(problem, fit, trusted)
+    return _conclude(problem, fit, trusted)
 
 
 def _neighborhoods(old: Samples, new: Samples, cell_m: float) -> IntArray:
@@ -87,7 +87,7 @@ def _neighborhoods(old: Samples, new: Samples, cell_m: float) -> IntArray:
     return np.unique((home[:, None] + around).reshape(-1, 2), axis=0)
 
 
-def _thinned(old: Samples, cells: IntArray, options: RegistrationOptions) -> IntArray:
+def _thin(old: Samples, cells: IntArray, options: RegistrationOptions) -> IntArray:
     """Choose samples evenly, at most so many per neighborhood, neighborhood by neighborhood."""
     home, _ = find_cells(cells, np.floor(old.xy / options.cell_m).astype(np.int64))
     order = np.argsort(home, kind="stable")
@@ -125,7 +125,7 @@ class _Problem:
         self.cosine = float(np.cos(np.radians(options.angle_deg)))
         self.ties = _ties(cells)
 
-    def moved(self, pose: FloatArray) -> FloatArray:
+    def move(self, pose: FloatArray) -> FloatArray:
         """Return the samples by the poses (N, 3) of their neighborhoods."""
         turned = np.column_stack((-self.lever[:, 1], self.lever[:, 0]))
         moved: FloatArray = self.xy + pose[self.home, :2] + pose[self.home, 2:] * turned
@@ -212,7 +212,7 @@ def _fit(problem: _Problem, pose: FloatArray, used: BoolArray, rounds_m: tuple[f
     for reach in rounds_m:
         information, pull, support, noise = _equations(problem, pose, used, reach, noise)
         pull += np.einsum("nij,nj->ni", information, pose)
-        pose = _solved(smooth, information, pull)
+        pose = _solve(smooth, information, pull)
         share = support / np.maximum(total, UNSUPPORTED)
     return _Fit(pose, information, support, share, noise)
 
@@ -221,7 +221,7 @@ def _equations(
     problem: _Problem, pose: FloatArray, used: BoolArray, reach: float, noise: float
 ) -> tuple[FloatArray, FloatArray, FloatArray, float]:
     """Return normal equations (N, 3, 3) and (N, 3) of pairs in reach, their meters and noise."""
-    across, normal, paired = _distances(problem, problem.moved(pose), reach)
+    across, normal, paired = _distances(problem, problem.move(pose), reach)
     paired &= used[problem.home]
     if paired.sum() > 10:
         middle = float(np.median(np.abs(across[paired]))) * MAD
@@ -230,7 +230,7 @@ def _equations(
     weight *= (problem.meters / problem.options.correlation_m).clip(max=1.0) / noise**2
     turned = np.column_stack((-problem.lever[:, 1], problem.lever[:, 0]))
     slope = np.column_stack((normal, (normal * turned).sum(axis=1)))
-    information, pull = _gathered(problem, slope, weight, across)
+    information, pull = _gather(problem, slope, weight, across)
     support = sums(problem.home, np.where(paired, problem.meters, 0), len(problem.cells))
     return information, pull, support, noise
 
@@ -260,7 +260,7 @@ def _distances(
     return across, normal, paired
 
 
-def _gathered(
+def _gather(
     problem: _Problem, slope: FloatArray, weight: FloatArray, across: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
     """Return normal equations of each neighborhood: (N, 3, 3) and (N, 3)."""
@@ -306,7 +306,7 @@ def _smoothness(problem: _Problem) -> tuple[coo_matrix, FloatArray]:
     return matrix, tie
 
 
-def _solved(smooth: coo_matrix, information: FloatArray, pull: FloatArray) -> FloatArray:
+def _solve(smooth: coo_matrix, information: FloatArray, pull: FloatArray) -> FloatArray:
     count = len(information)
     base = 3 * np.arange(count)[:, None, None]
     rows = np.broadcast_to(base + np.arange(3)[:, None], information.shape)
@@ -327,7 +327,7 @@ def _refuse_far(
         )
 
 
-def _described(problem: _Problem, fit: _Fit, trusted: BoolArray) -> Registration:
+def _conclude(problem: _Problem, fit: _Fit, trusted: BoolArray) -> Registration:
     """State how sure each neighborhood is by its own lines and by what its neighbors know."""
     options = problem.options
     weak = np.diag([UNKNOWN_M**-2, UNKNOWN_M**-2, np.radians(options.rotation_deg) ** -2])
@@ -339,8 +339,8 @@ def _described(problem: _Problem, fit: _Fit, trusted: BoolArray) -> Registration
     for _ in range(HOPS):
         known = _heard(own, problem.ties, forth, back)
         forth, back = (
-            _passed(tie, known[first] - back, forward=True),
-            _passed(tie, known[second] - forth, forward=False),
+            _pass_on(tie, known[first] - back, forward=True),
+            _pass_on(tie, known[second] - forth, forward=False),
         )
     known = _heard(own, problem.ties, forth, back)
     spread = np.linalg.inv(known)
@@ -372,7 +372,7 @@ def _heard(
     return known
 
 
-def _passed(tie: FloatArray, known: FloatArray, *, forward: bool) -> FloatArray:
+def _pass_on(tie: FloatArray, known: FloatArray, *, forward: bool) -> FloatArray:
     """Return what a neighborhood learns over a tie: the Schur complement of the one that knows."""
     there, here = (slice(0, 3), slice(3, 6)) if forward else (slice(3, 6), slice(0, 3))
     inner = tie[:, there, there] + known

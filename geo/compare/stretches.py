@@ -110,7 +110,7 @@ def stretches(own: Samples, labels: Labels, ends: Ends, options: MatchOptions) -
         beyond = np.where(joins, ends.beyond_m(own, border, side), 0.0)
         shift += beyond
         np.subtract.at(shift, other[joins], beyond[joins])
-    partner = _continued(own, runs, alone, partner, options)
+    partner = _continue(own, runs, alone, partner, options)
     matched_before = (inside_before >= 0) & (runs.state[inside_before] == State.MATCHED)
     matched_after = (inside_after >= 0) & (runs.state[inside_after] == State.MATCHED)
     free = (~matched_before).astype(np.int64) + (~matched_after).astype(np.int64)
@@ -146,7 +146,7 @@ def _way_to_ends(runs: Runs, to_end_m: FloatArray) -> tuple[FloatArray, FloatArr
     )
 
 
-def _continued(
+def _continue(
     own: Samples, runs: Runs, alone: BoolArray, partner: IntArray, options: MatchOptions
 ) -> IntArray:
     """Let a lonely crack that begins where another ends, in its direction, go on from it."""
@@ -215,4 +215,4 @@ class RowLines:
             for own, runs, taken, row in self.groups:
                 here = slice(*np.searchsorted(row, (low, high)).tolist())
                 found.append((pieces(own, runs, taken[here]), row[here] - low))
-            yield from Lines.joined(found, high - low).shapes()
+            yield from Lines.join(found, high - low).shapes()

@@ -47,10 +47,10 @@ class Lines:
             points = shapely.get_coordinates(parts)
             each = cls(points, np.append(0, np.cumsum(sizes)), np.arange(len(sizes) + 1))
             groups.append((each, owner + low))
-        return cls.joined(groups, len(shapes))
+        return cls.join(groups, len(shapes))
 
     @classmethod
-    def joined(cls, groups: Sequence[tuple[Lines, IntArray]], count: int) -> Lines:
+    def join(cls, groups: Sequence[tuple[Lines, IntArray]], count: int) -> Lines:
         """Put lines together that have one number.
 
         Args:
@@ -162,7 +162,7 @@ class Samples:
         crack, part = np.empty(count, np.int64), np.empty(count, np.int64)
         return cls(xy, tangent, length_m, gap_m, crack, part)
 
-    def moved(self, shift: FloatArray) -> Samples:
+    def move(self, shift: FloatArray) -> Samples:
         """Return the same samples elsewhere; shift (N, 2)."""
         return replace(self, xy=self.xy + shift)
 
@@ -186,7 +186,7 @@ def sample_lines(lines: Lines, step_m: float) -> Samples:
     low = n_parts = 0
     for number, some in enumerate(lines.some()):
         parts = _Parts.of(some, step_m)
-        found = _sampled(parts)
+        found = _sample(parts)
         here = slice(low, low + len(found))
         for name in ("xy", "tangent", "length_m", "gap_m"):
             getattr(whole, name)[here] = getattr(found, name)
@@ -231,7 +231,7 @@ class _Parts:
         return cls(points, steps, counts, crack, length, pieces)
 
 
-def _sampled(parts: _Parts) -> Samples:
+def _sample(parts: _Parts) -> Samples:
     """Sample a few lines, see `sample_lines`."""
     coords, counts, count, length = parts.points, parts.counts, parts.pieces, parts.length_m
     if not len(counts):

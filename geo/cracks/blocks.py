@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from geo.arrays import IntArray
 from geo.cracks.branches import UM, BranchSet
 from geo.cracks.cell_runs import runs_of_mask
-from geo.cracks.growth import dilated
+from geo.cracks.growth import dilate
 from geo.cracks.line_density import Region, Squares, sample
 from geo.options import NetworkOptions
 
@@ -114,9 +114,9 @@ def block_patch(branches: BranchSet, region: Region, lattice: BlockLattice) -> P
     inside = ((places >= 0) & (places < (width, height))).all(axis=1)
     line = np.zeros((height, width), np.uint8)
     line[places[inside, 1], places[inside, 0]] = 1
-    open_ground = 1 - dilated(line, lattice.growth)
-    blocks, first = _closed(open_ground, lattice)
-    shown = dilated(blocks, lattice.growth + 1)  # over the line, to the blocks beyond it
+    open_ground = 1 - dilate(line, lattice.growth)
+    blocks, first = _close(open_ground, lattice)
+    shown = dilate(blocks, lattice.growth + 1)  # over the line, to the blocks beyond it
     own = region.own.repeat(side, axis=0).repeat(side, axis=1)
     coarse = COARSE * runs_of_mask(shown[halo:-halo, halo:-halo] & own)
     runs = np.concatenate([coarse + np.array([row, 0, 0]) for row in range(COARSE)])
@@ -127,7 +127,7 @@ def block_patch(branches: BranchSet, region: Region, lattice: BlockLattice) -> P
     return Patch.of(runs, region, COARSE * first)
 
 
-def _closed(ground: NDArray[np.uint8], lattice: BlockLattice) -> tuple[NDArray[np.uint8], IntArray]:
+def _close(ground: NDArray[np.uint8], lattice: BlockLattice) -> tuple[NDArray[np.uint8], IntArray]:
     """Return (H, W) the blocks of open ground, and (B, 2) col, row of the first cell of each."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats(ground, connectivity=4)
     left, top, wide, high, area = np.asarray(stats, np.int64).T

@@ -50,7 +50,7 @@ class BranchSet:
             nodes: (N, 2) numbers of their nodes, unique in the whole map.
         """
         starts = np.append(0, np.cumsum(counts)).astype(np.int64)
-        vertices = rounded(points_m * UM).reshape(-1, 2)
+        vertices = round_half_up(points_m * UM).reshape(-1, 2)
         return cls(vertices, starts, nodes.astype(np.int64).reshape(-1, 2))
 
     @classmethod
@@ -106,10 +106,10 @@ class BranchSet:
         """
         if self.is_canonical:
             return self, np.arange(2 * len(self))
-        return self._sorted
+        return self._in_order
 
     @cached_property
-    def _sorted(self) -> tuple[BranchSet, IntArray]:
+    def _in_order(self) -> tuple[BranchSet, IntArray]:
         backward = self._runs_backward()
         turned = self.take(np.arange(len(self)), backward)
         order = turned._order()
@@ -167,7 +167,7 @@ class BranchSet:
         return BranchSet(self.vertices[self.starts[chosen][one] + place], starts, nodes, in_order)
 
 
-def rounded(values: FloatArray) -> IntArray:
+def round_half_up(values: FloatArray) -> IntArray:
     """Round to whole numbers; what is a half but for the error of a sum goes up.
 
     Centers of pixels of an odd number of micrometers are halves, which depend in their last digit

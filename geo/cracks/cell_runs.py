@@ -53,7 +53,7 @@ class Spans:
         run, within = ramps(self.lengths)
         return self.begin[run] + within
 
-    def moved(self, step: int) -> Spans:
+    def move(self, step: int) -> Spans:
         """Return all keys and a step."""
         return Spans(self.begin + step, self.end + step)
 
@@ -150,7 +150,7 @@ class CellRuns:
         return self._regions(0)
 
     def _regions(self, reach: int) -> Owner:
-        one, other = self.spans.moved(self.stride).meeting(self.spans, reach)
+        one, other = self.spans.move(self.stride).meeting(self.spans, reach)
         return graph_components(one, other, len(self.spans))
 
     @property
@@ -178,7 +178,7 @@ class CellRuns:
         Outlines run along them, so those of the border are those of the set.
         """
         inner = self.spans.shrunk()
-        inside = inner.common(inner.moved(self.stride)).common(inner.moved(-self.stride))
+        inside = inner.common(inner.move(self.stride)).common(inner.move(-self.stride))
         keys = self.spans.without(inside).keys
         pixels = PixelSet(keys, self.stride, self.row_off, self.col_off)
         run = self.spans.run_of(keys)
@@ -187,7 +187,7 @@ class CellRuns:
         for side, row in (((NW, N, NE), -self.stride), ((SW, S, SE), self.stride)):
             for number, there in zip(side, self.spans.around(keys + row), strict=True):
                 codes |= there.astype(np.uint8) << np.uint8(number)
-        return pixels.known(codes, self.parts[run], self.components[run])
+        return pixels.with_codes(codes, self.parts[run], self.components[run])
 
 
 def runs_of_mask(mask: NDArray[np.generic]) -> IntArray:

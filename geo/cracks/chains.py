@@ -73,8 +73,8 @@ def chain(branches: BranchSet, links: Links) -> Chains:
     number[names] = np.arange(len(names))
     linked = links.partner[names] >= 0
     partner[linked] = number[links.partner[names][linked]]
-    root, place = _ranked(partner)
-    entered = _chosen(root, place)
+    root, place = _rank(partner)
+    entered = _choose(root, place)
     order = entered[np.lexsort((place[entered], root[entered]))]
     heads = root[order]
     first = np.flatnonzero(np.diff(heads, prepend=-1))
@@ -92,22 +92,22 @@ def chain(branches: BranchSet, links: Links) -> Chains:
     )
 
 
-def _ranked(partner: IntArray) -> tuple[IntArray, IntArray]:
+def _rank(partner: IntArray) -> tuple[IntArray, IntArray]:
     """Return for each end by which a branch is entered where that walk began, and how far in it is.
 
     Pointers are doubled until all have arrived. Those that go around are cut at the lowest end of
     their loop and followed again.
     """
     before = np.where(partner >= 0, partner ^ 1, -1)
-    root, place, arrived = _followed(before)
+    root, place, arrived = _follow(before)
     while not arrived.all():
         lowest = _lowest(before, ~arrived)
         before[lowest] = -1
-        root, place, arrived = _followed(before)
+        root, place, arrived = _follow(before)
     return root, place
 
 
-def _followed(before: IntArray) -> tuple[IntArray, IntArray, BoolArray]:
+def _follow(before: IntArray) -> tuple[IntArray, IntArray, BoolArray]:
     count = len(before)
     here = np.arange(count)
     back = np.where(before >= 0, before, here)
@@ -132,7 +132,7 @@ def _lowest(before: IntArray, looping: BoolArray) -> IntArray:
     return first
 
 
-def _chosen(root: IntArray, place: IntArray) -> IntArray:
+def _choose(root: IntArray, place: IntArray) -> IntArray:
     """Return of the two ways through each branch the one that began at the lower end."""
     roots, places = root.reshape(-1, 2), place.reshape(-1, 2)
     second = roots[:, 1] < roots[:, 0]

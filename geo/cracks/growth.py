@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def dilated(cells: NDArray[np.uint8], radius: float) -> NDArray[np.uint8]:
+def dilate(cells: NDArray[np.uint8], radius: float) -> NDArray[np.uint8]:
     """Return cells at most ``radius`` away from one that is set."""
     return np.asarray(cv2.dilate(cells, _disk(radius)), np.uint8)
 
 
-def eroded(cells: NDArray[np.uint8], radius: float) -> NDArray[np.uint8]:
+def erode(cells: NDArray[np.uint8], radius: float) -> NDArray[np.uint8]:
     """Return cells more than ``radius`` away from any that is not set."""
     return np.asarray(cv2.erode(cells, _disk(radius)), np.uint8)
 

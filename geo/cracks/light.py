@@ -86,11 +86,11 @@ class Picture:
         mask[tuple((pixels - low + reach_px).T)] = 1
         window = whole.intersection(self.window)
         assert window is not None, "the pixels lie in the picture"
-        near = widened(mask, reach_px)[window.slices_in(whole)]
+        near = widen(mask, reach_px)[window.slices_in(whole)]
         return Picture(np.where(near, self.gray[window.slices_in(self.window)], NOT_SEEN), window)
 
 
-def widened(mask: Gray, reach_px: int) -> NDArray[np.bool_]:
+def widen(mask: Gray, reach_px: int) -> NDArray[np.bool_]:
     """Return (H, W) bool: the pixels at most so many rows and columns away from one that is set."""
     side = 2 * reach_px + 1
     return np.asarray(cv2.dilate(mask, np.ones((side, side), np.uint8)), np.bool_)

@@ -103,7 +103,7 @@ class _Pairs:
         return _Pairs(self.one[chosen], self.other[chosen], self.via[chosen])
 
 
-def _joined(pairs: Sequence[_Pairs]) -> _Pairs:
+def _join(pairs: Sequence[_Pairs]) -> _Pairs:
     return _Pairs(
         np.concatenate([p.one for p in pairs]),
         np.concatenate([p.other for p in pairs]),
@@ -115,7 +115,7 @@ def _link_junctions(state: _State, options: LinkOptions) -> None:
     """Let the most collinear ends at each node, or across a short branch, go on in each other."""
     branches = state.branches
     crossing_um = round(options.crossing_m * UM)
-    pairs = _joined([_pairs_at_nodes(branches), _pairs_across(branches, crossing_um)])
+    pairs = _join([_pairs_at_nodes(branches), _pairs_across(branches, crossing_um)])
     directions = _directions(state, np.arange(2 * len(branches)), options)
     seen = _look(state, pairs, directions, options)
     limit = 1 - math.cos(math.radians(options.junction_turn_deg))
@@ -140,7 +140,7 @@ def _link_gaps(state: _State, gap_um: int, options: LinkOptions) -> None:
         costs.append(_jump_cost(seen, gap_um, options)[good])
     if not found:
         return
-    pairs, cost = _joined(found), np.concatenate(costs)
+    pairs, cost = _join(found), np.concatenate(costs)
     chosen = pairs.take(_mutual_best(pairs, cost, 2 * len(state.branches), options.tries))
     places = state.branches.end_places
     state.join(chosen.one, chosen.other, norms(places[chosen.other] - places[chosen.one]))
@@ -279,11 +279,11 @@ def _jump_cost(seen: _Sight, gap_um: int, options: LinkOptions) -> FloatArray:
     """Add the gap as a share of the longest, and turns as shares of the sharpest."""
     sharp = 1 - math.cos(math.radians(options.max_turn_deg))
     gap = np.maximum(seen.gap, 1.0)
-    told = gap / (gap + options.noise_m * UM)  # the direction of a jump of no length says nothing
+    sure = gap / (gap + options.noise_m * UM)  # the direction of a jump of no length says nothing
     turn_one = seen.sure_one * (1 - seen.ahead_one / gap)
     turn_other = seen.sure_other * (1 - seen.ahead_other / gap)
     bend = np.minimum(seen.sure_one, seen.sure_other) * seen.bend
-    cost: FloatArray = seen.gap / gap_um + (told * (turn_one + turn_other) + bend) / sharp
+    cost: FloatArray = seen.gap / gap_um + (sure * (turn_one + turn_other) + bend) / sharp
     return cost
 
 

@@ -23,7 +23,7 @@ from geo.arrays import FloatArray, IntArray
 from geo.cracks.blocks import BlockLattice, Patch, block_patch
 from geo.cracks.branches import UM, BranchSet
 from geo.cracks.cell_runs import CellRuns, runs_of_mask
-from geo.cracks.growth import dilated, eroded
+from geo.cracks.growth import dilate, erode
 from geo.cracks.line_density import Region, Squares, dense_groups, distinct, sample
 from geo.cracks.network_lines import homes, line_inside
 from geo.cracks.outlines import outlines
@@ -101,10 +101,10 @@ def find_networks(branches: BranchSet, options: NetworkOptions) -> Networks:
 def _all_networks(branches: BranchSet, lattice: _Lattice) -> tuple[_Found, IntArray]:
     """Return dense networks, then blocks around them; and each branch's network, -1 for none."""
     options, blocks = lattice.options, BlockLattice.of(lattice.options)
-    dense = _Found.joined(
+    dense = _Found.join(
         _batches(branches, lattice, lattice.squares(), lambda r: _patch(branches, r, lattice))
     )
-    coarse = _Found.joined(
+    coarse = _Found.join(
         _batches(
             branches,
             replace(lattice, least_blocks=options.min_blocks),
@@ -112,7 +112,7 @@ def _all_networks(branches: BranchSet, lattice: _Lattice) -> tuple[_Found, IntAr
             lambda region: block_patch(branches, region, blocks),
         )
     ).without(dense.shapes)
-    found, place = _Found.sorted([dense, coarse])
+    found, place = _Found.sort([dense, coarse])
     share = options.inside_share
     first = np.append(place, -1)[homes(dense.inside, branches.lengths, share)]
     second = np.append(place[len(dense.cells) :], -1)[homes(coarse.inside, branches.lengths, share)]
@@ -199,12 +199,12 @@ class _Found:
         )
 
     @classmethod
-    def joined(cls, groups: Iterable[_Found]) -> _Found:
+    def join(cls, groups: Iterable[_Found]) -> _Found:
         """Join all of them, see `sorted`."""
-        return cls.sorted(groups)[0]
+        return cls.sort(groups)[0]
 
     @classmethod
-    def sorted(cls, groups: Iterable[_Found]) -> tuple[_Found, IntArray]:
+    def sort(cls, groups: Iterable[_Found]) -> tuple[_Found, IntArray]:
         """Sort all of them from south to north, then from west to east, by their first cells.
 
         Returns:
@@ -264,13 +264,13 @@ def _batches(
             patches += own
             near += [region.near for region in group]
         if sum(patch.n_cells for patch in patches) >= CELLS_AT_ONCE:
-            yield _found(branches, patches, np.concatenate(near), lattice)
+            yield _find(branches, patches, np.concatenate(near), lattice)
             patches, near = [], []
     if patches:
-        yield _found(branches, patches, np.concatenate(near), lattice)
+        yield _find(branches, patches, np.concatenate(near), lattice)
 
 
-def _found(
+def _find(
     branches: BranchSet, patches: Sequence[Patch], near: IntArray, lattice: _Lattice
 ) -> _Found:
     """Return networks of patches, and what of the branches near them lies in them."""
@@ -321,8 +321,8 @@ def _patch(branches: BranchSet, region: Region, lattice: _Lattice) -> Patch:
     dense &= cosine * cosine + sine * sine < mean * mean
     line = np.zeros(height * width, np.uint8)
     line[flat] = 1
-    closed = eroded(dilated(line.reshape(height, width), lattice.closing), lattice.eroding)
-    opened = dilated(eroded(closed, lattice.opening), lattice.opening)
+    closed = erode(dilate(line.reshape(height, width), lattice.closing), lattice.eroding)
+    opened = dilate(erode(closed, lattice.opening), lattice.opening)
     side = 2 * lattice.reach + 1
     square = np.ones((side, side), np.uint8)
     near = np.asarray(cv2.dilate(dense.astype(np.uint8), square), np.uint8)

@@ -22,7 +22,7 @@ from shapely.geometry import MultiPolygon
 from geo.arrays import IntArray
 from geo.cracks.branch_sums import WIDTH_OPTIONS, branch_sums
 from geo.cracks.components import Branches, measure_components
-from geo.cracks.light import NOT_SEEN, Picture, widened
+from geo.cracks.light import NOT_SEEN, Picture, widen
 from geo.cracks.outlines import outlines
 from geo.cracks.pixel_set import Owner, PixelSet, firsts, pixels_of
 from geo.errors import InputError
@@ -225,7 +225,7 @@ class Ground:
         maybe = np.zeros(light.gray.shape, np.uint8)
         if seen := window.intersection(light.window):
             maybe[seen.slices_in(light.window)] = probability[seen.slices_in(window)] > 0
-        near = widened(maybe, WIDTH_OPTIONS.reach_px)
+        near = widen(maybe, WIDTH_OPTIONS.reach_px)
         with whole_file(path) as temporary, temporary.open("wb") as stream:
             np.savez_compressed(
                 stream,

@@ -78,7 +78,7 @@ class PixelSet:
         """Return other pixels with the same keys; ``keys`` ascend."""
         return PixelSet(keys, self.stride, self.row_off, self.col_off)
 
-    def known(self, codes: NDArray[np.uint8], parts: Owner, components: Owner) -> PixelSet:
+    def with_codes(self, codes: NDArray[np.uint8], parts: Owner, components: Owner) -> PixelSet:
         """Return these pixels as the border of a larger set, of which they know their places.
 
         Args:

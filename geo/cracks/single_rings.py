@@ -60,9 +60,9 @@ class SingleRings:
             return found
 
         same = (bytes_at(begin, len(_HEAD)) == np.frombuffer(_HEAD, np.uint8)).all(axis=1)
-        told = bytes_at(begin + len(_HEAD), 4).view("<u4").ravel()
+        vertices = bytes_at(begin + len(_HEAD), 4).view("<u4").ravel()
         first, last = bytes_at(begin + _POINTS_AT, _POINT), bytes_at(end - _POINT, _POINT)
-        same &= (told == counts[chosen]) & (first == last).all(axis=1)
+        same &= (vertices == counts[chosen]) & (first == last).all(axis=1)
         chosen[chosen] = same
         places = zip((begin[same] + _POINTS_AT).tolist(), end[same].tolist(), strict=True)
         points = np.frombuffer(b"".join([view[a:b] for a, b in places]))

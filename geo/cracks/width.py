@@ -119,7 +119,7 @@ class WidthSums:
         """Return number of branches."""
         return len(self.length_px)
 
-    def grouped(self, owner: IntArray, count: int) -> WidthSums:
+    def group(self, owner: IntArray, count: int) -> WidthSums:
         """Return sums of groups of branches.
 
         Args:
@@ -166,7 +166,7 @@ def width_sums(
         for chunk in _chunks(branches.lengths[members]):
             places = _Places.along(branches, members[chunk], options, np.array(aspect))
             loss = _losses(pixels, places, size, options)
-            found[:, members[chunk]] = _summed(places, loss, options)
+            found[:, members[chunk]] = _sum(places, loss, options)
     length, dark = branches.lengths[wide] / UM, mask_width_px[wide] * options.depth
     found[:, wide] = length, dark * length, 0 * length, 0 * length, dark
     return WidthSums(*found)
@@ -283,7 +283,7 @@ def _losses(pixels: Pixels, places: _Places, half: int, options: WidthOptions) -
     guard = half + options.guard_px
     count = math.ceil((guard + options.side_px) / OFFSET_PX)
     offsets = np.arange(-count, count + 1, dtype=np.float64) * OFFSET_PX
-    light = _sampled(pixels, places, offsets)
+    light = _sample(pixels, places, offsets)
     beside = np.column_stack(
         [
             _median(light[:, (offsets <= -guard)]),
@@ -302,10 +302,10 @@ def _losses(pixels: Pixels, places: _Places, half: int, options: WidthOptions) -
     dark = shown >= CORE_SHARE * shown.max(axis=1, keepdims=True)
     center = (dark * offsets[inner]).sum(axis=1) / np.maximum(dark.sum(axis=1), 1)
     middle = np.rint(places.means(center, options.run_px) / OFFSET_PX).astype(np.int64) + count
-    return _measured(places, loss, middle, options)
+    return _measure(places, loss, middle, options)
 
 
-def _measured(places: _Places, loss: Float32, middle: IntArray, options: WidthOptions) -> _Losses:
+def _measure(places: _Places, loss: Float32, middle: IntArray, options: WidthOptions) -> _Losses:
     """Return peak, and loss in a window as wide as the crack and its blur, of runs."""
     row, most = np.arange(len(loss))[:, None], loss.shape[1] - 1
     least, widest = round(LEAST_WINDOW_PX / OFFSET_PX), most // 2 - 1
@@ -324,7 +324,7 @@ def _measured(places: _Places, loss: Float32, middle: IntArray, options: WidthOp
     return _Losses(chosen.astype(np.float64), run_peak.astype(np.float64))
 
 
-def _sampled(pixels: Pixels, places: _Places, offsets: FloatArray) -> Float32:
+def _sample(pixels: Pixels, places: _Places, offsets: FloatArray) -> Float32:
     """Return (M, K) light at the offsets across the line, between the centers of pixels."""
     x = places.points[:, :1] + places.across[:, :1] * offsets - 0.5
     y = places.points[:, 1:] + places.across[:, 1:] * offsets - 0.5
@@ -344,7 +344,7 @@ def _median(light: Float32) -> Float32:
     return middle
 
 
-def _summed(places: _Places, losses: _Losses, options: WidthOptions) -> FloatArray:
+def _sum(places: _Places, losses: _Losses, options: WidthOptions) -> FloatArray:
     """Return the sums (5, B) of `WidthSums`."""
     count = len(places.starts) - 1
     seen = ~(np.isnan(losses.loss_px) | np.isnan(losses.peak))

@@ -319,7 +319,7 @@ def _in_list(path: Path) -> list[str]:
     names = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     here = os.path.abspath(path.parent)
     try:
-        return _some([_located(here, n) for n in names], f"the list {path} names no file")
+        return _some([_locate(here, n) for n in names], f"the list {path} names no file")
     except ForeignAddress as error:
         raise InputError(f"the list {path} {error}") from error
 
@@ -344,7 +344,7 @@ def read_index(path: Path) -> tuple[ListedTile, ...]:
         if path.suffix.lower() in STAC_SUFFIXES and (items := read_stac(path)) is not None:
             here = os.path.abspath(path.parent)
             return tuple(
-                ListedTile(_located(here, item.href), item.outline, LON_LAT, valid_only=True)
+                ListedTile(_locate(here, item.href), item.outline, LON_LAT, valid_only=True)
                 for item in items
             )
         features = read_features(path, like=PATH_COLUMNS)
@@ -355,12 +355,12 @@ def read_index(path: Path) -> tuple[ListedTile, ...]:
                 f"has no column of raster paths (it has {names}); name the right one "
                 f"{', '.join(PATH_COLUMNS[:-1])} or {PATH_COLUMNS[-1]}"
             )
-        return _listed(features, features.columns[column])
+        return _list_features(features, features.columns[column])
     except InputError as error:
         raise InputError(f"tiles={path} is no tile index: it {error}") from error
 
 
-def _listed(features: Features, rasters: Sequence[Any]) -> tuple[ListedTile, ...]:
+def _list_features(features: Features, rasters: Sequence[Any]) -> tuple[ListedTile, ...]:
     crs, shapes = features.crs, features.shapes
     if crs is None:
         raise InputError("has no coordinate system; write it again with one")
@@ -375,15 +375,15 @@ def _listed(features: Features, rasters: Sequence[Any]) -> tuple[ListedTile, ...
     here = os.path.abspath(features.path.parent)
     outlines = shapely.box(*bounds.T)
     return tuple(
-        ListedTile(_located(here, name), outline, crs)
+        ListedTile(_locate(here, name), outline, crs)
         for name, outline in zip(rasters, outlines, strict=True)
     )
 
 
-def _located(folder: str, name: str) -> str:
+def _locate(folder: str, name: str) -> str:
     """Return the absolute path or the URL that a list or an index in a folder means.
 
-    >>> _located("/city", "a.tif"), _located("/city", "file:///data/a%20b.tif")
+    >>> _locate("/city", "a.tif"), _locate("/city", "file:///data/a%20b.tif")
     ('/city/a.tif', '/data/a b.tif')
 
     Raises:

@@ -59,10 +59,10 @@ def suspicions(mosaic: Mosaic) -> list[str]:
         tiles = [tile for tile, mark in seen if mark == kind]
         example = without_secrets(tiles[0].path)
         sentences.append(f"{len(tiles)} of {count} sampled tiles {kind} (like {example})")
-    return sentences + _coarse(opened, mosaic) + _far(mosaic) + _shifted(mosaic)
+    return sentences + _coarse(opened, mosaic) + _far(mosaic) + _shifts(mosaic)
 
 
-def _shifted(mosaic: Mosaic) -> list[str]:
+def _shifts(mosaic: Mosaic) -> list[str]:
     """State how accurately tiles of another datum are brought into the system of the map."""
     systems = {crs_name(tile.crs): tile for tile in mosaic.tiles}
     systems.pop(crs_name(mosaic.grid.crs), None)

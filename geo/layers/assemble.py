@@ -162,7 +162,7 @@ def assemble_regions(
         steps.join()
     run_missing(steps.decide, regions, steps.decided_last)
     run_missing(steps.settle, steps.windows, steps.decided_last)
-    decided = [steps.decided(place) for place in (*regions, *steps.windows)]
+    decided = [steps.decision_files(place) for place in (*regions, *steps.windows)]
     decided += decide_rest(steps)
     survey, totals = at.survey(), MapTotals()
     for files in decided:
@@ -170,7 +170,7 @@ def assemble_regions(
         if survey is not None:
             add_roads(survey, files.path("roads.npz"))
     rows = tuple(stored_rows(layer, decided) for layer in ROW_LAYERS)
-    inspected = [row for region in regions for row in read_rows(steps.merged(region))]
+    inspected = [row for region in regions for row in read_rows(steps.merge_files(region))]
     return _publish(out, at, _Content(rows, inspected, totals, problems, run), survey, None)
 
 

@@ -13,7 +13,7 @@ import shapely
 from numpy.typing import NDArray
 
 from geo.arrays import FloatArray, IntArray, Shapes
-from geo.cracks.branches import UM, rounded
+from geo.cracks.branches import UM, round_half_up
 from geo.cracks.collect import UNKNOWN
 from geo.cracks.single_rings import SingleRings, a_few_at_once, wkb_of_rings
 from geo.grid import Grid
@@ -85,7 +85,7 @@ def crack_rows(
     width = widths.crack_mm[:count]
     rules = options.severity
 
-    def claimed(values_mm: FloatArray) -> FloatArray:
+    def claim(values_mm: FloatArray) -> FloatArray:
         fine = values_mm >= rules.measurable_px * figures.gsd_mm
         fine &= figures.gsd_mm <= rules.max_gsd_mm * (1 + SAME_SIZE)
         return np.where(fine, values_mm, np.nan)[:count]
@@ -94,9 +94,9 @@ def crack_rows(
         "crack_id": ids.cracks,
         "length_m": found.length_m,
         "gap_m": found.chains.gap_m,
-        "width_mean_mm": claimed(widths.crack_mm),
-        "width_p95_mm": claimed(found.p95_mm),
-        "width_max_mm": claimed(widths.most_mm),
+        "width_mean_mm": claim(widths.crack_mm),
+        "width_p95_mm": claim(found.p95_mm),
+        "width_max_mm": claim(widths.most_mm),
         "area_m2": found.area_m2[:count],
         "orientation_deg": found.chains.orientation_deg(lines),
         "tortuosity": tortuosities(found),
@@ -106,7 +106,7 @@ def crack_rows(
         "severity_d6433": d6433(width, wide, rules),
         "severity_ltpp": ltpp(width, wide, rules),
         **{f"{name}_m": found.meters_by_class(name)[:count] for name in D6433_CLASSES},
-        **_seen(found, slice(0, count)),
+        **_common(found, slice(0, count)),
         "segment_id": np.full(count, None) if on_roads is None else on_roads.cracks,
     }
     kept = np.flatnonzero(found.kept)
@@ -138,7 +138,7 @@ def network_rows(
         "width_mean_mm": np.where(wide, width, np.nan),
         "severity_d6433": network_severities(kinds, density, by_width, options.network),
         "kind": kinds,
-        **_seen(found, part),
+        **_common(found, part),
         "segment_id": np.full(count, None) if on_roads is None else on_roads.networks,
         **_of_run(options, count),
         "geom": shapely.to_wkb(shapely.transform(networks.outlines, lambda xy: xy / unit)),
@@ -201,20 +201,20 @@ def place_ids(grid: Grid, places: FloatArray) -> list[str]:
     system = f"{crs_name(grid.crs)}|{width:.9g}|{height:.9g}"
     start = int.from_bytes(hashlib.sha256(system.encode()).digest()[:8], "big")
     state = np.full(len(places), start, np.uint64)
-    for column in rounded(places.T * 10.0**ID_DIGITS).astype(np.uint64):
-        state = _mixed(state + _GOLDEN ^ _mixed(column))
+    for column in round_half_up(places.T * 10.0**ID_DIGITS).astype(np.uint64):
+        state = _mix(state + _GOLDEN ^ _mix(column))
     text = state.astype(">u8").tobytes().hex()
     return [text[at : at + 16] for at in range(0, len(text), 16)]
 
 
-def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Mix (N,) by the finalizer of SplitMix64 (Steele and others, 2014): one-to-one."""
     for shift, factor in _MIX:
         values = (values ^ (values >> shift)) * factor
     return values ^ (values >> _LAST_SHIFT)
 
 
-def _seen(found: CrackMap, part: slice) -> dict[str, NDArray[Any]]:
+def _common(found: CrackMap, part: slice) -> dict[str, NDArray[Any]]:
     """Return columns that cracks and networks share."""
     figures = found.figures
     touches = figures.touches_nodata[part]
@@ -287,7 +287,7 @@ def simplify(outlines: pa.BinaryArray, tolerance: float, place: Place | None = N
 
 
 def _simplified_rings(rings: SingleRings, tolerance: float) -> tuple[Shapes, NDArray[np.bool_]]:
-    """Simplify rings as `_simplified` does polygons; tells which never touched themselves."""
+    """Simplify rings as `_simplify` does polygons; tells which never touched themselves."""
     exact = shapely.linearrings(rings.points, indices=rings.owner)
     lean, area = exact.copy(), _ring_areas(rings.points, rings.owner, len(exact))
     is_apart, left = np.ones(len(exact), bool), np.arange(len(exact))
@@ -319,21 +319,21 @@ def _simplified_any(geometry: Shapes, tolerance: float, place: Place | None) -> 
     What neither can do stays exact (its rings meet in common vertices only).
     """
 
-    def placed(shapes: Shapes) -> Shapes:
+    def transform(shapes: Shapes) -> Shapes:
         return shapes if place is None else np.asarray(shapely.transform(shapes, place))
 
-    lean = _simplified(geometry, tolerance, preserve_topology=False)
-    found = placed(lean)
+    lean = _simplify(geometry, tolerance, preserve_topology=False)
+    found = transform(lean)
     torn = ~shapely.is_valid(found) | (_counts(lean) != _counts(geometry)).any(axis=0)
     if torn.any():
-        again = placed(_simplified(geometry[torn], tolerance, preserve_topology=True))
+        again = transform(_simplify(geometry[torn], tolerance, preserve_topology=True))
         broken = ~shapely.is_valid(again)
-        again[broken] = placed(geometry[torn][broken])
+        again[broken] = transform(geometry[torn][broken])
         found[torn] = again
     return found
 
 
-def _simplified(geometry: Shapes, tolerance: float, *, preserve_topology: bool) -> Shapes:
+def _simplify(geometry: Shapes, tolerance: float, *, preserve_topology: bool) -> Shapes:
     """Simplify MultiPolygons, each by as much as keeps its area.
 
     A tolerance of one pixel may add or take a third of a crack that is two pixels wide. Where the

@@ -62,7 +62,7 @@ def crack_widths(
         gsd_mm: (N,) pixel size of the imagery under each branch.
         options: from how many pixels on a width may be claimed.
     """
-    whole = sums.grouped(owner, count)
+    whole = sums.group(owner, count)
     depth = depths(whole, WIDTH_OPTIONS)
     coarsest = np.zeros(count)
     np.maximum.at(coarsest, owner, gsd_mm)

@@ -30,14 +30,14 @@ def part_of_map(found: CrackMap, chosen: BoolArray) -> CrackMap:
     count = int(np.searchsorted(owners, found.n_cracks))
     cracks, networks = owners[:count], owners[count:] - found.n_cracks
     place = np.cumsum(chosen) - 1  # of each branch among those chosen
-    figures = _taken(found.figures, owners)
+    figures = _take(found.figures, owners)
     whole = found.branches
     return CrackMap(
         branches=MapBranches(
             lines=whole.lines.take(branch),
             piece=whole.piece[branch],
             n_pixels=whole.n_pixels[branch],
-            sums=_taken(whole.sums, branch),
+            sums=_take(whole.sums, branch),
             pieces=whole.pieces,
         ),
         owner=np.searchsorted(owners, found.owner[branch]),
@@ -59,7 +59,7 @@ def part_of_map(found: CrackMap, chosen: BoolArray) -> CrackMap:
     )
 
 
-def _taken(columns: Columns, chosen: IntArray) -> Columns:
+def _take(columns: Columns, chosen: IntArray) -> Columns:
     """Take some entries of each array of a record."""
     names = [field.name for field in fields(columns)]
     return type(columns)(**{name: getattr(columns, name)[chosen] for name in names})

@@ -19,6 +19,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 
+from geo.addresses import address_in
 from geo.cracks.collect import BranchCollector
 from geo.cracks.light import Picture
 from geo.cracks.parts import InspectedRow, write_part
@@ -35,7 +36,6 @@ from geo.layers.crack_rows import MapIds, crack_rows
 from geo.layers.schema import CRACK, GEOMETRY
 from geo.layers.whole_map import find_cracks
 from geo.options import AssembleOptions
-from geo.vectors import ADDRESS
 
 OF_A_RUN = ("segment_id", "survey_date", "model", "run_id")
 """Columns of the layer crack that mean nothing without roads and a run."""
@@ -138,8 +138,8 @@ def make_map(
     path = Path(out)
     if path.suffix.lower() != ".gpkg":
         raise OutputError(f"out is {path}; the file is a GeoPackage, name it *.gpkg")
-    if ADDRESS.match(str(out)):
-        raise OutputError(f"out is the address {out}; give the path of a file")
+    if address := address_in(path):
+        raise OutputError(f"out is the address {address}; give the path of a file")
     grid, seen = _check(probability, transform, crs, valid, image)
     found = _pieces(probability, grid, threshold, seen, image)
     row = InspectedRow.of(Block("whole", grid.window), seen, (), grid, seconds=0.0)

@@ -140,16 +140,16 @@ class RegionSteps:
         places = tuple(replace(region, parts=()) for region in regions)
         return cls(places, folder, at, keys, key)
 
-    def merged(self, region: Region) -> RegionFiles:
+    def merge_files(self, region: Region) -> RegionFiles:
         """Return the files of `merge`."""
         return RegionFiles(self.folder, region.name, self.keys[region.name])
 
     @property
-    def joined(self) -> RegionFiles:
+    def join_files(self) -> RegionFiles:
         """Return the files of `geo.cracks.regions.join`."""
         return RegionFiles(self.folder, "all", self.key)
 
-    def decided(self, region: Region) -> RegionFiles:
+    def decision_files(self, region: Region) -> RegionFiles:
         """Return the files of `decide`, or of `settle` of a window."""
         return RegionFiles(self.folder, region.name, self.key)
 
@@ -160,34 +160,34 @@ class RegionSteps:
 
     def merged_last(self, region: Region) -> Path:
         """Return the file that ends `merge`."""
-        return self.merged(region).path("rows.json")
+        return self.merge_files(region).path("rows.json")
 
     def decided_last(self, region: Region) -> Path:
         """Return the file that ends `decide` or `settle`."""
-        return self.decided(region).path("totals.json")
+        return self.decision_files(region).path("totals.json")
 
     @property
     def joined_last(self) -> Path:
         """Return the file that ends `join`."""
-        return self.joined.path("joined.parquet")
+        return self.join_files.path("joined.parquet")
 
     def merge(self, region: Region) -> None:
         """Join the pieces of a region's blocks."""
-        merge(region, self.merged(region), self.at.grid, self.at.halo_px)
+        merge(region, self.merge_files(region), self.at.grid, self.at.halo_px)
 
     def join(self) -> None:
         """Join what goes on across regions."""
-        join([self.merged(region) for region in self.regions], self.at.grid, self.joined)
+        join([self.merge_files(region) for region in self.regions], self.at.grid, self.join_files)
 
     def decide(self, region: Region) -> None:
         """Find the cracks of a region."""
-        known = {other.name: self.merged(other) for other in self._near(region)}
-        decide(region, known, self.joined, self.decided(region), self.at)
+        known = {other.name: self.merge_files(other) for other in self._near(region)}
+        decide(region, known, self.join_files, self.decision_files(region), self.at)
 
     def settle(self, window: Region) -> None:
         """Find the cracks of a window of the shifted lattice that cross sides of regions."""
-        decided = [self.decided(region) for region in self._near(window)]
-        settle(window, self.joined, decided, self.decided(window), self)
+        decided = [self.decision_files(region) for region in self._near(window)]
+        settle(window, self.join_files, decided, self.decision_files(window), self)
 
     def rest(self, number: int) -> RegionFiles:
         """Return the files of a batch of what is left after `settle`."""

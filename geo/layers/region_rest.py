@@ -48,7 +48,7 @@ def decide_rest(steps: RegionSteps) -> list[RegionFiles]:
         InputError: a file cannot be read.
         OSError: a file cannot be written.
     """
-    left = _left(steps)
+    left = _find_left(steps)
     found = []
     for number, batch in enumerate(_batches(left, steps.at.halo_px)):
         files = steps.rest(number)
@@ -58,8 +58,8 @@ def decide_rest(steps: RegionSteps) -> list[RegionFiles]:
     return found
 
 
-def _left(steps: RegionSteps) -> _Left:
-    tables = [steps.decided(window).table("open", BOX) for window in steps.windows]
+def _find_left(steps: RegionSteps) -> _Left:
+    tables = [steps.decision_files(window).table("open", BOX) for window in steps.windows]
     counts = [len(table) for table in tables]
     return _Left(np.repeat(np.arange(len(counts)), counts), boxes(pa.concat_tables(tables)))
 
@@ -95,7 +95,7 @@ def _decide(batch: BoolArray, left: _Left, out: RegionFiles, steps: RegionSteps)
     """Write the rows of the pieces of a batch."""
     own, contexts = [], []
     for number, window in enumerate(steps.windows):
-        files, mine = steps.decided(window), batch[left.window == number]
+        files, mine = steps.decision_files(window), batch[left.window == number]
         if mine.any():
             own.append(files.table("open", WHOLE).filter(pa.array(mine)))
         if _comes_near(window.window.pad(steps.at.halo_px), left.sides[batch]):

@@ -53,7 +53,7 @@ NEEDED: Mapping[str, Sequence[str]] = {
 OPTIONAL = ("verdict", "surface", "district", "priority", "lanes")
 """Columns that older maps lack."""
 
-TOLD = ("accuracy", "survey_date", "name")
+IF_THERE = ("accuracy", "survey_date", "name")
 """Columns that are looked at wherever they are: a page and a report tell of them."""
 
 EMPTY = ("rank", "lanes", "density_m_per_m2", "cracking_pct", "zeb_cell_pct")
@@ -155,7 +155,7 @@ def _columns(layer: Layer) -> list[str]:
 def _require_layer(package: Path, layer: Layer, needed: Sequence[str]) -> None:
     known = {column.name: column.type for column in layer.columns}
     if layer.is_spatial:
-        wanted = [name for name in known if name in (*needed, *OPTIONAL, *TOLD)]
+        wanted = [name for name in known if name in (*needed, *OPTIONAL, *IF_THERE)]
         try:
             found = read_features(package, layer.name, columns=wanted)
         except InputError as error:

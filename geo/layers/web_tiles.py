@@ -146,7 +146,7 @@ def _in_halves(
     there = pyproj.Transformer.from_crs(about["crs"], "EPSG:4326", always_xy=True)
     back = pyproj.Transformer.from_crs("EPSG:4326", about["crs"], always_xy=True)
 
-    def halved(batch: pa.RecordBatch) -> pa.RecordBatch:
+    def halve(batch: pa.RecordBatch) -> pa.RecordBatch:
         place = batch.schema.get_field_index(column)
         shapes = shapely.from_wkb(np.asarray(batch[place].to_pylist(), object))
         degrees = shapely.transform(shapes, there.transform, interleaved=False)
@@ -161,7 +161,7 @@ def _in_halves(
         encoded = pa.array(shapely.to_wkb(np.array(parts, object)), field.type)
         return batch.take(pa.array(taken)).set_column(place, field, encoded)
 
-    return map(halved, batches)
+    return map(halve, batches)
 
 
 def _halves(shape: shapely.Geometry) -> list[shapely.Geometry]:

@@ -27,24 +27,24 @@ RIGHT_TO_LEFT = ("R", "AL")
 """Classes of letters that would stand in the wrong order."""
 
 
-def lettered(text: str, font: str) -> tuple[str, str]:
+def letters_for(text: str, font: str) -> tuple[str, str]:
     """Return a text in letters that can be shown, and the font that has them."""
-    return (text, font) if _is_western(text) else (_written(text), _embedded(font))
+    return (text, font) if _is_western(text) else (_transcribe(text), _embed(font))
 
 
 def drawable(text: str, size: int) -> tuple[str, ImageFont.FreeTypeFont | ImageFont.ImageFont]:
     """Return a text in letters that a picture can show, and the font; Pillow's own has ASCII."""
     if text.isascii():
         return text, ImageFont.load_default(size)
-    return _written(text), ImageFont.truetype(getFont(_embedded(FONT)).face.filename, size)
+    return _transcribe(text), ImageFont.truetype(getFont(_embed(FONT)).face.filename, size)
 
 
-def shortened(name: str, font: str, size: float, width: float) -> str:
+def shorten(name: str, font: str, size: float, width: float) -> str:
     """Return a name, or its beginning and end, that is no wider than some points."""
     most = min(len(name), MAX_LETTERS) - LAST_LETTERS
     cut = (f"{name[:k]}…{name[-LAST_LETTERS:]}" for k in reversed(range(most)))
     tried = (name, *cut) if len(name) <= MAX_LETTERS else cut
-    return next((x for x in tried if stringWidth(*lettered(x, font), size) <= width), name)
+    return next((x for x in tried if stringWidth(*letters_for(x, font), size) <= width), name)
 
 
 def is_unwritable(name: str) -> bool:
@@ -53,16 +53,16 @@ def is_unwritable(name: str) -> bool:
     >>> is_unwritable("Łódzka"), is_unwritable("和平路")
     (False, True)
     """
-    return not _is_western(name) and _written(name).count("?") > name.count("?")
+    return not _is_western(name) and _transcribe(name).count("?") > name.count("?")
 
 
 def _is_western(text: str) -> bool:
     return text.encode("cp1252", "ignore").decode("cp1252") == text
 
 
-def _written(text: str) -> str:
+def _transcribe(text: str) -> str:
     """Return a text in the letters of the embedded fonts: without an accent, or `?` at last."""
-    known = [getFont(_embedded(font)).face.charToGlyph for font in EMBEDDED]
+    known = [getFont(_embed(font)).face.charToGlyph for font in EMBEDDED]
     tried = ((letter, unicodedata.normalize("NFD", letter)[0], "?") for letter in text)
     return "".join(next(c for c in some if _is_in(c, known)) for some in tried)
 
@@ -74,7 +74,7 @@ def _is_in(letter: str, known: Sequence[Container[int]]) -> bool:
 
 
 @cache
-def _embedded(font: str) -> str:
+def _embed(font: str) -> str:
     """Return the name of the font that stands in for one, and make it known."""
     *wide, own = EMBEDDED[font]
     for name in wide:

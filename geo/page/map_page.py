@@ -28,6 +28,7 @@ from rasterio.crs import CRS
 from rasterio.transform import array_bounds
 from rasterio.warp import Resampling, calculate_default_transform, reproject, transform_bounds
 
+from geo.errors import count_of
 from geo.files import write_text
 from geo.imagery.overview import Overview
 from geo.layers.run_rows import MapTerms, failures
@@ -40,7 +41,6 @@ from geo.outputs import seal_text
 from geo.page.crops import DEGREES, SEAM_DEG, Crop, beyond_seam, worst_first
 from geo.page.kinds import MAP_FILTER, map_kinds
 from geo.page.preview import encode_picture
-from geo.page.report import counted
 from geo.paths import layer_names, literal
 from geo.review.record import read_accuracy
 
@@ -185,8 +185,8 @@ def map_data(package: Path, max_cracks: int) -> dict[str, Any]:
     placed = inspected[has_shape(inspected)]
     networks = geopandas.read_file(literal(package), layer=NETWORK.name)
     summary = (
-        f"{counted(len(total), 'crack')}, {float(total['length_m'].sum()):.1f} m. "
-        f"{counted(len(networks), 'network')}, {float(networks['area_m2'].sum()):.2f} m². "
+        f"{count_of(len(total), 'crack')}, {float(total['length_m'].sum()):.1f} m. "
+        f"{count_of(len(networks), 'network')}, {float(networks['area_m2'].sum()):.2f} m². "
         f"{_blocks(inspected)}"
     )
     worst = f" The worst {len(cracks)} cracks are drawn, by severity and length."
@@ -278,7 +278,7 @@ def _blocks(inspected: geopandas.GeoDataFrame) -> str:
     if not failed:
         return f"Nothing failed in {blocks} {'block' if blocks == 1 else 'blocks'}."
     files = len(inspected) - blocks
-    places = counted(blocks, "block") + (f" and {counted(files, 'file')}" if files else "")
+    places = count_of(blocks, "block") + (f" and {count_of(files, 'file')}" if files else "")
     return f"Failed, wholly or in part: {failed} of {places}."
 
 
@@ -291,13 +291,13 @@ def records(frame: geopandas.GeoDataFrame, layer: Layer, ranked: list[int]) -> d
     names = [column for column in frame.columns if column in known]
     shapes = encode_shapes(frame.geometry)
     return {
-        "columns": [_described(known[n]) | _values(frame[n]) for n in names],
+        "columns": [_describe(known[n]) | _values(frame[n]) for n in names],
         "shapes": shapes,
         "ranked": [row for row in ranked if shapes["parts"][row]],
     }
 
 
-def _described(column: Column) -> dict[str, Any]:
+def _describe(column: Column) -> dict[str, Any]:
     """Return what the page says of a column: words, unit, meaning, and its classes in words."""
     about = {"name": column.name, "label": column.label, "unit": column.sign}
     return about | {"meaning": column.meaning, "words": CLASS_WORDS.get(column.name, {})}

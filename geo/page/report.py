@@ -10,6 +10,7 @@ import geopandas
 import pandas as pd
 import pyogrio
 
+from geo.errors import count_of
 from geo.files import write_text
 from geo.layers.classes import D6433_CLASSES, NOT_MEASURABLE, fine_enough
 from geo.layers.run_rows import MapTerms, failures, survey_days
@@ -203,9 +204,9 @@ def _measurable(report: MapReport) -> str:
 
 def _totals(report: MapReport) -> list[str]:
     lines = [
-        f"{counted(report.cracks, 'crack')}, {report.length_m:.1f} m, on {report.inspected_m2:.1f} "
-        f"m² inspected in {counted(report.blocks, 'block')}.{_pixels(report)}",
-        f"{counted(report.networks, 'network')} (alligator or block cracking), "
+        f"{count_of(report.cracks, 'crack')}, {report.length_m:.1f} m, on "
+        f"{report.inspected_m2:.1f} m² inspected in {count_of(report.blocks, 'block')}.{_pixels(report)}",
+        f"{count_of(report.networks, 'network')} (alligator or block cracking), "
         f"{report.network_m2:.2f} m² with {report.network_line_m:.1f} m of cracks in them.",
     ]
     line = sum(report.length_by_severity.values())
@@ -298,15 +299,6 @@ def ground_m2(segments: pd.DataFrame) -> pd.Series:
 def street_of(segments: pd.DataFrame) -> pd.Series:
     """Return the street of each segment: its name, or the id of its road where it has none."""
     return segments["name"].fillna("road " + segments["road_id"])
-
-
-def counted(count: int, noun: str) -> str:
-    """Return a number with its noun.
-
-    >>> counted(1, "crack"), counted(2, "crack")
-    ('1 crack', '2 cracks')
-    """
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _number(value: float | None) -> str:

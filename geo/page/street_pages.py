@@ -22,15 +22,16 @@ from reportlab.lib.units import cm
 from reportlab.lib.utils import ImageReader, simpleSplit
 from reportlab.pdfgen.canvas import Canvas
 
+from geo.errors import count_of
 from geo.files import output_errors, whole_file
 from geo.imagery.overview import Overview
 from geo.layers.run_rows import MapTerms
 from geo.layers.schema import CRACK, INSPECTED, NETWORK, ROAD_SEGMENT
 from geo.layers.style import CASING, RANK_TITLES, SEVERITY_HEADING, priority_legend, severity_legend
 from geo.outputs import seal_pdf
-from geo.page.letters import BOLD, FONT, is_unwritable, lettered, shortened
+from geo.page.letters import BOLD, FONT, is_unwritable, letters_for, shorten
 from geo.page.preview import KM, scale_length
-from geo.page.report import counted, ground_m2, street_of
+from geo.page.report import ground_m2, street_of
 from geo.paths import layer_names, literal
 
 MAX_PAGES = 500
@@ -121,8 +122,7 @@ class Frame:
 
     def on_paper(self, places: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return (N, 2) points on the page of (N, 2) x, y."""
-        corner = np.array([MARGIN, self.bottom])
-        return np.asarray(corner + (places - [self.x, self.y]) * self.scale)
+        return np.asarray((places - [self.x, self.y]) * self.scale + [MARGIN, self.bottom])
 
 
 def write_street_pages(package: Path, out: Path, backdrop: Overview) -> int:
@@ -189,12 +189,12 @@ def _pages(segments: geopandas.GeoDataFrame, rank_by: str) -> list[Page]:
 def _by_street(segments: geopandas.GeoDataFrame, street: pd.Series) -> pd.DataFrame:
     """Add up segments, street by street; percents are of the surveyed and of the whole ground."""
     seen, by = segments["surveyed_area_m2"], segments["by"]
-    sums = {"ground": ground_m2(segments), "known": seen.where(by.notna()), "told": by * seen}
+    sums = {"ground": ground_m2(segments), "known": seen.where(by.notna()), "sum": by * seen}
     rows = segments.assign(**sums).groupby(street, sort=False)
     found = rows[[*SUMS, *sums]].sum()
     found["rank"] = rows["rank"].min()
     found["coverage_pct"] = 100.0 * found["surveyed_area_m2"] / found["ground"]
-    found["by"] = found["told"] / found["known"]
+    found["by"] = found["sum"] / found["known"]
     found["label"] = found.index
     return found
 
@@ -228,7 +228,7 @@ def _draw_page(canvas: Canvas, page: Page, layers: Layers, backdrop: Overview) -
 
 def _title(canvas: Canvas, bottom: float, title: str) -> None:
     """Draw a title in the largest letters in which all of it can be read, its last line below."""
-    text, font = lettered(title, BOLD)
+    text, font = letters_for(title, BOLD)
     for size in TITLE_SIZES:
         lines, most = simpleSplit(text, font, size, MAP_WIDTH), int(TITLE_HEIGHT / (LINE * size))
         if len(lines) <= most:
@@ -246,7 +246,7 @@ def _figures(segments: geopandas.GeoDataFrame, layers: Layers) -> str:
         return f"{cracks.sum():.1f} m of cracks, {areas.sum():.2f} m² of networks."
     sums = segments[["length_m", "crack_length_m", "network_area_m2"]].sum()
     return (
-        f"{sums['length_m']:.0f} m of road in {counted(len(segments), 'segment')}: "
+        f"{sums['length_m']:.0f} m of road in {count_of(len(segments), 'segment')}: "
         f"{sums['crack_length_m']:.1f} m of cracks, {sums['network_area_m2']:.2f} m² of networks."
     )
 
@@ -389,12 +389,12 @@ def _cell(value: object, digits: int) -> str:
     '{3f2504e0-4f89…3301}-007'
     """
     if isinstance(value, str):
-        return shortened(value, FONT, CELL_SIZE, NAME_WIDTH)
+        return shorten(value, FONT, CELL_SIZE, NAME_WIDTH)
     return "-" if pd.isna(value) else f"{value:.{digits}f}"
 
 
 def _text(canvas: Canvas, x: float, y: float, text: str, size: float, font: str = FONT) -> None:
-    text, font = lettered(text, font)
+    text, font = letters_for(text, font)
     canvas.setFillColor("black", 1)
     canvas.setFont(font, size)
     canvas.drawString(x, y, text)

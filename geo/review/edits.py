@@ -148,10 +148,10 @@ def _without_wrong(found: EditedMap) -> tuple[EditedMap, _Seen]:
     cracks, networks = (
         found.tables[layer.name][~_is_wrong(found.tables[layer.name])] for layer in (CRACK, NETWORK)
     )
-    cracks, outlines = _placed(cracks, "MultiLineString"), found.tables[OUTLINE.name]
+    cracks, outlines = _place(cracks, "MultiLineString"), found.tables[OUTLINE.name]
     left = _left_pieces(cracks, outlines, found.unit_m)
-    cracks, drawn, moved = _measured(cracks, found, left)
-    networks, new, cut = _measured_areas(_placed(networks, "MultiPolygon"), found.unit_m)
+    cracks, drawn, moved = _measure(cracks, found, left)
+    networks, new, cut = _measured_areas(_place(networks, "MultiPolygon"), found.unit_m)
     there = cracks["crack_id"][~left]
     alive = outlines["crack_id"].isin(there) & outlines["crack_id"].notna()
     alive |= outlines["network_id"].isin(networks["network_id"]) & outlines["network_id"].notna()
@@ -177,7 +177,7 @@ def _is_wrong(table: geopandas.GeoDataFrame) -> pd.Series:
     return table["verdict"].fillna("").astype(str).str.strip().str.lower().isin(WRONG)
 
 
-def _placed(table: geopandas.GeoDataFrame, kind: str) -> geopandas.GeoDataFrame:
+def _place(table: geopandas.GeoDataFrame, kind: str) -> geopandas.GeoDataFrame:
     """Return the rows with a shape, in the type of their layer."""
     table = table[has_shape(table)].reset_index(drop=True)
     make = shapely.multilinestrings if kind == "MultiLineString" else shapely.multipolygons
@@ -255,7 +255,7 @@ def _left_pieces(
     return np.asarray(own & (np.bincount(owner[part], beside, len(cracks)) > 0), bool)
 
 
-def _measured(
+def _measure(
     cracks: geopandas.GeoDataFrame, found: EditedMap, left: BoolArray
 ) -> tuple[geopandas.GeoDataFrame, BoolArray, BoolArray]:
     """Give lines that people have drawn their columns, and those that they changed new ones.
@@ -303,7 +303,7 @@ def _measured(
             cracks.loc[drawn, name] = value
     first = shapely.get_geometry(cracks.geometry.to_numpy(), 0)
     middles = shapely.line_interpolate_point(first, 0.5, normalized=True)
-    cracks["crack_id"] = _named(cracks["crack_id"], middles)
+    cracks["crack_id"] = _name(cracks["crack_id"], middles)
     return cracks, drawn, moved
 
 
@@ -324,7 +324,7 @@ def _measured_areas(
     networks.loc[changed, "crack_length_m"] = line_m[changed]
     networks.loc[drawn | changed, "area_m2"] = area_m2[drawn | changed]
     middles = shapely.point_on_surface(networks.geometry.to_numpy())
-    networks["network_id"] = _named(networks["network_id"], middles)
+    networks["network_id"] = _name(networks["network_id"], middles)
     return networks, drawn, changed
 
 
@@ -333,7 +333,7 @@ def _with_severity(table: geopandas.GeoDataFrame, *columns: str) -> geopandas.Ge
     return table.assign(**{name: table[name].fillna(NOT_MEASURABLE) for name in columns})
 
 
-def _named(ids: pd.Series, middles: Any) -> list[str]:
+def _name(ids: pd.Series, middles: Any) -> list[str]:
     """Name what people have drawn by its middle; each name stands once."""
     names = ids.fillna("").to_numpy(object, copy=True)
     new = names == ""

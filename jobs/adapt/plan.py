@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from geo.errors import count_of
 from geo.imagery.samples import sample_windows
 from jobs.adapt.job import AdaptJob, AdaptOptions
 from jobs.runtime.folder import (
@@ -25,7 +26,6 @@ from jobs.runtime.folder import (
 )
 from jobs.runtime.memory import require_memory
 from jobs.runtime.ray_session import joins_cluster
-from jobs.runtime.terminal import counted
 from jobs.train.needs import require_gpus
 from jobs.windows.cut import WindowsOptions
 from jobs.windows.run import ground_of
@@ -104,20 +104,20 @@ class AdaptPlan:
         """Return the figures for people."""
         config, batch = self.config, self.config.batch
         number = config.scaling.num_workers
-        shared = f"{counted(number, 'worker')} on Ray share each update" if number else ""
+        shared = f"{count_of(number, 'worker')} on Ray share each update" if number else ""
         found = [
             ("run", self.standing),
             ("start", self.base),
             ("pictures", f"{self.seen} of {self.found}, no label is read"),
             (
                 "work",
-                f"{counted(config.rounds, 'round')} of {counted(config.steps, 'update')} with "
+                f"{count_of(config.rounds, 'round')} of {count_of(config.steps, 'update')} with "
                 f"{batch.count} windows of {batch.side} px, {config.drawn_share:.0%} of them drawn",
             ),
             *([("workers", shared)] if shared else []),
             (
                 "time",
-                f"about {counted(max(1, round(self.minutes)), 'minute')} of updates on one core"
+                f"about {count_of(max(1, round(self.minutes)), 'minute')} of updates on one core"
                 f"{' of each worker' if shared else ''}; before each round "
                 "the labels of all pictures, then some three minutes of checks",
             ),
@@ -159,8 +159,8 @@ def plan_adapt(
     base = find_base(model)
     require_own(out)
     require_writable(out, f"out {out}")
-    is_finished = finished(out) is not None
-    paths = listed(config, out, images)
+    is_finished = read_finished(out) is not None
+    paths = list_pictures(config, out, images)
     memory, steps = require_room(config, base, paths), 0
     if paths is None:
         assert isinstance(config, AdaptJob), "the command gives one of both"
@@ -170,7 +170,7 @@ def plan_adapt(
         )
         found = seen = len(chosen)
         if seen < 2:
-            raise DataError(f"{counted(seen, 'window')} is too few to learn from; give more tiles")
+            raise DataError(f"{count_of(seen, 'window')} is too few to learn from; give more tiles")
     else:
         pictures = read_pictures(paths, config)  # what is damaged is said now
         found, seen = len(paths), len(pictures)
@@ -237,7 +237,7 @@ def require_workers(config: AdaptOptions, *, local: bool = False) -> None:
     require_gpus(config.scaling, local=local)
 
 
-def finished(out: Path) -> Adapted | None:
+def read_finished(out: Path) -> Adapted | None:
     """Return how the adaption in a folder ended; None if it did not.
 
     Raises:
@@ -257,7 +257,7 @@ def windows_of(config: AdaptJob) -> WindowsOptions:
     )
 
 
-def listed(config: AdaptConfig, out: Path, images: Path | None) -> list[Path] | None:
+def list_pictures(config: AdaptConfig, out: Path, images: Path | None) -> list[Path] | None:
     """List the photographs, or the windows of tiles; None: they are not cut yet.
 
     Raises:

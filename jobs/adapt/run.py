@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from geo.errors import count_of
 from geo.files import write_text
 from jobs.adapt.job import AdaptJob, AdaptOptions
 from jobs.adapt.plan import (
@@ -23,8 +24,8 @@ from jobs.adapt.plan import (
     LOCK,
     WINDOWS,
     find_base,
-    finished,
-    listed,
+    list_pictures,
+    read_finished,
     require_own,
     require_room,
     require_workers,
@@ -32,7 +33,7 @@ from jobs.adapt.plan import (
 )
 from jobs.runtime.folder import SAME_COMMAND, explain_write_errors, hold_lock
 from jobs.runtime.signals import Interrupted, stop_on_sigterm
-from jobs.runtime.terminal import counted, say
+from jobs.runtime.terminal import say
 from jobs.runtime.versions import own_version
 from jobs.windows.run import run_windows
 from wpcrack.data.images import list_images
@@ -104,14 +105,14 @@ def run_adapt(
     require_workers(config, local=local)
     base = find_base(model)
     require_own(out)
-    if finished(out) is None:
-        require_room(config, base, listed(config, out, images), local=local)
+    if read_finished(out) is None:
+        require_room(config, base, list_pictures(config, out, images), local=local)
     with explain_write_errors(f"out {out}", "choose another folder", DataError):
         out.mkdir(parents=True, exist_ok=True)
         (out / LOCK).touch()
     busy = ConfigError(f"another process adapts in {out}; wait for its end or choose another out")
     with hold_lock(out / LOCK, busy):
-        known = finished(out)
+        known = read_finished(out)
         if known is not None:
             say(f"{out} is finished already; choose another out to adapt again")
             return AdaptReport(out, run_name(base), known)
@@ -126,7 +127,7 @@ def run_adapt(
 def _adapt(
     config: AdaptOptions, out: Path, base: Path, images: Path | None, local: bool
 ) -> AdaptReport:
-    paths = listed(config, out, images)
+    paths = list_pictures(config, out, images)
     if paths is None:
         assert isinstance(config, AdaptJob), "the command gives one of both"
         report = run_windows(config, out / WINDOWS, windows_of(config))
@@ -174,7 +175,7 @@ def model_card(config: AdaptConfig, report: AdaptReport) -> str:
             f"Road crack detector `{report.base}`, adapted to {a.pictures} unlabeled pictures by "
             "self-training.",
             "",
-            f"* {counted(config.rounds, 'round')} of {counted(config.steps, 'update')}, "
+            f"* {count_of(config.rounds, 'round')} of {count_of(config.steps, 'update')}, "
             f"{config.drawn_share:.0%} drawn windows with exact masks, {config.blend:.0%} of the "
             f"weights learned, the rest those before, seed {config.seed}, "
             f"wpcrack {own_version()}",

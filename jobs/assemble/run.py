@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from geo.errors import InputError
+from geo.errors import InputError, count_of
 from geo.files import folder_of_parts, output_errors, remove_leftovers
 from geo.imagery.overview import blank_backdrop, read_backdrop
 from geo.layers.assemble import AssembleReport, assemble
@@ -33,7 +33,7 @@ from jobs.infer.outputs import MapFiles, map_options, require_shown, run_record
 from jobs.infer.report import failure_lines
 from jobs.infer.work_folder import BACKDROP, CROPS
 from jobs.runtime.folder import hold_output
-from jobs.runtime.terminal import counted, say
+from jobs.runtime.terminal import say
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,9 @@ class AssembledMap:
         """Return a few lines for the terminal."""
         cracks = self.cracks
         lines = [
-            f"{counted(cracks.n_cracks, 'crack')}, {cracks.length_m:.1f} m, "
+            f"{count_of(cracks.n_cracks, 'crack')}, {cracks.length_m:.1f} m, "
             f"{cracks.area_m2:.2f} m2 of pixels, from the {self.source} of "
-            f"{counted(cracks.n_inspected - self.unfinished, 'block')} in {self.seconds:.0f} s",
+            f"{count_of(cracks.n_inspected - self.unfinished, 'block')} in {self.seconds:.0f} s",
             f"map       {self.files.package}",
             f"overview  {self.files.overview}",
             f"page      {self.files.page}",
@@ -126,7 +126,7 @@ def run_assemble(source: Source, job: AssembleJob) -> AssembledMap:
     origin = "parts" if kept else "probability"
     with hold_output(job.out, f"out={job.out}"):
         with _parts(source, job, kept=kept) as parts:
-            require_replaceable(files.written(job, job.roads))  # edited meanwhile?
+            require_replaceable(files.list_replaced(job, job.roads))  # edited meanwhile?
             report = assemble(
                 parts,
                 job.out,

@@ -130,7 +130,7 @@ def _score_pixels(
     inner = slice(SCORE_HALO_PX, SCORE_HALO_PX + size)
     for row, col in city.places:
         tile = Frame(row * size, col * size, size, size)
-        frame = tile.grown(SCORE_HALO_PX)
+        frame = tile.grow(SCORE_HALO_PX)
         area = shapely.box(
             frame.col_off,
             frame.row_off,

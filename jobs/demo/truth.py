@@ -283,6 +283,6 @@ def _whole(found: Mapped, truth: CityTruth) -> BoolArray:
                 continue
             points = shapely.points(shapely.get_coordinates(shapely.segmentize(parts, STEP_M / 2)))
             along = np.sort(shapely.line_locate_point(line, points))
-            covered = np.minimum(np.diff(along), UNSEEN_M).sum()
-            whole[number] |= covered >= WHOLE_SHARE * line.length
+            length = np.minimum(np.diff(along), UNSEEN_M).sum()
+            whole[number] |= length >= WHOLE_SHARE * line.length
     return whole

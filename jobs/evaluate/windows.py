@@ -87,8 +87,8 @@ class WindowEvaluation:
         """Return a table for the terminal."""
         s = self.scores
         facts = {
-            "windows with a crack": _counted(s.found, s.cracks),
-            "windows without": _counted(s.marked, s.roads),
+            "windows with a crack": _sentence(s.found, s.cracks),
+            "windows without": _sentence(s.marked, s.roads),
             "marked on these": f"{s.road_share:.3%} of their pixels" if s.roads else "-",
             "F1 of these windows": f"{s.f1:.3f}",
             "windows": f"{s.cracks + s.roads}, {self.which}, {self.seconds:.1f} s",
@@ -182,7 +182,7 @@ def _share(part: int, whole: int) -> tuple[float, float, float] | None:
     return share.value, share.low, share.high
 
 
-def _counted(part: int, whole: int) -> str:
+def _sentence(part: int, whole: int) -> str:
     share = _share(part, whole)
     if share is None:
         return "none"

@@ -205,16 +205,16 @@ class MapFiles:
         kinds: tuple[Format, ...] = get_args(Format)
         return tuple(kind for kind in kinds if any(path.exists() for path in self.copies(kind)))
 
-    def written(self, rules: MapRules, roads: RoadOptions) -> list[Path]:
+    def list_replaced(self, rules: MapRules, roads: RoadOptions) -> list[Path]:
         """List the files that a map of these rules and roads replaces."""
         table = [self.segments] if roads.path else []
         copies = [path for kind in rules.formats for path in self.copies(kind)]
         return [*astuple(self)[:3], self.report, self.figures, *table, *copies]
 
-    def left(self, rules: MapRules, roads: RoadOptions) -> list[Path]:
+    def list_outdated(self, rules: MapRules, roads: RoadOptions) -> list[Path]:
         """List files of an earlier map that one of these rules and roads does not make again."""
         kinds: tuple[Format, ...] = get_args(Format)
-        made = set(self.written(rules, roads))
+        made = set(self.list_replaced(rules, roads))
         if not roads.path:
             made -= {path for path in made if path.name.endswith(f"_{ROAD_SEGMENT.name}.parquet")}
         every = [self.segments, *(path for kind in kinds for path in self.copies(kind))]
@@ -234,7 +234,7 @@ class MapFiles:
         require_writable(self.package.parent, f"out={self.package}")
         if not is_utf8(self.package):
             raise OutputError(f"out={readable(self.package)} {NOT_UTF8}")
-        require_replaceable(self.written(rules, roads), inputs)
+        require_replaceable(self.list_replaced(rules, roads), inputs)
         has_text = roads.id or roads.name or roads.district or roads.surface
         if roads.path and has_text and (doubt := doubt_about_text(roads.path)):
             say(f"warning: roads.path={doubt}")
@@ -243,7 +243,7 @@ class MapFiles:
                 f"{self.package} was changed by you or another program ({first_few(added)}): it "
                 f"will be kept as {kept_name(self.package).name} when the new map is complete"
             )
-        if left := self.left(rules, roads):
+        if left := self.list_outdated(rules, roads):
             say(
                 f"of an earlier map and not made again: {first_few(path.name for path in left)}; "
                 "remove them, or ask for them (formats, roads.path)"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from geo.cracks.parts import InspectedRow, read_part
-from geo.errors import InputError
+from geo.errors import InputError, count_of
 from geo.imagery.headers import crs_name
 from geo.imagery.mosaic import Block, Mosaic
 from geo.imagery.thumbnails import PictureGrid
@@ -21,7 +21,7 @@ from jobs.infer.job import InferJob
 from jobs.infer.probability import probability_file
 from jobs.runtime.cpus import usable_cpus
 from jobs.runtime.folder import is_plain_file
-from jobs.runtime.terminal import clock, counted
+from jobs.runtime.terminal import clock
 from wpcrack.inference.lattice import Lattice
 from wpcrack.inference.machine import native_bfloat16
 
@@ -169,7 +169,7 @@ class Forecast:
         speed, origin = usable * assumed, "assumed from another machine"
         if measured and seconds:
             speed = actors * measured / seconds
-            origin = f"measured on {counted(len(known), 'block')}{'' if finished else ' before'}"
+            origin = f"measured on {count_of(len(known), 'block')}{'' if finished else ' before'}"
         disk = len(plan.blocks) * PART_BYTES + plan.most_px / 1e6 * CRACK_BYTES_PER_MPX
         if plan.probability is not None:
             disk += plan.most_px * PROBABILITY_BYTES_PER_PX
@@ -193,11 +193,11 @@ class Forecast:
             f"area      at most {plan.most_px * grid.pixel_area_m2:.0f} m2",
             f"finished  {len(self.finished)} of {len(plan.blocks)} blocks",
             f"time      about {clock(self.seconds)} at {self.mpx_per_s:.1f} Mpx/s ({self.origin}) "
-            f"with {counted(self.actors, 'actor')}",
+            f"with {count_of(self.actors, 'actor')}",
             f"disk      up to {_size(self.disk_bytes)}, free are {_size(self.free_bytes)}",
         ]
         if problems := plan.mosaic.problems:
-            lines.append(f"unusable  {counted(len(problems), 'file')}, like {problems[0].path}")
+            lines.append(f"unusable  {count_of(len(problems), 'file')}, like {problems[0].path}")
         if self.disk_bytes > self.free_bytes:
             lines.append("warning: the disk may be too small; free some or choose another out")
         return "\n".join(lines)
@@ -228,8 +228,8 @@ def outline(plan: Plan) -> str:
     """Return a plan in a line, like `100 tiles, 64.0 Mpx of 5 mm in 9 blocks`."""
     mosaic = plan.mosaic
     return (
-        f"{counted(len(mosaic.tiles), 'tile')}, {plan.most_px / 1e6:.1f} Mpx of "
-        f"{1000 * mosaic.grid.gsd_m:.3g} mm in {counted(len(plan.blocks), 'block')}"
+        f"{count_of(len(mosaic.tiles), 'tile')}, {plan.most_px / 1e6:.1f} Mpx of "
+        f"{1000 * mosaic.grid.gsd_m:.3g} mm in {count_of(len(plan.blocks), 'block')}"
     )
 
 

@@ -16,14 +16,14 @@ from typing import Any, TextIO
 
 from geo.addresses import without_secrets
 from geo.cracks.parts import InspectedRow
-from geo.errors import InputError
+from geo.errors import InputError, count_of
 from geo.imagery.mosaic import Mosaic
 from jobs.infer.job import InferJob, find_work_folder
 from jobs.infer.job_log import JobLog
 from jobs.infer.work_folder import LOCK
 from jobs.infer.worker import NO_ANSWER
 from jobs.runtime.folder import is_locked
-from jobs.runtime.terminal import clock, counted
+from jobs.runtime.terminal import clock
 from wpcrack.errors import ConfigError
 
 SHOWN_FAILURES = 5
@@ -75,8 +75,8 @@ class InferReport:
     def summary(self) -> str:
         """Return a few lines for the terminal."""
         lines = [
-            f"{counted(self.n_cracks, 'crack')}, {self.area_m2:.2f} m2 of pixels, on "
-            f"{counted(self.n_tiles, 'tile')} "
+            f"{count_of(self.n_cracks, 'crack')}, {self.area_m2:.2f} m2 of pixels, on "
+            f"{count_of(self.n_tiles, 'tile')} "
             f"({self.surveyed_mpx:.1f} Mpx surveyed) in {self.infer_s + self.assemble_s:.0f} s",
             f"map       {self.package}",
             f"overview  {self.overview}",

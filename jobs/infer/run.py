@@ -161,7 +161,7 @@ def _run(context: _Context) -> InferReport:
     results = _compute_missing(context)
     computed = time.monotonic()
     say("joining the blocks")
-    require_replaceable(MapFiles.of(job.out).written(job, job.roads))  # edited meanwhile?
+    require_replaceable(MapFiles.of(job.out).list_replaced(job, job.roads))  # edited meanwhile?
     if plan.probability is not None:
         with explain_errors(work.root):
             write_vrt(plan.probability, plan.blocks, mosaic.grid)
@@ -195,7 +195,7 @@ def _adopt(job: InferJob) -> None:
 
 def _check_delivery(job: InferJob) -> Delivery | None:
     """Return where the map will be copied to, if it may lie there."""
-    delivery = Delivery.of(job, MapFiles.of(job.out).written(job, job.roads))
+    delivery = Delivery.of(job, MapFiles.of(job.out).list_replaced(job, job.roads))
     if delivery is not None:
         delivery.check()
     return delivery
@@ -204,7 +204,7 @@ def _check_delivery(job: InferJob) -> Delivery | None:
 def _deliver(report: InferReport, job: InferJob, delivery: Delivery) -> InferReport:
     """Copy the files of a finished map to object storage."""
     say(f"copying the map to {delivery.address}")
-    copies = delivery.deliver(MapFiles.of(job.out).written(job, job.roads))
+    copies = delivery.deliver(MapFiles.of(job.out).list_replaced(job, job.roads))
     return replace(report, copies=tuple(copies))
 
 

@@ -86,7 +86,7 @@ def next_window(now: Standing) -> Choice | None:
     least `MIN_GAP` answers after the first; those that are still missing come at the end.
     """
     new = next((file for file in now.queue if file not in now.taken), None)
-    if _due(now, len(_seen(now))) > 0:
+    if _due(now, len(_list_labeled(now))) > 0:
         if new is None:
             return Choice(min(_free(now), key=lambda file: _draw(now, file)), again=True)
         recent = {answer.file for answer in now.mine[-MIN_GAP:]}
@@ -96,22 +96,22 @@ def next_window(now: Standing) -> Choice | None:
     return None if new is None else Choice(new)
 
 
-def left(now: Standing) -> int:
+def count_left(now: Standing) -> int:
     """Count the answers that are still to be given, second looks included."""
     new = sum(file not in now.taken for file in now.queue)
-    return new + max(_due(now, len(_seen(now)) + new), 0)
+    return new + max(_due(now, len(_list_labeled(now)) + new), 0)
 
 
-def _seen(now: Standing) -> list[str]:
+def _list_labeled(now: Standing) -> list[str]:
     return [file for file in now.queue if file in now.seen]
 
 
 def _due(now: Standing, labeled: int) -> int:
     """Count the second looks that `labeled` windows call for, less those that were taken."""
-    return int(now.share * labeled + 1e-9) - len(_repeated(now))
+    return int(now.share * labeled + 1e-9) - len(_second_looks(now))
 
 
-def _repeated(now: Standing) -> set[str]:
+def _second_looks(now: Standing) -> set[str]:
     own = set(now.queue)
     return {answer.file for answer in now.mine if answer.again and answer.file in own}
 
@@ -123,8 +123,8 @@ def _since_last_repeat(now: Standing) -> int:
 
 def _free(now: Standing) -> list[str]:
     """Return the labeled windows that had no second look."""
-    repeated = _repeated(now)
-    return [file for file in _seen(now) if file not in repeated]
+    repeated = _second_looks(now)
+    return [file for file in _list_labeled(now) if file not in repeated]
 
 
 def _draw(now: Standing, file: str) -> bytes:

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from geo.errors import count_of
 from jobs.label.agreement import Agreement
 from jobs.label.server import make_app
 from jobs.label.session import Who, open_session
 from jobs.page.server import require_port, serve
-from jobs.runtime.terminal import counted, say
+from jobs.runtime.terminal import say
 from wpcrack.data.manifest import Label
 from wpcrack.errors import first_few
 
@@ -35,13 +36,13 @@ class LabelReport:
     def summary(self) -> str:
         """Return one sentence for the terminal."""
         crack, road = self.balance["crack"], self.balance["road"]
-        parts = [f"{counted(crack + road, 'window')} labeled ({crack} crack, {road} road)"]
+        parts = [f"{count_of(crack + road, 'window')} labeled ({crack} crack, {road} road)"]
         if self.left:
             parts.append(f"{self.left} to go")
         if self.agreement.pairs:
             parts.append(self.agreement.text())
         if self.agreement.open:
-            number = counted(len(self.agreement.open), "window")
+            number = count_of(len(self.agreement.open), "window")
             parts.append(f"{number} in dispute: {first_few(self.agreement.open)}")
         return f"{'; '.join(parts)}; next: {self._next()}"
 
@@ -72,8 +73,8 @@ def run_label(
     with open_session(root, who or Who()) as session:
         if session.left_out:
             say(
-                f"left out: {counted(len(session.left_out), 'window')} that the manifest lists and "
-                f"that no browser can show from this folder ({first_few(session.left_out)})"
+                f"left out: {count_of(len(session.left_out), 'window')} that the manifest lists "
+                f"and that no browser can show from this folder ({first_few(session.left_out)})"
             )
         serve(
             partial(make_app, session),

@@ -18,7 +18,7 @@ from jobs.label.answers import (
     open_journal,
     read_events,
 )
-from jobs.label.order import Choice, Part, Standing, left, next_window
+from jobs.label.order import Choice, Part, Standing, count_left, next_window
 from jobs.label.table import Table, Window, inside, read_table, write_labels
 from jobs.page.journal import Journal, replay
 from jobs.page.pace import pace
@@ -233,7 +233,7 @@ class Session:
         now = self._standing()
         labels = self._all_labels()
         counts = Counter(labels.get(file) for file in now.queue if file in now.taken)
-        rate, rest = pace([answer.time_s for answer in now.mine]), left(now)
+        rate, rest = pace([answer.time_s for answer in now.mine]), count_left(now)
         return Progress(
             total=len(now.queue),
             crack=counts["crack"],

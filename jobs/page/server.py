@@ -89,7 +89,7 @@ def bare_app(token: str, name: str) -> web.Application:
     texts = {file: _file("page", file) for file in SHARED} | {
         file: _file(name, file) for file in own
     }
-    app.router.add_get(f"/{token}/", _static(_framed(name), ".html"))
+    app.router.add_get(f"/{token}/", _static(_frame(name), ".html"))
     for file, text in texts.items():
         app.router.add_get(f"/{token}/{file}", _static(text, PurePosixPath(file).suffix))
     return app
@@ -99,7 +99,7 @@ def _file(package: str, name: str) -> str:
     return files(f"jobs.{package}").joinpath("static", name).read_text(encoding="utf-8")
 
 
-def _framed(name: str) -> str:
+def _frame(name: str) -> str:
     """Put the parts of a page, each after a comment with its name, into the frame of all pages."""
     pieces = PART.split(_file(name, f"{name}.html"))[1:]
     parts = {part: text.rstrip("\n") for part, text in zip(pieces[::2], pieces[1::2], strict=True)}
@@ -170,7 +170,7 @@ async def _serve(
     port: int,
     open_browser: bool,
 ) -> None:
-    token, ended = make_token(), _ended()
+    token, ended = make_token(), _end_event()
     runner = web.AppRunner(app_of(token), access_log=None, shutdown_timeout=CLOSE_S)
     await runner.setup()
     site = web.TCPSite(runner, LOOPBACK, port)
@@ -178,7 +178,7 @@ async def _serve(
         try:
             await site.start()
         except OSError as error:
-            raise ConfigError(_refused(port, error)) from error
+            raise ConfigError(_refusal(port, error)) from error
         address = f"http://{LOOPBACK}:{runner.addresses[0][1]}/{token}/"
         say(f"the page: {address}\nits address is a key: share it with nobody; Ctrl-C ends")
         if open_browser:
@@ -203,7 +203,7 @@ async def _save_until(save: Callable[[], None], ended: asyncio.Event) -> None:
                 failed = True
 
 
-def _ended() -> asyncio.Event:
+def _end_event() -> asyncio.Event:
     """Make an event that Ctrl-C, SIGTERM and the end of the terminal set.
 
     Under `nohup`, which ignores SIGHUP, the page stays.
@@ -216,7 +216,7 @@ def _ended() -> asyncio.Event:
     return ended
 
 
-def _refused(port: int, error: OSError) -> str:
+def _refusal(port: int, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         return f"--port {port} is in use; give another one, or none for any that is free"
     return f"--port {port} cannot be opened ({error.strerror}); give one above 1023"

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from geo.errors import count_of
 from geo.imagery.overview import read_backdrop
 from geo.layers.web_tiles import write_web_tiles
 from geo.options import PARQUET_ROWS, Format
@@ -23,7 +24,7 @@ from jobs.infer.work_folder import BACKDROP
 from jobs.review.run import draw_again
 from jobs.review.source import MapRun
 from jobs.runtime.folder import THEN_AGAIN, hold_output, require_writable
-from jobs.runtime.terminal import counted, say
+from jobs.runtime.terminal import say
 from wpcrack.errors import first_few
 
 
@@ -48,7 +49,7 @@ class ApplyReport:
         if found is None:
             return f"{self.package} is as it was written: nothing to apply"
         lines = [
-            f"{counted(found.cracks, 'crack')}, {found.length_m:.1f} m, in the new map; "
+            f"{count_of(found.cracks, 'crack')}, {found.length_m:.1f} m, in the new map; "
             f"{found.wrong} wrong, {found.drawn} drawn, {found.moved} moved by people"
         ]
         if found.kept:

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from geo.errors import count_of
 from geo.imagery.mosaic import Mosaic
 from geo.imagery.overview import Overview, read_backdrop, reduce
 from geo.outputs import require_replaceable
@@ -34,7 +35,7 @@ from jobs.review.session import Plan, Session, open_session
 from jobs.review.source import MapRun, Scenes, open_imagery
 from jobs.runtime.folder import THEN_AGAIN, hold_output, require_writable
 from jobs.runtime.signals import ignore_signals
-from jobs.runtime.terminal import counted, say
+from jobs.runtime.terminal import say
 from wpcrack.errors import ConfigError
 
 LEAST_COUNT = 20
@@ -86,7 +87,7 @@ class ReviewReport:
             found = ", ".join(f"{name} {share.text()}" for name, share in shares.items())
             lines += [f"precision by {title}: {found}"] if found else []
         if self.left:
-            lines.append(f"{counted(self.left, 'place')} to go; the same command goes on")
+            lines.append(f"{count_of(self.left, 'place')} to go; the same command goes on")
         if self.windows:
             lines.append(f"windows for a training: {self.windows}")
             root = shlex.quote(str(self.windows))

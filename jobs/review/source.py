@@ -113,9 +113,9 @@ class Scenes:
 
     def cut(self, x: float, y: float) -> Picture:
         """Read the place around a point, with its surroundings; white where nothing was seen."""
-        seen = self._mosaic.read(self._shown(x, y))
+        seen = self._mosaic.read(self._around(x, y))
         image = np.where(seen.valid[..., None], seen.image, np.uint8(255))
-        return Picture(image, seen.valid & self._mosaic.inside(self._shown(x, y)))
+        return Picture(image, seen.valid & self._mosaic.inside(self._around(x, y)))
 
     def marks(self, x: float, y: float) -> dict[str, str]:
         """Return what the map shows there, as paths of SVG in pixels of the picture.
@@ -124,7 +124,7 @@ class Scenes:
             InputError: another map has taken its place, or it cannot be read.
         """
         self._require_same()
-        window, grid = self._shown(x, y), self._mosaic.grid
+        window, grid = self._around(x, y), self._mosaic.grid
         frame = shapely.transform(window.polygon(), grid.to_world)
         found = {}
         for name in (OUTLINE.name, NETWORK.name, CRACK.name):
@@ -152,7 +152,7 @@ class Scenes:
             "terminal: every answer that was counted is kept"
         )
 
-    def _shown(self, x: float, y: float) -> Window:
+    def _around(self, x: float, y: float) -> Window:
         return self.window(x, y).pad((AROUND - 1) * self.side // 2)
 
 

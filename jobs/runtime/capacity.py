@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from geo.errors import count_of
 from jobs.runtime import ray_private
-from jobs.runtime.terminal import clock, counted, say
+from jobs.runtime.terminal import clock, say
 from wpcrack.errors import ConfigError
 
 SAY_EVERY_S = 30.0
@@ -57,7 +58,7 @@ class Request:
         >>> Request("worker", 2, {"CPU": 3, "memory": 2**30}).text()
         '2 workers of 3 CPU and 1.0 GiB'
         """
-        return f"{counted(self.count, self.noun)} of {resources_text(self.each)}"
+        return f"{count_of(self.count, self.noun)} of {resources_text(self.each)}"
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,7 @@ def require(request: Request, place: str) -> None:
     spare = f" beside {request.spare_cpus:g} CPU for Ray Data" if request.spare_cpus else ""
     raise ConfigError(
         f"the job asks for {request.text()}{spare}, {place} has room for {room}; its largest of "
-        f"{counted(sum(kind.count for kind in now), 'node')} has {has}, and one {request.noun} "
+        f"{count_of(sum(kind.count for kind in now), 'node')} has {has}, and one {request.noun} "
         f"never spans two nodes: ask for fewer or smaller {request.noun}s"
     )
 
@@ -212,4 +213,4 @@ def free_text() -> str:
     parts = [f"{free.get(name, 0):g} of {has[name]:g} {name}" for name in SHOWN if has.get(name)]
     if has.get("memory"):
         parts.append(f"{free.get('memory', 0) / 2**30:.0f} of {has['memory'] / 2**30:.0f} GiB")
-    return f"free are {', '.join(parts) or 'no CPU'} on {counted(nodes, 'node')}"
+    return f"free are {', '.join(parts) or 'no CPU'} on {count_of(nodes, 'node')}"

@@ -73,17 +73,17 @@ def hold_lock(
     Raises:
         OSError: the file cannot be made.
     """
-    here, is_told = socket.gethostname(), False
+    here, is_said = socket.gethostname(), False
     end = time.monotonic() + patience_s
     with open(path, "a", opener=open_no_link) as lock:
         while not _try_lock(lock.fileno(), fcntl.LOCK_EX):
             if time.monotonic() >= end:
                 holder = path.read_text("utf-8").strip() if path.exists() else ""
-                if is_told or holder in ("", here):
+                if is_said or holder in ("", here):
                     raise busy
                 where = path.parent.absolute()
                 say(f"{where} is held by {holder}; waiting {LEASE_S:.0f} s, in case it died")
-                is_told, end = True, end - patience_s + max(patience_s, LEASE_S)
+                is_said, end = True, end - patience_s + max(patience_s, LEASE_S)
             time.sleep(POLL_S)
         if not lasting and not _is_at(lock.fileno(), path):
             raise busy  # until a moment ago, when it removed this file

@@ -71,15 +71,6 @@ def say(text: str) -> None:
     print(without_secrets(text), file=sys.stderr, flush=True)
 
 
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun.
-
-    >>> counted(1, "tile"), counted(0, "tile")
-    ('1 tile', '0 tiles')
-    """
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
 def clock(seconds: float) -> str:
     """Return seconds as m:ss, or h:mm:ss from an hour on.
 

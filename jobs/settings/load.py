@@ -54,7 +54,7 @@ def load(
         ConfigError: Missing or unreadable file, unknown key (the nearest valid one is named),
             value of a wrong type or out of range, required key without a value, address for path.
     """
-    values = _merged(base or {}, read_yaml(path) if path is not None else {})
+    values = _merge(base or {}, read_yaml(path) if path is not None else {})
     given = [_parse_override(text, model_type) for text in overrides]
     for override in given:
         _assign(values, override)
@@ -68,12 +68,12 @@ def load(
     return job
 
 
-def _merged(below: Mapping[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+def _merge(below: Mapping[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     """Merge nested values, of which those above count where both have one."""
     merged = {**below, **above}
     for name in below.keys() & above.keys():
         if isinstance(below[name], Mapping) and isinstance(above[name], dict):
-            merged[name] = _merged(below[name], above[name])
+            merged[name] = _merge(below[name], above[name])
     return copy.deepcopy(merged)
 
 
@@ -91,7 +91,7 @@ def explain_value(error: ValidationError, model_type: type[BaseModel], key: str)
     for details in error.errors(include_url=False):
         if details["type"] == "extra_forbidden":
             return f"unknown key {key}; {_suggestion(key, model_type)}"
-        found = _dotted(details, model_type)
+        found = _key(details, model_type)
         if details["type"] != "value_error" or found.startswith(key):
             return _sentence(found, [details], model_type, _Source(None, frozenset()))
     return None
@@ -134,7 +134,7 @@ class _Source(NamedTuple):
     path: Path | None
     overridden: frozenset[str]
 
-    def unknown(self, key: str) -> tuple[str, str]:
+    def name_unknown(self, key: str) -> tuple[str, str]:
         """Return an unknown key as the user wrote it, and ` in FILE` or ` on the command line`.
 
         pydantic names only the unknown section that an override made.
@@ -205,7 +205,7 @@ def _prepare(values: dict[str, Any], model_type: type[BaseModel]) -> None:
         value, section = values.get(name), section_type(field.annotation)
         if section is not None and isinstance(value, dict):
             if isinstance(field.default, BaseModel):  # what it holds beside the section's defaults
-                value = _merged(field.default.model_dump(exclude_defaults=True), value)
+                value = _merge(field.default.model_dump(exclude_defaults=True), value)
                 values[name] = value
             _prepare(value, section)
         elif value is not None:
@@ -240,14 +240,14 @@ def _explain(error: ValidationError, model_type: type[BaseModel], source: _Sourc
     """Write one sentence for the most telling key; further wrong keys are only named."""
     by_key: dict[str, list[ErrorDetails]] = {}
     for details in error.errors(include_url=False):
-        by_key.setdefault(_dotted(details, model_type), []).append(details)
+        by_key.setdefault(_key(details, model_type), []).append(details)
     ranked = sorted(by_key, key=lambda key: by_key[key][0]["type"] != "extra_forbidden")
     first, *others = ranked
     more = f" (also wrong: {', '.join(others)})" if others else ""
     return _sentence(first, by_key[first], model_type, source) + more
 
 
-def _dotted(details: ErrorDetails, model_type: type[BaseModel]) -> str:
+def _key(details: ErrorDetails, model_type: type[BaseModel]) -> str:
     """Return the key as the user writes it; pydantic's location also names members of unions.
 
     What a list lacks is the list's own fault.
@@ -270,7 +270,7 @@ def _sentence(
     details, where = problems[0], source.of(key)
     match details["type"]:
         case "extra_forbidden":
-            key, where = source.unknown(key)
+            key, where = source.name_unknown(key)
             return f"unknown key {key}{where}; {_suggestion(key, model_type)}"
         case "missing" if not _lacks_item(details):
             key = _first_required(key, model_type)

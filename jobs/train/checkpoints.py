@@ -181,7 +181,7 @@ def storage_of(job: TrainJob) -> tuple[str, str]:
     root, place = job.run_dir.absolute(), job.scaling.storage_path
     if place is None:
         return str(root.parent), root.name
-    path = _resolved(place)
+    path = _resolve(place)
     require_storage(path)
     number = [*_known_place(root), uuid.uuid4().hex[:8]][0]
     name = f"{root.name}-{number}"
@@ -208,7 +208,7 @@ def require_same_storage(job: TrainJob) -> None:
     number, kept, name = known
     now = None
     if place is not None:
-        path = _resolved(place)
+        path = _resolve(place)
         now = f"{root.name}-{number}"
         if now == name and (without_secrets(path) == kept or _has_run(path, name)):
             return
@@ -238,7 +238,7 @@ def drop_states(job: TrainJob) -> None:
         return  # those of a folder of another name, which this one may be a copy of
     for path in (place, known[1]):
         if path is not None:
-            with suppress(ConfigError), _storage(_resolved(path)) as (files, inner):  # or gone
+            with suppress(ConfigError), _storage(_resolve(path)) as (files, inner):  # or gone
                 files.delete_dir(f"{inner}/{known[2]}")
 
 
@@ -252,7 +252,7 @@ def require_storage(path: str) -> None:
         files.create_dir(inner, recursive=True)
 
 
-def _resolved(place: str) -> str:
+def _resolve(place: str) -> str:
     """Return a place as Ray takes it: an address as it is, a path from the root."""
     return place if "://" in place else str(Path(place).absolute())
 

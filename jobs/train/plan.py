@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
+from geo.errors import count_of
 from jobs.runtime.folder import require_writable
-from jobs.runtime.terminal import counted
 from jobs.train.checkpoints import require_same_storage
 from jobs.train.folder import METRICS, read_data, read_metrics, require_own, require_same
 from jobs.train.job import TrainJob
@@ -75,25 +75,25 @@ class TrainPlan:
         found = [("run", self.standing), ("start", needs.start)]
         for name, part in counts(self.data).items():
             rest = f"; {needs.scored} are scored after each epoch" if name == "val" else ""
-            sources = counted(part["sources"], "source")
+            sources = count_of(part["sources"], "source")
             labels = f"{part['crack']} crack and {part['road']} road windows"
             found.append((name, f"{labels} of {sources}{rest}"))
         if needs.masked:
             found.append(
-                ("masked", f"{counted(needs.masked, 'image')} with masks judge the epochs")
+                ("masked", f"{count_of(needs.masked, 'image')} with masks judge the epochs")
             )
         found.append(
             (
                 "images",
                 f"{needs.size[0]} x {needs.size[1]} px, {job.train.batch_size} a batch, "
-                f"{job.train.batch_size // workers} for each of {counted(workers, 'worker')}"
+                f"{job.train.batch_size // workers} for each of {count_of(workers, 'worker')}"
                 f"{f' or more of at least {job.scaling.least}' if job.scaling.is_elastic else ''}"
                 f"{pieces}",
             )
         )
         for stage in self.stages:
             cap = "" if stage.minutes is None else f", at most {stage.minutes:.1f} minutes"
-            steps, epochs = counted(stage.steps, "step"), counted(stage.epochs, "epoch")
+            steps, epochs = count_of(stage.steps, "step"), count_of(stage.epochs, "epoch")
             averaged = f"{mb * mark.averaged[stage.name]:.1f} MB of gradients a step"
             found.append((f"stage {stage.name}", f"{steps} in {epochs}{cap}; {averaged}"))
         sizes = (f"{name} {count / 1e6:.2f} M" for name, count in self.parameters.items())

@@ -98,7 +98,7 @@ def write_report(
             f"{job.run_dir} holds no model: no epoch of it has a score that is a number; lower the "
             "learning rates (optim.encoder_lr, optim.head_lr) and set resume=never"
         )
-    chosen_by, trained = objective(best), _trained(root)
+    chosen_by, trained = objective(best), _training_of(root)
     values = {
         "start": start,
         "blend": trained.get("blend", 1.0),
@@ -118,7 +118,7 @@ def write_report(
     return _report_of(job.run_dir, values)
 
 
-def _trained(root: Path) -> dict[str, Any]:
+def _training_of(root: Path) -> dict[str, Any]:
     """Return what the kept model's description says of its training; nothing without one."""
     try:
         return read_info(find_model(root)).trained
@@ -288,7 +288,7 @@ class ProgressLines(Followed):
         self.metrics, self.after_all = metrics, after_all
         self.others = [tell for tell in others if tell is not None]
         self.shown = {line["epoch"]: line.get("seconds") for line in read_metrics(metrics)}
-        self.told = {*self.shown}
+        self.passed_on = {*self.shown}
         self.started, self.progress_at_start = time.monotonic(), self._progress()
         super().__init__(self._show_new)
 
@@ -311,8 +311,8 @@ class ProgressLines(Followed):
             say(f"warning: {warning}")
         elapsed = time.monotonic() - self.started
         say(describe(line, elapsed, self.progress_at_start))
-        if line["epoch"] not in self.told:
-            self.told.add(line["epoch"])
+        if line["epoch"] not in self.passed_on:
+            self.passed_on.add(line["epoch"])
             for tell in self.others:
                 tell(line)
         if self.after_all and line["train/progress"] == 1:

@@ -174,7 +174,7 @@ class MlflowTracker:
         experiment = client.create_experiment(name) if found is None else found.experiment_id
         run: str = client.create_run(experiment, run_name=self._root.name).info.run_id
         settings = all_without_secrets(self._job.model_dump(mode="json"))
-        for key, value in dotted(settings).items():
+        for key, value in flatten(settings).items():
             client.log_param(run, key, value)
         return run
 
@@ -182,14 +182,14 @@ class MlflowTracker:
         write_text(self._root / MEMORY, json.dumps({"run": self._run, "epoch": self._sent}))
 
 
-def dotted(values: dict[str, Any], before: str = "") -> dict[str, Any]:
+def flatten(values: dict[str, Any], before: str = "") -> dict[str, Any]:
     """Flatten nested settings.
 
-    >>> dotted({"a": {"b": 1}, "c": 2})
+    >>> flatten({"a": {"b": 1}, "c": 2})
     {'a.b': 1, 'c': 2}
     """
     flat: dict[str, Any] = {}
     for key, value in values.items():
         name = f"{before}{key}"
-        flat |= dotted(value, f"{name}.") if isinstance(value, dict) else {name: value}
+        flat |= flatten(value, f"{name}.") if isinstance(value, dict) else {name: value}
     return flat

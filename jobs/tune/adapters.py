@@ -64,7 +64,7 @@ class Decisions(FIFOScheduler):
             if FATAL in result:
                 self.fatal = TrainingError(result[FATAL])
             elif ERROR in result:
-                self._failed(number, result[ERROR], is_users=result[USERS])
+                self._fail(number, result[ERROR], is_users=result[USERS])
             elif "epoch" in result and self.sweep.epoch(number, result):
                 stops = True
                 self.sweep.end(number, "stopped")
@@ -78,7 +78,7 @@ class Decisions(FIFOScheduler):
         number = trial.config[NUMBER]
         with self._ending_sweep():
             if ERROR in result:
-                self._failed(number, result[ERROR], is_users=result[USERS])
+                self._fail(number, result[ERROR], is_users=result[USERS])
             self.sweep.end(number, "finished")
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
@@ -86,7 +86,7 @@ class Decisions(FIFOScheduler):
         error = trial.get_error()
         text = last_line(error) if error else "no message"
         with self._ending_sweep():
-            self._failed(trial.config[NUMBER], f"the process of the trial died ({text})")
+            self._fail(trial.config[NUMBER], f"the process of the trial died ({text})")
 
     @contextmanager
     def _ending_sweep(self) -> Iterator[None]:
@@ -96,7 +96,7 @@ class Decisions(FIFOScheduler):
         except USER_ERRORS as error:
             self.fatal = self.fatal or error
 
-    def _failed(self, number: int, text: str, *, is_users: bool = False) -> None:
+    def _fail(self, number: int, text: str, *, is_users: bool = False) -> None:
         self.sweep.end(number, "failed", text)
         if number == 0 and is_users:
             self.fatal = TrainingError(f"the defaults cannot be trained: {text}")

@@ -149,7 +149,7 @@ class Dimension:
         assert self.step is not None
         return self._plain(self.low + k * self.step)
 
-    def listed(self) -> tuple[Any, ...]:
+    def list_values(self) -> tuple[Any, ...]:
         """Return all values of a choice or a short stepped range, in order."""
         return tuple(self.value(k) for k in range(self.count or 0))
 
@@ -185,7 +185,7 @@ class Dimension:
         if self.count is None:
             return self.low, self.low + INNER * (self.high - self.low), self.high
         if self.count <= LISTED:
-            return self.listed()
+            return self.list_values()
         return self.value(0), self.value(self.count // 2), self.value(self.count - 1)
 
     def text(self) -> str:
@@ -237,7 +237,7 @@ class Space:
 
     def grid(self) -> Iterator[Params]:
         """Yield every combination whose values go together, in order; of no continuous range."""
-        columns = [d.listed() for d in self.dimensions]
+        columns = [d.list_values() for d in self.dimensions]
         for values in itertools.product(*columns):
             params = dict(zip(self.keys, values, strict=True))
             if self.allows(params):

@@ -163,7 +163,7 @@ class Tpe:
         )
         distributions = {d.key: distribution(d) for d in self.space.dimensions}
         study.add_trials(
-            [t for t in (self._frozen(trial, distributions) for trial in earlier) if t]
+            [t for t in (self._freeze(trial, distributions) for trial in earlier) if t]
         )
         for _ in range(ATTEMPTS):
             asked = study.ask(distributions)
@@ -173,7 +173,7 @@ class Tpe:
             study.tell(asked, state=TrialState.FAIL)
         return random(number, earlier)
 
-    def _frozen(
+    def _freeze(
         self, trial: PastTrial, distributions: dict[str, BaseDistribution]
     ) -> FrozenTrial | None:
         """Return a trial as Optuna keeps it; None if it lies outside the space.

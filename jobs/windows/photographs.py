@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from geo.errors import count_of
 from geo.grid import Window
-from jobs.runtime.terminal import counted
 from wpcrack.data.images import read_rgb, read_shape
 from wpcrack.errors import DataError, first_few
 
@@ -67,7 +67,9 @@ class Photographs:
         found = [first_few(self.failures.values())] if self.failures else []
         if self.small:
             names = first_few(path.name for path in self.small)
-            found.append(f"{counted(len(self.small), 'photograph')} smaller than a window: {names}")
+            found.append(
+                f"{count_of(len(self.small), 'photograph')} smaller than a window: {names}"
+            )
         return "; ".join(found)
 
     def read(self, window: Window) -> Seen:

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
-from geo.errors import InputError
+from geo.errors import InputError, count_of
 from geo.grid import Window
 from geo.imagery.find import scan, summary
 from geo.imagery.mosaic import Mosaic, Raster
 from geo.imagery.samples import Candidate, sample_windows
 from geo.imagery.suspect import suspicions
-from jobs.runtime.terminal import counted, say
+from jobs.runtime.terminal import say
 from jobs.settings.map import Imagery
 from jobs.windows.cut import Cutter, WindowsOptions, write_manifest
 from jobs.windows.photographs import Photographs
@@ -64,7 +64,7 @@ class WindowsReport:
 
     def summary(self, wanted: int) -> str:
         """Return a few lines for the terminal."""
-        lines = [f"{counted(self.n_windows, 'window')} from {self.origins} in {self.out}"]
+        lines = [f"{count_of(self.n_windows, 'window')} from {self.origins} in {self.out}"]
         if self.cracks is not None:
             crack = round(self.cracks)
             lines.append(
@@ -116,7 +116,7 @@ def run_windows(
     return WindowsReport(
         out=out,
         n_windows=len(chosen),
-        origins=counted(tiles, "tile" if is_mapped else "photograph"),
+        origins=count_of(tiles, "tile" if is_mapped else "photograph"),
         gsd_mm=1000 * ground.grid.gsd_m if isinstance(ground, Mosaic) else None,
         left_out=watched.left_out,
         has_failures=bool(watched.failures),

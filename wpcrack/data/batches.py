@@ -153,7 +153,7 @@ class BatchSource:
         is_drawn = [drawn_at(k, drawn_share) for k in range(len(places))]
         labels = [self.images.items[places[k][0]].has_crack for k in mine]
         samples = [
-            self._drawn(step, k, label) if draw else self._sample(*places[k], epoch)
+            self._draw_window(step, k, label) if draw else self._sample(*places[k], epoch)
             for k, draw, label in zip(mine, is_drawn[mine.start : mine.stop], labels, strict=True)
         ]
         plain = [s.plain for s in samples] if changes_colors(self.config.augment) else None
@@ -167,7 +167,7 @@ class BatchSource:
             exact=_exact(samples) if any(is_drawn) else None,
         )
 
-    def _drawn(self, step: int, place: int, has_crack: bool) -> Sample:
+    def _draw_window(self, step: int, place: int, has_crack: bool) -> Sample:
         """Draw the window at a place of a global batch, whatever rank reads it."""
         height, width = self.images.size
         pavement = PavementConfig(size=max(height, width), crack_share=float(has_crack))

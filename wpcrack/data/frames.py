@@ -284,14 +284,14 @@ def _candidates(
         votes.setdefault(int(owner[match.trainIdx]), []).append(shift)
     found = []
     for place, shifts in votes.items():
-        shift = _agreed(np.array(shifts))
+        shift = _common_shift(np.array(shifts))
         other = pictures[others[place]]
         if shift is not None and _agrees(picture.thumbnail, other.thumbnail, shift):
             found.append(others[place])
     return found
 
 
-def _agreed(shifts: NDArray[np.float32]) -> NDArray[np.int64] | None:
+def _common_shift(shifts: NDArray[np.float32]) -> NDArray[np.int64] | None:
     """Return the shift (x, y) that most points agree on, if there are enough of them."""
     near = np.abs(shifts[:, None] - shifts[None]).max(-1) <= SHIFT_PX
     votes = near.sum(1)

@@ -67,7 +67,7 @@ def read_mask(path: Path, shape: tuple[int, int], values: Sequence[int] = ()) ->
             of which only some are above 127.
     """
     if values:
-        mask = np.isin(decode(path, _stored), values)
+        mask = np.isin(decode(path, _read_values), values)
     else:
         gray = decode(path, _to_gray)
         mask = gray > MASK_LEVEL
@@ -174,7 +174,7 @@ def _require_same_turn(pair: Pair, image: NDArray[np.uint8], mask: NDArray[np.bo
     turn, own = (decode(path, _orientation) for path in (pair.image, pair.mask))
     if turn == 1 or own == turn or not mask.any():
         return
-    turned = _turned(mask, turn)
+    turned = _turn(mask, turn)
     if turned.shape != mask.shape:
         return
     gray = image.mean(axis=2)
@@ -191,7 +191,7 @@ def _contrast(gray: NDArray[np.floating], mask: NDArray[np.bool_]) -> float:
     return float(gray[~mask].mean() - gray[mask].mean()) if not mask.all() else 0.0
 
 
-def _turned(mask: NDArray[np.bool_], orientation: int) -> NDArray[np.bool_]:
+def _turn(mask: NDArray[np.bool_], orientation: int) -> NDArray[np.bool_]:
     picture = Image.fromarray(mask.astype(np.uint8))
     picture.getexif()[ORIENTATION] = orientation
     return np.asarray(ImageOps.exif_transpose(picture)) > 0
@@ -218,7 +218,7 @@ def _on_black(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _stored(image: Image.Image, path: Path) -> NDArray[np.int64]:
+def _read_values(image: Image.Image, path: Path) -> NDArray[np.int64]:
     """Return what the file holds: indices of a palette, whole numbers, else gray values."""
     upright = ImageOps.exif_transpose(image)
     if upright.mode in ("P", "L") or upright.mode.startswith("I"):
@@ -227,7 +227,7 @@ def _stored(image: Image.Image, path: Path) -> NDArray[np.int64]:
 
 
 def _counts(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    values, counts = np.unique(decode(path, _stored), return_counts=True)
+    values, counts = np.unique(decode(path, _read_values), return_counts=True)
     return values, counts
 
 

@@ -166,7 +166,7 @@ def _labeled_rows(root: Path) -> tuple[list[Row], list[str]]:
         warnings.append(
             f"{len(rows) - len(labeled)} files of {path} have no label and are left out"
         )
-    unlisted = _unlisted(root, {row.file for row in rows})
+    unlisted = _find_unlisted(root, {row.file for row in rows})
     if unlisted:
         warnings.append(
             f"{len(unlisted)} images are not in {path} and are left out: {first_few(unlisted)}"
@@ -189,7 +189,7 @@ def _folder_rows(root: Path) -> list[Row]:
     return rows
 
 
-def _unlisted(root: Path, listed: set[str]) -> list[str]:
+def _find_unlisted(root: Path, listed: set[str]) -> list[str]:
     present = (p for label in LABELS for p in (root / label).glob("[!.]*"))
     images = (p.relative_to(root).as_posix() for p in present if p.suffix.lower() in SUFFIXES)
     return [file for file in images if file not in listed]
@@ -208,7 +208,7 @@ def _split(
     root: Path, rows: list[Row], kept: Mapping[str, Split], rule: _Rule
 ) -> tuple[list[Row], list[str]]:
     """Give each row a side; also return warnings."""
-    kept = {**kept, **_relabeled(rows, kept)}
+    kept = {**kept, **_find_relabeled(rows, kept)}
     if kept.keys() >= {row.file for row in rows}:
         return [replace(row, split=kept[row.file]) for row in rows], []
     contents = {row.file: Content.of(read_rgb(root / row.file)) for row in rows}
@@ -225,7 +225,7 @@ def _split(
     return [replace(row, split="val" if sides[row.source] else "train") for row in rows], warnings
 
 
-def _relabeled(rows: Sequence[Row], kept: Mapping[str, Split]) -> dict[str, Split]:
+def _find_relabeled(rows: Sequence[Row], kept: Mapping[str, Split]) -> dict[str, Split]:
     """Return the sides of known files that now lie in the folder of the other label."""
     files = {row.file for row in rows}
     gone = {_in_folder(file): side for file, side in kept.items() if file not in files}

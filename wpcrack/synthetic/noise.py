@@ -28,7 +28,7 @@ class Frame:
     height: int
     width: int
 
-    def grown(self, margin: int) -> Frame:
+    def grow(self, margin: int) -> Frame:
         """Return the frame with `margin` more pixels on each side."""
         return Frame(
             self.row_off - margin,
@@ -37,7 +37,7 @@ class Frame:
             self.width + 2 * margin,
         )
 
-    def clipped(self, x0: float, y0: float, x1: float, y1: float) -> Frame | None:
+    def clip_to(self, x0: float, y0: float, x1: float, y1: float) -> Frame | None:
         """Return the part of the frame inside a box of plane coordinates, None if there is none."""
         top = max(self.row_off, int(np.floor(y0)))
         left = max(self.col_off, int(np.floor(x0)))

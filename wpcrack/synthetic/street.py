@@ -140,7 +140,7 @@ def paint(
         image (H, W, 3) uint8 in 1-255 and 0 outside the streets, valid (H, W) bool.
     """
     config = streets[0].config
-    outer = frame.grown(_OPTICS_MARGIN_PX)
+    outer = frame.grow(_OPTICS_MARGIN_PX)
     insides = [street.inside(outer) for street in streets]
     valid = np.zeros((outer.height, outer.width), np.bool_)
     canvas = np.zeros((outer.height, outer.width, 3), np.float32)
@@ -155,7 +155,7 @@ def paint(
     for street in streets:
         paint_objects(street.furniture.over, canvas, outer)
     inner = outer.slices(frame)
-    canvas, valid = _blurred(canvas, valid, config.blur_px)[inner], valid[inner]
+    canvas, valid = _blur(canvas, valid, config.blur_px)[inner], valid[inner]
     canvas += np.float32(config.sensor_noise) * white(streets[0].style.seed + 41, frame)[:, :, None]
     image = np.rint(canvas).clip(1, 255).astype(np.uint8)
     image[~valid] = 0
@@ -170,12 +170,12 @@ def true_mask(streets: Sequence[Street], frame: Frame) -> npt.NDArray[np.bool_]:
 def paint_objects(objects: Sequence[StreetObject], canvas: Float32, frame: Frame) -> None:
     """Paint objects in order onto the (H, W, 3) canvas of a frame, in place."""
     for thing in objects:
-        part = frame.clipped(*thing.box)
+        part = frame.clip_to(*thing.box)
         if part is not None:
             thing.paint(canvas[frame.slices(part)], part)
 
 
-def _blurred(canvas: Float32, valid: npt.NDArray[np.bool_], sigma_px: float) -> Float32:
+def _blur(canvas: Float32, valid: npt.NDArray[np.bool_], sigma_px: float) -> Float32:
     """Blur as the camera does, over valid pixels alone: what lies beyond has no part."""
     seen = valid.astype(np.float32)
     light = cv2.GaussianBlur(canvas * seen[:, :, None], (5, 5), sigma_px)

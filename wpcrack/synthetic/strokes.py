@@ -48,10 +48,10 @@ def darkening(strokes: Sequence[Stroke], frame: Frame) -> Float32:
     """
     loss = np.zeros(frame.height * frame.width, np.float32)
     for near in _near(_segments(strokes, frame, reach_px=0.5), frame, reach_px=0.5):
-        covered = np.minimum(near.distance + 0.5, near.half) - np.maximum(
+        cover = np.minimum(near.distance + 0.5, near.half) - np.maximum(
             near.distance - 0.5, -near.half
         )
-        np.maximum.at(loss, near.index, (covered.clip(0, 1) * near.depth).astype(np.float32))
+        np.maximum.at(loss, near.index, (cover.clip(0, 1) * near.depth).astype(np.float32))
     return loss.reshape(frame.height, frame.width)
 
 
@@ -66,7 +66,7 @@ def mask(strokes: Sequence[Stroke], frame: Frame) -> npt.NDArray[np.bool_]:
     segments = _segments(strokes, frame, reach_px=0.5)
     for near in _near(segments, frame, reach_px=0.0):
         hit[near.index[near.distance <= near.half]] = True
-    hit[_passed(segments[segments.half.min(axis=1) < 0.5], frame)] = True
+    hit[_thin_pixels(segments[segments.half.min(axis=1) < 0.5], frame)] = True
     return hit.reshape(frame.height, frame.width)
 
 
@@ -143,7 +143,7 @@ def _near_boxes(
     return _Near(index, distance[inside], half[inside], depth[inside])
 
 
-def _passed(segments: _Segments, frame: Frame) -> npt.NDArray[np.int64]:
+def _thin_pixels(segments: _Segments, frame: Frame) -> npt.NDArray[np.int64]:
     """Return flat indices of pixels that centerlines pass where they are thinner than a pixel."""
     steps = np.ceil(np.hypot(segments.along[:, 0], segments.along[:, 1]) / _LINE_STEP_PX)
     steps = np.maximum(steps, 1).astype(np.int64) + 1

@@ -127,10 +127,10 @@ def _wheel_tracks(across_m: Float32) -> Float32:
 
 def _aggregate(style: SurfaceStyle, frame: Frame, raveled: Float32) -> Float32:
     """Draw stones and the gaps between them: two sizes of blurred noise, its peaks and holes."""
-    outer = frame.grown(SURFACE_MARGIN_PX)
+    outer = frame.grow(SURFACE_MARGIN_PX)
     inner = outer.slices(frame)
-    fine = _blurred(white(style.seed + 11, outer), style.grain_px)[inner]
-    coarse = _blurred(white(style.seed + 12, outer), 2.0 * style.grain_px)[inner]
+    fine = _blur(white(style.seed + 11, outer), style.grain_px)[inner]
+    coarse = _blur(white(style.seed + 12, outer), 2.0 * style.grain_px)[inner]
     level = np.float32(style.grain) * (0.8 * fine + 0.6 * coarse)
     level += np.float32(style.speckle) * (fine - 1.7).clip(0, 2)
     holes = (-0.6 * coarse - 0.8 * fine - 1.3 + 0.3 * raveled).clip(0, 2)
@@ -138,7 +138,7 @@ def _aggregate(style: SurfaceStyle, frame: Frame, raveled: Float32) -> Float32:
     return level
 
 
-def _blurred(noise: Float32, sigma: float) -> Float32:
+def _blur(noise: Float32, sigma: float) -> Float32:
     """Blur by a Gaussian that keeps the deviation at 1 (13 taps, sigma in pixels)."""
     size = 2 * SURFACE_MARGIN_PX + 1
     taps = np.asarray(cv2.getGaussianKernel(size, sigma, cv2.CV_32F), np.float32)

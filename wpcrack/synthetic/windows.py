@@ -151,7 +151,7 @@ def _find_crack(rng: np.random.Generator, street: Street, config: WindowConfig) 
         frame = _around(rng, float(x), float(y), config)
         if not _on_street(street, frame, 0):
             continue
-        core = true_mask([street], frame.grown(-border))
+        core = true_mask([street], frame.grow(-border))
         if core.sum() > config.crack_pixels * config.size:
             return frame
     return None
@@ -171,7 +171,7 @@ def _find_road(rng: np.random.Generator, street: Street, config: WindowConfig) -
             spot = np.array([[rng.uniform(0, axis.length_m), rng.uniform(-half, half)]])
             x, y = axis.place(spot)[0]
         frame = _around(rng, float(x), float(y), config)
-        if _on_street(street, frame, margin) and not true_mask([street], frame.grown(margin)).any():
+        if _on_street(street, frame, margin) and not true_mask([street], frame.grow(margin)).any():
             return frame
     return None
 
@@ -185,7 +185,7 @@ def _around(rng: np.random.Generator, x: float, y: float, config: WindowConfig) 
 def _on_street(street: Street, frame: Frame, margin: int) -> bool:
     """Return whether the frame and the margin lie on the carriageway, clear of its ragged sides."""
     axis = street.axis
-    outer = frame.grown(margin)
+    outer = frame.grow(margin)
     start, size = (outer.col_off, outer.width) if axis.horizontal else (outer.row_off, outer.height)
     if start < axis.along_px or (start + size - axis.along_px) * axis.gsd_m > axis.length_m:
         return False

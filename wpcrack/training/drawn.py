@@ -144,7 +144,7 @@ def train_path(
     run.resume()
     with torch_threads(config.threads):
         run.train(report)
-    return delivered(run)
+    return deliver(run)
 
 
 def keep_start(config: DrawnTrainConfig, nets: Networks, folder: Path, lesson: Lesson) -> None:
@@ -160,7 +160,7 @@ def keep_start(config: DrawnTrainConfig, nets: Networks, folder: Path, lesson: L
         run.save()
 
 
-def delivered(run: _Run) -> Networks:
+def deliver(run: _Run) -> Networks:
     """Return the averaged weights as networks for inference."""
     for trained, mean in zip(run.path, run.average, strict=True):
         trained.load_state_dict(mean.state_dict())

@@ -78,7 +78,7 @@ def choose_fusion(
     device = device or torch.device("cpu")
     network = ScaledProbability(networks, scales).to(device)
     counts = dict.fromkeys(POWERS, Counts())
-    for image, mask in _drawn(windows):
+    for image, mask in _draw(windows):
         seen = network.at_each_scale(image[None].to(device))
         for power in POWERS:
             found = fuse(seen, power)[0, 0] >= DEFAULT_THRESHOLD
@@ -87,7 +87,7 @@ def choose_fusion(
     return Fusion(max(POWERS, key=scores.__getitem__), scores)
 
 
-def _drawn(windows: int) -> Iterator[tuple[Tensor, NDArray[np.bool_]]]:
+def _draw(windows: int) -> Iterator[tuple[Tensor, NDArray[np.bool_]]]:
     """Yield images (3, H, W) in [0, 1] and their masks (H, W)."""
     for window in draw_alternating(SEED, windows, SIDE):
         yield torch.from_numpy(window.image).permute(2, 0, 1).float() / 255, window.mask

@@ -90,9 +90,9 @@ class Meter:
 
     def means(self, device: torch.device) -> dict[str, float]:
         """Average per step over all ranks."""
-        return {f"train/{n}": v / self.steps for n, v in self.shared(device).items()}
+        return {f"train/{n}": v / self.steps for n, v in self.average_sums(device).items()}
 
-    def shared(self, device: torch.device) -> dict[str, float]:
+    def average_sums(self, device: torch.device) -> dict[str, float]:
         """Average the sums over all ranks."""
         names = sorted(self.sums)
         values = distributed.average([float(self.sums[n]) for n in names], device)
@@ -100,7 +100,7 @@ class Meter:
 
     def settle(self, device: torch.device) -> None:
         """Give each rank the same sums, so that a state of one rank continues all."""
-        self.sums = {**self.shared(device)}
+        self.sums = {**self.average_sums(device)}
 
 
 class Trainer:

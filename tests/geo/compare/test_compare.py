@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from benchmarks.compare import score
 from benchmarks.compare_draw import second_epoch
 from geo.compare.changes import compare
-from geo.compare.maps import Segments, united
+from geo.compare.maps import Segments, unite
 from geo.compare.options import CompareOptions, RegistrationOptions
 from geo.compare.registration import register
 from geo.compare.report import _segment_table, summary
@@ -227,7 +227,7 @@ def test_the_side_that_two_blocks_share_is_no_border(degrees):
     east = shapely.Polygon([(10, 0), (20, 0), (20, 10), (10, 10), (10, 7), (12, 6.5), (10, 6)])
     here = shapely.affinity.rotate(shapely.MultiPolygon([west, east]), degrees, (0, 0))
     there = shapely.affinity.translate(here, 5e5, 5.8e6)
-    seen = united(np.array(shapely.get_parts(there)))
+    seen = unite(np.array(shapely.get_parts(there)))
     assert seen.area == pytest.approx(200 - 2 - 1, abs=1e-3)
     holes = 2 + 2 * np.sqrt(5) + 1 + 2 * np.sqrt(4.25)
     assert shapely.length(seen) == pytest.approx(60 + holes, abs=1e-3)

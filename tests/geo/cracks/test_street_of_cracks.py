@@ -165,7 +165,7 @@ def test_widths_are_those_drawn(street):
     mask_width = np.array([b.mask_width_m for one in street.pieces for b in one.branches]) / GSD
     sums = width_sums(drawn_light(), street.pixels, mask_width, WIDTH_OPTIONS)
     free = WidthSums(*(getattr(sums, f.name)[street.free] for f in fields(WidthSums)))
-    whole = free.grouped(owner, len(street.chains))
+    whole = free.group(owner, len(street.chains))
     mm = widths_mm(whole, depths(whole, WIDTH_OPTIONS), 1000 * GSD)
     found = {name: mm[street.crack(name)[0]] for name in WHOLE}
     assert found == pytest.approx(dict.fromkeys(WHOLE, 1000 * WIDTH_M), abs=1.0)

@@ -100,7 +100,7 @@ def test_sums_of_branches_add_up_to_those_of_the_crack():
     branches = BranchSet.of_lines(parts, np.array([[0, 1], [2, 3], [4, 5], [6, 7]]))
     each = width_sums(seen(picture), branches, np.full(4, 3.0), OPTIONS)
     whole = measured(picture, line, 3.0)
-    together = each.grouped(np.zeros(4, int), 1)
+    together = each.group(np.zeros(4, int), 1)
     assert together.length_px[0] == pytest.approx(whole.length_px[0], rel=1e-6)
     assert together.loss_px2[0] == pytest.approx(whole.loss_px2[0], rel=0.02)
     assert widths_px(together, OPTIONS)[0] == pytest.approx(widths_px(whole, OPTIONS)[0], rel=0.03)

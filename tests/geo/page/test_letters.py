@@ -10,7 +10,7 @@ from reportlab.pdfbase.ttfonts import TTFont
 from reportlab.pdfgen.canvas import Canvas
 
 from geo.page import letters
-from geo.page.letters import BOLD, FONT, is_unwritable, lettered
+from geo.page.letters import BOLD, FONT, is_unwritable, letters_for
 
 
 @pytest.fixture
@@ -18,9 +18,9 @@ def only_vera(monkeypatch):
     """A machine without DejaVu."""
     own = {font: names[-1:] for font, names in letters.EMBEDDED.items()}
     monkeypatch.setattr(letters, "EMBEDDED", own)
-    letters._embedded.cache_clear()
+    letters._embed.cache_clear()
     yield
-    letters._embedded.cache_clear()
+    letters._embed.cache_clear()
 
 
 def test_other_scripts_are_written_where_the_machine_has_a_font_with_them(monkeypatch):
@@ -32,16 +32,16 @@ def test_other_scripts_are_written_where_the_machine_has_a_font_with_them(monkey
         return TTFont(name, file.replace("DejaVuSans-Bold", "VeraBd").replace("DejaVuSans", "Vera"))
 
     monkeypatch.setattr(letters, "TTFont", font)
-    letters._embedded.cache_clear()
+    letters._embed.cache_clear()
     glyphs = dict.fromkeys(map(ord, "улица Мира 5"), 1)
     for name in (FONT, BOLD):
-        face = getFont(letters._embedded(name)).face
+        face = getFont(letters._embed(name)).face
         monkeypatch.setattr(face, "charToGlyph", face.charToGlyph | glyphs | {ord("ש"): 1})
-    assert lettered("улица Мира 5", FONT) == ("улица Мира 5", "DejaVuSans")
+    assert letters_for("улица Мира 5", FONT) == ("улица Мира 5", "DejaVuSans")
     assert not is_unwritable("улица Мира 5")
-    assert lettered("ש 5", BOLD) == ("? 5", "DejaVuSans-Bold")  # drawn, it would read backward
+    assert letters_for("ש 5", BOLD) == ("? 5", "DejaVuSans-Bold")  # drawn, it would read backward
     assert asked == ["DejaVuSans.ttf", "DejaVuSans-Bold.ttf"]
-    letters._embedded.cache_clear()
+    letters._embed.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_other_scripts_are_written_where_the_machine_has_a_font_with_them(monkey
     ],
 )
 def test_names_keep_what_a_font_has(name, shown, only_vera):
-    text, font = lettered(name, FONT)
+    text, font = letters_for(name, FONT)
     assert text == shown
     assert is_unwritable(name) == (shown.count("?") > name.count("?"))
     assert (font == FONT) == name.startswith("Straße")
@@ -66,7 +66,7 @@ def test_a_font_of_which_little_is_used_makes_the_file_little_larger():
         document = io.BytesIO()
         canvas = Canvas(document, invariant=1)
         for font in (FONT, BOLD):
-            text, own = lettered(name, font)
+            text, own = letters_for(name, font)
             canvas.setFont(own, 9)
             canvas.drawString(50, 50, text)
         canvas.save()

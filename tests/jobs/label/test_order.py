@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.label.answers import Answer
-from jobs.label.order import MIN_GAP, Part, Standing, left, next_window
+from jobs.label.order import MIN_GAP, Part, Standing, count_left, next_window
 from jobs.page.pace import pace
 from wpcrack.errors import ConfigError
 
@@ -22,11 +22,11 @@ def label_all(count, share, seed="", others=()):
         seen = {answer.file for answer in mine} | set(others)
         now = Standing(queue, seen, seen, mine, share, seed)
         choice = next_window(now)
-        assert left(now) == 0 or choice is not None
+        assert count_left(now) == 0 or choice is not None
         if choice is None:
-            assert left(now) == 0
+            assert count_left(now) == 0
             return queue, choices
-        choices.append((choice, left(now)))
+        choices.append((choice, count_left(now)))
         mine.append(Answer(choice.file, "road", float(len(mine)), choice.again))
 
 

@@ -134,7 +134,7 @@ def test_a_stepped_range_is_its_list_of_values(low: int, span: int, step: int, u
     kind: Literal["randint", "uniform"] = "uniform" if unit == 0.1 else "randint"
     made = Dimension("a", kind, (), low * unit, (low + span) * unit, min(step, span) * unit)
     whole = range(low, low + span + 1, min(step, span))
-    listed = made.listed()
+    listed = made.list_values()
     assert listed == tuple(round(k * unit, 12) for k in whole)
     assert made.count == len(whole)
     drawn = made.draw(np.random.default_rng(span))

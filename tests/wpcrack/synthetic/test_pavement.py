@@ -12,7 +12,7 @@ from wpcrack.synthetic.pavement import Kind, PavementConfig, draw_pavement
 from wpcrack.synthetic.pavement.canvas import Canvas, View, coverage
 from wpcrack.synthetic.pavement.carving import THIN_PX, trace
 from wpcrack.synthetic.pavement.draw import draw_view, faint_pixels
-from wpcrack.synthetic.pavement.fields import blurred, cloud, cut, rough_line, smooth, stretched
+from wpcrack.synthetic.pavement.fields import blur, cloud, cut, draw_streaks, rough_line, smooth
 from wpcrack.synthetic.pavement.ground import draw_stones
 from wpcrack.synthetic.pavement.light import Sun, cast, shade
 from wpcrack.synthetic.pavement.lines import (
@@ -225,7 +225,7 @@ def test_a_spot_of_the_plane_is_seen_where_it_is_projected_to() -> None:
         field = np.zeros(view.plane, np.float32)
         row, col = view.plane[0] // 2, view.plane[1] // 2
         field[row, col] = 1
-        seen = view.warp(blurred(field, 1.5))
+        seen = view.warp(blur(field, 1.5))
         peak = np.unravel_index(seen.argmax(), seen.shape)
         x, y = view.project(np.array([[col + 0.5, row + 0.5]]))[0]
         assert abs(peak[1] + 0.5 - x) <= 1
@@ -272,7 +272,7 @@ def test_smooth_noise_has_about_unit_deviation_above_a_pixel(cell: float) -> Non
 
 
 def test_stretched_noise_is_longer_along_its_longer_cell() -> None:
-    field = stretched(np.random.default_rng(0), (100, 100), (2.0, 30.0))
+    field = draw_streaks(np.random.default_rng(0), (100, 100), (2.0, 30.0))
     assert np.abs(np.diff(field, axis=1)).mean() < 0.3 * np.abs(np.diff(field, axis=0)).mean()
     assert cloud(np.random.default_rng(0), (50, 40), 30.0).shape == (50, 40)
 

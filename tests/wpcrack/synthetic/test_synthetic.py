@@ -166,7 +166,7 @@ def test_a_crack_window_shows_a_crack_and_a_road_window_none(
             road = draw_window(rng, config, False, street)
             assert not road.mask.any()
             assert min(crack.image.min(), road.image.min()) > 0, "windows lie on the carriageway"
-            margin = Frame(road.row, road.col, size, size).grown(border)
+            margin = Frame(road.row, road.col, size, size).grow(border)
             if road.source == street.name:
                 assert not true_mask([street], margin).any()
 

@@ -34,7 +34,7 @@ def dark_line(monkeypatch: pytest.MonkeyPatch) -> None:
     mask[64:96] = True
     line = torch.from_numpy(~mask).float().expand(3, -1, -1)
     pairs = [(line, mask), (torch.ones_like(line), np.zeros_like(mask))]
-    monkeypatch.setattr(fusion, "_drawn", lambda count: pairs[:count])
+    monkeypatch.setattr(fusion, "_draw", lambda count: pairs[:count])
 
 
 def test_a_model_that_is_sure_at_one_scale_alone_needs_a_high_power(
@@ -81,7 +81,7 @@ def test_windows_without_a_crack_count(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_drawn_windows_are_always_the_same_and_every_other_one_is_free_of_cracks() -> None:
-    first, again = (list(fusion._drawn(4)) for _ in range(2))
+    first, again = (list(fusion._draw(4)) for _ in range(2))
     assert [mask.any() for _, mask in first] == [False, True, False, True]
     for (image, mask), (same, other) in zip(first, again, strict=True):
         assert torch.equal(image, same)

@@ -7,7 +7,7 @@ import numpy as np
 from wpcrack.synthetic.arrays import Float32, Float64
 from wpcrack.synthetic.pavement.canvas import Canvas, Kind
 from wpcrack.synthetic.pavement.fields import (
-    blurred,
+    blur,
     cloud,
     log_uniform,
     smooth,
@@ -48,8 +48,8 @@ def pebbles(rng: np.random.Generator, canvas: Canvas) -> None:
 
 def raise_by(canvas: Canvas, cover: Float32, height_px: float, round_px: float) -> None:
     """Put a body of some height on the relief, rounded at its rim; what was deep is hidden."""
-    base = blurred(canvas.relief, 2.0)
-    top = base + np.float32(height_px) * blurred(cover, max(0.4, round_px))
+    base = blur(canvas.relief, 2.0)
+    top = base + np.float32(height_px) * blur(cover, max(0.4, round_px))
     canvas.relief += cover * (top - canvas.relief)
     canvas.gloom *= 1 - cover
 
@@ -140,9 +140,7 @@ def verge(rng: np.random.Generator, canvas: Canvas) -> None:
     if not cover.any():
         return
     shape = canvas.shape
-    ragged = blurred(cover, max(1.5, canvas.px(15))) + 0.3 * cloud(
-        rng, shape, max(3.0, canvas.px(40))
-    )
+    ragged = blur(cover, max(1.5, canvas.px(15))) + 0.3 * cloud(rng, shape, max(3.0, canvas.px(40)))
     cover = step(np.asarray((ragged - 0.4) * 4, np.float32))
     green = rng.random() < 0.6
     hue = np.array([0.13, 0.19, 0.05]) if green else np.array([0.2, 0.15, 0.1])
@@ -177,7 +175,7 @@ def kerb(rng: np.random.Generator, canvas: Canvas) -> None:
     ]
     crossing = cover_of(canvas, *gaps)
     raise_by(canvas, land, min(canvas.px(rng.uniform(20, 120)), 10.0), 0.7)
-    line = (blurred(land, 1.2) * (1 - land)).clip(0, 1)
+    line = (blur(land, 1.2) * (1 - land)).clip(0, 1)
     canvas.gloom = np.maximum(canvas.gloom, line * np.float32(rng.uniform(0, 1.4))).clip(0, 0.97)
     canvas.gloom = np.maximum(canvas.gloom, crossing * np.float32(0.7))
     canvas.claim(land, Kind.EDGE)
@@ -198,8 +196,8 @@ def metal(rng: np.random.Generator, canvas: Canvas) -> None:
     tone = np.array([0.16, 0.14, 0.12]) * log_uniform(rng, 0.5, 2.2)
     grain = (1 + 0.12 * white(rng, canvas.shape))[..., None]
     canvas.tint(frame, tone * grain)
-    canvas.relief += frame * (blurred(canvas.relief, 3.0) - canvas.relief)
-    gap = (blurred(lid, 0.8) * (1 - blurred(lid, 0.8)) * 4).clip(0, 1)
+    canvas.relief += frame * (blur(canvas.relief, 3.0) - canvas.relief)
+    gap = (blur(lid, 0.8) * (1 - blur(lid, 0.8)) * 4).clip(0, 1)
     pitch = max(3.0, canvas.px(rng.uniform(18, 50)))
     bars = [
         ribbon(

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wpcrack.synthetic.arrays import Float32
-from wpcrack.synthetic.pavement.fields import blurred, log_uniform, smooth, white
+from wpcrack.synthetic.pavement.fields import blur, log_uniform, smooth, white
 
 _FOCUS = ((0.2, 0.65), (0.65, 1.9), (1.9, 4.0))  # sigma in pixels: sharp, soft, out of focus
 _FOCUS_SHARES = (0.72, 0.21, 0.07)
@@ -40,13 +40,13 @@ def sense(rng: np.random.Generator, x: Float32) -> Float32:
     if rng.random() < 0.75:
         grain = white(rng, shape)
         if rng.random() < 0.5:
-            grain = blurred(grain, 0.7)
+            grain = blur(grain, 0.7)
         strength = np.float32(log_uniform(rng, 0.003, 0.035))
         x = x + strength * grain[..., None]
         if rng.random() < 0.4:
             x = x + strength / 2 * rng.standard_normal(x.shape, dtype=np.float32)
     if rng.random() < 0.45:
-        soft = blurred(x, rng.uniform(0.7, 1.6))
+        soft = blur(x, rng.uniform(0.7, 1.6))
         x = x + np.float32(rng.uniform(0.2, 1.0)) * (x - soft)
     return x
 
@@ -54,7 +54,7 @@ def sense(rng: np.random.Generator, x: Float32) -> Float32:
 def lens(rng: np.random.Generator, x: Float32) -> Float32:
     """Blur, haze and vignetting."""
     low, high = _FOCUS[int(rng.choice(len(_FOCUS), p=_FOCUS_SHARES))]
-    x = blurred(x, rng.uniform(low, high))
+    x = blur(x, rng.uniform(low, high))
     if rng.random() < 0.1:  # motion
         length = int(rng.integers(2, 6))
         kernel = np.zeros((2 * length + 1, 2 * length + 1), np.float32)

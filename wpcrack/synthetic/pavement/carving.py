@@ -20,7 +20,7 @@ from wpcrack.synthetic.pavement.canvas import (
 )
 from wpcrack.synthetic.pavement.fields import (
     Shape,
-    blurred,
+    blur,
     cut,
     log_uniform,
     smooth,
@@ -207,7 +207,7 @@ def deepen(
     gloom = (cover * dark * (rim + (1 - rim) * core)).clip(0, 0.995) * (1 - 0.9 * filled)
     canvas.gloom = np.maximum(canvas.gloom, gloom)
     depth = np.minimum(np.float32(0.7) * width, np.float32(6)) * (1 - np.float32(0.85) * filled)
-    canvas.relief -= blurred(cover, 0.5) * depth
+    canvas.relief -= blur(cover, 0.5) * depth
 
 
 def spall(

@@ -29,10 +29,10 @@ def smooth(rng: np.random.Generator, shape: Shape, cell_px: float) -> Float32:
     """
     if cell_px <= 1.0:
         return white(rng, shape) * np.float32(max(cell_px, 0.0))
-    return stretched(rng, shape, (cell_px, cell_px))
+    return draw_streaks(rng, shape, (cell_px, cell_px))
 
 
-def stretched(rng: np.random.Generator, shape: Shape, cell_px: tuple[float, float]) -> Float32:
+def draw_streaks(rng: np.random.Generator, shape: Shape, cell_px: tuple[float, float]) -> Float32:
     """Draw smooth noise with cells of `cell_px` = (rows, columns); streaks if the two differ."""
     rows, cols = (max(1.0, cell) for cell in cell_px)
     coarse = min(rows, cols) >= 2 * _SHRINK
@@ -124,7 +124,7 @@ def cut(rng: np.random.Generator, tape: Float32, shape: tuple[int, int]) -> Floa
     return np.asarray(sign * tape[start + at], np.float32)
 
 
-def blurred(field: Float32, sigma_px: float) -> Float32:
+def blur(field: Float32, sigma_px: float) -> Float32:
     """Blur (H, W) or (H, W, C) by a Gaussian, edges mirrored; below .2 px nothing is done."""
     if sigma_px < 0.2:
         return field

@@ -13,10 +13,10 @@ from wpcrack.synthetic.arrays import Float32
 from wpcrack.synthetic.pavement.fields import (
     Shape,
     cloud,
+    draw_streaks,
     log_uniform,
     smooth,
     specks,
-    stretched,
     white,
 )
 
@@ -215,7 +215,7 @@ def finish(
     """Draw streaks of a brush or trowel along rows or columns, in field and relief."""
     across, along = log_uniform(rng, 1.5, 5) / gsd_mm, rng.uniform(60, 400) / gsd_mm
     cells = (across, along) if rng.random() < 0.5 else (along, across)
-    streaks = stretched(rng, shape, cells) * np.float32(min(1.0, across))
+    streaks = draw_streaks(rng, shape, cells) * np.float32(min(1.0, across))
     field *= 1 + np.float32(rng.uniform(0.02, 0.08)) * streaks
     relief += np.float32(rng.uniform(0.1, 0.8)) * streaks
 

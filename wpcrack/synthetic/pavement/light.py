@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from wpcrack.synthetic.arrays import Float32
-from wpcrack.synthetic.pavement.fields import Shape, blurred, cloud, smooth, step
+from wpcrack.synthetic.pavement.fields import Shape, blur, cloud, smooth, step
 
 _REACHES_PX = (1, 2, 3, 5, 8, 12, 18)
 """Distances towards the sun at which something may stand in the light."""
@@ -53,7 +53,7 @@ def shade(relief: Float32, gloom: Float32, sun: Sun) -> Float32:
     towards = np.float32(np.cos(sun.azimuth)) * slope_x + np.float32(np.sin(sun.azimuth)) * slope_y
     steep = np.sqrt(1 + slope_x * slope_x + slope_y * slope_y)
     lambert = ((1 - tangent * towards) / steep).clip(0, _STEEPEST)
-    sky = (1 - 0.35 * (blurred(relief, _CONCAVITY_PX) - relief)).clip(0.55, 1.15)
+    sky = (1 - 0.35 * (blur(relief, _CONCAVITY_PX) - relief)).clip(0.55, 1.15)
     direct = lambert * (1 - cast(relief, sun))
     light = np.float32(sun.share) * direct + np.float32(1 - sun.share) * sky
     return np.asarray(light * (1 - gloom), np.float32)
@@ -68,12 +68,12 @@ def cast(relief: Float32, sun: Sun) -> Float32:
         if reach * rise > top:
             break
         dx, dy = round(reach * np.cos(sun.azimuth)), round(reach * np.sin(sun.azimuth))
-        over = moved(relief, dx, dy) - relief - np.float32(reach * rise)
+        over = move(relief, dx, dy) - relief - np.float32(reach * rise)
         np.maximum(shadow, over, out=shadow)
     return shadow.clip(0, 1)
 
 
-def moved(field: Float32, dx: int, dy: int) -> Float32:
+def move(field: Float32, dx: int, dy: int) -> Float32:
     """Return the value `dx`, `dy` pixels further on at each pixel; edges repeat."""
     pad = max(abs(dx), abs(dy))
     wide = cv2.copyMakeBorder(field, pad, pad, pad, pad, cv2.BORDER_REPLICATE)
@@ -99,7 +99,7 @@ def outside_shadow(rng: np.random.Generator, shape: Shape, gsd_mm: float, sun: S
     if pick > 0.45:  # branches, poles, wires: bands
         for _ in range(int(rng.integers(1, 4))):
             dark = np.maximum(dark, band(rng, shape, gsd_mm))
-    dark = blurred(dark, rng.uniform(0.3, 3.0))
+    dark = blur(dark, rng.uniform(0.3, 3.0))
     strength = np.array([1.0, 0.95, 0.86], np.float32) * np.float32(rng.uniform(0.35, 0.75))
     return light - dark[..., None] * strength
 

@@ -7,7 +7,7 @@ import numpy as np
 from wpcrack.synthetic.arrays import Float32, Float64
 from wpcrack.synthetic.pavement.canvas import Canvas, Kind, coverage
 from wpcrack.synthetic.pavement.fields import (
-    blurred,
+    blur,
     cloud,
     log_uniform,
     rough_line,
@@ -97,7 +97,7 @@ def joints(rng: np.random.Generator, canvas: Canvas) -> None:
     if not cover.any():
         return
     if rng.random() < 0.3:  # chipped rims
-        chips = blurred(cover, 1.0 + 0.4 * half) * specks(rng, canvas.shape, 4 + half, 0.15)
+        chips = blur(cover, 1.0 + 0.4 * half) * specks(rng, canvas.shape, 4 + half, 0.15)
         cover = np.maximum(cover, step(chips * 3))
     sink(rng, canvas, cover, half)
     canvas.claim(cover, Kind.JOINT)
@@ -109,14 +109,14 @@ def sink(rng: np.random.Generator, canvas: Canvas, cover: Float32, half: float) 
     grain = (1 + 0.15 * white(rng, canvas.shape))[..., None]
     if pick < 0.45:
         canvas.gloom = np.maximum(canvas.gloom, cover * np.float32(rng.uniform(0.5, 0.95)))
-        canvas.relief -= blurred(cover, 0.5) * np.float32(min(2 * half, 5.0))
+        canvas.relief -= blur(cover, 0.5) * np.float32(min(2 * half, 5.0))
     elif pick < 0.7:
         canvas.tint(cover, np.array([0.05, 0.05, 0.055]) * rng.uniform(0.6, 2.0) * grain)
-        canvas.relief -= blurred(cover, 0.6) * np.float32(rng.uniform(-0.5, 1.5))
+        canvas.relief -= blur(cover, 0.6) * np.float32(rng.uniform(-0.5, 1.5))
     else:
         tone = np.array([0.4, 0.36, 0.3]) * rng.uniform(0.35, 1.5)
         canvas.tint(cover * np.float32(0.9), tone * grain)
-        canvas.relief -= blurred(cover, 0.6) * np.float32(rng.uniform(0.2, 2.0))
+        canvas.relief -= blur(cover, 0.6) * np.float32(rng.uniform(0.2, 2.0))
 
 
 def grooves(rng: np.random.Generator, canvas: Canvas) -> None:
@@ -157,11 +157,11 @@ def sealant(rng: np.random.Generator, canvas: Canvas) -> None:
         polygons.append(ribbon(points, half * np.exp(0.13 * swell).clip(0.6, 1.7)))
     cover = cover_of(canvas, *polygons)
     worn = step(np.float32(rng.uniform(0.6, 2.0)) + 0.6 * cloud(rng, canvas.shape, 20.0))
-    cover = np.asarray(blurred(cover, rng.uniform(0.2, 0.9)) * worn, np.float32)
+    cover = np.asarray(blur(cover, rng.uniform(0.2, 0.9)) * worn, np.float32)
     tone = np.array([0.035, 0.035, 0.04]) * log_uniform(rng, 0.5, 4.0)
     grain = (1 + 0.12 * white(rng, canvas.shape) + 0.25 * smooth(rng, canvas.shape, 5.0))[..., None]
     canvas.tint(cover * np.float32(0.95), (tone * grain).clip(0.005, 0.6))
-    flat = blurred(canvas.relief, 3.0) + np.float32(min(0.4 * half, 1.5)) * blurred(cover, 1.2)
+    flat = blur(canvas.relief, 3.0) + np.float32(min(0.4 * half, 1.5)) * blur(cover, 1.2)
     canvas.relief += cover * (flat - canvas.relief)
     canvas.gloom *= 1 - cover
     canvas.claim(cover, Kind.SEALANT)
@@ -178,7 +178,7 @@ def seam(rng: np.random.Generator, canvas: Canvas) -> None:
     change = rng.normal(0, 0.22)
     canvas.albedo *= (1 + np.float32(np.clip(change, -0.5, 0.6)) * cover)[..., None]
     if rng.random() < 0.5:
-        canvas.relief += blurred(cover, 0.7) * np.float32(rng.uniform(-1.5, 1.5))
+        canvas.relief += blur(cover, 0.7) * np.float32(rng.uniform(-1.5, 1.5))
     canvas.claim(cover, Kind.PATCH)
     if rng.random() < 0.6:
         half = max(0.35, canvas.px(log_uniform(rng, 1, 14)) / 2)
@@ -219,14 +219,14 @@ def marking(rng: np.random.Generator, canvas: Canvas) -> None:
     points = route(rng, canvas, bend=bend, shake=shake, span=span)
     cover = cover_of(canvas, ribbon(points, half))
     if spray:
-        cover = blurred(cover, min(0.5 * half, 4.0))
-    high = (canvas.relief - blurred(canvas.relief, 4.0)) * np.float32(rng.uniform(0, 1.0))
+        cover = blur(cover, min(0.5 * half, 4.0))
+    high = (canvas.relief - blur(canvas.relief, 4.0)) * np.float32(rng.uniform(0, 1.0))
     worn = np.float32(rng.normal(1.6, 1.0)) + cloud(rng, canvas.shape, 20.0) - high
     cover = np.asarray(cover * step(worn), np.float32)
     paint = np.array(_PAINTS[int(rng.integers(len(_PAINTS)))]) * rng.uniform(0.6, 1.15)
     dirt = (1 + 0.08 * cloud(rng, canvas.shape, 15.0))[..., None]
     canvas.tint(cover * np.float32(rng.uniform(0.6, 0.97)), paint * dirt)
-    canvas.relief += cover * (0.4 * (blurred(canvas.relief, 1.5) - canvas.relief))
+    canvas.relief += cover * (0.4 * (blur(canvas.relief, 1.5) - canvas.relief))
     canvas.claim(cover, Kind.MARKING)
 
 
@@ -248,7 +248,7 @@ def stain(rng: np.random.Generator, canvas: Canvas) -> None:
         half = max(0.8, canvas.px(log_uniform(rng, 5, 120)) / 2)
         points = route(rng, canvas, bend=rng.normal(0, 0.1), shake=2.0 * half)
         drops = np.exp(0.7 * rough_line(rng, len(points), longest=12, shortest=2, hurst=0.0))
-        line = blurred(
+        line = blur(
             cover_of(canvas, ribbon(points, half * drops)), rng.uniform(0.6, 0.4 * half + 1)
         )
         cover = line * step(0.5 + cloud(rng, shape, 15.0))
@@ -265,7 +265,7 @@ def tyre(rng: np.random.Generator, canvas: Canvas) -> None:
     """Draw rubber on the road: a soft band, sometimes two, sometimes with the lines of a tread."""
     half = max(2.0, canvas.px(rng.uniform(60, 130)))
     points = route(rng, canvas, bend=rng.normal(0, 0.03), shake=0.3)
-    cover = blurred(cover_of(canvas, ribbon(points, half)), min(half / 3, 8.0))
+    cover = blur(cover_of(canvas, ribbon(points, half)), min(half / 3, 8.0))
     if rng.random() < 0.5:
         ribs = [ribbon(points + off, 0.08 * half) for off in rng.uniform(-0.7, 0.7, (4, 1)) * half]
         cover = cover * (1 - np.float32(0.6) * cover_of(canvas, *ribs))
