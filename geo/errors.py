@@ -15,8 +15,7 @@ class OutputError(GeoError):
 
 def first_line(error: Exception | str) -> str:
     """Return the first line of a message without its period, or the kind of a silent error."""
-    lines = str(error).splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def reason_of(error: Exception) -> str:

@@ -41,12 +41,12 @@ class NotFiniteError(TrainingError):
 
 
 def first_line(error: BaseException) -> str:
-    r"""Return the first line of an error's message, or the name of its kind if it has none.
+    r"""Return the first line of a message without its period, or the kind of a silent error.
 
-    >>> first_line(ValueError("too large\nby far")), first_line(MemoryError())
-    ('too large', 'MemoryError')
+    >>> first_line(ValueError("Too large.\nBy far.")), first_line(MemoryError())
+    ('Too large', 'MemoryError')
     """
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def first_few(names: Iterable[str], most: int = NAMED_AT_MOST) -> str:

@@ -104,8 +104,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         ) from None
     except (SafetensorError, *DAMAGE) as error:
         raise CheckpointError(
-            f"{path} is not a weight file ({first_line(error).rstrip('.')}); "
-            "copy or download it again"
+            f"{path} is not a weight file ({first_line(error)}); copy or download it again"
         ) from error
     return tensors_in(content, path)
 
@@ -231,6 +230,4 @@ def tensors_in(content: Any, path: Path) -> dict[str, Tensor]:
 def unpickling_cause(error: Exception) -> str:
     """Find the type or operation that torch refused in its long advice."""
     found = re.search(r"GLOBAL ([\w.]+)|WeightsUnpickler error: ([^\n]+)", str(error))
-    return (
-        next(group for group in found.groups() if group) if found else first_line(error).rstrip(".")
-    )
+    return next(group for group in found.groups() if group) if found else first_line(error)

@@ -205,7 +205,8 @@ def _measurable(report: MapReport) -> str:
 def _totals(report: MapReport) -> list[str]:
     lines = [
         f"{count_of(report.cracks, 'crack')}, {report.length_m:.1f} m, on "
-        f"{report.inspected_m2:.1f} m² inspected in {count_of(report.blocks, 'block')}.{_pixels(report)}",
+        f"{report.inspected_m2:.1f} m² inspected in {count_of(report.blocks, 'block')}."
+        f"{_pixels(report)}",
         f"{count_of(report.networks, 'network')} (alligator or block cracking), "
         f"{report.network_m2:.2f} m² with {report.network_line_m:.1f} m of cracks in them.",
     ]

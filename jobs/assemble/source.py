@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -26,7 +25,7 @@ from jobs.infer.plan import PARTS, PROBABILITY, part_file
 from jobs.infer.probability import ground_file, probability_file, read_probability
 from jobs.infer.work_folder import LOCK
 from jobs.runtime.cpus import usable_cpus
-from jobs.runtime.folder import is_plain_file
+from jobs.runtime.folder import is_plain_file, try_lock
 from wpcrack.errors import ConfigError
 
 BLOCKS_PER_WORKER = 32
@@ -146,13 +145,11 @@ def _keep_from_changing(root: Path) -> Iterator[None]:
         yield
         return
     with (root / LOCK).open("rb") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not try_lock(lock, shared=True):
             raise ConfigError(
                 f"another process works in {root}; wait for its end, or interrupt it: what is "
                 "finished then can be assembled"
-            ) from None
+            )
         yield
 
 

@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from geo.errors import GeoError
 from geo.outputs import require_replaceable
 from jobs.evaluate.report import Evaluation, Panels, best_and_worst, draw_sheet
 from jobs.runtime.memory import Memory, require_memory
 from jobs.runtime.pictures import PROGRAM_BYTES, require_room, write_picture
+from jobs.runtime.terminal import USER_ERRORS
 from wpcrack.data.images import Pair, left_out, list_images, pair, read_rgb
 from wpcrack.data.manifest import Row, read_manifest
 from wpcrack.data.masks import check_masks, read_pair
-from wpcrack.errors import ConfigError, DataError, WpcrackError, first_few
+from wpcrack.errors import ConfigError, DataError, first_few
 from wpcrack.inference.engine import load_predictor
 from wpcrack.inference.lattice import Lattice
 from wpcrack.inference.predict import DEFAULT_THRESHOLD, Engine, WindowPredictor, predict_image
@@ -98,7 +98,7 @@ def run_evaluate(options: EvaluateOptions, predictor: WindowPredictor | None = N
         try:
             require_replaceable([options.figure])  # edited meanwhile?
             _draw(options.figure, board, selection, predictor, options)
-        except (WpcrackError, GeoError) as problem:  # which costs the picture, not the scores
+        except USER_ERRORS as problem:  # which costs the picture, not the scores
             error = problem
     folders = [folder for folder in (options.images, options.road) if folder]
     notes = [selection.note, *(text for folder in folders for text in left_out(folder))]

@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import csv
-import fcntl
 import io
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from jobs.page.server import PICTURES
-from jobs.runtime.folder import open_no_link
+from jobs.runtime.folder import open_no_link, wait_for_lock
 from wpcrack.data.manifest import (
     NAME,
     Label,
@@ -132,7 +131,7 @@ def inside(root: Path, file: str) -> Path | None:
 @contextmanager
 def _turn(root: Path) -> Iterator[None]:
     with open(root / LOCK, "a", opener=open_no_link) as file:
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX)
+        wait_for_lock(file)
         yield
 
 

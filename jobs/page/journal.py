@@ -7,7 +7,6 @@ cut costs at most the answer under way.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import time
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Generic, TypeVar
 
 from geo.files import sync
-from jobs.runtime.folder import open_no_link
+from jobs.runtime.folder import open_no_link, try_lock
 from wpcrack.errors import DataError
 
 A = TypeVar("A")
@@ -136,10 +135,8 @@ def open_journal(path: Path, codec: Codec[A]) -> Iterator[Journal[A]]:
             f"{path} cannot be written ({error.strerror}); check the permissions of the folder"
         ) from error
     with file:
-        try:
-            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DataError(f"another process writes {path.name}; {codec.busy}") from None
+        if not try_lock(file):
+            raise DataError(f"another process writes {path.name}; {codec.busy}")
         content = path.read_bytes()
         events = _events(path, content, codec)
         _end_last_line(file, content, codec)

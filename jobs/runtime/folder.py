@@ -76,7 +76,7 @@ def hold_lock(
     here, is_said = socket.gethostname(), False
     end = time.monotonic() + patience_s
     with open(path, "a", opener=open_no_link) as lock:
-        while not _try_lock(lock.fileno(), fcntl.LOCK_EX):
+        while not try_lock(lock):
             if time.monotonic() >= end:
                 holder = path.read_text("utf-8").strip() if path.exists() else ""
                 if is_said or holder in ("", here):
@@ -128,7 +128,7 @@ def is_locked(path: Path) -> bool:
     """Return whether a process holds a lock file; one that is not there is held by nobody."""
     try:
         with path.open("rb") as lock:
-            return not _try_lock(lock.fileno(), fcntl.LOCK_SH)
+            return not try_lock(lock, shared=True)
     except FileNotFoundError:
         return False
 
@@ -148,7 +148,7 @@ def is_anybody_present(path: Path) -> bool:
     """Return whether a process that called `be_present` lives."""
     try:
         with path.open("ab") as stream:
-            return not _try_lock(stream.fileno(), fcntl.LOCK_EX)
+            return not try_lock(stream)
     except OSError:
         return False
 
@@ -325,9 +325,20 @@ def _is_at(file: int, path: Path) -> bool:
         return False
 
 
-def _try_lock(file: int, mode: int) -> bool:
+def try_lock(stream: IO[Any], *, shared: bool = False) -> bool:
+    """Lock an open file until it is closed; return False if another process has it.
+
+    Args:
+        stream: the file.
+        shared: others may share the lock.
+    """
     try:
-        fcntl.flock(file, mode | fcntl.LOCK_NB)
+        fcntl.flock(stream, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
+
+
+def wait_for_lock(stream: IO[Any]) -> None:
+    """Lock an open file until it is closed, when no other process has it any more."""
+    fcntl.flock(stream, fcntl.LOCK_EX)

@@ -8,7 +8,6 @@ nothing, so they are then kept by `LocalStates` in the same place. Either contin
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 import uuid
@@ -25,6 +24,7 @@ from jobs.train.folder import ANEW, CHECKPOINTS, METRICS, read_metrics
 from jobs.train.job import TrainJob
 from wpcrack import distributed
 from wpcrack.errors import ConfigError, StorageError, first_line
+from wpcrack.files import whole_folder
 from wpcrack.tensor_files import is_zip, read_state
 from wpcrack.tensor_files import write_state as keep_state
 from wpcrack.training.selection import LABEL_FREE, MASKED_IOU, objective
@@ -141,17 +141,11 @@ class LocalStates:
 
     def _keep(self, state: Mapping[str, Any], epoch: int, name: str) -> None:
         folder = self.folder / name
-        fresh = folder.with_name(f".{folder.name}.new")
-        shutil.rmtree(fresh, ignore_errors=True)
         try:
-            fresh.mkdir(parents=True)
-            write_state(state, fresh, epoch)
-            shutil.rmtree(folder, ignore_errors=True)
-            os.replace(fresh, folder)
+            with whole_folder(folder) as fresh:
+                write_state(state, fresh, epoch)
         except OSError as error:
             raise write_error(epoch, str(self.folder), error) from error
-        finally:
-            shutil.rmtree(fresh, ignore_errors=True)
         self.drop()
 
     def drop(self) -> None:

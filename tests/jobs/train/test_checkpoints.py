@@ -433,7 +433,7 @@ def test_on_a_full_disk_one_sentence_says_so_and_the_last_state_goes_on(
         if line["epoch"] == 3:
             target = {
                 "state": (torch, "save"),
-                "rename": (train_states.os, "replace"),
+                "rename": (os, "replace"),
                 "metrics": (json, "dumps"),
             }[where]
             monkeypatch.setattr(*target, fails)
