@@ -194,7 +194,7 @@ class Forecast:
             f"finished  {len(self.finished)} of {len(plan.blocks)} blocks",
             f"time      about {clock(self.seconds)} at {self.mpx_per_s:.1f} Mpx/s ({self.origin}) "
             f"with {count_of(self.actors, 'actor')}",
-            f"disk      up to {_size(self.disk_bytes)}, free are {_size(self.free_bytes)}",
+            f"disk      up to {_size(self.disk_bytes)} of {_size(self.free_bytes)} free",
         ]
         if problems := plan.mosaic.problems:
             lines.append(f"unusable  {count_of(len(problems), 'file')}, like {problems[0].path}")

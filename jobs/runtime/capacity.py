@@ -213,4 +213,4 @@ def free_text() -> str:
     parts = [f"{free.get(name, 0):g} of {has[name]:g} {name}" for name in SHOWN if has.get(name)]
     if has.get("memory"):
         parts.append(f"{free.get('memory', 0) / 2**30:.0f} of {has['memory'] / 2**30:.0f} GiB")
-    return f"free are {', '.join(parts) or 'no CPU'} on {count_of(nodes, 'node')}"
+    return f"free: {', '.join(parts) or 'no CPU'} on {count_of(nodes, 'node')}"

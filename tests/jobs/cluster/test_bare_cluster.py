@@ -121,7 +121,7 @@ def test_a_busy_cluster_is_waited_for_with_a_line_now_and_then(head: Head, place
             holder.kill()
             rest = waiting.stderr.read()
             waiting.wait(PATIENCE_S)
-    assert "for 1 actor of 1 CPU and 1.5 GiB to start; free are 0 of 3 CPU" in line
+    assert "for 1 actor of 1 CPU and 1.5 GiB to start; free: 0 of 3 CPU" in line
     assert "on 2 nodes" in line
     assert "does not see" in rest  # it went on once there was room
 

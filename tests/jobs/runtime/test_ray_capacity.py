@@ -113,7 +113,7 @@ def test_a_wait_says_for_what_how_long_and_what_is_free(
 
     end: Any = End()
     capacity._watch(workers(2, CPU=3), lambda: end.works, end)
-    line = "waiting 0:00 for 2 workers of 3 CPU to start; free are 1 of 4 CPU on 1 node"
+    line = "waiting 0:00 for 2 workers of 3 CPU to start; free: 1 of 4 CPU on 1 node"
     assert capsys.readouterr().err.splitlines() == [line, line]
 
 
