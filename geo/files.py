@@ -15,7 +15,7 @@ from geo.errors import OutputError
 PARTS = ".parts"
 """Ending of a folder of parts that are made for one map."""
 
-NOT_UTF8 = "has a name that is no UTF-8; rename the file, or the folder where the name is"
+NOT_UTF8 = "has a name that is not UTF-8; rename the file, or the folder where the name is"
 
 SIDECARS = ("-journal", "-wal", "-shm")
 """Endings of what SQLite may leave beside a file."""

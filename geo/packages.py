@@ -111,7 +111,7 @@ def require_closed(package: Path) -> None:
         raise OutputError(f"{package} cannot be written ({error}); check its folder") from error
     except sqlite3.DatabaseError as error:
         raise OutputError(
-            f"{package} is no GeoPackage ({error}); move it or choose another out"
+            f"{package} is not a GeoPackage ({error}); move it or choose another out"
         ) from error
 
 

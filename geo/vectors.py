@@ -150,7 +150,7 @@ def read_features(
         raise InputError(f"cannot be read ({first_line(error)}); write it again") from error
     if kind := archive_of(path):
         raise InputError(f"is a {kind}; unpack it, and give the file in it: {FORMATS}")
-    raise InputError(f"is no {FORMATS}; convert it: ogr2ogr -f GPKG out.gpkg {path.name}")
+    raise InputError(f"is not a {FORMATS}; convert it: ogr2ogr -f GPKG out.gpkg {path.name}")
 
 
 def is_geopackage(head: bytes) -> bool:
@@ -224,7 +224,7 @@ def _of_geojson(path: Path, columns: Sequence[str], like: Sequence[str]) -> Feat
     data = json.loads(path.read_text(encoding="utf-8-sig"))
     rows = data.get("features", [{}]) if data.get("type") == "FeatureCollection" else [data]
     if any(row.get("type") != "Feature" for row in rows):
-        raise ValueError("it is JSON, but no GeoJSON of features")
+        raise ValueError("it is JSON, but not GeoJSON of features")
     properties = [row.get("properties") or {} for row in rows]
     names = tuple(dict.fromkeys(name for row in properties for name in row))
     texts = [json.dumps(row["geometry"]) if row.get("geometry") else None for row in rows]

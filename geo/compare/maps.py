@@ -95,8 +95,8 @@ def read_map(path: Path, crs: CRS | None = None) -> SurveyMap:
         crs: bring it into this system; None: keep its own.
 
     Raises:
-        InputError: it is no map of ours, or holds nothing that was inspected; or another map took
-            its place meanwhile.
+        InputError: it is not a map of ours, or holds nothing that was inspected; or another map
+            took its place meanwhile.
     """
     with _require_unchanged(path):
         return _read_map(path, crs)

@@ -109,7 +109,7 @@ def summary(values: dict[str, Any], m2: str = "m2") -> str:
             f"on {values['inspected_by_both_m2']:.0f} {m2} that both surveys saw",
             *_registration_lines(values["registration"]),
             *(["; ".join(parts)] if parts else []),  # no survey found a crack here
-            f"length that came less what went: {values['growth_m']:+z.1f} m "
+            f"length gained less length lost: {values['growth_m']:+z.1f} m "
             f"(standard deviation {values['growth_sd_m']:.1f} m)",
         ]
     )
@@ -182,7 +182,7 @@ def _registration_text(values: dict[str, Any]) -> list[str]:
     lines = [f"- {line[0].upper()}{line[1:]}." for line in _registration_lines(found)]
     lines.append(
         f"- Neighborhoods: {cells['own']} by their own cracks, {cells['neighbors']} by their "
-        f"neighbors, {cells['none']} known too badly."
+        f"neighbors, {cells['none']} too uncertain."
     )
     if found["residual_m"] is not None:
         lines.append(

@@ -67,7 +67,7 @@ def _check_outlines(column: pa.Array, reach: tuple[int, int]) -> None:
         others = outlines.filter(pa.array(~rings.chosen)).to_numpy(zero_copy_only=False)
         shapes = shapely.from_wkb(np.asarray(others, object))
         if not np.isin(shapely.get_type_id(shapes), (3, 6)).all():
-            raise ValueError("column geometry has shapes that are no areas")
+            raise ValueError("column geometry has shapes that are not areas")
         _require_between("geometry", shapely.bounds(shapes), *reach)
 
 
@@ -93,4 +93,4 @@ def _check_strips(column: pa.Array) -> None:
     sides = [known.field(name).to_numpy(zero_copy_only=False) for name in ("height", "width")]
     sizes = np.asarray(pc.binary_length(known.field("gray")).to_numpy(zero_copy_only=False))
     if not np.array_equal(sides[0] * sides[1], sizes) or (np.asarray(sides) < 0).any():
-        raise ValueError("column strip has pixels that are no picture")
+        raise ValueError("column strip has pixels that are not a picture")

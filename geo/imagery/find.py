@@ -63,7 +63,7 @@ ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 """How any address begins, also of a kind that is not read."""
 
 FOREIGN_ADDRESS = (
-    "an address of a kind that is not read, only those that begin with https:// or s3:// are; "
+    "an address of a kind that is not read (those that begin with https:// or s3:// are); "
     "download it"
 )
 
@@ -357,7 +357,7 @@ def read_index(path: Path) -> tuple[ListedTile, ...]:
             )
         return _list_features(features, features.columns[column])
     except InputError as error:
-        raise InputError(f"tiles={path} is no tile index: it {error}") from error
+        raise InputError(f"tiles={path} is not a tile index: it {error}") from error
 
 
 def _list_features(features: Features, rasters: Sequence[Any]) -> tuple[ListedTile, ...]:

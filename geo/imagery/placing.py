@@ -156,8 +156,8 @@ def require_near_pixels(grid: Grid, tiles: Sequence[Tile]) -> None:
     if math.isfinite(own) and (factor := resampling(own, grid.gsd_m)) > MOST_RESAMPLING:
         raise InputError(
             f"the pixels of the map would have {1000 * grid.gsd_m:.3g} mm, and most of the imagery "
-            f"has {1000 * own:.3g} mm: that is {factor:g} x, and at most {MOST_RESAMPLING:g} x is "
-            "resampled; leave gsd_mm out, or set one that is nearer"
+            f"has {1000 * own:.3g} mm: that is {factor:g} x, and imagery is resampled by at "
+            f"most {MOST_RESAMPLING:g} x; leave gsd_mm out, or set one that is nearer"
         )
 
 

@@ -136,7 +136,7 @@ _NO_ALPHA = (
 
 _UNUSED_ALPHA = (
     "have an alpha band besides a nodata value, which alone counts: what alpha hides counts as "
-    "surveyed; if it is no imagery, drop the value: gdal_edit.py -unsetnodata TILE"
+    "surveyed; if it is not imagery, drop the value: gdal_edit.py -unsetnodata TILE"
 )
 
 _MASK_ASIDE = (
@@ -160,7 +160,7 @@ def _marks(tile: Tile, mosaic: Mosaic) -> Iterator[str]:
         elif (value := _collar(raster)) is not None:
             yield (
                 f"have edges of exactly {value:g}, which count as surveyed; "
-                f"if they are no imagery, set nodata={value:g}"
+                f"if they are not imagery, set nodata={value:g}"
             )
     except (OSError, RasterioError):
         return

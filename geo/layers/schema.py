@@ -135,7 +135,7 @@ CRACK = Layer(
         Column("low_m", "real", "m", "line of low severity (ASTM D6433), branch by branch"),
         Column("medium_m", "real", "m", "line of medium severity"),
         Column("high_m", "real", "m", "line of high severity"),
-        Column("not_measurable_m", "real", "m", "line whose width cannot be told; the four add up"),
+        Column("not_measurable_m", "real", "m", "line without a measured width; the four add up"),
         *_SEEN_COLUMNS,
         Column("segment_id", "text", "", "road segment with most of its line; empty if none"),
         _VERDICT,
@@ -215,7 +215,7 @@ ROAD_SEGMENT = Layer(
         Column("low_m", "real", "m", "line of cracks of low severity (ASTM D6433)"),
         Column("medium_m", "real", "m", "line of medium severity"),
         Column("high_m", "real", "m", "line of high severity"),
-        Column("not_measurable_m", "real", "m", "line whose width cannot be told"),
+        Column("not_measurable_m", "real", "m", "line without a measured width"),
         Column("longitudinal_m", "real", "m", "crack length along the road"),
         Column("transverse_m", "real", "m", "crack length across the road"),
         Column("diagonal_m", "real", "m", "crack length in between"),
@@ -344,7 +344,7 @@ REGISTRATION = Layer(
         Column("rotation_deg", "real", "deg", "about its center, counterclockwise"),
         Column("sd_m", "real", "m", "standard deviation of the shift"),
         Column("support_m", "real", "m", "meters of cracks that agree on it"),
-        Column("source", "text", "", "own cracks, neighbors, or none (known too badly)"),
+        Column("source", "text", "", "own cracks, neighbors, or none (too uncertain)"),
     ),
 )
 

@@ -92,7 +92,7 @@ def has_shape(table: geopandas.GeoDataFrame) -> NDArray[np.bool_]:
 
 
 def require_map(package: Path, needed: Mapping[str, Sequence[str]] | None = None) -> None:
-    """Refuse a file that is no map of ours, or a damaged one.
+    """Refuse a file that is not a map of ours, or a damaged one.
 
     Args:
         package: the file.
@@ -103,7 +103,7 @@ def require_map(package: Path, needed: Mapping[str, Sequence[str]] | None = None
         InputError: that it is, and why.
     """
     if not package.is_file():
-        raise InputError(f"{package} is no file; give a GeoPackage of `wpcrack infer`")
+        raise InputError(f"{package} is not a file; give a GeoPackage of `wpcrack infer`")
     if not is_utf8(package):
         raise InputError(f"{readable(package)} {NOT_UTF8}")
     try:
@@ -128,7 +128,7 @@ def _require_database(package: Path) -> None:
     with package.open("rb") as stream:
         head = stream.read(HEAD_BYTES)
     if not is_geopackage(head):
-        raise InputError("is no GeoPackage; give one of `wpcrack infer`")
+        raise InputError("is not a GeoPackage; give one of `wpcrack infer`")
     with closing(sqlite3.connect(f"{package.absolute().as_uri()}?mode=ro", uri=True)) as base:
         (verdict,) = base.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
@@ -143,8 +143,8 @@ def _require_layers(names: Iterable[str], needed: Iterable[str]) -> None:
     missing = [name for name in needed if name not in names]
     if missing:
         raise InputError(
-            f"has no layer {', '.join(missing)}, so it is no map of `wpcrack infer`; give one, or "
-            "make it again with `wpcrack assemble`"
+            f"has no layer {', '.join(missing)}, so it is not a map of `wpcrack infer`; give one, "
+            "or make it again with `wpcrack assemble`"
         )
 
 
@@ -162,7 +162,7 @@ def _require_layer(package: Path, layer: Layer, needed: Sequence[str]) -> None:
             raise ValueError(f"layer {layer.name} {error}") from error
         columns = found.columns
         if found.crs is None or not found.crs.is_projected:
-            raise InputError("has no projected coordinate system; lengths cannot be told")
+            raise InputError("has no projected coordinate system; lengths cannot be measured")
         _require_shapes(found, layer)
     else:
         _, table = pyogrio.read_arrow(literal(package), layer=layer.name)
@@ -192,7 +192,7 @@ def _require_shapes(found: Features, layer: Layer) -> None:
             "with `wpcrack assemble`"
         )
     if found.broken or not np.isin(types, kinds).all():
-        raise ValueError(f"layer {layer.name} has shapes that are no {layer.geometry}")
+        raise ValueError(f"layer {layer.name} has shapes that are not {layer.geometry}")
     if layer is ROAD_SEGMENT and not there.all():
         raise ValueError(f"layer {layer.name} has rows without a line")
     refuse_far(found, layer.name)

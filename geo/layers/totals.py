@@ -18,7 +18,7 @@ class MapTotals:
         area_m2: of the pixels of cracks and networks.
         network_m2: area of networks.
         network_line_m: centerlines in them.
-        not_measurable_m: line of cracks whose width cannot be told.
+        not_measurable_m: line of cracks whose width cannot be measured.
         n_dropped: cracks that were too small.
     """
 

@@ -273,7 +273,7 @@ def _street_table(streets: tuple[Street, ...], rules: Rules) -> list[str]:
 
 
 def _share(street: Street) -> str:
-    """Return the percentage of the line whose width cannot be told."""
+    """Return the percentage of the line whose width cannot be measured."""
     line = street.low_m + street.medium_m + street.high_m + street.not_measurable_m
     return f"{100 * street.not_measurable_m / line:.0f}" if line > 0 else "-"
 

@@ -65,8 +65,8 @@ class AdaptReport:
             model = shlex.quote(str(self.out))
             lines += [
                 f"adapted model in {self.out / MODEL_FOLDER}",
-                "whether it finds more of your cracks, labeled windows can tell: "
-                f"wpcrack evaluate --windows DIR --model {model}; do so with the model before, too",
+                "labeled windows show whether it finds more of your cracks: "
+                f"wpcrack evaluate --windows DIR --model {model}; do the same with the old model",
             ]
         else:
             lines += [f"warning: {reason}" for reason in a.reasons]

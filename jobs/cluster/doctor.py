@@ -216,7 +216,7 @@ def _packages(found: Mapping[str, str | None]) -> Iterator[Check]:
     if others:
         yield Check("FAIL", "packages", f"{', '.join(others)}; install the package wpcrack again")
     else:
-        yield Check("ok", "packages", f"{len(found)} found in the versions asked for")
+        yield Check("ok", "packages", f"{len(found)} found in the required versions")
 
 
 def requirements() -> dict[str, Requirement]:

@@ -87,7 +87,7 @@ def run_compare(
         options: limits.
 
     Raises:
-        GeoError: A file is no map of ours, the maps have no ground in common or lie too far apart,
+        GeoError: A file is not a map of ours, the maps have no ground in common or lie too far apart,
             or the output cannot be written, or is being written by another process.
     """
     start = time.monotonic()
@@ -140,7 +140,7 @@ def refuse_paths(old: Path, new: Path, out: Path) -> None:
     """
     for path in (old, new):
         if not path.is_file():
-            raise InputError(f"{path} is no file; give a GeoPackage of `wpcrack infer`")
+            raise InputError(f"{path} is not a file; give a GeoPackage of `wpcrack infer`")
     if old.samefile(new):
         raise InputError(f"{old} and {new} are one file; give maps of two surveys")
     if out.suffix.lower() != ".gpkg":

@@ -199,7 +199,7 @@ def _require_gpus(wanted: float) -> None:
     found = gpus_here()
     if found < wanted:
         raise ConfigError(
-            f"gpus_per_actor={wanted:g} asks for so many GPUs here, and torch sees {found}; "
+            f"gpus_per_actor={wanted:g} asks for that many GPUs here, and torch sees {found}; "
             "leave it out, or ask for fewer"
         )
 

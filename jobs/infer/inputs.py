@@ -82,9 +82,9 @@ def _fit_to_model(
     if factor > MOST_RESAMPLING:
         raise InputError(
             f"the pixels of most of the imagery have {gsd_mm:.3g} mm, and those of the model's "
-            f"training images {model_gsd_mm:g} mm: that is {factor:g} x, and at most "
-            f"{MOST_RESAMPLING:g} x is resampled; give another model, set gsd_mm, or keep the "
-            "pixels of the tiles with resample=never"
+            f"training images {model_gsd_mm:g} mm: that is {factor:g} x, and imagery is "
+            f"resampled by at most {MOST_RESAMPLING:g} x; give another model, set gsd_mm, or keep "
+            "the pixels of the tiles with resample=never"
         )
     say(f"resampling to {model_gsd_mm:g} mm; resample=never keeps the pixels of the tiles")
     return Mosaic.build(

@@ -247,7 +247,7 @@ class _Noted(BaseModel):
 def _block_of(name: str, *place: int) -> Block:
     """Return a block whose name, which names its files, leads nowhere else."""
     if not BLOCK_NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is no name of a block")
+        raise ValueError(f"{name!r} is not the name of a block")
     return Block(name, Window(*place))
 
 

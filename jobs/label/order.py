@@ -35,7 +35,7 @@ class Part:
         found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text.strip())
         part = cls(int(found[1]), int(found[2])) if found else None
         if part is None or not 1 <= part.number <= part.of:
-            raise ConfigError(f"--part {text} is no part; write 1/3, 2/3 or 3/3 for thirds")
+            raise ConfigError(f"--part {text} is not a part; write 1/3, 2/3 or 3/3 for thirds")
         return part
 
     def indices(self, count: int) -> range:

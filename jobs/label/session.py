@@ -45,7 +45,7 @@ class Who:
     def __post_init__(self) -> None:
         """Refuse a share that is none."""
         if not 0 <= self.again <= 1:
-            raise ConfigError(f"--again {self.again} is no share; give a number from 0 to 1")
+            raise ConfigError(f"--again {self.again} is not a share; give a number from 0 to 1")
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ def read_table(root: Path) -> Table:
     """
     path = root / NAME
     if not root.is_dir():
-        raise DataError(f"{root} is no folder; give one that `wpcrack windows` wrote")
+        raise DataError(f"{root} is not a folder; give one that `wpcrack windows` wrote")
     if not path.exists():
         raise DataError(f"{root} has no {NAME}; give a folder that `wpcrack windows` wrote")
     sheet = read_sheet(path)

@@ -69,7 +69,7 @@ class AnswerPage(ABC, Generic[G]):
         try:
             given = self._given.model_validate_json(await request.read())
         except ValidationError:
-            return refuse("this is no answer; reload the page")
+            return refuse("this is not an answer; reload the page")
         async with self._turn:
             await asyncio.to_thread(self._write, given)
             return web.json_response(await self._now())

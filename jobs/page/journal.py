@@ -152,7 +152,7 @@ def _events(path: Path, content: bytes, codec: Codec[A]) -> list[A | Undo]:
         if event is not None:
             events.append(event)
         elif line.strip() and number < len(lines):
-            raise DataError(f"{path} line {number} is no answer; remove the line")
+            raise DataError(f"{path} line {number} is not an answer; remove the line")
     return events
 
 

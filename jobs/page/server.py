@@ -161,7 +161,7 @@ def require_port(port: int) -> None:
         ConfigError: so it is.
     """
     if not 0 <= port <= MAX_PORT:
-        raise ConfigError(f"--port {port} is no port; give a number from 1024 to {MAX_PORT}")
+        raise ConfigError(f"--port {port} is not a port; give a number from 1024 to {MAX_PORT}")
 
 
 async def _serve(

@@ -55,7 +55,7 @@ class ReviewOptions:
         if self.count < LEAST_COUNT or self.seed < 0 or not 32 <= self.window <= 1024:
             raise ConfigError(
                 f"--count {self.count} --seed {self.seed} --window {self.window}: give at least "
-                f"{LEAST_COUNT} places, a seed from 0 on, a side of 32 to 1024 pixels"
+                f"{LEAST_COUNT} places, a seed of 0 or more, a side of 32 to 1024 pixels"
             )
 
 

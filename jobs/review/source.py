@@ -46,7 +46,7 @@ class MapRun:
         """Read the layer run.
 
         Raises:
-            InputError: the file is no map of `wpcrack infer`, or damaged.
+            InputError: the file is not a map of `wpcrack infer`, or damaged.
         """
         require_map(package)
         try:
@@ -55,7 +55,7 @@ class MapRun:
             return cls(str(row["run_id"] or ""), dict(config), dict(inputs))
         except (DataLayerError, DataSourceError, LookupError, ValueError, TypeError) as error:
             raise InputError(
-                f"{package} is no map of `wpcrack infer` that can be read ({error}); give one"
+                f"{package} is not a map of `wpcrack infer` that can be read ({error}); give one"
             ) from error
 
     def work_folder(self, package: Path) -> Path:

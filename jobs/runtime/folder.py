@@ -230,7 +230,7 @@ def require_writable(folder: Path, name: str) -> None:
     while not os.path.lexists(found):
         found = found.parent
     if not found.is_dir():
-        raise OutputError(f"{name} cannot be made ({found} is no folder); choose another folder")
+        raise OutputError(f"{name} cannot be made ({found} is not a folder); choose another folder")
     if not os.access(found, os.W_OK | os.X_OK):
         raise OutputError(
             f"{name} cannot be written ({found} is read-only); choose another folder, or change "

@@ -288,5 +288,5 @@ def _of_epoch(line: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"epoch {line['epoch']!r} of stage {line['stage']!r}")
     for name, value in line.items():
         if name not in ("stage", "best") and not isinstance(value, int | float):
-            raise TypeError(f"{name} is {value!r}, which is no number")
+            raise TypeError(f"{name} is {value!r}, which is not a number")
     return line

@@ -40,8 +40,8 @@ SCORE_MEANS = {
     LABEL_FREE: (
         "the score tells epochs of this run apart (1 is best): how well the marked cracks agree "
         "with the model's own pseudo labels, and how often it rightly says which window shows a "
-        "crack, less what it marks on road; it is no overlap with drawn cracks, which only "
-        "`wpcrack evaluate` with masks can tell"
+        "crack, less what it marks on road; it is not the overlap with drawn cracks, which only "
+        "`wpcrack evaluate` with masks can measure"
     ),
     MASKED_IOU: (
         "the score is the overlap (IoU, 1 is best) with your masks of the validation images; the "

@@ -71,7 +71,7 @@ class Trackers:
             except Exception as error:  # of any library or server
                 self._trackers.remove(tracker)
                 say(
-                    f"warning: {type(tracker).__name__} failed and is told no more "
+                    f"warning: {type(tracker).__name__} failed and is not called again "
                     f"({type(error).__name__}: {first_line(error)}); the training goes on"
                 )
 

@@ -72,7 +72,7 @@ class WindowsReport:
                 "; those that it is unsure of come early"
             )
         if self.n_windows < wanted:
-            lines.append(f"warning: the imagery holds no more than that; {wanted} were wanted")
+            lines.append(f"warning: the imagery holds no more than that; {wanted} were asked for")
         if self.left_out:
             lines.append(f"left out: {self.left_out}")
         folder = shlex.quote(str(self.out))

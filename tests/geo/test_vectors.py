@@ -83,7 +83,7 @@ def test_lines_that_cannot_be_roads_are_counted_and_refused(tmp_path, line, mess
 def test_formats_that_point_elsewhere_are_not_opened(tmp_path, monkeypatch, content, name):
     monkeypatch.setattr(pyogrio, "list_layers", lambda path: pytest.fail("GDAL was asked"))
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(InputError, match=r"roads\.path=.*(is no GeoPackage|is a (ZIP|7z))"):
+    with pytest.raises(InputError, match=r"roads\.path=.*(is not a GeoPackage|is a (ZIP|7z))"):
         read_roads(RoadOptions(path=tmp_path / name), GRID)
 
 
@@ -129,7 +129,7 @@ def test_json_that_is_no_geojson_is_called_so(tmp_path, text):
     """A report in place of the roads was told ('type')."""
     path = tmp_path / "r.json"
     path.write_text(text)
-    with pytest.raises(InputError, match=r"it is JSON, but no GeoJSON of features"):
+    with pytest.raises(InputError, match=r"it is JSON, but not GeoJSON of features"):
         read_features(path)
 
 

@@ -57,24 +57,24 @@ def test_such_a_tile_is_left_out_by_name_and_the_others_are_mapped_and_cut(
     job = infer_job(tiles, tmp_path / "o.gpkg")
     report = infer.run_inference(job, darkness)
     assert report.exit_code == 3
-    assert "Stra\\xdfe.tif: has a name that is no UTF-8" in report.failures[0]
+    assert "Stra\\xdfe.tif: has a name that is not UTF-8" in report.failures[0]
     assert len(layer(job.out)) > 0
     assert infer.run_inference(job, darkness).run_id == report.run_id  # found again in its log
     windows = run_windows(
         Imagery(tiles=str(tiles)), tmp_path / "windows", WindowsOptions(3, 64, ordered=False)
     )
-    assert "has a name that is no UTF-8" in windows.left_out
+    assert "has a name that is not UTF-8" in windows.left_out
     assert len(read_manifest(tmp_path / "windows" / "manifest.csv")) == 3
     for named in (tiles / f"{LATIN}.tif", tmp_path / LATIN):
         with pytest.raises(InputError, match=r"no usable tile|does not exist"):
             infer.run_inference(infer_job(named, tmp_path / "p.gpkg"), darkness)
-    with pytest.raises(OutputError, match="no UTF-8"):
+    with pytest.raises(OutputError, match="not UTF-8"):
         infer.run_inference(infer_job(tiles, tmp_path / f"{LATIN}.gpkg"), darkness)
     (tmp_path / LATIN).mkdir()
     there = shutil.copy(job.out, tmp_path / LATIN / "o.gpkg")
-    with pytest.raises(InputError, match="no UTF-8"):
+    with pytest.raises(InputError, match="not UTF-8"):
         require_map(there)
-    with pytest.raises(InputError, match="no UTF-8"):
+    with pytest.raises(InputError, match="not UTF-8"):
         infer.run_inference(infer_job(tiles, tmp_path / "p.gpkg", aoi=there), darkness)
 
 
@@ -146,7 +146,7 @@ def test_such_photographs_are_scored_and_predicted_and_refused_where_a_manifest_
     assert len(found.written) == 6
     options = EvaluateOptions(None, images, masks, figure=tmp_path / "best.png")
     assert run_evaluate(options, darkness()).scores.n_images == 2
-    with pytest.raises(DataError, match=r"no UTF-8 \(Stra\\xdfeaaa, Stra\\xdfebbb\); rename"):
+    with pytest.raises(DataError, match=r"not UTF-8 \(Stra\\xdfeaaa, Stra\\xdfebbb\); rename"):
         run_dataset(images, masks, tmp_path / "set", BuildOptions(window=64))
 
 

@@ -161,7 +161,7 @@ def test_fewer_windows_than_wanted_are_said_aloud(tmp_path):
     write_tile(tmp_path / "a.tif", noise(70, 70))
     report = cut(tmp_path / "a.tif", tmp_path / "w")
     assert report.n_windows == 4
-    assert "24 were wanted" in report.summary(24)
+    assert "24 were asked for" in report.summary(24)
     assert "data.gsd_mm=5" in report.summary(24)
 
 
@@ -184,7 +184,7 @@ def test_labels_are_never_overwritten_and_nonsense_is_refused(city, tmp_path):
             cut(city, tmp_path / "v", **wrong)
     with pytest.raises(InputError, match="choose smaller"):
         cut(city, tmp_path / "v", window=201)
-    with pytest.raises(InputError, match="5 mm: that is 4 x, and at most 3 x is resampled"):
+    with pytest.raises(InputError, match="that is 4 x, and imagery is resampled by at most 3 x"):
         run_windows(Imagery(tiles=str(city), gsd_mm=20), tmp_path / "v")
     assert not (tmp_path / "v").exists()
 

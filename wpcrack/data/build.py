@@ -69,7 +69,7 @@ class BuildOptions:
     def __post_init__(self) -> None:
         check_fraction(self.val, self.seed)
         if self.group is not None:
-            named_frame("", self.group)  # refuses what is no regular expression
+            named_frame("", self.group)  # refuses what is not a regular expression
         if self.protocol not in ("windows", "whole"):
             raise ConfigError(f"protocol={self.protocol!r} is unknown; use windows or whole")
         if self.whole_road_stride < 1:

@@ -148,7 +148,7 @@ def find_frames(
         sources: Name of the photograph that each picture was cut from; None: its own name.
 
     Raises:
-        ConfigError: `group` is no regular expression.
+        ConfigError: `group` is not a regular expression.
     """
     of = dict(sources or {name: name for name in contents})
     identical = _identical(contents)
@@ -197,13 +197,13 @@ def named_frame(name: str, group: str) -> str:
     """Return what a regular expression finds in a name, or the name.
 
     Raises:
-        ConfigError: It is no regular expression.
+        ConfigError: It is not a regular expression.
     """
     try:
         found = re.search(group, name)
     except re.error as error:
         raise ConfigError(
-            f"group={group!r} is no regular expression ({error}); give one such as '^[^-]+'"
+            f"group={group!r} is not a regular expression ({error}); give one such as '^[^-]+'"
         ) from error
     if found is None:
         return name

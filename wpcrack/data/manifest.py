@@ -108,7 +108,7 @@ def require_names(photographs: Iterable[Path]) -> None:
     stems = [os.fsencode(path.stem) for path in known]
     odd = [stem.decode("utf-8", "backslashreplace") for stem in stems if not _is_utf8(stem)]
     if odd:
-        raise DataError(f"names that are no UTF-8 ({first_few(odd)}); rename these files")
+        raise DataError(f"names that are not UTF-8 ({first_few(odd)}); rename these files")
 
 
 def _is_utf8(name: bytes) -> bool:
@@ -165,7 +165,7 @@ def read_sheet(path: Path) -> Sheet:
         DataError: no file, not readable, or no CSV.
     """
     if not path.is_file():
-        raise DataError(f"{path} is no file; give a manifest.csv, as `wpcrack dataset` writes it")
+        raise DataError(f"{path} is not a file; give a manifest.csv as `wpcrack dataset` writes it")
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -184,7 +184,7 @@ def read_sheet(path: Path) -> Sheet:
         ]
     except csv.Error as error:
         raise DataError(
-            f"{path} line {reader.line_num} is no CSV ({error}); save it as CSV in UTF-8"
+            f"{path} line {reader.line_num} is not CSV ({error}); save it as CSV in UTF-8"
         ) from error
     return Sheet(columns, tuple(lines), delimiter, encoding)
 

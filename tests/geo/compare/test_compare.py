@@ -328,7 +328,7 @@ def nothing(change_m):
 def test_nothing_has_no_sign_of_less():
     told = summary(nothing(-0.04))
     assert (" 9 m2 " in told, " 9 m² " in summary(nothing(0.0), "m²")) == (True, True)
-    assert told.endswith("less what went: +0.0 m (standard deviation 0.1 m)")
+    assert told.endswith("less length lost: +0.0 m (standard deviation 0.1 m)")
 
 
 def test_surveys_without_a_crack_are_told_without_an_empty_line():

@@ -199,7 +199,7 @@ def test_an_index_without_system_or_of_no_kind_is_refused(tmp_path):
         scan(str(tmp_path / "a.parquet"))
     for name in ("b.gpkg", "b.parquet"):
         (tmp_path / name).write_text("nothing")
-        with pytest.raises(InputError, match="no tile index: it is no GeoPackage"):
+        with pytest.raises(InputError, match="not a tile index: it is not a GeoPackage"):
             scan(str(tmp_path / name))
 
 

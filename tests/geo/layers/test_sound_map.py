@@ -1,4 +1,4 @@
-"""What is no map of ours, or a damaged one, is refused before anything is made from it."""
+"""What is not a map of ours, or a damaged one, is refused before anything is made from it."""
 
 from __future__ import annotations
 
@@ -92,5 +92,5 @@ def test_no_other_format_is_opened(tmp_path):
     path = tmp_path / "a.gpkg"
     path.write_text("<OGRVRTDataSource><OGRVRTLayer name='crack'/></OGRVRTDataSource>")
     for read in (MapRun.read, run_apply, read_map):
-        with pytest.raises(InputError, match="is no GeoPackage"):
+        with pytest.raises(InputError, match="is not a GeoPackage"):
             read(path)

@@ -229,7 +229,7 @@ def test_a_folder_without_a_name_in_the_place_of_a_map_is_one_sentence(
 ) -> None:
     result = wpcrack(*arguments)
     assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
-    assert "is no file; give a GeoPackage" in result.stderr
+    assert "is not a file; give a GeoPackage" in result.stderr
 
 
 WHOLE = ("dataset", "--images", "i", "--masks", "m", "--out", "o", "--protocol", "whole")

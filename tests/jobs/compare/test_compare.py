@@ -182,15 +182,15 @@ def test_what_cannot_be_compared_is_refused_in_one_sentence(maps, tmp_path, monk
     areas.set_geometry(areas.buffer(0.01)).to_file(before, layer="crack")
     twin = shutil.copy(old, tmp_path / "twin.gpkg")
     cases = {
-        "is no file": (tmp_path / "none.gpkg", new, out),
+        "is not a file": (tmp_path / "none.gpkg", new, out),
         "are one file": (old, link, out),
         "one of the two maps": (old, new, new),
         "name it": (old, new, tmp_path / "out.shp"),
-        "is no folder": (old, new, text / "out.gpkg"),
+        "is not a folder": (old, new, text / "out.gpkg"),
         "is read-only": (old, new, tmp_path / "shut" / "maps" / "out.gpkg"),
-        "is no UTF-8": (old, new, tmp_path / os.fsdecode(b"a\xdf.gpkg")),
+        "is not UTF-8": (old, new, tmp_path / os.fsdecode(b"a\xdf.gpkg")),
         "no layer crack": (foreign, new, out),
-        "is no GeoPackage": (text, new, out),
+        "is not a GeoPackage": (text, new, out),
         "come from one run": (old, twin, out),
         "an earlier version wrote it": (before, new, out),
     }

@@ -147,7 +147,11 @@ def test_imagery_is_brought_to_the_pixel_size_of_the_model(tmp_path, gsd, values
     ("model_mm", "values", "words"),
     [
         (None, {"gsd_mm": 20}, r"would have 20 mm, .* has 5 mm: that is 4 x.*leave gsd_mm out"),
-        (None, {"gsd_mm": 1}, r"would have 1 mm, .* has 5 mm: that is 5 x, and at most 3 x"),
+        (
+            None,
+            {"gsd_mm": 1},
+            r"would have 1 mm, .* has 5 mm: that is 5 x, and imagery is resampled",
+        ),
         (40.0, {}, r"have 5 mm, .* 40 mm: that is 8 x.*another model.*gsd_mm.*resample=never"),
         (1.0, {}, r"have 5 mm, .* 1 mm: that is 5 x"),
         (None, {"gsd_mm": 15}, None),
@@ -322,7 +326,7 @@ def test_another_name_of_a_road_is_another_run_of_the_same_blocks(tmp_path):
     ("content", "words"),
     [
         (None, "does not exist"),
-        ("nothing", "is no GeoPackage"),
+        ("nothing", "is not a GeoPackage"),
         (shapely.Point(0, 0), "holds no polygon"),
         (shapely.box(0, 0, 1, 1), "nothing of"),
     ],

@@ -62,7 +62,7 @@ def test_a_work_folder_whose_blocks_would_lie_elsewhere_is_refused(tmp_path, poo
     content["blocks"][0][0] = name
     file.write_text(json.dumps(content) + "\n" + rest)
     for attempt in (JobLog.read, read_status):
-        with pytest.raises(ConfigError, match="is no name of a block"):
+        with pytest.raises(ConfigError, match="is not the name of a block"):
             attempt(job.work_folder)
 
 
@@ -175,7 +175,7 @@ def test_the_plan_refuses_what_the_job_would_refuse(folder, tmp_path):
             with pytest.raises((ConfigError, GeoError), match=message):
                 attempt(job_of(folder, **values))
     job = job_of(folder)
-    with pytest.raises(GeoError, match="is no folder"):
+    with pytest.raises(GeoError, match="is not a folder"):
         infer.plan_inference(job.model_copy(update={"out": tmp_path / "file" / "a.gpkg"}))
     job.work_folder.mkdir()
     (job.work_folder / "diary").touch()

@@ -109,7 +109,7 @@ def test_no_answer_is_written_where_nobody_reads_it(tmp_path, act):
 def test_a_line_in_the_middle_that_is_no_answer_is_named(tmp_path):
     path = write(tmp_path, said("a.png", "crack"))
     path.write_bytes(b'{"file": "a.png", "label": "pothole", "time": 1}\n' + path.read_bytes())
-    with pytest.raises(DataError, match=r"labels\.jsonl line 1 is no answer"):
+    with pytest.raises(DataError, match=r"labels\.jsonl line 1 is not an answer"):
         read_events(path)
 
 

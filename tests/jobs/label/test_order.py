@@ -74,7 +74,7 @@ def test_parts_hold_every_window_once(count, of):
 
 @pytest.mark.parametrize("text", ["4/3", "0/3", "1", "1/0", "a/b", "-1/3", "1/3/5", ""])
 def test_a_part_that_does_not_exist_is_refused(text):
-    with pytest.raises(ConfigError, match=r"--part .* is no part"):
+    with pytest.raises(ConfigError, match=r"--part .* is not a part"):
         Part.parse(text)
 
 

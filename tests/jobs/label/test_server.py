@@ -206,8 +206,8 @@ def test_a_second_ctrl_c_costs_nothing_and_a_hang_up_counts_as_before(folder, mo
 
 def test_a_user_error_is_one_sentence(folder, tmp_path):
     for options, message in (
-        ((str(folder), "--part", "4/3"), "--part 4/3 is no part"),
-        ((str(tmp_path / "gone"),), "is no folder"),
+        ((str(folder), "--part", "4/3"), "--part 4/3 is not a part"),
+        ((str(tmp_path / "gone"),), "is not a folder"),
     ):
         process = program(*options)
         out, err = process.communicate(timeout=600)
@@ -221,7 +221,7 @@ def test_a_port_in_use_is_said(folder):
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=f"--port {port} is in use"):
             run_label(folder, port=port, open_browser=False)
-    with pytest.raises(ConfigError, match="is no port"):
+    with pytest.raises(ConfigError, match="is not a port"):
         run_label(folder, port=70000)
 
 

@@ -218,10 +218,10 @@ def test_wrong_folders_are_named_in_one_sentence(folder, tmp_path, monkeypatch):
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
-    assert "is no folder" in refusal(tmp_path / "nothing")
+    assert "is not a folder" in refusal(tmp_path / "nothing")
     assert "has no manifest.csv" in refusal(tmp_path)
     assert "part of a file name" in refusal(folder, ConfigError, name="a/b")
-    with pytest.raises(ConfigError, match="no share"):
+    with pytest.raises(ConfigError, match="not a share"):
         Who(again=1.5)
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
@@ -246,7 +246,7 @@ def test_wrong_folders_are_named_in_one_sentence(folder, tmp_path, monkeypatch):
     (copy / "manifest.csv").write_text("file,row\na.png," + "9" * 5000 + "\n")
     assert "use a whole number of pixels" in refusal(copy)
     (copy / "manifest.csv").write_text("file\n" + "a" * 200_000 + "\n")
-    assert "is no CSV" in refusal(copy)
+    assert "is not CSV" in refusal(copy)
 
     def denied(_fresh, _path):
         raise PermissionError(13, "Permission denied")

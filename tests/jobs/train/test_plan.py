@@ -163,7 +163,7 @@ def test_a_damaged_picture_and_a_folder_that_cannot_be_made_are_said_by_the_dry_
     (tmp_path / "file").touch()
     below = f"run_dir={tmp_path}/file/run"
     told = CliRunner().invoke(jobs.cli.app, arguments(root, tmp_path / "run", below))
-    assert (told.exit_code, "is no folder" in told.stderr) == (1, True)
+    assert (told.exit_code, "is not a folder" in told.stderr) == (1, True)
     files = [path.relative_to(root) for path in root.glob("*/*.png")]
     lines = [f"{file},{file.parent},64,64" for file in files]
     (root / "manifest.csv").write_text("\n".join(["file,label,height,width", *lines]))
@@ -213,7 +213,7 @@ def test_a_finished_run_says_what_its_score_means_and_names_the_next_command(
     report = TrainReport(job.run_dir, 3, 2, 0.6, 1.0, good)
     lines = closing_lines(report, job, data)
     assert lines[0] == f"best epoch 2 of 3, score 0.600; model in {tmp_path}/my run/model"
-    assert "no overlap with drawn cracks" in lines[1]
+    assert "not the overlap with drawn cracks" in lines[1]
     assert lines[2:] == [
         f"next: wpcrack predict --out '{tmp_path}/my run-found' {data_set}/crack "
         f"--model '{tmp_path}/my run'"
@@ -246,7 +246,7 @@ def test_a_finished_run_says_what_its_score_means_and_names_the_next_command(
     masked = masked.model_copy(
         update={"data": masked.data.model_copy(update={"val_masks": data_set / "crack copy"})}
     )
-    assert "no overlap with drawn cracks" in closing_lines(report, masked, data)[1], (
+    assert "not the overlap with drawn cracks" in closing_lines(report, masked, data)[1], (
         "masks were late"
     )
     by_masks = replace(report, val={**good, "iou": 0.6})

@@ -223,7 +223,7 @@ def test_a_set_of_one_frame_is_refused(drawn: Path, tmp_path: Path) -> None:
         ({"seed": -1}, "seed=-1 is negative"),
         ({"window": 8}, "window=8 is too small"),
         ({"protocol": "half"}, "use windows or whole"),
-        ({"group": "a["}, "no regular expression"),
+        ({"group": "a["}, "not a regular expression"),
     ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, object], sentence: str) -> None:

@@ -184,7 +184,7 @@ def test_defects_of_a_manifest_are_named(built: Path, old: str, new: str, senten
 def test_a_manifest_that_is_none_is_called_so(tmp_path: Path) -> None:
     """Its path was told twice, with the advice to save it as CSV."""
     for path in (tmp_path / "none.csv", tmp_path):
-        with pytest.raises(DataError, match=r"is no file; give a manifest\.csv"):
+        with pytest.raises(DataError, match=r"is not a file; give a manifest\.csv"):
             read_manifest(path)
 
 
@@ -239,8 +239,8 @@ def test_split_without_a_class_is_refused(built: Path) -> None:
     [
         ("a.png,crack," + "9" * 5000, "row is '999"),
         ("x" * 300 + ".png,crack,0", "no disk can hold"),
-        ("a\0.png,crack,0", "no CSV|no disk can hold"),
-        ("a.png," + "y" * 200_000 + ",0", "no CSV"),
+        ("a\0.png,crack,0", "not CSV|no disk can hold"),
+        ("a.png," + "y" * 200_000 + ",0", "not CSV"),
     ],
     ids=["digits", "name", "nul", "field"],
 )
