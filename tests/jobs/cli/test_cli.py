@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import runpy
 import signal
@@ -18,18 +19,34 @@ from factories import loaded_by
 from typer.testing import CliRunner, Result
 
 import jobs.cli
+from geo.compare.options import RegistrationOptions
 from geo.errors import GeoError
 from jobs.demo.run import DemoOptions
 from jobs.infer.job import InferJob
 from jobs.registry import JOBS, find
+from jobs.review.run import ReviewOptions
 from jobs.runtime.signals import Interrupted
 from jobs.runtime.versions import versions
 from jobs.settings.load import shipped_configs
+from jobs.windows.cut import WindowsOptions
+from wpcrack.data.build import BuildOptions
 from wpcrack.errors import WpcrackError
 from wpcrack.files import whole_folder
+from wpcrack.inference.predict import DEFAULT_THRESHOLD
 
 ROOT = Path(__file__).parents[3]
 COMMANDS = [command.name for command in jobs.cli.app.registered_commands]
+
+
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "compare": {"limit": RegistrationOptions.limit_m},
+    "dataset": vars(BuildOptions()),
+    "demo": vars(DemoOptions()),
+    "predict": {"threshold": DEFAULT_THRESHOLD},
+    "review": vars(ReviewOptions()),
+    "windows": vars(WindowsOptions()),
+}
+"""What jobs do without an option, which the help shows: it starts without importing them."""
 
 
 def wpcrack(*arguments: str) -> Result:
@@ -69,6 +86,15 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
 
 
 NEEDED = ("tiles=t", "model=m", "out=o.gpkg")
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_an_option_has_the_default_of_its_job(name: str) -> None:
+    parameters = inspect.signature(find(JOBS[name].command)).parameters
+    shown = {key: value.default for key, value in parameters.items() if key in DEFAULTS[name]}
+    of_job = {key: DEFAULTS[name][key] for key, value in shown.items() if value not in (None, "")}
+    assert of_job
+    assert of_job == {key: shown[key] for key in of_job}
 
 
 def test_every_command_of_the_product_is_there() -> None:
