@@ -56,7 +56,7 @@ class LinkOptions(Options):
     """Length of line that gives the direction of an end. A crack winds: shorter bases follow its
     kinks, longer ones miss its turns."""
     max_turn_deg: Annotated[float, Field(gt=0, le=90)] = 40.0
-    """The gap turns from the line before it, and the lines from each other, at most so far."""
+    """Largest turn of the gap from the line before it, and of the lines from each other."""
     junction_turn_deg: Annotated[float, Field(gt=0, le=90)] = 60.0
     """The same at a common node, where no gap has to be guessed."""
     free_gap_m: NonNegative = 0.04
@@ -92,22 +92,22 @@ class NetworkOptions(Options):
     """Lines up to twice as far apart grow together; alligator blocks are smaller. At .12 single
     cracks beside a network begin to join it."""
     margin_m: NonNegative = 0.02
-    """By which a network reaches beyond its outer lines."""
+    """How far a network reaches beyond its outer lines."""
     opening_m: Positive = 0.10
     """A disk of this radius fits into every part of a network, so that two parallel cracks up to
-    16 cm apart (twice as far, less the margins) are none."""
+    16 cm apart (twice as far, less the margins) are not one."""
     window_m: Positive = 0.5
     """Side of the square around a cell in which line is counted."""
     min_density_m_per_m2: Positive = 6.0
-    """Of line in the square. Two crossing cracks have 4 at a side of .5 m."""
+    """Least line per area in the square. Two crossing cracks have 4 at a side of .5 m."""
     max_anisotropy: Annotated[float, Field(gt=0, le=1)] = 0.6
     """Length of the mean doubled direction there: 0 in all directions alike, 1 parallel."""
     reach_m: NonNegative = 0.24
-    """A cell belongs to a network if the square around one so near is dense."""
+    """A cell belongs to a network if the square around a cell this near is dense."""
     min_area_m2: Positive = 0.25
-    """Smaller networks are none."""
+    """Smaller areas do not count as networks."""
     border_m: NonNegative = 0.04
-    """Lines so near to a network are inside."""
+    """Lines this near to a network count as inside."""
     inside_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """A branch belongs to a network if more than this share of it is inside."""
     block_cell_m: Positive = 0.3
@@ -119,11 +119,11 @@ class NetworkOptions(Options):
     """Blocks beside each other that are block cracking; fewer are cracks that cross or close.
     Gaps up to twice `closing_m` in the lines around a block are overlooked."""
     medium_density_m_per_m2: Positive = 10.0
-    """Alligator cracking with so much line per area is of medium severity, with less of low: a
-    pattern of lines with few connections, blocks above .2 m (ASTM D6433 tells the pattern in
-    words; the number is of our own)."""
+    """With this much line per area alligator cracking is of medium severity, with less of low: a
+    pattern of lines with few connections, blocks above .2 m (ASTM D6433 describes the pattern in
+    words; the number is our own)."""
     high_density_m_per_m2: Positive = 20.0
-    """With so much it is of high severity: well-defined pieces of .1 m. Of our own."""
+    """With this much it is of high severity: well-defined pieces of .1 m. Our own number."""
 
     @property
     def halo_m(self) -> float:
@@ -145,10 +145,10 @@ class SeverityOptions(Options):
     """LTPP distress manual: low up to the first limit in mm, moderate up to the second, high
     beyond."""
     max_gsd_mm: Positive = 5.0
-    """Imagery of coarser pixels has no class (not_measurable): it cannot tell the 10 mm of ASTM
+    """Imagery of coarser pixels has no class (not_measurable): it cannot resolve the 10 mm of ASTM
     D6433."""
     measurable_px: Positive = 2.0
-    """A width below so many pixels of its imagery is not given, and neither is a class."""
+    """A width below this many pixels of its imagery is not given, and neither is a class."""
 
     @model_validator(mode="after")
     def _rises(self) -> SeverityOptions:
@@ -189,12 +189,12 @@ class SegmentOptions(Options):
     cracking_pct after the percent cracking of 23 CFR 490, zeb_cell_pct after ZTV ZEB-StB."""
     crack_band_m: NonNegative = 0.3
     """Width of ground that a crack outside networks takes in cracking_pct: one foot, as a crack is
-    sealed or milled. Of our own; networks count with their area."""
+    sealed or milled. Our own choice; networks count with their area."""
     medium_pct: NonNegative | None = None
     """From this value of rank_by on the priority is medium; null: 5 of cracking_pct, 20 of
-    zeb_cell_pct, 0.15 of density_m_per_m2. Of our own."""
+    zeb_cell_pct, 0.15 of density_m_per_m2. Our own choice."""
     high_pct: NonNegative | None = None
-    """Above this value of rank_by the priority is high; null: 20, 60, 0.6. Of our own."""
+    """Above this value of rank_by the priority is high; null: 20, 60, 0.6. Our own choice."""
 
     @property
     def limits(self) -> tuple[float, float]:
@@ -290,7 +290,7 @@ class ReadOptions(Options):
     retries: Annotated[int, Field(ge=0)] = 2
     """Further tries to read a tile that failed."""
     timeout_s: Positive = 120.0
-    """A server that does not answer for so long has failed."""
+    """A server that does not answer for this long has failed."""
     tiles_crs: str | None = None
     """Coordinate system of the tiles, like EPSG:25832, in place of what they say themselves."""
     allow_private: bool = False
@@ -303,7 +303,7 @@ class MapRules(Options):
     min_area_m2: NonNegative = 0.0002
     """Smaller cracks are dropped, after linking. Default: 8 pixels of 5 mm."""
     min_length_m: NonNegative = 0.15
-    """Shorter cracks are dropped, after linking: crumbs that nothing links to are mostly no
+    """Shorter cracks are dropped, after linking: crumbs that nothing links to are mostly not
     cracks."""
     simplify_px: NonNegative = 1.0
     """Tolerance of outline simplification in pixels; areas are measured before. 0: exact."""
@@ -314,7 +314,7 @@ class MapRules(Options):
     tiles for web maps, of the layers crack, network and road_segment; pdf: also a file with
     one page per street (one page in all without roads)."""
     parquet_rows: Count = PARQUET_ROWS
-    """A layer with more features becomes a folder of GeoParquet files of at most so many, by
+    """A layer with more features becomes a folder of GeoParquet files of at most this many, by
     place."""
     link: LinkOptions = LinkOptions()
     """Which centerlines are one crack."""

@@ -87,8 +87,8 @@ def run_compare(
         options: limits.
 
     Raises:
-        GeoError: A file is not a map of ours, the maps have no ground in common or lie too far apart,
-            or the output cannot be written, or is being written by another process.
+        GeoError: A file is not a map of ours, the maps have no ground in common or lie too far
+            apart, or the output cannot be written, or is being written by another process.
     """
     start = time.monotonic()
     refuse_paths(old, new, out)

@@ -76,8 +76,8 @@ class ScalingConfig(Workers):
     """Processes that prepare the batches of each worker, for GPUs that would wait; 0: a thread of
     the worker. They need room in /dev/shm, and change no batch."""
     checkpoint_minutes: Positive | None = 10.0
-    """A checkpoint is also kept within an epoch, so long after the last one; null: only at the end
-    of epochs. Where Ray says that a machine will be taken back, one is kept at once."""
+    """A checkpoint is also kept within an epoch, this long after the last one; null: only at the
+    end of epochs. Where Ray says that a machine will be taken back, one is kept at once."""
     num_to_keep: Count = 2
     """Checkpoints kept, those of the best epochs; beside them always the newest, to continue from.
     The best model is kept apart."""

@@ -79,7 +79,7 @@ class AdaptConfig(Block):
     """Share of the student's weights in those of the new model; the rest is the model that the
     adaption starts from."""
     pictures: Annotated[int, Field(ge=2)] = 400
-    """At most so many pictures, or windows of tiles, are looked at."""
+    """At most this many pictures, or windows of tiles, are looked at."""
     window: Annotated[int, Field(ge=64, multiple_of=32)] = 384
     """Side in pixels of the windows that are cut out of tiles."""
     threads: Count = 1

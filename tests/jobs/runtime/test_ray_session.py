@@ -242,7 +242,7 @@ def test_a_ray_that_does_not_start_is_one_sentence(
         ray_session(ONE, local=True),
     ):
         pass
-    assert "timed out during startup." in str(caught.value)
+    assert "timed out during startup); end" in str(caught.value)  # no period in brackets
     assert "\n" not in str(caught.value)
     assert capfd.readouterr().err == ""
 
