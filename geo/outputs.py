@@ -59,6 +59,11 @@ def require_replaceable(outputs: Iterable[Path], inputs: Iterable[Path] = ()) ->
             continue
         if path.is_dir() and not _is_own_folder(path):
             raise OutputError(f"{path} is a folder; {NEVER}")
+        if path.exists() and not os.access(path, os.R_OK):
+            raise OutputError(
+                f"{path} may not be read, so whose it is cannot be told; have its permissions "
+                "changed, or choose another output"
+            )
         if not path.is_dir() and not is_own(path):
             raise OutputError(
                 f"{path} was not written by this program, or was changed since; {NEVER}"

@@ -23,7 +23,14 @@ from rasterio.crs import CRS
 
 from geo import packages
 from geo.errors import OutputError
-from geo.files import built_locally, output_errors, remove_leftovers, sync, whole_file
+from geo.files import (
+    built_locally,
+    output_errors,
+    remove_leftovers,
+    share_as_usual,
+    sync,
+    whole_file,
+)
 from geo.layers.partitions import file_or_folder
 from geo.layers.qgis import add_project, add_styles
 from geo.layers.schema import GEOMETRY, Layer
@@ -107,6 +114,7 @@ def publish(
                 packages.seal(built)
                 _check_whole(built)
                 sync(built)
+            share_as_usual(temporary)
             for copy in copies.values():
                 copy.check()
             packages.make_way(out)

@@ -23,6 +23,9 @@ from wpcrack.errors import ConfigError, first_line
 LEASE_S = 90.0
 """A file server keeps the locks of a client that died for so long (NFS 4: its lease time)."""
 
+ANYBODY = 0o666
+"""Permissions of a lock that goes at the end: processes of all users ask for it."""
+
 POLL_S = 0.1
 """Pause between two tries to get a lock."""
 
@@ -76,6 +79,9 @@ def hold_lock(
     here, is_said = socket.gethostname(), False
     end = time.monotonic() + patience_s
     with open(path, "a", opener=open_no_link) as lock:
+        if not lasting:
+            with suppress(PermissionError):  # it is another user's
+                os.fchmod(lock.fileno(), ANYBODY)
         while not try_lock(lock):
             if time.monotonic() >= end:
                 holder = path.read_text("utf-8").strip() if path.exists() else ""
@@ -94,7 +100,8 @@ def hold_lock(
             yield
         finally:
             if not lasting:
-                path.unlink(missing_ok=True)
+                with suppress(OSError):
+                    path.unlink()
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -52,6 +53,24 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def package(written: Path, tmp_path: Path) -> Path:
     return Path(shutil.copy(written, tmp_path / "cracks.gpkg"))
+
+
+@pytest.mark.parametrize("mask", [0o002, 0o022, 0o077])
+def test_a_map_has_the_permissions_of_other_new_files(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        path = write_map(tmp_path / "a.gpkg")
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+def test_a_file_that_may_not_be_read_is_not_called_that_of_somebody_else(
+    package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: path != package)  # root may read all
+    with pytest.raises(OutputError, match=r"cracks\.gpkg may not be read"):
+        require_replaceable([package])
 
 
 def test_a_table_is_ours_until_somebody_adds_a_note_or_a_spreadsheet_saves_it(
