@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,7 +16,22 @@ from geo.errors import OutputError
 PARTS = ".parts"
 """Ending of a folder of parts that are made for one map."""
 
-NOT_UTF8 = "has a name that is not UTF-8; rename the file, or the folder where the name is"
+
+def no_utf8(encoding: str) -> str:
+    """Say what is wrong with a name that is not UTF-8, where Python takes names to have an encoding.
+
+    >>> no_utf8("ascii")
+    'has a name that Python takes for ascii here; set PYTHONUTF8=1, and give the same command again'
+    """
+    if encoding.lower() == "utf-8":
+        return "has a name that is not UTF-8; rename the file, or the folder where the name is"
+    return (
+        f"has a name that Python takes for {encoding} here; set PYTHONUTF8=1, and give the same "
+        "command again"
+    )
+
+
+NOT_UTF8 = no_utf8(sys.getfilesystemencoding())
 
 SIDECARS = ("-journal", "-wal", "-shm")
 """Endings of what SQLite may leave beside a file."""
