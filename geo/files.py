@@ -18,7 +18,7 @@ PARTS = ".parts"
 
 
 def no_utf8(encoding: str) -> str:
-    """Say what is wrong with a name that is not UTF-8, where Python takes names to have an encoding.
+    """Say what is wrong with a name that is not UTF-8, by the encoding that Python expects here.
 
     >>> no_utf8("ascii")
     'has a name that Python takes for ascii here; set PYTHONUTF8=1, and give the same command again'

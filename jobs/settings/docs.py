@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 
-from jobs.settings.load import section_type
+from jobs.settings.fields import section_type
 
 WIDTH = 96
 """Comments are wrapped at this column."""

@@ -15,7 +15,8 @@ from pydantic import Field, model_validator
 from geo.options import MapRules
 from jobs.adapt.job import AdaptOptions
 from jobs.settings.docs import render_defaults
-from jobs.settings.load import find_config, key_names, load, shipped_configs
+from jobs.settings.fields import key_names
+from jobs.settings.load import find_config, load, shipped_configs
 from jobs.settings.map import Tiles
 from jobs.settings.yaml_text import parse_value
 from jobs.train.job import TrainJob

@@ -13,7 +13,8 @@ from factories import image_level_set
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.settings.load import key_names, load, shipped_configs
+from jobs.settings.fields import key_names
+from jobs.settings.load import load, shipped_configs
 from jobs.tune.folder import Trial
 from jobs.tune.job import AshaConfig, Dimension, Space, TuneJob, read_space
 from jobs.tune.plan import _rungs, plan_sweep
