@@ -25,7 +25,7 @@ from geo.files import write_text
 from geo.grid import Grid, Window
 from geo.imagery.mosaic import Mosaic
 from geo.layers.schema import CRACK, NETWORK
-from geo.page.preview import encode_picture
+from geo.page.preview import WEBP_METHOD, encode_picture
 from geo.paths import literal
 
 DEGREES = "EPSG:4326"
@@ -96,7 +96,7 @@ def cut_crops(mosaic: Mosaic, package: Path) -> list[Crop]:
         if not seen.valid[CROP_PX // 2, CROP_PX // 2]:
             continue
         image = np.where(seen.valid[..., None], seen.image, np.uint8(255)).transpose(2, 0, 1)
-        picture = encode_picture(image, "WEBP", QUALITY=CROP_QUALITY)
+        picture = encode_picture(image, "WEBP", QUALITY=CROP_QUALITY, METHOD=WEBP_METHOD)
         left -= len(picture)
         if left < 0:
             break

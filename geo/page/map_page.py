@@ -40,7 +40,7 @@ from geo.options import Rules
 from geo.outputs import seal_text
 from geo.page.crops import DEGREES, SEAM_DEG, Crop, beyond_seam, worst_first
 from geo.page.kinds import MAP_FILTER, map_kinds
-from geo.page.preview import encode_picture
+from geo.page.preview import WEBP_METHOD, encode_picture
 from geo.paths import layer_names, literal
 from geo.review.record import read_accuracy
 
@@ -166,7 +166,7 @@ def _image(overview: Overview) -> dict[str, Any] | None:
         dst_crs=screen,
         resampling=Resampling.bilinear,
     )
-    picture = encode_picture(warped, "WEBP", QUALITY=IMAGE_QUALITY)
+    picture = encode_picture(warped, "WEBP", QUALITY=IMAGE_QUALITY, METHOD=WEBP_METHOD)
     if len(picture) > MAX_IMAGE_BYTES:
         return None
     url = "data:image/webp;base64," + base64.b64encode(picture).decode("ascii")

@@ -26,6 +26,9 @@ from geo.outputs import seal_png
 from geo.page.letters import drawable
 from geo.paths import literal
 
+WEBP_METHOD = 1
+"""Of 0 to 6. It takes a third of the time of 4, the usual one, and no more bytes of pavement."""
+
 OVERVIEW_PX = 2000
 """Longest side of the picture."""
 
