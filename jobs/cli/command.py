@@ -183,14 +183,16 @@ def config(
 ) -> None:
     """Print a documented config.
 
-    The defaults of a job, or a config that comes with the program.
+    What a job takes without CONFIG, or a config that comes with the program.
     """
     from jobs.settings.docs import render_defaults
     from jobs.settings.load import shipped_configs
+    from jobs.settings.yaml_text import read_yaml
 
     job, shipped = JOBS.get(name), {path.stem: path for path in shipped_configs()}
     if job is not None and job.config is not None and job.shown != "file":
-        text = render_defaults(find(job.config), commented=job.shown == "commented")
+        own = read_yaml(shipped[name]) if name in shipped else {}
+        text = render_defaults(find(job.config), commented=job.shown == "commented", shipped=own)
     elif name in shipped:
         text = shipped[name].read_text(encoding="utf-8")
     else:

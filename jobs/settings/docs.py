@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -20,24 +20,35 @@ _OTHERS: dict[Any, tuple[str, ...]] = {bool: ("true", "false"), Path: ("a path",
 """What else a key may be that takes some names."""
 
 
-def render_defaults(model_type: type[BaseModel], *, commented: bool = False) -> str:
+def render_defaults(
+    model_type: type[BaseModel],
+    *,
+    commented: bool = False,
+    shipped: Mapping[str, Any] | None = None,
+) -> str:
     """Write every key with its default and its meaning; required keys stand commented out.
 
     Reading the text back gives the defaults again, once the required keys are filled in.
 
     Args:
         model_type: The configuration.
+        shipped: Values that the command takes in the place of the defaults.
         commented: Every key stands commented out, as one that is left out means something else
             than the default.
     """
     title = (model_type.__doc__ or model_type.__name__).strip().splitlines()[0]
-    lines = list(_keys(model_type, None, ""))
+    lines = list(_keys(model_type, None, shipped or {}, ""))
     if commented:
         lines = [line if line.lstrip().startswith("#") else f"#{line}" for line in lines]
     return "\n".join([f"# {title}", "", *lines]) + "\n"
 
 
-def _keys(model_type: type[BaseModel], values: BaseModel | None, indent: str) -> Iterator[str]:
+def _keys(
+    model_type: type[BaseModel],
+    values: BaseModel | None,
+    shipped: Mapping[str, Any],
+    indent: str,
+) -> Iterator[str]:
     """Yield the lines of one section; `values` holds its defaults where the parent sets its own."""
     for name, field in model_type.model_fields.items():
         yield from _comment(field, indent)
@@ -46,11 +57,12 @@ def _keys(model_type: type[BaseModel], values: BaseModel | None, indent: str) ->
         default = getattr(values, name) if values else field.get_default(call_default_factory=True)
         if section is not None and (required or isinstance(default, BaseModel)):
             yield f"{indent}{name}:"
-            yield from _keys(section, None if required else default, indent + "  ")
-        elif required:
+            inner = shipped.get(name, {})
+            yield from _keys(section, None if required else default, inner, indent + "  ")
+        elif required and name not in shipped:
             yield f"{indent}# {name}:  (required)"
         else:
-            yield f"{indent}{name}: {_scalar(default)}"
+            yield f"{indent}{name}: {_scalar(shipped.get(name, default))}"
 
 
 def _comment(field: FieldInfo, indent: str) -> Iterator[str]:

@@ -21,6 +21,7 @@ from typer.testing import CliRunner, Result
 import jobs.cli
 from geo.compare.options import RegistrationOptions
 from geo.errors import GeoError
+from jobs.cli.command import read_job
 from jobs.demo.run import DemoOptions
 from jobs.infer.job import InferJob
 from jobs.registry import JOBS, find
@@ -285,6 +286,18 @@ def test_config_prints_documented_yaml(name: str) -> None:
     assert result.stdout.startswith("# ")
     values = yaml.safe_load(result.stdout)
     assert isinstance(values, dict)
+
+
+@pytest.mark.parametrize(
+    ("name", "required"),
+    [("train", ["data.root=d", "run_dir=r"]), ("infer", ["tiles=t", "out=o.gpkg"])],
+)
+def test_the_printed_config_is_what_the_command_takes_without_one(
+    name: str, required: list[str], tmp_path: Path
+) -> None:
+    printed = tmp_path / "mine.yaml"
+    printed.write_text(wpcrack("config", name).stdout, encoding="utf-8")
+    assert read_job(name, [str(printed), *required]) == read_job(name, required)
 
 
 def test_an_unknown_config_name_is_refused_with_the_known_ones() -> None:
