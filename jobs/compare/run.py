@@ -112,6 +112,11 @@ def _compare_files(old: Path, new: Path, out: Path, limits: CompareOptions) -> d
     first, second = names_of(old, new)
     if earlier.moved_from:
         say(f"{first} is brought from {earlier.moved_from} into the system of {second}")
+    if later.survey_date and earlier.survey_date > later.survey_date:
+        say(
+            f"warning: {first} was surveyed on {earlier.survey_date}, after {second} "
+            f"({later.survey_date}): if that is a mistake, give them the other way round"
+        )
     if earlier.run_id and earlier.run_id == later.run_id:
         raise InputError(
             f"{first} and {second} come from one run ({later.run_id}), so nothing can have "

@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from unittest.mock import Mock
 
 import cv2
 import geopandas
@@ -149,6 +150,22 @@ def test_maps_of_one_name_and_of_long_systems_are_told_in_few_words(maps, tmp_pa
     assert report.figures["old"]["moved_from_crs"] == system
     assert f"# Changes from {names[0]} to {names[1]}\n" in report.files.report.read_text("utf-8")
     assert names[0] in report.files.page.read_text("utf-8")
+
+
+def test_maps_in_the_wrong_order_of_their_days_are_warned_of(maps, tmp_path, monkeypatch, capsys):
+    earlier = Mock(survey_date="2026-05-04", run_id="a", moved_from=None)
+    later = Mock(survey_date="2024-05-04", run_id="a")
+    monkeypatch.setattr(
+        "jobs.compare.run.read_map", lambda path, crs=None: later if crs is None else earlier
+    )
+    with pytest.raises(InputError, match="come from one run"):
+        run_compare(*maps, tmp_path / "out.gpkg")
+    told = capsys.readouterr().err
+    assert "old.gpkg was surveyed on 2026-05-04, after new.gpkg (2024-05-04): if that is" in told
+    earlier.survey_date = "2023-05-04"
+    with pytest.raises(InputError, match="come from one run"):
+        run_compare(*maps, tmp_path / "out.gpkg")
+    assert "surveyed on" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("is_gone", [False, True])
