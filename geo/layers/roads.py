@@ -293,12 +293,14 @@ class Ruler:
 
     def part(self, begin_m: float, end_m: float) -> LineString:
         """Return the line between two places on it."""
-        inner = self.places[(self.at_m > begin_m) & (self.at_m < end_m)]
-        first, last = self._places_at(np.array([begin_m, end_m]))
-        return LineString([first, *inner, last])
+        low, high = np.searchsorted(self.at_m, begin_m, "right"), np.searchsorted(self.at_m, end_m)
+        near = slice(max(low - 1, 0), high + 1)  # of a long line, its points are not gone through
+        first, last = self._places_at(np.array([begin_m, end_m]), near)
+        return LineString([first, *self.places[low:high], last])
 
-    def _places_at(self, along_m: FloatArray) -> FloatArray:
-        return np.column_stack([np.interp(along_m, self.at_m, axis) for axis in self.places.T])
+    def _places_at(self, along_m: FloatArray, near: slice = slice(None)) -> FloatArray:
+        at_m, places = self.at_m[near], self.places[near]
+        return np.column_stack([np.interp(along_m, at_m, axis) for axis in places.T])
 
 
 @dataclass(frozen=True, eq=False)
