@@ -142,7 +142,7 @@ def read_features(
             return _of_geojson(path, columns, like)
         if is_geopackage(head) or head.startswith((FLATGEOBUF, SHAPEFILE)):
             with warnings.catch_warnings():  # what matters is refused below, in our words
-                warnings.simplefilter("ignore", RuntimeWarning)
+                warnings.simplefilter("ignore")
                 return _of_database(path, layer, columns, like, kinds)
     except NotImplementedError as error:  # shapely's for curves
         raise InputError(CURVES.format(path.name)) from error

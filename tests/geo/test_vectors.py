@@ -325,6 +325,15 @@ def test_rows_without_a_geometry_are_left_out(tmp_path):
     assert len(read_features(path)) == 2
 
 
+def test_roads_with_distances_along_them_are_read_without_a_warning(tmp_path):
+    """As those who keep roads give them: pyogrio warns of each such layer, several times."""
+    path = write_roads(tmp_path / "roads.gpkg", [STREET])
+    with closing(sqlite3.connect(path)) as base, base:
+        base.execute("UPDATE gpkg_geometry_columns SET z = 1, m = 1")
+    (shape,) = read_vectors(path, "roads.path", LINES).shapes
+    assert shape.length == 30
+
+
 @pytest.mark.parametrize("width", ["0", "7,5", "-3", "nan", "inf", "1e400"])
 def test_widths_that_are_none_are_refused(tmp_path, width):
     path = write_roads(tmp_path / "roads.gpkg", [STREET], wide=[width])
