@@ -195,7 +195,8 @@ def test_a_section_of_a_line_of_many_points_is_cut_without_going_through_all_of_
     assert part.length == pytest.approx(1)
 
 
-coordinates = st.tuples(st.floats(-9, 9), st.floats(-9, 9))
+micrometers = st.floats(-9, 9).map(lambda value: round(value, 6))  # of 1e-230 GEOS makes warnings
+coordinates = st.tuples(micrometers, micrometers)
 
 
 @settings(deadline=None, max_examples=50)
