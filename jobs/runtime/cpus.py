@@ -1,10 +1,9 @@
-"""CPUs that a process may use, which may be fewer than the machine has."""
+"""CPUs that a process may use, which may be fewer than the machine has; standard library alone."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-
-from geo.processes import processors
 
 CGROUP = Path("/sys/fs/cgroup")
 
@@ -17,7 +16,7 @@ def usable_cpus(cgroup: Path = CGROUP) -> int:
     Args:
         cgroup: root of the control groups, of version 2 or 1.
     """
-    cpus = processors()
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _quota(cgroup)
     return cpus if quota is None else max(1, min(cpus, int(quota)))
 

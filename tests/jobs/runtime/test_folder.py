@@ -66,7 +66,7 @@ def test_a_lock_that_goes_while_it_is_waited_for_is_not_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, lock = tmp_path / "a.gpkg", tmp_path / ".a.lock"
-    monkeypatch.setattr(folder, "_try_lock", lambda *_: lock.unlink() is None)
+    monkeypatch.setattr(folder, "try_lock", lambda _: lock.unlink() is None)
     with pytest.raises(OutputError, match="another process writes a"), hold_output(out, "a"):
         pass
 
