@@ -59,9 +59,12 @@ class Picture:
         """
         bands = image if image.ndim == 3 else image[..., None]
         count = bands.shape[2]
-        total = bands.sum(axis=2, dtype=np.uint16) if count > 1 else bands[..., 0]
-        gray = ((total + count // 2) // count).astype(np.uint8)
-        return cls(np.where(valid, np.maximum(gray, NOT_SEEN + 1), NOT_SEEN), window)
+        total = bands[..., 0].astype(np.uint16)
+        for band in range(1, count):  # a sum over the last axis is slow
+            total += bands[..., band]
+        means = (np.arange(255 * count + 1) + count // 2) // count
+        gray = np.maximum(means, NOT_SEEN + 1).astype(np.uint8)[total]
+        return cls(np.where(valid, gray, np.uint8(NOT_SEEN)), window)
 
     @classmethod
     def none(cls, window: Window) -> Picture:
