@@ -1,9 +1,10 @@
-"""Measure what a window costs with the shipped model: fewer scales, and 8-bit networks.
+"""Measure what a window costs with the shipped model: fewer scales, as stored, and 8 bits.
 
 Run from the repository root; 8 bits need `pip install nncf`:
     python -m benchmarks.inference.shipped [--int8] [--images DIR --masks DIR] [--rounds 12]
+        [--side 512] [--precision f32]
 
-CPU milliseconds of one window of 512 pixels and one thread, the ways taking turns, and the IoU on
+CPU milliseconds of one window and one thread, the ways taking turns, and the IoU on
 drawn windows, and on photographs if some are given. 8-bit networks are made as NNCF does by
 itself: after the training, from 80 drawn windows.
 """
@@ -16,21 +17,23 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.machine import machine
 from jobs.evaluate.run import EvaluateOptions, run_evaluate
+from wpcrack.inference import openvino_engine
 from wpcrack.inference.graph import load_graph
 from wpcrack.inference.lattice import Lattice
-from wpcrack.inference.openvino_engine import OpenVinoPredictor
+from wpcrack.inference.openvino_engine import OpenVinoPredictor, Precision
 from wpcrack.inference.predict import DEFAULT_THRESHOLD, predict_image
 from wpcrack.model import SHIPPED, read_info
 from wpcrack.scoring.metrics import Counts, count, iou, mask_at
 from wpcrack.synthetic.pavement import DrawnPavement, PavementConfig, draw_pavement
 
-SIDE_PX, WINDOWS = 512, 80
+WINDOWS = 80
 
 
 def main() -> None:
@@ -41,12 +44,14 @@ def main() -> None:
     parser.add_argument("--masks", type=Path)
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--seed", type=int, default=77, help="of the drawn windows")
+    parser.add_argument("--side", type=int, default=512, help="of a window, pixels")
+    parser.add_argument("--precision", choices=("f32", "bf16"), default="f32")
     options = parser.parse_args()
     taught, scored = (draw(options.seed + k) for k in (0, 1))
-    ways = dict(scales())
+    ways = dict(scales(options.precision))
     if options.int8:
         ways |= eight_bits([window.image for window in taught])
-    costs = milliseconds(ways, options.rounds)
+    costs = milliseconds(ways, options.rounds, options.side)
     print(f"{machine(1)}, seed {options.seed}")
     print(f"{'the shipped model':32}{'ms':>8}{'ratio':>8}{'drawn IoU':>11}{'photographs':>13}")
     full = costs["all scales"]
@@ -65,12 +70,22 @@ def draw(seed: int) -> list[DrawnPavement]:
     return [draw_pavement(np.random.SeedSequence([seed, k]), shape) for k in range(WINDOWS)]
 
 
-def scales() -> Iterator[tuple[str, OpenVinoPredictor]]:
-    """Yield all scales, then fewer."""
+class AsStored(OpenVinoPredictor):
+    """The graph of the file, which is not rewritten."""
+
+    def _request(self, height: int, width: int) -> Any:
+        with patch.object(openvino_engine, "rewritten", lambda graph: graph):
+            return super()._request(height, width)
+
+
+def scales(precision: Precision) -> Iterator[tuple[str, OpenVinoPredictor]]:
+    """Yield all scales, then fewer; each as it runs, and as it is stored."""
     total = len(read_info(SHIPPED).scales)
     for number in range(total, 0, -1):
         name = "all scales" if number == total else f"the finest {number}"
-        yield name, OpenVinoPredictor(load_graph(None), 1, "f32", scales=number)
+        yield name, OpenVinoPredictor(load_graph(None), 1, precision, scales=number)
+        stored = AsStored(load_graph(None), 1, precision, scales=number)
+        yield f"{name}, as stored", stored
 
 
 def eight_bits(images: Sequence[NDArray[np.uint8]]) -> Iterator[tuple[str, OpenVinoPredictor]]:
@@ -90,9 +105,9 @@ def eight_bits(images: Sequence[NDArray[np.uint8]]) -> Iterator[tuple[str, OpenV
         yield name, OpenVinoPredictor(graph, 1, "f32")
 
 
-def milliseconds(ways: dict[str, OpenVinoPredictor], rounds: int) -> dict[str, float]:
+def milliseconds(ways: dict[str, OpenVinoPredictor], rounds: int, side: int) -> dict[str, float]:
     """Return the median CPU time of a window for each way."""
-    noise = np.random.default_rng(0).integers(0, 256, (1, SIDE_PX, SIDE_PX, 3), np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), np.uint8)
     taken: dict[str, list[float]] = {name: [] for name in ways}
     for way in ways.values():
         way(noise)

@@ -1,7 +1,7 @@
 """Does the game make crack CAMs cover whole cracks? The paper's claim, measured step by step.
 
     python -m benchmarks.training.completeness [--data S --images D/images --masks D/masks]
-        [--warmup 150] [--steps 600] [--every 100] [--seed 0] [KEY=VALUE ...]
+        [--warmup 150] [--steps 600] [--every 100] [--seed 0] [--only ARM] [KEY=VALUE ...]
 
 Two trainings start from the same warm classifier. One plays the game of the paper (adversarial
 stage); the other goes on learning the image-level labels (warmup stage) with the same batches,
@@ -72,6 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--every", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", choices=list(ARMS), help="this arm alone")
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE")
     given = parser.parse_args(arguments)
     if (given.data is None) != (given.images is None) or (given.images is None) != (
@@ -85,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         root = given.data or draw_set(Path(scratch), given.seed)
         truth = list(pictures(given.images, given.masks)) if given.images else drawn(given.seed)
-        for arm in ARMS:
+        for arm in [given.only] if given.only else ARMS:
             for step, figures in course(config, root, truth, arm, given):
                 row = (figures.covered, figures.leaked, figures.at_leak)
                 print(f"{step:5d} {arm:13} " + " ".join(f"{v:8.3f}" for v in row), flush=True)

@@ -176,7 +176,8 @@ def test_workers_that_share_nothing_but_s3_make_the_same_map(
     infer.run_inference(job, lambda: dark, local=True)
     store = BlockStore(parts)
     assert len(store.names("parts")) == len(list((tmp_path / "one/map.work/parts").iterdir())) == 4
-    assert not store.is_busy()
+    begun = {name for name in store.names("begun") if not name.startswith("begun/model-")}
+    assert not begun  # a worker may be about to load its model when the last block is done
     log = (tmp_path / "one" / "map.work" / "job.jsonl").read_text()
     assert "s3://city/blocks/a" in log
     assert "endpoint" not in log
