@@ -57,15 +57,6 @@ def test_pictures_that_share_half_of_their_content_are_one_frame(dy: int, dx: in
     assert all(of[name] == name for name in OTHERS)
 
 
-@pytest.mark.parametrize("contrast", [0.3, 0.5])
-def test_faint_pictures_that_overlap_are_one_frame(contrast: float) -> None:
-    pictures = {
-        name: (128 + contrast * (image.astype(np.float32) - 128)).astype(np.uint8)
-        for name, image in (("a", cut(220, 220)), ("b", cut(220, 282)), ("c", ground(9, SIDE)))
-    }
-    assert frames_of(pictures) == {"a": "a", "b": "a", "c": "c"}
-
-
 def test_pictures_that_share_nothing_are_frames_of_their_own() -> None:
     pictures = {f"p{k}": ground(k, SIDE) for k in range(12)}
     pictures |= {
