@@ -59,7 +59,7 @@ def doubt_about_text(shapefile: Path) -> str | None:
         return None  # reading says more
     name = shapefile.with_suffix(".cpg").name
     return (
-        f"{shapefile} does not say how its text is encoded, and it is no UTF-8; if names come out "
+        f"{shapefile} does not say how its text is encoded, and it is not UTF-8; if names come out "
         f"wrong, write the encoding, such as CP1251, into a file {name} beside it, and give the "
         "same command again"
     )

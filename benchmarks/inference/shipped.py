@@ -74,7 +74,7 @@ class AsStored(OpenVinoPredictor):
     """The graph of the file, which is not rewritten."""
 
     def _request(self, height: int, width: int) -> Any:
-        with patch.object(openvino_engine, "rewritten", lambda graph: graph):
+        with patch.object(openvino_engine, "rewrite_graph", lambda graph: graph):
             return super()._request(height, width)
 
 

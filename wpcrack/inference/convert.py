@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wpcrack.inference.machine import openvino
+from wpcrack.inference.rewrite import bilinear_kernel
 from wpcrack.inference.scales import ScaledProbability
 from wpcrack.networks import Detector, Features, Networks
 from wpcrack.networks.detector import ChannelNorm, DirectionalConv, Mix, PathAttention
@@ -147,9 +148,7 @@ class DoublingDetector(nn.Module):
     def __init__(self, detector: Detector) -> None:
         super().__init__()
         self.detector = detector
-        line = torch.tensor([[0.25, 0.75, 0.0], [0.0, 0.75, 0.25]])
-        phases = torch.einsum("ik,jl->ijkl", line, line).reshape(4, 1, 3, 3)
-        self.register_buffer("phases", phases)
+        self.register_buffer("phases", torch.from_numpy(bilinear_kernel(2)))
 
     def forward(self, classifier: Features, reconstructor: Features, size: Sequence[int]) -> Tensor:
         """Return (B, 1, H, W) crack logits of the features of both encoders; size = (H, W)."""

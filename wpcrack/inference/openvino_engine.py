@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wpcrack.inference.machine import default_threads, native_bfloat16, openvino, openvino_core
-from wpcrack.inference.rewrite import rewritten
+from wpcrack.inference.rewrite import rewrite_graph
 
 Precision = Literal["f32", "bf16"]
 
@@ -66,7 +66,7 @@ class OpenVinoPredictor:
         shape = height, width
         if shape not in self._requests:
             self._graph.reshape([1, height, width, 3])
-            faster = rewritten(self._graph)
+            faster = rewrite_graph(self._graph)
             compiled = openvino_core().compile_model(faster, "CPU", self._settings)
             self._requests[shape] = compiled.create_infer_request()
             if len(self._requests) > SHAPES_KEPT:

@@ -21,7 +21,7 @@ PER_CELL = frozenset({"Relu", "Clamp", "Sigmoid", "Swish", "HSwish", "HSigmoid"}
 """Operations of one input that look at a cell alone."""
 
 
-def rewritten(graph: Any) -> Any:
+def rewrite_graph(graph: Any) -> Any:
     """Return a graph that computes the same in less time; the one that was given is not changed.
 
     Args:
@@ -59,7 +59,7 @@ def _sum_up(mean: Any) -> None:
     batch, count, *size = joined.get_output_shape(0)
     if count != joined.get_input_size() or list(mean.get_output_shape(0)) != [batch, 1, *size]:
         return
-    scales = [_enlarged(scale) for scale in joined.input_values()]
+    scales = [_enlarge(scale) for scale in joined.input_values()]
     if power is joined:
         pass
     elif _is_two(power.input_value(1)):  # faster than a power
@@ -78,7 +78,7 @@ def _is_two(exponent: Any) -> bool:
     return node.get_type_name() == "Constant" and bool(np.all(node.data == 2))
 
 
-def _enlarged(scale: Any) -> Any:
+def _enlarge(scale: Any) -> Any:
     """Return (B, 1, H, W) as it is, but enlarged by a convolution where it is by a resize.
 
     A resize of one channel by a whole factor f is a convolution with f x f outputs per cell, each
@@ -133,7 +133,7 @@ class _Quarters:
         self.holed = {each.get_name() for each in self.operations if _has_holes(each)}
         self.inside: set[str] = set()
         """Names of operations whose output is in quarters."""
-        self.splits: dict[str, Any] = {}
+        self.splits: dict[tuple[str, int], Any] = {}
         self.joins: dict[str, Any] = {}
 
     def take(self) -> bool:
@@ -152,7 +152,7 @@ class _Quarters:
             else:
                 for place in operation.inputs():
                     if place.get_source_output().get_node().get_name() in self.inside:
-                        place.replace_source_output(self._joined(place.get_source_output()))
+                        place.replace_source_output(self._join(place.get_source_output()))
         return 0 < len(self.splits) + len(self.joins) < len(self.holed)
 
     def _enter(self, operation: Any, inputs: list[int]) -> None:
@@ -171,8 +171,8 @@ class _Quarters:
         self.inside.add(operation.get_name())
 
     def _split(self, whole: Any) -> Any:
-        op, name = openvino().opset13, whole.get_node().get_name()
-        if name not in self.splits:
+        op, key = openvino().opset13, (whole.get_node().get_name(), whole.get_index())
+        if key not in self.splits:
             parts = [
                 op.strided_slice(
                     whole, [0, 0, y, x], [0] * 4, [1, 1, 2, 2], [1, 1, 0, 0], [1] * 4
@@ -180,10 +180,10 @@ class _Quarters:
                 for y in (0, 1)
                 for x in (0, 1)
             ]
-            self.splits[name] = op.concat(parts, 0).output(0)
-        return self.splits[name]
+            self.splits[key] = op.concat(parts, 0).output(0)
+        return self.splits[key]
 
-    def _joined(self, quarters: Any) -> Any:
+    def _join(self, quarters: Any) -> Any:
         op, name = openvino().opset13, quarters.get_node().get_name()
         if name not in self.joins:
             parts = op.concat(op.split(quarters, 0, QUARTERS).outputs(), 1)

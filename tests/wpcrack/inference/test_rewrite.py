@@ -10,7 +10,7 @@ import pytest
 from wpcrack.inference.graph import load_graph
 from wpcrack.inference.machine import is_installed, openvino, openvino_core
 from wpcrack.inference.openvino_engine import fused_graph
-from wpcrack.inference.rewrite import rewritten
+from wpcrack.inference.rewrite import rewrite_graph
 
 if not is_installed("openvino"):
     pytest.skip("needs openvino", allow_module_level=True)
@@ -41,7 +41,7 @@ def test_the_shipped_model_sees_the_same(count: int, height: int, width: int, le
     graph = fused_graph(load_graph(None), count)
     graph.reshape([1, height, width, 3])
     before = len(graph.get_ops()), holes(graph)
-    faster = rewritten(graph)
+    faster = rewrite_graph(graph)
     assert (len(graph.get_ops()), holes(graph)) == before
     assert len(holes(graph)) >= 5 * count
     assert len(holes(faster)) == left  # of the scale with an odd number of cells
@@ -73,7 +73,7 @@ def convolutions(count: int, *, per_cell: bool) -> Any:
 )
 def test_quarters_are_made_where_they_save_time(count: int, per_cell: bool, left: int) -> None:
     graph = convolutions(count, per_cell=per_cell)
-    faster = rewritten(graph)
+    faster = rewrite_graph(graph)
     assert len(holes(faster)) == left
     pixels = RNG.normal(size=(1, 4, 12, 16)).astype(np.float32)
     assert np.allclose(values(faster, pixels), values(graph, pixels), rtol=1e-5, atol=1e-4)
