@@ -260,6 +260,9 @@ class TrainConfig(Block):
     accumulate: Count = 1
     """A worker computes its part of a batch in this many pieces: less memory, the same update up to
     rounding, from 2 on one more forward of the classifier per adversarial step."""
+    one_encoder: bool = True
+    """From a model with one encoder (the shipped one) the detector stage goes on with one, so that
+    the trained model maps twice as fast. false: with two that start alike (paper)."""
     drawn_share: Share = 0.35
     """Share of the images of the detector stage that are drawn, with the exact mask of their crack,
     in the place of labeled ones. 0: none (paper)."""

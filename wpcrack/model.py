@@ -42,6 +42,9 @@ SHIPPED_NAME = "shipped"
 PARTS = ("encoder", "detector")
 """Parts of a model that only predicts: prefixes of its tensors."""
 
+SECOND_ENCODER = "reconstructor.encoder."
+"""Prefix of the tensors that a model with one encoder for both inputs of the detector lacks."""
+
 
 def _whole_fraction(scale: float) -> float:
     if round(1 / scale) not in (1, 2, 4) or scale * round(1 / scale) != 1:
@@ -180,8 +183,10 @@ def load_model(path: Path | None) -> Model:
         path_only.load_state_dict(tensors)  # copies: half precision becomes single
         networks.share_encoder()
     else:
-        _require_fit(tensors, networks.state_dict(), folder)
-        networks.load_state_dict(tensors)
+        if not _has_second_encoder(tensors):
+            networks.share_encoder()
+        _require_fit(tensors, _kept(networks), folder)
+        networks.load_state_dict(tensors, strict=False)  # all that is kept is there
     return Model(networks.eval().requires_grad_(False), info, folder)
 
 
@@ -191,15 +196,40 @@ def has_one_encoder(folder: Path) -> bool:
     Raises:
         CheckpointError: Its file of weights cannot be read.
     """
+    return not _has_second_encoder(_names(folder))
+
+
+def only_predicts(folder: Path) -> bool:
+    """Return whether a model folder holds what computes a prediction alone; reads no weights.
+
+    Raises:
+        CheckpointError: Its file of weights cannot be read.
+    """
+    return _has_parts_alone(_names(folder))
+
+
+def _names(folder: Path) -> list[str]:
     try:
         with safe_open(folder / WEIGHTS, "numpy") as file:
-            return _has_parts_alone(file.keys())
+            return list(file.keys())
     except (OSError, SafetensorError) as error:
         raise _unreadable(folder, first_line(error)) from error
 
 
 def _has_parts_alone(names: Iterable[str]) -> bool:
     return all(name.partition(".")[0] in PARTS for name in names)
+
+
+def _has_second_encoder(names: Iterable[str]) -> bool:
+    return any(name.startswith(SECOND_ENCODER) for name in names)
+
+
+def _kept(networks: Networks) -> dict[str, Tensor]:
+    """Return the tensors of a model that is kept whole; a shared encoder stands there once."""
+    found = networks.state_dict()
+    if networks.shares_encoder:
+        found = {name: v for name, v in found.items() if not name.startswith(SECOND_ENCODER)}
+    return found
 
 
 def _umask() -> int:
@@ -226,8 +256,8 @@ def save_model(
     """
     from safetensors.torch import save_file
 
-    kept = _inference_path(networks) if predicts_only else networks
-    tensors = {k: v.detach().cpu().contiguous() for k, v in kept.state_dict().items()}
+    kept = _inference_path(networks).state_dict() if predicts_only else _kept(networks)
+    tensors = {k: v.detach().cpu().contiguous() for k, v in kept.items()}
     if predicts_only:
         tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
     try:

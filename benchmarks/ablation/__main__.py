@@ -112,6 +112,7 @@ SHIPPED_ROWS = (
     Row("all but the game", game=False, everywhere=True),
     Row("all but CECCM", NO_CECCM, everywhere=True),
     Row("all but drawn windows", ("train.drawn_share=0",), everywhere=True),
+    Row("all with two encoders", ("train.one_encoder=false",), everywhere=True),
     Row("all but the averaged detector as teacher", NO_TEACHER, everywhere=True),
     Row("all but false alarms", NO_ALARM, everywhere=True),
 )

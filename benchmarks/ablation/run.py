@@ -51,6 +51,7 @@ AFTER_WARMUP = (
     "train.steps.adversarial",
     "train.steps.detector",
     "train.detector_ema",
+    "train.one_encoder",
 )
 """What the warm classifier does not depend on; cells that differ elsewhere get their own."""
 

@@ -41,10 +41,13 @@ class Networks(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Compute (B, 1, H, W) crack logits of (B, 3, H, W) in [0, 1], without CAM or label."""
-        seen = self.classifier.encoder(image)
-        beside = seen if self.shares_encoder else self.reconstructor.encoder(image)
-        logits: Tensor = self.detector(seen, beside, image.shape[-2:])
+        logits: Tensor = self.detector(*self.see(image), image.shape[-2:])
         return logits
+
+    def see(self, image: Tensor) -> tuple[Features, Features]:
+        """Compute what the detector gets of (B, 3, H, W): of both encoders, or of one twice."""
+        seen = self.classifier.encoder(image)
+        return seen, seen if self.shares_encoder else self.reconstructor.encoder(image)
 
     @property
     def shares_encoder(self) -> bool:

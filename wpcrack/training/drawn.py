@@ -119,7 +119,7 @@ def train_path(
 ) -> Networks:
     """Train encoder and detector of networks on any windows; see `pretrain`.
 
-    Of networks with two encoders, as `wpcrack train` makes them, both are trained.
+    Of networks with two encoders, as some of `wpcrack train`, both are trained.
 
     Where there are several ranks, each learns from its share of the windows of a batch, and all
     together do what one rank does with all of them; the first writes the state and reports.

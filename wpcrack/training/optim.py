@@ -144,8 +144,8 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, share: float) -> None:
 @torch.no_grad()
 def average(slow: nn.Module, fast: nn.Module, keep: float) -> None:
     """Move each tensor of `slow` towards that of `fast`, by the share 1 - `keep`."""
-    pairs = zip(slow.state_dict().values(), fast.state_dict().values(), strict=True)
-    for mean, value in pairs:
+    tensors = ([*module.parameters(), *module.buffers()] for module in (slow, fast))
+    for mean, value in zip(*tensors, strict=True):  # each once, also of a shared encoder
         if mean.is_floating_point():
             mean.lerp_(value, 1 - keep)
         else:

@@ -120,6 +120,8 @@ class Learner:
         if stage == "detector" and self.start.folder is not None:
             restore_path(self.nets, self._first)
             distributed.broadcast_weights(self.nets)
+            if self.start.one_encoder and self.config.train.one_encoder:
+                self.nets.share_encoder()
         if stage == "detector" and self.config.train.detector_ema:
             self.start_average()
 
@@ -210,10 +212,7 @@ class Learner:
         nets = self.nets
         if features is None:
             with torch.set_grad_enabled(joint):
-                features = (
-                    nets.classifier.encoder(batch.image),
-                    nets.reconstructor.encoder(batch.image),
-                )
+                features = nets.see(batch.image)
         return batch, features, self._label(batch, features[0])
 
     def _label(self, batch: Batch, seen: Features) -> PseudoLabel:

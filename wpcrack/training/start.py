@@ -1,8 +1,9 @@
 """What a training starts from: the shipped model, another model, or ImageNet weights.
 
 A model that only predicts has one encoder and a detector: both encoders start from it, the heads
-and the decoder from scratch. The shipped model is a help, not a condition: where there is none, or
-its networks are others than the training's, the training starts from ImageNet and says so.
+and the decoder from scratch. What it becomes has one again (`train.one_encoder`). The shipped model
+is a help, not a condition: where there is none, or its networks are others than the training's, the
+training starts from ImageNet and says so.
 """
 
 from __future__ import annotations
@@ -19,7 +20,14 @@ from torch import Tensor
 
 from wpcrack.config import ModelConfig, TrainedModelConfig
 from wpcrack.errors import CheckpointError
-from wpcrack.model import WEIGHTS, find_model, load_model, read_info
+from wpcrack.model import (
+    WEIGHTS,
+    find_model,
+    has_one_encoder,
+    load_model,
+    only_predicts,
+    read_info,
+)
 from wpcrack.networks import Networks
 
 PATH = ("classifier.encoder.", "reconstructor.encoder.", "detector.")
@@ -42,11 +50,13 @@ class Start:
         folder: Of the model; None: ImageNet weights.
         note: For the user.
         looks: Fields of `ModelInfo` that say at which scales the trained model will look.
+        one_encoder: Whether both inputs of its detector come from one encoder.
     """
 
     folder: Path | None
     note: str
     looks: Mapping[str, Any] = field(default_factory=dict)
+    one_encoder: bool = False
 
     @property
     def scales(self) -> tuple[float, ...]:
@@ -78,7 +88,8 @@ def find_start(config: TrainedModelConfig) -> Start:
             "fusion_power": LEARNED_POWER,
             "coarsest_mm": info.coarsest_mm,
         }
-        return Start(folder, f"the networks start from model.init={config.init}", looks)
+        note = f"the networks start from model.init={config.init}"
+        return Start(folder, note, looks, has_one_encoder(folder))
     if config.init == "shipped":
         return Start(None, f"the shipped model has another {other[0]}: {otherwise}")
     raise CheckpointError(
@@ -109,7 +120,7 @@ def start_networks(config: TrainedModelConfig) -> Networks:
         return networks
     trained = load_model(start.folder).networks
     found = trained.state_dict()
-    if trained.shares_encoder:  # the rest was never trained
+    if only_predicts(start.folder):  # the rest was never trained
         found = {name: value for name, value in found.items() if name.startswith(PATH)}
     shapes = {name: value.shape for name, value in networks.state_dict().items()}
     fits = {name: value for name, value in found.items() if shapes.get(name) == value.shape}

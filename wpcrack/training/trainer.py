@@ -335,14 +335,12 @@ class Trainer:
         return {
             "start": self.learner.start_hash,
             "nets": self.nets.state_dict(),
+            "shares_encoder": self.nets.shares_encoder,
             "teacher": self.learner.teacher.state_dict(),
             "optimizers": {k: v.state_dict() for k, v in self.learner.optimizers.by_name().items()},
             "averaged": None if averaged is None else averaged.state_dict(),
             "position": vars(self.position).copy(),
-            "meter": {
-                **vars(self.meter),
-                "sums": {k: float(v) for k, v in self.meter.sums.items()},
-            },
+            "meter": vars(self.meter) | {"sums": {k: float(v) for k, v in self.meter.sums.items()}},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -352,6 +350,8 @@ class Trainer:
             self.learner.teacher.load_state_dict(state["teacher"])
         for name, optimizer in self.learner.optimizers.by_name().items():
             continue_from(optimizer, state["optimizers"][name])
+        if state.get("shares_encoder"):  # older states do not say
+            self.nets.share_encoder()
         if state["averaged"] is not None:
             self.learner.start_average().load_state_dict(state["averaged"])
         self.position = Position(**state["position"])

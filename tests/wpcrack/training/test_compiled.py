@@ -96,4 +96,4 @@ def test_the_default_compiler_learns_the_same(
     data: ImageLevelSet, wanted: dict[str, Tensor]
 ) -> None:
     _, found = learned(data, compile=True)  # with a warning where there is no compiler
-    assert_same(found, wanted, 1e-3)
+    assert_same(found, wanted, 5e-3)  # a gradient near 0 may become an update of either sign

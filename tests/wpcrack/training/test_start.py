@@ -25,7 +25,7 @@ from wpcrack.data.batch import Batch, Exact
 from wpcrack.errors import CheckpointError
 from wpcrack.inference.scales import ScaledProbability
 from wpcrack.labels.pseudo_label import label_batch
-from wpcrack.model import ModelInfo, load_model, save_model
+from wpcrack.model import ModelInfo, has_one_encoder, load_model, only_predicts, save_model
 from wpcrack.networks import Networks
 from wpcrack.training.start import LEARNED_POWER, blend, find_start, start_networks
 from wpcrack.training.trainer import Trainer
@@ -127,6 +127,64 @@ def test_what_is_delivered_lies_between_the_model_and_the_trained_average(share:
         by = share if name.startswith(PATH) and value.is_floating_point() else 1.0
         wanted = first[name] + by * (average[name] - first[name])
         torch.testing.assert_close(value, wanted.to(value.dtype))
+
+
+@pytest.mark.usefixtures("shipped")
+def test_a_model_of_one_encoder_learns_on_with_one_and_is_kept_with_one(tmp_path: Path) -> None:
+    learner = tiny_learner(method_from("shipped"))
+    batch = tiny_batch([1, 0, 1, 0])
+    assert not learner.nets.shares_encoder  # the game needs two
+    learner.enter("detector")
+    begin = weights_of(learner.nets)
+    for step in range(2):
+        learner.step("detector", batch, 0.1, step, step)
+    name = "encoder.body.conv_stem.weight"
+    assert f"classifier.{name}" in changed_tensors(learner.nets, begin)
+    assert learner.averaged is not None
+    for nets in (learner.nets, learner.averaged, learner.delivered):
+        assert nets.shares_encoder
+        found = nets.state_dict()
+        assert torch.equal(found[f"classifier.{name}"], found[f"reconstructor.{name}"])
+
+    delivered = learner.delivered.eval()
+    save_model(tmp_path / "model", delivered, ModelInfo(model=learner.config.model))
+    assert (has_one_encoder(tmp_path / "model"), only_predicts(tmp_path / "model")) == (True, False)
+    kept = load_model(tmp_path).networks
+    assert kept.shares_encoder
+    torch.testing.assert_close(kept(batch.image), delivered(batch.image))
+    # whose heads and decoder go on as well
+    assert not changed_tensors(start_networks(start_from(tmp_path)), weights_of(delivered))
+
+
+@pytest.mark.usefixtures("shipped")
+def test_two_encoders_that_start_alike_are_a_choice() -> None:
+    method = method_from("shipped")
+    train = method.train.model_copy(update={"one_encoder": False})
+    learner = tiny_learner(method.model_copy(update={"train": train}))
+    learner.enter("detector")
+    learner.step("detector", tiny_batch([1, 0, 1, 0]), 0.1, 0, 0)
+    name = "encoder.body.conv_stem.weight"
+    found = learner.nets.state_dict()
+    assert not torch.equal(found[f"classifier.{name}"], found[f"reconstructor.{name}"])
+
+
+@pytest.mark.usefixtures("shipped")
+def test_a_training_with_one_encoder_continues_as_if_nothing_had_been(tmp_path: Path) -> None:
+    steps = {"warmup": 1, "adversarial": 0, "detector": 3}
+    method = method_from("shipped")
+    other = tiny_config(steps=steps, epoch_steps=1, val_items=4).train
+    method = method.model_copy(update={"train": other})
+    data = noise_set(tmp_path, train=8, val=4, side=64)
+    whole, first, second = (Trainer(method, data) for _ in range(3))
+    list(whole.epochs())
+    epochs = first.epochs()
+    for _ in range(3):  # the last one within the detector stage
+        next(epochs)
+    second.load_state_dict(first.state_dict())
+    assert second.nets.shares_encoder
+    list(second.epochs())
+    assert not changed_tensors(second.nets, weights_of(whole.nets))
+    assert not changed_tensors(second.learner.delivered, weights_of(whole.learner.delivered))
 
 
 def test_networks_whose_inputs_share_an_encoder_are_blended_once() -> None:
