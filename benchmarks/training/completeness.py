@@ -1,7 +1,8 @@
 """Does the game make crack CAMs cover whole cracks? The paper's claim, measured step by step.
 
     python -m benchmarks.training.completeness [--data S --images D/images --masks D/masks]
-        [--warmup 150] [--steps 600] [--every 100] [--seed 0] [--only ARM] [KEY=VALUE ...]
+        [--warmup 150] [--steps 600] [--every 100] [--seed 0] [--only ARM] [--prices]
+        [KEY=VALUE ...]
 
 Two trainings start from the same warm classifier. One plays the game of the paper (adversarial
 stage); the other goes on learning the image-level labels (warmup stage) with the same batches,
@@ -14,6 +15,10 @@ learning rates and number of steps. At each mark three figures of the averaged c
 S is a set of `wpcrack dataset`; the masks belong to other pictures, which S does not hold. Without
 them windows of drawn streets are learned, and others looked at. The table's first row is the
 common start. KEY=VALUE are keys of the method (losses.cls_rest=0.5).
+
+With --prices the game's terms are printed after each stretch for maps that nobody learned: the
+whole crack, half of it, more than it, none, everything. The classifier moves toward the map whose
+terms have the least sum; if that is not the whole crack, the game cannot make CAMs complete.
 """
 
 from __future__ import annotations
@@ -30,6 +35,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.machine import machine
+from benchmarks.training.prices import print_prices
 from jobs.demo.draw import TrainingSetSize, write_training_set
 from jobs.settings.load import load
 from wpcrack.config import MethodConfig
@@ -73,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--every", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", choices=list(ARMS), help="this arm alone")
+    parser.add_argument("--prices", action="store_true", help="of maps that nobody learned")
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE")
     given = parser.parse_args(arguments)
     if (given.data is None) != (given.images is None) or (given.images is None) != (
@@ -105,6 +112,8 @@ def course(
         stretch = range(start, min(start + given.every, given.steps))
         train(learner, source, ARMS[arm], stretch, given.warmup)
         yield stretch.stop, look(learner, truth)
+        if given.prices and ARMS[arm] == "adversarial":
+            print_prices(learner, truth)
 
 
 def train(learner: Learner, source: BatchSource, stage: str, steps: range, before: int) -> None:

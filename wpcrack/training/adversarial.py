@@ -177,7 +177,7 @@ def reconstructor_terms(
     z, m, g = part.rows(encoding.feature), part.rows(seen), batch.erased[part.index]
     erase_crack, erase_rest = m * g, (1 - m) * g
     full, crack, rest = (
-        masked_error(decode(feature, keep), image, weight, part, batch)
+        masked_error(decode(feature, keep), image, weight, part, batch, config)
         for feature, keep, weight in (
             (z.detach(), None, torch.ones_like(g)),
             (z, 1 - erase_crack, erase_crack),
@@ -228,9 +228,9 @@ def classifier_terms(
     terms = {
         "cls_bce": losses.classification(activation.logits.float(), batch.label, batch.images),
         "cls_crack": -config.cls_crack
-        * masked_error(decode(z, m), image, weight_crack, part, batch),
+        * masked_error(decode(z, m), image, weight_crack, part, batch, config),
         "cls_rest": -config.cls_rest
-        * masked_error(decode(z, 1 - m), image, weight_rest, part, batch),
+        * masked_error(decode(z, 1 - m), image, weight_rest, part, batch, config),
     }
     if config.ceccm.enabled:
         other = part.rows(encoding.activation.cam).detach()
@@ -259,10 +259,16 @@ def off_crack(m: Tensor, how: str) -> Tensor:
 
 
 def masked_error(
-    painted: Tensor, image: Tensor, weight: Tensor, part: CrackPart, batch: Batch
+    painted: Tensor,
+    image: Tensor,
+    weight: Tensor,
+    part: CrackPart,
+    batch: Batch,
+    config: LossConfig,
 ) -> Tensor:
     """Compute L1 between painting and image where `weight` says, over the crack images."""
-    return losses.masked_l1(painted.float(), image, weight, part.shown, batch.cracks)
+    region = config.error_mean == "region"
+    return losses.masked_l1(painted.float(), image, weight, part.shown, batch.cracks, region=region)
 
 
 def detector_terms(

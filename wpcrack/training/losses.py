@@ -19,6 +19,8 @@ from wpcrack.labels.pseudo_label import PseudoLabel
 from wpcrack.networks.classifier import top_mean
 
 DICE_SMOOTH = 1.0
+LEAST_REGION = 64.0
+"""Pixels, one cell of a CAM at stride 8: a smaller region counts less than others."""
 
 
 def classification(logits: Tensor, label: Tensor, count: Tensor) -> Tensor:
@@ -27,8 +29,13 @@ def classification(logits: Tensor, label: Tensor, count: Tensor) -> Tensor:
     return terms.sum() / count
 
 
-def masked_l1(a: Tensor, b: Tensor, weight: Tensor, shown: Tensor, count: Tensor) -> Tensor:
+def masked_l1(
+    a: Tensor, b: Tensor, weight: Tensor, shown: Tensor, count: Tensor, *, region: bool = False
+) -> Tensor:
     """Compute L1m(a, b, w) = mean over ALL elements of |a w - b w|, over the images shown.
+
+    With `region` it is the mean over the elements that count, sum |a w - b w| / sum w: as large
+    for the one percent of a picture that is crack as for the rest of it.
 
     Args:
         a: (B, 3, H, W).
@@ -36,8 +43,12 @@ def masked_l1(a: Tensor, b: Tensor, weight: Tensor, shown: Tensor, count: Tensor
         weight: (B, 1, H, W).
         shown: (B,) 1 for images that count (cracks), else 0.
         count: scalar, number of images that count (global, per rank); clamped to >= 1 image.
+        region: see above.
     """
     per_image = ((a - b) * weight).abs().mean((1, 2, 3))
+    if region:
+        least = LEAST_REGION / weight[0].numel()
+        per_image = per_image / weight.mean((1, 2, 3)).clamp_min(least)
     return (per_image * shown).sum() / count
 
 

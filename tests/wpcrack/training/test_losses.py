@@ -61,6 +61,20 @@ def test_masked_l1_does_not_grow_when_the_mask_shrinks(rng: np.random.Generator)
     assert part < full
 
 
+def test_masked_l1_of_a_region_does_not_depend_on_its_area(rng: np.random.Generator) -> None:
+    a, b = np.zeros((3, 3, 32, 32)), np.full((3, 3, 32, 32), 0.5)
+    weight = np.zeros((3, 1, 32, 32))
+    weight[0, :, :8] = 1
+    weight[1] = rng.random((1, 32, 32))
+    weight[2, :, :4, :4] = 1  # a quarter of what counts fully
+    shown = np.array([1.0, 1.0, 0.0]), np.array([0.0, 0.0, 1.0])
+    found = [
+        losses.masked_l1(*(tensor(x) for x in (a, b, weight, s)), count(s.sum()), region=True)
+        for s in shown
+    ]
+    assert [v.item() for v in found] == pytest.approx([0.5, 0.125], rel=1e-6)
+
+
 @pytest.mark.parametrize("center", [True, False])
 def test_cam_consistency_compares_centered_maps(rng: np.random.Generator, center: bool) -> None:
     a, b = rng.normal(size=(2, 2, 1, 6, 6))
