@@ -287,6 +287,6 @@ def _of_epoch(line: dict[str, Any]) -> dict[str, Any]:
     if type(line["epoch"]) is not int or line["epoch"] < 0 or line["stage"] not in STAGES:
         raise ValueError(f"epoch {line['epoch']!r} of stage {line['stage']!r}")
     for name, value in line.items():
-        if name not in ("stage", "best") and not isinstance(value, int | float):
+        if name not in ("stage", "best", "warnings") and not isinstance(value, int | float):
             raise TypeError(f"{name} is {value!r}, which is not a number")
     return line

@@ -11,13 +11,14 @@ import torch
 from factories import image_level_set, tiny_model, tiny_training
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from jobs.train.folder import METRICS, read_metrics
 from jobs.train.job import TrainJob
 from jobs.train.loop import PANELS, RunFiles, load
 from jobs.train.run import run_training
 from wpcrack.data.read import read_image_level
 from wpcrack.errors import CheckpointError
 from wpcrack.training.selection import COLUMNS, GAP_PX, choose_windows
-from wpcrack.training.trainer import Position, Trainer
+from wpcrack.training.trainer import EpochReport, Position, Trainer
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +94,15 @@ def test_tensorboard_holds_losses_learning_rates_and_panels_of_every_epoch(job: 
     assert found.Tags()["images"] == [PANELS]
     assert [event.step for event in found.Images(PANELS)] == [1, 2, 3]
     assert len(found.Scalars("val/score")) == 3
+
+
+def test_a_warning_of_a_training_does_not_make_its_metrics_unreadable(
+    job: TrainJob, tmp_path: Path
+) -> None:
+    made = trainer(job)
+    made.warnings = ("train.compile=true has no effect",)
+    files = RunFiles(job.model_copy(update={"run_dir": tmp_path}), made)
+    files.write(EpochReport(0, "warmup", 1, {"val/score": 0.5}, False))
+    files.close()
+    (line,) = read_metrics(tmp_path / METRICS)
+    assert line["warnings"] == ["train.compile=true has no effect"]
