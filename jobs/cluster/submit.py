@@ -23,6 +23,7 @@ from pydantic import BaseModel
 
 from jobs.cluster.api import ClusterError, connect, dashboard_url, explain_refusals, nodes
 from jobs.cluster.follow import JobLog, Outcome, outcome
+from jobs.runtime.folder import SQLITE, from_anywhere, is_address
 from jobs.runtime.signals import INTERRUPTED
 from jobs.runtime.terminal import say
 from wpcrack.errors import ConfigError
@@ -47,9 +48,6 @@ JOB_FILE = "job.yaml"
 """Config of the job; JSON, which is YAML that every reader understands alike."""
 
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.py[co]", ".*")
-
-SQLITE = "sqlite:///"
-"""What MLflow calls a store in a file; a fourth stroke begins an absolute path."""
 
 TEXT_KEYS = frozenset({"tiles", "storage_path", "mlflow"})
 """Keys that name files although they are text: they may also be globs and URLs."""
@@ -263,10 +261,7 @@ def map_paths(job: BaseModel, place: Place, prefix: str = "") -> dict[str, Any]:
 
 def on_this_machine(key: str, text: str) -> str:
     """Return a path as seen from anywhere on this machine; URLs stay as they are."""
-    path = text.removeprefix(SQLITE)
-    if is_address(path):
-        return text
-    return text.removesuffix(path) + str(Path(path).expanduser().absolute())
+    return from_anywhere(text)
 
 
 def on_the_cluster(key: str, text: str) -> str:
@@ -283,11 +278,6 @@ def on_the_cluster(key: str, text: str) -> str:
         "give an absolute path on storage that every node mounts, or for tiles an s3:// or "
         "https:// address"
     )
-
-
-def is_address(text: str) -> bool:
-    """Return whether a text is a URL or a path of GDAL's virtual file systems."""
-    return "://" in text or text.startswith("/vsi")
 
 
 def _is_path(name: str, value: object) -> bool:

@@ -35,6 +35,9 @@ THEN_AGAIN = "and give the same command again"
 SAME_COMMAND = "free space there, and the same command continues"
 """What to do where a disk is full."""
 
+SQLITE = "sqlite:///"
+"""What MLflow calls a store in a file; a fourth stroke begins an absolute path."""
+
 DAMAGE = (
     OSError,
     ValueError,
@@ -181,6 +184,20 @@ def refuse_address(given: object, name: str = "") -> None:
             f"{f'{name}=' if name else ''}{without_secrets(address)} is an address, which is "
             "neither read nor written here; give a path of this machine or of a mounted storage"
         )
+
+
+def from_anywhere(text: str) -> str:
+    """Return a path, also of a database, as any working folder sees it; addresses stay."""
+    path = text.removeprefix(SQLITE)
+    if is_address(path):
+        return text
+    path = path.removeprefix("file:")
+    return text.removesuffix(path) + str(Path(path).expanduser().absolute())
+
+
+def is_address(text: str) -> bool:
+    """Return whether a text is a URL or a path of GDAL's virtual file systems."""
+    return "://" in text or text.startswith("/vsi")
 
 
 def refuse_foreign(root: Path, own: Collection[str], name: str, owner: str) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from jobs.runtime.cpus import usable_cpus
+from jobs.runtime.folder import from_anywhere
 from wpcrack.config import MethodConfig
 from wpcrack.config_block import Block, Count, Positive
 from wpcrack.data.images import Pair, pair
@@ -161,11 +162,15 @@ class TrainJob(MethodConfig):
         places = {name: path.absolute() for name, path in kept.items() if path is not None}
         weights = model.weights_file.absolute() if model.weights_file is not None else None
         init = model.init.absolute() if isinstance(model.init, Path) else model.init
+        texts = self.scaling.storage_path, self.tracking.mlflow
+        storage, mlflow = (None if text is None else from_anywhere(text) for text in texts)
         return self.model_copy(
             update={
                 "run_dir": self.run_dir.absolute(),
                 "data": data.model_copy(update=places),
                 "model": model.model_copy(update={"weights_file": weights, "init": init}),
+                "scaling": self.scaling.model_copy(update={"storage_path": storage}),
+                "tracking": self.tracking.model_copy(update={"mlflow": mlflow}),
             }
         )
 

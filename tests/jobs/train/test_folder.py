@@ -61,6 +61,22 @@ def test_workers_and_place_may_change_between_two_starts(tmp_path: Path) -> None
         assert root.name == "moved"
 
 
+@pytest.mark.parametrize("uri", ["http://flow:5000", "file:///flow", "sqlite:////flow.db"])
+def test_a_job_for_another_working_folder_keeps_its_places(tmp_path: Path, uri: str) -> None:
+    """Ray Tune gives each trial a working folder of its own, and drops it with its session."""
+    scaling, here = {"num_workers": 1, "storage_path": "states"}, Path.cwd()
+    for given, wanted in (
+        ("flow", f"{here}/flow"),
+        ("file:./flow", f"file:{here}/flow"),
+        ("sqlite:///flow.db", f"sqlite:///{here}/flow.db"),
+        (uri, uri),
+    ):
+        found = job(tmp_path, scaling=scaling, tracking={"mlflow": given}).absolute()
+        assert found.scaling.storage_path == f"{here}/states"
+        assert found.tracking.mlflow == wanted
+    assert job(tmp_path).absolute().scaling.storage_path is None
+
+
 def test_force_continues_with_the_new_config_and_reopens_a_finished_run(tmp_path: Path) -> None:
     with open_run(job(tmp_path / "run", seed=3)) as root:
         (root / REPORT).write_text("{}")
