@@ -19,6 +19,7 @@ from wpcrack.data.pictures import Images
 from wpcrack.data.read import ImageLevelSet, Item
 from wpcrack.errors import ConfigError, DataError, first_few
 from wpcrack.labels.pseudo_label import require_refiners
+from wpcrack.networks.paper.resnet38d import RESNET38D
 from wpcrack.training.footprint import Footprint, footprint
 from wpcrack.training.start import find_start, start_networks
 from wpcrack.training.trainer import require_common_statistics, require_sides
@@ -88,7 +89,8 @@ def find_needs(
     require_common_statistics(job, Shard(0, workers))
     require_refiners(job.pseudo_label)
     start = find_start(job.model)
-    if start.folder is not None or job.model.pretrained in ("package", "file"):
+    downloads = job.model.pretrained == "timm" and job.model.encoder != RESNET38D
+    if start.folder is not None or not (downloads or job.model.pretrained == "none"):
         start_networks(job.model)  # what is wrong with the weights is said now
     needs = Needs(
         size=train.size,

@@ -103,6 +103,10 @@ def test_a_dry_run_for_programs(data_set: Path, tmp_path: Path) -> None:
         (["train.acumulate=2"], r"unknown key train.acumulate on the command line; did you mean"),
         (["train.accumulate=3"], "in 3 pieces each (train.accumulate); set a multiple of 3"),
         (["model.pretrained=package"], "holds weights of tf_efficientnet_lite0"),
+        (
+            ["model.encoder=resnet38d", "model.pretrained=timm", "model.width_divisor=16"],
+            "model.pretrained=timm has no weights of resnet38d",
+        ),
         (["model.encoder=nonsense"], "timm cannot build 'nonsense'"),
         (["model.decoder_widths=[8,8,8,8,8,8]"], "6 levels, which need images of 128 pixels"),
         (["train.freeze_batchnorm=false", "scaling.num_workers=2"], "freeze_batchnorm=false with"),
