@@ -32,7 +32,7 @@ RELEASED = ModelConfig(
     recon_channels=448,
     decoder_widths=(64, 128, 256, 512, 512, 512, 512, 512),
     decoder_stride=1,
-    paam=PaamConfig(kind="released", reduction=16, residual=False, low_levels=()),
+    paam=PaamConfig(kind="released", kernel_length=3, reduction=16, residual=False, low_levels=()),
 )
 """How the released networks are built."""
 

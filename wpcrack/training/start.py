@@ -91,10 +91,11 @@ def find_start(config: TrainedModelConfig) -> Start:
         note = f"the networks start from model.init={config.init}"
         return Start(folder, note, looks, has_one_encoder(folder))
     if config.init == "shipped":
-        return Start(None, f"the shipped model has another {other[0]}: {otherwise}")
+        return Start(None, f"the shipped model has another {next(iter(other))}: {otherwise}")
     raise CheckpointError(
-        f"model.init={config.init} has {other[0]} that differs from this training's; set the same, "
-        "or model.init=imagenet"
+        f"model.init={config.init} has networks that differ from this training's "
+        f"({'; '.join(f'{key}: {there}, here {here}' for key, (there, here) in other.items())}); "
+        "set the same, or model.init=imagenet"
     )
 
 
@@ -197,5 +198,13 @@ def blend(first: Mapping[str, Tensor], trained: Networks, share: float) -> Netwo
     return blended
 
 
-def _differences(one: ModelConfig, other: ModelConfig) -> list[str]:
-    return [f"model.{key}" for key in PATH_KEYS if getattr(one, key) != getattr(other, key)]
+def _differences(one: ModelConfig, other: ModelConfig) -> dict[str, tuple[Any, Any]]:
+    """Return keys of encoder and detector that differ, with both values."""
+    a, b = _shaping(one), _shaping(other)
+    return {f"model.{key}": (a[key], b[key]) for key in a if a[key] != b[key]}
+
+
+def _shaping(config: ModelConfig) -> dict[str, Any]:
+    values = config.model_dump(mode="json", include=set(PATH_KEYS))
+    paam = values.pop("paam")
+    return values | {f"paam.{key}": value for key, value in paam.items()}

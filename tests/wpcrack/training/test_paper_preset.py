@@ -88,7 +88,7 @@ def test_every_mend_has_a_released_value_that_the_file_names() -> None:
         name = key.split(".")[-1]
         line = next(row for row in text.splitlines() if row.strip().startswith(f"{name}:"))
         assert "released:" in line, name
-    assert job.model.paam == RELEASED.paam.model_copy(update={"kernel_length": 3})
+    assert job.model.paam == RELEASED.paam  # so a training can start from imported weights
 
 
 @pytest.mark.parametrize(

@@ -249,8 +249,10 @@ def test_a_run_gives_all_its_weights_and_one_that_does_not_fit_is_refused(tmp_pa
     run = tiny_model(tmp_path / "run" / "model", seed=5).parent
     wanted = load_model(run).networks
     assert not changed_tensors(start_networks(start_from(run)), weights_of(wanted))
-    with pytest.raises(CheckpointError, match=r"model\.detector_channels that differs"):
-        find_start(start_from(run, detector_channels=16))
+    paam = {"kernel_length": 5}
+    both = r"\(model\.detector_channels: 8, here 16; model\.paam\.kernel_length: 7, here 5\)"
+    with pytest.raises(CheckpointError, match=both):
+        find_start(start_from(run, detector_channels=16, paam=paam))
     with pytest.raises(CheckpointError, match="does not exist"):
         find_start(start_from(tmp_path / "missing"))
 
