@@ -108,11 +108,12 @@ class Learner:
         """Do what happens once at the beginning of a stage.
 
         The reconstructor's encoder starts from the warm classifier: same architecture, same task.
+        Without a warmup, as in the paper, both start as they are.
         In the stages before the detector's, the encoders learn to tell and to play, and leave a
         detector behind that came along: where the training starts from a model, encoders and
         detector go on from it, and what was learned comes back through the CAM of the teacher.
         """
-        if stage == "adversarial":
+        if stage == "adversarial" and self.config.train.steps.warmup:
             self.nets.reconstructor.encoder.load_state_dict(
                 self.nets.classifier.encoder.state_dict()
             )

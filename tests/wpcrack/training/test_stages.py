@@ -54,6 +54,16 @@ def test_the_reconstructor_starts_from_the_warm_classifier(batch: Batch) -> None
     assert not changed_tensors(nets, before)
 
 
+def test_without_a_warmup_both_players_start_as_they_are() -> None:
+    """As in the paper, whose heads are drawn one by one: equal maps would agree from the start."""
+    made = learner(steps={"warmup": 0, "adversarial": 1})
+    before = weights_of(made.nets)
+    made.enter("adversarial")
+    assert not changed_tensors(made.nets, before)
+    heads = made.nets.classifier.head, made.nets.reconstructor.head
+    assert changed_tensors(heads[0], weights_of(heads[1]))
+
+
 def test_the_detector_stage_alone_changes_the_detector_only(batch: Batch) -> None:
     made = learner(joint=False)
     before = weights_of(made.nets)
