@@ -23,8 +23,9 @@ class DataConfig(Block):
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Share of frames held out, for folders without a manifest."""
     group: str | None = None
-    """Regular expression for what in a name says which frame an image was cut from; null: names
-    that differ in a trailing counter, and images whose contents overlap."""
+    """Regular expression for what in a name says which frame an image was cut from, for sets
+    without a split; null: names that differ in a trailing counter, and images whose contents
+    overlap."""
     gsd_mm: Positive | None = None
     """Pixel size on the ground in mm; null: photographs, inference never resamples."""
     license: str = "not stated"

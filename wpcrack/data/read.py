@@ -101,6 +101,12 @@ def read_image_level(
     if not is_given:
         rows, more = _split(root, rows, kept or {}, _Rule(val_fraction, seed, group))
         warnings += more
+    elif group is not None:
+        warnings = [
+            *warnings,
+            f"the split is the one of {root / manifest.NAME}, so the group {group!r} changes "
+            "nothing; give --group to `wpcrack dataset`, or empty the column split",
+        ]
     _require_whole_sources(root, rows)
     items = tuple(_item(root, row) for row in sorted(rows, key=lambda row: row.file))
     counts = Counter((item.split, _label(item)) for item in items)

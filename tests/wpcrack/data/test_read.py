@@ -71,6 +71,15 @@ def test_own_label_folders_are_grouped_by_stem_before_the_corner(built: Path) ->
     assert {i.source for i in by_folder.val}.isdisjoint({i.source for i in by_folder.train})
 
 
+def test_a_group_that_a_given_split_overrules_is_told(built: Path) -> None:
+    (warning,) = set(read_image_level(built, group="^p").warnings) - set(
+        read_image_level(built).warnings
+    )
+    assert "so the group '^p' changes nothing" in warning
+    edit(built, drop=("split",))
+    assert not any("'^p'" in text for text in read_image_level(built, group="^p[0-9]").warnings)
+
+
 def test_label_column_filled_by_hand_is_accepted(built: Path) -> None:
     before = read_image_level(built)
     text = (built / "manifest.csv").read_text().replace(",source,", ",tile,")
