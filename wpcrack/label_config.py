@@ -109,7 +109,7 @@ class PseudoLabelConfig(Block):
     trained_road: Share = 0.35
     """In place of `cam_road` then: off the CAM a detector's 0.5 is the upper end of road."""
     cam_crack: Share = 0.5
-    """Refined CAM at least this: crack."""
+    """Refined CAM at least this: crack; see `trained_crack`."""
     cam_road: Share = 0.2
     """Refined CAM below this: road; between both: ignored."""
     darkness: DarknessConfig = DarknessConfig()

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 from jobs.runtime.memory import require_memory
 from jobs.runtime.ray_session import joins_cluster
 from jobs.train.job import TrainJob, Workers, masked_pairs
 from jobs.train.tracking import Trackers
+from wpcrack.config import MethodConfig
 from wpcrack.data.batches import Shard, validation_part
 from wpcrack.data.images import Pair, read_rgb
 from wpcrack.data.masks import check_masks
@@ -21,7 +23,7 @@ from wpcrack.errors import ConfigError, DataError, first_few
 from wpcrack.labels.pseudo_label import require_refiners
 from wpcrack.networks.paper.resnet38d import RESNET38D
 from wpcrack.training.footprint import Footprint, footprint
-from wpcrack.training.start import find_start, start_networks
+from wpcrack.training.start import REPLACED, find_start, start_networks
 from wpcrack.training.trainer import require_common_statistics, require_sides
 
 PROGRAM_BYTES = 1.1e9
@@ -104,6 +106,7 @@ def find_needs(
             *train.warnings,
             *warn_of_shared_sources(pairs, data),
             *(warn_of_few_labels(len(data.items)) if start.folder is not None else ()),
+            *warn_of_idle_keys(job, from_model=start.folder is not None),
         ),
     )
     _require_room(job, needs, trials * workers, local=local)
@@ -173,6 +176,34 @@ def warn_of_few_labels(count: int) -> list[str]:
         f"{count} labeled windows are few: the model may get worse than the one it starts from; "
         "label 100, or adapt it without labels (wpcrack adapt)"
     ]
+
+
+def warn_of_idle_keys(job: TrainJob, *, from_model: bool) -> list[str]:
+    """Warn of settings that differ from the defaults and change nothing."""
+    defaults = MethodConfig()
+    return [
+        f"{key} changes nothing: {why}"
+        for key, why in idle_keys(job, from_model=from_model).items()
+        if attrgetter(key)(job) != attrgetter(key)(defaults)
+    ]
+
+
+def idle_keys(job: TrainJob, *, from_model: bool) -> dict[str, str]:
+    """Return the keys that change nothing because of what a training starts from, and why."""
+    label, train = job.pseudo_label, job.train
+    if not from_model:
+        own = (f"pseudo_label.{key}" for key in REPLACED.values())
+        why = "it counts where a training starts from a model (model.init) alone"
+        return dict.fromkeys((*own, "optim.trained_share", "train.blend"), why)
+    if train.joint_after is not None or not (
+        label.self_training and train.detector_ema and train.steps.detector
+    ):
+        return {}
+    return {
+        f"pseudo_label.{key}": f"pseudo_label.{other} stands in its place, as the training starts "
+        "from a model"
+        for key, other in REPLACED.items()
+    }
 
 
 def warn_of_shared_sources(pairs: Sequence[Pair], data: ImageLevelSet) -> list[str]:

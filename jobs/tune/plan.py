@@ -16,7 +16,7 @@ from jobs.train.needs import find_needs
 from jobs.tune.folder import SWEEP, is_finished, require_states
 from jobs.tune.job import AshaConfig, TuneJob, read_space
 from jobs.tune.sampler import make_sampler
-from jobs.tune.starts import new_start, read_starts, require_one_start
+from jobs.tune.starts import new_start, read_starts, require_one_start, warn_of_idle_keys
 from jobs.tune.trials import trials_here
 
 
@@ -85,7 +85,7 @@ def plan_sweep(job: TuneJob) -> SweepPlan:
         checks=_rungs(job.tune.asha, judged),
         space={dimension.key: dimension.text() for dimension in space.dimensions},
         memory_bytes=needs.memory_bytes,
-        warnings=[*data.warnings, *needs.warnings],
+        warnings=[*data.warnings, *needs.warnings, *warn_of_idle_keys(job, space)],
     )
 
 

@@ -36,7 +36,7 @@ from jobs.tune.folder import (
 from jobs.tune.job import TuneJob, read_space
 from jobs.tune.results import best_trial, draw_sweep, importances, objective_name
 from jobs.tune.sampler import make_sampler
-from jobs.tune.starts import new_start, read_starts, require_one_start
+from jobs.tune.starts import new_start, read_starts, require_one_start, warn_of_idle_keys
 from jobs.tune.status import SweepStatus, read_status
 from jobs.tune.sweep import Sweep
 from jobs.tune.trials import run_in_process, run_on_ray, trials_here
@@ -70,7 +70,7 @@ def run_tune(job: TuneJob, *, local: bool = False) -> SweepStatus:
                 require_states(job, root)
                 new_start(job, read_starts(root))
                 (root / REPORT).unlink(missing_ok=True)
-                for warning in (*data.warnings, *needs.warnings):
+                for warning in (*data.warnings, *needs.warnings, *warn_of_idle_keys(job, space)):
                     say(f"warning: {warning}")
                 keep_split(root, data)
                 run_trials(Sweep(job, root), local=local)

@@ -12,8 +12,9 @@ from pathlib import Path
 from jobs.runtime.folder import explain_damage, read_lines
 from jobs.train.folder import ANEW
 from jobs.train.job import TrainJob
+from jobs.train.needs import idle_keys
 from jobs.tune.folder import JOURNAL
-from jobs.tune.job import Space
+from jobs.tune.job import Space, TuneJob
 from wpcrack.errors import ConfigError
 from wpcrack.training.start import PATH_KEYS, find_start, other_start, start_digest
 
@@ -35,6 +36,25 @@ def require_one_start(job: TrainJob, space: Space) -> None:
                 "of, so some trials would start from it and others could not; set "
                 f"model.init=imagenet, or tune.space.{key}=null"
             )
+
+
+def warn_of_idle_keys(job: TuneJob, space: Space) -> list[str]:
+    """Warn of what is searched, or set, in vain: it is the same for all trials."""
+    found, may_differ = [], {"model.init", "train.detector_ema", "train.joint_after"}
+    teaches = [d for d in space.dimensions if d.key == "pseudo_label.self_training" and d.holds(0)]
+    if not (teaches or may_differ & {*space.keys}):
+        idle = idle_keys(job, from_model=find_start(job.model).folder is not None)
+        found = [
+            f"tune.space.{key} changes nothing: {why}"
+            for key, why in idle.items()
+            if key in space.keys
+        ]
+    if (job.tune.concurrent or 1) > 1 and not job.scaling.num_workers:
+        found.append(
+            f"tune.concurrent={job.tune.concurrent} changes nothing: trials in process run one "
+            "after another; set scaling.num_workers=1 or more to run them on Ray"
+        )
+    return found
 
 
 def read_starts(root: Path) -> dict[str, str]:

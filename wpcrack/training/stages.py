@@ -37,6 +37,7 @@ from wpcrack.training.optim import (
     make_optimizers,
 )
 from wpcrack.training.start import (
+    REPLACED,
     blend,
     find_start,
     path_hash,
@@ -238,11 +239,7 @@ class Learner:
         rule = self.config.pseudo_label
         if self.start.folder is None or self.averaged is None or not rule.self_training:
             return rule
-        own = {
-            "self_training": rule.trained_detector,
-            "cam_crack": rule.trained_crack,
-            "cam_road": rule.trained_road,
-        }
+        own = {key: getattr(rule, other) for key, other in REPLACED.items()}
         return rule.model_copy(update=own)
 
     def opinion(self) -> Opinion | None:

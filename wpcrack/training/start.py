@@ -36,6 +36,12 @@ PATH = ("classifier.encoder.", "reconstructor.encoder.", "detector.")
 PATH_KEYS = ("encoder", "width_divisor", "detector", "detector_channels", "paam")
 """Keys of a model that decide the shapes of encoder and detector."""
 
+REPLACED = {
+    "self_training": "trained_detector",
+    "cam_crack": "trained_crack",
+    "cam_road": "trained_road",
+}
+"""Keys of `pseudo_label`, and those in their place where a detector came along with a model."""
 
 LEARNED_POWER = 1.75
 """Fusion of the scales in a model that learns from photographs, until its training ends and

@@ -20,7 +20,7 @@ import jobs.cli
 from jobs.settings.load import load
 from jobs.train.folder import METRICS, open_run, read_data
 from jobs.train.job import TrainJob
-from jobs.train.needs import FEW_LABELS, warn_of_few_labels
+from jobs.train.needs import FEW_LABELS, warn_of_few_labels, warn_of_idle_keys
 from jobs.train.plan import plan_training
 from jobs.train.report import (
     ProgressLines,
@@ -82,6 +82,22 @@ def test_few_labels_are_a_risk_for_a_model_that_is_there_already(
     given = arguments(data_set, tmp_path / "run", f"model.init={tmp_path / 'base'}")
     assert few in CliRunner().invoke(jobs.cli.app, given).stdout
     assert not warn_of_few_labels(FEW_LABELS)
+
+
+def test_a_setting_that_changes_nothing_with_this_start_is_told() -> None:
+    def told(*settings: str, from_model: bool) -> list[str]:
+        job = load(TrainJob, None, ["data.root=set", "run_dir=run", *settings])
+        return [text.split(":")[0] for text in warn_of_idle_keys(job, from_model=from_model)]
+
+    mine, other = ["pseudo_label.cam_crack=0.6"], ["train.blend=1", "optim.trained_share=0.3"]
+    assert told(from_model=True) == told(from_model=False) == []
+    assert told(*mine, *other, from_model=True) == ["pseudo_label.cam_crack changes nothing"]
+    assert told(*mine, *other, from_model=False) == [
+        "optim.trained_share changes nothing",
+        "train.blend changes nothing",
+    ]
+    for used in ("pseudo_label.self_training=0", "train.detector_ema=0", "train.joint_after=1"):
+        assert told(*mine, used, from_model=True) == []
 
 
 def test_a_dry_run_for_programs(data_set: Path, tmp_path: Path) -> None:

@@ -356,6 +356,26 @@ def test_a_search_over_networks_does_not_start_from_a_model(data_set: Path, tmp_
     require_one_start(shipped, read_space(shipped))
 
 
+def test_a_sweep_says_what_it_searches_or_is_given_in_vain(data_set: Path, tmp_path: Path) -> None:
+    tiny_model(tmp_path / "init" / "model")
+    label = {"cam_crack": [0.5, 0.6], "trained_crack": [0.6, 0.7], "self_training": [0.1, 0.5]}
+    space = {f"pseudo_label.{key}": {"uniform": ends} for key, ends in label.items()}
+
+    def warned(init: object, workers: int = 0, **more: Any) -> list[str]:
+        model = {**TINY_MODEL, "init": init}
+        tune = {"space": {**space, **more}, "concurrent": 2}
+        job = make_job(data_set, tmp_path / "sweep", workers, model=model, tune=tune)
+        found = plan_sweep(job).warnings
+        return [text.split()[0] for text in found if "changes nothing" in text]
+
+    own = ["tune.space.pseudo_label.self_training", "tune.space.pseudo_label.cam_crack"]
+    assert warned(tmp_path / "init", 1) == own
+    assert warned("imagenet") == ["tune.space.pseudo_label.trained_crack", "tune.concurrent=2"]
+    assert warned("imagenet", 1, **{"model.init": {"choice": ["imagenet"]}}) == []
+    zero = {"pseudo_label.self_training": {"choice": [0.0, 0.3]}}
+    assert warned(tmp_path / "init", 1, **zero) == []
+
+
 def test_trials_of_a_sweep_do_not_start_from_a_model_that_was_trained_anew(
     data_set: Path, tmp_path: Path, drawn: Drawn
 ) -> None:
