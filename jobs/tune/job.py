@@ -43,7 +43,8 @@ class AshaConfig(Block):
     enabled: bool = True
     """false: every trial runs to its end."""
     grace: Count = 3
-    """Epochs after a trial's warm-up stage before it may be stopped."""
+    """Epochs after a trial's warm-up stage before it may be stopped; where it starts from a model,
+    epochs of its detector stage, since those before say nothing of the model that is kept."""
     factor: Annotated[float, Field(ge=1.1)] = 2.0
     """At grace, grace * factor, grace * factor^2, ... such epochs the best 1 / factor go on."""
 

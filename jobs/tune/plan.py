@@ -16,7 +16,13 @@ from jobs.train.needs import find_needs
 from jobs.tune.folder import SWEEP, is_finished, require_states
 from jobs.tune.job import AshaConfig, TuneJob, read_space
 from jobs.tune.sampler import make_sampler
-from jobs.tune.starts import new_start, read_starts, require_one_start, warn_of_idle_keys
+from jobs.tune.starts import (
+    new_start,
+    read_starts,
+    require_one_start,
+    stages_judged,
+    warn_of_idle_keys,
+)
 from jobs.tune.trials import trials_here
 
 
@@ -33,7 +39,7 @@ class SweepPlan:
     """Of each stage."""
     batch_size: int
     judged_epochs: int
-    """Epochs after the warm-up stage."""
+    """Epochs of the stages by which trials are judged."""
     checks: list[int]
     """After how many of them weak trials stop."""
     space: dict[str, str]
@@ -74,7 +80,7 @@ def plan_sweep(job: TuneJob) -> SweepPlan:
     data = read_data(job, anew=job.resume == "never")
     needs = find_needs(job, data, trials=trials_here(job))
     steps = train.steps.model_dump()
-    judged = sum(-(-steps[stage] // train.epoch_steps) for stage in ("adversarial", "detector"))
+    judged = sum(-(-steps[stage] // train.epoch_steps) for stage in stages_judged(job, space))
     return SweepPlan(
         trials=total,
         sampler=job.tune.sampler,

@@ -16,7 +16,13 @@ from jobs.train.needs import idle_keys
 from jobs.tune.folder import JOURNAL
 from jobs.tune.job import Space, TuneJob
 from wpcrack.errors import ConfigError
-from wpcrack.training.start import PATH_KEYS, find_start, other_start, start_digest
+from wpcrack.training.start import (
+    PATH_KEYS,
+    find_start,
+    judged_stages,
+    other_start,
+    start_digest,
+)
 
 
 def require_one_start(job: TrainJob, space: Space) -> None:
@@ -36,6 +42,12 @@ def require_one_start(job: TrainJob, space: Space) -> None:
                 "of, so some trials would start from it and others could not; set "
                 f"model.init=imagenet, or tune.space.{key}=null"
             )
+
+
+def stages_judged(job: TrainJob, space: Space) -> tuple[str, ...]:
+    """List the stages whose epochs say that a trial is weak, whatever it starts from."""
+    from_model = "model.init" in space.keys or find_start(job.model).folder is not None
+    return judged_stages(job.train.steps, from_model=from_model)
 
 
 def warn_of_idle_keys(job: TuneJob, space: Space) -> list[str]:

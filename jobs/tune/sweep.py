@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,7 +26,7 @@ from jobs.tune.folder import (
 from jobs.tune.job import AshaConfig, TuneJob, read_space
 from jobs.tune.results import write_results
 from jobs.tune.sampler import PastTrial, make_sampler
-from jobs.tune.starts import new_start, read_starts
+from jobs.tune.starts import new_start, read_starts, stages_judged
 from wpcrack.training.selection import objective
 
 NUMBER, JOB, ERROR, USERS, FATAL = "number", "job", "error", "is_users", "fatal"
@@ -54,7 +54,7 @@ class Sweep:
         self.space = read_space(job)
         self.sampler, self.total = make_sampler(job, self.space)
         open_journal(root, retry_failed=job.tune.retry_failed)
-        self.halving = Halving(job.tune.asha)
+        self.halving = Halving(job.tune.asha, stages_judged(job, self.space))
         self._starts = read_starts(root)
         trials = read_trials(root)
         weak = self._replay(trials)
@@ -176,11 +176,13 @@ class Sweep:
 class Halving:
     """When a weak trial ends early: Ray Tune's ASHA, fed from what the trials have recorded.
 
-    Epochs count after a trial's warm-up stage. Ray does not keep a scheduler's state, so a
+    Epochs of the judged stages count. Ray does not keep a scheduler's state, so a
     continued sweep replays the recorded epochs.
     """
 
-    def __init__(self, config: AshaConfig) -> None:
+    def __init__(
+        self, config: AshaConfig, judged: Collection[str] = ("adversarial", "detector")
+    ) -> None:
         from ray.tune.schedulers import AsyncHyperBandScheduler
 
         self._epochs: dict[int, set[int]] = {}
@@ -192,7 +194,7 @@ class Halving:
             grace_period=config.grace,
             reduction_factor=config.factor,
         )
-        self._enabled = config.enabled
+        self._enabled, self._judged = config.enabled, judged
 
     def stops(self, number: int, line: Mapping[str, Any]) -> bool:
         """Return whether a trial ends early, after this epoch; trial 0, the defaults, never does.
@@ -201,7 +203,7 @@ class Halving:
             number: Of the trial.
             line: Of its metrics.jsonl.
         """
-        if not self._enabled or line["stage"] == "warmup":
+        if not self._enabled or line["stage"] not in self._judged:
             return False
         stand_in: Any = SimpleNamespace(trial_id=str(number))  # all that ASHA reads of a trial
         if number not in self._epochs:

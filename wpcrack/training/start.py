@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wpcrack.config import ModelConfig, TrainedModelConfig
+from wpcrack.config import ModelConfig, StageSteps, TrainedModelConfig
 from wpcrack.errors import CheckpointError
 from wpcrack.model import (
     WEIGHTS,
@@ -103,6 +103,15 @@ def find_start(config: TrainedModelConfig) -> Start:
         f"({'; '.join(f'{key}: {there}, here {here}' for key, (there, here) in other.items())}); "
         "set the same, or model.init=imagenet"
     )
+
+
+def judged_stages(steps: StageSteps, *, from_model: bool) -> tuple[str, ...]:
+    """List the stages whose epochs say how good a training is.
+
+    A detector that came with a model goes on from there in its own stage alone: before, it is
+    judged beside encoders that left it behind.
+    """
+    return ("detector",) if from_model and steps.detector else ("adversarial", "detector")
 
 
 def start_digest(config: TrainedModelConfig) -> str | None:

@@ -41,6 +41,7 @@ from wpcrack.training.selection import (
     panels,
 )
 from wpcrack.training.stages import STAGES, Learner
+from wpcrack.training.start import judged_stages
 
 
 @dataclass
@@ -203,22 +204,15 @@ class Trainer:
         if at.best_by not in (name, None):  # older states do not say
             at.best_score = -math.inf
         at.best_by, score = name, metrics[name]
-        is_best = stage in self._judged_stages() and score > at.best_score
+        from_model = self.learner.start.folder is not None
+        judged = judged_stages(self.config.train.steps, from_model=from_model)
+        is_best = stage in judged and score > at.best_score
         if is_best:
             at.best_score, at.best_epoch = score, at.epoch
         report = EpochReport(at.epoch, stage, at.step, metrics, is_best)
         at.epoch += 1
         self.meter = Meter()
         return report
-
-    def _judged_stages(self) -> tuple[str, ...]:
-        """List the stages whose epochs may be the best.
-
-        A detector that came with a model goes on from there in its own stage alone: before, it is
-        judged beside encoders that left it behind.
-        """
-        came_along = self.learner.start.folder is not None and self.config.train.steps.detector
-        return STAGES[2:] if came_along else STAGES[1:]
 
     # -- validation --------------------------------------------------------------------------
 

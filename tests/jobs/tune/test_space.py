@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
-from factories import image_level_set
+from factories import TINY_MODEL, image_level_set, tiny_model, tiny_training
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,6 +20,7 @@ from jobs.tune.job import AshaConfig, Dimension, Space, TuneJob, read_space
 from jobs.tune.plan import _rungs, plan_sweep
 from jobs.tune.results import importances
 from jobs.tune.sampler import PastTrial, Tpe, make_sampler
+from jobs.tune.starts import stages_judged
 from jobs.tune.sweep import Halving
 from wpcrack.errors import ConfigError, DataError
 
@@ -241,6 +242,28 @@ def test_asha_stops_the_weaker_half_after_its_grace_but_never_the_defaults() -> 
     assert not any(halving.stops(0, epoch(k, 0.0)) for k in range(5))
     off = Halving(AshaConfig(enabled=False))
     assert not any(off.stops(n, epoch(k, -n)) for n in range(5) for k in range(5))
+
+
+def test_a_trial_from_a_model_is_not_stopped_by_epochs_that_cannot_be_its_best(
+    tmp_path: Path,
+) -> None:
+    """Before its own stage the detector is judged beside encoders that left it behind."""
+    steps = {"warmup": 1, "adversarial": 4, "detector": 3}
+
+    def judged(init: object) -> tuple[str, ...]:
+        tune = {"space": {"losses.cls_crack": {"choice": [0.1]}}}
+        values = tiny_training(tmp_path, tmp_path, train={"steps": steps}, tune=tune)
+        sweep = TuneJob.model_validate({**values, "model": {**TINY_MODEL, "init": init}})
+        return stages_judged(sweep, read_space(sweep))
+
+    assert judged("imagenet") == ("adversarial", "detector")
+    stages = judged(tiny_model(tmp_path / "run" / "model").parent)
+    assert stages == ("detector",)
+    halving = Halving(AshaConfig(grace=1), stages)
+    for number, score in ((1, 0.9), (2, 0.1)):
+        assert not any(halving.stops(number, epoch(k, score, "adversarial")) for k in range(4))
+    assert not halving.stops(1, epoch(4, 0.9))
+    assert halving.stops(2, epoch(4, 0.1))
 
 
 def test_a_factor_whose_steps_would_not_end_is_refused() -> None:
