@@ -21,9 +21,10 @@ from wpcrack.data.pictures import Images
 from wpcrack.data.read import ImageLevelSet, Item
 from wpcrack.errors import ConfigError, DataError, first_few
 from wpcrack.labels.pseudo_label import require_refiners
+from wpcrack.model import load_model
 from wpcrack.networks.paper.resnet38d import RESNET38D
 from wpcrack.training.footprint import Footprint, footprint
-from wpcrack.training.start import REPLACED, find_start, start_networks
+from wpcrack.training.start import REPLACED, Start, find_start, start_networks
 from wpcrack.training.trainer import require_common_statistics, require_sides
 
 PROGRAM_BYTES = 1.1e9
@@ -94,6 +95,7 @@ def find_needs(
     downloads = job.model.pretrained == "timm" and job.model.encoder != RESNET38D
     if start.folder is not None or not (downloads or job.model.pretrained == "none"):
         start_networks(job.model)  # what is wrong with the weights is said now
+    require_classifier(job, start)
     needs = Needs(
         size=train.size,
         scored=len(scored),
@@ -111,6 +113,22 @@ def find_needs(
     )
     _require_room(job, needs, trials * workers, local=local)
     return needs
+
+
+def require_classifier(job: TrainJob, start: Start) -> None:
+    """Refuse labels of a classifier that has learned nothing.
+
+    Raises:
+        ConfigError: None comes along, and no stage teaches one.
+    """
+    if job.train.steps.warmup or job.train.steps.adversarial:
+        return
+    if start.folder is None or load_model(start.folder).networks.shares_encoder:
+        raise ConfigError(
+            "train.steps.warmup and train.steps.adversarial are both 0, and model.init="
+            f"{job.model.init} brings no classifier, so the map that labels the detector stage "
+            "would be noise; set at least one of them to 1 or more"
+        )
 
 
 def require_gpus(scaling: Workers, *, local: bool = False) -> None:

@@ -84,6 +84,15 @@ def test_few_labels_are_a_risk_for_a_model_that_is_there_already(
     assert not warn_of_few_labels(FEW_LABELS)
 
 
+def test_a_model_with_its_classifier_may_go_on_with_the_detector_alone(
+    data_set: Path, tmp_path: Path
+) -> None:
+    tiny_model(tmp_path / "base")
+    more = [f"model.init={tmp_path / 'base'}", "train.steps={warmup: 0, adversarial: 0}"]
+    result = CliRunner().invoke(jobs.cli.app, arguments(data_set, tmp_path / "run", *more))
+    assert result.exit_code == 0, result.output
+
+
 def test_a_setting_that_changes_nothing_with_this_start_is_told() -> None:
     def told(*settings: str, from_model: bool) -> list[str]:
         job = load(TrainJob, None, ["data.root=set", "run_dir=run", *settings])
@@ -130,6 +139,10 @@ def test_a_dry_run_for_programs(data_set: Path, tmp_path: Path) -> None:
         (
             ["train.steps.adversarial=0", "train.steps.detector=0"],
             "the warmup alone gives no model",
+        ),
+        (
+            ["train.steps.warmup=0", "train.steps.adversarial=0"],
+            "brings no classifier, so the map that labels the detector stage would be noise",
         ),
         (["scaling.use_gpu=true", "scaling.num_workers=0"], "asks for 1 GPU here, and torch sees"),
         (["scaling.use_gpu=true", "scaling.num_workers=2"], "asks for 2 GPU here, and torch sees"),
