@@ -122,7 +122,7 @@ class CeccmConfig(Block):
 
 
 class LossConfig(Block):
-    """Weights of the terms of the adversarial step (method section 3; values of the paper)."""
+    """Weights of the terms of the adversarial step; the first six are the paper's."""
 
     rec_full: NonNegative = 0.2
     """Reconstruction of the whole crack image from its own features."""
@@ -215,7 +215,8 @@ class OptimConfig(Block):
     """Share of the learning rates in the detector stage where the training starts from a model;
     three times as much unlearns what it knew of other roads."""
     weight_decay: NonNegative = 1e-2
-    """Decoupled weight decay. Released: 5e-4."""
+    """Of weights, not of biases and norms: decoupled under AdamW, in the gradient under SGD.
+    Released: 5e-4."""
     warmup_share: Share = 0.1
     """Share of a stage in which the one-cycle learning rate rises."""
     final_share: Share = 0.02
@@ -282,7 +283,8 @@ class TrainConfig(Block):
     """Share of these weights in the delivered ones, where the training starts from a model; the
     rest is that model. 1: the trained weights alone. Needs `train.detector_ema`."""
     freeze_batchnorm: bool = True
-    """Encoder BatchNorm keeps its ImageNet statistics (the paper's rule)."""
+    """Encoder BatchNorm keeps its ImageNet statistics (the paper's rule); that of resnet38d always
+    does."""
     joint: bool = True
     """Detector stage also updates both encoders (the paper's joint fine-tuning)."""
     joint_after: Annotated[int, Field(ge=0)] | None = None

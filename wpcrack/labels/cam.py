@@ -15,7 +15,7 @@ MAXNORM_EPSILON = 1e-5
 
 
 def max_normalize(cam: Tensor) -> Tensor:
-    """Scale CAM logits to [0, 1] by the paper's maxnorm (section 2), per image and class.
+    """Scale CAM logits to [0, 1] by the paper's maxnorm, per image and class.
 
     maxnorm(A) = ReLU(A+ - min A+ - e) / (max A+ - min A+ + e), A+ = ReLU(A).
 
@@ -33,7 +33,7 @@ def max_normalize(cam: Tensor) -> Tensor:
 
 
 def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize maps bilinearly to (H, W), without aligning corners (paper, section 2)."""
+    """Resize maps bilinearly to (H, W), without aligning corners (paper)."""
     return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
 
 
@@ -57,7 +57,7 @@ def crack_map(cam: Tensor, size: tuple[int, int], how: Literal["sigmoid", "max"]
 def label_map(cam: Tensor, size: tuple[int, int], how: Literal["sigmoid", "max"]) -> Tensor:
     """Turn the crack channel of CAM logits into the map that a pseudo label is refined from.
 
-    That of `crack_map`; but before the dense CRF the paper enlarges first (section 4):
+    That of `crack_map`; but before the dense CRF the paper enlarges first:
     v = maxnorm(ReLU(up(CAM))). A crack is narrower then, since cells below 0 pull its border down,
     and the surest pixel is 1.
 

@@ -84,7 +84,7 @@ def dense_crf(
 ) -> NDArray[np.bool_]:
     """Run mean field with a smoothing and a color kernel, then take the more probable class.
 
-    Unary energies are -log (1 - v)^alpha for road and -log v for crack (method section 4).
+    Unary energies are -log (1 - v)^alpha for road and -log v for crack.
 
     Args:
         image: (H, W, 3) RGB.

@@ -72,7 +72,7 @@ class DrawnTrainConfig(Block):
     region_weight: NonNegative = 1.0
     """Of the soft Dice of each window with a crack."""
     alarm_weight: NonNegative = 0.1
-    """Of the surest false alarms of each window."""
+    """Of the surest false alarms of each window without a crack."""
     alarm_share: Annotated[float, Field(gt=0, le=1)] = 0.005
     """Share of the pixels of a window that are its surest false alarms."""
     save_every: Count = 100

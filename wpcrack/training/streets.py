@@ -45,7 +45,7 @@ class StreetTrainConfig(Block):
     crack_share: Share = 0.6
     """Share of windows with a crack."""
     alarm_weight: NonNegative = 0.3
-    """Of the surest false alarms of each window."""
+    """Of the surest false alarms of each window without a crack."""
     share: Share = 0.4
     """Share of the batches that are cut from drawn streets."""
     other_camera: Share = 0.6
