@@ -11,12 +11,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from wpcrack.config_block import Block, Count, Positive
 from wpcrack.files import whole_file
@@ -66,6 +66,15 @@ class ShippedConfig(Block):
     """Their side in pixels."""
     score_seed: Annotated[int, Field(ge=0)] = 2_000_003
     """Their seed; no training uses it."""
+
+    @model_validator(mode="after")
+    def _draws_other_windows(self) -> Self:
+        if self.streets.seed == self.train.seed:
+            raise ValueError(
+                f"streets.seed and train.seed are both {self.train.seed}, so the second part would "
+                f"show windows of the first again; set streets.seed={self.train.seed + 1}"
+            )
+        return self
 
 
 @dataclass(frozen=True)

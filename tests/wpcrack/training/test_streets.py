@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from wpcrack.config import ModelConfig
 from wpcrack.training.drawn_windows import DrawnTrainConfig, WindowShape
+from wpcrack.training.shipped import ShippedConfig
 from wpcrack.training.streets import StreetBatches, StreetTrainConfig
 
 FIRST = DrawnTrainConfig(
@@ -37,6 +39,14 @@ def test_the_share_decides_between_streets_and_pavement() -> None:
     batches = StreetBatches(config, config.after(FIRST))
     for part, same in zip(batches[3], batches.pavement[3], strict=True):
         assert torch.equal(part, same)
+
+
+def test_a_seed_that_shows_the_windows_of_the_first_part_again_is_refused() -> None:
+    config = StreetTrainConfig(seed=FIRST.seed, share=0.0)
+    first, again = StreetBatches(config, FIRST).pavement[2], StreetBatches(config, FIRST)[2]
+    assert torch.equal(first[0], again[0])
+    with pytest.raises(ValueError, match=r"are both 0.*; set streets\.seed=1"):
+        ShippedConfig(train=FIRST, streets=config)
 
 
 def test_the_second_part_learns_as_the_first_but_slower() -> None:
