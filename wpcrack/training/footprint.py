@@ -75,7 +75,7 @@ def footprint(config: MethodConfig, size: tuple[int, int], local_batch: int) -> 
     train, states = config.train, STATES[config.optim.kind]
     fitted = d + encoders if train.joint else d
     copies = (c if config.pseudo_label.source == "ema" else 0) + (
-        c + r + d if train.detector_ema else 0
+        c + r + d if train.detector_ema and train.steps.detector else 0
     )
     moments = states * (c + r) + 2 * d
     if train.joint or train.joint_after is not None:

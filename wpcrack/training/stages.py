@@ -119,6 +119,8 @@ class Learner:
                 self.nets.classifier.encoder.state_dict()
             )
             self.nets.reconstructor.head.load_state_dict(self.nets.classifier.head.state_dict())
+        if stage == "detector" and not self.config.train.steps.detector:
+            return  # the training is over, and a copy of the paper's networks takes 1.1 GB
         if stage == "detector" and self.start.folder is not None:
             restore_path(self.nets, self._first)
             distributed.broadcast_weights(self.nets)

@@ -8,6 +8,7 @@ from factories import changed_tensors, tiny_batch, tiny_config, tiny_learner, we
 
 from wpcrack.config import OptimConfig
 from wpcrack.data.batch import Batch
+from wpcrack.training.footprint import footprint
 from wpcrack.training.optim import average
 from wpcrack.training.stages import Learner, first_joint_epoch, is_joint_epoch, kept_share
 
@@ -62,6 +63,15 @@ def test_without_a_warmup_both_players_start_as_they_are() -> None:
     assert not changed_tensors(made.nets, before)
     heads = made.nets.classifier.head, made.nets.reconstructor.head
     assert changed_tensors(heads[0], weights_of(heads[1]))
+
+
+def test_a_training_without_a_detector_stage_keeps_no_average_of_it() -> None:
+    nets = [learner(steps={"detector": steps}) for steps in (0, 1)]
+    for made in nets:
+        made.enter("detector")
+    assert [made.averaged is None for made in nets] == [True, False]
+    held = [footprint(made.config, (64, 64), 2).weights for made in nets]
+    assert held[1] - held[0] == 4 * sum(p.numel() for p in nets[0].nets.parameters())
 
 
 def test_the_detector_stage_alone_changes_the_detector_only(batch: Batch) -> None:
