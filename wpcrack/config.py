@@ -104,6 +104,11 @@ class TrainedModelConfig(ModelConfig):
                 f"paam.kind=released is for detector=released, got {self.detector}; set both, or "
                 "leave paam.kind out"
             )
+        if self.paam.kind == "released" and not self.paam.spatial:
+            raise ValueError(
+                "paam.spatial=false is for paam.kind=directional, the released attention has no "
+                "such switch; leave one of them out"
+            )
         return self
 
 

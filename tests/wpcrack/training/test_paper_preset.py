@@ -108,6 +108,14 @@ def test_a_key_of_the_networks_that_would_have_no_effect_is_refused(
     assert load(TrainJob, None, [*REQUIRED, *mine, f"model.{beside}"])
 
 
+def test_the_released_attention_cannot_be_left_out_in_silence() -> None:
+    """Its network has no switch: an ablation would compare it with itself."""
+    off = "model.paam.spatial=false"
+    with pytest.raises(ConfigError, match=r"paam\.spatial=false is for paam\.kind=directional"):
+        preset("model.paam.kind=released", off)
+    assert not preset(off).model.paam.spatial
+
+
 def test_the_weights_of_the_paper_are_those_of_the_terms() -> None:
     losses = preset().losses
     published = LossConfig()
