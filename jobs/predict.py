@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from geo.errors import count_of
 from geo.outputs import is_own, require_replaceable
-from jobs.runtime.folder import explain_write_errors, require_writable
+from jobs.runtime.folder import explain_write_errors, hold_output, require_writable
 from jobs.runtime.pictures import require_room, write_picture
 from jobs.runtime.terminal import say
 from wpcrack.data.images import (
@@ -73,8 +73,9 @@ def run_predict(
 
     Raises:
         WpcrackError: a missing model, equal stems, or no image that can be read.
-        OutputError: `out` cannot be written, or a result would replace an input, or a file that is
-            not this program's own.
+        OutputError: `out` cannot be written, or another process writes the results of the same
+            photograph there; or one would replace an input, or a file that is not this program's
+            own.
     """
     if predictor is None:
         find_model(model)
@@ -92,13 +93,14 @@ def run_predict(
         except (DataError, ConfigError) as error:
             failures.append(str(error))
             continue
-        probability = predict_image(image, predictor, Lattice())
-        mask = mask_at(probability, threshold)
-        drawn = (probability, mask.astype(np.uint8) * 255, overlay(image, mask))
         results = [out / f"{path.stem}_{ending}.png" for ending in ENDINGS]
-        require_replaceable(results)  # edited meanwhile?
-        for file, array in zip(results, drawn, strict=True):
-            write_picture(file, array)
+        with hold_output(results[0], str(results[0]), "or choose another --out"):
+            probability = predict_image(image, predictor, Lattice())
+            mask = mask_at(probability, threshold)
+            drawn = (probability, mask.astype(np.uint8) * 255, overlay(image, mask))
+            require_replaceable(results)  # edited meanwhile?
+            for file, array in zip(results, drawn, strict=True):
+                write_picture(file, array)
         written += results
         print(f"{path.name}: {np.count_nonzero(mask) / mask.size:.2%} crack -> {results[-1]}")
     if not written:

@@ -86,6 +86,30 @@ def test_a_mask_that_a_user_corrects_meanwhile_is_not_replaced(tmp_path: Path) -
     assert mine.read_bytes() == b"mine"
 
 
+def test_results_of_a_photograph_are_written_by_one_process_at_a_time(tmp_path: Path) -> None:
+    photos, out = [tmp_path / "a.png", tmp_path / "b.png"], tmp_path / "found"
+    for photo in photos:
+        write_png(photo, street(64)[0])
+    inner: list[str] = []
+
+    def again(windows: np.ndarray) -> np.ndarray:
+        for photo in photos:
+            try:
+                run_predict(None, out, [photo], predictor=darkness(), threshold=0.9)
+            except OutputError as error:
+                inner.append(str(error))
+        return darkness()(windows)
+
+    run_predict(None, out, photos[:1], predictor=again)
+    assert inner == [
+        f"another process writes {out / 'a_prob.png'}; wait for its end or choose another --out"
+    ]
+    ends = ("prob", "mask", "overlay")
+    assert sorted(path.name for path in out.iterdir()) == sorted(
+        f"{photo.stem}_{end}.png" for photo in photos for end in ends
+    )
+
+
 def test_figures_do_not_replace_what_a_user_wrote_meanwhile(tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
     file.write_text("mine")
