@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 import re
 import secrets
@@ -17,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from string import Template
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler, Middleware
 
 from jobs.runtime.signals import ENDS, keep_handlers
@@ -171,7 +173,7 @@ async def _serve(
     open_browser: bool,
 ) -> None:
     token, ended = make_token(), _end_event()
-    runner = web.AppRunner(app_of(token), access_log=None, shutdown_timeout=CLOSE_S)
+    runner = web.AppRunner(app_of(token), access_log=None, logger=_log(), shutdown_timeout=CLOSE_S)
     await runner.setup()
     site = web.TCPSite(runner, LOOPBACK, port)
     try:
@@ -186,6 +188,17 @@ async def _serve(
         await _save_until(save, ended)
     finally:
         await runner.cleanup()
+
+
+def _log() -> logging.Logger:
+    """Return where faults of this program go; a request that is no HTTP is answered with 400."""
+    log = logging.getLogger(__name__)
+    log.addFilter(_is_own_fault)
+    return log
+
+
+def _is_own_fault(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
 async def _save_until(save: Callable[[], None], ended: asyncio.Event) -> None:

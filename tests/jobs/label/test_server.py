@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from jobs.label.run import run_label
@@ -65,6 +68,35 @@ def test_another_host_or_origin_is_refused(folder):
         assert session.last() is None
 
     visit(folder, talk)
+
+
+def test_a_request_that_is_no_http_is_answered_without_a_word_here(monkeypatch, caplog):
+    answers = []
+
+    def ask(port):
+        for path in ("/", "/fault"):
+            for host in ("", "Host: a\r\nHost: b\r\n", "Host: localhost\r\n"):
+                with socket.create_connection(("127.0.0.1", port), 60) as line:
+                    line.sendall(f"GET {path} HTTP/1.1\r\n{host}Connection: close\r\n\r\n".encode())
+                    answers.append(int(line.recv(4096).split()[1]))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def visitor(text):
+        port = int(text.partition("127.0.0.1:")[2].partition("/")[0])
+        threading.Thread(target=ask, args=(port,), daemon=True).start()
+
+    async def fault(_request):
+        raise RuntimeError("a fault")
+
+    def app(_token):
+        made = web.Application()
+        made.router.add_get("/fault", fault)
+        return made
+
+    monkeypatch.setattr(server, "say", visitor)
+    server.serve(app, lambda: None, open_browser=False)
+    assert answers == [400, 400, 404, 400, 400, 500]
+    assert [str(record.exc_info[1]) for record in caplog.records] == ["a fault"]
 
 
 def test_only_pictures_of_the_manifest_are_served(folder):
