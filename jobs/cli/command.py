@@ -215,7 +215,7 @@ def read_job(name: str, settings: list[str] | None, base: Mapping[str, Any] | No
     Raises:
         ConfigError: See `jobs.settings.load.load`.
     """
-    from jobs.settings.load import find_config, load, shipped_configs
+    from jobs.settings.load import find_config, load, refuse_repeated, shipped_configs
 
     given = list(settings or ())
     if given and ("=" not in given[0] or os.path.isfile(given[0])):  # of any length
@@ -227,6 +227,7 @@ def read_job(name: str, settings: list[str] | None, base: Mapping[str, Any] | No
         raise typer.BadParameter(f"got {wrong[0]!r} after CONFIG; settings are written key=value")
     model = JOBS[name].config
     assert model is not None, f"{name} takes no config"
+    refuse_repeated(given, find(model))
     return load(find(model), file, given, base=base)
 
 

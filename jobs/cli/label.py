@@ -69,7 +69,10 @@ def review(
     """
     from jobs.infer.outputs import MapFiles
     from jobs.review.run import ReviewOptions, review_folder
+    from jobs.settings.load import refuse_repeated
+    from jobs.settings.map import Imagery
 
+    refuse_repeated(settings or (), Imagery)
     require_apart(json, MapFiles.of(package).figures, review_folder(package))
     if apply:
         from jobs.review.apply import run_apply

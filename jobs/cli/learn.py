@@ -293,12 +293,14 @@ def adapt(
     it did not get better, the one that it started from is kept.
     """
     from jobs.adapt.job import AdaptJob, AdaptOptions
-    from jobs.settings.load import load
+    from jobs.settings.load import load, refuse_repeated
 
     given = settings or []
     require_one_source(given, images)
     require_apart(json, out)
-    config = load(AdaptJob if images is None else AdaptOptions, overrides=given)
+    model_type = AdaptJob if images is None else AdaptOptions
+    refuse_repeated(given, model_type)
+    config = load(model_type, overrides=given)
     if plan:
         from jobs.adapt.plan import plan_adapt
 

@@ -132,7 +132,7 @@ def windows(
     Spread over places and brightness. A model puts first those that it is unsure of and that are
     unlike each other, so that few labels teach much. Then: wpcrack label.
     """
-    from jobs.settings.load import load
+    from jobs.settings.load import load, refuse_repeated
     from jobs.settings.map import Imagery
     from jobs.windows.cut import WindowsOptions
 
@@ -140,6 +140,7 @@ def windows(
     require_one_source(given, images)
     if images is not None and given:
         raise typer.BadParameter(f"{given[0]} is a key of tiles; --images takes none")
+    refuse_repeated(given, Imagery)
     options = WindowsOptions(count, window, seed, ordered, model)
     source = load(Imagery, overrides=given) if images is None else images
     report = run_job("windows", source, out, options)

@@ -127,6 +127,24 @@ def shipped_configs() -> list[Path]:
         return sorted(folder.glob("*.yaml"))
 
 
+def refuse_repeated(overrides: Sequence[str], model_type: type[BaseModel]) -> None:
+    """Refuse a key that a user sets twice: who names two folders means both, not the last one.
+
+    Raises:
+        ConfigError: So it is.
+    """
+    known: dict[str, str] = {}
+    for text in overrides:
+        key = text.partition("=")[0]
+        if key in known:
+            field = field_of(model_type, key)
+            kind = field.annotation if field else None
+            several = takes_list(kind) and list_length(kind) is None
+            remedy = f"; several are written {key}=[a,b]" if several else ""
+            raise ConfigError(f"got {known[key]} and {text}; give {key} once{remedy}")
+        known[key] = text
+
+
 class _Override(NamedTuple):
     """One `section.key=value` of the command line."""
 

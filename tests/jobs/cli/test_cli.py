@@ -238,6 +238,11 @@ def test_a_path_that_cannot_be_looked_at_is_one_sentence(
         (("threshold=high", *NEEDED), "error: threshold is 'high', but must be a valid number"),
         (("nowhere.yaml", *NEEDED), "error: config nowhere.yaml does not exist"),
         ((), "error: tiles is required; set it as tiles=VALUE"),
+        (
+            ("tiles=a", "tiles=b", "out=o.gpkg"),
+            "error: got tiles=a and tiles=b; give tiles once; several are written tiles=[a,b]\n",
+        ),
+        ((*NEEDED, "batch=4", "batch=4"), "error: got batch=4 and batch=4; give batch once\n"),
     ],
 )
 def test_a_wrong_config_is_one_sentence_and_exit_1(
@@ -248,6 +253,16 @@ def test_a_wrong_config_is_one_sentence_and_exit_1(
     assert result.stderr.startswith(message)
     assert result.stderr.count("\n") == 1
     assert calls.jobs == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["windows --out o", "adapt --out o", "review map.gpkg", "submit infer --address http://h:1"],
+)
+def test_tiles_that_are_named_twice_are_refused_by_every_command(words: str) -> None:
+    result = wpcrack(*words.split(), "tiles=a", "tiles=b")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: got tiles=a and tiles=b; give tiles once")
 
 
 @pytest.mark.parametrize("arguments", [("review", "."), ("compare", "a", "b", "--out", "/")])
