@@ -12,7 +12,16 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from geo.errors import InputError
 
@@ -20,6 +29,22 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Percent = Annotated[float, Field(ge=0, le=100)]
 Count = Annotated[int, Field(ge=1)]
+
+
+def _written_out(day: object) -> object:
+    """Refuse a number, which pydantic takes for seconds since 1970."""
+    if not isinstance(day, date) and not str(day)[:5].strip().endswith("-"):
+        raise PydanticCustomError("date_type", "Input should be a date")
+    return day
+
+
+def _of_our_time(day: date) -> date:
+    if not 1900 <= day.year < 2100:
+        raise PydanticCustomError("year", "Input should be a day of the years 1900 to 2099")
+    return day
+
+
+Day = Annotated[date, BeforeValidator(_written_out), AfterValidator(_of_our_time)]
 
 SAME_SIZE = 1e-6
 """Relative difference up to which two pixel sizes are one."""
@@ -307,7 +332,7 @@ class MapRules(Options):
     cracks."""
     simplify_px: NonNegative = 1.0
     """Tolerance of outline simplification in pixels; areas are measured before. 0: exact."""
-    survey_date: date | None = None
+    survey_date: Day | None = None
     """Day of the survey, for the attribute."""
     formats: tuple[Format, ...] = ("gpkg",)
     """parquet: also a GeoParquet file of each layer beside the GeoPackage; pmtiles: also vector

@@ -57,6 +57,19 @@ def test_limits_that_make_no_sense_are_refused(override: str, message: str) -> N
         load(MapRules, overrides=[override])
 
 
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        *((x, "a date like") for x in ("0", "86400", "'0'", "'0.0'", "1.5", "20240101", "2024")),
+        *((x, "a day of the years") for x in ("1899-12-31", "0026-05-01", "9999-12-31")),
+    ],
+)
+def test_a_number_or_a_year_of_another_age_is_no_day_of_a_survey(given: str, wanted: str) -> None:
+    with pytest.raises(ConfigError, match=f"^survey_date is .*, but must be {wanted}"):
+        load(MapRules, overrides=[f"survey_date={given}"])
+    assert str(load(MapRules, overrides=["survey_date=2026-05-01"]).survey_date) == "2026-05-01"
+
+
 @pytest.mark.parametrize("written", ["pdf", "[pdf]", "pdf,parquet"])
 def test_formats_without_the_geopackage_are_refused_with_it(written: str) -> None:
     with pytest.raises(InputError, match=r"give \[gpkg\], or more as in"):
