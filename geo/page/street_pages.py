@@ -35,7 +35,7 @@ from geo.page.report import ground_m2, street_of
 from geo.paths import layer_names, literal
 
 MAX_PAGES = 500
-"""Streets with a page: the worst ones. All districts have one."""
+"""Districts, and streets, with a page: the worst ones."""
 
 MAX_ROWS = 22
 """Lines in the table of a page: the worst ones."""
@@ -159,12 +159,12 @@ def write_street_pages(package: Path, out: Path, backdrop: Overview) -> int:
     return len(pages)
 
 
-def streets(package: Path) -> list[str]:
-    """Return the names of the streets of a map; the worst MAX_PAGES of them have a page each."""
+def places(package: Path) -> tuple[list[str], list[str]]:
+    """Return names of districts and of streets; the worst MAX_PAGES of either have a page each."""
     if ROAD_SEGMENT.name not in layer_names(package):
-        return []
+        return [], []
     table = pyogrio.read_dataframe(literal(package), layer=ROAD_SEGMENT.name, read_geometry=False)
-    return sorted(street_of(table).unique())
+    return sorted(table["district"].dropna().unique()), sorted(street_of(table).unique())
 
 
 def _pages(segments: geopandas.GeoDataFrame, rank_by: str) -> list[Page]:
@@ -183,7 +183,7 @@ def _pages(segments: geopandas.GeoDataFrame, rank_by: str) -> list[Page]:
     ]
     by_street = ranked.groupby(street, sort=False)
     streets = [Page(str(name), rows, rows, by=by) for name, rows in by_street]
-    return districts + streets[:MAX_PAGES]
+    return districts[:MAX_PAGES] + streets[:MAX_PAGES]
 
 
 def _by_street(segments: geopandas.GeoDataFrame, street: pd.Series) -> pd.DataFrame:

@@ -29,7 +29,7 @@ from jobs.assemble.job import AssembleJob
 from jobs.assemble.source import Order, Source, vectorize_all, write_missing
 from jobs.infer.inputs import refuse_among_tiles
 from jobs.infer.job_log import settings_anywhere
-from jobs.infer.outputs import MapFiles, map_options, require_shown, run_record
+from jobs.infer.outputs import MapFiles, map_options, require_shown, run_record, warn_of_districts
 from jobs.infer.report import failure_lines
 from jobs.infer.work_folder import BACKDROP, CROPS
 from jobs.runtime.folder import hold_output
@@ -119,6 +119,7 @@ def run_assemble(source: Source, job: AssembleJob) -> AssembledMap:
     if not kept:
         source.require_probability(job.threshold)
     roads = read_roads(job.roads, source.grid)
+    warn_of_districts(job, job.roads, roads)
     record = source.record_of(job, roads)
     unfinished = len(source.record.blocks) - len(source.finished)
     if unfinished:

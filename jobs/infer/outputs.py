@@ -33,7 +33,7 @@ from geo.page.letters import is_unwritable
 from geo.page.map_page import write_map
 from geo.page.preview import OVERVIEW_PX, draw_overview
 from geo.page.report import MapReport, write_report
-from geo.page.street_pages import MAX_PAGES, streets, write_street_pages
+from geo.page.street_pages import MAX_PAGES, places, write_street_pages
 from jobs.infer import spread
 from jobs.infer.job import OVERVIEW, InferJob
 from jobs.infer.job_log import JobRecord
@@ -271,23 +271,34 @@ class MapFiles:
         return write_report(self.package, self.report, self.figures)
 
     def draw_streets(self, backdrop: Overview) -> None:
-        """Write the pages of the streets; say which letters they lack, and which streets do.
+        """Write pages of districts and streets; say which letters they lack, and who has none.
 
         Raises:
             GeoError: the file cannot be written.
         """
         write_street_pages(self.package, self.streets, backdrop)
-        names = streets(self.package)
-        if lacking := list(filter(is_unwritable, names)):
+        districts, streets = places(self.package)
+        if lacking := list(filter(is_unwritable, streets)):
             say(
                 f"{self.streets.name} has no letters for {first_few(lacking)}: ? stands for them, "
                 "with the id of the road beside"
             )
-        if len(names) > MAX_PAGES:
-            say(
-                f"{self.streets.name} has pages of the worst {MAX_PAGES} of {len(names)} streets; "
-                f"the others are in {self.segments.name}"
-            )
+        for names, kind in ((districts, "districts"), (streets, "streets")):
+            if len(names) > MAX_PAGES:
+                say(
+                    f"{self.streets.name} has pages of the worst {MAX_PAGES} of {len(names)} "
+                    f"{kind}; the others are in {self.segments.name}"
+                )
+
+
+def warn_of_districts(rules: MapRules, roads: RoadOptions, segments: Sequence[Segment]) -> None:
+    """Say before any work that there are too many districts for pages, as of a column of ids."""
+    names = {segment.district for segment in segments} - {""}
+    if "pdf" in rules.formats and len(names) > MAX_PAGES:
+        say(
+            f"warning: roads.district={roads.district} names {len(names)} districts, of which the "
+            f"worst {MAX_PAGES} get a page; if that is another column, stop and set the right one"
+        )
 
 
 def require_shown(rules: MapRules, grid: Grid) -> None:

@@ -26,7 +26,7 @@ from jobs.infer.delivery import Delivery
 from jobs.infer.inputs import ModelFiles, load_model, model_files, open_mosaic
 from jobs.infer.job import InferJob
 from jobs.infer.job_log import JobLog, JobRecord
-from jobs.infer.outputs import MapFiles, assemble_map, draw_map, require_shown
+from jobs.infer.outputs import MapFiles, assemble_map, draw_map, require_shown, warn_of_districts
 from jobs.infer.plan import Forecast, Plan, make_plan, outline
 from jobs.infer.probability import write_vrt
 from jobs.infer.report import Failures, InferReport, Progress
@@ -68,6 +68,7 @@ def run_inference(
         model = model_files(job.model) if predictor_factory is None else ModelFiles.stand_in()
         plan, failures = _plan(job, model, local=local)
         roads = read_roads(job.roads, plan.mosaic.grid)
+        warn_of_districts(job, job.roads, roads)
         say(outline(plan))
         factory = predictor_factory or functools.partial(
             load_model, model, job.cpus_per_actor, job.engine, 1000 * plan.mosaic.grid.gsd_m
@@ -98,7 +99,7 @@ def plan_inference(job: InferJob) -> Forecast:
     _check_delivery(job)
     model = model_files(job.model)
     plan, failures = _plan(job, model)
-    read_roads(job.roads, plan.mosaic.grid)
+    warn_of_districts(job, job.roads, read_roads(job.roads, plan.mosaic.grid))
     require_own(job)
     if store := BlockStore.of(job):
         store.require_own(JobRecord.of(job, plan, model, time.time()))

@@ -21,7 +21,7 @@ from geo.outputs import is_own
 from geo.page.kinds import map_kinds
 from geo.page.letters import BOLD, FONT
 from geo.page.report import summarize
-from geo.page.street_pages import COLUMNS, MAP_WIDTH, streets, write_street_pages
+from geo.page.street_pages import COLUMNS, MAP_WIDTH, places, write_street_pages
 
 
 def texts(path):
@@ -59,7 +59,7 @@ def test_each_street_has_a_page_with_map_table_and_legend(street, tmp_path):
     package, backdrop = street
     assert write_street_pages(package, tmp_path / "s.pdf", backdrop) == 2
     first, second = texts(tmp_path / "s.pdf")
-    assert streets(package) == ["Allee ü \u4e2d", "Beta (x)"]
+    assert places(package) == ([], ["Allee ü \u4e2d", "Beta (x)"])
     assert first[1:2] == ["surveyed 2026-05-04, model m-1, run 0123"]
     assert re.fullmatch(r"16 m of road in 1 segment: 11\.0 m .* 0\.00 m² of networks\.", first[2])
     assert second[0] == "Beta \\(x\\)"
@@ -73,7 +73,9 @@ def test_each_street_has_a_page_with_map_table_and_legend(street, tmp_path):
     assert not is_own(tmp_path / "s.pdf")
 
 
-def test_each_district_has_a_page_with_its_streets_before_those_of_the_streets(street, tmp_path):
+def test_each_district_has_a_page_with_its_streets_before_those_of_the_streets(
+    street, tmp_path, monkeypatch
+):
     _, backdrop = street
     lines = [[(EAST, NORTH - y), (EAST + 16, NORTH - y)] for y in (1.0, 2.0, 3.0)]
     areas = ["North", "South", "South"]
@@ -85,6 +87,7 @@ def test_each_district_has_a_page_with_its_streets_before_those_of_the_streets(s
     assemble(parts, tmp_path / "d.gpkg", grid_of((200, 800), 0.02), AssembleOptions(roads=roads))
     segments = geopandas.read_file(tmp_path / "d.gpkg", layer="road_segment")
     assert segments["district"].tolist() == ["North"] * 2 + ["South"] * 4
+    assert places(tmp_path / "d.gpkg") == (["North", "South"], ["A", "B", "C"])
     assert write_street_pages(tmp_path / "d.gpkg", tmp_path / "d.pdf", backdrop) == 5
     pages = texts(tmp_path / "d.pdf")
     assert [page[0] for page in pages] == ["North", "South", "A", "C", "B"]
@@ -96,6 +99,9 @@ def test_each_district_has_a_page_with_its_streets_before_those_of_the_streets(s
     )
     assert "B" in south
     assert "A" not in south
+    monkeypatch.setattr("geo.page.street_pages.MAX_PAGES", 1)
+    write_street_pages(tmp_path / "d.gpkg", tmp_path / "d.pdf", backdrop)
+    assert [page[0] for page in texts(tmp_path / "d.pdf")] == ["North", "A"]  # the worst of either
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ from geo.errors import OutputError
 from geo.imagery import overview
 from geo.imagery.overview import Overview, read_backdrop
 from geo.imagery.thumbnails import PictureGrid
-from geo.options import AssembleOptions, RoadOptions
+from geo.layers.roads import Segment
+from geo.options import AssembleOptions, MapRules, RoadOptions
 from jobs.infer import outputs, plan
 from jobs.infer import run as infer
 from jobs.infer.report import InferReport
@@ -103,13 +104,33 @@ def test_what_an_earlier_map_left_and_this_one_does_not_make_is_named(
     assert not any(name in told for name in ("map.html", "_crack"))
 
 
-def test_streets_beyond_those_with_a_page_are_counted(
+def test_districts_and_streets_beyond_those_with_a_page_are_counted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outputs, "write_street_pages", lambda *_: None)
-    monkeypatch.setattr(outputs, "streets", lambda _: [f"street {k}" for k in range(501)])
+    names = [f"name {k}" for k in range(502)]
+    monkeypatch.setattr(outputs, "places", lambda _: (names, names[1:]))
     outputs.MapFiles.of(tmp_path / "a.gpkg").draw_streets(None)  # type: ignore[arg-type]
-    assert "the worst 500 of 501 streets" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "the worst 500 of 502 districts" in told
+    assert "the worst 500 of 501 streets" in told
+
+
+def test_a_column_that_names_too_many_districts_is_warned_of_before_any_work(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    line, roads = LineString([(0, 0), (1, 0)]), RoadOptions(district="id")
+    for count, formats, told in (
+        (501, ("gpkg", "pdf"), 1),
+        (500, ("pdf",), 0),
+        (501, ("gpkg",), 0),
+    ):
+        rules = MapRules.model_construct(formats=formats)
+        segments = [Segment(str(k), "", "", line, 0, 1, 7, district=str(k)) for k in range(count)]
+        outputs.warn_of_districts(rules, roads, [*segments, *segments])
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == told
+        assert all("roads.district=id names 501 districts" in line for line in lines)
 
 
 def test_names_of_roads_that_may_come_out_wrong_are_warned_of(
