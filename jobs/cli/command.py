@@ -204,6 +204,8 @@ def config(
 def read_job(name: str, settings: list[str] | None, base: Mapping[str, Any] | None = None) -> Any:
     """Read `[CONFIG] [KEY=VALUE]...` of a job; without CONFIG its shipped config is taken.
 
+    What CONFIG leaves out is what `wpcrack config` prints.
+
     Args:
         name: Of a job that takes a config.
         settings: As given.
@@ -216,12 +218,14 @@ def read_job(name: str, settings: list[str] | None, base: Mapping[str, Any] | No
         ConfigError: See `jobs.settings.load.load`.
     """
     from jobs.settings.load import find_config, load, refuse_repeated, shipped_configs
+    from jobs.settings.yaml_text import read_yaml
 
     given = list(settings or ())
+    file = next((path for path in shipped_configs() if path.stem == name), None)
     if given and ("=" not in given[0] or os.path.isfile(given[0])):  # of any length
-        file: Path | None = find_config(given.pop(0))
-    else:
-        file = next((path for path in shipped_configs() if path.stem == name), None)
+        if file is not None and JOBS[name].shown == "defaults":
+            base = read_yaml(file)
+        file = find_config(given.pop(0))
     wrong = [text for text in given if "=" not in text]
     if wrong:
         raise typer.BadParameter(f"got {wrong[0]!r} after CONFIG; settings are written key=value")

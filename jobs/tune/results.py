@@ -100,6 +100,8 @@ def best_yaml(job: TuneJob, space: Space, best: Trial) -> str:
     beside = str(run_dir.with_name(f"{run_dir.name}-best"))
     training = space.job(best.params, run_dir=beside, resume="auto")
     values = training.absolute().model_dump(mode="json", exclude_defaults=True)
+    steps = training.train.steps.model_dump()  # `wpcrack train` has others where none are given
+    values["train"] = values.get("train", {}) | {"steps": steps}
     by = "IoU on the masked validation set" if best.val_iou is not None else "label-free score"
     head = (
         f"# Trial {best.number} of the sweep in {job.run_dir}: {by} {best.score:.4f} after "

@@ -315,6 +315,17 @@ def test_the_printed_config_is_what_the_command_takes_without_one(
     assert read_job(name, [str(printed), *required]) == read_job(name, required)
 
 
+def test_what_a_config_leaves_out_is_what_is_printed(tmp_path: Path) -> None:
+    mine, required = tmp_path / "mine.yaml", ["data.root=d", "run_dir=r"]
+    mine.write_text("data: {root: d}\nrun_dir: r\n")
+    assert read_job("train", [str(mine)]) == read_job("train", required)
+    mine.write_text("train: {steps: {adversarial: 0}}\n")
+    steps = read_job("train", [str(mine), *required]).train.steps
+    assert (steps.warmup, steps.adversarial, steps.detector) == (200, 0, 1000)
+    mine.write_text("tune: {space: {seed: {choice: [1, 2]}}}\n")  # a space of its own
+    assert list(read_job("tune", [str(mine), *required]).tune.space) == ["seed"]
+
+
 def test_an_unknown_config_name_is_refused_with_the_known_ones() -> None:
     result = wpcrack("config", "nothing")
     assert result.exit_code == 1

@@ -31,6 +31,7 @@ from typer.testing import CliRunner
 
 import jobs.cli
 from geo.errors import OutputError
+from jobs.cli.command import read_job
 from jobs.runtime import ray_private
 from jobs.runtime.shared import share
 from jobs.settings.load import find_config, load
@@ -44,12 +45,13 @@ from jobs.tune.adapters import Decisions, Suggestions
 from jobs.tune.folder import JOURNAL, SWEEP, Trial, note, read_trials, trial_folder
 from jobs.tune.job import TuneJob, read_space
 from jobs.tune.plan import plan_sweep
-from jobs.tune.results import draw_sweep
+from jobs.tune.results import best_yaml, draw_sweep
 from jobs.tune.run import run_tune
 from jobs.tune.starts import require_one_start
 from jobs.tune.status import read_status
 from jobs.tune.sweep import FATAL, JOB, Sweep
 from jobs.tune.trials import at_once
+from wpcrack.config import StageSteps
 from wpcrack.errors import (
     CheckpointError,
     ConfigError,
@@ -324,6 +326,16 @@ def test_a_best_config_continues_what_it_began_however_the_sweep_did(
     for resume in ("never", "force"):
         run_tune(make_job(data_set, tmp_path / resume, resume=resume, tune={"trials": 1}))
         assert load(TrainJob, tmp_path / resume / "best.yaml").resume == "auto"
+
+
+def test_a_best_config_trains_with_the_steps_of_the_sweep_whatever_they_are(tmp_path: Path) -> None:
+    line = {"epoch": 1, "stage": "detector", "val/score": 0.5}
+    for steps in (StageSteps(), StageSteps(warmup=200, adversarial=60, detector=7)):
+        job = make_job(tmp_path, tmp_path / "sweep", train={"steps": steps.model_dump()})
+        (tmp_path / "best.yaml").write_text(
+            best_yaml(job, read_space(job), Trial(1, {}, "finished", (line,)))
+        )
+        assert read_job("train", [str(tmp_path / "best.yaml")]).train.steps == steps
 
 
 def test_force_goes_on_with_a_space_of_more_and_of_other_keys(
