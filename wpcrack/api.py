@@ -6,7 +6,9 @@ used, so that a program which only asks for the version waits for nothing.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -45,13 +47,16 @@ def load_model(
 
     Raises:
         CheckpointError: it is missing, unreadable or of another architecture.
-        ConfigError: the engine is unknown or not installed, or there is no thread.
+        ConfigError: the path is none, the engine is unknown or not installed, or the threads are no
+            number of cores.
 
     >>> import wpcrack
     >>> model = wpcrack.load_model("runs/first")
     >>> model.info.gsd_mm
     2.5
     """
+    if not isinstance(path, str | os.PathLike | None):
+        raise ConfigError(f"path is {path!r}; give that of a run folder, as text or Path")
     folder = find_model(None if path is None else Path(path))
     return ReadyModel(load_predictor(folder, engine, threads), read_info(folder))
 
@@ -73,7 +78,7 @@ def predict(
 
     Raises:
         DataError: the image is no array, or has another shape or type.
-        ConfigError: the model is none of `load_model`, or the batch is empty.
+        ConfigError: the model is none of `load_model`, the lattice is none, or the batch is empty.
         CheckpointError: the model gives values that are not numbers.
 
     >>> import wpcrack
@@ -88,8 +93,10 @@ def predict(
         raise DataError(
             f"the image is of type {type(image).__name__}; give a NumPy array (H, W, 3) uint8, RGB"
         )
-    if batch < 1:
-        raise ConfigError(f"batch is {batch}; give a number of windows, 1 or more")
+    if not isinstance(batch, Integral) or isinstance(batch, bool) or batch < 1:
+        raise ConfigError(f"batch is {batch!r}; give a number of windows, 1 or more")
+    if not isinstance(lattice, Lattice | None):
+        raise ConfigError(f"lattice is {lattice!r}; give a wpcrack.inference.lattice.Lattice")
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         raise DataError(
             f"the image has shape {image.shape} and type {image.dtype}; give (H, W, 3) uint8, RGB"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,7 @@ SAMPLED_HEADERS = 64
 
 
 def read_tiles(
-    tiles: str | Path | Sequence[str],
+    tiles: str | Path | Iterable[str | Path],
     crs: str | CRS | None = None,
     reading: ReadOptions | None = None,
 ) -> Mosaic:
@@ -58,7 +59,8 @@ def read_tiles(
         reading: how tiles are read.
 
     Raises:
-        InputError: nothing can be used, or ``crs`` is not a projected CRS.
+        InputError: nothing can be used, an argument is of another kind, or ``crs`` is not a
+            projected CRS.
 
     >>> import numpy as np, rasterio
     >>> from affine import Affine
@@ -70,8 +72,13 @@ def read_tiles(
     >>> mosaic.grid.shape, mosaic.read(geo.Window(90, 0, 20, 10)).valid.mean().item()
     ((100, 200), 0.5)
     """
-    given = [str(value) for value in ([tiles] if isinstance(tiles, (str, Path)) else tiles)]
-    return Mosaic.build(scan(given, reading), crs, reading=reading)
+    given = [tiles] if isinstance(tiles, str | Path) else tiles
+    given = list(given) if isinstance(given, Iterable) else [given]
+    if wrong := [value for value in given if not isinstance(value, str | Path)]:
+        raise InputError(f"tiles is {wrong[0]!r}; give paths, as text or Path")
+    if not isinstance(reading, ReadOptions | None):
+        raise InputError(f"reading is {reading!r}; give geo.options.ReadOptions(...)")
+    return Mosaic.build(scan([str(value) for value in given], reading), crs, reading=reading)
 
 
 @dataclass(frozen=True)
@@ -226,7 +233,12 @@ class Mosaic:
         The window may reach beyond the mosaic (invalid there). Where tiles overlap, the smaller
         pixel wins, then the last path in byte order; an invalid pixel hides nothing. A tile that
         cannot be read is named in ``failures``, the rest is delivered.
+
+        Raises:
+            InputError: it is no `geo.Window` of whole pixels.
         """
+        if not _is_whole(window):
+            raise InputError(f"window is {window!r}; give a geo.Window of whole pixels")
         image = np.zeros((window.height, window.width, 3), np.uint8)
         valid = np.zeros((window.height, window.width), bool)
         failures, sizes_m = [], PixelSizes(self.grid, valid.shape)
@@ -321,6 +333,14 @@ class PixelSizes:
         if self.known is None:
             self.known = np.full(self._shape, self._grid.gsd_m)
         self.known[here][new] = size_m
+
+
+def _is_whole(window: object) -> bool:
+    """Return whether it is a window of whole pixels: rasterio has another kind of the same name."""
+    if not isinstance(window, Window):
+        return False
+    numbers = (window.row_off, window.col_off, window.height, window.width)
+    return all(isinstance(x, Integral) for x in numbers) and min(numbers[2:]) >= 0
 
 
 def _failure(tile: Tile, reason: str) -> TileProblem:

@@ -7,6 +7,7 @@ a job over tiles finds in the same pixels.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from numbers import Real
 from pathlib import Path
@@ -73,8 +74,8 @@ def polygonize(
         One row per crack outside networks, from west to east.
 
     Raises:
-        InputError: the array or the threshold is no probability, or lengths cannot be measured in
-            the CRS.
+        InputError: the array or the threshold is no probability, the options are none, or lengths
+            cannot be measured in the CRS.
 
     >>> import numpy as np
     >>> from affine import Affine
@@ -87,7 +88,7 @@ def polygonize(
     >>> cracks[["length_m", "width_mean_mm", "severity_d6433"]].round(1).values.tolist()
     [[0.4, 19.8, 'medium']]
     """
-    chosen = options or AssembleOptions()
+    chosen = _chosen(options)
     grid, seen = _check(probability, transform, crs, valid, image)
     collector = BranchCollector(grid)
     collector.add(to_table(_pieces(probability, grid, threshold, seen, image)))
@@ -135,7 +136,9 @@ def make_map(
     >>> report.path.name, report.n_cracks, round(report.length_m, 1)
     ('cracks.gpkg', 1, 0.4)
     """
-    path = Path(out)
+    if not isinstance(out, str | os.PathLike):
+        raise OutputError(f"out is {out!r}; give the path of a file, as text or Path")
+    chosen, path = _chosen(options), Path(out)
     if path.suffix.lower() != ".gpkg":
         raise OutputError(f"out is {path}; the file is a GeoPackage, name it *.gpkg")
     if address := address_in(path):
@@ -148,7 +151,13 @@ def make_map(
         with folder_of_parts(path) as folder:
             part = Path(folder) / "whole.parquet"
             write_part(part, found, row)
-            return assemble([part], path, grid, options)
+            return assemble([part], path, grid, chosen)
+
+
+def _chosen(options: AssembleOptions | None) -> AssembleOptions:
+    if not isinstance(options, AssembleOptions | None):
+        raise InputError(f"options is {options!r}; give geo.AssembleOptions(...)")
+    return options or AssembleOptions()
 
 
 def _check(

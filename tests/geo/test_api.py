@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pyogrio
 import pytest
+import rasterio.windows
 from affine import Affine
-from factories import street
+from factories import street, write_tile
 
 import geo
 
@@ -95,6 +96,8 @@ def test_arrays_that_are_no_probability_on_a_map_are_refused(probability, crs, w
         ({"threshold": float("nan")}, "threshold is nan; give a number from 0 to 1"),
         ({"threshold": 127}, "threshold is 127"),
         ({"threshold": "0.5"}, "threshold is '0.5'; give a number"),
+        ({"options": {"min_length_m": 1}}, "options is {'min_length_m': 1}; give geo.Assemble"),
+        ({"options": geo.RoadOptions()}, "options is RoadOptions"),
         ({"probability": np.full((4, 4), "a")}, "type <U1; give .height, width. of floats"),
         ({"probability": np.zeros((4, 4), complex)}, "type complex128"),
         ({"probability": np.full((4, 4), 1 + 1e-7)}, "to 1.0000001; give"),
@@ -114,6 +117,32 @@ def test_what_cannot_be_mapped_is_refused_in_a_sentence(changes, words):
     given = {"probability": np.zeros((4, 4)), "transform": PLACE, "crs": "EPSG:25832", **changes}
     with pytest.raises(geo.InputError, match=words):
         geo.polygonize(**given)
+
+
+def test_arguments_of_another_kind_are_refused_in_a_sentence(tmp_path):
+    for out in (None, 5, b"a.gpkg", ["a.gpkg"]):
+        with pytest.raises(geo.OutputError, match=r"^out is .*; give the path of a file"):
+            geo.make_map(np.zeros((4, 4)), PLACE, "EPSG:25832", out)
+    with pytest.raises(geo.InputError, match=r"^options is 'x'"):
+        geo.make_map(np.zeros((4, 4)), PLACE, "EPSG:25832", tmp_path / "a.gpkg", options="x")
+    for tiles in (None, 5, [None], [["a.tif"]], b"a.tif"):
+        with pytest.raises(geo.InputError, match=r"^tiles is .*; give paths"):
+            geo.read_tiles(tiles)
+    tile = write_tile(tmp_path / "a.tif", street()[0])
+    with pytest.raises(geo.InputError, match=r"^reading is {'retries': 1}"):
+        geo.read_tiles(tile, reading={"retries": 1})
+    mosaic = geo.read_tiles(path for path in (tile,))
+    of_rasterio = rasterio.windows.Window(0, 0, 4, 4)
+    for window in (
+        None,
+        (0, 0, 4, 4),
+        of_rasterio,
+        geo.Window(0.5, 0, 4, 4),
+        geo.Window(0, 0, -1, 4),
+    ):
+        with pytest.raises(geo.InputError, match=r"^window is .*; give a geo\.Window"):
+            mosaic.read(window)
+    assert mosaic.read(geo.Window(np.int64(0), 0, np.uint8(4), 4)).image.shape == (4, 4, 3)
 
 
 def test_where_there_is_no_imagery_may_be_told_as_rasterio_does_and_hold_anything(tmp_path):

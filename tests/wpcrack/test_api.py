@@ -94,13 +94,13 @@ def test_a_model_that_is_not_loaded_is_refused(image: NDArray[np.uint8]) -> None
         wpcrack.predict("runs/first", image)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("batch", [0, -1])
+@pytest.mark.parametrize("batch", [0, -1, None, "8", 1.5, True])
 def test_a_batch_without_a_window_is_refused(
     run: Path, image: NDArray[np.uint8], batch: int
 ) -> None:
     """Nothing would be predicted, and the map would be 0."""
     model = wpcrack.load_model(run, engine="torch")
-    with pytest.raises(ConfigError, match=f"batch is {batch}; give a number of windows"):
+    with pytest.raises(ConfigError, match=f"batch is {batch!r}; give a number of windows"):
         wpcrack.predict(model, image, batch=batch)
 
 
@@ -109,8 +109,21 @@ def test_an_unknown_engine_and_no_thread_are_refused(run: Path) -> None:
         with pytest.raises(ConfigError, match=f"engine is '{unknown}'; give auto, torch, openvino"):
             wpcrack.load_model(run, engine=unknown)  # type: ignore[arg-type]
     for engine in ("torch", "openvino"):
-        with pytest.raises(ConfigError, match="threads is 0; give a number of CPU cores"):
-            wpcrack.load_model(run, engine=engine, threads=0)  # type: ignore[arg-type]
+        for threads in (0, 1.5, "2", True, [1], 10**6):
+            with pytest.raises(ConfigError, match=r"^threads is .*; give a number of CPU cores"):
+                wpcrack.load_model(run, engine=engine, threads=threads)  # type: ignore[arg-type]
+
+
+def test_a_path_and_a_lattice_of_another_kind_are_refused(
+    run: Path, image: NDArray[np.uint8]
+) -> None:
+    for path in (5, ["runs"], b"runs", True):
+        with pytest.raises(ConfigError, match=r"^path is .*; give that of a run folder"):
+            wpcrack.load_model(path)  # type: ignore[arg-type]
+    model = wpcrack.load_model(run, engine="torch")
+    for lattice in ({"window": 64}, {}, 5):
+        with pytest.raises(ConfigError, match=r"^lattice is .*Lattice$"):
+            wpcrack.predict(model, image, lattice=lattice)  # type: ignore[arg-type]
 
 
 def test_a_run_without_a_model_is_refused(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ the OpenVINO graph of a model.
 
 from __future__ import annotations
 
+from numbers import Integral
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -15,6 +16,9 @@ from wpcrack.inference.machine import has_device_file, is_installed
 from wpcrack.inference.openvino_engine import OpenVinoPredictor
 from wpcrack.inference.predict import Engine, WindowPredictor
 from wpcrack.model import find_model, load_model, read_info
+
+MOST_THREADS = 1024
+"""With many more torch ends the process."""
 
 
 def load_predictor(
@@ -36,10 +40,12 @@ def load_predictor(
     Raises:
         CheckpointError: The model is missing, unreadable or of another architecture; or it has no
             graph for an installation without torch.
-        ConfigError: The engine is unknown or not installed, or there is no thread.
+        ConfigError: The engine is unknown or not installed, or the threads are no number of cores.
     """
-    if threads is not None and threads < 1:
-        raise ConfigError(f"threads is {threads}; give a number of CPU cores, 1 or more")
+    if threads is not None and not _counts_cores(threads):
+        raise ConfigError(
+            f"threads is {threads!r}; give a number of CPU cores, from 1 to {MOST_THREADS}"
+        )
     if choose(engine) == "openvino":
         scales = len(read_info(find_model(path)).scales_at(gsd_mm))
         return OpenVinoPredictor(load_graph(path), threads, scales=scales)
@@ -48,11 +54,16 @@ def load_predictor(
     from wpcrack.inference.torch_engine import TorchPredictor
 
     if threads is not None:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(int(threads))
     model = load_model(path)
     return TorchPredictor(
         model.networks, scales=model.info.scales_at(gsd_mm), power=model.info.fusion_power
     )
+
+
+def _counts_cores(threads: int) -> bool:
+    is_whole = isinstance(threads, Integral) and not isinstance(threads, bool)
+    return is_whole and 1 <= threads <= MOST_THREADS
 
 
 def choose(engine: Engine, *, gpu: bool | None = None) -> Literal["torch", "openvino"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 
 import numpy as np
 import numpy.typing as npt
@@ -41,10 +42,11 @@ class WindowConfig:
         Raises:
             ConfigError: They have no size, or are larger than a street.
         """
-        if self.size < 1 or not 0 < self.gsd_m < math.inf:
+        are_numbers = isinstance(self.size, Integral) and isinstance(self.gsd_m, Real)
+        if not are_numbers or self.size < 1 or not 0 < self.gsd_m < math.inf:
             raise ConfigError(
-                f"size is {self.size} and gsd_m {self.gsd_m}; give at least 1 pixel of more than 0 "
-                "meters"
+                f"size is {self.size!r} and gsd_m {self.gsd_m!r}; give at least 1 pixel of more "
+                "than 0 meters"
             )
         side_m = self.size * self.gsd_m
         place_m = min(self.street_length_m, self.street_width_m - 2 * _beside_m(self.street))
@@ -118,8 +120,13 @@ def draw_window(
             as the street has no place for such a window.
 
     Raises:
-        ConfigError: No street had one.
+        ConfigError: No street had one, or the source or the config is of another kind.
     """
+    if not isinstance(rng, np.random.Generator) or not isinstance(config, WindowConfig):
+        raise ConfigError(
+            f"rng is {rng!r} and config {config!r}; give numpy.random.default_rng(SEED) and a "
+            "WindowConfig"
+        )
     for _ in range(_STREETS):
         place = street or draw_training_street(rng, config)
         frame = _find_crack(rng, place, config) if has_crack else _find_road(rng, place, config)

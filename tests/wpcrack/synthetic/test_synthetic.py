@@ -179,6 +179,9 @@ def test_a_crack_window_shows_a_crack_and_a_road_window_none(
         ({"size": 0}, "size is 0 and gsd_m 0.005; give at least 1 pixel"),
         ({"gsd_m": -0.005}, "more than 0 meters"),
         ({"gsd_m": float("nan")}, "gsd_m nan"),
+        ({"size": "64"}, "size is '64'"),
+        ({"size": 64.5}, "size is 64.5"),
+        ({"gsd_m": None}, "gsd_m None"),
     ],
 )
 def test_windows_for_which_no_street_has_a_place_are_refused(
@@ -186,6 +189,12 @@ def test_windows_for_which_no_street_has_a_place_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=words):
         WindowConfig(**sizes)  # type: ignore[arg-type]
+
+
+def test_a_seed_in_the_place_of_a_generator_is_refused() -> None:
+    for rng, config in ((0, WindowConfig(size=64)), (np.random.default_rng(0), None)):
+        with pytest.raises(ConfigError, match="default_rng"):
+            draw_window(rng, config, True)  # type: ignore[arg-type]
 
 
 def test_drawing_a_window_ends_although_no_street_has_such_a_place(
