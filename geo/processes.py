@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -38,7 +39,7 @@ def spread(
     """
     others = set(active_children())
     with ProcessPoolExecutor(count, mp_context=get_context(start)) as pool:
-        with _held_back(signal.SIGINT):
+        with _held_back(signal.SIGINT), _without_script():
             answers = [pool.submit(work, order) for order in orders]  # starts the processes
         try:
             for answer in answers:
@@ -47,6 +48,22 @@ def spread(
             for process in set(active_children()) - others:
                 process.terminate()  # else the pool waits for what they are at
             raise
+
+
+@contextmanager
+def _without_script() -> Iterator[None]:
+    """Keep processes that are started meanwhile from importing the script that calls.
+
+    One without `if __name__ == "__main__"` would begin anew in each of them. Nothing that they do
+    stands there.
+    """
+    main = vars(sys.modules["__main__"])
+    kept: dict[str, object] = {x: main.pop(x) for x in ("__file__", "__spec__") if x in main}
+    main["__spec__"] = None
+    try:
+        yield
+    finally:
+        main.update(kept)
 
 
 @contextmanager

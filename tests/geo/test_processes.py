@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 
 import pytest
@@ -24,6 +25,19 @@ def test_ctrl_c_is_for_the_caller_alone(start):
     heard = spread(signal.raise_signal, [signal.SIGINT] * 4, 2, start)
     assert list(heard) == [None] * 4
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+@pytest.mark.parametrize("start", ["spawn", "forkserver"])
+def test_a_script_without_a_guard_does_not_begin_anew_in_other_processes(
+    start, tmp_path, monkeypatch
+):
+    main = sys.modules["__main__"]
+    (tmp_path / "script.py").write_text("raise SystemExit('begun anew')")
+    monkeypatch.setattr(main, "__file__", str(tmp_path / "script.py"))
+    monkeypatch.setattr(main, "__spec__", None)
+    before = dict(vars(main))
+    assert list(spread(abs, [1, -2], 1, start)) == [1, 2]
+    assert vars(main) == before
 
 
 def test_nobody_waits_for_work_that_is_given_up():
