@@ -8,19 +8,12 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, WrapValidator, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from geo.errors import InputError
@@ -31,26 +24,25 @@ Percent = Annotated[float, Field(ge=0, le=100)]
 Count = Annotated[int, Field(ge=1)]
 
 
-def _written_out(day: object) -> object:
-    """Refuse a number, which pydantic takes for seconds since 1970."""
-    if not isinstance(day, date) and not str(day)[:5].strip().endswith("-"):
+def _day(given: object, parse: Callable[[object], date]) -> date:
+    """Refuse a number, which pydantic takes for seconds since 1970, and years of another age."""
+    if not isinstance(given, date) and not str(given)[:5].strip().endswith("-"):
         raise PydanticCustomError("date_type", "Input should be a date")
-    return day
-
-
-def _of_our_time(day: date) -> date:
+    day = parse(given)
     if not 1900 <= day.year < 2100:
         raise PydanticCustomError("year", "Input should be a day of the years 1900 to 2099")
     return day
 
 
-Day = Annotated[date, BeforeValidator(_written_out), AfterValidator(_of_our_time)]
+Day = Annotated[date, WrapValidator(_day)]
 
 SAME_SIZE = 1e-6
 """Relative difference up to which two pixel sizes are one."""
 
-Format = Literal["gpkg", "parquet", "pmtiles", "pdf"]
+MOST_CELLS = 10_000
+"""How far it may look around a place to find networks: cells of 2 cm for 200 m."""
 
+Format = Literal["gpkg", "parquet", "pmtiles", "pdf"]
 
 PARQUET_ROWS = 1_000_000
 """Features of a layer that one GeoParquet file holds: some hundred MB."""
@@ -93,7 +85,7 @@ class LinkOptions(Options):
     crossing_m: Positive = 0.05
     """A branch up to this length between two junctions is where two cracks lie on each other; ends
     on either side of it may go on in each other."""
-    tries: Count = 2
+    tries: Annotated[int, Field(ge=1, le=100)] = 2
     """How often ends name their best candidate in a round."""
 
     @property
@@ -110,7 +102,7 @@ class LinkOptions(Options):
 class NetworkOptions(Options):
     """What counts as a network (alligator or block cracking); chosen on drawn streets."""
 
-    cell_m: Positive = 0.02
+    cell_m: Annotated[float, Field(gt=0, le=1)] = 0.02
     """Side of a cell of the raster on which networks are found: half of the narrowest spacing of
     cracks that matters."""
     closing_m: Positive = 0.11
@@ -293,9 +285,9 @@ class RoadOptions(Options):
     """Column of the number of lanes, used where there is no width."""
     surface: str | None = None
     """Column of the surface, like asphalt or concrete."""
-    lane_m: Positive = 3.5
+    lane_m: Annotated[float, Field(gt=0, le=10)] = 3.5
     """Width of a lane in meters (a usual urban lane)."""
-    default_lanes: Count = 2
+    default_lanes: Annotated[int, Field(ge=1, le=40)] = 2
     """Where neither width nor lanes are known."""
     section_m: Annotated[float, Field(ge=1)] | None = 100.0
     """Length of a segment in meters; null keeps the lines whole. A rest below half of it belongs to
@@ -351,6 +343,17 @@ class MapRules(Options):
     """Types, where roads are given."""
     segments: SegmentOptions = SegmentOptions()
     """Priorities of road segments, where roads are given."""
+
+    @model_validator(mode="after")
+    def _looks_near(self) -> Self:
+        """Refuse lengths in another unit: what lies so far around a place fits in no memory."""
+        cells = self.network.halo_m / self.network.cell_m
+        if cells > MOST_CELLS:
+            raise ValueError(
+                f"network looks {self.network.halo_m:.3g} m, {cells:.3g} cells of cell_m, around a "
+                f"place; give its lengths in meters, for at most {MOST_CELLS} cells"
+            )
+        return self
 
     @field_validator("formats", mode="before")
     @classmethod

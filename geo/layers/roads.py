@@ -31,6 +31,9 @@ _ROW = "row"
 REST = 0.5
 """A shorter rest of a road, as a share of a section, is no section of its own."""
 
+WIDEST_M, MOST_LANES = 500.0, 40
+"""A road of more is an error in its column, such as widths in centimeters."""
+
 LONGEST_M = 5e6
 """A longer road, an eighth of the way around the Earth, is an error in its coordinates."""
 
@@ -125,10 +128,10 @@ class _Roads:
     def of(cls, found: Features, options: RoadOptions) -> _Roads:
         """Check the columns of all roads, near the imagery or not."""
         rows = range(len(found))
-        lanes = _positive(found, options.lanes)
+        lanes = _positive(found, options.lanes, MOST_LANES)
         default_m = options.default_lanes * options.lane_m
         by_lanes = np.where(np.isnan(lanes), default_m, lanes * options.lane_m)
-        width_m = _positive(found, options.width)
+        width_m = _positive(found, options.width, WIDEST_M)
         return cls(
             path=found.path,
             ids=[str(row) for row in rows] if options.id is None else _ids(found, options.id),
@@ -211,11 +214,11 @@ def _text(value: Any) -> str:
     return "" if value is None or value != value else str(value)
 
 
-def _positive(found: Features, column: str | None) -> FloatArray:
+def _positive(found: Features, column: str | None, most: float) -> FloatArray:
     """Return (N,) numbers of a column; NaN where there is none.
 
     Raises:
-        InputError: a value is no number above 0.
+        InputError: a value is no number above 0, or above the most.
     """
     numbers = np.full(len(found), np.nan)
     wrong = []
@@ -226,12 +229,12 @@ def _positive(found: Features, column: str | None) -> FloatArray:
             numbers[row] = float(value)
         except (TypeError, ValueError, OverflowError):
             numbers[row] = np.nan
-        if not 0 < numbers[row] < LONGEST_M:
+        if not 0 < numbers[row] <= most:
             wrong.append(value)
     if wrong:
         raise InputError(
             f"{KEY}={found.path} has {column}={wrong[0]} ({len(wrong)} of {len(found)} roads have "
-            "no such number); give numbers above 0 with a decimal point, or nothing"
+            f"no such number); give numbers above 0, up to {most:g}, with a decimal point, or none"
         )
     return numbers
 
@@ -239,10 +242,7 @@ def _positive(found: Features, column: str | None) -> FloatArray:
 def sections(
     line: LineString, section_m: float | None, unit_m: float
 ) -> list[tuple[LineString, float, float]]:
-    """Cut a line into parts, each with its begin and end in meters.
-
-    A rest below half of a part belongs to the one before.
-    """
+    """Cut a line into parts as `Ruler.cuts` does, each with its begin and end in meters."""
     ruler = Ruler.of(line, unit_m)
     return [(ruler.part(*ends), *ends) for ends in itertools.pairwise(ruler.cuts(section_m))]
 

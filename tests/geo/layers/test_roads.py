@@ -297,6 +297,8 @@ def test_roads_in_degrees_are_brought_into_the_grid(tmp_path):
         ({}, {"id": "ref"}, "no column ref"),
         ({"ref": ["a", "a"]}, {"id": "ref"}, "ids twice in ref, like a;"),
         ({"wide": [3.0, -1.0]}, {"width": "wide"}, "wide=-1"),
+        ({"wide": [3.0, 700.0]}, {"width": "wide"}, "wide=700.*above 0, up to 500, with"),
+        ({"lanes": [99, 2]}, {"lanes": "lanes"}, "lanes=99 .* up to 40,"),
         ({"lanes": ["2", "many"]}, {"lanes": "lanes"}, "lanes=many"),
     ],
 )

@@ -49,6 +49,10 @@ def test_each_value_reaches_the_record() -> None:
         ("severity.ltpp_mm=[6]", r"severity\.ltpp_mm"),
         ("type.angle_deg=50", r"type\.angle_deg is 50"),
         ("segments.medium_pct=30", "segments: medium_pct is 30 and high_pct 20"),
+        ("network.closing_m=110", "network looks .* cells of cell_m, around a place; give its"),
+        ("network.cell_m=0.001", "network looks 21.9 m, 2.19e.04 cells"),
+        ("network.max_block_m2=1e308", "network looks"),
+        ("link.tries=101", r"link\.tries is 101"),
         ("severity.d6433=[1, 2]", r"did you mean severity\.d6433_mm"),
     ],
 )
