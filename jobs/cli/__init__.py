@@ -6,8 +6,10 @@ tiles or blocks failed; 130 interrupted. What subcommands there are stands in `j
 
 from __future__ import annotations
 
+import itertools
 import sys
-from typing import Annotated
+from collections import Counter
+from typing import Annotated, Any
 
 try:
     import fcntl  # noqa: F401  locks of folders, which Windows does not have
@@ -18,8 +20,33 @@ except ModuleNotFoundError:
     )
 
 import typer
+from typer.core import TyperCommand
 
 from jobs.registry import JOBS, find
+
+TEXTS = ("--name", "--mask-values")
+"""Options that may be empty."""
+
+
+class _Command(TyperCommand):
+    """A subcommand that refuses an option that is given twice, and an empty path.
+
+    Else the last one would count without a word, and the working folder be what is empty, such as
+    a variable of the shell that is not set.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        given = list(args)
+        names = [text.partition("=")[0] for text in given if text.startswith("--")]
+        if twice := [name for name, times in Counter(names).items() if times > 1]:
+            ctx.fail(f"{twice[0]} is given twice; give it once")
+        for name, text in itertools.pairwise(["", *given]):
+            owner = text.removesuffix("=") if text.startswith("--") else name
+            if text in ("", f"{owner}=") and owner not in TEXTS:
+                what = owner if owner.startswith("--") else "an argument"
+                ctx.fail(f"{what} is empty; give a value")
+        return super().parse_args(ctx, args)
+
 
 app = typer.Typer(
     name="wpcrack",
@@ -33,7 +60,7 @@ app = typer.Typer(
 )
 for job in JOBS.values():
     function = find(job.command)
-    app.command(job.name, help=function.__doc__)(function)
+    app.command(job.name, cls=_Command, help=function.__doc__)(function)
 
 
 def _print_version(asked: bool) -> None:

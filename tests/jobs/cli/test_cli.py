@@ -294,6 +294,23 @@ def test_wrong_usage_exits_2(arguments: tuple[str, ...]) -> None:
     assert wpcrack(*arguments).exit_code == 2
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("adapt --out o --images a --images b", "--images is given twice; give it once"),
+        ("predict a --out o --out o", "--out is given twice"),
+        ("predict a --out=", "--out is empty; give a value"),
+        ("predict a | --out o", "an argument is empty; give a value"),
+        ("infer tiles=t out=o.gpkg --json=", "--json is empty"),
+        ("label |", "an argument is empty"),
+    ],
+)
+def test_an_option_given_twice_and_an_empty_path_are_refused(words: str, told: str) -> None:
+    result = wpcrack(*("" if word == "|" else word for word in words.split()))
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert told in result.stderr
+
+
 @pytest.mark.parametrize("name", ["train", "infer"])
 def test_config_prints_documented_yaml(name: str) -> None:
     result = wpcrack("config", name)
