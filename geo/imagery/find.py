@@ -220,7 +220,7 @@ def find_tiles(tiles: str | Sequence[str]) -> Listing:
     """
     given = [meant_by(str(value)) for value in ([tiles] if isinstance(tiles, str) else tiles)]
     values = [value if is_remote(value) else os.path.expanduser(value) for value in given]
-    if not values:
+    if not values or "" in values:  # which would be the working folder
         raise InputError("no tiles given; set tiles= to a folder, a glob, a raster or a list")
     indices = [value for value in values if _is_index(value)]
     placed = {tile.path: tile for value in indices for tile in read_index(Path(value))}

@@ -223,7 +223,8 @@ def _value_of(text: str, field: FieldInfo | None) -> Any:
 def _prepare(values: dict[str, Any], model_type: type[BaseModel]) -> None:
     """Replace a leading `~` in paths and texts by the home directory, as a shell would.
 
-    Where a number is wanted, `true` becomes a text: pydantic would take it for 1.
+    Where a number is wanted, `true` becomes a text: pydantic would take it for 1. An empty path is
+    null, not the working folder.
     """
     for name, field in model_type.model_fields.items():
         value, section = values.get(name), section_type(field.annotation)
@@ -239,6 +240,8 @@ def _prepare(values: dict[str, Any], model_type: type[BaseModel]) -> None:
 def _prepared(value: Any, wanted: frozenset[type]) -> Any:
     if isinstance(value, list):
         return [_prepared(item, wanted) for item in value]
+    if value == "" and Path in wanted:
+        return None
     is_text = bool({str, Path} & wanted)
     if isinstance(value, bool) and bool not in wanted and (not is_text or wanted & {int, float}):
         return str(value).lower()

@@ -149,8 +149,9 @@ def test_nothing_found_or_nothing_usable_names_the_folder(tmp_path):
     for absent in ("absent", "absent/*.tif"):
         with pytest.raises(InputError, match="absent"):
             scan(str(tmp_path / absent))
-    with pytest.raises(InputError, match="no tiles given"):
-        scan([])
+    for nothing in ([], "", ["", str(tmp_path)]):
+        with pytest.raises(InputError, match="no tiles given"):
+            scan(nothing)
 
 
 @pytest.mark.parametrize("crs", ["EPSG:4326", "nonsense", "EPSG:3857"])

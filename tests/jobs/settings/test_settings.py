@@ -295,6 +295,8 @@ def test_a_wrong_value_of_the_file_names_the_file(file: Path) -> None:
     assert f"'fast' in {file}, but must be a valid number" in error_of(path=file)
     file.write_text("run_dir: r\nlimit: true\n", encoding="utf-8")
     assert error_of(path=file).startswith("limit is 'true'")
+    file.write_text("run_dir: ''\n", encoding="utf-8")
+    assert error_of(path=file) == f"run_dir is None in {file}, but must be a path"
 
 
 @pytest.mark.parametrize(
