@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import doctest
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ import wpcrack
 from wpcrack import api
 from wpcrack.errors import CheckpointError, ConfigError, DataError
 from wpcrack.inference.lattice import Lattice
+from wpcrack.inference.machine import is_installed
 from wpcrack.synthetic import WindowConfig, draw_training_street, draw_window
 
 HEAVY = ("torch", "ray", "rasterio", "timm", "cv2", "openvino")
@@ -70,6 +73,22 @@ def test_an_image_of_any_size_gives_a_probability_of_each_pixel(
         assert 0 <= found.min() < found.max() <= 1
     whole = model.predictor(image[None])[0]
     np.testing.assert_allclose(wpcrack.predict(model, image), whole, atol=0.51 / 255)
+
+
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
+def test_threads_may_share_a_model(
+    run: Path, image: NDArray[np.uint8], engine: Literal["torch", "openvino"]
+) -> None:
+    """Each got the probability of another one's image."""
+    if not is_installed(engine):
+        pytest.skip(f"needs the package {engine}")
+    model = wpcrack.load_model(run, engine=engine, threads=1)
+    images = [image, image[::-1], image[:, ::-1], image[:64]]
+    expected = [wpcrack.predict(model, one) for one in images]
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(partial(wpcrack.predict, model), images * 10))
+    for probability, wanted in zip(found, expected * 10, strict=True):
+        np.testing.assert_array_equal(probability, wanted)
 
 
 @pytest.mark.parametrize(

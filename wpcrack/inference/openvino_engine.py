@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from typing import Any, Literal
 
@@ -51,15 +52,20 @@ class OpenVinoPredictor:
             "ENABLE_CPU_PINNING": False,  # pinned workers of one machine share the first cores
         }
         self._requests: OrderedDict[tuple[int, int], Any] = OrderedDict()
+        self._turn = threading.Lock()
 
     def __call__(self, windows: NDArray[np.uint8], /) -> NDArray[np.float32]:
-        """Turn windows (N, H, W, 3) uint8 RGB into probability (N, H, W) float32 in [0, 1]."""
+        """Turn windows (N, H, W, 3) uint8 RGB into probability (N, H, W) float32 in [0, 1].
+
+        Threads take turns: another one would write its result in the place of this one's.
+        """
         count, height, width = windows.shape[:3]
         probability = np.empty((count, height, width), np.float32)
-        request = self._request(height, width)
         for window, result in zip(windows, probability, strict=True):
-            request.infer([np.ascontiguousarray(window)[None]], share_inputs=True)
-            result[...] = request.get_output_tensor().data[0, 0]
+            with self._turn:
+                request = self._request(height, width)
+                request.infer([np.ascontiguousarray(window)[None]], share_inputs=True)
+                result[...] = request.get_output_tensor().data[0, 0]
         return probability
 
     def _request(self, height: int, width: int) -> Any:
