@@ -40,6 +40,7 @@ from geo.layers.style import styles
 from geo.layers.totals import MapTotals
 from geo.layers.whole_map import find_cracks
 from geo.options import AssembleOptions
+from geo.outputs import require_replaceable
 
 SEGMENTS_CSV = "segments.csv"
 """Written beside the GeoPackage if roads are given."""
@@ -209,10 +210,9 @@ def _publish(
         LayerData(RUN, iter([run_rows(record, chosen, totals.not_measurable_m)])),
     ]
     if survey is not None:
-        rows = _segment_rows(
-            survey, at, inspected, table or out.with_name(f"{out.stem}.{SEGMENTS_CSV}")
-        )
-        layers.append(LayerData(ROAD_SEGMENT, rows))
+        place = table or out.with_name(f"{out.stem}.{SEGMENTS_CSV}")
+        require_replaceable([place])
+        layers.append(LayerData(ROAD_SEGMENT, _segment_rows(survey, at, inspected, place)))
     about = {"model": chosen.model, "run_id": chosen.run_id}
     looks = styles(chosen.rules)
     most_rows = chosen.parquet_rows if "parquet" in chosen.formats else 0

@@ -85,12 +85,13 @@ def publish(
             with more rows than this, a folder (`geo.layers.partitions`); 0: no copies.
 
     Raises:
-        OutputError: the folder or the disk does not take the file, the checks fail, or ``out`` is
-            not ours or open in another program.
+        OutputError: the folder or the disk does not take the file, the checks fail, or ``out`` or
+            a copy is not ours or open in another program.
     """
     copied = [data.layer for data in layers if parquet_rows and data.layer.is_spatial]
     kinds = (DataLayerError, DataSourceError, FeatureError, GeometryError, sqlite3.Error)
-    require_replaceable([out])
+    places = {x.name: out.with_name(f"{out.stem}_{x.name}.parquet") for x in copied}
+    require_replaceable([out, *places.values()])
     with output_errors(out, *kinds):
         out.parent.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:  # left in reverse: the copies appear first
@@ -98,9 +99,8 @@ def publish(
             temporary = stack.enter_context(whole_file(out))
             copies: dict[str, GeoParquetCopy] = {}
             for layer in copied:
-                path = out.with_name(f"{out.stem}_{layer.name}.parquet")
-                remove_leftovers(path)
-                beside = stack.enter_context(file_or_folder(path, parquet_rows))
+                remove_leftovers(places[layer.name])
+                beside = stack.enter_context(file_or_folder(places[layer.name], parquet_rows))
                 copies[layer.name] = GeoParquetCopy(beside, layer, crs)
             written = [data.layer for data in layers]
             shown = [look for look in looks if look.layer in written]

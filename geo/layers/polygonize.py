@@ -41,6 +41,9 @@ from geo.options import AssembleOptions
 OF_A_RUN = ("segment_id", "survey_date", "model", "run_id")
 """Columns of the layer crack that mean nothing without roads and a run."""
 
+FORMATS = ("gpkg", "parquet")
+"""What a map of an array can be written as."""
+
 CERTAIN = 255
 """The 8-bit probability of 1."""
 
@@ -124,7 +127,8 @@ def make_map(
 
     Raises:
         InputError: see there.
-        OutputError: the file cannot be written, or is not called *.gpkg.
+        OutputError: the file cannot be written, is not called *.gpkg, or it or a file beside it
+            would replace another program's.
 
     >>> import numpy as np
     >>> from affine import Affine
@@ -143,6 +147,11 @@ def make_map(
         raise OutputError(f"out is {path}; the file is a GeoPackage, name it *.gpkg")
     if address := address_in(path):
         raise OutputError(f"out is the address {address}; give the path of a file")
+    if further := [kind for kind in chosen.formats if kind not in FORMATS]:
+        raise InputError(
+            f"options.formats has {', '.join(further)}, which only a job over tiles writes; give "
+            f"{' and '.join(FORMATS)} at most"
+        )
     grid, seen = _check(probability, transform, crs, valid, image)
     found = _pieces(probability, grid, threshold, seen, image)
     row = InspectedRow.of(Block("whole", grid.window), seen, (), grid, seconds=0.0)

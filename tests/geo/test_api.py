@@ -14,7 +14,7 @@ import pyogrio
 import pytest
 import rasterio.windows
 from affine import Affine
-from factories import street, write_tile
+from factories import street, write_roads, write_tile
 
 import geo
 
@@ -165,6 +165,28 @@ def test_where_no_map_can_be_written_is_said_and_nothing_is_left(out, tmp_path, 
     with pytest.raises(geo.OutputError, match=r"is the address s3:|could not be written"):
         geo.make_map(np.zeros((4, 4)), PLACE, "EPSG:25832", out)
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_map_replaces_nothing_of_the_user_beside_it_and_names_formats_that_it_lacks(tmp_path):
+    line = [(PLACE.c, PLACE.f - 0.01), (PLACE.c + 1, PLACE.f - 0.01)]
+    roads = geo.RoadOptions(path=write_roads(tmp_path / "roads.gpkg", [line]))
+    for beside, changes in (
+        ("a.segments.csv", {"roads": roads}),
+        ("a_crack.parquet", {"formats": ("gpkg", "parquet")}),
+    ):
+        mine = tmp_path / beside
+        mine.write_text("mine")
+        options = geo.AssembleOptions(**changes)
+        with pytest.raises(geo.OutputError, match="was not written by this program"):
+            geo.make_map(
+                np.zeros((4, 4)), PLACE, "EPSG:25832", tmp_path / "a.gpkg", options=options
+            )
+        assert mine.read_text() == "mine"
+        mine.unlink()
+    assert [path.name for path in tmp_path.iterdir()] == ["roads.gpkg"]
+    options = geo.AssembleOptions(formats=("gpkg", "pmtiles", "pdf"))
+    with pytest.raises(geo.InputError, match="has pmtiles, pdf, which only a job over tiles"):
+        geo.make_map(np.zeros((4, 4)), PLACE, "EPSG:25832", tmp_path / "a.gpkg", options=options)
 
 
 def test_a_map_is_called_gpkg(tmp_path):
