@@ -130,18 +130,20 @@ def shipped_configs() -> list[Path]:
 def refuse_repeated(overrides: Sequence[str], model_type: type[BaseModel]) -> None:
     """Refuse a key that a user sets twice: who names two folders means both, not the last one.
 
+    A section sets all that was set in it before.
+
     Raises:
         ConfigError: So it is.
     """
     known: dict[str, str] = {}
     for text in overrides:
         key = text.partition("=")[0]
-        if key in known:
+        if before := next((known[one] for one in known if _holds(key, one)), ""):
             field = field_of(model_type, key)
             kind = field.annotation if field else None
             several = takes_list(kind) and list_length(kind) is None
             remedy = f"; several are written {key}=[a,b]" if several else ""
-            raise ConfigError(f"got {known[key]} and {text}; give {key} once{remedy}")
+            raise ConfigError(f"got {before} and {text}; give {key} once{remedy}")
         known[key] = text
 
 

@@ -242,6 +242,10 @@ def test_a_path_that_cannot_be_looked_at_is_one_sentence(
             ("tiles=a", "tiles=b", "out=o.gpkg"),
             "error: got tiles=a and tiles=b; give tiles once; several are written tiles=[a,b]\n",
         ),
+        (
+            (*NEEDED, "roads.id=ref", "roads={path: a.gpkg}"),
+            "error: got roads.id=ref and roads={path: a.gpkg}; give roads once\n",
+        ),
         ((*NEEDED, "batch=4", "batch=4"), "error: got batch=4 and batch=4; give batch once\n"),
     ],
 )
