@@ -110,14 +110,14 @@ def find_config(name: str) -> Path:
         ConfigError: There is neither such a file nor such a shipped config.
     """
     path = Path(name)
-    if path.exists():
+    if path.exists() and not path.is_dir():
         return path
     shipped = {file.stem: file for file in shipped_configs()}
     if name in shipped:
         return shipped[name]
     raise ConfigError(
-        f"config {name} does not exist; give a YAML file, or one of the names "
-        f"{', '.join(sorted(shipped)) or '(none)'} that come with the program"
+        f"config {name} {'is a folder' if path.is_dir() else 'does not exist'}; give a YAML file, "
+        f"or one of the names {', '.join(sorted(shipped)) or '(none)'} that come with the program"
     )
 
 

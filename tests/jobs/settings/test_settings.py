@@ -407,6 +407,17 @@ def test_shipped_configs_are_found_by_name_and_by_path(file: Path) -> None:
         assert find_config(path.stem) == path
 
 
+def test_a_folder_is_no_config_and_hides_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("paper", "run"):
+        (tmp_path / name).mkdir()
+    assert find_config("paper").is_file()
+    with pytest.raises(ConfigError, match=r"config run is a folder; give a YAML file, or one of"):
+        find_config("run")
+
+
 def test_a_config_that_is_neither_path_nor_name_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"config trian\.yaml does not exist"):
         find_config("trian.yaml")
