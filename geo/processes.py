@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -13,6 +14,9 @@ from typing import Literal, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+_STARTING = threading.Lock()
+"""Held by the thread that starts processes."""
 
 
 def processors() -> int:
@@ -58,12 +62,13 @@ def _without_script() -> Iterator[None]:
     stands there.
     """
     main = vars(sys.modules["__main__"])
-    kept: dict[str, object] = {x: main.pop(x) for x in ("__file__", "__spec__") if x in main}
-    main["__spec__"] = None
-    try:
-        yield
-    finally:
-        main.update(kept)
+    with _STARTING:
+        kept: dict[str, object] = {x: main.pop(x) for x in ("__file__", "__spec__") if x in main}
+        main["__spec__"] = None
+        try:
+            yield
+        finally:
+            main.update(kept)
 
 
 @contextmanager
