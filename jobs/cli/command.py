@@ -204,7 +204,7 @@ def config(
 def read_job(name: str, settings: list[str] | None, base: Mapping[str, Any] | None = None) -> Any:
     """Read `[CONFIG] [KEY=VALUE]...` of a job; without CONFIG its shipped config is taken.
 
-    What CONFIG leaves out is what `wpcrack config` prints.
+    What CONFIG leaves out is what `wpcrack config` prints, but for a sweep, whose file is whole.
 
     Args:
         name: Of a job that takes a config.
