@@ -21,7 +21,7 @@ from wpcrack.data.pictures import Images
 from wpcrack.data.read import ImageLevelSet, Item
 from wpcrack.errors import ConfigError, DataError, first_few
 from wpcrack.labels.pseudo_label import require_refiners
-from wpcrack.model import load_model
+from wpcrack.model import only_predicts
 from wpcrack.networks.paper.resnet38d import RESNET38D
 from wpcrack.training.footprint import Footprint, footprint
 from wpcrack.training.start import REPLACED, Start, find_start, start_networks
@@ -123,7 +123,7 @@ def require_classifier(job: TrainJob, start: Start) -> None:
     """
     if job.train.steps.warmup or job.train.steps.adversarial:
         return
-    if start.folder is None or load_model(start.folder).networks.shares_encoder:
+    if start.folder is None or only_predicts(start.folder):
         raise ConfigError(
             "train.steps.warmup and train.steps.adversarial are both 0, and model.init="
             f"{job.model.init} brings no classifier, so the map that labels the detector stage "
