@@ -76,6 +76,15 @@ class Trackers:
                 )
 
 
+def end_stopped(root: Path, job: TrainJob) -> None:
+    """Tell MLflow that a training was stopped from outside, which is no failure of it."""
+    if job.tracking.mlflow is not None:
+        try:
+            MlflowTracker(root, job).end_stopped()
+        except Exception as error:  # of any library or server
+            say(f"warning: MLflow was not told that {root.name} is stopped ({first_line(error)})")
+
+
 def find_hook(name: str) -> Hook:
     """Import the function that a user names.
 
@@ -135,10 +144,7 @@ class MlflowTracker:
 
     def start(self) -> None:
         """Open the run, and send the epochs that it lacks."""
-        place = self._job.tracking.mlflow
-        assert place is not None, "made only with a place"
-        uri = place if ":" in place else Path(place).absolute().as_uri()
-        self._client = self._mlflow.MlflowClient(tracking_uri=uri)
+        self._client = self._connect()
         known = self._root / MEMORY
         if known.exists():
             memory = json.loads(known.read_text(encoding="utf-8"))
@@ -168,10 +174,33 @@ class MlflowTracker:
             status = "KILLED"
         self._client.set_terminated(self._run, status)
 
-    def _new_run(self) -> str:
+    def end_stopped(self) -> None:
+        """Close the run of a training that a sweep stopped, whose process may be gone."""
+        if (self._root / MEMORY).exists():
+            run = json.loads((self._root / MEMORY).read_text(encoding="utf-8"))["run"]
+            self._connect().set_terminated(run, "KILLED")
+
+    def _connect(self) -> Any:
+        place = self._job.tracking.mlflow
+        assert place is not None, "made only with a place"
+        uri = place if ":" in place else Path(place).absolute().as_uri()
+        return self._mlflow.MlflowClient(tracking_uri=uri)
+
+    def _experiment(self) -> str:
+        """Return the id of the experiment, which another trial may make at the same moment."""
         client, name = self._client, self._job.tracking.experiment
         found = client.get_experiment_by_name(name)
-        experiment = client.create_experiment(name) if found is None else found.experiment_id
+        if found is None:
+            try:
+                return str(client.create_experiment(name))
+            except Exception:  # of any store
+                found = client.get_experiment_by_name(name)
+                if found is None:
+                    raise
+        return str(found.experiment_id)
+
+    def _new_run(self) -> str:
+        client, experiment = self._client, self._experiment()
         run: str = client.create_run(experiment, run_name=self._root.name).info.run_id
         settings = all_without_secrets(self._job.model_dump(mode="json"))
         for key, value in flatten(settings).items():

@@ -13,6 +13,7 @@ from jobs.train.checkpoints import drop_states
 from jobs.train.folder import ANEW, CONFIG, WRITER
 from jobs.train.job import TrainJob
 from jobs.train.split import share_split
+from jobs.train.tracking import end_stopped
 from jobs.tune.folder import (
     JOURNAL,
     Ending,
@@ -146,6 +147,8 @@ class Sweep:
             return
         self._open.remove(number)
         note(self.root, number, status=status, **({"error": error} if error else {}))
+        if status == "stopped":
+            end_stopped(trial_folder(self.root, number), self.job)
         if status == "failed":
             say(f"trial {number} failed: {error}")
         else:

@@ -142,7 +142,7 @@ def run_trial(sweep: Sweep, trial: Trial) -> None:
 def stop_if_weak(sweep: Sweep, number: int, line: dict[str, Any]) -> None:
     """End the training from inside."""
     if sweep.epoch(number, line):
-        raise StopTrial
+        raise StopTrial("others are better")
 
 
 def trial(config: Mapping[str, Any], shared: SharedFolder) -> None:

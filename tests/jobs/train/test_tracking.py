@@ -14,7 +14,8 @@ import pytest
 from jobs.train.folder import METRICS
 from jobs.train.job import TrainJob
 from jobs.train.needs import find_needs
-from jobs.train.tracking import Trackers
+from jobs.train.tracking import Trackers, end_stopped
+from jobs.tune.trials import StopTrial
 from wpcrack.data.read import ImageLevelSet
 from wpcrack.errors import ConfigError
 
@@ -90,6 +91,42 @@ def test_mlflow_gets_one_run_and_each_epoch_once(
     told = [(step, value) for key, step, value in run["metrics"] if key == "train/cls"]
     assert told == [(0, 1.0), (1, 0.5), (2, 1 / 3)]
     assert run["params"]["train.batch_size"] == job.train.batch_size
+
+
+def test_a_stopped_trial_is_no_failure_to_mlflow_and_trials_may_begin_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[str] = []
+
+    class MadeMeanwhile(StandIn):
+        def get_experiment_by_name(self, name: str) -> Any:
+            asked.append(name)
+            return SimpleNamespace(experiment_id="1") if len(asked) > 1 else None
+
+        def create_experiment(self, name: str) -> str:
+            raise RuntimeError("RESOURCE_ALREADY_EXISTS")
+
+    module = ModuleType("mlflow")
+    StandIn.runs = {}
+    module.MlflowClient = MadeMeanwhile  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "mlflow", module)
+    job = job_of(tmp_path, mlflow=str(tmp_path / "store"))
+
+    def stopped() -> None:
+        with Trackers(tmp_path, job) as trackers:
+            trackers.epoch(write_lines(tmp_path, 1)[0])
+            raise StopTrial("others are better")
+
+    with pytest.raises(StopTrial):
+        stopped()
+    end_stopped(tmp_path, job)
+    (run,) = StandIn.runs.values()
+    assert run["status"] == "KILLED"
+    assert run["metrics"]
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(StandIn, "set_terminated", None)
+    end_stopped(tmp_path, job)
+    assert "MLflow was not told" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("mlflow"), reason="mlflow is not installed")

@@ -40,6 +40,7 @@ from jobs.train.folder import METRICS, REPORT, WRITER, open_run, read_metrics
 from jobs.train.job import TrainJob
 from jobs.train.run import Watch, run_training
 from jobs.tune import run as tune_run
+from jobs.tune import sweep as sweeps
 from jobs.tune import trials
 from jobs.tune.adapters import Decisions, Suggestions
 from jobs.tune.folder import JOURNAL, SWEEP, Trial, note, read_trials, trial_folder
@@ -196,6 +197,17 @@ def test_a_trial_that_was_cut_off_as_it_was_stopped_is_not_gone_on_with(
     assert f"trial {stopped[-1]} stopped: others are better" in capsys.readouterr().err
     assert drawn.epochs == whole
     assert rows(tmp_path / "cut") == rows(tmp_path / "whole")
+
+
+def test_trackers_hear_that_a_trial_was_stopped(
+    data_set: Path, tmp_path: Path, drawn: Drawn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[int] = []
+    monkeypatch.setattr(sweeps, "end_stopped", lambda root, job: told.append(int(root.name)))
+    run_tune(make_job(data_set, tmp_path / "sweep", tune={"asha": {"grace": 1}}))
+    stopped = [t.number for t in read_trials(tmp_path / "sweep") if t.status == "stopped"]
+    assert told == stopped
+    assert told
 
 
 @pytest.mark.parametrize("full", [StorageError("model: no space"), OutputError("table: no space")])
