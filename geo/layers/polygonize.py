@@ -244,7 +244,8 @@ def _pieces(
     Raises:
         InputError: the threshold is no probability.
     """
-    if not isinstance(threshold, Real) or not 0 <= threshold <= 1:
+    is_number = isinstance(threshold, Real) and not isinstance(threshold, bool)
+    if not is_number or not 0 <= threshold <= 1:
         raise InputError(f"threshold is {threshold!r}; give a number from 0 to 1")
     rounded = np.rint(CERTAIN * np.where(seen, probability, 0.0)).astype(np.uint8)
     level = max(1, math.ceil(CERTAIN * threshold - 1e-9))

@@ -95,6 +95,7 @@ def test_arrays_that_are_no_probability_on_a_map_are_refused(probability, crs, w
         ({"transform": Affine(np.nan, 0, 0, 0, 1, 0)}, "pixels without an area"),
         ({"threshold": float("nan")}, "threshold is nan; give a number from 0 to 1"),
         ({"threshold": 127}, "threshold is 127"),
+        ({"threshold": True}, "threshold is True"),
         ({"threshold": "0.5"}, "threshold is '0.5'; give a number"),
         ({"options": {"min_length_m": 1}}, "options is {'min_length_m': 1}; give geo.Assemble"),
         ({"options": geo.RoadOptions()}, "options is RoadOptions"),
