@@ -38,7 +38,11 @@ from wpcrack.training.footprint import footprint, measure, on_meta, parameters
 from wpcrack.training.optim import make_optimizers
 from wpcrack.training.stages import STAGES
 
-TINY = {"model": TINY_MODEL, "train": {"batch_size": 8, "epoch_steps": 100, "val_items": 4}}
+STEPS = {"warmup": 150, "adversarial": 40, "detector": 300}
+TINY = {
+    "model": TINY_MODEL,
+    "train": {"steps": STEPS, "batch_size": 8, "epoch_steps": 100, "val_items": 4},
+}
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +53,11 @@ def data_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def arguments(data_set: Path, run_dir: Path, *more: str) -> list[str]:
     (run_dir.parent / "tiny.yaml").write_text(json.dumps(TINY))
     config = str(run_dir.parent / "tiny.yaml")
-    return ["train", config, f"data.root={data_set}", f"run_dir={run_dir}", "--dry-run", *more]
+    given = {"data.root": data_set, "run_dir": run_dir}
+    for text in more:
+        given.pop(text.partition("=")[0], None)
+    required = [f"{key}={value}" for key, value in given.items()]
+    return ["train", config, *required, "--dry-run", *more]
 
 
 def test_a_dry_run_prints_a_config_that_trains_and_touches_nothing(
