@@ -139,9 +139,10 @@ class LossConfig(Block):
     """Adversarial term: the crack alone must not tell what lies beside it."""
     cls_rest: NonNegative = 0.3
     """Adversarial term: the rest alone must not tell the crack."""
-    error_mean: Literal["picture", "region"] = "picture"
-    """The errors of painting are means over the whole picture (paper), in which a crack, some
-    percent of it, hardly counts; or over the region that was to be painted."""
+    error_mean: Literal["picture", "region"] = "region"
+    """The errors of painting are means over the region that was to be painted; or over the whole
+    picture (paper), in which a crack, some percent of it, hardly counts, and which a classifier
+    that maps no crack at all fulfills best."""
     ceccm_weight: NonNegative = 0.5
     """Weight of CAM consistency."""
     ceccm: CeccmConfig = CeccmConfig()

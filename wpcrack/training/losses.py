@@ -1,4 +1,4 @@
-"""Each term of the adversarial step as a pure function (method section 3).
+"""Each term of the adversarial step as a pure function (paper).
 
 Sums run over the local images and are divided by the number of images that count over all
 ranks, per rank (`counts`), so that averaging gradients over ranks gives exactly the gradient of
