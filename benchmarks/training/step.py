@@ -3,6 +3,7 @@
 Run from the repository root:
     python -m benchmarks.training.step paper [--divisor 1] [--steps 2] [--variants equal ...]
     python -m benchmarks.training.step default [--steps 10] [--side 128] [--allocator] [--compile]
+        [--two-encoders]
 
 paper: one step of batch 4 at 256 x 256 (two crack, two road images), no CRF. "released" follows the
 released schedule and what its phases compute without using it: the decoder also on road images,
@@ -13,7 +14,8 @@ in a process of its own; time is that of its fastest step, memory the peak of th
 
 default: seconds per step of each stage and the share spent waiting for data, on drawn windows, as
 `wpcrack train` runs; with --allocator also before glibc is told to keep freed memory
-(jobs/runtime/allocator.py), with --compile also with compiled encoders.
+(jobs/runtime/allocator.py), with --compile also with compiled encoders, with
+--two-encoders also with two in the detector stage (train.one_encoder=false).
 """
 
 from __future__ import annotations
@@ -87,6 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     default.add_argument("--side", type=int, default=128, help="pixels of a window")
     default.add_argument("--allocator", action="store_true", help="compare with glibc as it is")
     default.add_argument("--compile", action="store_true", help="torch.compile on both encoders")
+    default.add_argument("--two-encoders", action="store_true", help="also in the detector stage")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     if options.preset == "default":
@@ -192,6 +195,10 @@ def print_default(options: argparse.Namespace) -> None:
             print_stages("glibc as it is", default_costs(data, options.steps, compiled=False))
         keep_freed_memory()
         print_stages("eager", default_costs(data, options.steps, compiled=False))
+        if options.two_encoders:
+            two = {"train": {"one_encoder": False}}
+            costs = default_costs(data, options.steps, compiled=False, settings=two)
+            print_stages("two encoders", costs)
         if options.compile:
             print_stages("compiled", default_costs(data, options.steps, compiled=True))
 
