@@ -6,7 +6,6 @@ tiles or blocks failed; 130 interrupted. What subcommands there are stands in `j
 
 from __future__ import annotations
 
-import itertools
 import sys
 from collections import Counter
 from typing import Annotated, Any
@@ -36,14 +35,13 @@ class _Command(TyperCommand):
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        given = list(args)
-        names = [text.partition("=")[0] for text in given if text.startswith("--")]
-        if twice := [name for name, times in Counter(names).items() if times > 1]:
-            ctx.fail(f"{twice[0]} is given twice; give it once")
-        for name, text in itertools.pairwise(["", *given]):
-            owner = text.removesuffix("=") if text.startswith("--") else name
-            if text in ("", f"{owner}=") and owner not in TEXTS:
-                what = owner if owner.startswith("--") else "an argument"
+        values, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        for param, times in Counter(order).items():
+            what = param.opts[0] if param.param_type_name == "option" else "an argument"
+            value = values[param.name]
+            if times > 1:
+                ctx.fail(f"{what} is given twice; give it once")
+            if what not in TEXTS and "" in (value if isinstance(value, tuple) else (value,)):
                 ctx.fail(f"{what} is empty; give a value")
         return super().parse_args(ctx, args)
 

@@ -305,6 +305,8 @@ def test_wrong_usage_exits_2(arguments: tuple[str, ...]) -> None:
         ("predict a --out o --out o", "--out is given twice"),
         ("predict a --out=", "--out is empty; give a value"),
         ("predict a | --out o", "an argument is empty; give a value"),
+        ("predict --out=o |", "an argument is empty"),
+        ("infer out=o.gpkg --plan |", "an argument is empty"),
         ("infer tiles=t out=o.gpkg --json=", "--json is empty"),
         ("label |", "an argument is empty"),
     ],
