@@ -1,8 +1,9 @@
 """What the game asks for each of several maps: does it want whole cracks?
 
 The classifier descends - cls_crack * L1(painted from the map alone, image, off the map)
-- cls_rest * L1(painted from the rest alone, image, on the map). Here the map is not learned but
-drawn from the true mask, and both errors are measured with the reconstructor as it is.
+- cls_rest * L1(painted from the rest alone, image, on the map), both means as losses.error_mean
+says. Here the map is not learned but drawn from the true mask, and both errors are measured with
+the reconstructor as it is.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wpcrack.labels.cam import crack_map
+from wpcrack.training.losses import masked_l1
 from wpcrack.training.stages import Learner
 
 CELL_PX = 8
@@ -32,7 +34,8 @@ def print_prices(learner: Learner, truth: Sequence[Truth]) -> None:
     Errors are of normalized images. "on all" is the paper's mean over all pixels of the picture,
     "on its own" the mean over the pixels that the error is about.
     """
-    weights = learner.config.losses
+    weights, one = learner.config.losses, torch.ones(1)
+    region = weights.error_mean == "region"
     found: dict[str, list[list[float]]] = {}
     reconstructor = learner.nets.reconstructor.eval()
     teacher = learner.teacher.eval()
@@ -44,18 +47,18 @@ def print_prices(learner: Learner, truth: Sequence[Truth]) -> None:
         maps = maps_of(mask)
         maps["classifier's CAM"] = crack_map(cam, mask.shape, learner.config.model.cam_norm)
         for name, m in maps.items():
-            off = ((reconstructor.decode(z, m) - target) * (1 - m)).abs().mean()
-            on = ((reconstructor.decode(z, 1 - m) - target) * m).abs().mean()
-            area = m.mean()
-            found.setdefault(name, []).append([float(v) for v in (area, off, on)])
+            painted = (reconstructor.decode(z, m), 1 - m), (reconstructor.decode(z, 1 - m), m)
+            off, on = (masked_l1(p, target, part, one, one) for p, part in painted)
+            asked = [masked_l1(p, target, part, one, one, region=region) for p, part in painted]
+            paid = -weights.cls_crack * asked[0] - weights.cls_rest * asked[1]
+            found.setdefault(name, []).append([float(v) for v in (m.mean(), off, on, paid)])
     heads = "area", "off: all", "own", "on: all", "own", "paid"
     widths = 6, 8, 6, 8, 6, 7
     columns = " ".join(f"{head:>{width}}" for head, width in zip(heads, widths, strict=True))
     print(f"      {'map':18} {columns}")
     for name, rows in found.items():
-        area, off, on = (float(v) for v in np.mean(rows, 0))
+        area, off, on, paid = (float(v) for v in np.mean(rows, 0))
         own_off, own_on = off / max(1 - area, 1e-6), on / max(area, 1e-6)
-        paid = -weights.cls_crack * off - weights.cls_rest * on
         print(
             f"      {name:18} {area:6.3f} {off:8.4f} {own_off:6.3f} {on:8.4f} {own_on:6.3f} "
             f"{paid:7.4f}",
