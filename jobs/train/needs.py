@@ -212,7 +212,8 @@ def idle_keys(job: TrainJob, *, from_model: bool) -> dict[str, str]:
     if not from_model:
         own = (f"pseudo_label.{key}" for key in REPLACED.values())
         why = "it counts where a training starts from a model (model.init) alone"
-        return dict.fromkeys((*own, "optim.trained_share", "train.blend"), why)
+        others = "optim.trained_share", "train.blend", "train.one_encoder"
+        return dict.fromkeys((*own, *others), why)
     if train.joint_after is not None or not (
         label.self_training and train.detector_ema and train.steps.detector
     ):

@@ -106,12 +106,14 @@ def test_a_setting_that_changes_nothing_with_this_start_is_told() -> None:
         job = load(TrainJob, None, ["data.root=set", "run_dir=run", *settings])
         return [text.split(":")[0] for text in warn_of_idle_keys(job, from_model=from_model)]
 
-    mine, other = ["pseudo_label.cam_crack=0.6"], ["train.blend=1", "optim.trained_share=0.3"]
+    mine = ["pseudo_label.cam_crack=0.6"]
+    other = ["train.blend=1", "optim.trained_share=0.3", "train.one_encoder=false"]
     assert told(from_model=True) == told(from_model=False) == []
     assert told(*mine, *other, from_model=True) == ["pseudo_label.cam_crack changes nothing"]
     assert told(*mine, *other, from_model=False) == [
         "optim.trained_share changes nothing",
         "train.blend changes nothing",
+        "train.one_encoder changes nothing",
     ]
     for used in ("pseudo_label.self_training=0", "train.detector_ema=0", "train.joint_after=1"):
         assert told(*mine, used, from_model=True) == []
