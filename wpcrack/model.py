@@ -185,7 +185,7 @@ def load_model(path: Path | None) -> Model:
     else:
         if not _has_second_encoder(tensors):
             networks.share_encoder()
-        _require_fit(tensors, _kept(networks), folder)
+        _require_fit(tensors, _tensors_of(networks), folder)
         networks.load_state_dict(tensors, strict=False)  # all that is kept is there
     return Model(networks.eval().requires_grad_(False), info, folder)
 
@@ -224,7 +224,7 @@ def _has_second_encoder(names: Iterable[str]) -> bool:
     return any(name.startswith(SECOND_ENCODER) for name in names)
 
 
-def _kept(networks: Networks) -> dict[str, Tensor]:
+def _tensors_of(networks: Networks) -> dict[str, Tensor]:
     """Return the tensors of a model that is kept whole; a shared encoder stands there once."""
     found = networks.state_dict()
     if networks.shares_encoder:
@@ -256,7 +256,7 @@ def save_model(
     """
     from safetensors.torch import save_file
 
-    kept = _inference_path(networks).state_dict() if predicts_only else _kept(networks)
+    kept = _inference_path(networks).state_dict() if predicts_only else _tensors_of(networks)
     tensors = {k: v.detach().cpu().contiguous() for k, v in kept.items()}
     if predicts_only:
         tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}

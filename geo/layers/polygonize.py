@@ -91,7 +91,7 @@ def polygonize(
     >>> cracks[["length_m", "width_mean_mm", "severity_d6433"]].round(1).values.tolist()
     [[0.4, 19.8, 'medium']]
     """
-    chosen = _chosen(options)
+    chosen = _require_options(options)
     grid, seen = _check(probability, transform, crs, valid, image)
     collector = BranchCollector(grid)
     collector.add(to_table(_pieces(probability, grid, threshold, seen, image)))
@@ -142,7 +142,7 @@ def make_map(
     """
     if not isinstance(out, str | os.PathLike):
         raise OutputError(f"out is {out!r}; give the path of a file, as text or Path")
-    chosen, path = _chosen(options), Path(out)
+    chosen, path = _require_options(options), Path(out)
     if path.suffix.lower() != ".gpkg":
         raise OutputError(f"out is {path}; the file is a GeoPackage, name it *.gpkg")
     if address := address_in(path):
@@ -163,7 +163,7 @@ def make_map(
             return assemble([part], path, grid, chosen)
 
 
-def _chosen(options: AssembleOptions | None) -> AssembleOptions:
+def _require_options(options: AssembleOptions | None) -> AssembleOptions:
     if not isinstance(options, AssembleOptions | None):
         raise InputError(f"options is {options!r}; give geo.AssembleOptions(...)")
     return options or AssembleOptions()

@@ -17,10 +17,10 @@ from jobs.tune.folder import SWEEP, is_finished, require_states
 from jobs.tune.job import AshaConfig, TuneJob, read_space
 from jobs.tune.sampler import make_sampler
 from jobs.tune.starts import (
+    find_judged_stages,
     new_start,
     read_starts,
     require_one_start,
-    stages_judged,
     warn_of_idle_keys,
 )
 from jobs.tune.trials import trials_here
@@ -80,7 +80,7 @@ def plan_sweep(job: TuneJob) -> SweepPlan:
     data = read_data(job, anew=job.resume == "never")
     needs = find_needs(job, data, trials=trials_here(job))
     steps = train.steps.model_dump()
-    judged = sum(-(-steps[stage] // train.epoch_steps) for stage in stages_judged(job, space))
+    judged = sum(-(-steps[stage] // train.epoch_steps) for stage in find_judged_stages(job, space))
     return SweepPlan(
         trials=total,
         sampler=job.tune.sampler,

@@ -44,7 +44,7 @@ def require_one_start(job: TrainJob, space: Space) -> None:
             )
 
 
-def stages_judged(job: TrainJob, space: Space) -> tuple[str, ...]:
+def find_judged_stages(job: TrainJob, space: Space) -> tuple[str, ...]:
     """List the stages whose epochs say that a trial is weak, whatever it starts from."""
     from_model = "model.init" in space.keys or find_start(job.model).folder is not None
     return judged_stages(job.train.steps, from_model=from_model)

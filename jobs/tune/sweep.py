@@ -27,7 +27,7 @@ from jobs.tune.folder import (
 from jobs.tune.job import AshaConfig, TuneJob, read_space
 from jobs.tune.results import write_results
 from jobs.tune.sampler import PastTrial, make_sampler
-from jobs.tune.starts import new_start, read_starts, stages_judged
+from jobs.tune.starts import find_judged_stages, new_start, read_starts
 from wpcrack.training.selection import objective
 
 NUMBER, JOB, ERROR, USERS, FATAL = "number", "job", "error", "is_users", "fatal"
@@ -55,7 +55,7 @@ class Sweep:
         self.space = read_space(job)
         self.sampler, self.total = make_sampler(job, self.space)
         open_journal(root, retry_failed=job.tune.retry_failed)
-        self.halving = Halving(job.tune.asha, stages_judged(job, self.space))
+        self.halving = Halving(job.tune.asha, find_judged_stages(job, self.space))
         self._starts = read_starts(root)
         trials = read_trials(root)
         weak = self._replay(trials)

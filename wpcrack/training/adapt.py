@@ -153,7 +153,7 @@ def adapt(
         info = read_info(base).model_copy(update={"trained": trained})
         with torch_threads(config.threads):
             info = with_fusion(info, networks)
-        one = networks.shares_encoder  # of two, as `wpcrack train` makes them, both are kept
+        one = networks.shares_encoder  # of two, as some of `wpcrack train`, both are kept
         save_model(place / MODEL_FOLDER, networks, info, predicts_only=one)
         teacher = place / MODEL_FOLDER
     found = compare(base, teacher, images[::HELD], config.check, config.threads)

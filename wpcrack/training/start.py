@@ -215,11 +215,11 @@ def blend(first: Mapping[str, Tensor], trained: Networks, share: float) -> Netwo
 
 def _differences(one: ModelConfig, other: ModelConfig) -> dict[str, tuple[Any, Any]]:
     """Return keys of encoder and detector that differ, with both values."""
-    a, b = _shaping(one), _shaping(other)
+    a, b = _shape_values(one), _shape_values(other)
     return {f"model.{key}": (a[key], b[key]) for key in a if a[key] != b[key]}
 
 
-def _shaping(config: ModelConfig) -> dict[str, Any]:
+def _shape_values(config: ModelConfig) -> dict[str, Any]:
     values = config.model_dump(mode="json", include=set(PATH_KEYS))
     paam = values.pop("paam")
     return values | {f"paam.{key}": value for key, value in paam.items()}

@@ -20,7 +20,7 @@ from jobs.tune.job import AshaConfig, Dimension, Space, TuneJob, read_space
 from jobs.tune.plan import _rungs, plan_sweep
 from jobs.tune.results import importances
 from jobs.tune.sampler import PastTrial, Tpe, make_sampler
-from jobs.tune.starts import stages_judged
+from jobs.tune.starts import find_judged_stages
 from jobs.tune.sweep import Halving
 from wpcrack.errors import ConfigError, DataError
 
@@ -254,7 +254,7 @@ def test_a_trial_from_a_model_is_not_stopped_by_epochs_that_cannot_be_its_best(
         tune = {"space": {"losses.cls_crack": {"choice": [0.1]}}}
         values = tiny_training(tmp_path, tmp_path, train={"steps": steps}, tune=tune)
         sweep = TuneJob.model_validate({**values, "model": {**TINY_MODEL, "init": init}})
-        return stages_judged(sweep, read_space(sweep))
+        return find_judged_stages(sweep, read_space(sweep))
 
     assert judged("imagenet") == ("adversarial", "detector")
     stages = judged(tiny_model(tmp_path / "run" / "model").parent)
