@@ -96,11 +96,13 @@ def find_needs(
     if start.folder is not None or not (downloads or job.model.pretrained == "none"):
         start_networks(job.model)  # what is wrong with the weights is said now
     require_classifier(job, start)
+    one_encoder = start.one_encoder and job.train.one_encoder
+    local_batch = -(-job.train.batch_size // max(job.scaling.least, 1))
     needs = Needs(
         size=train.size,
         scored=len(scored),
         masked=len(pairs),
-        footprint=footprint(job, train.size, -(-job.train.batch_size // max(job.scaling.least, 1))),
+        footprint=footprint(job, train.size, local_batch, one_encoder=one_encoder),
         cache_bytes=train.kept_bytes + scored.kept_bytes,
         start=start.note,
         fuses=len(start.scales) > 1,

@@ -61,30 +61,37 @@ def on_meta(config: ModelConfig) -> Networks:
         return Networks(config.model_copy(update={"pretrained": "none"}))
 
 
-def footprint(config: MethodConfig, size: tuple[int, int], local_batch: int) -> Footprint:
+def footprint(
+    config: MethodConfig, size: tuple[int, int], local_batch: int, *, one_encoder: bool = False
+) -> Footprint:
     """Count memory and traffic of a training.
 
     Args:
         config: what is learned.
         size: (H, W) of the windows in pixels.
         local_batch: images of a global batch that one worker reads.
+        one_encoder: whether the detector stage goes on with one.
     """
     nets = on_meta(config.model)
     c, r, d = (parameters(n) for n in (nets.classifier, nets.reconstructor, nets.detector))
+    dropped = parameters(nets.reconstructor.encoder) if one_encoder else 0
     encoders = parameters(nets.classifier.encoder) + parameters(nets.reconstructor.encoder)
+    encoders -= dropped
     train, states = config.train, STATES[config.optim.kind]
     fitted = d + encoders if train.joint else d
     copies = (c if config.pseudo_label.source == "ema" else 0) + (
-        c + r + d if train.detector_ema and train.steps.detector else 0
+        c + r + d - dropped if train.detector_ema and train.steps.detector else 0
     )
     moments = states * (c + r) + 2 * d
     if train.joint or train.joint_after is not None:
-        moments += states * encoders + (2 * d if config.optim.kind == "adamw" else 0)
+        # those that it learned with in joint epochs before stay
+        held = encoders + (dropped if train.joint_after is not None else 0)
+        moments += states * held + (2 * d if config.optim.kind == "adamw" else 0)
     return Footprint(
         weights=WEIGHT_BYTES * (c + r + d + copies),
         gradients=WEIGHT_BYTES * max(c, r, fitted),
         optimizers=WEIGHT_BYTES * moments,
-        activations=activations(nets, config, size, local_batch),
+        activations=activations(nets, config, size, local_batch, one_encoder),
         averaged={
             stage: WEIGHT_BYTES * count
             for stage, count in zip(STAGES, (c, c + r + d, fitted), strict=True)
@@ -93,7 +100,11 @@ def footprint(config: MethodConfig, size: tuple[int, int], local_batch: int) -> 
 
 
 def activations(
-    nets: Networks, config: MethodConfig, size: tuple[int, int], local_batch: int
+    nets: Networks,
+    config: MethodConfig,
+    size: tuple[int, int],
+    local_batch: int,
+    one_encoder: bool,
 ) -> dict[str, int]:
     """Count the bytes that a step's forward passes keep, by stage; half of the images are crack."""
     dtype = torch.bfloat16 if config.train.precision == "bf16" else torch.float32
@@ -112,7 +123,8 @@ def activations(
         adversarial = look + encode + reconstruct
     else:
         adversarial = max(encode + reconstruct, look + hide)
-    fit = detect + (look + encode if config.train.joint else 0)
+    see = look + (0 if one_encoder else encode)
+    fit = detect + (see if config.train.joint else 0)
     return dict(zip(STAGES, (look, max(adversarial, detect), fit), strict=True))
 
 

@@ -27,6 +27,7 @@ from wpcrack.inference.scales import ScaledProbability
 from wpcrack.labels.pseudo_label import label_batch
 from wpcrack.model import ModelInfo, has_one_encoder, load_model, only_predicts, save_model
 from wpcrack.networks import Networks
+from wpcrack.training.footprint import footprint
 from wpcrack.training.start import LEARNED_POWER, blend, find_start, start_networks
 from wpcrack.training.trainer import Trainer
 
@@ -154,6 +155,26 @@ def test_a_model_of_one_encoder_learns_on_with_one_and_is_kept_with_one(tmp_path
     torch.testing.assert_close(kept(batch.image), delivered(batch.image))
     # whose heads and decoder go on as well
     assert not changed_tensors(start_networks(start_from(tmp_path)), weights_of(delivered))
+
+
+@pytest.mark.usefixtures("shipped")
+def test_what_the_detector_stage_holds_and_sends_with_one_encoder_is_foreseen() -> None:
+    learner = tiny_learner(method_from("shipped"))
+    held = [learner.nets, learner.teacher]
+    numbers = sum(p.numel() for each in held for p in each.parameters())
+    learner.enter("detector")
+    assert learner.averaged is not None
+    numbers += sum(p.numel() for p in learner.averaged.parameters())
+    learner.step("detector", tiny_batch([1, 0, 1, 0]), 0.1, 0, 0)
+    sent = sum(p.grad.numel() for p in learner.nets.parameters() if p.grad is not None)
+    moments = learner.optimizers.joint.state.values()
+    found, two = (footprint(learner.config, (64, 64), 4, one_encoder=one) for one in (True, False))
+    assert (found.weights, found.averaged["detector"]) == (4 * numbers, 4 * sent)
+    kept = sum(each["exp_avg"].numel() + each["exp_avg_sq"].numel() for each in moments)
+    encoder = sum(p.numel() for p in learner.nets.classifier.encoder.parameters())
+    assert two.optimizers - found.optimizers == 8 * encoder
+    assert kept == 2 * sent
+    assert found.activations["detector"] < 0.7 * two.activations["detector"]
 
 
 @pytest.mark.usefixtures("shipped")
