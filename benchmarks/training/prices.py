@@ -57,11 +57,11 @@ def print_prices(learner: Learner, truth: Sequence[Truth]) -> None:
     columns = " ".join(f"{head:>{width}}" for head, width in zip(heads, widths, strict=True))
     print(f"      {'map':18} {columns}")
     for name, rows in found.items():
-        area, off, on, paid = (float(v) for v in np.mean(rows, 0))
-        own_off, own_on = off / max(1 - area, 1e-6), on / max(area, 1e-6)
+        area, all_off, all_on, sum_paid = (float(v) for v in np.mean(rows, 0))
+        own_off, own_on = all_off / max(1 - area, 1e-6), all_on / max(area, 1e-6)
         print(
-            f"      {name:18} {area:6.3f} {off:8.4f} {own_off:6.3f} {on:8.4f} {own_on:6.3f} "
-            f"{paid:7.4f}",
+            f"      {name:18} {area:6.3f} {all_off:8.4f} {own_off:6.3f} {all_on:8.4f} {own_on:6.3f}"
+            f" {sum_paid:7.4f}",
             flush=True,
         )
 
