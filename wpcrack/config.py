@@ -272,7 +272,8 @@ class TrainConfig(Block):
     rounding, from 2 on one more forward of the classifier per adversarial step."""
     one_encoder: bool = True
     """From a model with one encoder (the shipped one) the detector stage goes on with one, so that
-    it and mapping with the trained model take two thirds of the time. false: with two that start alike (paper)."""
+    it and mapping with the trained model take two thirds of the time. false: with two that start
+    alike (paper)."""
     drawn_share: Share = 0.35
     """Share of the images of the detector stage that are drawn, with the exact mask of their crack,
     in the place of labeled ones. 0: none (paper)."""
