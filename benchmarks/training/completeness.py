@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", choices=list(ARMS), help="this arm alone")
     parser.add_argument("--prices", action="store_true", help="of maps that nobody learned")
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE")
-    given = parser.parse_args(arguments)
+    given = parser.parse_intermixed_args(arguments)
     if (given.data is None) != (given.images is None) or (given.images is None) != (
         given.masks is None
     ):
