@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_type_hints
 
 try:
     import fcntl  # noqa: F401  locks of folders, which Windows does not have
@@ -28,18 +29,20 @@ TEXTS = ("--name", "--mask-values")
 
 
 class _Command(TyperCommand):
-    """A subcommand that refuses an option that is given twice, and an empty path.
+    """A subcommand that refuses two files or folders of one option, and an empty path.
 
     Else the last one would count without a word, and the working folder be what is empty, such as
-    a variable of the shell that is not set.
+    a variable of the shell that is not set. Of numbers and names the last one counts.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         values, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        kinds = get_type_hints(self.callback)
         for param, times in Counter(order).items():
             what = param.opts[0] if param.param_type_name == "option" else "an argument"
             value = values[param.name]
-            if times > 1:
+            kind = kinds.get(param.name)
+            if times > 1 and Path in (kind, *get_args(kind)):
                 ctx.fail(f"{what} is given twice; give it once")
             if what not in TEXTS and "" in (value if isinstance(value, tuple) else (value,)):
                 ctx.fail(f"{what} is empty; give a value")

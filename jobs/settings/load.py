@@ -128,9 +128,9 @@ def shipped_configs() -> list[Path]:
 
 
 def refuse_repeated(overrides: Sequence[str], model_type: type[BaseModel]) -> None:
-    """Refuse a key that a user sets twice: who names two folders means both, not the last one.
+    """Refuse what a user sets twice where both may be meant: a list, a section and a key of it.
 
-    A section sets all that was set in it before.
+    Of a single value the last one counts, so that a script's settings can be overridden.
 
     Raises:
         ConfigError: So it is.
@@ -138,12 +138,13 @@ def refuse_repeated(overrides: Sequence[str], model_type: type[BaseModel]) -> No
     known: dict[str, str] = {}
     for text in overrides:
         key = text.partition("=")[0]
-        if before := next((known[one] for one in known if _holds(key, one)), ""):
-            field = field_of(model_type, key)
-            kind = field.annotation if field else None
-            several = takes_list(kind) and list_length(kind) is None
+        field = field_of(model_type, key)
+        kind = field.annotation if field else None
+        several = takes_list(kind) and list_length(kind) is None
+        before = next((one for one in known if _holds(key, one)), None)
+        if before is not None and (several or before != key):
             remedy = f"; several are written {key}=[a,b]" if several else ""
-            raise ConfigError(f"got {before} and {text}; give {key} once{remedy}")
+            raise ConfigError(f"got {known[before]} and {text}; give {key} once{remedy}")
         known[key] = text
 
 

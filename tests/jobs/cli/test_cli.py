@@ -246,7 +246,6 @@ def test_a_path_that_cannot_be_looked_at_is_one_sentence(
             (*NEEDED, "roads.id=ref", "roads={path: a.gpkg}"),
             "error: got roads.id=ref and roads={path: a.gpkg}; give roads once\n",
         ),
-        ((*NEEDED, "batch=4", "batch=4"), "error: got batch=4 and batch=4; give batch once\n"),
     ],
 )
 def test_a_wrong_config_is_one_sentence_and_exit_1(
@@ -257,6 +256,11 @@ def test_a_wrong_config_is_one_sentence_and_exit_1(
     assert result.stderr.startswith(message)
     assert result.stderr.count("\n") == 1
     assert calls.jobs == []
+
+
+def test_of_a_single_value_that_is_set_twice_the_last_counts(calls: Calls) -> None:
+    assert wpcrack("infer", *NEEDED, "batch=4", "batch=5").exit_code == 0
+    assert [job.batch for job in calls.jobs] == [5]
 
 
 @pytest.mark.parametrize(
