@@ -130,7 +130,7 @@ def test_from_the_shipped_model_one_part_is_left_out_at_a_time(ablation: ModuleT
     assert whole[0].config == MethodConfig(
         train=TrainConfig(steps=StageSteps(warmup=40, adversarial=20, detector=120), val_items=2)
     )
-    assert len({cell.key for cell in cells}) == len(cells) == 3 * 6
+    assert len({cell.key for cell in cells}) == len(cells) == 3 * 7
     for cell in cells:
         if cell.row != "everything":
             was = whole[cell.config.seed].config.model_dump()
