@@ -141,8 +141,9 @@ def refuse_repeated(overrides: Sequence[str], model_type: type[BaseModel]) -> No
         field = field_of(model_type, key)
         kind = field.annotation if field else None
         several = takes_list(kind) and list_length(kind) is None
+        section = any(name != key and _holds(key, name) for name in key_names(model_type))
         before = next((one for one in known if _holds(key, one)), None)
-        if before is not None and (several or before != key):
+        if before is not None and (several or section):
             remedy = f"; several are written {key}=[a,b]" if several else ""
             raise ConfigError(f"got {known[before]} and {text}; give {key} once{remedy}")
         known[key] = text

@@ -246,6 +246,10 @@ def test_a_path_that_cannot_be_looked_at_is_one_sentence(
             (*NEEDED, "roads.id=ref", "roads={path: a.gpkg}"),
             "error: got roads.id=ref and roads={path: a.gpkg}; give roads once\n",
         ),
+        (
+            (*NEEDED, "roads={path: a.gpkg}", "roads={id: ref}"),
+            "error: got roads={path: a.gpkg} and roads={id: ref}; give roads once\n",
+        ),
     ],
 )
 def test_a_wrong_config_is_one_sentence_and_exit_1(
