@@ -33,8 +33,8 @@ def test_a_script_without_a_guard_does_not_begin_anew_in_other_processes(
 ):
     main = sys.modules["__main__"]
     (tmp_path / "script.py").write_text("raise SystemExit('begun anew')")
-    monkeypatch.setattr(main, "__file__", str(tmp_path / "script.py"))
-    monkeypatch.setattr(main, "__spec__", None)
+    monkeypatch.setattr(main, "__file__", str(tmp_path / "script.py"), raising=False)
+    monkeypatch.setattr(main, "__spec__", None, raising=False)
     before = dict(vars(main))
     assert list(spread(abs, [1, -2], 1, start)) == [1, 2]
     assert vars(main) == before
