@@ -127,7 +127,7 @@ class CeccmConfig(Block):
 
 
 class LossConfig(Block):
-    """Weights of the terms of the adversarial step; the first six are the paper's."""
+    """Terms of the adversarial step; weights named rec_, cls_ and ceccm_ are the paper's."""
 
     rec_full: NonNegative = 0.2
     """Reconstruction of the whole crack image from its own features."""
