@@ -5,7 +5,8 @@ Where either hash differs, a bit has flipped or the files are of two models, and
 used: it is made again from the weights where torch is installed, and refused where it is not.
 What is hashed is what is used: the files are read once.
 
-* `openvino/`: delivered with the model by the training that made it, weights at half precision.
+* `openvino/`: delivered with the model by the training that made it, weights at half precision,
+  with the ranges of its activations for 8-bit numbers.
 * `openvino-<hash>/`: kept here at the first use of a model, by what it follows from.
 """
 
@@ -24,10 +25,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from wpcrack.errors import CheckpointError, StorageError
-from wpcrack.files import whole_folder
-from wpcrack.inference.machine import is_installed, openvino, openvino_core
+from wpcrack.files import whole_file, whole_folder
+from wpcrack.inference.eight_bits import Ranges, attach_ranges, measure_ranges
+from wpcrack.inference.machine import is_installed, native_bfloat16, openvino, openvino_core
+from wpcrack.inference.openvino_engine import OpenVinoPredictor
 from wpcrack.model import CONFIG, WEIGHTS, find_model, load_model
+from wpcrack.synthetic.pavement import draw_alternating
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +43,19 @@ DELIVERED = "openvino"
 
 GRAPH, CONSTANTS, RECORD = "model.xml", "model.bin", "hashes.json"
 """Files of a graph's folder."""
+
+RANGES = "ranges.json"
+"""File beside a graph, for `wpcrack.inference.eight_bits`; it names the graph's hashes, since it is
+of use to no other. A graph that was kept gets it where it is first needed: on a processor without
+bfloat16. Without ranges a graph runs with single precision."""
+
+RANGE_WINDOWS, CHECK_WINDOWS, RANGE_SIDE, RANGE_SEED = 32, 8, 256, 4_000_037
+"""Drawn windows on which ranges are measured, and those on which they are tried; their side in
+pixels; their seed."""
+
+LARGEST_SHIFT = 0.005
+"""Mean change of the probability up to which 8-bit numbers are used; .0005 with the shipped model,
+.002 where zero was no level of the activations: a twentieth of what it marked was another then."""
 
 
 def load_graph(path: Path | None) -> Any:
@@ -57,7 +77,7 @@ def load_graph(path: Path | None) -> Any:
     graph = _convert(folder)
     shutil.rmtree(place, ignore_errors=True)  # it is not there, or does not fit
     _keep(graph, place, made_from)
-    return graph
+    return graph if native_bfloat16() else _read(place, folder) or graph
 
 
 def require_torch_or_graph(folder: Path, *, found: bool | None = None) -> None:
@@ -92,12 +112,50 @@ def deliver_graph(folder: Path) -> Path:
     try:
         with whole_folder(folder / DELIVERED) as part:
             _write(_convert(folder), part, _made_from(folder), half=True)
+            write_ranges(part)
     except (OSError, RuntimeError) as error:
         raise StorageError(
             f"the graph cannot be written to {folder} ({error}); free space or choose another "
             "folder"
         ) from error
     return folder / DELIVERED
+
+
+def write_ranges(place: Path) -> None:
+    """Measure the ranges of a graph on drawn windows; write them beside it.
+
+    There are none if the networks would see something else with them.
+
+    Args:
+        place: Folder of the graph.
+
+    Raises:
+        OSError: It cannot be written to.
+    """
+    content = {name: (place / name).read_bytes() for name in (GRAPH, CONSTANTS)}
+    graph = openvino_core().read_model(content[GRAPH], content[CONSTANTS])
+    drawn = draw_alternating(RANGE_SEED, RANGE_WINDOWS + CHECK_WINDOWS, RANGE_SIDE)
+    images = np.stack([window.image for window in drawn])
+    measured = measure_ranges(graph, images[:RANGE_WINDOWS])
+    ranges = {name: (float(f"{a:.4g}"), float(f"{b:.4g}")) for name, (a, b) in measured.items()}
+    if not ranges or _shift(graph, ranges, images[RANGE_WINDOWS:]) > LARGEST_SHIFT:
+        log.info("the networks of %s run with single precision: 8 bits would change them", place)
+        ranges = {}
+    record = {
+        "graph": {name: _hash(data) for name, data in content.items()},
+        "ranges": ranges,
+        "hash": _hash_ranges(ranges),
+    }
+    with whole_file(place / RANGES) as fresh:
+        fresh.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def _shift(graph: Any, ranges: Ranges, images: NDArray[np.uint8]) -> float:
+    """Return by how much 8-bit numbers change the probability of a pixel, on average."""
+    exact, rounded = graph.clone(), graph.clone()
+    attach_ranges(rounded, ranges)
+    probability = OpenVinoPredictor(rounded, precision="int8")(images)
+    return float(np.abs(probability - OpenVinoPredictor(exact, precision="f32")(images)).mean())
 
 
 # -- places and records ----------------------------------------------------------------------------
@@ -140,10 +198,35 @@ def _read(place: Path, folder: Path) -> Any | None:
         elif record.made_from != _made_from(folder):
             log.warning("%s belongs to other weights and is not used", place)
         else:
-            return openvino_core().read_model(content[GRAPH], content[CONSTANTS])
+            graph = openvino_core().read_model(content[GRAPH], content[CONSTANTS])
+            if not (place / RANGES).exists() and not native_bfloat16():
+                with suppress(OSError):  # read-only, or full
+                    write_ranges(place)
+            attach_ranges(graph, _read_ranges(place, record.files))
+            return graph
     except (OSError, RuntimeError) as error:
         log.warning("%s cannot be read (%s) and is not used", place, error)
     return None
+
+
+def _read_ranges(place: Path, files: Mapping[str, str]) -> Ranges:
+    """Return the ranges beside a graph of these hashes; none if they are not of it or damaged."""
+    path = place / RANGES
+    if not path.exists():
+        return {}
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        ranges: Ranges = record["ranges"]
+        if record["graph"] == files and record["hash"] == _hash_ranges(ranges):
+            return ranges
+    except (OSError, ValueError, TypeError, KeyError):
+        pass
+    log.warning("%s is damaged or of another graph; its networks run with single precision", path)
+    return {}
+
+
+def _hash_ranges(ranges: Ranges) -> str:
+    return _hash(json.dumps(ranges, sort_keys=True).encode())
 
 
 def _keep(graph: Any, place: Path, made_from: Mapping[str, str]) -> None:

@@ -9,10 +9,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from wpcrack.errors import ConfigError
+from wpcrack.inference.eight_bits import quantize, ranges_of
 from wpcrack.inference.machine import default_threads, native_bfloat16, openvino, openvino_core
 from wpcrack.inference.rewrite import rewrite_graph
 
-Precision = Literal["f32", "bf16"]
+Precision = Literal["f32", "bf16", "int8"]
+"""Numbers that convolutions take; int8: the large ones 8-bit numbers, all others f32."""
 
 SHAPES_KEPT = 4
 """Window shapes that stay compiled; another one costs about .2 s and some 100 MB."""
@@ -40,13 +43,24 @@ class OpenVinoPredictor:
             graph: Result of `wpcrack.inference.graph.load_graph`; it is changed, and must not be
                 used elsewhere.
             threads: Cores to use; None: see `wpcrack.inference.machine.default_threads`.
-            precision: None: bf16 where this CPU multiplies it natively, else f32.
+            precision: None: bf16 where this CPU multiplies it natively, else int8 if the graph has
+                the ranges for it, else f32.
             scales: How many of the model's scales to look at, from the finest on; None: all.
+
+        Raises:
+            ConfigError: int8 is asked of a graph without ranges.
         """
-        self.precision: Precision = precision or ("bf16" if native_bfloat16() else "f32")
+        self._ranges = ranges_of(graph)
+        without = "int8" if self._ranges else "f32"
+        self.precision: Precision = precision or ("bf16" if native_bfloat16() else without)
+        if self.precision == "int8" and not self._ranges:
+            raise ConfigError(
+                "precision is int8, and the graph of this model was delivered without the ranges "
+                "for it; set f32, or train the model again, which measures them"
+            )
         self._graph = fused_graph(graph, len(graph.outputs) if scales is None else scales)
         self._settings = {
-            "INFERENCE_PRECISION_HINT": self.precision,
+            "INFERENCE_PRECISION_HINT": "bf16" if self.precision == "bf16" else "f32",
             "INFERENCE_NUM_THREADS": threads or default_threads(),
             "NUM_STREAMS": 1,
             "ENABLE_CPU_PINNING": False,  # pinned workers of one machine share the first cores
@@ -72,7 +86,9 @@ class OpenVinoPredictor:
         shape = height, width
         if shape not in self._requests:
             self._graph.reshape([1, height, width, 3])
-            faster = rewrite_graph(self._graph)
+            rounded = self.precision == "int8"
+            graph = quantize(self._graph, self._ranges) if rounded else self._graph
+            faster = rewrite_graph(graph)
             compiled = openvino_core().compile_model(faster, "CPU", self._settings)
             self._requests[shape] = compiled.create_infer_request()
             if len(self._requests) > SHAPES_KEPT:

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from wpcrack.inference.machine import openvino
 
 QUARTERS = 4
-PER_CELL = frozenset({"Relu", "Clamp", "Sigmoid", "Swish", "HSwish", "HSigmoid"})
-"""Operations of one input that look at a cell alone."""
+PER_CELL = frozenset({"Relu", "Clamp", "Sigmoid", "Swish", "HSwish", "HSigmoid", "FakeQuantize"})
+"""Operations that look at a cell of their first input alone; other inputs are single numbers."""
 
 
 def rewrite_graph(graph: Any) -> Any:
