@@ -108,6 +108,10 @@ class PseudoLabelConfig(Block):
     would be its 0.29, and cracks grow."""
     trained_road: Share = 0.35
     """In place of `cam_road` then: off the CAM a detector's 0.5 is the upper end of road."""
+    look_around: bool = True
+    """Whether that detector says what it sees of a window with what lies around it, where the set
+    keeps that: as it was when the training began. Else the averaged one sees windows alone, in
+    which it finds half of the cracks."""
     cam_crack: Share = 0.5
     """Refined CAM at least this: crack; see `trained_crack`."""
     cam_road: Share = 0.2

@@ -24,6 +24,7 @@ from wpcrack.labels.pseudo_label import require_refiners
 from wpcrack.model import only_predicts
 from wpcrack.networks.paper.resnet38d import RESNET38D
 from wpcrack.training.footprint import Footprint, footprint
+from wpcrack.training.foresight import warn_of_narrow_windows
 from wpcrack.training.start import REPLACED, Start, find_start, start_networks
 from wpcrack.training.trainer import require_common_statistics, require_sides
 
@@ -110,11 +111,19 @@ def find_needs(
             *train.warnings,
             *warn_of_shared_sources(pairs, data),
             *(warn_of_few_labels(len(data.items)) if start.folder is not None else ()),
+            *(warn_of_narrow_windows(data.train) if looks_around(job, start) else ()),
             *warn_of_idle_keys(job, from_model=start.folder is not None),
         ),
     )
     _require_room(job, needs, trials * workers, local=local)
     return needs
+
+
+def looks_around(job: TrainJob, start: Start) -> bool:
+    """Tell whether the model that a training starts from would look around windows."""
+    rule, train = job.pseudo_label, job.train
+    taught = train.steps.detector and train.detector_ema and rule.self_training
+    return start.folder is not None and bool(taught and rule.trained_detector and rule.look_around)
 
 
 def require_classifier(job: TrainJob, start: Start) -> None:
@@ -186,6 +195,14 @@ def check_readable(items: Sequence[Item]) -> None:
                 f"{item.path} has {width} x {height} pixels, its manifest says {item.width} x "
                 f"{item.height} (width x height); put the picture back, or empty these cells"
             )
+        if item.surroundings is not None and item.has_crack:
+            path = item.surroundings.path
+            wide = read_rgb(path).shape[:2]
+            if item.surroundings.find((wide[0], wide[1]), (height, width)) is None:
+                raise DataError(
+                    f"{path} has {wide[1]} x {wide[0]} pixels, and {item.path}, {width} x {height} "
+                    "pixels, does not lie in it; correct the column surroundings, or empty its cell"
+                )
 
 
 def warn_of_few_labels(count: int) -> list[str]:
@@ -214,7 +231,12 @@ def idle_keys(job: TrainJob, *, from_model: bool) -> dict[str, str]:
     if not from_model:
         own = (f"pseudo_label.{key}" for key in REPLACED.values())
         why = "it counts where a training starts from a model (model.init) alone"
-        others = "optim.trained_share", "train.blend", "train.one_encoder"
+        others = (
+            "optim.trained_share",
+            "train.blend",
+            "train.one_encoder",
+            "pseudo_label.look_around",
+        )
         return dict.fromkeys((*own, *others), why)
     if train.joint_after is not None or not (
         label.self_training and train.detector_ema and train.steps.detector

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from geo.addresses import without_secrets
 from geo.imagery.mosaic import Mosaic
 from geo.imagery.samples import Candidate
 from jobs.runtime.terminal import say
 from jobs.windows.photographs import Photographs
-from wpcrack.data.images import write_png
+from wpcrack.data.images import write_jpeg, write_png
 from wpcrack.data.manifest import COLUMNS, LABEL_COLUMNS, TILE_COLUMNS, Row, window_name
+from wpcrack.data.surroundings import AROUND, MARGIN_SHARE, surroundings_name
 from wpcrack.errors import ConfigError
 from wpcrack.inference.engine import load_predictor
 from wpcrack.inference.lattice import Lattice
@@ -31,14 +31,8 @@ from wpcrack.model import find_model, run_name
 WORLD_DIGITS, GUESS_DIGITS = 3, 3
 """Decimals in the manifest, of x and y (millimeters) and of the model's guess."""
 
-AROUND = "around"
-"""Folder of the surroundings that the page of `wpcrack label` draws around a window."""
-
 CONTEXT_SHARE = 4
 """The model sees this part of a window's side around it: as much as 32 pixels of 128."""
-
-JPEG_QUALITY = 85
-"""Of the surroundings, which are shown faint."""
 
 LONGEST_SOURCE = 150
 """Bytes of the name of a tile or photograph that are kept in names of windows."""
@@ -135,15 +129,15 @@ class Cutter:
         if isinstance(self._ground, Mosaic) and place.window != tile:
             source = f"{source}.y{place.row}x{place.col}"
         file = window_name(source, row, col)
-        wide = window.pad(window.height // 2)
+        wide = window.pad(window.height // MARGIN_SHARE)
         seen = self._ground.read(wide)
         core = window.slices_in(wide)
         image = np.ascontiguousarray(seen.image[core])
         write_png(self._folder / file, image)
         surroundings = ""
         if self._options.surroundings:
-            surroundings = f"{AROUND}/{Path(file).stem}_{AROUND}.jpg"
-            Image.fromarray(seen.image).save(self._folder / surroundings, quality=JPEG_QUALITY)
+            surroundings = surroundings_name(file)
+            write_jpeg(self._folder / surroundings, fill_invalid(seen.image, seen.valid))
         entry = Row(file, None, source, row, col, window.height, window.width, None)
         cut = Cut(entry, item, surroundings, 0.0, np.zeros((2, 0), np.float32))
         if self._predictor is None:

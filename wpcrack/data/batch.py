@@ -37,6 +37,29 @@ class Exact:
 
 
 @dataclass(frozen=True)
+class Foreseen:
+    """What a model saw before the training in images with what lies around them."""
+
+    known: Tensor
+    """(B,) 1 for images of which it is known, else 0."""
+    probability: Tensor
+    """(B, 1, H, W) of a crack, in [0, 1]; 0 where it is not known."""
+
+    def of(self, index: Tensor) -> Foreseen:
+        """Return what is known of the images at positions of the batch."""
+        return Foreseen(self.known[index], self.probability[index])
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Foreseen:
+        """Return what a function makes of each tensor."""
+        return Foreseen(change(self.known), change(self.probability))
+
+    def chunk(self, count: int) -> list[Foreseen]:
+        """Cut into at most `count` pieces of about equal length."""
+        parts = (self.known.chunk(count), self.probability.chunk(count))
+        return [Foreseen(*part) for part in zip(*parts, strict=True)]
+
+
+@dataclass(frozen=True)
 class Batch:
     """The local part of one global batch."""
 
@@ -54,6 +77,8 @@ class Batch:
     """(B, 3, H, W) before brightness, contrast and grain were changed; None: they were not."""
     exact: Exact | None = None
     """Of the drawn images; None: there are none in the global batch."""
+    foreseen: Foreseen | None = None
+    """Of images with surroundings; None: nobody asked."""
 
     @property
     def roads(self) -> Tensor:
@@ -85,6 +110,7 @@ class Batch:
             change(self.cracks),
             None if self.plain is None else change(self.plain),
             None if self.exact is None else self.exact.each(change),
+            None if self.foreseen is None else self.foreseen.each(change),
         )
 
     def pieces(self, count: int) -> list[Batch]:
@@ -96,11 +122,12 @@ class Batch:
         images = self.image.chunk(count)
         plain = [None] * len(images) if self.plain is None else self.plain.chunk(count)
         exact = [None] * len(images) if self.exact is None else self.exact.chunk(count)
+        seen = [None] * len(images) if self.foreseen is None else self.foreseen.chunk(count)
         has_crack, erased = self.has_crack.chunk(count), self.erased.chunk(count)
-        parts = zip(images, has_crack, erased, plain, exact, strict=True)
+        parts = zip(images, has_crack, erased, plain, exact, seen, strict=True)
         return [
-            Batch(image, shown, erased, self.images, self.cracks, clear, known)
-            for image, shown, erased, clear, known in parts
+            Batch(image, shown, erased, self.images, self.cracks, *known)
+            for image, shown, erased, *known in parts
         ]
 
 

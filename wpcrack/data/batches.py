@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from wpcrack.config import MethodConfig
 from wpcrack.data.augment import as_planes, changes_colors, erase_grid, recolor, reorient
-from wpcrack.data.batch import Batch, Exact
+from wpcrack.data.batch import Batch, Exact, Foreseen
 from wpcrack.data.pictures import Images
 from wpcrack.data.read import Item
 from wpcrack.errors import ConfigError, DataError, TrainingError
@@ -85,6 +85,8 @@ class Sample:
     erased: NDArray[np.float32]
     exact: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
     """Target and weight of a drawn image."""
+    seen: NDArray[np.float32] | None = None
+    """(1, H, W) what a model saw in it before, or (0, H, W); None: drawn."""
 
 
 def drawn_at(place: int, share: float) -> bool:
@@ -108,6 +110,21 @@ def _exact(samples: Sequence[Sample]) -> Exact:
     )
 
 
+def _foreseen(seen: Sequence[NDArray[np.float32] | None], size: tuple[int, int]) -> Foreseen:
+    """Stack what was seen in each image: (1, H, W), or nothing of it."""
+    nothing = np.zeros((1, *size), np.float32)
+    known = [part is not None and len(part) > 0 for part in seen]
+    parts = [part if part is not None and len(part) else nothing for part in seen]
+    return Foreseen(
+        known=torch.tensor(known, dtype=torch.float32),
+        probability=torch.from_numpy(np.stack(parts)),
+    )
+
+
+Foresee = Callable[[Item], "NDArray[np.uint8] | None"]
+"""Image of a set -> probability (h, w) that a model sees in it, in 255 steps; None: not known."""
+
+
 class BatchSource:
     """Batches of this rank, in order, prepared by a thread or processes ahead of the training.
 
@@ -117,6 +134,7 @@ class BatchSource:
         shard: which part of each batch is read.
         loaders: processes that prepare batches; 0: a thread.
         pin: put batches where a GPU can fetch them while it works.
+        foresee: what a model saw in crack images; it goes to other processes.
     """
 
     def __init__(
@@ -127,8 +145,10 @@ class BatchSource:
         *,
         loaders: int = 0,
         pin: bool = False,
+        foresee: Foresee | None = None,
     ) -> None:
         self.images, self.config, self.shard, self.pin = images, config, shard, pin
+        self.foresee = foresee
         self._loaders = Loaders(self, loaders) if loaders else None
         self.sampler = Sampler(images.items, config.train.batch_size, config.seed)
         size = config.train.batch_size
@@ -138,7 +158,9 @@ class BatchSource:
                 "nothing; set fewer workers or a larger batch"
             )
 
-    def load(self, step: int, epoch: int, drawn_share: float = 0.0) -> Batch:
+    def load(
+        self, step: int, epoch: int, drawn_share: float = 0.0, foreseen: bool = False
+    ) -> Batch:
         """Load the local part of a global step.
 
         Args:
@@ -146,14 +168,16 @@ class BatchSource:
             epoch: sets how much is erased.
             drawn_share: of the images, spread evenly, that are drawn in place of a labeled one of
                 the same class.
+            foreseen: with what a model saw in crack images before.
         """
+        asked = foreseen and self.foresee is not None
         places = self.sampler.batch(step)
         cracks = sum(self.images.items[i].has_crack for i, _ in places)
         mine = self.shard.of(len(places))
         is_drawn = [drawn_at(k, drawn_share) for k in range(len(places))]
         labels = [self.images.items[places[k][0]].has_crack for k in mine]
         samples = [
-            self._draw_window(step, k, label) if draw else self._sample(*places[k], epoch)
+            self._draw_window(step, k, label) if draw else self._sample(*places[k], epoch, asked)
             for k, draw, label in zip(mine, is_drawn[mine.start : mine.stop], labels, strict=True)
         ]
         plain = [s.plain for s in samples] if changes_colors(self.config.augment) else None
@@ -165,6 +189,7 @@ class BatchSource:
             cracks=torch.tensor(max(cracks, 1) / self.shard.ranks),
             plain=None if plain is None else torch.from_numpy(np.stack(plain)),
             exact=_exact(samples) if any(is_drawn) else None,
+            foreseen=_foreseen([s.seen for s in samples], self.images.size) if asked else None,
         )
 
     def _draw_window(self, step: int, place: int, has_crack: bool) -> Sample:
@@ -178,16 +203,18 @@ class BatchSource:
         target, weight = (m[None, :height, :width].astype(np.float32) for m in (window.mask, seen))
         return Sample(image, image, np.zeros_like(target), (target * weight, weight))
 
-    def _sample(self, index: int, turn: int, epoch: int) -> Sample:
+    def _sample(self, index: int, turn: int, epoch: int, asked: bool) -> Sample:
         rng = np.random.default_rng(np.random.SeedSequence([self.config.seed, turn, index]))
-        plain = reorient(self.images.cut(index, rng), rng, self.config.augment)
+        seen = self.foresee(self.images.items[index]) if asked and self.foresee else None
+        cut = reorient(self.images.cut(index, rng, seen), rng, self.config.augment)
+        plain = cut[..., :3]
         image = recolor(plain, rng, self.config.augment)
         size = (image.shape[1], image.shape[2])
         erased = erase_grid(size, epoch, rng, self.config.erase)
-        return Sample(image, as_planes(plain), erased)
+        return Sample(image, as_planes(plain), erased, seen=as_planes(cut[..., 3:]))
 
     def stream(
-        self, first: int, count: int, epoch: int, drawn_share: float = 0.0
+        self, first: int, count: int, epoch: int, drawn_share: float = 0.0, foreseen: bool = False
     ) -> Generator[Batch, None, None]:
         """Yield the batches of `count` steps from `first` on (see `load`), which are read ahead.
 
@@ -195,7 +222,8 @@ class BatchSource:
             DataError: if an image cannot be read.
         """
         if self._loaders is not None:
-            orders = [(step, epoch, drawn_share) for step in range(first, first + count)]
+            steps = range(first, first + count)
+            orders = [(step, epoch, drawn_share, foreseen) for step in steps]
             yield from self._loaders.stream(orders)
             return
         ahead: queue.Queue[Batch | Exception] = queue.Queue(PREFETCH)
@@ -213,7 +241,7 @@ class BatchSource:
                 if stop.is_set():
                     return
                 try:
-                    batch = self.load(step, epoch, drawn_share)
+                    batch = self.load(step, epoch, drawn_share, foreseen)
                     put(batch.each(Tensor.pin_memory) if self.pin else batch)
                 except Exception as error:  # handed to the consumer, who raises it
                     return put(error)
@@ -231,8 +259,8 @@ class BatchSource:
             thread.join()
 
 
-Order = tuple[int, int, float]
-"""Step, epoch and share of drawn images: what `BatchSource.load` takes."""
+Order = tuple[int, int, float, bool]
+"""What `BatchSource.load` takes."""
 
 
 class Loaders:
@@ -242,7 +270,7 @@ class Loaders:
         """Start none yet: they come with the first batch."""
         self._orders: list[Order] = []
         self._pin = source.pin
-        plain = BatchSource(source.images, source.config, source.shard)
+        plain = BatchSource(source.images, source.config, source.shard, foresee=source.foresee)
         self._loader: DataLoader[Batch | DataError] = DataLoader(
             _Loading(plain),
             batch_size=None,
@@ -294,13 +322,26 @@ def validation_part(items: Sequence[Item], limit: int, seed: int) -> list[Item]:
 
 
 def validation_batches(
-    images: Images, batch_size: int, shard: Shard
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield this rank's part of `images`: (B, 3, H, W), unchanged, with (B,) labels."""
+    images: Images, batch_size: int, shard: Shard, foresee: Foresee | None = None
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, Foreseen | None]]:
+    """Yield this rank's part of `images`, unchanged.
+
+    Args:
+        images: to validate with.
+        batch_size: B.
+        shard: this rank's part.
+        foresee: what a model saw in crack images before.
+
+    Yields:
+        (B, 3, H, W) images, (B,) labels, and what was foreseen, if that is asked.
+    """
     mine = range(shard.rank, len(images), shard.ranks)
     for start in range(0, len(mine), batch_size):
         part = mine[start : start + batch_size]
+        seen = [None if foresee is None else foresee(images.items[i]) for i in part]
+        cuts = [as_planes(images.still(i, s)) for i, s in zip(part, seen, strict=True)]
         yield (
-            torch.from_numpy(np.stack([as_planes(images.still(i)) for i in part])),
+            torch.from_numpy(np.stack([cut[:3] for cut in cuts])),
             torch.tensor([float(images.items[i].has_crack) for i in part]),
+            None if foresee is None else _foreseen([cut[3:] for cut in cuts], images.size),
         )

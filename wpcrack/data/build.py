@@ -32,6 +32,7 @@ from wpcrack.data.manifest import (
     window_name,
 )
 from wpcrack.data.masks import read_pair
+from wpcrack.data.surroundings import keep_surroundings
 from wpcrack.errors import ConfigError, DataError, first_few
 
 SMALLEST_WINDOW = 16
@@ -314,6 +315,7 @@ def _write_items(
         for row in rows:
             window = image[row.row : row.row + row.height, row.col : row.col + row.width]
             write_png(folder / row.file, np.ascontiguousarray(window))
+            keep_surroundings(folder, row, image)
             digests[row.file] = digest(window)
     return digests
 

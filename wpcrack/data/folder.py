@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from wpcrack.data import manifest
+from wpcrack.data.surroundings import surroundings_name
 from wpcrack.errors import DataError
 from wpcrack.files import whole_file, whole_folder
 
@@ -103,6 +104,7 @@ def _require_replaceable(out: Path, *, keep: bool) -> None:
         built = "" if keep else " and was not built here"
         raise DataError(f"{out} is not empty{built}; choose another output folder")
     listed = {row.file for row in manifest.read_manifest(out / manifest.NAME)}
+    listed |= {surroundings_name(file) for file in listed}
     foreign = sorted(files - listed - {MARKER, manifest.NAME})
     if foreign:
         raise DataError(

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,6 +84,9 @@ _DECODE_ERRORS = (
     zlib.error,
 )
 
+JPEG_QUALITY = 85
+"""Of pictures that nothing is measured on."""
+
 T = TypeVar("T")
 
 
@@ -138,9 +141,18 @@ def write_png(path: Path, array: NDArray[np.uint8]) -> None:
     Raises:
         DataError: the file cannot be written.
     """
+    _write(path, array, format="PNG", compress_level=3)
+
+
+def write_jpeg(path: Path, array: NDArray[np.uint8]) -> None:
+    """Write (H, W) or (H, W, 3) uint8 as JPEG; see `write_png`."""
+    _write(path, array, format="JPEG", quality=JPEG_QUALITY)
+
+
+def _write(path: Path, array: NDArray[np.uint8], **how: Any) -> None:
     try:
         with whole_file(path) as part:
-            Image.fromarray(array).save(part, format="PNG", compress_level=3)
+            Image.fromarray(array).save(part, **how)
     except OSError as error:
         raise DataError(
             f"cannot write {path} ({error.strerror or error}); check space and permissions"

@@ -87,7 +87,8 @@ MARK = "\ufeff"
 COLUMNS = tuple(field.name for field in fields(Row))
 TILE_COLUMNS = ("tile", "x", "y")
 """Further columns of windows cut from map tiles: the tile stands for the source, x y on the map."""
-LABEL_COLUMNS = ("probability", "surroundings")
+SURROUNDINGS = "surroundings"
+LABEL_COLUMNS = ("probability", SURROUNDINGS)
 """Further columns that help to label by hand: a model's guess, a larger picture around."""
 KNOWN_COLUMNS = (*COLUMNS, *TILE_COLUMNS, *LABEL_COLUMNS)
 
@@ -133,6 +134,23 @@ def write_manifest(path: Path, rows: Iterable[Row]) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         writer.writerows(astuple(row) for row in rows)
+
+
+def read_surroundings(path: Path) -> dict[str, str]:
+    """Return what the column `surroundings` says of files: a picture, relative to the manifest.
+
+    Raises:
+        DataError: see `read_manifest`.
+    """
+    sheet = read_sheet(path)
+    if SURROUNDINGS not in sheet.columns:
+        return {}
+    found = {}
+    for where, cells in sheet.lines:
+        values = name_cells(where, sheet.columns, cells)
+        if cell := values.get(SURROUNDINGS, "").replace("\\", "/"):
+            found[read_row(where, values).file] = cell
+    return found
 
 
 def read_manifest(path: Path) -> list[Row]:

@@ -75,18 +75,28 @@ class Images:
             self._kept[index] = image
         return image
 
-    def cut(self, index: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-        """Cut a random (H, W, 3) out of a larger image; the generator serves only those."""
+    def cut(
+        self, index: int, rng: np.random.Generator, beside: NDArray[np.uint8] | None = None
+    ) -> NDArray[np.uint8]:
+        """Cut a random (H, W, 3) out of a larger image; the generator serves only those.
+
+        Args:
+            index: of the image.
+            rng: draws the place.
+            beside: (h, w) of the image as it is in its file, which becomes a fourth channel.
+        """
         image = self[index]
+        if beside is not None:
+            image = np.dstack((image, reflect_to(beside[..., None], self.size)))
         for axis, side in enumerate(self.size):
             if image.shape[axis] > side:
                 start = int(rng.integers(image.shape[axis] - side + 1))
                 image = image.take(range(start, start + side), axis)
         return image
 
-    def still(self, index: int) -> NDArray[np.uint8]:
-        """Cut (H, W, 3) out of a larger image, the same each time: for validation."""
-        return self.cut(index, np.random.default_rng(index))
+    def still(self, index: int, beside: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+        """Cut (H, W, 3) out of a larger image, the same each time: for validation; see `cut`."""
+        return self.cut(index, np.random.default_rng(index), beside)
 
 
 def common_size(items: Sequence[Item]) -> tuple[int, int]:

@@ -23,6 +23,7 @@ from wpcrack.data.manifest import (
     hold_out,
     require_both_classes,
 )
+from wpcrack.data.surroundings import AROUND, Surroundings, find_surroundings
 from wpcrack.errors import DataError, first_few
 
 
@@ -38,6 +39,7 @@ class Item:
     height: int
     width: int
     split: Split
+    surroundings: Surroundings | None = None
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,16 @@ def read_image_level(
             "nothing; give --group to `wpcrack dataset`, or empty the column split",
         ]
     _require_whole_sources(root, rows)
-    items = tuple(_item(root, row) for row in sorted(rows, key=lambda row: row.file))
+    around, lost = find_surroundings(root, (row.file for row in rows))
+    if lost:
+        warnings = [
+            *warnings,
+            f"the surroundings of {len(lost)} windows of {root} do not exist, such as those of "
+            f"{lost[0]}; labels are worse without them, so copy the folder {AROUND}/ as well",
+        ]
+    items = tuple(
+        _item(root, row, around.get(row.file)) for row in sorted(rows, key=lambda row: row.file)
+    )
     counts = Counter((item.split, _label(item)) for item in items)
     require_both_classes(counts, str(root), is_given=is_given)
     totals: dict[Label, int] = {c: counts["train", c] + counts["val", c] for c in LABELS}
@@ -296,11 +307,22 @@ def _require_whole_sources(root: Path, rows: list[Row]) -> None:
         )
 
 
-def _item(root: Path, row: Row) -> Item:
+def _item(root: Path, row: Row, around: Path | None) -> Item:
     path = root / row.file
     height, width = (row.height, row.width) if row.height and row.width else read_shape(path)
     side: Split = row.split or "train"
-    return Item(path, row.label == "crack", row.source, row.row, row.col, height, width, side)
+    surroundings = None if around is None else Surroundings.of(around, row.row, row.col)
+    return Item(
+        path,
+        row.label == "crack",
+        row.source,
+        row.row,
+        row.col,
+        height,
+        width,
+        side,
+        surroundings,
+    )
 
 
 def _label(item: Item) -> Label:

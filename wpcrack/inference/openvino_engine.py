@@ -51,7 +51,7 @@ class OpenVinoPredictor:
             ConfigError: int8 is asked of a graph without ranges.
         """
         self._ranges = ranges_of(graph)
-        without = "int8" if self._ranges else "f32"
+        without: Precision = "int8" if self._ranges else "f32"
         self.precision: Precision = precision or ("bf16" if native_bfloat16() else without)
         if self.precision == "int8" and not self._ranges:
             raise ConfigError(

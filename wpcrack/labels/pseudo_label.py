@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wpcrack.data.batch import Batch, CrackPart, Exact
+from wpcrack.data.batch import Batch, CrackPart, Exact, Foreseen
 from wpcrack.label_config import DarknessConfig, ParConfig, PseudoLabelConfig
 from wpcrack.labels.cam import label_map
 from wpcrack.labels.dense_crf import dense_crf_batch, require_crf
@@ -73,7 +73,7 @@ def label_batch(
         config: refiners and thresholds.
         cam_norm: how CAM logits become a map.
         features: of the teacher's encoder on the batch, if they are known.
-        opinion: of a detector that has a say too (self-training).
+        opinion: of a detector that has a say too (self-training), but on images that were foreseen.
     """
     part = CrackPart.to_label(batch)
     image, shown = batch.to_label[part.index], part.shown.view(-1, 1, 1, 1)
@@ -82,11 +82,22 @@ def label_batch(
         with torch.autocast(image.device.type, enabled=False):
             found = refine(image, shown * label_map(cam, batch.size, cam_norm), config)
         if opinion is not None:
-            found = torch.lerp(found, shown * opinion.of(image), opinion.weight)
+            said = say(opinion, image, batch.foreseen and batch.foreseen.of(part.index))
+            found = torch.lerp(found, shown * said, opinion.weight)
         refined = torch.zeros_like(batch.erased)
         refined[part.index] = found
         label = pseudo_label(refined, batch.has_crack, config)
         return label if batch.exact is None else with_exact(label, batch.exact)
+
+
+def say(opinion: Opinion, image: Tensor, foreseen: Foreseen | None) -> Tensor:
+    """Return what a detector says of images (B, 3, H, W): as foreseen where it was, else now."""
+    if foreseen is None:
+        return opinion.of(image)
+    if bool(foreseen.known.all()):
+        return foreseen.probability
+    known = foreseen.known.view(-1, 1, 1, 1) > 0
+    return torch.where(known, foreseen.probability, opinion.of(image))
 
 
 def with_exact(label: PseudoLabel, exact: Exact) -> PseudoLabel:

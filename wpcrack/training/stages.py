@@ -19,6 +19,7 @@ from torch import Tensor
 from wpcrack import distributed
 from wpcrack.config import MethodConfig, TrainConfig
 from wpcrack.data.batch import Batch
+from wpcrack.data.read import Item
 from wpcrack.errors import NotFiniteError, TrainingError
 from wpcrack.inference.scales import ScaledProbability
 from wpcrack.label_config import PseudoLabelConfig
@@ -27,6 +28,7 @@ from wpcrack.networks import Classifier, Features, Networks
 from wpcrack.networks.paper.resnet38d import ResNet38d
 from wpcrack.training import losses
 from wpcrack.training.adversarial import adversarial_step, detector_step
+from wpcrack.training.foresight import Foresight
 from wpcrack.training.optim import (
     Terms,
     average,
@@ -250,6 +252,23 @@ class Learner:
         if self.averaged is None or not weight:
             return None
         return Opinion(ScaledProbability(self.averaged, self.start.scales), weight)
+
+    def foresight(self, items: Sequence[Item]) -> Foresight | None:
+        """Return the model that looks at windows with their surroundings; None: it need not.
+
+        Args:
+            items: Windows to learn from.
+        """
+        rule = self.config.pseudo_label
+        teaches = self.start.folder is not None and self.config.train.detector_ema
+        if not (rule.look_around and teaches and rule.self_training and rule.trained_detector):
+            return None
+        if all(item.surroundings is None for item in items):
+            return None
+        assert self.start.folder is not None
+        foresight = Foresight(self.start.folder)
+        foresight.prepare()
+        return foresight
 
     def _set_learning_rates(self, stage: str, progress: float) -> None:
         config = self.config.optim

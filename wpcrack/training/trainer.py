@@ -25,7 +25,7 @@ from wpcrack.data.pictures import Images
 from wpcrack.data.read import ImageLevelSet
 from wpcrack.errors import ConfigError
 from wpcrack.labels.cam import label_map
-from wpcrack.labels.pseudo_label import refine
+from wpcrack.labels.pseudo_label import refine, say
 from wpcrack.networks import CRACK
 from wpcrack.networks.encoder import compile_encoders
 from wpcrack.training.optim import continue_from, learning_rate_share
@@ -132,14 +132,14 @@ class Trainer:
         self.shard, self.masked = shard, tuple(masked)
         train, window_px = config.train, config.train.window_px
         pin = self.device.type == "cuda"
-        self.source = BatchSource(
-            Images(data.train, window_px), config, shard, loaders=loaders, pin=pin
-        )
+        self.learner = Learner(config, self.device)
+        self.foresee = self.learner.foresight(data.train)
+        images, see = Images(data.train, window_px), self.foresee
+        self.source = BatchSource(images, config, shard, loaders=loaders, pin=pin, foresee=see)
         scored = validation_part(data.val, train.val_items, config.seed)
         self.val_images = Images(scored, window_px)
         require_sides(config.model, self.source.images.size, self.val_images.size)
         require_common_statistics(config, shard)
-        self.learner = Learner(config, self.device)
         self.nets = self.learner.nets
         self.position = Position()
         self.meter = Meter()
@@ -165,8 +165,9 @@ class Trainer:
         left = self.config.train.epoch_steps - meter.steps
         count = max(0, min(left, self._stage_steps() - at.stage_step))
         self._train_mode()
-        drawn = self.config.train.drawn_share if stage == "detector" else 0.0
-        with closing(self.source.stream(at.step, count, at.epoch, drawn)) as batches:
+        taught = stage == "detector"
+        drawn = self.config.train.drawn_share if taught else 0.0
+        with closing(self.source.stream(at.step, count, at.epoch, drawn, taught)) as batches:
             for after in reversed(range(count)):
                 tick = time.perf_counter()
                 batch = next(batches).each(self._place)
@@ -223,7 +224,9 @@ class Trainer:
         nets = self.learner.delivered.eval()
         rule, batch_size = self.learner.rule, self.config.train.batch_size
         opinion = self.learner.opinion() if self.learner.start.folder is not None else None
-        for image, has_crack in validation_batches(self.val_images, batch_size, self.shard):
+        foresee = self.foresee if opinion is not None else None
+        held_out = validation_batches(self.val_images, batch_size, self.shard, foresee)
+        for image, has_crack, foreseen in held_out:
             image = self._place(image)
             activation = self.learner.teacher.eval()(image)
             size = (image.shape[-2], image.shape[-1])
@@ -231,7 +234,8 @@ class Trainer:
                 image, label_map(activation.cam, size, self.config.model.cam_norm), rule
             )
             if opinion is not None:
-                refined = torch.lerp(refined, opinion.of(image), opinion.weight)
+                known = foreseen and foreseen.each(self._place)
+                refined = torch.lerp(refined, say(opinion, image, known), opinion.weight)
             detected = torch.sigmoid(nets(image)) >= THRESHOLD
             counter.add(
                 detected.cpu(),

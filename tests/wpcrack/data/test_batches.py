@@ -16,7 +16,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from wpcrack.config import MethodConfig
-from wpcrack.data.batches import BatchSource, Sampler, Shard, validation_batches, validation_part
+from wpcrack.data.batches import (
+    BatchSource,
+    Sample,
+    Sampler,
+    Shard,
+    validation_batches,
+    validation_part,
+)
 from wpcrack.data.pictures import Images, reflect_to
 from wpcrack.data.read import Item
 from wpcrack.errors import ConfigError, DataError, TrainingError
@@ -57,12 +64,14 @@ def source(items: list[Item], shard: Shard | None = None, **values: object) -> B
 
 
 def test_each_reaches_every_tensor_of_a_batch(items: list[Item]) -> None:
-    moved = source(items).load(0, 0, 0.5).each(lambda tensor: tensor.to("meta"))
-    exact = moved.exact
+    made = BatchSource(Images(items), MethodConfig(), Shard(), foresee=lambda _: None)
+    moved = made.load(0, 0, 0.5, True).each(lambda tensor: tensor.to("meta"))
+    exact, foreseen = moved.exact, moved.foreseen
     assert exact is not None
-    tensors = [*vars(moved).values(), *vars(exact).values()]
+    assert foreseen is not None
+    tensors = [*vars(moved).values(), *vars(exact).values(), *vars(foreseen).values()]
     found = [value.device.type for value in tensors if isinstance(value, torch.Tensor)]
-    assert found == ["meta"] * (len(tensors) - 1)  # all but `exact` itself
+    assert found == ["meta"] * (len(tensors) - 2)  # all but `exact` and `foreseen` themselves
 
 
 @pytest.mark.slow
@@ -196,11 +205,13 @@ def test_the_shards_of_all_ranks_are_the_batch_of_one(items: list[Item], ranks: 
 
 
 def test_a_sample_changes_with_each_pass_and_with_the_seed(items: list[Item]) -> None:
-    drawn = source(items)._sample
+    def drawn(index: int, turn: int, epoch: int, seed: int = 0) -> Sample:
+        return source(items, seed=seed)._sample(index, turn, epoch, False)
+
     sample = drawn(3, 0, 0)
     assert np.array_equal(sample.image, drawn(3, 0, 5).image)  # the epoch sets what is erased
     assert not np.array_equal(sample.image, drawn(3, 1, 0).image)
-    assert not np.array_equal(sample.image, source(items, seed=1)._sample(3, 0, 0).image)
+    assert not np.array_equal(sample.image, drawn(3, 0, 0, seed=1).image)
     assert (sample.erased <= drawn(3, 0, 20).erased).all()
 
 
@@ -329,7 +340,7 @@ def test_ranks_validate_each_image_once_and_unchanged(items: list[Item], ranks: 
     images = Images(items)
     seen = []
     for rank in range(ranks):
-        for batch, labels in validation_batches(images, 2, Shard(rank, ranks)):
+        for batch, labels, _ in validation_batches(images, 2, Shard(rank, ranks)):
             assert len(batch) == len(labels) <= 2
             seen += [(x.numpy().tobytes(), bool(y)) for x, y in zip(batch, labels, strict=True)]
     want = [

@@ -1,0 +1,158 @@
+"""The model that a training starts from looks around windows, and labels them by that."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from wpcrack.config import MethodConfig
+from wpcrack.data.batch import Foreseen
+from wpcrack.data.batches import BatchSource, Shard, validation_batches
+from wpcrack.data.images import write_jpeg, write_png
+from wpcrack.data.pictures import Images
+from wpcrack.data.read import Item
+from wpcrack.data.surroundings import Surroundings
+from wpcrack.labels.pseudo_label import Opinion, say
+from wpcrack.model import SHIPPED
+from wpcrack.synthetic.pavement import draw_alternating
+from wpcrack.training.foresight import Foresight, warn_of_narrow_windows
+from wpcrack.training.stages import Learner
+
+SIDE = 64
+
+
+@pytest.fixture(scope="module")
+def items(tmp_path_factory: pytest.TempPathFactory) -> list[Item]:
+    """Windows out of the middle of drawn pictures, crack and road by turns."""
+    root, made = tmp_path_factory.mktemp("windows"), list[Item]()
+    for k, drawn in enumerate(draw_alternating(8, 8, 2 * SIDE)):
+        shows = bool(k % 2)
+        core = slice(SIDE // 2, SIDE // 2 + SIDE)
+        write_png(root / f"{k}.png", np.ascontiguousarray(drawn.image[core, core]))
+        write_jpeg(root / f"{k}_around.jpg", drawn.image)
+        around = Surroundings(root / f"{k}_around.jpg") if shows else None
+        made.append(
+            Item(root / f"{k}.png", shows, str(k), 0, 0, SIDE, SIDE, "train", surroundings=around)
+        )
+    return made
+
+
+def mark(item: Item) -> np.ndarray | None:
+    """A model that sees a bright corner in the first crack window and in no other."""
+    if item.path.stem != "1":
+        return None
+    seen = np.zeros((SIDE, SIDE), np.uint8)
+    seen[:8, :16] = 255
+    return seen
+
+
+def test_what_lies_around_a_window_changes_what_is_seen_in_it(items: list[Item]) -> None:
+    foresight = Foresight(SHIPPED)
+    alone = [replace(item, surroundings=None) for item in items]
+    assert all(foresight(item) is None for item in alone)
+    seen = [foresight(item) for item in items]
+    assert [s is not None for s in seen] == [item.has_crack for item in items]
+    assert all(s.shape == (SIDE, SIDE) and s.dtype == np.uint8 for s in seen if s is not None)
+    assert max(s.max() for s in seen if s is not None) > 128, "a crack is seen"
+    assert foresight(items[1]) is seen[1], "it is asked once"
+    there = pickle.loads(pickle.dumps(foresight))
+    assert np.array_equal(there(items[1]), seen[1])
+
+
+def test_what_was_seen_is_turned_with_the_window(items: list[Item]) -> None:
+    source = BatchSource(Images(items), MethodConfig(), Shard(), foresee=mark)
+    found = 0
+    for step in range(3):
+        batch = source.load(step, 0, 0.0, True)
+        seen = batch.foreseen
+        assert seen is not None
+        assert seen.probability.shape == (len(batch.image), 1, SIDE, SIDE)
+        assert set(seen.known.tolist()) <= {0.0, 1.0}
+        for known, probability in zip(seen.known, seen.probability, strict=True):
+            assert probability.sum() == known * 8 * 16
+            if known:
+                found += 1
+                corners = probability[0, ::56, ::48]  # of the mark, turned and mirrored
+                assert corners.numel() > 0
+                rows, cols = (probability[0].amax(axis).nonzero() for axis in (1, 0))
+                assert sorted((len(rows), len(cols))) == [8, 16]
+                assert rows.min() == 0 or rows.max() == SIDE - 1
+                assert cols.min() == 0 or cols.max() == SIDE - 1
+    assert found > 0
+    plain = source.load(0, 0, 0.0)
+    assert plain.foreseen is None
+    assert torch.equal(plain.image, source.load(0, 0, 0.0, True).image)
+
+
+def test_it_stays_with_its_image_in_pieces_and_on_another_device(items: list[Item]) -> None:
+    source = BatchSource(Images(items), MethodConfig(), Shard(), foresee=mark)
+    batch = source.load(0, 0, 0.25, True)
+    assert batch.foreseen is not None
+    pieces = [piece.foreseen for piece in batch.pieces(3)]
+    assert torch.equal(torch.cat([p.known for p in pieces if p]), batch.foreseen.known)
+    moved = batch.each(lambda tensor: tensor.to("meta"))
+    assert moved.foreseen is not None
+    assert moved.foreseen.probability.device.type == "meta"
+    assert batch.exact is not None
+    assert not (batch.foreseen.known * batch.exact.drawn).any(), "drawn images were not foreseen"
+
+
+def test_validation_sees_it_too(items: list[Item]) -> None:
+    images = Images(items)
+    seen = [foreseen for *_, foreseen in validation_batches(images, 3, Shard(), mark)]
+    assert torch.cat([s.known for s in seen if s]).tolist() == [float(i == 1) for i in range(8)]
+    assert all(s is None for *_, s in validation_batches(images, 3, Shard()))
+
+
+def opinion_of(value: float, asked: list[int]) -> Opinion:
+    def of(image: Tensor) -> Tensor:
+        asked.append(len(image))
+        return torch.full((len(image), 1, *image.shape[2:]), value)
+
+    return Opinion(of, 0.7)
+
+
+def test_a_detector_says_what_was_not_foreseen() -> None:
+    image, asked = torch.zeros(2, 3, 4, 4), list[int]()
+    opinion = opinion_of(0.25, asked)
+    seen = torch.full((2, 1, 4, 4), 0.75)
+    half = say(opinion, image, Foreseen(torch.tensor([1.0, 0.0]), seen))
+    assert half[:, 0, 0, 0].tolist() == [0.75, 0.25]
+    assert say(opinion, image, None).unique().tolist() == [0.25]
+    assert asked == [2, 2]
+    assert say(opinion, image, Foreseen(torch.ones(2), seen)) is seen
+    assert asked == [2, 2], "all were foreseen"
+
+
+def test_only_a_training_from_a_model_looks_around(items: list[Item]) -> None:
+    config, cpu = MethodConfig(), torch.device("cpu")
+    learner = Learner(config, cpu)
+    assert learner.foresight(items) is not None
+    assert learner.foresight([replace(item, surroundings=None) for item in items]) is None
+    rule = config.pseudo_label
+    for label in (
+        rule.model_copy(update={"look_around": False}),
+        rule.model_copy(update={"self_training": 0.0}),
+        rule.model_copy(update={"trained_detector": 0.0}),
+    ):
+        learner.config = config.model_copy(update={"pseudo_label": label})
+        assert learner.foresight(items) is None
+    learner.config = config
+    learner.start = replace(learner.start, folder=None)
+    assert learner.foresight(items) is None
+
+
+def test_narrow_windows_without_surroundings_are_warned_of(
+    items: list[Item], tmp_path: Path
+) -> None:
+    assert warn_of_narrow_windows(items) == ()
+    alone = [replace(item, surroundings=None) for item in items]
+    (text,) = warn_of_narrow_windows(alone)
+    assert "4 of 4 crack windows are below 256 px" in text
+    assert warn_of_narrow_windows([replace(i, height=256, width=300) for i in alone]) == ()

@@ -1,0 +1,91 @@
+"""What the model that a training starts from sees in crack windows with what lies around them.
+
+A window of 96 or 128 pixels is too little for it: of windows alone it finds half of what it finds
+of the pictures that they were cut from (docs/experiments.md), and labels from that would teach a
+detector to overlook the rest. So it looks at the larger picture around the window, once.
+
+Shape letters: H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wpcrack.data.images import read_rgb
+from wpcrack.data.read import Item
+from wpcrack.inference.engine import load_predictor
+from wpcrack.inference.lattice import Lattice
+from wpcrack.inference.machine import is_installed
+from wpcrack.inference.predict import Engine, WindowPredictor, predict_image
+
+KEPT_BYTES = 2**28
+"""Of maps of windows that are kept in memory, per process: 16 000 of 128 px."""
+
+NARROW_PX = 256
+"""A window with a shorter side than this is too little to know a crack by."""
+
+
+class Foresight:
+    """Maps windows by the larger pictures around them; it may be sent to other processes."""
+
+    def __init__(self, model: Path) -> None:
+        """Name the model; it is loaded when the first window is mapped."""
+        self.model = model
+        self._predictor: WindowPredictor | None = None
+        self._kept: dict[Path, NDArray[np.uint8]] = {}
+        self._room = KEPT_BYTES
+
+    def __getstate__(self) -> dict[str, object]:
+        """Return what other processes need to load the model themselves."""
+        return vars(Foresight(self.model))
+
+    def prepare(self) -> None:
+        """Load the model, and so make its graph if there is none.
+
+        Raises:
+            CheckpointError: It cannot be read.
+        """
+        if self._predictor is None:
+            engine: Engine = "openvino" if is_installed("openvino") else "torch"
+            threads = 1 if engine == "openvino" else None  # torch has one number for the process
+            self._predictor = load_predictor(self.model, engine, threads)
+
+    def __call__(self, item: Item) -> NDArray[np.uint8] | None:
+        """Return the probability (H, W) of a window in 255 steps; None: nothing lies around it.
+
+        Raises:
+            DataError: Its surroundings cannot be read.
+        """
+        around = item.surroundings
+        if around is None or not item.has_crack:
+            return None
+        if item.path in self._kept:
+            return self._kept[item.path]
+        picture = read_rgb(around.path)
+        place = around.find((picture.shape[0], picture.shape[1]), (item.height, item.width))
+        if place is None:
+            return None
+        self.prepare()
+        assert self._predictor is not None
+        levels = predict_image(picture, self._predictor, Lattice())[place].copy()
+        if levels.nbytes <= self._room:
+            self._kept[item.path] = levels
+            self._room -= levels.nbytes
+        return levels
+
+
+def warn_of_narrow_windows(items: Sequence[Item]) -> tuple[str, ...]:
+    """Say that windows are too small to label, where nothing is known of what lies around them."""
+    cracks = [item for item in items if item.has_crack]
+    narrow = [i for i in cracks if i.surroundings is None and min(i.height, i.width) < NARROW_PX]
+    if 2 * len(narrow) <= len(cracks):
+        return ()
+    return (
+        f"{len(narrow)} of {len(cracks)} crack windows are below {NARROW_PX} px and come without "
+        "their surroundings, of which the model that the training starts from finds half of the "
+        "cracks; cut them with `wpcrack dataset` or `wpcrack windows`, which keep these",
+    )
