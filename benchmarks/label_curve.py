@@ -47,11 +47,12 @@ from wpcrack.data.images import pair
 from wpcrack.data.label_rule import BORDER_SHARE, label_windows
 from wpcrack.data.manifest import NAME, Label, read_manifest
 from wpcrack.data.masks import read_pair
+from wpcrack.data.surroundings import AROUND
 from wpcrack.errors import ConfigError, DataError, WpcrackError
 
 Order = Literal["ordered", "random"]
 
-COLLECTIONS = ("deepcrack", "crack500")
+COLLECTIONS = ("deepcrack", "crack500", "cracksc")
 COUNTS = (25, 50, 100, 200)
 """Labels of a training, beside none and all."""
 
@@ -195,7 +196,7 @@ def prepare(cell: Cell, options: argparse.Namespace) -> Place:
             link = shown / found.image.name
             if found.stem in seen and not link.is_symlink():
                 link.symlink_to(found.image)
-        cut = WindowsOptions(cell.pool, WINDOW, cell.seed, surroundings=False)
+        cut = WindowsOptions(cell.pool, WINDOW, cell.seed)
         print(run_windows(shown, place.pool, cut).summary(cell.pool), file=sys.stderr)
     return place
 
@@ -220,6 +221,8 @@ def write_labels(place: Place, root: Path, cell: Cell) -> list[str]:
         link = root / window.file
         if not link.is_symlink():
             link.symlink_to(place.pool / window.file)
+    if not (root / AROUND).is_symlink():
+        (root / AROUND).symlink_to(place.pool / AROUND)
     (root / NAME).write_text(table.text(labels), encoding="utf-8")
     return [label or "unsure" for label in labels.values()]
 

@@ -18,7 +18,17 @@ from geo.imagery.writing import write_raster
 from geo.layers.geopackage import GPKG_VERSION
 from geo.paths import literal
 from wpcrack.data.images import write_png
-from wpcrack.synthetic import City, DrawnWindow, WindowConfig, draw_training_street, draw_window
+from wpcrack.data.surroundings import MARGIN_SHARE, write_surroundings
+from wpcrack.synthetic import (
+    City,
+    DrawnWindow,
+    Frame,
+    Street,
+    WindowConfig,
+    draw_training_street,
+    draw_window,
+)
+from wpcrack.synthetic.street import paint
 
 CRS = "EPSG:25832"
 ORIGIN_M = (565_000.0, 5_935_000.0)
@@ -67,10 +77,12 @@ def write_training_set(
     sources = set()
     for label in counts:
         (root / label).mkdir(parents=True)
-    for label, window in _windows(config, size, seed):
+    for label, window, street in _windows(config, size, seed):
         path = root / label / f"{window.source}_r{window.row:05d}_c{window.col:05d}.png"
         if not path.exists():
             write_png(path, window.image)
+            if label == "crack" and window.source == street.name:
+                _write_around(root, f"{label}/{path.name}", window, street)
             counts[label] += 1
             sources.add(window.source)
     return DrawnSet(counts["crack"], counts["road"], len(sources))
@@ -126,13 +138,20 @@ def write_tile(path: Path, image: Pixels, transform: Affine, *, nodata: int | No
 
 def _windows(
     config: WindowConfig, size: TrainingSetSize, seed: np.random.SeedSequence
-) -> Iterator[tuple[str, DrawnWindow]]:
+) -> Iterator[tuple[str, DrawnWindow, Street]]:
     for k, child in enumerate(seed.spawn(size.streets)):
         rng = np.random.default_rng(child)
         street = draw_training_street(rng, config, name=f"street{k:03d}")
         for _ in range(size.per_street):
-            yield "crack", draw_window(rng, config, True, street)
-            yield "road", draw_window(rng, config, False, street)
+            yield "crack", draw_window(rng, config, True, street), street
+            yield "road", draw_window(rng, config, False, street), street
+
+
+def _write_around(root: Path, file: str, window: DrawnWindow, street: Street) -> None:
+    """Write what lies around a window of a street."""
+    height, width = window.mask.shape
+    frame = Frame(window.row, window.col, height, width).grow(height // MARGIN_SHARE)
+    write_surroundings(root, file, paint([street], frame)[0])
 
 
 def _centerline_table(city: City) -> geopandas.GeoDataFrame:

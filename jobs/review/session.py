@@ -20,7 +20,9 @@ from jobs.page.pace import pace
 from jobs.review.source import AROUND, Picture, Scenes
 from wpcrack.data.images import write_png
 from wpcrack.data.manifest import NAME, Row, window_name, write_manifest
+from wpcrack.data.surroundings import write_surroundings
 from wpcrack.errors import ConfigError, DataError
+from wpcrack.inference.predict import fill_invalid
 
 SAMPLE, JOURNAL, PICTURES, WINDOWS = "sample.json", "answers.jsonl", "pictures", "windows"
 """Names in the folder of a review."""
@@ -302,10 +304,12 @@ class Session:
             source = f"place.y{row // SOURCE_PX}x{col // SOURCE_PX}"
             file, side = window_name(source, row, col), self.plan.window
             if not (folder / file).exists():
-                seen = self._cut(number).inner(side)
+                wide = self._cut(number)
+                seen = wide.inner(side)
                 if not seen.valid.all():
                     continue
                 folder.mkdir(exist_ok=True)
+                write_surroundings(folder, file, fill_invalid(wide.image, wide.valid))
                 write_png(folder / file, seen.image)
             yield Row(file, "crack" if has_crack else "road", source, row, col, side, side, None)
 

@@ -101,6 +101,12 @@ def _mirror(places: NDArray[np.int64], length: int) -> NDArray[np.int64]:
     return np.where(inside < length, inside, period - inside)
 
 
+def write_surroundings(folder: Path, file: str, picture: NDArray[np.uint8]) -> None:
+    """Write the picture (H, W, 3) around a file of a set, which lies in its middle."""
+    (folder / AROUND).mkdir(exist_ok=True)
+    write_jpeg(folder / surroundings_name(file), picture)
+
+
 def keep_surroundings(folder: Path, row: Row, image: NDArray[np.uint8]) -> None:
     """Write what lies around a crack window into its set; a whole image has no surroundings.
 
@@ -111,9 +117,7 @@ def keep_surroundings(folder: Path, row: Row, image: NDArray[np.uint8]) -> None:
     """
     size = row.height, row.width
     if row.label == "crack" and size != image.shape[:2]:
-        (folder / AROUND).mkdir(exist_ok=True)
-        picture = cut_surroundings(image, row.row, row.col, size)
-        write_jpeg(folder / surroundings_name(row.file), picture)
+        write_surroundings(folder, row.file, cut_surroundings(image, row.row, row.col, size))
 
 
 def find_surroundings(root: Path, files: Iterable[str]) -> tuple[dict[str, Path], list[str]]:

@@ -33,6 +33,8 @@ from jobs.demo.draw import (
 from jobs.demo.run import DemoOptions, run_demo
 from jobs.demo.score import score_map
 from jobs.infer.inputs import ModelFiles
+from wpcrack.data.images import read_rgb
+from wpcrack.data.read import read_image_level
 from wpcrack.errors import CheckpointError, ConfigError, DataError
 from wpcrack.synthetic import City, CityConfig, WindowConfig, draw_city
 
@@ -142,6 +144,14 @@ def test_training_set_has_both_classes_and_sources_in_its_names(tmp_path: Path) 
     seed = np.random.SeedSequence(1)
     drawn = write_training_set(tmp_path / "a", WindowConfig(), SMALL.training_set, seed)
     names = sorted(path.name for path in (tmp_path / "a").glob("*/*.png"))
+    items = read_image_level(tmp_path / "a", val_fraction=0.4).items
+    around = [item for item in items if item.surroundings is not None]
+    assert around
+    assert all(item.has_crack for item in around)
+    for item in around:
+        wide = read_rgb(item.surroundings.path)
+        place = item.surroundings.find(wide.shape[:2], (item.height, item.width))
+        assert np.abs(wide[place].astype(int) - read_rgb(item.path)).mean() < 6, "JPEG"
     assert len(names) == drawn.crack + drawn.road == 12
     assert len({name.rsplit("_r", 1)[0] for name in names}) == drawn.streets == 3
     again = np.random.SeedSequence(1)

@@ -29,7 +29,9 @@ from jobs.review.run import ReviewOptions, draw_again, draw_plan, run_review
 from jobs.review.server import make_app
 from jobs.review.session import Place, Plan, assess
 from jobs.review.source import MapRun, Scenes, open_imagery
+from wpcrack.data.images import read_rgb
 from wpcrack.data.manifest import read_manifest
+from wpcrack.data.surroundings import find_surroundings
 from wpcrack.errors import ConfigError, DataError
 
 SIDE = 32
@@ -140,6 +142,10 @@ def test_judged_places_become_windows_with_labels(package, opened):
     rows = read_manifest(folder / "manifest.csv")
     assert {row.label for row in rows} == labels == {"crack", "road"}
     assert all((folder / row.file).is_file() and row.height == SIDE for row in rows)
+    around, lost = find_surroundings(folder, [row.file for row in rows])
+    assert len(around) == len(rows) > 0
+    assert lost == []
+    assert {read_rgb(path).shape for path in around.values()} == {(2 * SIDE, 2 * SIDE, 3)}
 
 
 def test_the_result_stands_in_map_report_and_page(package, opened):
