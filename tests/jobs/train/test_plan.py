@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -218,6 +220,35 @@ def test_a_damaged_picture_and_a_folder_that_cannot_be_made_are_said_by_the_dry_
     picture.write_bytes(picture.read_bytes()[:-900])
     told = CliRunner().invoke(jobs.cli.app, arguments(root, tmp_path / "run"))
     assert (told.exit_code, f"{picture.name} cannot be read" in told.stderr) == (1, True)
+
+
+def test_surroundings_that_are_damaged_too_small_or_missing_are_said_by_the_dry_run(
+    tmp_path: Path,
+) -> None:
+    root = image_level_set(tmp_path / "set")
+    (root / "around").mkdir()
+    for path in (root / "crack").glob("*.png"):
+        wide = Image.open(path).resize((128, 128))
+        wide.save(root / "around" / f"{path.stem}_around.jpg")
+
+    given = [f"data.root={root}", f"run_dir={tmp_path / 'run'}", "scaling.num_workers=0"]
+
+    def told() -> Result:
+        return CliRunner().invoke(jobs.cli.app, ["train", *given, "--dry-run"])
+
+    assert (told().exit_code, "without their surroundings" in told().stdout) == (0, False)
+    around, *_ = sorted((root / "around").iterdir())
+    whole = around.read_bytes()
+    around.write_bytes(whole[:-300])
+    assert (told().exit_code, f"{around.name} cannot be read" in told().stderr) == (1, True)
+    Image.open(io.BytesIO(whole)).resize((60, 128)).save(around)
+    assert told().exit_code == 1
+    assert f"{around.name} has 60 x 128 pixels, and " in told().stderr
+    assert "does not lie in it; correct the column surroundings" in told().stderr
+    shutil.rmtree(root / "around")
+    alone = told()
+    assert alone.exit_code == 0
+    assert "crack windows are below 256 px and come without their surroundings" in alone.stdout
 
 
 def test_masked_pictures_that_a_training_cannot_read_are_said_by_the_dry_run(

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from factories import TINY_MODEL
 from torch import Tensor
 
 from wpcrack.config import MethodConfig
@@ -18,11 +19,13 @@ from wpcrack.data.images import write_jpeg, write_png
 from wpcrack.data.pictures import Images
 from wpcrack.data.read import Item
 from wpcrack.data.surroundings import Surroundings
-from wpcrack.labels.pseudo_label import Opinion, say
+from wpcrack.labels.pseudo_label import Opinion, label_batch, say
 from wpcrack.model import SHIPPED
+from wpcrack.networks import Networks
 from wpcrack.synthetic.pavement import draw_alternating
 from wpcrack.training.foresight import Foresight, warn_of_narrow_windows
 from wpcrack.training.stages import Learner
+from wpcrack.training.start import REPLACED
 
 SIDE = 64
 
@@ -128,6 +131,27 @@ def test_a_detector_says_what_was_not_foreseen() -> None:
     assert asked == [2, 2]
     assert say(opinion, image, Foreseen(torch.ones(2), seen)) is seen
     assert asked == [2, 2], "all were foreseen"
+
+
+@pytest.mark.parametrize(("level", "crack", "counts"), [(1.0, 1.0, 1.0), (0.0, 0.0, 1.0)])
+def test_labels_follow_what_was_foreseen(
+    level: float, crack: float, counts: float, items: list[Item]
+) -> None:
+    config, asked = MethodConfig(model=TINY_MODEL), list[int]()
+
+    def see(item: Item) -> np.ndarray | None:
+        return np.full((SIDE, SIDE), 255 * level, np.uint8) if item.has_crack else None
+
+    batch = BatchSource(Images(items), config, Shard(), foresee=see).load(0, 0, 0.0, True)
+    own = {key: getattr(config.pseudo_label, other) for key, other in REPLACED.items()}
+    rule = config.pseudo_label.model_copy(update=own)
+    teacher = Networks(config.model).classifier.eval()
+    label = label_batch(teacher, batch, rule, "sigmoid", opinion=opinion_of(1 - level, asked))
+    shown = batch.has_crack > 0
+    assert label.target[shown].unique().tolist() == [crack]
+    assert label.weight[shown].unique().tolist() == [counts]
+    assert not label.target[~shown].any()
+    assert asked == [], "the averaged detector is not asked"
 
 
 def test_only_a_training_from_a_model_looks_around(items: list[Item]) -> None:
