@@ -277,6 +277,9 @@ class TrainConfig(Block):
     drawn_share: Share = 0.35
     """Share of the images of the detector stage that are drawn, with the exact mask of their crack,
     in the place of labeled ones. 0: none (paper)."""
+    mined_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the road images of the detector stage that are windows which the model that the
+    training starts from marks wrongly; all road windows are looked at before. 0: none (paper)."""
     epoch_steps: Count = 100
     """Steps between two reports (validation, checkpoint)."""
     schedule: Literal["shared", "fresh"] = "shared"

@@ -235,6 +235,7 @@ def idle_keys(job: TrainJob, *, from_model: bool) -> dict[str, str]:
             "optim.trained_share",
             "train.blend",
             "train.one_encoder",
+            "train.mined_share",
             "pseudo_label.look_around",
         )
         return dict.fromkeys((*own, *others), why)

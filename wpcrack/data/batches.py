@@ -49,6 +49,35 @@ class Shard:
         return range(first, end)
 
 
+@dataclass(frozen=True)
+class Mined:
+    """Road images that a model marks wrongly, to be shown more often.
+
+    Attributes:
+        items: Their numbers.
+        share: Of the road images of all batches that are these.
+    """
+
+    items: tuple[int, ...]
+    share: float
+
+    def take(self, position: int) -> tuple[int, int] | None:
+        """Return the item and its pass at a position among all road images; None: another one.
+
+        >>> [Mined((5, 6), 0.5).take(k) for k in range(6)]
+        [None, (5, 1000000), None, (6, 1000000), None, (5, 1000001)]
+        """
+        number = int(position * self.share)
+        if int((position + 1) * self.share) == number:
+            return None
+        turn, place = divmod(number, len(self.items))
+        return self.items[place], MINED_TURNS + turn
+
+
+MINED_TURNS = 1_000_000
+"""Passes over mined images are counted from here, so that they are changed in other ways."""
+
+
 class Sampler:
     """An endless, seeded stream of balanced global batches."""
 
@@ -57,13 +86,20 @@ class Sampler:
         self.members = [[i for i, x in enumerate(items) if x.has_crack == c] for c in (True, False)]
         self._orders: dict[int, tuple[int, NDArray[np.int64]]] = {}  # of each class, its last pass
 
-    def batch(self, step: int) -> list[tuple[int, int]]:
-        """Draw (item number, pass over its class) of a global step; crack and road alternate."""
+    def batch(self, step: int, mined: Mined | None = None) -> list[tuple[int, int]]:
+        """Draw (item number, pass over its class) of a global step; crack and road alternate.
+
+        Args:
+            step: of the run.
+            mined: road images that take the places of others.
+        """
         share = self.batch_size // 2
         sides = [
             [self._draw(side, step * n + k) for k in range(n)]
             for side, n in ((0, self.batch_size - share), (1, share))
         ]
+        if mined is not None and mined.items:
+            sides[1] = [mined.take(step * share + k) or sides[1][k] for k in range(share)]
         return [side[k] for k in range(self.batch_size - share) for side in sides if k < len(side)]
 
     def _draw(self, side: int, position: int) -> tuple[int, int]:
@@ -135,6 +171,7 @@ class BatchSource:
         loaders: processes that prepare batches; 0: a thread.
         pin: put batches where a GPU can fetch them while it works.
         foresee: what a model saw in crack images; it goes to other processes.
+        mined: road images to be shown more often.
     """
 
     def __init__(
@@ -146,9 +183,10 @@ class BatchSource:
         loaders: int = 0,
         pin: bool = False,
         foresee: Foresee | None = None,
+        mined: Mined | None = None,
     ) -> None:
         self.images, self.config, self.shard, self.pin = images, config, shard, pin
-        self.foresee = foresee
+        self.foresee, self.mined = foresee, mined
         self._loaders = Loaders(self, loaders) if loaders else None
         self.sampler = Sampler(images.items, config.train.batch_size, config.seed)
         size = config.train.batch_size
@@ -158,9 +196,7 @@ class BatchSource:
                 "nothing; set fewer workers or a larger batch"
             )
 
-    def load(
-        self, step: int, epoch: int, drawn_share: float = 0.0, foreseen: bool = False
-    ) -> Batch:
+    def load(self, step: int, epoch: int, drawn_share: float = 0.0, taught: bool = False) -> Batch:
         """Load the local part of a global step.
 
         Args:
@@ -168,10 +204,11 @@ class BatchSource:
             epoch: sets how much is erased.
             drawn_share: of the images, spread evenly, that are drawn in place of a labeled one of
                 the same class.
-            foreseen: with what a model saw in crack images before.
+            taught: for the detector stage: with what a model saw in crack images before, and with
+                mined ones.
         """
-        asked = foreseen and self.foresee is not None
-        places = self.sampler.batch(step)
+        asked = taught and self.foresee is not None
+        places = self.sampler.batch(step, self.mined if taught else None)
         cracks = sum(self.images.items[i].has_crack for i, _ in places)
         mine = self.shard.of(len(places))
         is_drawn = [drawn_at(k, drawn_share) for k in range(len(places))]
@@ -214,7 +251,7 @@ class BatchSource:
         return Sample(image, as_planes(plain), erased, seen=as_planes(cut[..., 3:]))
 
     def stream(
-        self, first: int, count: int, epoch: int, drawn_share: float = 0.0, foreseen: bool = False
+        self, first: int, count: int, epoch: int, drawn_share: float = 0.0, taught: bool = False
     ) -> Generator[Batch, None, None]:
         """Yield the batches of `count` steps from `first` on (see `load`), which are read ahead.
 
@@ -223,7 +260,7 @@ class BatchSource:
         """
         if self._loaders is not None:
             steps = range(first, first + count)
-            orders = [(step, epoch, drawn_share, foreseen) for step in steps]
+            orders = [(step, epoch, drawn_share, taught) for step in steps]
             yield from self._loaders.stream(orders)
             return
         ahead: queue.Queue[Batch | Exception] = queue.Queue(PREFETCH)
@@ -241,7 +278,7 @@ class BatchSource:
                 if stop.is_set():
                     return
                 try:
-                    batch = self.load(step, epoch, drawn_share, foreseen)
+                    batch = self.load(step, epoch, drawn_share, taught)
                     put(batch.each(Tensor.pin_memory) if self.pin else batch)
                 except Exception as error:  # handed to the consumer, who raises it
                     return put(error)
@@ -270,7 +307,13 @@ class Loaders:
         """Start none yet: they come with the first batch."""
         self._orders: list[Order] = []
         self._pin = source.pin
-        plain = BatchSource(source.images, source.config, source.shard, foresee=source.foresee)
+        plain = BatchSource(
+            source.images,
+            source.config,
+            source.shard,
+            foresee=source.foresee,
+            mined=source.mined,
+        )
         self._loader: DataLoader[Batch | DataError] = DataLoader(
             _Loading(plain),
             batch_size=None,

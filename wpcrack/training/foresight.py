@@ -20,7 +20,8 @@ from wpcrack.data.read import Item
 from wpcrack.inference.engine import load_predictor
 from wpcrack.inference.lattice import Lattice
 from wpcrack.inference.machine import is_installed
-from wpcrack.inference.predict import Engine, WindowPredictor, predict_image
+from wpcrack.inference.predict import DEFAULT_THRESHOLD, Engine, WindowPredictor, predict_image
+from wpcrack.scoring.metrics import mask_at
 
 KEPT_BYTES = 2**28
 """Of maps of windows that are kept in memory, per process: 16 000 of 128 px."""
@@ -69,13 +70,38 @@ class Foresight:
         place = around.find((picture.shape[0], picture.shape[1]), (item.height, item.width))
         if place is None:
             return None
-        self.prepare()
-        assert self._predictor is not None
-        levels = predict_image(picture, self._predictor, Lattice())[place].copy()
+        levels = self.see(picture)[place].copy()
         if levels.nbytes <= self._room:
             self._kept[item.path] = levels
             self._room -= levels.nbytes
         return levels
+
+    def see(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return the probability (H, W) of a picture (H, W, 3) in 255 steps."""
+        self.prepare()
+        assert self._predictor is not None
+        return predict_image(picture, self._predictor, Lattice())
+
+
+def find_marked(model: Path, items: Sequence[Item], min_share: float) -> tuple[int, ...]:
+    """Return the numbers of the road windows in which a model marks a crack.
+
+    Args:
+        model: Folder of the model.
+        items: Of a set.
+        min_share: Share of a window from which on it counts as marked.
+
+    Raises:
+        CheckpointError: The model cannot be read.
+        DataError: A window cannot be read.
+    """
+    foresight = Foresight(model)
+    return tuple(
+        number
+        for number, item in enumerate(items)
+        if not item.has_crack
+        and mask_at(foresight.see(read_rgb(item.path)), DEFAULT_THRESHOLD).mean() >= min_share
+    )
 
 
 def warn_of_narrow_windows(items: Sequence[Item]) -> tuple[str, ...]:

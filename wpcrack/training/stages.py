@@ -19,6 +19,7 @@ from torch import Tensor
 from wpcrack import distributed
 from wpcrack.config import MethodConfig, TrainConfig
 from wpcrack.data.batch import Batch
+from wpcrack.data.batches import Mined
 from wpcrack.data.read import Item
 from wpcrack.errors import NotFiniteError, TrainingError
 from wpcrack.inference.scales import ScaledProbability
@@ -28,7 +29,7 @@ from wpcrack.networks import Classifier, Features, Networks
 from wpcrack.networks.paper.resnet38d import ResNet38d
 from wpcrack.training import losses
 from wpcrack.training.adversarial import adversarial_step, detector_step
-from wpcrack.training.foresight import Foresight
+from wpcrack.training.foresight import Foresight, find_marked
 from wpcrack.training.optim import (
     Terms,
     average,
@@ -252,6 +253,13 @@ class Learner:
         if self.averaged is None or not weight:
             return None
         return Opinion(ScaledProbability(self.averaged, self.start.scales), weight)
+
+    def mine(self, items: Sequence[Item]) -> Mined | None:
+        """Return the road windows that the model a training starts from marks, if it is asked."""
+        train, folder = self.config.train, self.start.folder
+        if not (train.mined_share and train.steps.detector and folder is not None):
+            return None
+        return Mined(find_marked(folder, items, train.label_min_share), train.mined_share)
 
     def foresight(self, items: Sequence[Item]) -> Foresight | None:
         """Return the model that looks at windows with their surroundings; None: it need not.

@@ -134,8 +134,10 @@ class Trainer:
         pin = self.device.type == "cuda"
         self.learner = Learner(config, self.device)
         self.foresee = self.learner.foresight(data.train)
-        images, see = Images(data.train, window_px), self.foresee
-        self.source = BatchSource(images, config, shard, loaders=loaders, pin=pin, foresee=see)
+        images, mined = Images(data.train, window_px), self.learner.mine(data.train)
+        self.source = BatchSource(
+            images, config, shard, loaders=loaders, pin=pin, foresee=self.foresee, mined=mined
+        )
         scored = validation_part(data.val, train.val_items, config.seed)
         self.val_images = Images(scored, window_px)
         require_sides(config.model, self.source.images.size, self.val_images.size)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from wpcrack.config import MethodConfig
 from wpcrack.data.batch import Foreseen
-from wpcrack.data.batches import BatchSource, Shard, validation_batches
+from wpcrack.data.batches import BatchSource, Mined, Shard, validation_batches
 from wpcrack.data.images import write_jpeg, write_png
 from wpcrack.data.pictures import Images
 from wpcrack.data.read import Item
@@ -23,7 +23,7 @@ from wpcrack.labels.pseudo_label import Opinion, label_batch, say
 from wpcrack.model import SHIPPED
 from wpcrack.networks import Networks
 from wpcrack.synthetic.pavement import draw_alternating
-from wpcrack.training.foresight import Foresight, warn_of_narrow_windows
+from wpcrack.training.foresight import Foresight, find_marked, warn_of_narrow_windows
 from wpcrack.training.stages import Learner
 from wpcrack.training.start import REPLACED
 
@@ -180,3 +180,34 @@ def test_narrow_windows_without_surroundings_are_warned_of(
     (text,) = warn_of_narrow_windows(alone)
     assert "4 of 4 crack windows are below 256 px" in text
     assert warn_of_narrow_windows([replace(i, height=256, width=300) for i in alone]) == ()
+
+
+def test_windows_that_a_model_marks_wrongly_are_found(items: list[Item]) -> None:
+    every = find_marked(SHIPPED, items, 0.0)
+    assert every == tuple(k for k, item in enumerate(items) if not item.has_crack)
+    marked = [replace(item, has_crack=False) for item in items]  # those with a crack, too
+    found = find_marked(SHIPPED, marked, 0.002)
+    assert 0 < len(found) < len(items)
+    assert set(found) & {1, 3, 5, 7}, "cracks"
+
+
+def test_mined_windows_take_their_share_of_the_road_images(items: list[Item]) -> None:
+    mined = Mined((2,), 0.5)
+    config = MethodConfig.model_validate({"train": {"batch_size": 8}})
+    source = BatchSource(Images(items), config, Shard(), mined=mined)
+    sampler = source.sampler
+    for step in range(4):
+        plain, taken = sampler.batch(step), sampler.batch(step, mined)
+        assert plain[::2] == taken[::2], "crack images stay"
+        roads = [item for item, _ in taken[1::2]]
+        assert roads.count(2) >= 2
+        assert [a == b for a, b in zip(plain[1::2], taken[1::2], strict=True)].count(False) == 2
+    passes = [turn for step in range(4) for k, turn in sampler.batch(step, mined) if turn > 99]
+    assert len(set(passes)) == len(passes) == 8, "each is changed in another way"
+    assert torch.equal(source.load(1, 0).image, BatchSource(*bare(items, config)).load(1, 0).image)
+    assert not torch.equal(source.load(1, 0, taught=True).image, source.load(1, 0).image)
+    assert sampler.batch(0, Mined((), 0.5)) == sampler.batch(0), "none is marked"
+
+
+def bare(items: list[Item], config: MethodConfig) -> tuple[Images, MethodConfig, Shard]:
+    return Images(items), config, Shard()
