@@ -26,6 +26,9 @@ from wpcrack.scoring.metrics import mask_at
 KEPT_BYTES = 2**28
 """Of maps of windows that are kept in memory, per process: 16 000 of 128 px."""
 
+MOST_PX = 2**20
+"""Of an image that windows are cut out of: larger ones take too long to map each time."""
+
 NARROW_PX = 256
 """A window with a shorter side than this is too little to know a crack by."""
 
@@ -33,16 +36,22 @@ NARROW_PX = 256
 class Foresight:
     """Maps windows by the larger pictures around them; it may be sent to other processes."""
 
-    def __init__(self, model: Path) -> None:
-        """Name the model; it is loaded when the first window is mapped."""
-        self.model = model
+    def __init__(self, model: Path, size: tuple[int, int] | None = None) -> None:
+        """Name the model; it is loaded when the first window is mapped.
+
+        Args:
+            model: Its folder.
+            size: (H, W) that the networks see; larger images, out of which windows of this size
+                are cut, are their own surroundings. None: there are none.
+        """
+        self.model, self.size = model, size
         self._predictor: WindowPredictor | None = None
         self._kept: dict[Path, NDArray[np.uint8]] = {}
         self._room = KEPT_BYTES
 
     def __getstate__(self) -> dict[str, object]:
         """Return what other processes need to load the model themselves."""
-        return vars(Foresight(self.model))
+        return vars(Foresight(self.model, self.size))
 
     def prepare(self) -> None:
         """Load the model, and so make its graph if there is none.
@@ -55,21 +64,32 @@ class Foresight:
             threads = 1 if engine == "openvino" else None  # torch has one number for the process
             self._predictor = load_predictor(self.model, engine, threads)
 
+    def knows(self, item: Item) -> bool:
+        """Tell whether anything is known of what lies around a crack window."""
+        if not item.has_crack:
+            return False
+        if item.surroundings is not None:
+            return True
+        is_cut = self.size is not None and (item.height > self.size[0] or item.width > self.size[1])
+        return is_cut and item.height * item.width <= MOST_PX
+
     def __call__(self, item: Item) -> NDArray[np.uint8] | None:
-        """Return the probability (H, W) of a window in 255 steps; None: nothing lies around it.
+        """Return the probability (h, w) of an image in 255 steps; None: nothing lies around it.
 
         Raises:
-            DataError: Its surroundings cannot be read.
+            DataError: It or its surroundings cannot be read.
         """
-        around = item.surroundings
-        if around is None or not item.has_crack:
+        if not self.knows(item):
             return None
         if item.path in self._kept:
             return self._kept[item.path]
-        picture = read_rgb(around.path)
-        place = around.find((picture.shape[0], picture.shape[1]), (item.height, item.width))
-        if place is None:
-            return None
+        around, place = item.surroundings, (slice(None), slice(None))
+        picture = read_rgb(item.path if around is None else around.path)
+        if around is not None:
+            found = around.find((picture.shape[0], picture.shape[1]), (item.height, item.width))
+            if found is None:
+                return None
+            place = found
         levels = self.see(picture)[place].copy()
         if levels.nbytes <= self._room:
             self._kept[item.path] = levels

@@ -261,20 +261,21 @@ class Learner:
             return None
         return Mined(find_marked(folder, items, train.label_min_share), train.mined_share)
 
-    def foresight(self, items: Sequence[Item]) -> Foresight | None:
+    def foresight(self, items: Sequence[Item], size: tuple[int, int]) -> Foresight | None:
         """Return the model that looks at windows with their surroundings; None: it need not.
 
         Args:
-            items: Windows to learn from.
+            items: Images to learn from.
+            size: (H, W) of the windows that are cut out of them.
         """
         rule = self.config.pseudo_label
         teaches = self.start.folder is not None and self.config.train.detector_ema
         if not (rule.look_around and teaches and rule.self_training and rule.trained_detector):
             return None
-        if all(item.surroundings is None for item in items):
-            return None
         assert self.start.folder is not None
-        foresight = Foresight(self.start.folder)
+        foresight = Foresight(self.start.folder, size)
+        if not any(map(foresight.knows, items)):
+            return None
         foresight.prepare()
         return foresight
 

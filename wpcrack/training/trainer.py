@@ -133,8 +133,8 @@ class Trainer:
         train, window_px = config.train, config.train.window_px
         pin = self.device.type == "cuda"
         self.learner = Learner(config, self.device)
-        self.foresee = self.learner.foresight(data.train)
         images, mined = Images(data.train, window_px), self.learner.mine(data.train)
+        self.foresee = self.learner.foresight(data.train, images.size)
         self.source = BatchSource(
             images, config, shard, loaders=loaders, pin=pin, foresee=self.foresee, mined=mined
         )

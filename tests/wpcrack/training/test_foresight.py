@@ -28,6 +28,7 @@ from wpcrack.training.stages import Learner
 from wpcrack.training.start import REPLACED
 
 SIDE = 64
+SIZE = (SIDE, SIDE)
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +67,32 @@ def test_what_lies_around_a_window_changes_what_is_seen_in_it(items: list[Item])
     assert foresight(items[1]) is seen[1], "it is asked once"
     there = pickle.loads(pickle.dumps(foresight))
     assert np.array_equal(there(items[1]), seen[1])
+
+
+def test_a_picture_is_its_own_surroundings_where_windows_are_cut_out_of_it(
+    items: list[Item], tmp_path: Path
+) -> None:
+    drawn = next(d for d in draw_alternating(8, 8, 2 * SIDE) if d.mask.any())
+    write_png(tmp_path / "whole.png", drawn.image)
+    whole = Item(tmp_path / "whole.png", True, "whole", 0, 0, 2 * SIDE, 2 * SIDE, "train")
+    foresight = Foresight(SHIPPED, SIZE)
+    seen = foresight(whole)
+    assert seen is not None
+    assert seen.shape == (2 * SIDE, 2 * SIDE)
+    assert Foresight(SHIPPED)(whole) is None
+    assert Foresight(SHIPPED, (2 * SIDE, 2 * SIDE))(whole) is None
+    assert not foresight.knows(replace(whole, has_crack=False))
+    assert not foresight.knows(replace(whole, height=4000, width=3000)), "that takes too long"
+    mixed = [whole, *(item for item in items if not item.has_crack)]
+    images = Images(mixed)
+    assert images.size == SIZE
+    found = images.cut(0, np.random.default_rng(3), seen)
+    assert found.shape == (SIDE, SIDE, 4)
+    rows, cols = np.nonzero((seen == found[0, 0, 3]) & (drawn.image == found[0, 0, :3]).all(2))
+    assert any(
+        np.array_equal(seen[r : r + SIDE, c : c + SIDE], found[..., 3])
+        for r, c in zip(rows, cols, strict=True)
+    ), "both are cut at one place"
 
 
 def test_what_was_seen_is_turned_with_the_window(items: list[Item]) -> None:
@@ -157,8 +184,8 @@ def test_labels_follow_what_was_foreseen(
 def test_only_a_training_from_a_model_looks_around(items: list[Item]) -> None:
     config, cpu = MethodConfig(), torch.device("cpu")
     learner = Learner(config, cpu)
-    assert learner.foresight(items) is not None
-    assert learner.foresight([replace(item, surroundings=None) for item in items]) is None
+    assert learner.foresight(items, SIZE) is not None
+    assert learner.foresight([replace(item, surroundings=None) for item in items], SIZE) is None
     rule = config.pseudo_label
     for label in (
         rule.model_copy(update={"look_around": False}),
@@ -166,10 +193,10 @@ def test_only_a_training_from_a_model_looks_around(items: list[Item]) -> None:
         rule.model_copy(update={"trained_detector": 0.0}),
     ):
         learner.config = config.model_copy(update={"pseudo_label": label})
-        assert learner.foresight(items) is None
+        assert learner.foresight(items, SIZE) is None
     learner.config = config
     learner.start = replace(learner.start, folder=None)
-    assert learner.foresight(items) is None
+    assert learner.foresight(items, SIZE) is None
 
 
 def test_narrow_windows_without_surroundings_are_warned_of(
