@@ -24,7 +24,7 @@ from wpcrack.labels.pseudo_label import require_refiners
 from wpcrack.model import only_predicts
 from wpcrack.networks.paper.resnet38d import RESNET38D
 from wpcrack.training.footprint import Footprint, footprint
-from wpcrack.training.foresight import warn_of_narrow_windows
+from wpcrack.training.foresight import can_look_around, warn_of_narrow_windows
 from wpcrack.training.start import REPLACED, Start, find_start, start_networks
 from wpcrack.training.trainer import require_common_statistics, require_sides
 
@@ -97,6 +97,7 @@ def find_needs(
     if start.folder is not None or not (downloads or job.model.pretrained == "none"):
         start_networks(job.model)  # what is wrong with the weights is said now
     require_classifier(job, start)
+    looks_around = can_look_around(job, from_model=start.folder is not None)
     one_encoder = start.one_encoder and job.train.one_encoder
     local_batch = -(-job.train.batch_size // max(job.scaling.least, 1))
     needs = Needs(
@@ -111,19 +112,12 @@ def find_needs(
             *train.warnings,
             *warn_of_shared_sources(pairs, data),
             *(warn_of_few_labels(len(data.items)) if start.folder is not None else ()),
-            *(warn_of_narrow_windows(data.train) if looks_around(job, start) else ()),
+            *(warn_of_narrow_windows(data.train) if looks_around else ()),
             *warn_of_idle_keys(job, from_model=start.folder is not None),
         ),
     )
     _require_room(job, needs, trials * workers, local=local)
     return needs
-
-
-def looks_around(job: TrainJob, start: Start) -> bool:
-    """Tell whether the model that a training starts from would look around windows."""
-    rule, train = job.pseudo_label, job.train
-    taught = train.steps.detector and train.detector_ema and rule.self_training
-    return start.folder is not None and bool(taught and rule.trained_detector and rule.look_around)
 
 
 def require_classifier(job: TrainJob, start: Start) -> None:

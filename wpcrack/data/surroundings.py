@@ -78,28 +78,12 @@ def cut_surroundings(
     image: NDArray[np.uint8], row: int, col: int, size: tuple[int, int]
 ) -> NDArray[np.uint8]:
     """Cut a window with its margin out of an image (H, W, 3), which is mirrored at its edges."""
-    margins = [side // MARGIN_SHARE for side in size]
-    places = [
-        np.arange(first - margin, first + side + margin)
-        for first, side, margin in zip((row, col), size, margins, strict=True)
-    ]
-    rows, cols = (
-        _mirror(place, length) for place, length in zip(places, image.shape[:2], strict=True)
-    )
-    return np.ascontiguousarray(image[rows[:, None], cols])
-
-
-def _mirror(places: NDArray[np.int64], length: int) -> NDArray[np.int64]:
-    """Return the places inside a line that stand for those beyond its ends.
-
-    >>> _mirror(np.arange(-2, 5), 3)
-    array([2, 1, 0, 1, 2, 1, 0])
-    """
-    if length == 1:
-        return np.zeros_like(places)
-    period = 2 * (length - 1)
-    inside = places % period
-    return np.where(inside < length, inside, period - inside)
+    places, beyond = list[slice](), [(0, 0)]
+    for first, side, length in zip((row, col), size, image.shape[:2], strict=True):
+        start, end = first - side // MARGIN_SHARE, first + side + side // MARGIN_SHARE
+        places.append(slice(max(start, 0), min(end, length)))
+        beyond.insert(-1, (max(-start, 0), max(end - length, 0)))
+    return np.pad(image[places[0], places[1]], beyond, mode="reflect")
 
 
 def write_surroundings(folder: Path, file: str, picture: NDArray[np.uint8]) -> None:

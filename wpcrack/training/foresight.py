@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from wpcrack.config import MethodConfig
 from wpcrack.data.images import read_rgb
 from wpcrack.data.read import Item
 from wpcrack.inference.engine import load_predictor
@@ -101,6 +102,13 @@ class Foresight:
         self.prepare()
         assert self._predictor is not None
         return predict_image(picture, self._predictor, Lattice())
+
+
+def can_look_around(config: MethodConfig, *, from_model: bool) -> bool:
+    """Tell whether a training asks the model that it starts from, if it does, about windows."""
+    rule, train = config.pseudo_label, config.train
+    labels = rule.look_around and rule.self_training and rule.trained_detector
+    return from_model and bool(labels and train.detector_ema and train.steps.detector)
 
 
 def find_marked(model: Path, items: Sequence[Item], min_share: float) -> tuple[int, ...]:

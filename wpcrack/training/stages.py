@@ -29,7 +29,7 @@ from wpcrack.networks import Classifier, Features, Networks
 from wpcrack.networks.paper.resnet38d import ResNet38d
 from wpcrack.training import losses
 from wpcrack.training.adversarial import adversarial_step, detector_step
-from wpcrack.training.foresight import Foresight, find_marked
+from wpcrack.training.foresight import Foresight, can_look_around, find_marked
 from wpcrack.training.optim import (
     Terms,
     average,
@@ -268,12 +268,10 @@ class Learner:
             items: Images to learn from.
             size: (H, W) of the windows that are cut out of them.
         """
-        rule = self.config.pseudo_label
-        teaches = self.start.folder is not None and self.config.train.detector_ema
-        if not (rule.look_around and teaches and rule.self_training and rule.trained_detector):
+        folder = self.start.folder
+        if folder is None or not can_look_around(self.config, from_model=True):
             return None
-        assert self.start.folder is not None
-        foresight = Foresight(self.start.folder, size)
+        foresight = Foresight(folder, size)
         if not any(map(foresight.knows, items)):
             return None
         foresight.prepare()
