@@ -24,7 +24,7 @@ from wpcrack.labels.pseudo_label import require_refiners
 from wpcrack.model import only_predicts
 from wpcrack.networks.paper.resnet38d import RESNET38D
 from wpcrack.training.footprint import Footprint, footprint
-from wpcrack.training.foresight import can_look_around, warn_of_narrow_windows
+from wpcrack.training.foresight import can_look_around, foreseen_bytes, warn_of_narrow_windows
 from wpcrack.training.start import REPLACED, Start, find_start, start_networks
 from wpcrack.training.trainer import require_common_statistics, require_sides
 
@@ -46,6 +46,7 @@ class Needs:
         masked: validation images with masks.
         footprint: bytes of networks and windows; on the GPU, where there is one.
         cache_bytes: decoded images that a worker keeps.
+        foreseen_bytes: the model that labels windows by what lies around them, and its maps.
         start: what the networks start from.
         fuses: whether the model will look at several scales.
         warnings: worth showing.
@@ -56,6 +57,7 @@ class Needs:
     masked: int
     footprint: Footprint
     cache_bytes: int
+    foreseen_bytes: int
     start: str
     fuses: bool = False
     warnings: tuple[str, ...] = ()
@@ -63,7 +65,8 @@ class Needs:
     @property
     def memory_bytes(self) -> int:
         """Memory and that of the GPU together, estimated."""
-        return round(self.footprint.total + self.cache_bytes + PROGRAM_BYTES)
+        beside = self.cache_bytes + self.foreseen_bytes
+        return round(self.footprint.total + beside + PROGRAM_BYTES)
 
 
 def find_needs(
@@ -106,6 +109,7 @@ def find_needs(
         masked=len(pairs),
         footprint=footprint(job, train.size, local_batch, one_encoder=one_encoder),
         cache_bytes=train.kept_bytes + scored.kept_bytes,
+        foreseen_bytes=foreseen_bytes(data.train, train.size) if looks_around else 0,
         start=start.note,
         fuses=len(start.scales) > 1,
         warnings=(

@@ -104,8 +104,8 @@ class TrainPlan:
                 f"about {1e-9 * needs.memory_bytes:.1f} GB in each worker: program "
                 f"{mb * PROGRAM_BYTES:.0f} MB, weights {mb * mark.weights:.0f}, gradients "
                 f"{mb * mark.gradients:.0f}, optimizers {mb * mark.optimizers:.0f}, forward passes "
-                f"{mb * max(mark.activations.values()):.0f}, images {mb * needs.cache_bytes:.0f}; "
-                "an estimate",
+                f"{mb * max(mark.activations.values()):.0f}, images {mb * needs.cache_bytes:.0f}, "
+                f"labels {mb * needs.foreseen_bytes:.0f}; an estimate",
             )
         )
         found += [("warning", text) for text in (*self.data.warnings, *needs.warnings)]

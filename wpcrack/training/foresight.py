@@ -27,6 +27,10 @@ from wpcrack.scoring.metrics import mask_at
 KEPT_BYTES = 2**28
 """Of maps of windows that are kept in memory, per process: 16 000 of 128 px."""
 
+MODEL_BYTES = 300_000_000
+"""Of the model that looks: measured 118 MB for windows of 128 px with what lies around them, 311 MB
+for pictures of MOST_PX."""
+
 MOST_PX = 2**20
 """Of an image that windows are cut out of: larger ones take too long to map each time."""
 
@@ -67,12 +71,7 @@ class Foresight:
 
     def knows(self, item: Item) -> bool:
         """Tell whether anything is known of what lies around a crack window."""
-        if not item.has_crack:
-            return False
-        if item.surroundings is not None:
-            return True
-        is_cut = self.size is not None and (item.height > self.size[0] or item.width > self.size[1])
-        return is_cut and item.height * item.width <= MOST_PX
+        return knows(item, self.size)
 
     def __call__(self, item: Item) -> NDArray[np.uint8] | None:
         """Return the probability (h, w) of an image in 255 steps; None: nothing lies around it.
@@ -102,6 +101,22 @@ class Foresight:
         self.prepare()
         assert self._predictor is not None
         return predict_image(picture, self._predictor, Lattice())
+
+
+def knows(item: Item, size: tuple[int, int] | None) -> bool:
+    """Tell whether anything is known of what lies around a crack window of a size (H, W)."""
+    if not item.has_crack:
+        return False
+    if item.surroundings is not None:
+        return True
+    is_cut = size is not None and (item.height > size[0] or item.width > size[1])
+    return is_cut and item.height * item.width <= MOST_PX
+
+
+def foreseen_bytes(items: Sequence[Item], size: tuple[int, int]) -> int:
+    """Estimate the memory of a `Foresight` that looks at items, in a process; 0: at none."""
+    maps = sum(item.height * item.width for item in items if knows(item, size))
+    return MODEL_BYTES + min(maps, KEPT_BYTES) if maps else 0
 
 
 def can_look_around(config: MethodConfig, *, from_model: bool) -> bool:

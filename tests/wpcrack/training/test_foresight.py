@@ -23,7 +23,14 @@ from wpcrack.labels.pseudo_label import Opinion, label_batch, say
 from wpcrack.model import SHIPPED
 from wpcrack.networks import Networks
 from wpcrack.synthetic.pavement import draw_alternating
-from wpcrack.training.foresight import Foresight, find_marked, warn_of_narrow_windows
+from wpcrack.training.foresight import (
+    KEPT_BYTES,
+    MODEL_BYTES,
+    Foresight,
+    find_marked,
+    foreseen_bytes,
+    warn_of_narrow_windows,
+)
 from wpcrack.training.stages import Learner
 from wpcrack.training.start import REPLACED
 
@@ -197,6 +204,12 @@ def test_only_a_training_from_a_model_looks_around(items: list[Item]) -> None:
     learner.config = config
     learner.start = replace(learner.start, folder=None)
     assert learner.foresight(items, SIZE) is None
+
+
+def test_what_it_holds_in_memory_is_known_before(items: list[Item]) -> None:
+    assert foreseen_bytes(items, SIZE) == MODEL_BYTES + 4 * SIDE * SIDE, "a byte per crack pixel"
+    assert foreseen_bytes(items * 50_000, SIZE) == MODEL_BYTES + KEPT_BYTES
+    assert foreseen_bytes([replace(item, surroundings=None) for item in items], SIZE) == 0
 
 
 def test_narrow_windows_without_surroundings_are_warned_of(
