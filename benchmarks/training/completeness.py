@@ -12,9 +12,9 @@ learning rates and number of steps. At each mark three figures of the averaged c
     leaked     share of the road farther than 8 px from any crack under CAM >= .5
     at 5 %     share covered at the threshold where 5 % of that road is marked: no threshold of ours
 
-S is a set of `wpcrack dataset`; the masks belong to other pictures, which S does not hold. Without
-them windows of drawn streets are learned, and others looked at. The table's first row is the
-common start. KEY=VALUE are keys of the method (losses.cls_rest=0.5).
+S is a set of `wpcrack dataset`; of the pictures with masks those that S does not learn from are
+looked at. Without them windows of drawn streets are learned, and others looked at. The first row is
+the common start. KEY=VALUE are keys of the method (losses.cls_rest=0.5).
 
 With --prices the game's terms are printed after each stretch for maps that nobody learned: the
 whole crack, half of it, more than it, none, everything. The classifier moves toward the map whose
@@ -41,6 +41,7 @@ from jobs.settings.load import load
 from wpcrack.config import MethodConfig
 from wpcrack.data.batches import BatchSource, Shard
 from wpcrack.data.images import pair
+from wpcrack.data.manifest import NAME, read_manifest
 from wpcrack.data.masks import read_pair
 from wpcrack.data.pictures import Images
 from wpcrack.data.read import read_image_level
@@ -92,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{'step':>5} {'arm':13} {'covered':>8} {'leaked':>8} {'at 5 %':>8}", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
         root = given.data or draw_set(Path(scratch), given.seed)
-        truth = list(pictures(given.images, given.masks)) if given.images else drawn(given.seed)
+        truth = held_out(given) if given.images else drawn(given.seed)
         for arm in [given.only] if given.only else ARMS:
             for step, figures in course(config, root, truth, arm, given):
                 row = (figures.covered, figures.leaked, figures.at_leak)
@@ -168,12 +169,22 @@ def drawn(seed: int, count: int = 80) -> list[Truth]:
     return [(window.image, window.mask) for window in windows]
 
 
-def pictures(images: Path, masks: Path) -> Iterator[Truth]:
-    """Read pictures with masks, cut to sides that are multiples of 32."""
-    for each in pair(images, masks):
-        image, mask = read_pair(each)
-        height, width = (side // 32 * 32 for side in mask.shape)
-        yield np.ascontiguousarray(image[:height, :width]), mask[:height, :width]
+def held_out(given: argparse.Namespace) -> list[Truth]:
+    """Read the pictures with masks that the set does not learn from."""
+    learned = sources_learned(given.data)
+    pairs = (each for each in pair(given.images, given.masks) if each.stem not in learned)
+    return [whole_cells(*read_pair(each)) for each in pairs]
+
+
+def sources_learned(data: Path) -> set[str]:
+    """Return the stems of the pictures that a set learns from."""
+    return {row.source for row in read_manifest(data / NAME) if row.split == "train"}
+
+
+def whole_cells(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> Truth:
+    """Cut a picture to sides that are multiples of 32."""
+    height, width = (side // 32 * 32 for side in mask.shape)
+    return np.ascontiguousarray(image[:height, :width]), mask[:height, :width]
 
 
 if __name__ == "__main__":
