@@ -1,7 +1,7 @@
 """What would pixel masks teach the shipped model? A ceiling for labels that say less.
 
     python -m benchmarks.training.pixel_masks --data ../shared/data/deepcrack --out FOLDER
-        [--steps 300] [--drawn 0.25] [--seed 0] [--window 128]
+        [--model RUN] [--steps 300] [--drawn 0.25] [--seed 0] [--window 128]
 
 A fifth of the frames is held out, as `wpcrack dataset` does. The detector then learns the masks
 of the other photographs, by the updates of `wpcrack adapt` with the masks in place of a teacher's
@@ -35,10 +35,11 @@ SIDE = 256
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train, and print a row for the shipped model and one for the trained one."""
+    """Train, and print a row for the model before and one for the trained one."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--model", type=Path, help="in place of the shipped one")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--drawn", type=float, default=0.25)
     parser.add_argument("--seed", type=int, default=0)
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     train(given, config)
     print(f"{machine()}; seed {given.seed}, {given.steps} updates, one thread")
     print(f"{'model':12} {'IoU':>6} {'F1':>6} {'2 px':>6}   at {SIDE}: {'IoU':>6} {'2 px':>6}")
-    for name, model in (("shipped", None), ("with masks", given.out)):
+    for name, model in (("before", given.model), ("with masks", given.out)):
         scores = run_evaluate(
             EvaluateOptions(
                 model,
@@ -79,10 +80,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def train(given: argparse.Namespace, config: AdaptConfig) -> None:
-    """Teach the shipped model the masks of the photographs that are not held out."""
+    """Teach a model the masks of the photographs that are not held out."""
     if (given.out / MODEL_FOLDER).is_dir():
         return
-    base = find_model(None)
+    base = find_model(given.model)
     taught = {row.source for row in read_manifest(given.out / "split" / NAME) if row.split != "val"}
     shown = [
         read_pair(each)
@@ -101,7 +102,7 @@ def train(given: argparse.Namespace, config: AdaptConfig) -> None:
         head_lr=config.head_lr,
         threads=config.threads,
     )
-    lesson = Lesson(TaughtBatches(config, 0, images, labels), f"masks of {given.data}")
+    lesson = Lesson(TaughtBatches(config, 0, images, labels), f"{base}: masks of {given.data}")
     networks = train_path(rule, networks, given.out / "state", lesson, None)
     info = read_info(base).model_copy(update={"trained": {"on": "pixel masks"}})
     save_model(given.out / MODEL_FOLDER, networks, info, predicts_only=True)
