@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from geo.files import write_text
+from jobs.runtime.allocator import keep_freed_memory
 from jobs.runtime.folder import (
     SAME_COMMAND,
     explain_write_errors,
@@ -65,6 +66,7 @@ def run_pretrain(config: ShippedConfig, out: Path) -> Shipped:
     with explain_write_errors(f"out {out}", SAME_COMMAND):
         out.mkdir(parents=True, exist_ok=True)
         with hold_lock(out / LOCK, busy):
+            keep_freed_memory()
             try:
                 shipped = make_shipped(config, out, report)
             except KeyboardInterrupt as error:

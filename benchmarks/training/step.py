@@ -2,8 +2,8 @@
 
 Run from the repository root:
     python -m benchmarks.training.step paper [--divisor 1] [--steps 2] [--variants equal ...]
-    python -m benchmarks.training.step default [--steps 10] [--side 128] [--allocator] [--compile]
-        [--two-encoders]
+    python -m benchmarks.training.step default [--steps 10] [--side 128] [--timm] [--allocator]
+        [--compile] [--two-encoders]
 
 paper: one step of batch 4 at 256 x 256 (two crack, two road images), no CRF. "released" follows the
 released schedule and what its phases compute without using it: the decoder also on road images,
@@ -13,7 +13,9 @@ has one forward pass of each encoder per step, "shared bf16" that under autocast
 in a process of its own; time is that of its fastest step, memory the peak of the whole process.
 
 default: seconds per step of each stage and the share spent waiting for data, on drawn windows, as
-`wpcrack train` runs; with --allocator also before glibc is told to keep freed memory
+`wpcrack train` runs, and of an update of `wpcrack pretrain` on windows of noise that lie ready;
+with --timm also with the convolutions and norms of timm in place of our own
+(wpcrack/networks/fast_learning.py), with --allocator also before glibc is told to keep freed memory
 (jobs/runtime/allocator.py), with --compile also with compiled encoders, with
 --two-encoders also with two in the detector stage (train.one_encoder=false).
 """
@@ -27,7 +29,8 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -40,17 +43,20 @@ from benchmarks.machine import machine
 from jobs.runtime.allocator import keep_freed_memory
 from jobs.settings.load import find_config, load
 from jobs.train.job import TrainJob
-from wpcrack.config import MethodConfig
+from wpcrack.config import MethodConfig, ModelConfig
 from wpcrack.data.batch import Batch
 from wpcrack.data.images import write_png
 from wpcrack.data.read import ImageLevelSet, Item
 from wpcrack.labels.cam import crack_map, label_map, upsample
 from wpcrack.labels.pseudo_label import pseudo_label, refine
-from wpcrack.networks import CRACK
+from wpcrack.networks import CRACK, Networks, encoder
 from wpcrack.networks.reconstructor import make_decoder
 from wpcrack.synthetic import WindowConfig, draw_training_street, draw_window
 from wpcrack.training import losses
 from wpcrack.training.adversarial import detector_step, off_crack
+from wpcrack.training.drawn import Lesson, Progress, train_path
+from wpcrack.training.drawn_windows import DrawnTrainConfig
+from wpcrack.training.footprint import footprint
 from wpcrack.training.optim import Terms, descend, evaluating, frozen
 from wpcrack.training.stages import STAGES, Learner
 from wpcrack.training.trainer import Trainer
@@ -87,6 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     default = presets.add_parser("default")
     default.add_argument("--steps", type=int, default=10, help="of each stage that are timed")
     default.add_argument("--side", type=int, default=128, help="pixels of a window")
+    default.add_argument("--timm", action="store_true", help="compare with layers of timm")
     default.add_argument("--allocator", action="store_true", help="compare with glibc as it is")
     default.add_argument("--compile", action="store_true", help="torch.compile on both encoders")
     default.add_argument("--two-encoders", action="store_true", help="also in the detector stage")
@@ -194,6 +201,10 @@ def print_default(options: argparse.Namespace) -> None:
         if options.allocator:
             print_stages("glibc as it is", default_costs(data, options.steps, compiled=False))
         keep_freed_memory()
+        if options.timm:
+            with layers_of_timm():
+                print_stages("layers of timm", default_costs(data, options.steps, compiled=False))
+            print(kept_for_gradients(options.side))
         print_stages("eager", default_costs(data, options.steps, compiled=False))
         if options.two_encoders:
             two = {"train": {"one_encoder": False}}
@@ -236,7 +247,66 @@ def default_costs(
         else:
             first = max(0.0, before - wall) * steps
             found.append((report.stage, (wall, used, first, report.metrics["train/data_wait"])))
+    found.append(("drawn", drawn_cost(trainer.config.model, steps)))
     return found
+
+
+def kept_for_gradients(side: int) -> str:
+    """Say what a step's forward passes keep, counted as `wpcrack train --dry-run` does."""
+    config = MethodConfig()
+    ours, before = (
+        footprint(config, (side, side), config.train.batch_size, on_cpu=on_cpu).activations
+        for on_cpu in (True, False)
+    )
+    stages = (f"{stage} {ours[stage] / 1e9:.2f} ({before[stage] / 1e9:.2f})" for stage in STAGES)
+    return f"kept for gradients, GB (layers of timm): {', '.join(stages)}"
+
+
+def drawn_cost(model: ModelConfig, steps: int) -> tuple[float, float, float, float]:
+    """Measure an update of encoder and detector as `default_costs` does a step of a stage.
+
+    Windows of every shape come in turn, and lie ready, so none waits for data.
+    """
+    config = DrawnTrainConfig(model=model, steps=6 * steps, save_every=6 * steps)
+    rng = np.random.default_rng(0)
+    shapes = [(shape.count, shape.side, shape.side) for shape in config.batches]
+    ready = [
+        (
+            torch.from_numpy(rng.integers(0, 256, (*shape, 3), np.uint8)),
+            torch.from_numpy(rng.random(shape) < 0.1),
+            torch.zeros(shape, dtype=torch.bool),
+        )
+        for shape in shapes
+    ]
+    windows = [ready[step % len(ready)] for step in range(config.steps)]
+    clocks: dict[int, tuple[float, float]] = {}
+
+    def note(progress: Progress) -> None:
+        clocks[progress.step] = time.perf_counter(), time.process_time()
+
+    nets = Networks(model)
+    nets.share_encoder()
+    config = config.model_copy(update={"threads": torch.get_num_threads()})
+    with TemporaryDirectory() as folder:
+        train_path(config, nets, Path(folder), Lesson(windows), note)  # type: ignore[arg-type]
+    half, end = 3 * steps, 6 * steps
+    (wall, used), (before, used_before) = (
+        tuple((b - a) / (n - m) for a, b in zip(clocks[m], clocks[n], strict=True))
+        for m, n in ((half, end), (1, half))
+    )
+    del used_before
+    return wall, used, max(0.0, before - wall) * half, 0.0
+
+
+@contextmanager
+def layers_of_timm() -> Iterator[None]:
+    """Make encoders with the convolutions and norms of timm."""
+    ours = encoder.learn_fast
+    encoder.learn_fast = lambda body: None
+    try:
+        yield
+    finally:
+        encoder.learn_fast = ours
 
 
 def drawn_set(folder: Path, side: int, streets: int = 4, windows: int = 8) -> ImageLevelSet:

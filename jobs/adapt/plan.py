@@ -44,6 +44,7 @@ from wpcrack.training.adapt import (
 )
 from wpcrack.training.drawn import crack_logits
 from wpcrack.training.footprint import WEIGHT_BYTES, measure, on_meta
+from wpcrack.training.optim import freeze_norms
 from wpcrack.training.taught_windows import AdaptConfig
 
 CARD, WINDOWS, LOCK = "MODEL_CARD.md", "windows", ".lock"
@@ -299,7 +300,7 @@ def require_room(
     return needed
 
 
-def memory_bytes(config: AdaptConfig, base: Path, shapes: Sequence[tuple[int, int]]) -> float:
+def memory_bytes(config: AdaptOptions, base: Path, shapes: Sequence[tuple[int, int]]) -> float:
     """Estimate what an adaption holds in memory.
 
     Args:
@@ -311,7 +312,8 @@ def memory_bytes(config: AdaptConfig, base: Path, shapes: Sequence[tuple[int, in
         CheckpointError: The model cannot be read.
     """
     seen = [min(height, LONGEST_PX) * min(width, LONGEST_PX) for height, width in shapes]
-    nets = on_meta(read_info(base).model)
+    nets = on_meta(read_info(base).model, on_cpu=not config.scaling.use_gpu)
+    freeze_norms(nets)
     side, count = config.batch.side, config.batch.count
     windows = torch.empty(count, 3, side, side, device="meta")
     path = nets.classifier.encoder, nets.detector, windows

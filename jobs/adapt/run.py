@@ -31,6 +31,7 @@ from jobs.adapt.plan import (
     require_workers,
     windows_of,
 )
+from jobs.runtime.allocator import keep_freed_memory
 from jobs.runtime.folder import SAME_COMMAND, explain_write_errors, hold_lock
 from jobs.runtime.signals import Interrupted, stop_on_sigterm
 from jobs.runtime.terminal import say
@@ -148,6 +149,7 @@ def _learn(config: AdaptOptions, local: bool) -> Learn:
         from jobs.adapt.workers import learn_on_ray
 
         return learn_on_ray(config, local=local)
+    keep_freed_memory()
     if config.scaling.use_gpu:
         return partial(train_path, device=torch.device("cuda"))
     return train_path

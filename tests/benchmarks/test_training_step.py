@@ -125,5 +125,5 @@ def test_the_default_preset_is_measured_stage_by_stage(
     }
     data = train_step.drawn_set(tmp_path, 128, streets=2, windows=2)
     costs = train_step.default_costs(data, 1, compiled=False, settings=tiny)
-    assert [stage for stage, _ in costs] == ["warmup", "adversarial", "detector"]
+    assert [stage for stage, _ in costs] == ["warmup", "adversarial", "detector", "drawn"]
     assert all(cost[0] > 0 and cost[1] > 0 and 0 <= cost[3] <= 1 for _, cost in costs)

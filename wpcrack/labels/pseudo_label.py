@@ -187,7 +187,7 @@ def refine_by_darkness(image: Tensor, crack_map: Tensor, config: PseudoLabelConf
     ramp = ((dark - rule.zero) / (rule.one - rule.zero)).clamp(0, 1)
     if rule.peak_share:
         held = dark.clamp_min(0) * (crack_map >= config.cam_crack)
-        peak = F.max_pool2d(held, rule.peak_px, 1, rule.peak_px // 2).clamp_min(rule.one)
+        peak = dilate(held, rule.peak_px).clamp_min(rule.one)
         ramp = torch.minimum(ramp, (dark / (2 * rule.peak_share * peak)).clamp(0, 1))
     dark_cam = crack_map * ramp if rule.combine == "product" else torch.minimum(crack_map, ramp)
     if not rule.follow_px:
@@ -218,11 +218,20 @@ def follow(seed: Tensor, path: Tensor, reach_px: int) -> Tensor:
     return torch.maximum(seed, grown)
 
 
-def dilate(x: Tensor) -> Tensor:
-    """Take the maximum over 3x3 pixels of (B, 1, H, W) >= 0, 15 times as fast as max_pool2d."""
-    x = F.pad(x, (1, 1, 1, 1))
-    x = torch.maximum(torch.maximum(x[..., :-2, :], x[..., 2:, :]), x[..., 1:-1, :])
-    return torch.maximum(torch.maximum(x[..., :-2], x[..., 2:]), x[..., 1:-1])
+def dilate(x: Tensor, side: int = 3) -> Tensor:
+    """Take the maximum over side x side pixels (odd) of (B, 1, H, W) >= 0, faster than max_pool2d.
+
+    Maxima over 1, 2, 4, ... pixels follow from each other (van Herk 1992 gives the idea of reuse).
+    """
+    x = F.pad(x, (side // 2,) * 4)
+    for axis in (-2, -1):
+        reach = 1  # pixels that each value is the maximum of
+        while reach < side:
+            step = min(reach, side - reach)
+            length = x.shape[axis] - step
+            x = torch.maximum(x.narrow(axis, 0, length), x.narrow(axis, step, length))
+            reach += step
+    return x
 
 
 def refine_by_pixels(image: Tensor, crack_map: Tensor, config: PseudoLabelConfig) -> Tensor:

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from wpcrack.errors import CheckpointError, ConfigError, first_line
+from wpcrack.networks.fast_learning import learn_fast
 
 PACKAGED_WEIGHTS = {
     "tf_efficientnet_lite0": "57934424",
@@ -138,6 +139,7 @@ class Encoder(ImageEncoder):
         mean, std = (cfg.mean, cfg.std) if cfg is not None else ((0.5,) * 3, (0.5,) * 3)
         super().__init__(dict(zip((2, 4, 8, "deep"), info.channels(), strict=True)), mean, std)
         drop_unused_stages(body, info.module_name()[-1])
+        learn_fast(body)
         self.body = body
         if pretrained == "package":
             load_packaged_weights(self.body, name)

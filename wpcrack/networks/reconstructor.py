@@ -141,13 +141,18 @@ class Decoder(nn.Module):
         return F.interpolate(self.paint(x), size=size, mode="bilinear", align_corners=False)
 
 
+def instance_norm(width: int) -> nn.GroupNorm:
+    """Make an InstanceNorm without affine map; this one keeps the order of channels in memory."""
+    return nn.GroupNorm(width, width, affine=False)
+
+
 class Down(nn.Module):
     """Conv4x4 stride 2, InstanceNorm without affine, LeakyReLU: halves both sides."""
 
     def __init__(self, channels: int, width: int, norm: bool) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, width, 4, 2, 1, bias=not norm)
-        self.norm = nn.InstanceNorm2d(width) if norm else nn.Identity()
+        self.norm = instance_norm(width) if norm else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, width, H/2, W/2)."""
@@ -160,7 +165,7 @@ class Up(nn.Module):
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, width, 3, padding=1, bias=False)
-        self.norm = nn.InstanceNorm2d(width)
+        self.norm = instance_norm(width)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """Map (B, C, ...) and the skip (B, S, h, w) to (B, width + S, h, w)."""

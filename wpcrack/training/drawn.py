@@ -35,7 +35,7 @@ from wpcrack.training.drawn_windows import (
     Windows,
     batches_from,
 )
-from wpcrack.training.optim import average, groups_at, set_learning_rate
+from wpcrack.training.optim import average, freeze_norms, groups_at, set_learning_rate
 
 log = logging.getLogger(__name__)
 
@@ -186,9 +186,7 @@ class _Run:
         self.path.to(device).to(memory_format=torch.channels_last)
         self.device = device
         self.path.requires_grad_(True).train()
-        for module in self.path.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
+        freeze_norms(self.path)
         self.average = copy.deepcopy(self.path).requires_grad_(False)
         encoders = [self.path[0], *self.path[2:]]
         self.optimizer = torch.optim.AdamW(
@@ -205,7 +203,7 @@ class _Run:
         """Run all updates that are left."""
         world = distributed.world_size()
         for windows in batches_from(self.lesson.batches, self.config, self.step):
-            share = learning_rate_share(self.step, self.config)
+            share = drawn_rate_share(self.step, self.config)
             set_learning_rate(self.optimizer, share)
             terms = self._update(tuple(part[distributed.rank() :: world] for part in windows))
             self.step += 1
@@ -370,7 +368,7 @@ def shared_counts(*counts: Tensor) -> Tensor:
     return (everywhere / world).clamp_min(1 / world)
 
 
-def learning_rate_share(step: int, config: DrawnTrainConfig) -> float:
+def drawn_rate_share(step: int, config: DrawnTrainConfig) -> float:
     """Return the share of the peak at a step (from 0): line up, level, cosine to `final_share`."""
     rise = min(1.0, (step + 1) / config.warmup_steps)
     left = (config.steps - step) / (config.decay_share * config.steps)

@@ -15,12 +15,17 @@ from torch import Tensor, nn
 
 from wpcrack.config import MethodConfig, ModelConfig
 from wpcrack.networks import Networks
+from wpcrack.networks.fast_learning import count_as_on_cpu
+from wpcrack.training.optim import freeze_norms
 from wpcrack.training.stages import STAGES
 
 Result = TypeVar("Result")
 
 WEIGHT_BYTES = 4
 """Weights, gradients and optimizer states are float32 at every precision."""
+COPIES_SHARE = 0.1
+"""On a CPU, copies of maps from which a layer's gradients are computed, as a share of what forward
+passes keep."""
 STATES = {"adamw": 2, "sgd": 1}
 """Numbers that an optimizer keeps for each weight."""
 
@@ -51,18 +56,30 @@ def parameters(network: nn.Module) -> int:
     return sum(p.numel() for p in network.parameters())
 
 
-def on_meta(config: ModelConfig) -> Networks:
+def on_meta(config: ModelConfig, *, on_cpu: bool = False) -> Networks:
     """Build the networks without weights.
+
+    Args:
+        config: Which.
+        on_cpu: Count what a CPU keeps of their forward passes; else what a GPU does.
 
     Raises:
         ConfigError: they cannot be built.
     """
     with torch.device("meta"):
-        return Networks(config.model_copy(update={"pretrained": "none"}))
+        nets = Networks(config.model_copy(update={"pretrained": "none"}))
+    if on_cpu:
+        count_as_on_cpu(nets)
+    return nets
 
 
 def footprint(
-    config: MethodConfig, size: tuple[int, int], local_batch: int, *, one_encoder: bool = False
+    config: MethodConfig,
+    size: tuple[int, int],
+    local_batch: int,
+    *,
+    one_encoder: bool = False,
+    on_cpu: bool = False,
 ) -> Footprint:
     """Count memory and traffic of a training.
 
@@ -71,8 +88,9 @@ def footprint(
         size: (H, W) of the windows in pixels.
         local_batch: images of a global batch that one worker reads.
         one_encoder: whether the detector stage goes on with one.
+        on_cpu: whether it runs on a CPU.
     """
-    nets = on_meta(config.model)
+    nets = on_meta(config.model, on_cpu=on_cpu)
     c, r, d = (parameters(n) for n in (nets.classifier, nets.reconstructor, nets.detector))
     dropped = parameters(nets.reconstructor.encoder) if one_encoder else 0
     encoders = parameters(nets.classifier.encoder) + parameters(nets.reconstructor.encoder)
@@ -91,7 +109,10 @@ def footprint(
         weights=WEIGHT_BYTES * (c + r + d + copies),
         gradients=WEIGHT_BYTES * max(c, r, fitted),
         optimizers=WEIGHT_BYTES * moments,
-        activations=activations(nets, config, size, local_batch, one_encoder),
+        activations={
+            stage: round(kept * (1 + COPIES_SHARE * on_cpu))
+            for stage, kept in activations(nets, config, size, local_batch, one_encoder).items()
+        },
         averaged={
             stage: WEIGHT_BYTES * count
             for stage, count in zip(STAGES, (c, c + r + d, fitted), strict=True)
@@ -109,6 +130,8 @@ def activations(
     """Count the bytes that a step's forward passes keep, by stage; half of the images are crack."""
     dtype = torch.bfloat16 if config.train.precision == "bf16" else torch.float32
     nets = nets.to(dtype).train()
+    if config.train.freeze_batchnorm:
+        freeze_norms(nets)
     images = max(1, -(-local_batch // config.train.accumulate))
     image = torch.empty(images, 3, *size, dtype=dtype, device="meta")
     part = torch.arange(max(1, images // 2), device="meta")

@@ -238,6 +238,13 @@ def not_finite(terms: Terms, broken: Tensor, norm: Tensor) -> NotFiniteError:
     )
 
 
+def freeze_norms(network: nn.Module) -> None:
+    """Let batch norms keep their statistics while the network trains."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+
+
 @contextmanager
 def frozen(*networks: nn.Module) -> Iterator[None]:
     """Let no parameter of these networks collect a gradient; gradients still flow through them.

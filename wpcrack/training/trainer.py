@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from wpcrack import distributed
 from wpcrack.config import MethodConfig, ModelConfig
@@ -28,7 +28,7 @@ from wpcrack.labels.cam import label_map
 from wpcrack.labels.pseudo_label import refine, say
 from wpcrack.networks import CRACK
 from wpcrack.networks.encoder import compile_encoders
-from wpcrack.training.optim import continue_from, learning_rate_share
+from wpcrack.training.optim import continue_from, freeze_norms, learning_rate_share
 from wpcrack.training.selection import (
     MASKED_IOU,
     THRESHOLD,
@@ -313,9 +313,7 @@ class Trainer:
     def _train_mode(self) -> None:
         self.nets.train()
         if self.config.train.freeze_batchnorm:
-            for module in self.nets.modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    module.eval()
+            freeze_norms(self.nets)
 
     def _place(self, tensor: Tensor) -> Tensor:
         """Move to the device, images in the memory order of the networks.

@@ -36,8 +36,8 @@ from wpcrack.data.masks import ORIENTATION
 from wpcrack.errors import ConfigError
 from wpcrack.networks import Networks
 from wpcrack.scoring.windows import WindowScores
-from wpcrack.training.footprint import footprint, measure, on_meta, parameters
-from wpcrack.training.optim import make_optimizers
+from wpcrack.training.footprint import COPIES_SHARE, footprint, measure, on_meta, parameters
+from wpcrack.training.optim import freeze_norms, make_optimizers
 from wpcrack.training.stages import STAGES
 
 STEPS = {"warmup": 150, "adversarial": 40, "detector": 300}
@@ -409,6 +409,20 @@ def test_what_a_forward_pass_keeps_is_counted_without_the_weights() -> None:
     x = torch.empty(2, 8, 4, 4, device="meta")
     assert measure(nets, lambda: layer(x))[1] == x.numel() * 4
     assert measure(nets, lambda: torch.relu(layer(x)))[1] == x.numel() * 4 + 2 * 2 * 16 * 4
+
+
+def test_what_the_default_networks_keep_on_a_cpu_is_what_is_counted() -> None:
+    config = MethodConfig.model_validate({"model": {"pretrained": "none"}})
+    found, elsewhere = (
+        footprint(config, (64, 96), 4, on_cpu=on_cpu).activations["warmup"]
+        for on_cpu in (True, False)
+    )
+    nets = Networks(config.model).train()
+    freeze_norms(nets)
+    image = torch.rand(4, 3, 64, 96)
+    kept = measure(nets, lambda: nets.classifier(image))[1]
+    assert found == pytest.approx((1 + COPIES_SHARE) * kept, rel=0.01)
+    assert found < 0.7 * elsewhere
 
 
 def test_pieces_recomputing_and_bf16_lower_the_estimate_and_windows_raise_it() -> None:

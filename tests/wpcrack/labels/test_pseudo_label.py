@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from wpcrack.labels.pseudo_label import (
     MIN_DEVIATION,
     box_mean,
     darkness,
+    dilate,
     follow,
     gaussian_blur,
     guided_filter,
@@ -254,6 +256,12 @@ def test_a_crack_is_followed_where_the_cam_is_weak_and_no_further_than_the_cam_g
 
 
 # -- filters -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("side", [1, 3, 5, 21, 33])
+def test_dilating_takes_the_maximum_around_each_pixel(side: int) -> None:
+    x = torch.rand(2, 1, 24, 31)
+    assert torch.equal(dilate(x, side), F.max_pool2d(x, side, 1, side // 2))
 
 
 @pytest.mark.parametrize("side", [1, 3, 11, 31])

@@ -13,7 +13,7 @@ from wpcrack.config import ModelConfig
 from wpcrack.errors import CheckpointError, TrainingError
 from wpcrack.networks import Networks
 from wpcrack.training import drawn
-from wpcrack.training.drawn import Progress, learning_rate_share, loss_terms, pretrain
+from wpcrack.training.drawn import Progress, drawn_rate_share, loss_terms, pretrain
 from wpcrack.training.drawn_windows import DrawnBatches, DrawnTrainConfig, WindowShape
 from wpcrack.training.optim import average
 
@@ -153,7 +153,7 @@ def test_losses_are_finite_without_any_crack_and_without_any_road(fill: float) -
 
 def test_the_learning_rate_rises_stays_and_falls() -> None:
     config = DrawnTrainConfig(steps=100, warmup_steps=10, decay_share=0.4)
-    shares = [learning_rate_share(k, config) for k in range(101)]
+    shares = [drawn_rate_share(k, config) for k in range(101)]
     assert np.all(np.diff(shares[:10]) > 0)
     assert shares[9:61] == pytest.approx([1.0] * 52)
     assert np.all(np.diff(shares[61:]) < 0)
