@@ -196,7 +196,10 @@ def test_a_submitted_inference_ends_with_its_map_whose_node_joins_and_is_killed(
         done = finished(process)
     assert done.returncode == 3, done.stdout + done.stderr
     assert "broken.tif" in done.stdout
-    assert "core_worker" not in done.stdout  # Ray Data's spurious line for each actor
+    shown = [
+        line for line in done.stdout.splitlines() if "(raylet)" not in line
+    ]  # the killed one's
+    assert not any("core_worker" in line for line in shown)  # Ray Data's spurious line
     assert {"crack", "outline", "inspected", "run"} <= {name for name, _ in list_layers(out)}
     (area_m2,) = read_dataframe(out, layer="crack")["area_m2"]
     assert area_m2 == pytest.approx((SIDE * GSD_M) ** 2)  # no block is missing
